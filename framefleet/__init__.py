@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.load_model import load_model
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.clips import Clip, Failure
-    from framefleet.pipeline.outputs.frames.extras import KeptSteps
+    from framefleet.pipeline.outputs.frames.result import KeptSteps
     from framefleet.pipeline.outputs.output import Output, open_output
     from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
@@ -136,7 +136,7 @@ _HOMES = {
     "HalfDone": "framefleet.pipeline.render.checkpoints.checkpoint",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",
-    "KeptSteps": "framefleet.pipeline.outputs.frames.extras",
+    "KeptSteps": "framefleet.pipeline.outputs.frames.result",
     "Model": "framefleet.pipeline.model.model",
     "Progress": "framefleet.cluster.driver.progress",
     "Output": "framefleet.pipeline.outputs.output",

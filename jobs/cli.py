@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
@@ -79,21 +78,20 @@ def _plain(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
-class _Command(TyperCommand):
-    """A command whose help is for people who do not write Python."""
+class _Plain:
+    """Help for people who do not write Python."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))
+        return _plain(super().get_params(ctx))  # type: ignore[misc]  # of Typer's class, the other base
 
+
+class _Command(_Plain, TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
-class _Group(TyperGroup):
-    """The same of a command that has others below it."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))
+class _Group(_Plain, TyperGroup):
+    """A command that has others below it."""
 
 
 @cache
@@ -110,7 +108,12 @@ def command_line() -> typer.Typer:
     panels = {panel: [*functions] for panel, functions in _PANELS.items()}
     for panel, functions in commands().items():
         panels.setdefault(panel, []).extend(functions)
-    _check_names(panels)
+    below_model = [_name_of(function) for function in panels[_MODEL]]
+    others = [_name_of(function) for panel in panels if panel != _MODEL for function in panels[panel]]
+    for name, count in [*Counter(below_model).items(), *Counter(others).items()]:
+        if count > 1:
+            problem = f"there are {count} commands named {name}"
+            raise PluginError(problem, "uninstall a plugin, or rename the function in it")
     model_app = typer.Typer(help=_MODEL_HELP, cls=_Group, no_args_is_help=True)
     for function in panels.pop(_MODEL):
         model_app.command(_name_of(function), cls=_Command)(function)
@@ -119,17 +122,6 @@ def command_line() -> typer.Typer:
             app.command(_name_of(function), cls=_Command, rich_help_panel=panel)(function)
     app.add_typer(model_app, name=_MODEL, rich_help_panel=_SETUP)
     return app
-
-
-def _check_names(panels: Mapping[str, Sequence[Command]]) -> None:
-    """Raise PluginError where a plugin has a command of a name that another one has."""
-    below_model = [_name_of(function) for function in panels[_MODEL]]
-    others = [_name_of(function) for panel in panels if panel != _MODEL for function in panels[panel]]
-    for names in (below_model, others):
-        for name, count in Counter(names).items():
-            if count > 1:
-                problem = f"there are {count} commands named {name}"
-                raise PluginError(problem, "uninstall a plugin, or rename the function in it")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
@@ -147,7 +147,7 @@ def render_driven(
 
     lanes: gets that of each worker that was started.
     """
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
         survey = survey_rows(resolved, index, Callback())
         with DriverLock(resolved.store) as lock:
             claim(resolved)

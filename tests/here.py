@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet import Audit, Clip, Renderer
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
@@ -30,12 +30,13 @@ def render_here(
     is_mixed: they differ so much that none of them need share a forward. least: of the batch sizes of
     others, the one that has to be above 1.
     """
-    resolved = resolve_job(job_from_mapping(values), Callback())
+    resolved = resolve_job(load_job(values), Callback())
     claim(resolved)
     rows = [
         row for first, batch in resolved.table.batches() for row in resolved.first.plan.rows(first, batch)
     ]
-    setup = work_of(resolved, RowIndex(), None, run="r1").setup  # type: ignore[arg-type]
+    work = work_of(resolved, RowIndex(), None, run="r1")  # type: ignore[arg-type]
+    setup = next(iter(work.setups.values()))
     renderer = Renderer(
         load(setup.model, setup.model_files),
         setup.batching,

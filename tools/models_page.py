@@ -146,7 +146,7 @@ def page() -> str:
         licences=table(
             ("model", "licence", "download GB"),
             (
-                (f"`{model}`", p.licence, f"{p.download_gb:g}" if p.download_gb else "")
+                (f"`{model}`", p.license, f"{p.download_gb:g}" if p.download_gb else "")
                 for p in known
                 for model in p.models
             ),

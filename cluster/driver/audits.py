@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
+from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
-from framefleet.cluster.worker.messages import StoredRow
+from framefleet.cluster.worker.messages import Assignment, StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit.audit_budget import is_affordable, is_small
 from framefleet.pipeline.render.audit.audited_kinds import AuditedKinds, OneAudit
@@ -21,12 +23,16 @@ from framefleet.pipeline.render.audit.verdict import (
     UNREPEATABLE,
     Audited,
     AuditOrder,
+    Digests,
+    Verdict,
     level_of,
     not_compared,
     remark_of,
     told,
+    verdict_of,
     with_remark,
 )
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +49,8 @@ class Audits:
         tally: Tally,
     ) -> None:
         """reopen: called when rows with a record are to be rendered again."""
-        audit, counts = work.setup.audit, work.index.counts()
-        self._is_on = audit.is_on(work.setup.batching.mode)
+        audit, counts = work.run.audit, work.index.counts()
+        self._is_on = audit.is_on(work.run.batching.mode)
         odds = audit.odds(counts.pending) if self._is_on else None
         self._schedule = AuditSchedule(odds)
         self._share = audit.limit if self._is_on else None
@@ -86,10 +92,13 @@ class Audits:
             return False
         if self._share is not None and row_id not in self._offered:
             self._offered.add(row_id)
-            if self._may_offer(row_id, kind, self._share):
-                self._choose(row_id, kind)
-            else:
+            is_next = self._one.is_next(row_id, kind) if self._one else True
+            time, num_open = self._time_before + self._tally.model_time, len(self._due)
+            is_in_time = is_affordable(self._share, time, num_open=num_open, longest_s=self._longest_s)
+            if not (self._has_differing or (is_next and is_in_time)):
                 self._schedule.pass_over(kind)
+            elif self._schedule.is_due(kind, row_id) or self._schedule.pays(kind):
+                self._due.add(row_id)
         if row_id not in self._due and self._share is None and self._schedule.pays(kind):
             self._due.add(row_id)
         is_due = row_id in self._due
@@ -98,18 +107,6 @@ class Audits:
     def is_chosen(self, row_id: str) -> bool:
         """Tell whether a row that was leased is audited."""
         return row_id in self._due
-
-    def _choose(self, row_id: str, kind: str) -> None:
-        """Choose a row for an audit, by chance or in place of another row."""
-        if self._schedule.is_due(kind, row_id) or self._schedule.pays(kind):
-            self._due.add(row_id)
-
-    def _may_offer(self, row_id: str, kind: str, share: float) -> bool:
-        """Tell whether a row that is leased may be audited now; once rows of a kind differ, any may."""
-        is_next = self._one.is_next(row_id, kind) if self._one else True
-        time, num_open = self._time_before + self._tally.model_time, len(self._due)
-        is_in_time = is_affordable(share, time, num_open=num_open, longest_s=self._longest_s)
-        return self._has_differing or (is_next and is_in_time)
 
     @property
     def _has_differing(self) -> bool:
@@ -218,3 +215,97 @@ class Audits:
                 found.num_elsewhere,
             )
         return found.num_rows
+
+
+_MOST_JUDGES = 4  # that may fail to render a row which was rendered before
+
+
+@dataclass(slots=True, kw_only=True)
+class Case:
+    """A row that is due. worker: that rendered it. first: how a first judge did, if otherwise."""
+
+    pending: Pending
+    stored: StoredRow
+    worker: str
+    first: StoredRow | None = None
+    num_judges: int = 0
+
+    @property
+    def row_id(self) -> str:
+        return self.stored.record.row_id
+
+
+@dataclass(slots=True)
+class Docket:
+    """Rows of users' recipes that are due for an audit, of all lanes. used: workers that have had a row.
+
+    A process that has run a user's code cannot judge it: what makes rows wrong may be there still. So a row
+    that is due is not committed before a new worker has rendered it by a plain call, as its first work. Where
+    that differs, another new worker says whether the row repeats at all.
+    """
+
+    _waiting: defaultdict[LaneKey, deque[Case]] = field(default_factory=lambda: defaultdict(deque))
+    _judged: dict[str, Case] = field(default_factory=dict)  # by the worker that renders it
+    used: set[str] = field(default_factory=set)
+
+    def add(self, lane: LaneKey, case: Case) -> None:
+        self._waiting[lane].append(case)
+
+    def num_waiting(self, lane: LaneKey) -> int:
+        return len(self._waiting[lane])
+
+    def is_open(self, lane: LaneKey) -> bool:
+        """Tell whether any row of a lane is still to be judged."""
+        return bool(self._waiting[lane]) or any(case.pending.lane == lane for case in self._judged.values())
+
+    def judges(self, worker: str) -> bool:
+        return worker in self._judged
+
+    def take(self, lane: LaneKey, worker: str) -> Assignment | None:
+        """Return the row that a worker must render before any other of its lane, if one waits."""
+        if worker in self.used or not self._waiting[lane]:
+            return None
+        case = self._judged[worker] = self._waiting[lane].popleft()
+        case.num_judges += 1
+        self.used.add(worker)
+        return Assignment(row_id=case.row_id, request=case.pending.request, attempt=1, is_judged=True)
+
+    def judge(self, worker: str, stored: StoredRow) -> tuple[Case, Verdict] | None:
+        """Take the row that a judge rendered; return the verdict, if it is reached."""
+        case = self._judged.get(worker)
+        if case is None or case.row_id != stored.record.row_id:
+            return None
+        del self._judged[worker]
+        kept, now = recorded_digests(case.stored.record), recorded_digests(stored.record)
+        if now != kept and case.first is None:
+            case.first = stored
+            self._waiting[case.pending.lane].appendleft(case)
+            return None
+        first = now if case.first is None else recorded_digests(case.first.record)
+        return case, verdict_of(kept, first, now)
+
+    def failed(self, worker: str) -> Case | None:
+        """A judge did not render its row; return the case if no other judge will."""
+        case = self._judged.pop(worker, None)
+        if case is None or case.num_judges >= _MOST_JUDGES:
+            return case
+        self._waiting[case.pending.lane].appendleft(case)
+        return None
+
+    def left(self, worker: str) -> None:
+        """A judge has not come to its row, which is not the row's doing: another new worker will."""
+        if case := self._judged.pop(worker, None):
+            case.num_judges -= 1
+            self._waiting[case.pending.lane].appendleft(case)
+
+    def close(self) -> list[Case]:
+        """Return all open cases: nobody will judge them."""
+        cases = [*self._judged.values(), *(case for line in self._waiting.values() for case in line)]
+        self._judged.clear()
+        self._waiting.clear()
+        return cases
+
+
+def recorded_digests(record: Record) -> Digests:
+    """Return the digests of everything that a row rendered."""
+    return record.frames_sha256, record.audio_sha256, record.extra_outputs, record.extra_outputs_sha256

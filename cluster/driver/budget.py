@@ -57,6 +57,11 @@ class JobBudget(Strict):
             raise ValueError("given with a price, which is that of one GPU for one hour")
         return self
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether the job says anything about what it may spend."""
+        return self != JobBudget()
+
     def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:
         """Return the money spent; None without a price. gpus_per_worker: 1 where workers have none."""
         return None if self.price is None else spent.worker_s / HOUR_S * gpus_per_worker * self.price

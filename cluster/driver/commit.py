@@ -9,14 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
-
 from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.driver.feed import Pending
-from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.recall import TakenBack, note_apart, path_of, take_back
 from framefleet.cluster.driver.task_queue import TaskQueue
-from framefleet.cluster.worker.messages import Failed, WorkerSetup
+from framefleet.cluster.driver.work import Work
+from framefleet.cluster.worker.messages import Failed
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.clip_step import (
@@ -40,8 +38,6 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts
 from framefleet.pipeline.outputs.row_states import LOG_FIELDS, MAX_LOG_LINES, LogLine
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.lane_key import LaneKey
-from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import argument_values
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
@@ -58,33 +54,21 @@ class Committer:
     In a thread of its own: while the output does not answer, the driver goes on to hear its workers.
     """
 
-    def __init__(
-        self,
-        setups: Mapping[LaneKey, WorkerSetup],
-        carried: pa.Schema,
-        index: RowIndex,
-        lock: DriverLock,
-        *,
-        run: str,
-        arguments: pa.Schema,
-    ) -> None:
-        """setups: of lanes of every model. carried: the columns of the table that go into records as they
-        are. arguments: the columns of these.
-        """
-        self._models = {key.model: setup.model.name for key, setup in setups.items()}
-        setup = self._setup = next(iter(setups.values()))  # with the store and the steps of all
-        self._index = index
-        self._lock = lock
-        self._run = run
-        job = _job_of(setup.store)
-        self._arguments = arguments
-        self._added = added_columns(setup.steps)
-        records = record_schema(carried, arguments, self._added)
-        failures = failure_schema(carried, arguments)
-        num_parts = len(live_parts(setup.store))
-        self._records = PartWriter(setup.store, RECORDS, records, run=run, job=job, num_before=num_parts)
-        self._failures = PartWriter(setup.store, FAILURES, failures, run=run)
-        self._log = PartWriter(setup.store, LOGS, LOG_FIELDS, run=run)
+    def __init__(self, work: Work) -> None:
+        run, store = work.run, work.run.store
+        self._models = {key.model: lane.setup.model.name for key, lane in work.lanes.items()}
+        self._store, self._index, self._lock = store, work.index, work.lock
+        carried, self._arguments = run.rows.carried.schema(run.table.schema), run.rows.argument_fields
+        self._added = added_columns(run.steps)
+        try:
+            job = store.read(CLAIM).decode("utf-8", "replace")  # each part repeats it
+        except FileNotFoundError:
+            job = ""
+        num_parts, run_id = len(live_parts(store)), work.run_id
+        records = record_schema(carried, self._arguments, self._added)
+        self._records = PartWriter(store, RECORDS, records, run=run_id, job=job, num_before=num_parts)
+        self._failures = PartWriter(store, FAILURES, failure_schema(carried, self._arguments), run=run_id)
+        self._log = PartWriter(store, LOGS, LOG_FIELDS, run=run_id)
         self._writers = self._records, self._failures, self._log
         self._num_lines = 0
         self._intents: list[str] = []  # of the rows that wait for their part
@@ -115,13 +99,13 @@ class Committer:
         self.flush()
         self._cleaner.wait()  # what it deletes is written anew
         apart = {path_of(kind) for kind in self._owed_kinds}
-        found = take_back(self._setup.store, self._index, apart, self._lock, has_begun=True)
+        found = take_back(self._store, self._index, apart, self._lock, has_begun=True)
         self._owed_kinds.clear()
         return found
 
     def _note_owed(self) -> None:
         for kind in self._owed_kinds:
-            note_apart(self._setup.store, kind)
+            note_apart(self._store, kind)
 
     def given_up(self, row: GivenUp, pending: Pending) -> FailureRecord:
         """Note a row that is not tried again; return its record of the failure."""
@@ -209,7 +193,7 @@ class Committer:
         self._confirm(written.get(self._records, []))
         if self._records in written:
             done, self._intents = self._intents, []
-            self._cleaner.do(partial(_forget, self._setup.store, done))
+            self._cleaner.do(partial(_forget, self._store, done))
         self._num_flushed += 1
 
     def _confirm(self, written: list[str]) -> None:
@@ -218,7 +202,7 @@ class Committer:
             self._lock.check()
         except StoreError:
             if self._lock.lost.is_set():
-                delete_late(self._setup.store, written)
+                delete_late(self._store, written)
             raise
 
 
@@ -228,11 +212,3 @@ def _forget(store: Store, intents: list[str]) -> None:
         store.delete_many(intents)
     except StoreError as error:  # the next driver finds them
         log.warning("%s", error)
-
-
-def _job_of(store: Store) -> str:
-    """Return the job.json that each part repeats; "" if there is none."""
-    try:
-        return store.read(CLAIM).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""

@@ -9,12 +9,11 @@ from dataclasses import replace
 from functools import partial
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
-from framefleet.cluster.driver.audits import Audits
+from framefleet.cluster.driver.audits import Audits, Case
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.holder import moment
-from framefleet.cluster.driver.judging import Case
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP
 from framefleet.cluster.driver.pace import Scale
@@ -22,7 +21,7 @@ from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Added, Work
-from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Starting
+from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
@@ -53,18 +52,15 @@ class Driver:
         self._pending = self._lanes.pending
         counts = work.index.counts()
         self._tally = Tally(counts.pending, before=counts.done, now=time.monotonic())
-        rows, index = work.rows, work.index
-        carried = rows.carried.schema(work.table.schema)
-        self._committer = Committer(
-            work.setups, carried, index, work.lock, run=work.run, arguments=rows.argument_fields
-        )
-        self._checkpoints = HalfDoneRows(work.setup.store, is_whole=work.index.is_whole)
+        self._committer = Committer(work)
+        self._checkpoints = HalfDoneRows(work.run.store, is_whole=work.index.is_whole)
         self._audits = Audits(work, self._committer, self._checkpoints, self._lanes.reopen, self._tally)
         self._storing = Storing()
         self._leaving: set[str] = set()  # workers that are to hand back their rows
         self._faulty: dict[str, Cause] = {}  # of these, what is wrong with those that are to end then
         self._spoiled: set[str] = set()  # of these, whose rows are rendered again elsewhere
-        self._scale = Scale(work.fleet.elastic) if work.fleet.elastic else None
+        elastic = work.run.job.fleet.elastic
+        self._scale = Scale(elastic) if elastic else None
         self._device_name = work.device_name
         self._has_failed = False
         self._over_budget: str | None = None
@@ -83,7 +79,12 @@ class Driver:
         try:
             self._checkpoints.find(self._work.index.is_pending)
             self._lanes.fill()
-            while not (self._is_ending or self._is_finished()):
+            while not self._is_ending:
+                if self._lanes.finished:
+                    self._lanes.take_added()  # a last look for rows that were added
+                    self._lanes.fill()
+                if self._lanes.finished:
+                    break
                 self._turn(fleet)
                 self._lanes.fill()
             if self._is_ending:
@@ -96,7 +97,8 @@ class Driver:
             raise
         finally:
             self._close()
-            progress = self._told()
+            progress = self._progress()
+            self._work.lock.tell(progress)
         self._on_progress(progress)  # what is scraped now is what the summary says
         summary = replace(self._tally.summary(time.monotonic()), figures=progress.figures)
         if self._is_ending:
@@ -105,7 +107,7 @@ class Driver:
 
     def _num_busy(self, num_rows: int) -> int:
         """Return how many workers this many rows can keep busy, at most."""
-        return num_rows + self._work.fleet.encoders
+        return num_rows + self._work.run.job.fleet.encoders
 
     def _close(self) -> None:
         """Commit what is done, whatever ended the run; then end what runs in the background."""
@@ -123,13 +125,6 @@ class Driver:
             self._checkpoints.close(is_complete=is_complete)
             self._lanes.close()
 
-    def _is_finished(self) -> bool:
-        """Tell whether every row has ended, after a last look for rows that were added."""
-        if self._lanes.finished:
-            self._lanes.take_added()
-            self._lanes.fill()
-        return self._lanes.finished
-
     @property
     def _is_ending(self) -> bool:
         """Whether all workers are to hand back what they have."""
@@ -145,12 +140,14 @@ class Driver:
         if self._committer.flush_due(time.monotonic()):
             self._checkpoints.committed()
         self._tally.unused(fleet.unused)
-        progress = self._told()
+        progress = self._progress()
+        self._work.lock.tell(progress)
         fleet.publish(progress.figures)
         if self._scale and not (self._is_ending or self._tally.is_paused):
             fleet.resize(self._scale.wanted(progress))
         self._on_progress(progress)
-        self._heed_budget()
+        if not (self._is_ending or self._lanes.finished):
+            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
 
     def _heed_requests(self, fleet: Fleet) -> None:
         """Do what others ask for through the output: stop, pause or resume."""
@@ -175,31 +172,25 @@ class Driver:
             self._tally.resume(now=time.monotonic())
         fleet.resize(0 if is_paused else None)
 
-    def _told(self) -> Progress:
-        """Return the job's progress; write it to the driver's file, with what this run has spent."""
+    def _progress(self) -> Progress:
+        """Return the job's progress, with what this run has spent."""
         progress = self._tally.progress(time.monotonic())
-        figures = added(progress.figures, self._work.setup.store.counts.figures())
+        figures = added(progress.figures, self._work.run.store.counts.figures())
         if (cost := self._work.cost(self._tally.spent(time.monotonic()))) is not None:
             figures[SPENT_MONEY.key()] = cost
-        progress = replace(progress, audits=self._audits.figures(), figures=figures)
-        self._work.lock.tell(progress)
-        return progress
-
-    def _heed_budget(self) -> None:
-        if not (self._is_ending or self._lanes.finished):
-            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
+        return replace(progress, audits=self._audits.figures(), figures=figures)
 
     def _drain(self, fleet: Fleet) -> None:
         """Have all workers hand back their rows, and wait for that, but not for ever."""
         fleet.resize(0)
-        limit_s = self._work.faults.drain_s
+        limit_s = self._work.run.job.retries.drain_s
         wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
 
     def _on_added(self, added: Added) -> None:
         """Count rows that were added to the table during the run."""
         log.warning("%s rows were added to the table, and are rendered after it", added.num_new)
         self._tally.added(added.num_new, num_done=added.num_done)
-        self._open(added.setups)
+        self._open({key: lane.setup for key, lane in added.lanes.items()})
         self._has_more = True
 
     def _adopts(self, row_id: str, pending: Pending) -> bool:
@@ -215,29 +206,26 @@ class Driver:
         return True
 
     def _follow(self, event: Event, fleet: Fleet) -> None:
-        if isinstance(event, Lost):
-            self._lose(event, fleet)
-            return
-        if isinstance(event, LaneLost):
-            self._lose_lane(event)
-            return
-        if isinstance(event, Starting):
-            self._tally.starting(event.doing)
-            return
-        if isinstance(event, Leaving):
-            self._leave(event.worker, "its machine is to go")
-            return
-        if isinstance(event, Ready):
-            lane = self._lanes.join(event.worker, event.lane, load_s=event.load_s)
-            cause = self._refused(event, lane)
-            if cause is None:
-                lane.dispatcher.join(event.worker, at=event.at, room=event.hello.room)
-                if event.hello.has_run:
-                    self._lanes.docket.used.add(event.worker)
-                self._tally.joined(event.worker, event.hello.node, str(event.lane))
-        else:
-            self._take(event.worker, event.report, fleet)
-            cause = self._sick(event.worker, event.report)
+        match event:
+            case Lost():
+                return self._lose(event, fleet)
+            case LaneLost():
+                return self._lose_lane(event)
+            case Starting():
+                return self._tally.starting(event.doing)
+            case Leaving():
+                return self._leave(event.worker, "its machine is to go")
+            case Ready():
+                lane = self._lanes.join(event.worker, event.lane, load_s=event.load_s)
+                cause = self._refused(event, lane)
+                if cause is None:
+                    lane.dispatcher.join(event.worker, at=event.at, room=event.hello.room)
+                    if event.hello.has_run:
+                        self._lanes.docket.used.add(event.worker)
+                    self._tally.joined(event.worker, event.hello.node, str(event.lane))
+            case Reported():
+                self._take(event.worker, event.report, fleet)
+                cause = self._sick(event.worker, event.report)
         if cause and cause.is_able:
             self._faulty.setdefault(event.worker, cause)
             self._leave(event.worker, cause.reason)
@@ -306,8 +294,10 @@ class Driver:
             self._finish(worker, rendered)
             fleet.rendered(worker)
             self._storing.stored(worker, now=time.monotonic())
-        for row_id in report.encoded:
-            self._note_encoded(worker, row_id)
+        for row_id in report.encoded:  # its embeddings are in the store
+            if self._lanes.encoded(worker, row_id, time.monotonic()):
+                self._tally.encoded(worker)
+                self._committer.note(logging.INFO, worker, row_id, "its text is encoded")
             fleet.rendered(worker)
             self._storing.stored(worker, now=time.monotonic())
         for failed in report.failed:
@@ -340,12 +330,6 @@ class Driver:
         log.log(level, "%s: row %s: %s", worker, row_id, text, extra={"worker": worker, "row_id": row_id})
         self._committer.note(level, worker, row_id, text)
 
-    def _note_encoded(self, worker: str, row_id: str) -> None:
-        """The row's embeddings are in the store."""
-        if self._lanes.encoded(worker, row_id, time.monotonic()):
-            self._tally.encoded(worker)
-            self._committer.note(logging.INFO, worker, row_id, "its text is encoded")
-
     def _note_checkpoint(self, row_id: str) -> None:
         """Note a checkpoint for the row's next lease, unless the row ended or cannot be trusted."""
         pending = self._pending.get(row_id)
@@ -356,7 +340,7 @@ class Driver:
 
     def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
         """Return why a worker must end: it hangs, or it reports faults that its rows did not cause."""
-        lane, faults, silent_s = self._lanes.of(worker), self._work.faults, report.store_silent_s
+        lane, faults, silent_s = self._lanes.of(worker), self._work.run.job.retries, report.store_silent_s
         is_cut_off = self._storing.is_cut_off(worker, silent_s=silent_s, now=time.monotonic())
         # What is compiled may be compiled anew for any batch size, in minutes.
         is_known = report.still_s and not lane.setup.model.options.compile
@@ -490,12 +474,11 @@ class Driver:
 
     def _assignments(self, worker: str) -> list[Assignment]:
         """Lease to the worker all rows that it may have now."""
-        found, kinds = [], set()
-        lane = self._lanes.of(worker)
-        if case := self._lanes.docket.take(lane.key, worker):
+        assignments, kinds = [], set()
+        lane, docket = self._lanes.of(worker), self._lanes.docket
+        if case := docket.take(lane.key, worker):
             return [case]
-        used = self._lanes.docket.used
-        if self._lanes.docket.judges(worker) or (lane.is_one_each and worker in used):
+        if docket.judges(worker) or (lane.is_one_each and worker in docket.used):
             return []
         while (lease := lane.dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in self._of_lease(lane, worker, lease):
@@ -516,14 +499,14 @@ class Driver:
                         has_checkpoint=leased.row.row_id in self._checkpoints,
                         largest=lane.largest,
                     )
-                found.append(assignment)
+                assignments.append(assignment)
             if lane.is_one_each:
                 break
-        if found:
-            used.add(worker)
+        if assignments:
+            docket.used.add(worker)
         self._audits.leased(worker, kinds)
-        self._tally.leased(worker, len(found), now=time.monotonic())
-        return found
+        self._tally.leased(worker, len(assignments), now=time.monotonic())
+        return assignments
 
     def _of_lease(self, lane: Lane, worker: str, lease: Lease) -> Sequence[LeasedRow]:
         """Return the rows of a lease; only the first if each needs a process of its own."""

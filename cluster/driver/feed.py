@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,16 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.cluster.dispatch.dispatcher import Dispatcher
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import Row
-from framefleet.cluster.driver.encoding import EncodeFirst
-from framefleet.cluster.driver.ranks import AS_TABLE, rank_of
 from framefleet.cluster.driver.work import Work
+from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.prompt_lengths import CountedApart
+from framefleet.pipeline.rows.ranks import AS_TABLE, rank_of
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, ModelRows
@@ -42,6 +44,73 @@ class Pending:
     @property
     def lane(self) -> LaneKey:
         return lane_of(self.request)
+
+
+# Among the lanes of a job, which has one of rows then: names of models have no space.
+ENCODER_POOL = LaneKey("text encoders")
+
+
+def encoding_setup(setup: WorkerSetup) -> WorkerSetup:
+    """Return the setup of a worker that encodes for those with `setup`: one row at a time."""
+    batching = replace(setup.batching, max_rows=1)
+    return replace(setup, stage="encode", batching=batching, checkpoint_every_s=0.0, steps={})
+
+
+class EncodeFirst:
+    """Rows whose text some workers encode and others denoise: two dispatchers, filled as if they were one.
+
+    A row goes to the second once its embeddings are in the store, and back where they are not found there.
+    first: of the workers that encode. then: of those that denoise. Together they hold no more rows than one.
+    """
+
+    def __init__(self, first: Dispatcher, then: Dispatcher, faults: FaultPolicy) -> None:
+        self._first, self._then, self._faults = first, then, faults
+        self._num_returns: Counter[str] = Counter()  # by row_id, of those that came back
+
+    @property
+    def room(self) -> int:
+        """How many more rows may wait, for either."""
+        held = self._first.counts
+        return max(0, min(self._first.room, self._then.room - held.waiting - held.leased))
+
+    def add(self, row: Row) -> None:
+        self._first.add(row)
+
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        """Give waiting rows the shapes that are known now."""
+        self._first.regroup(reshaped)
+        self._then.regroup(reshaped)
+
+    def close(self) -> None:
+        """The table is exhausted; `settle` closes the second dispatcher."""
+        self._first.close()
+
+    def settle(self) -> None:
+        """Close the second dispatcher if no row can reach it any more."""
+        if self._first.finished:
+            self._then.close()
+
+    def encoded(self, worker: str, row_id: str, now: float) -> bool:
+        """Pass on a row whose embeddings are in the store; return whether that is new."""
+        row = self._first.row_of(worker, row_id)
+        if row is None or not self._first.done(worker, row_id, now):
+            return False
+        self._then.add(row)
+        return True
+
+    def came_back(self, worker: str, failed: Failed) -> GivenUp | None:
+        """Encode a row's text again; return the row if it came back too often."""
+        row = self._then.withdraw(worker, failed.row_id)
+        if row is None:
+            return None
+        self._num_returns[row.row_id] += 1
+        if self._faults.gives_up(num := self._num_returns[row.row_id]):
+            reason = f"its text was encoded {num} times, and never found where it is rendered"
+            return GivenUp(row=row, attempts=num, errors=((worker, failed),), reason=reason)
+        self._first.reopen()
+        self._then.reopen()
+        self._first.add(row)
+        return None
 
 
 class Feed:
@@ -101,9 +170,9 @@ class Feed:
 
     def _pass(self) -> Iterator[Row]:
         """Read the rows that are to be rendered, from the beginning of the table."""
-        work, lane = self._work, self._lane
-        self.num_unread = work.index.num_pending(lane)
-        return pending_rows(self.table, work.rows, work.index, work.order, lane)
+        run, index, lane = self._work.run, self._work.index, self._lane
+        self.num_unread = index.num_pending(lane)
+        return pending_rows(self.table, run.rows, index, run.job.order, lane)
 
     def _is_adopted(self, row: Row) -> bool:
         assert isinstance(row.payload, Pending)

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
 from framefleet.cluster.dispatch.lease import Paces
-from framefleet.cluster.driver.encoding import ENCODER_POOL, EncodeFirst
-from framefleet.cluster.driver.feed import Feed, Pending
-from framefleet.cluster.driver.judging import Docket
-from framefleet.cluster.driver.ranks import order_of
-from framefleet.cluster.driver.work import Added, Work
+from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
+from framefleet.cluster.driver.audits import Docket
+from framefleet.cluster.driver.feed import ENCODER_POOL, EncodeFirst, Feed, Pending
+from framefleet.cluster.driver.work import Added, LanePlan, Work
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.ranks import AS_TABLE, LONGEST
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 
 
@@ -67,43 +67,41 @@ class Lanes:
         self.docket = Docket()
         self._encoding: EncodeFirst | None = None
         self._proven: defaultdict[str, set[str]] = defaultdict(set)  # machines, by what they have rendered
-        self._open(work.setups, work.table)
+        self._open(work.lanes, work.run.table)
 
-    def _open(self, setups: Mapping[LaneKey, WorkerSetup], table: RowSource) -> None:
-        keys = [key for key in setups if key != ENCODER_POOL]
+    def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
+        keys = [key for key in plans if key != ENCODER_POOL]
         paces = {key: Paces() for key in keys}
         # Text is encoded in the order in which it is rendered.
         dispatchers = {
-            key: self._dispatcher(key, setups[key], paces.get(key, paces[keys[0]])) for key in setups
+            key: self._dispatcher(key, plan.setup, paces.get(key, paces[keys[0]]))
+            for key, plan in plans.items()
         }
         if ENCODER_POOL in dispatchers:
             first, then = dispatchers[ENCODER_POOL], dispatchers[keys[0]]
-            self._encoding = EncodeFirst(first, then, self._work.faults)
+            self._encoding = EncodeFirst(first, then, self._work.run.job.retries)
         for key in keys:
             fed = self._encoding or dispatchers[key]
             self._feeds[key] = Feed(self._work, fed, self.pending, self._adopts, lane=key, table=table)
         for key, dispatcher in dispatchers.items():
-            self._by_key[key] = self._lane(key, setups[key], dispatcher)
+            fed_by = keys[0] if key == ENCODER_POOL else key
+            self._by_key[key] = Lane(
+                key=key,
+                setup=plans[key].setup,
+                digest=self._work.run.rows.by_model[fed_by.model].identity.model_digest,
+                dispatcher=dispatcher,
+                feed=self._feeds[fed_by],
+                largest=plans[key].largest,
+                row_work=plans[key].row_work,
+            )
 
     def _dispatcher(self, key: LaneKey, setup: WorkerSetup, ranked_by: Paces) -> Dispatcher:
-        size, faults = LeaseSize.of_forwards(setup.batching.max_rows), self._work.faults
-        order = order_of(self._work.order, ranked_by)
+        size, job = LeaseSize.of_forwards(setup.batching.max_rows), self._work.run.job
+        order = order_of(job.order, ranked_by)
         if key == ENCODER_POOL:
-            return Dispatcher(faults.model_copy(update={"copies": False}), size=size, order=order)
+            return Dispatcher(job.retries.model_copy(update={"copies": False}), size=size, order=order)
         proven = self._proven[key.model]
-        return Dispatcher(faults, size=size, order=order, paces=ranked_by, proven=proven)
-
-    def _lane(self, key: LaneKey, setup: WorkerSetup, dispatcher: Dispatcher) -> Lane:
-        work, fed = self._work, next(iter(self._feeds)) if key == ENCODER_POOL else key
-        return Lane(
-            key=key,
-            setup=setup,
-            digest=work.rows.by_model[fed.model].identity.model_digest,
-            dispatcher=dispatcher,
-            feed=self._feeds[fed],
-            largest=work.largest.get(key),
-            row_work=work.row_work.get(fed) or 1.0,
-        )
+        return Dispatcher(job.retries, size=size, order=order, paces=ranked_by, proven=proven)
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._by_key.values())
@@ -191,18 +189,14 @@ class Lanes:
     def take_added(self) -> None:
         """Take rows of any lane that were added to the table: each feed reads its own after all others."""
         while added := self._work.more():
-            self._add(added)
-
-    def _add(self, added: Added) -> None:
-        self._work = replace(self._work, largest=added.largest, row_work=added.row_work)
-        new = {key: setup for key, setup in added.setups.items() if key not in self._by_key}
-        for key in new:
-            self._work.index.reopen(key)  # all rows of which were added
-        self._open(new, added.table)
-        for feed in self._feeds.values():
-            feed.table = added.table
-        self.reopen()
-        self._on_added(added)
+            new = {key: lane for key, lane in added.lanes.items() if key not in self._by_key}
+            for key in new:
+                self._work.index.reopen(key)  # all rows of which were added
+            self._open(new, added.table)
+            for feed in self._feeds.values():
+                feed.table = added.table
+            self.reopen()
+            self._on_added(added)
 
     def close(self) -> None:
         for feed in self._feeds.values():
@@ -217,7 +211,7 @@ class Lanes:
         """
         backlogs = self._backlogs(num_workers)
         encoders = backlogs.pop(ENCODER_POOL, None)
-        if encoders and encoders.num_rows and encoders.num_workers < self._work.fleet.encoders:
+        if encoders and encoders.num_rows and encoders.num_workers < self._work.run.job.fleet.encoders:
             return ENCODER_POOL
         better = {key: one for key, one in backlogs.items() if key not in but and one.num_rows}
         return next_lane(better or backlogs) if backlogs else next(iter(self._by_key))
@@ -228,7 +222,7 @@ class Lanes:
         """Return the lane that an idle worker should move to, if there is one; never one of `but`."""
         own = self.of(worker).key
         backlogs = {key: one for key, one in self._backlogs(num_workers).items() if key not in but}
-        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.fleet.encoders:
+        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.run.job.fleet.encoders:
             backlogs.pop(ENCODER_POOL, None)
         return move_from(own, backlogs)
 
@@ -253,3 +247,10 @@ class Lanes:
             for key, lane in self._by_key.items()
             if not lane.error
         }
+
+
+def order_of(order: str, paces: Paces) -> Order:
+    """Return the order that the job asks for. paces: what rows of each shape have taken so far."""
+    if order == LONGEST:
+        return Longest(paces)
+    return TableOrder() if order == AS_TABLE else Ranked()

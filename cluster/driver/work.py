@@ -1,16 +1,17 @@
-"""What a driver is given to do, as plain values. Imports neither Ray nor torch."""
+"""What a run is, and what of it is left for a driver, as plain values. Imports neither Ray nor torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.driver.adoption import Adoption
 from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.earlier_runs import Adoption
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.pipeline.render.audit.audit_budget import ComputeTime
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey
@@ -19,57 +20,75 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import ModelRows
 
 
+class RunSettings(Protocol):
+    """What a driver reads in the job file."""
+
+    @property
+    def fleet(self) -> FleetSettings: ...
+    @property
+    def retries(self) -> FaultPolicy: ...
+    @property
+    def budget(self) -> JobBudget: ...
+    @property
+    def order(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRun(Rendering):
+    """What a run is: a job whose parts were opened, and fit each other. Each value stands here alone."""
+
+    job: RunSettings
+    table: RowSource
+    rows: ModelRows  # reads the table's rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanePlan:
+    """What a lane's workers need, and what its rows are expected to take."""
+
+    setup: WorkerSetup
+    largest: Request | None = None  # the row that takes most memory
+    row_work: float = 1.0  # of a row, in a unit that lanes share
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """Rows that were added to the table, and are in the index now.
+    """Rows that were added to the table, and are in the index now."""
 
-    table: with them. num_new: those that are to be rendered. num_done: those that had a record. setups,
-    largest, row_work: of all lanes by now, as of `Work`.
-    """
-
-    table: RowSource
-    setups: Mapping[LaneKey, WorkerSetup]
-    num_new: int
-    num_done: int
-    largest: Mapping[LaneKey, Request]
-    row_work: Mapping[LaneKey, float]
+    table: RowSource  # with them
+    lanes: Mapping[LaneKey, LanePlan]  # of all rows by now
+    num_new: int  # rows that are to be rendered
+    num_done: int  # rows that had a record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A job, resolved and checked: all that the driver needs."""
+    """What is left of a run, for the driver that holds its output."""
 
-    setups: Mapping[LaneKey, WorkerSetup]  # of the workers of each lane; the last may be ENCODER_POOL's
-    faults: FaultPolicy
-    order: str  # of rows, as the job says it
-    table: RowSource
-    rows: ModelRows  # reads the table's rows
+    run: JobRun
+    run_id: str  # names the parts of this run; never used before
     index: RowIndex  # every valid row; those that have a record are marked done
-    run: str  # names the parts of this run; never used before
     lock: DriverLock
+    lanes: Mapping[LaneKey, LanePlan]  # the last may be ENCODER_POOL's
     adoption: Adoption = field(default_factory=Adoption)  # clips that earlier runs left
-    budget: JobBudget = field(default_factory=JobBudget)
     spent: Spent = field(default_factory=Spent)  # by earlier runs
     model_time: ComputeTime = field(default_factory=ComputeTime)  # of earlier runs, if it limits audits
-    fleet: FleetSettings = field(default_factory=FleetSettings)
-    # By lane: the row that takes most memory.
-    largest: Mapping[LaneKey, Request] = field(default_factory=dict)
-    # By lane: what a row is expected to take, in a unit that lanes share.
-    row_work: Mapping[LaneKey, float] = field(default_factory=dict)
     # GPU or processor that all workers must have; "": that of the first worker; None: any.
     device_name: str | None = None
     # Takes rows that were added to the table since, into the index; None if there are none.
     more: Callable[[], Added | None] = lambda: None
 
     @property
-    def setup(self) -> WorkerSetup:
-        """The setup of the first lane: store, batching, audits and steps are the same for all."""
-        return next(iter(self.setups.values()))
+    def setups(self) -> dict[LaneKey, WorkerSetup]:
+        """Return what workers of each lane need."""
+        return {key: lane.setup for key, lane in self.lanes.items()}
 
     def cost(self, spent: Spent) -> float | None:
         """Return the money that all runs have spent; None without a price. spent: by this run."""
-        return self.budget.cost(self.spent + spent, gpus_per_worker=self.fleet.paid_gpus)
+        job = self.run.job
+        return job.budget.cost(self.spent + spent, gpus_per_worker=job.fleet.paid_gpus)
 
     def over_budget(self, spent: Spent) -> str | None:
         """Return the message if the budget is spent, else None. spent: by this run."""
-        return self.budget.told(self.spent + spent, gpus_per_worker=self.fleet.paid_gpus)
+        job = self.run.job
+        return job.budget.told(self.spent + spent, gpus_per_worker=job.fleet.paid_gpus)

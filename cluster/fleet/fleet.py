@@ -280,15 +280,14 @@ class Fleet:
         self._check_cluster()
         self._start_rested()
         closed = self._close_lanes()
-        events = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
-        told = [event for event in events if event is not None]
-        return [*closed, *self._leaving(), *told, *self._silent()]
-
-    def _leaving(self) -> list[Leaving]:
-        """Return the workers whose machines will go soon."""
+        answers = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
         going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
-        ready = [slot for slot in self._slots.values() if slot.state == "ready"]
-        return [Leaving(slot.worker) for slot in ready if slot.host in going]
+        leaving = [
+            Leaving(slot.worker)
+            for slot in self._slots.values()
+            if slot.state == "ready" and slot.host in going
+        ]
+        return [*closed, *leaving, *(event for event in answers if event is not None), *self._silent()]
 
     def _start_rested(self) -> None:
         """Start workers whose rest is over, and those that found no place while a machine rested."""
@@ -341,19 +340,21 @@ class Fleet:
         """Return the lanes that have no place for a worker, or whose workers die."""
         num, disliked = self.num_by_lane(), set(self._lanes.closed)
         for lane in self._lanes_open():
-            is_full = bool(self._lanes.blocked([lane])) and num[lane] >= self._room(lane)
+            blocked = self._lanes.blocked([lane])
+            is_full = bool(blocked) and num[lane] >= self._shares.room(self._machines.alive, but=blocked)
             if is_full or self._lanes.is_unfit(lane, slot.name, None) or self._lanes.of(lane).are_doubtful:
                 disliked.add(lane)
         return disliked
-
-    def _room(self, lane: LaneKey) -> int:
-        return self._shares.room(self._machines.alive, but=self._lanes.blocked([lane]))
 
     def _event(self, slot: Slot, ref: Any) -> Event | None:
         try:
             answer = ray.get(ref)
         except RayError as error:
-            return self._failed(slot, error)
+            cause = cause_of_loss(error, is_ready=slot.state == "ready")
+            machine = self._machines.find(address=cause.address)
+            if machine and slot.host is None:  # it ended before it could say where it was
+                self._hosts(slot).placed(slot.name, machine.node_id, machine.name)
+            return self._lose(slot, cause)
         if isinstance(answer, str):
             return self._place(slot, answer)
         if slot.is_to_renew:
@@ -389,13 +390,6 @@ class Fleet:
         at = (slot.host, slot.name) if slot.host else (slot.name,)
         return Ready(slot.worker, hello, at, slot.lane, slot.load_s)
 
-    def _failed(self, slot: Slot, error: RayError) -> Lost:
-        cause = cause_of_loss(error, is_ready=slot.state == "ready")
-        machine = self._machines.find(address=cause.address)
-        if machine and slot.host is None:  # it ended before it could say where it was
-            self._hosts(slot).placed(slot.name, machine.node_id, machine.name)
-        return self._lose(slot, cause)
-
     def _silent(self) -> list[Lost]:
         """Give up workers that have been silent for too long."""
         lost, now = [], self._clock.seconds
@@ -403,18 +397,16 @@ class Fleet:
             if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:
                 reason = f"its model was not loaded after {now - slot.since:.0f} s (fleet.ready_timeout_s)"
                 lost.append(self._lose(slot, Cause(reason=reason, kind="machine")))
-            elif now - slot.asked_at > self._patience_s(slot):
+                continue
+            patience_s = self._settings.silence_s
+            if slot.state == "pending":
+                patience_s = math.inf  # there may be no room for it yet
+            elif not slot.has_rendered:
+                patience_s = max(LOADING_SILENCE_S, patience_s)
+            if now - slot.asked_at > patience_s:
                 reason = f"it has not answered for {now - slot.asked_at:.0f} s"
                 lost.append(self._lose(slot, Cause(reason=reason, kind="silent")))
         return lost
-
-    def _patience_s(self, slot: Slot) -> float:
-        """Return how long a call may go unanswered."""
-        if slot.state == "pending":
-            return math.inf  # there may be no room for it yet
-        if not slot.has_rendered:
-            return max(LOADING_SILENCE_S, self._settings.silence_s)
-        return self._settings.silence_s
 
     def _lose(self, slot: Slot, cause: Cause) -> Lost:
         cause = replace(cause, reason=public_text(cause.reason))
@@ -470,7 +462,8 @@ class Fleet:
         hosts, blocked = self._lanes.of(lane), self._lanes.blocked([lane])
         is_placed = any(slot.lane == lane and slot.state != "pending" for slot in self._slots.values())
         slots = [*self._slots.values(), *self._resting, *self._losses.values()]
-        is_one_left = any(not hosts.is_barred(slot.name) for slot in slots) and not self._are_all(blocked)
+        is_full = bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
+        is_one_left = any(not hosts.is_barred(slot.name) for slot in slots) and not is_full
         num_workers = max(self._settings.max_workers or 0, self._num_slots)
         if (is_placed or is_one_left) and not hosts.are_hopeless(num_workers):
             return None
@@ -478,10 +471,6 @@ class Fleet:
             "\n".join(["no machine is left that can render", *hosts.unused]),
             "look for the cause there, then run the same command again to continue",
         )
-
-    def _are_all(self, blocked: Collection[str]) -> bool:
-        """Tell whether every machine that has room for a worker is one of these."""
-        return bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
 
     def _unready(self, lane: LaneKey) -> FleetError | None:
         """Return an error if a lane has waited too long for its first worker, or the next one.

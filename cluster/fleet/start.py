@@ -5,6 +5,7 @@ Ends with the first of its contexts, whatever became of the driver's part.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import signal
 import sys
@@ -140,6 +141,7 @@ class Start:
         self._is_over.set()
         if not self._wait(self._has_ended, END_S if is_there else 0.0, was_urgent=was_urgent):
             log.warning("Ray does not answer, and is left: it ends with this process")
+            _leave_ray()
         if self._error is not error and self._error is not None:
             raise self._error
 
@@ -152,6 +154,12 @@ class Start:
         while not is_so() and time.monotonic() < until and (was_urgent or not self.is_urgent()):
             time.sleep(LEAVING_LOOK_S)
         return is_so()
+
+
+def _leave_ray() -> None:
+    """Have the end of this process not wait for Ray, whose own handler waits for the call that hangs."""
+    if ray := sys.modules.get("ray"):
+        atexit.unregister(ray.shutdown)
 
 
 def _keep_sigterm() -> None:

@@ -15,7 +15,7 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate, Stage
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
-from framefleet.pipeline.outputs.frames.extras import KeptSteps
+from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
@@ -33,27 +33,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSetup:
-    """All that a worker needs to know before its first row."""
+class Rendering:
+    """How rows are rendered and stored: what all workers of a run share."""
 
-    model: ModelSettings
     batching: Batching
     media: Media
     store: Store
-    recipes: Mapping[str, Recipe]
     inputs: Inputs
-    # SHA-256 of every file that it loads; empty: the worker asks lock and hub itself.
-    model_files: Mapping[str, str] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe]  # by name
     second_models: Mapping[str, SecondModel] = field(default_factory=dict)  # those that rows may name
     audit: Audit = field(default_factory=Audit)
-    keep_embeddings: bool = False  # what text encoders returned is kept in the store
-    stage: Stage = "whole"  # what this worker does of each row
-    num_writers: int = 2  # clips that may be encoded and uploaded at once, at least
-    checkpoint_every_s: float = 0.0  # how often half-done rows are saved; 0: never
     # What plugins do with every clip while it is stored, by section of the job, in their order.
     steps: Mapping[str, ClipStep] = field(default_factory=dict)
     keep: KeptSteps = field(default_factory=KeptSteps)  # what is kept of the steps of every row
+    keep_embeddings: bool = False  # what text encoders returned is kept in the store
+    checkpoint_every_s: float = 0.0  # how often half-done rows are saved; 0: never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup(Rendering):
+    """All that a worker needs to know before its first row. recipes: those that its lane may run."""
+
+    model: ModelSettings
+    # SHA-256 of every file that it loads; empty: the worker asks lock and hub itself.
+    model_files: Mapping[str, str] = field(default_factory=dict)
     update: ModelUpdate | None = None  # of the model's weights
+    stage: Stage = "whole"  # what this worker does of each row
+    num_writers: int = 2  # clips that may be encoded and uploaded at once, at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

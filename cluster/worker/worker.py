@@ -183,7 +183,7 @@ class Worker:
                 self._inbox.add(assignment, reads)
             self._is_drained |= drain
             self._news.notify_all()
-            self._news.wait_for(self._has_news, timeout=_POLL_S)
+            self._news.wait_for(lambda: bool(self._untold or self._broken), timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
             rows: dict[str, Any] = {name: tuple(told) for name, told in self._untold.items()}
@@ -220,9 +220,6 @@ class Worker:
     def _wake(self) -> None:
         with self._news:
             self._news.notify_all()
-
-    def _has_news(self) -> bool:
-        return bool(self._untold or self._broken)
 
     def _tell(self, *, ended: str = "", **news: Any) -> None:
         """Have the next report say this, each by the name of its field. ended: a row that has left here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,8 @@ from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.lanes import check_lanes, lanes_named
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
-from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.row_source import added_in, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError
@@ -39,18 +40,14 @@ _DIGITS = 12  # of a file's digest, in its name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addition:
-    """What was added. url: of its file, in the output.
+    """What was added."""
 
-    left_out: what is wrong with rows that cannot be rendered, a line for each. is_new: False where the output
-    had just these rows in a file already. is_running: whether a driver was at work. will_render: whether it
-    has said that it renders them; False: there is none, or it ended without them; None: it did not answer.
-    """
-
-    url: str
+    url: str  # of its file, in the output
     num_rows: int
-    left_out: tuple[str, ...]
-    is_new: bool
-    is_running: bool
+    left_out: tuple[str, ...]  # what is wrong with rows that cannot be rendered, a line for each
+    is_new: bool  # False where the output had just these rows in a file already
+    is_running: bool  # whether a driver was at work
+    # Whether it says that it renders them. False: there is none, or it ended without them; None: no answer.
     will_render: bool | None
 
 
@@ -66,8 +63,8 @@ def add(
     job: an output, whose job.json says the rest; or a job file, or its content. rows: a table's path or URL,
     or rows as `render` takes them, with columns of the job's table. Paths in cells start where those of that
     table do. sets: as "storage_options.key=...". wait_s: for the answer of a driver that is at work. Raises
-    TableError for rows that cannot be rendered, unless
-    the job leaves them out, and JobError for a job with a runner or a sweep.
+    TableError for rows that cannot be rendered, unless the job leaves them out, and JobError for a job with a
+    runner or a sweep.
     """
     return add_rows(job, rows, Callback(), sets, wait_s=wait_s)
 
@@ -87,10 +84,10 @@ def add_rows(
     if has:
         raise JobError(f"rows cannot be added: the job has {has[0]}", "change the job file, and run it again")
     with TemporaryDirectory(prefix="framefleet-") as folder:
-        given, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
+        rows_file, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):
-            pq.write_table(arrow_of(rows), given)
-            rows = given
+            pq.write_table(arrow_of(rows), rows_file)
+            rows = rows_file
         with closing(resolve_job(job, watch, str(rows))) as resolved:
             check_claim(resolved)
             survey = _write(resolved, file, watch)
@@ -112,17 +109,13 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
         survey = survey_rows(resolved, index, watch)
         check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
         check_lanes(resolved.job, {*index.lanes, *lanes_named(resolved)})
-        for positions, batch in _kept(resolved, index):
+        for first, batch in resolved.table.batches():
+            left_out = index.left_out_in(first, batch.num_rows)
+            positions = [at for at in range(first, first + batch.num_rows) if at not in left_out]
+            if left_out:
+                batch = batch.take(pa.array([at - first for at in positions], pa.int64()))
             writer.write_batch(_as_in(schema, batch, positions))
     return survey
-
-
-def _kept(resolved: ResolvedJob, index: RowIndex) -> Iterator[tuple[list[int], pa.RecordBatch]]:
-    """Yield the rows that can be rendered, with their positions."""
-    for first, batch in resolved.table.batches():
-        left_out = index.left_out_in(first, batch.num_rows)
-        kept = [at for at in range(first, first + batch.num_rows) if at not in left_out]
-        yield kept, batch.take(pa.array([at - first for at in kept], pa.int64())) if left_out else batch
 
 
 def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -> pa.RecordBatch:

@@ -35,9 +35,9 @@ def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbos
         from framefleet.jobs.control.control import ask_driver
         from framefleet.jobs.job.file import output_at
 
-        found = output_at(output, sets)
-        _say_asked(ask_driver(found, STOP), "end")
-        stderr.say(f"it has ended once no driver is at work: {command('status', found.url)}")
+        opened = output_at(output, sets)
+        _say_asked(ask_driver(opened, STOP), "end")
+        stderr.say(f"it has ended once no driver is at work: {command('status', opened.url)}")
 
 
 def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
@@ -51,9 +51,9 @@ def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbo
         from framefleet.jobs.control.control import ask_driver
         from framefleet.jobs.job.file import output_at
 
-        found = output_at(output, sets)
-        _say_asked(ask_driver(found, PAUSE), "pause")
-        stderr.say(f"to continue: {command('resume', found.url)}")
+        opened = output_at(output, sets)
+        _say_asked(ask_driver(opened, PAUSE), "pause")
+        stderr.say(f"to continue: {command('resume', opened.url)}")
 
 
 def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
@@ -145,8 +145,8 @@ def submit_command(
         from framefleet.jobs.job.output import store_of_job
 
         loaded = load_job(job, sets or [])
-        found = submit(loaded, address=address)
-        stdout.say(f"submitted to {found.address} as {found.submission_id}")
+        submission = submit(loaded, address=address)
+        stdout.say(f"submitted to {submission.address} as {submission.submission_id}")
         output = store_of_job(loaded).url_of("")
         own = {"table": loaded.table, "output": loaded.output}
         if paths := [f"{name} {place}" for name, place in own.items() if place and "://" not in place]:
@@ -171,7 +171,7 @@ def logs_command(
     cluster instead.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at, set_values
+        from framefleet.jobs.job.file import output_at, storage_options
         from framefleet.jobs.look.failures import show_log
         from framefleet.pipeline.outputs.stores.store import Store
 
@@ -180,13 +180,13 @@ def logs_command(
             return
         from framefleet.cluster.fleet.submission import find_submission, logs_of
 
-        store = Store(output, set_values(sets or []).get("storage_options", {}))
-        found = find_submission(address, store.url_of(""))
-        for piece in logs_of(found, follow=follow):
+        store = Store(output, storage_options(sets))
+        submission = find_submission(address, store.url_of(""))
+        for piece in logs_of(submission, follow=follow):
             stdout.say(piece.rstrip("\n"))
         if follow:
-            found = find_submission(address, store.url_of(""))
-        stderr.say(f"{found.submission_id} is {found.state.lower()}: {found.message}")
+            submission = find_submission(address, store.url_of(""))
+        stderr.say(f"{submission.submission_id} is {submission.state.lower()}: {submission.message}")
 
 
 def _say_asked(driver: DriverSeen, what: str) -> None:

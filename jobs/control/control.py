@@ -10,6 +10,7 @@ from framefleet.jobs.look.status.status import DriverSeen, driver_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path
+from framefleet.pipeline.text import command
 
 
 def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
@@ -54,4 +55,4 @@ def _at_work(output: Output) -> tuple[Output, DriverSeen]:
         driver = driver_of(one.store)
         if driver.is_at_work:
             return one, driver
-    raise JobError(f"no job writes to {output.url}", "see framefleet status")
+    raise JobError(f"no job writes to {output.url}", f"see `{command('status', output.url)}`")

@@ -12,13 +12,13 @@ from typing import Any
 
 from framefleet.cluster.fleet.actors import modules_to_ship
 from framefleet.cluster.fleet.submission import Submission, find_submission, logs_of, submit_files
-from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.render.python_table import with_table
-from framefleet.jobs.render.resolve import base_of
+from framefleet.jobs.render.row_source import base_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
 from framefleet.pipeline.text import command
@@ -36,17 +36,17 @@ def submit(
     http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
     model, output. Modules of its recipe and its clip steps go with it. Raises JobError, FleetError.
     """
-    given = job_as(Job, job) if table is None else with_table(job, table)
-    output = store_of_job(given).url_of("")
+    loaded = load_job(job) if table is None else with_table(job, table)
+    output = store_of_job(loaded).url_of("")
     with TemporaryDirectory(prefix="framefleet-") as name:
         folder = Path(name)
-        recipes, steps = [find_recipe(given.recipe, given.folder)], open_steps(given)
+        recipes, steps = [find_recipe(loaded.recipe, loaded.folder)], open_steps(loaded)
         for module in map(Path, modules_to_ship(recipes, steps.values())):
             if module.is_dir():
                 shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(module, folder)
-        values = values_elsewhere(given)
+        values = values_elsewhere(loaded)
         file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
         with open(file, "w", encoding="utf-8") as opened:
             json.dump(values, opened, ensure_ascii=False)
@@ -74,5 +74,5 @@ def logs(
     address: as of `submit`. follow: until it ends. storage_options: what fsspec takes. Raises JobError where
     none was submitted, FleetError.
     """
-    found = find_submission(address, Store(output, storage_options).url_of(""))
-    return logs_of(found, follow=follow)
+    submission = find_submission(address, Store(output, storage_options).url_of(""))
+    return logs_of(submission, follow=follow)

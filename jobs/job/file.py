@@ -7,11 +7,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from typing_extensions import TypeVar  # with a default, as Python 3.13 has it
 
-from framefleet.cluster.fleet.gpus import lacking_gpu
+from framefleet.cluster.fleet.settings import lacking_gpu
 from framefleet.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import check_variables, resolve_paths
@@ -28,29 +29,50 @@ from framefleet.pipeline.text import quoted
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
 
-AnyJob = TypeVar("AnyJob", bound=TableJob)
+AnyJob = TypeVar("AnyJob", bound=TableJob, default=Job)
 _NOWHERE: Mapping[Key, str] = {}
 
 
 def load_job(
-    path: str | Path | None,
+    job: AnyJob | str | Path | Mapping[str, Any] | None,
     sets: Sequence[str] = (),
     *,
+    kind: type[AnyJob] = Job,  # type: ignore[assignment]  # the default of AnyJob
     table: str | None = None,
     model: str | None = None,
     output: str | None = None,
     is_rendered: bool = False,
-) -> Job:
-    """Return the job of a file with some of its values replaced, or of options alone.
+) -> AnyJob:
+    """Return a job as it is, of its file, of what a file would hold, or of options alone. Raises JobError.
 
-    sets: as "fleet.workers=2", the value in YAML. table, model, output: the same, as text. Later ones win.
-    is_rendered: now, so that this machine must have what its workers need here. Raises JobError.
+    sets: values to replace, as "fleet.workers=2", the value in YAML. table, model, output: the same, as text.
+    The sets win; a `Job` takes neither. is_rendered: now, so this machine must have what its workers need.
     """
-    values, places = _given(path, sets, table=table, model=model, output=output)
-    job = _in_its_folder(_checked(values, places, Job), path)
-    if is_rendered:
-        check_gpu(job, places)
-    return job
+    if isinstance(job, kind):
+        return job
+    values, places, file = dict[str, Any](), dict[Key, str](), None
+    if isinstance(job, Mapping):
+        values = copy.deepcopy(dict(job))
+    elif job is not None:
+        fix = "give a job file's path, or a mapping of its keys"
+        file = Path(job) if isinstance(job, str) else expected(job, Path, "job", fix)
+        values, places = _read(file)
+    options = {"table": table, "model": model, "output": output}
+    texts = {option: text for option, text in options.items() if text is not None}
+    if file is not None:
+        resolve_paths(values, file, replaced=set_values(sets) | texts)
+    for option, text in texts.items():
+        _check_text(text, f"--{option}")
+        # A model given as an option replaces the path of a mapping, and keeps its dtype.
+        is_path = option == "model" and isinstance(values.get(option), dict)
+        _put(values, places, (option, "path") if is_path else (option,), text, place=f"--{option}")
+    _put_all(values, places, sets)
+    loaded = _checked(values, places, kind)
+    if file is not None:
+        loaded = loaded.in_folder(str(file.parent.resolve()))
+    if is_rendered and isinstance(loaded, Job):
+        check_gpu(loaded, places)
+    return loaded
 
 
 def check_gpu(job: Job, places: Mapping[Key, str] = _NOWHERE) -> None:
@@ -63,39 +85,6 @@ def check_gpu(job: Job, places: Mapping[Key, str] = _NOWHERE) -> None:
     if lack := lacking_gpu(job.fleet, devices):
         place = f"{places[lack.key]}: " if lack.key in places else ""
         raise JobError(f"{place}{lack.problem}", lack.fix)
-
-
-def load_job_as(
-    kind: type[AnyJob],
-    path: str | Path | None,
-    sets: Sequence[str] = (),
-    *,
-    table: str | None = None,
-    model: str | None = None,
-    output: str | None = None,
-) -> AnyJob:
-    """Return a job of that kind, as `load_job` does."""
-    values, places = _given(path, sets, table=table, model=model, output=output)
-    return _in_its_folder(_checked(values, places, kind), path)
-
-
-def _in_its_folder(job: AnyJob, path: str | Path | None) -> AnyJob:
-    return job if path is None else job.in_folder(str(Path(path).parent.resolve()))
-
-
-def _given(
-    path: str | Path | None, sets: Sequence[str], **options: str | None
-) -> tuple[dict[str, Any], dict[Key, str]]:
-    """Return all that is said of a job, and where each value stands. options: of the command line."""
-    values, places = _read(Path(path)) if path is not None else ({}, {})
-    given = {option: text for option, text in options.items() if text is not None}
-    if path is not None:
-        resolve_paths(values, Path(path), replaced=set_values(sets) | given)
-    for option, text in given.items():
-        _check_text(text, f"--{option}")
-        _put(values, places, _stem(values, option), text, place=f"--{option}")
-    _put_all(values, places, sets)
-    return values, places
 
 
 def job_kind_of(path: str | Path | None, sets: Sequence[str] = ()) -> JobKind | None:
@@ -112,29 +101,35 @@ def set_values(sets: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def storage_options(sets: Sequence[str]) -> dict[str, Any]:
-    """Return what `--set storage_options.key=value` gives to commands that read no job. Raises JobError."""
-    values: dict[str, Any] = {}
-    for text in sets:
-        key, value = _parse_set(text)
+def storage_options(sets: Sequence[str] | None) -> dict[str, Any]:
+    """Return what `--set storage_options.key=value` gives, of all that it gives. Raises JobError."""
+    options: dict[str, Any] = set_values(sets or []).get("storage_options", {})
+    return options
+
+
+def storage_options_alone(sets: Sequence[str] | None) -> dict[str, Any]:
+    """Return the same for commands that read no job, and can set nothing else. Raises JobError."""
+    for key, _ in map(_parse_set, sets or []):
         if key[0] != "storage_options" or len(key) < 2:
             raise JobError(f"--set {'.'.join(key)}: only storage_options can be set here", "leave it out")
-        _put(values, {}, key[1:], value, place="")
-    keep_secrets(values)
-    return values
+    return storage_options(sets)
 
 
-def sweep_sets(prompts: Sequence[str], seeds: str | None, sweeps: Sequence[str]) -> list[str]:
-    """Return them as "sweep.seed=[0-63]". Raises JobError."""
-    of_prompts = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
-    of_seeds = [] if seeds is None else [_set_of(f"seed={seeds}")]
-    return [*of_prompts, *of_seeds, *map(_set_of, sweeps)]
-
-
-def short_sets(workers: int | None, steps: int | None) -> list[str]:
-    """Return `--workers` and `--steps` as `--set` has them."""
-    given = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
-    return [f"{key}={value}" for key, value in given.items() if value is not None]
+def option_sets(
+    *,
+    prompts: Sequence[str] | None = None,
+    seeds: str | None = None,
+    sweeps: Sequence[str] | None = None,
+    workers: int | None = None,
+    steps: int | None = None,
+    sets: Sequence[str] | None = None,
+) -> list[str]:
+    """Return these options as `--set` has them, e.g. "sweep.seed=[0-63]", before those. Raises JobError."""
+    swept = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
+    swept += [] if seeds is None else [_set_of(f"seed={seeds}")]
+    numbers = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
+    short = (f"{key}={value}" for key, value in numbers.items() if value is not None)
+    return [*swept, *map(_set_of, sweeps or []), *short, *(sets or [])]
 
 
 def _set_of(sweep: str) -> str:
@@ -158,7 +153,7 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
     from framefleet.pipeline.outputs.output import Output  # slow to import
 
     open_it = Output.open_rendered if is_rendered else Output.open
-    return open_it(place, set_values(sets or []).get("storage_options", {}))
+    return open_it(place, storage_options(sets))
 
 
 def config_values(sets: Sequence[str]) -> dict[str, Any]:
@@ -176,26 +171,6 @@ def places(given: Sequence[str], option: str) -> dict[str, str]:
                 f"write it as {option} style=./style",
             )
     return {name: place for name, _, place in pairs}
-
-
-def job_from_mapping(values: Mapping[str, Any], sets: Sequence[str] = ()) -> Job:
-    """Return the job that these values, as a job file would hold them, describe. Raises JobError.
-
-    sets: values to replace, as of `load_job`.
-    """
-    replaced, places = copy.deepcopy(dict(values)), dict[Key, str]()
-    _put_all(replaced, places, sets)
-    return _checked(replaced, places, Job)
-
-
-def job_as(kind: type[AnyJob], job: AnyJob | str | Path | Mapping[str, Any]) -> AnyJob:
-    """Return a job of that kind: as it is, from its file, or from what the file would hold."""
-    if isinstance(job, kind):
-        return job
-    if isinstance(job, Mapping):
-        return _checked(copy.deepcopy(dict(job)), {}, kind)
-    fix = "give a job file's path, or a mapping of its keys"
-    return load_job_as(kind, job if isinstance(job, str) else expected(job, Path, "job", fix))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
@@ -219,11 +194,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
             "write `table:`, `output:` and `model:` on lines of their own",
         )
     return values, {key: f"{path} line {line}" for key, line in lines.items()}
-
-
-def _stem(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A model given as an option replaces the path of a mapping, and keeps its dtype."""
-    return (key, "path") if key == "model" and isinstance(values.get(key), dict) else (key,)
 
 
 def _check_text(given: str, option: str) -> None:
@@ -275,12 +245,12 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
 
 def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
     keep_secrets(values)
-    given = _without_nulls(values)
-    check_variables(given)
+    values = _without_nulls(values)
+    check_variables(values)
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(values)
     except ValidationError as error:
-        mistakes = list(mistakes_in(error, given, places, kind))
+        mistakes = list(mistakes_in(error, values, places, kind))
     problem, fix = mistakes[0]
     if len(mistakes) > 1:
         problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)

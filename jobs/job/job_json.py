@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 from framefleet.jobs.job.schema import (
     IpAdapterSection,
     MediaSection,
+    PartSection,
 )
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
@@ -46,6 +47,7 @@ class ClaimedSecondModel(Written):
 
 class ClaimedModel(Written):
     allow_pickle: bool = False
+    parts: dict[str, PartSection] = {}
     ip_adapter: IpAdapterSection | None = None
 
 

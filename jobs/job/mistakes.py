@@ -45,11 +45,11 @@ def mistakes_in(
     places: what to call the place of each key in the file, or on the command line. kind: of job.
     """
     by_key: dict[Key, list[Any]] = {}
-    for found in error.errors(include_url=False):
-        key = _reached(found["loc"], values)
-        if found["type"] in ("missing", "extra_forbidden"):
-            key = (*_reached(found["loc"][:-1], values), found["loc"][-1])
-        by_key.setdefault(key, []).append(found)
+    for mistake in error.errors(include_url=False):
+        key = _reached(mistake["loc"], values)
+        if mistake["type"] in ("missing", "extra_forbidden"):
+            key = (*_reached(mistake["loc"][:-1], values), mistake["loc"][-1])
+        by_key.setdefault(key, []).append(mistake)
     for key, errors in by_key.items():
         where = f"{places[key]}: " if key in places else ""
         problem, fix = _sentence(key, errors, kind)
@@ -80,7 +80,12 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
     if kind == "extra_forbidden":
         return f"unknown key `{name}`", _meant(key, errors[0], job)
     if kind.startswith("union_tag"):
-        return _of_no_kind(name, errors[0]["ctx"])
+        context = errors[0]["ctx"]  # of a mapping whose key for its kind is missing or unknown
+        by = context["discriminator"].strip("'")
+        if "tag" not in context:
+            return f"`{name}` has no `{by}`", f"write `{name}.{by}: ...`"
+        tags = context["expected_tags"].replace("'", "")
+        return f"`{name}` has the {by} {context['tag']!r}", f"it must be one of {tags}"
     if errors[0]["loc"][-1] == "[key]":
         return f"`{name}` is not text", "put it in quotes"
     shown = _shown(key, errors[0]["input"])
@@ -90,15 +95,6 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
     depth = max(len(error["loc"]) for error in errors)
     wanted = dict.fromkeys(_wanted(error) for error in errors if len(error["loc"]) == depth)
     return f"`{name}` is {shown}", f"it must be {' or '.join(wanted)}"
-
-
-def _of_no_kind(name: str, context: Mapping[str, str]) -> tuple[str, str]:
-    """Return the mistake of a mapping whose key for its kind is missing or unknown."""
-    by = context["discriminator"].strip("'")
-    if "tag" not in context:
-        return f"`{name}` has no `{by}`", f"write `{name}.{by}: ...`"
-    known = context["expected_tags"].replace("'", "")
-    return f"`{name}` has the {by} {context['tag']!r}", f"it must be one of {known}"
 
 
 def _wanted(error: Mapping[str, Any]) -> str:
@@ -123,10 +119,10 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     from framefleet.pipeline.rows.tables.column_checks import common_argument  # imports pyarrow
 
     location = error["loc"]  # pydantic's, which names the kind of a mapping, where there are several
-    known = dict(_known_keys(job)) | dict(_known_below(location))
-    siblings = {path[-1]: path for place, path in known.items() if place[:-1] == location[:-1]}
+    places = dict(_known_keys(job)) | dict(_known_below(location))
+    siblings = {path[-1]: path for place, path in places.items() if place[:-1] == location[:-1]}
     elsewhere: dict[str, tuple[str, ...]] = {}
-    for path in known.values():
+    for path in places.values():
         if path != key and (path[0] == key[0] or path[0] not in _CHOSEN):
             elsewhere.setdefault(path[-1], path)
     word = str(location[-1])
@@ -162,7 +158,9 @@ def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]
         yield (name,), (name,)
         members = [] if own in NAMED else list(_models_in(field.annotation))  # below a name, `_known_below`
         for member in members:
-            tag = (_tag(member),) if len(members) > 1 else ()
+            # Its tag is the one value of its first key.
+            first = get_args(next(iter(member.model_fields.values())).annotation)
+            tag = (str(first[0]),) if len(members) > 1 else ()
             for place, path in _known_keys(member):
                 yield (name, *tag, *place), (name, *path)
 
@@ -172,9 +170,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in get_args(annotation):
         yield from _models_in(inner)
-
-
-def _tag(member: type[BaseModel]) -> str:
-    """Return the name of this kind of mapping: the one value of its first key."""
-    first = next(iter(member.model_fields.values()))
-    return str(get_args(first.annotation)[0])

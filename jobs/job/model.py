@@ -20,6 +20,8 @@ from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.packing import packed_components
+from framefleet.pipeline.model.sources.parts import base_and_parts, by_component
 from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -33,35 +35,40 @@ def place_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedModel:
-    """A job's model. settings: by absolute path, or by commit. configs: the folder of its small files.
+    """A job's model."""
 
-    adapter_files: the SHA-256 of those of its IP-adapter. license: of the weights, and who says so.
-    """
-
-    settings: ModelSettings
+    settings: ModelSettings  # by absolute path, or by commit
     weights: Weights
-    configs: Path
+    configs: Path  # the folder of its small files
     spec: PipelineSpec
-    adapter_files: Mapping[str, str]
-    license: License
+    adapter_files: Mapping[str, str]  # the SHA-256 of those of its IP-adapter
+    license: License  # of the weights, and who says so
 
 
 def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
     """Return a model of a job. Raises UserError for one that is not there, or is none."""
-    said = section.model_dump(exclude=set(Options.model_fields))
-    given = ModelSettings(
-        **said | {"ip_adapter": ip_adapter_of(said["ip_adapter"])},
+    values = section.model_dump(exclude={*Options.model_fields, "base"})
+    path, parts = base_and_parts(section.path, section.base, values["parts"])
+    unresolved = ModelSettings(
+        **values | {"path": path, "parts": parts, "ip_adapter": ip_adapter_of(values["ip_adapter"])},
         options=section.options,
         storage_options=storage_options,
     )
-    source = source_of(given)
-    weights = weights_of(given, source)
+    source = source_of(unresolved)
+    weights = weights_of(unresolved, source)
     configs = weights.configs()
     spec = inspect_model(configs)
-    license = license_of(source, spec.preset, given.license)
-    settings = replace(given, path=source.path, revision=source.revision, license=license.name)
-    if adapter := fetch_ip_adapter(given.ip_adapter, given.storage_options):
-        settings, spec = replace(settings, ip_adapter=adapter.adapter), with_ip_adapter(spec, given.options)
+    license = license_of(source, spec.preset, unresolved.license)
+    settings = replace(
+        unresolved,
+        path=source.path,
+        revision=source.revision,
+        parts={file.name: file.part for file in weights.parts},
+        license=license.name,
+    )
+    if adapter := fetch_ip_adapter(unresolved.ip_adapter, unresolved.storage_options):
+        settings = replace(settings, ip_adapter=adapter.adapter)
+        spec = with_ip_adapter(spec, unresolved.options)
     return OpenedModel(
         settings=settings,
         weights=weights,
@@ -81,7 +88,10 @@ def check_model_fits(model: OpenedModel) -> None:
     weights, settings = model.weights, model.settings
     if weights.source.is_local:
         folder = Path(weights.source.path)
-        check_placement(folder, weights.files, weights.components, allow_unmatched=allow_unmatched)
+        # What single files and packed weights hold is compared once they are unpacked: when they are loaded.
+        apart = {*by_component(weights.parts, weights.components), *packed_components(folder, weights.files)}
+        plain = [component for component in weights.components if component.name not in apart]
+        check_placement(folder, weights.files, plain, allow_unmatched=allow_unmatched)
     if adapter := fetch_ip_adapter(settings.ip_adapter, settings.storage_options):
         check_ip_adapter_fits(adapter, weights, model.spec, allow_unmatched=allow_unmatched)
 
@@ -91,15 +101,15 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
 
     Raises UserError for one that cannot be used as the job says, and for a LoRA that fits none.
     """
-    found: dict[str, OpenedModel] = {}
+    models: dict[str, OpenedModel] = {}
     for name, section in job.by_name.items():
         with naming_model(place_of(name)):
-            found[name] = open_model(section, job.storage_options)
-            _check_model(job, found[name])
-    loras = _loras_of(job, found)
+            models[name] = open_model(section, job.storage_options)
+            _check_model(job, models[name])
+    loras = _loras_of(job, models)
     return {
         name: replace(model, settings=replace(model.settings, loras=loras[name]))
-        for name, model in found.items()
+        for name, model in models.items()
     }
 
 
@@ -110,29 +120,26 @@ def _check_model(job: Job, model: OpenedModel) -> None:
         return
     from framefleet.pipeline.model.options.checks import check_options  # imports torch
 
+    device = model.settings.device
+    if device == "auto" and job.fleet.address is None:
+        import torch
+
+        device = "auto" if torch.cuda.is_available() else "cpu"
     check_options(
         model.settings.options,
         model.spec,
         folder=model.configs,
         components=model.weights.components,
-        device="cpu" if _is_on_cpu(job, model.settings.device) else None,
+        # No worker can have a GPU; those of a cluster may, where this machine has none.
+        device="cpu" if device == "cpu" else None,
     )
-
-
-def _is_on_cpu(job: Job, device: str) -> bool:
-    """Return whether no worker can have a GPU; those of a cluster may, where this machine has none."""
-    if device != "auto" or job.fleet.address is not None:
-        return device == "cpu"
-    import torch
-
-    return not torch.cuda.is_available()
 
 
 def _loras_of(job: Job, models: Mapping[str, OpenedModel]) -> dict[str, dict[str, Lora]]:
     """Return the job's LoRAs as other machines find them too, for each model those that fit. Reads them."""
-    given = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
-    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in given.items()}
-    found: dict[str, dict[str, Lora]] = {of: {} for of in models}
+    named = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
+    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in named.items()}
+    loras: dict[str, dict[str, Lora]] = {of: {} for of in models}
     for some in [files] if len(models) == 1 else [{name: file} for name, file in files.items()]:
         misfits = []
         for of, model in models.items() if some else ():
@@ -145,9 +152,9 @@ def _loras_of(job: Job, models: Mapping[str, OpenedModel]) -> dict[str, dict[str
                     model.spec,
                     allow_unmatched=model.settings.options.allow_unmatched_weights,
                 )
-                found[of] |= {name: file.lora for name, file in some.items()}
+                loras[of] |= {name: file.lora for name, file in some.items()}
             except ModelError as error:
                 misfits.append(error)
         if misfits and len(misfits) == len(models):
             raise misfits[0]
-    return found
+    return loras

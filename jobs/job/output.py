@@ -36,7 +36,9 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
         )
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
     store = Store(place, job.storage_options, outage_s=outage_s)
-    if "://" not in place and (file := _file_on_the_way(place)):
+    path = Path(_plain(place))
+    files = (one for one in (path, *path.parents) if one.is_file())
+    if "://" not in place and (file := next(files, None)):
         raise JobError(f"the output {place} cannot be a folder: {file} is a file", "choose another output")
     if "://" not in place and f"{_plain(place)}/".startswith(_KERNEL):
         raise JobError(
@@ -82,12 +84,6 @@ def below(job: TableJob, path: str) -> str:
     return f"{_plain(job.output)}/{path}"
 
 
-def _file_on_the_way(place: str) -> Path | None:
-    """Return the file that stands where a folder belongs, if one does."""
-    path = Path(_plain(place))
-    return next((one for one in (path, *path.parents) if one.is_file()), None)
-
-
 def _plain(location: str) -> str:
     """Return a path or URL in the spelling of `folder_of`."""
     is_path = "://" not in location
@@ -98,13 +94,13 @@ def media_of(job: Job, spec: PipelineSpec) -> Media:
     """Return how clips are stored. Raises JobError for a format that does not hold them."""
     own: MediaFormat = "png.zip" if spec.has_layers else _OWN[spec.kind]
     media = Media(**job.media.model_dump() | {"format": job.media.format or own})
-    said = f"media.format is {media.format}, but {spec.class_name} renders "
+    about = f"media.format is {media.format}, but {spec.class_name} renders "
     if (media.format in SOUNDS) != (spec.kind == "audio"):
-        raise JobError(f"{said}{'sound only' if spec.kind == 'audio' else 'frames'}", f"use {own}")
+        raise JobError(f"{about}{'sound only' if spec.kind == 'audio' else 'frames'}", f"use {own}")
     if media.format == "png" and spec.kind == "video":
-        raise JobError(f"{said}videos", "use mp4 or mkv, or png.zip for a png of each frame")
+        raise JobError(f"{about}videos", "use mp4 or mkv, or png.zip for a png of each frame")
     if media.format == "png" and spec.has_layers:
-        raise JobError(f"{said}layers", "use png.zip, or mkv")
+        raise JobError(f"{about}layers", "use png.zip, or mkv")
     native = spec.fps_of({**spec.defaults(), **job.defaults})
     if spec.has_sound and media.audio and native and media.fps not in (None, native):
         problem, fix = out_of_step(media.fps or native, native).args

@@ -32,6 +32,7 @@ _NAMES: tuple[Key, ...] = (
         for key in (*_MODELS, ("second_models", "*"), ("loras", "*"))
         for more in ((), ("path",), ("ip_adapter", "path"))
     ),
+    *((*key, *more) for key in _MODELS for more in (("base",), ("parts", "*"), ("parts", "*", "path"))),
 )
 # Keys whose texts are paths or URLs.
 _PATHS: tuple[Key, ...] = (
@@ -76,9 +77,9 @@ def paths_in(values: Any) -> Iterator[NamedPath]:
     added = tuple((name, *key) for name, section in sections().items() for key in section.paths)
     for keys, may_be_of_hub in ((_NAMES, True), ((*_PATHS, *added), False)):
         for key in keys:
-            for found, at in _matches(values, key):
-                if isinstance(at[found[-1]], str) and at[found[-1]]:
-                    yield NamedPath(key=found, at=at, may_be_of_hub=may_be_of_hub)
+            for full_key, at in _matches(values, key):
+                if isinstance(at[full_key[-1]], str) and at[full_key[-1]]:
+                    yield NamedPath(key=full_key, at=at, may_be_of_hub=may_be_of_hub)
 
 
 def _matches(value: Any, key: Key, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -102,7 +103,8 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
     output. A name that is in neither may be of the hub. replaced: what options give in its place.
     """
     for named in paths_in(values):
-        if not _is_relative(named.text) or _is_replaced(named.key, replaced):
+        is_relative = "://" not in named.text and not named.text.startswith(("~", "/"))
+        if not is_relative or _is_replaced(named.key, replaced):
             continue
         parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(named.text).parts)
         stem = str(Path(*parts))  # before the first wildcard
@@ -110,7 +112,7 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         if _VARIABLE.search(named.text) and not is_next:
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        may_be_of_hub = named.may_be_of_hub and not _is_file_name(named.text)
+        may_be_of_hub = named.may_be_of_hub and not _is_file_name(named)
         if named.place == "output" or is_next or not (is_here or may_be_of_hub):
             named.replace(str(job.parent / named.text))
         elif is_elsewhere:
@@ -137,12 +139,11 @@ def check_variables(values: Mapping[str, Any]) -> None:
             )
 
 
-def _is_relative(text: str) -> bool:
-    return "://" not in text and not text.startswith(("~", "/"))
-
-
-def _is_file_name(text: str) -> bool:
-    return text.startswith(("./", "../")) or is_weights(text)
+def _is_file_name(named: NamedPath) -> bool:
+    """Tell whether a text is no name of the hub. Parts of a model are files of the hub: org/name/file."""
+    if named.text.startswith(("./", "../")):
+        return True
+    return is_weights(named.text) and not ("parts" in named.key and named.text.count("/") > 1)
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:

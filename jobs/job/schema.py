@@ -65,6 +65,17 @@ class SecondModelSection(Section):
     that of the model's preset, else bf16."""
 
 
+class PartSection(Section):
+    """One file with the weights of a component."""
+
+    path: _Text
+    """A .safetensors or .gguf file, a URL of one, or org/name/file of the hub."""
+    revision: _Text | None = None
+    """Branch, tag or commit of a hub file. Default: main."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 that the file must have. Default: whatever is there."""
+
+
 class IpAdapterSection(Section):
     """An IP-adapter, for which every row gives an image."""
 
@@ -83,6 +94,13 @@ class IpAdapterSection(Section):
 class ModelSection(SecondModelSection, Options):
     """Which model renders, and how it computes."""
 
+    base: _Text | None = None
+    """Pipeline that a single file was made for, if `path` is one: a folder, org/name of the hub, or a URL. It
+    gives configs, tokenizers and the weights that the file lacks."""
+    parts: dict[
+        str, Annotated[PartSection, BeforeValidator(_mapping, json_schema_input_type=str | PartSection)]
+    ] = Field(default_factory=dict)
+    """Files in place of the weights of components, by their names, e.g. {transformer: wan-Q4_K_M.gguf}."""
     device: str = _MODEL.device
     """Device to render on. auto: the GPU where there is one."""
     license: _Text | None = None

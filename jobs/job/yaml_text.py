@@ -114,8 +114,8 @@ def _not_yaml(error: yaml.MarkedYAMLError, text: str, source: str) -> JobError:
     before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
     if before and before[-1][mark.column : mark.column + 1] == "\t":
         return JobError(f"{source} line {mark.line + 1}: a tab", "indent with spaces, as YAML wants it")
-    said = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
-    return JobError(f"{source} line {mark.line + 1}: not YAML{said}", _FIX)
+    reason = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
+    return JobError(f"{source} line {mark.line + 1}: not YAML{reason}", _FIX)
 
 
 class _Walk:

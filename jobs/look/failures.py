@@ -43,13 +43,13 @@ def failures_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at
 
-        found = output_at(output, sets)
-        rows = (row for row in found.failures() if not error_types or row.error_type in error_types)
+        opened = output_at(output, sets)
+        rows = (row for row in opened.failures() if not error_types or row.error_type in error_types)
         if as_json:
             for row in rows:
                 stdout.say(json.dumps(failure_values(row)))
         else:
-            _show_by_type(rows, found.url, limit=limit, traceback=traceback)
+            _show_by_type(rows, opened.url, limit=limit, traceback=traceback)
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
@@ -75,7 +75,12 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
 
 def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
     """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
-    counts, shown = _grouped(rows, limit)
+    counts: Counter[str] = Counter()
+    shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
+    for row in rows:
+        counts[row.error_type] += 1
+        if counts[row.error_type] <= limit and (row.error_type in shown or len(shown) < _MAX_TYPES):
+            shown.setdefault(row.error_type, []).append(row)
     if not counts:
         stderr.say(f"no row of {url} failed")
         return
@@ -86,17 +91,6 @@ def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback:
         if count > limit:
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
     stderr.say(f"to retry them: {command('retry', url)}")
-
-
-def _grouped(rows: Iterator[FailedRow], limit: int) -> tuple[Counter[str], dict[str, list[FailedRow]]]:
-    """Return the count of each type, and its first rows."""
-    counts: Counter[str] = Counter()
-    shown: dict[str, list[FailedRow]] = {}
-    for row in rows:
-        counts[row.error_type] += 1
-        if counts[row.error_type] <= limit and (row.error_type in shown or len(shown) < _MAX_TYPES):
-            shown.setdefault(row.error_type, []).append(row)
-    return counts, shown
 
 
 def _show(row: FailedRow, *, traceback: bool) -> None:
@@ -128,5 +122,5 @@ def failures(output: str, *, storage_options: Mapping[str, Any] | None = None) -
     """
     from framefleet.pipeline.outputs.output import Output
 
-    found = Output.open(output, storage_options).failures()
-    return sorted(found, key=lambda row: (not row.inner, row.positions))
+    rows = Output.open(output, storage_options).failures()
+    return sorted(rows, key=lambda row: (not row.inner, row.positions))

@@ -15,27 +15,23 @@ FRAMEFLEET = "framefleet"  # the origin of what neither job nor model says
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """One argument. value: of rows that give none. origin: who says so; "" of one that only rows give.
-
-    column: where rows give it; None: they do not.
-    """
+    """One argument."""
 
     name: str
-    value: Any
-    origin: str
-    column: str | None
+    value: Any  # of rows that give none
+    origin: str  # who says so; "" of one that only rows give
+    column: str | None  # where rows give it; None: they do not
 
 
 def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
     """Return all arguments that rows have, those of columns first."""
     columns = {reader.target: reader.column for reader in plan.readers}
     names = dict.fromkeys([*columns, *plan.base, "seed", "scheduler", "fps"])
-    return tuple(_argument_of(name, columns.get(name), job, plan) for name in names)
-
-
-def _argument_of(name: str, column: str | None, job: Job, plan: RowPlan) -> Argument:
-    value, origin = _special(name, job, plan) if name not in plan.base else _argument(name, job, plan)
-    return Argument(name=name, value=value, origin=origin, column=column)
+    values = {name: (_argument if name in plan.base else _special)(name, job, plan) for name in names}
+    return tuple(
+        Argument(name=name, value=value, origin=origin, column=columns.get(name))
+        for name, (value, origin) in values.items()
+    )
 
 
 def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:

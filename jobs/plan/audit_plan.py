@@ -12,17 +12,14 @@ from framefleet.pipeline.render.fused.batching import Batching
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPlan:
-    """What is expected if no row is a plain call; there is less of it to do the more are.
+    """What is expected if no row is a plain call; there is less of it to do the more are."""
 
-    num_audits: on average. share: of the rows that are to be rendered. most_wrong: of these rows, with 95 %
-    confidence, if no audit finds one. limit: the share of the models' time that audits may take; None:
-    nothing limits them.
-    """
-
-    num_audits: float
-    share: float
-    most_wrong: int
-    limit: float | None = None
+    num_audits: float  # on average
+    share: float  # of the rows that are to be rendered
+    most_wrong: int  # of these rows, with 95 % confidence, if no audit finds one
+    limit: float | None = (
+        None  # the share of the models' time that audits may take; None: nothing limits them
+    )
 
 
 def plan_audits(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +32,6 @@ from framefleet.pipeline.errors import JobError, TableError
 if TYPE_CHECKING:
     from framefleet.doors import Shown
     from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.plan.arguments import Argument
     from framefleet.jobs.plan.audit_plan import AuditPlan
     from framefleet.jobs.plan.memory import Memory
     from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions, Probed
@@ -104,17 +103,18 @@ def plan_command(
     A job file with `train:` is planned as a training.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import job_kind_of, load_job, load_job_as, short_sets, sweep_sets
+        from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
 
-        swept = sweep_sets(prompts or [], seeds, sweeps or [])
-        given = [*swept, *short_sets(workers, steps), *(sets or [])]
-        if kind := job_kind_of(job, given):
+        sets = option_sets(
+            prompts=prompts, seeds=seeds, sweeps=sweeps, workers=workers, steps=steps, sets=sets
+        )
+        if kind := job_kind_of(job, sets):
             if limit is not None:
                 raise JobError("--limit: the job renders no rows", "leave it out")
-            of_kind = load_job_as(kind.schema, job, given, table=table, model=model, output=output)
+            of_kind = load_job(job, sets, table=table, model=model, output=output, kind=kind.schema)
             kind.show_plan(of_kind, probe=probe, as_json=as_json)
             return
-        loaded = load_job(job, given, table=table, model=model, output=output)
+        loaded = load_job(job, sets, table=table, model=model, output=output)
         from framefleet.jobs.plan.memory import read_memory
         from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: report mistakes first
 
@@ -180,6 +180,7 @@ def _models_of(plan: JobPlan) -> Mapping[str, ModelPlan]:
 
 def _show(plan: JobPlan) -> None:
     from framefleet.jobs.render.command import gone_line
+    from framefleet.pipeline.text import SHAPE_ORDER
 
     models = _models_of(plan)
     first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
@@ -190,7 +191,8 @@ def _show(plan: JobPlan) -> None:
         preset = f", preset {one.preset}" if one.preset else ""
         options = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())
         title = f"model {name}: " if name else "model:  "
-        stdout.say(f"{title}{one.model} ({one.pipeline}{preset}{options})")
+        code = f" of the package {one.code}" if one.code else ""
+        stdout.say(f"{title}{one.model} ({one.pipeline}{code}{preset}{options})")
         stdout.say(f"license: {one.license}")
     counts = plan.counts
     numbers = {
@@ -205,10 +207,18 @@ def _show(plan: JobPlan) -> None:
     if plan.gone:
         stdout.say(gone_line(plan.gone, plan.output))
     for name, one in models.items():
-        stdout.print(_arguments(one.arguments, f"argument of {name}" if name else "argument"))
+        table = Table(f"argument of {name}" if name else "argument", "column", "default", box=box.SIMPLE_HEAD)
+        for argument in one.arguments:
+            value = "" if argument.value is None else _text(argument.value)
+            origin = f"({argument.origin})" if value and argument.origin else argument.origin
+            table.add_row(argument.name, argument.column or "", f"{value} {origin}".strip())
+        stdout.print(table)
     for line in _carried_lines(plan):
         stdout.say(line)
-    stdout.print(_shapes(plan.shapes))
+    shapes = dict(list(plan.shapes.items())[:MAX_SHAPES_SHOWN])
+    if hidden := len(plan.shapes) - len(shapes):
+        shapes[f"{hidden:,} other shapes"] = sum(plan.shapes.values()) - sum(shapes.values())
+    stdout.print(counted(f"shape ({SHAPE_ORDER})", shapes))
     if len(plan.lanes) > 1:
         stdout.say(lanes_line(plan.lanes))
     if plan.audits:
@@ -237,16 +247,6 @@ def _model_lines(plan: ModelPlan) -> Iterator[str]:
     yield memory_line(plan.memory)
 
 
-def _arguments(arguments: Iterable[Argument], heading: str) -> Table:
-    """Return every argument: the column that gives it, and what it is in rows that give none."""
-    table = Table(heading, "column", "default", box=box.SIMPLE_HEAD)
-    for argument in arguments:
-        value = "" if argument.value is None else _text(argument.value)
-        said = f"{value} ({argument.origin})" if value and argument.origin else value or argument.origin
-        table.add_row(argument.name, argument.column or "", said)
-    return table
-
-
 def _carried_lines(plan: JobPlan) -> list[str]:
     from framefleet.pipeline.rows.tables.column_checks import as_argument
 
@@ -258,16 +258,6 @@ def _carried_lines(plan: JobPlan) -> list[str]:
         f"carried, though named like an argument: {column}; {as_argument(column, argument)}"
         for column, argument in plan.lookalikes
     ]
-
-
-def _shapes(shapes: Mapping[str, int]) -> Table:
-    from framefleet.pipeline.text import SHAPE_ORDER
-
-    shown = dict(list(shapes.items())[:MAX_SHAPES_SHOWN])
-    hidden = len(shapes) - len(shown)
-    if hidden:
-        shown[f"{hidden:,} other shapes"] = sum(shapes.values()) - sum(shown.values())
-    return counted(f"shape ({SHAPE_ORDER})", shown)
 
 
 def counted(key: str, numbers: Mapping[str, int | str]) -> Table:
@@ -310,21 +300,21 @@ def memory_line(memory: Memory) -> str:
         parts += ", and the denoiser's activations, which are not known for this model"
     else:
         parts += f", the largest row {_size(memory.activations_gb)}, its decoding {_size(memory.decoding_gb)}"
-    said = f"memory: about {_size(memory.peak_gb)} ({parts})"
+    line = f"memory: about {_size(memory.peak_gb)} ({parts})"
     if memory.encoders_gb:
-        said += f", and {_size(memory.encoders_gb)} of text encoders on GPUs of their own"
+        line += f", and {_size(memory.encoders_gb)} of text encoders on GPUs of their own"
     if memory.measured_gb is not None:
-        said += f", measured {_size(memory.measured_gb)}"
+        line += f", measured {_size(memory.measured_gb)}"
     if memory.has_gb is None:
-        return f"{said}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
-    said += f", of {_size(memory.has_gb)} of {memory.place}"
+        return f"{line}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
+    line += f", of {_size(memory.has_gb)} of {memory.place}"
     if memory.fits:
-        return said
+        return line
     if not memory.ways:
-        return f"{said}: it does not fit; use a smaller size or model"
+        return f"{line}: it does not fit; use a smaller size or model"
     first, *others = (f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways)
     also = f" (or {', '.join(others)})" if others else ""
-    return f"{said}: it does not fit; the fastest that fits is {first}{also}"
+    return f"{line}: it does not fit; the fastest that fits is {first}{also}"
 
 
 def _size(gb: float) -> str:

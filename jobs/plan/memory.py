@@ -32,24 +32,17 @@ _ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What one row of the largest shape takes, in gigabytes.
+    """What one row of the largest shape takes, in gigabytes."""
 
-    weights_gb: of all components. activations_gb: of the denoiser; None where the model's widths are not
-    known. decoding_gb: of the decoder. peak_gb: at once, with the job's options. measured_gb: the same, as a
-    worker's rehearsal found it; None: there was none. has_gb: of the place; None: not known. place: the GPU,
-    or this machine. ways: those that fit and need no option for nothing, the fastest first. encoders_gb: of
-    text encoders that are on GPUs of their own, and not counted in the others.
-    """
-
-    weights_gb: float
-    activations_gb: float | None
-    peak_gb: float
-    has_gb: float | None
-    place: str
-    ways: tuple[Way, ...] = ()
+    weights_gb: float  # of all components
+    activations_gb: float | None  # of the denoiser; None where the model's widths are not known
+    peak_gb: float  # at once, with the job's options
+    has_gb: float | None  # of the place; None: not known
+    place: str  # the GPU, or this machine
+    ways: tuple[Way, ...] = ()  # those that fit and need no option for nothing, the fastest first
     decoding_gb: float = 0.0
-    measured_gb: float | None = None
-    encoders_gb: float = 0.0
+    measured_gb: float | None = None  # the peak, as a worker's rehearsal found it; None: there was none
+    encoders_gb: float = 0.0  # of text encoders on GPUs of their own, which the others do not count
 
     @property
     def fits(self) -> bool | None:
@@ -86,12 +79,12 @@ def memory_of(
     measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
     place, has_gb = _place(gpu_memory, is_on_cpu=is_on_cpu, share=share)
     if preset is None:
-        found = weights.stored_bytes(but="text_encoder" if has_encoders else "-") / GB  # "-": of none
+        stored_gb = weights.stored_bytes(but="text_encoder" if has_encoders else "-") / GB  # "-": of none
         return Memory(
-            encoders_gb=weights.stored_bytes() / GB - found,
-            weights_gb=found,
+            encoders_gb=weights.stored_bytes() / GB - stored_gb,
+            weights_gb=stored_gb,
             activations_gb=None,
-            peak_gb=found,
+            peak_gb=stored_gb,
             has_gb=has_gb,
             place=place,
             measured_gb=measured_gb,
@@ -158,7 +151,7 @@ def _costs_less(one: Way, other: Way) -> bool:
 def gpus_here() -> tuple[int, ...]:
     """Return the memory of each in bytes; none without NVIDIA's driver."""
     try:
-        said = subprocess.run(_ASK, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
-        return tuple(int(line) * 2**20 for line in said.split())
+        printed = subprocess.run(_ASK, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
+        return tuple(int(line) * 2**20 for line in printed.split())
     except (OSError, subprocess.SubprocessError, ValueError):  # no driver, or it is not well
         return ()

@@ -11,7 +11,7 @@ from typing import Any
 
 from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
-from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import check_model_fits, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import step_labels
@@ -20,15 +20,16 @@ from framefleet.jobs.plan.audit_plan import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
-from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.mistakes import naming_model
-from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.model.registry import code_of
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.clip_presence import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.input_shapes import Shapes
-from framefleet.pipeline.request import Request, one_step
+from framefleet.pipeline.request import one_step
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 
@@ -43,58 +44,44 @@ class Probed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
-    """What a model's rows come down to.
-
-    license: of the model, with what is unusual in it. options: of the model, that the job sets. arguments:
-    all, and who says it. unusual: what is far from the model's own sizes. num_cut: rows with prompts of which
-    the model does not read the end; first_cut: of them. hollow: what the pipeline said to one row of each
-    shape; None: not asked.
-    """
+    """What a model's rows come down to."""
 
     model: str
-    license: str
+    license: str  # with what is unusual in it
     pipeline: str
+    code: str | None  # the package that holds the pipeline, if neither diffusers nor framefleet
     preset: str | None
-    options: Mapping[str, Any]
-    arguments: tuple[Argument, ...]
-    unusual: tuple[str, ...]
-    num_cut: int
+    options: Mapping[str, Any]  # that the job sets
+    arguments: tuple[Argument, ...]  # all, and who says each
+    unusual: tuple[str, ...]  # what is far from the model's own sizes
+    num_cut: int  # rows with prompts whose end the model does not read
     first_cut: CutPrompt | None
     memory: Memory
-    hollow: Probed | None = None
+    hollow: Probed | None = None  # what the pipeline says to one row of each shape; None: not called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPlan(ModelPlan):
-    """What a job comes down to; of several models, `models` has each by name, and the rest is of the first.
-
-    sweep: where rows come from, counted, if they do. num_rows: of the table; num_invalid of them cannot be
-    rendered, and invalid says why of the first. carried: columns without a meaning; lookalikes: those of them
-    that are named like an argument, each with that. shapes: valid rows by shape, the most frequent first.
-    lanes: rows to render, by those that share a process: of a model, and of framefleet's own recipes or of
-    one of the user's.
-    audits: None: there are none, or it is not known yet which rows there are. gone: clips of records that are
-    not there. limit: rows that were read, from the first of the table; None is all. marks: what each clip
-    carries.
-    """
+    """What a job comes down to. Of several models, what a `ModelPlan` has is of the first."""
 
     table: str
-    sweep: str | None
+    sweep: str | None  # where rows come from, counted, if they do
     output: str
-    marks: tuple[str, ...]
-    num_rows: int
-    num_invalid: int
-    invalid: tuple[str, ...]
+    marks: tuple[str, ...]  # what each clip carries
+    num_rows: int  # of the table
+    num_invalid: int  # of these, those that cannot be rendered
+    invalid: tuple[str, ...]  # why, of the first of them
     counts: RowCounts
-    carried: tuple[str, ...]
-    lookalikes: tuple[tuple[str, str], ...]
-    shapes: Mapping[str, int]
+    carried: tuple[str, ...]  # columns without a meaning
+    lookalikes: tuple[tuple[str, str], ...]  # those of them that are named like an argument, each with that
+    shapes: Mapping[str, int]  # valid rows by shape, the most frequent first
+    # Rows to render, by those that share a process: of a model, and of our recipes or one of the user's.
     lanes: Mapping[str, int] = field(default_factory=dict)
-    models: Mapping[str, ModelPlan] = field(default_factory=dict)
+    models: Mapping[str, ModelPlan] = field(default_factory=dict)  # each by name, where there are several
     prediction: Any = None  # what plugins predict, a `doors.Shown`; None: not asked for
-    audits: AuditPlan | None = None
-    gone: Gone | None = None
-    limit: int | None = None
+    audits: AuditPlan | None = None  # None: there are none, or it is not known yet which rows there are
+    gone: Gone | None = None  # clips of records that are not there
+    limit: int | None = None  # rows that were read, from the first of the table; None: all
 
     @property
     def num_loads(self) -> int:
@@ -130,7 +117,7 @@ def plan(
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
-    return plan_job(job_as(Job, job), Callback(), wanted)
+    return plan_job(load_job(job), Callback(), wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,15 +167,15 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
         is_refused = any(one.refused for one in hollow.values())
         is_sound = not is_refused and (not survey.num_invalid or job.on_invalid == "skip")
         prediction = None
-        found = _plan(resolved, survey, index, wanted, hollow)
+        plan = _plan(resolved, survey, index, wanted, hollow)
         if wanted.probe and is_sound and index.counts().pending:
-            num_audits = found.audits.num_audits if found.audits else 0.0
+            num_audits = plan.audits.num_audits if plan.audits else 0.0
             forecasts = (
                 planner.predict(resolved, index, watch, price=wanted.price, num_audits=num_audits)
                 for planner in doors.planners()
             )
             prediction = next(filter(None, forecasts), None)
-        return replace(found, prediction=prediction, gone=gone, limit=wanted.limit)
+        return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit)
 
 
 def _plan(
@@ -229,14 +216,25 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
     job, model = resolved.job, resolved.models[name]
     settings, preset = model.settings, model.spec.preset
     largest = survey.largest(preset, settings.options, model=name)
-    is_on_cpu = wanted.gpu_memory is None and _is_on_cpu(job, settings.device)
+    # Workers have no GPU: the job says so, or there is none here and it joins no cluster.
+    is_on_cpu = wanted.gpu_memory is None and (
+        settings.device == "cpu"
+        or job.fleet.gpus_per_worker == 0
+        or (job.fleet.address is None and not gpus_here())
+    )
+    measured_bytes = None
+    if largest and not is_on_cpu:  # what workers found that such a row holds, on any kind of GPU
+        stored = memory_name(model.identity.model_digest, settings, one_step(largest))
+        memory = (Places(resolved.store).read(stored) or Found()).memory
+        measured_bytes = max((one.peak_bytes for one in memory), default=None)
     cut = survey.cut_prompts[name]
     return ModelPlan(
         model=settings.name,
         license=str(model.license),
         pipeline=model.plan.spec.class_name,
+        code=code.title if (code := code_of(model.plan.spec.class_name)) else None,
         preset=model.plan.spec.preset.name if model.plan.spec.preset else None,
-        options={"dtype": asked(settings.dtype), **settings.options.numerics()},
+        options={"dtype": canonical_dtype(settings.dtype), **settings.options.numerics()},
         arguments=all_arguments(job, model.plan),
         unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
         num_cut=cut.num_rows,
@@ -250,19 +248,6 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
             is_on_cpu=is_on_cpu,
             share=job.fleet.paid_gpus,
             has_encoders=job.fleet.encoders > 0,
-            measured_bytes=_measured_bytes(resolved, model, largest) if largest and not is_on_cpu else None,
+            measured_bytes=measured_bytes,
         ),
     )
-
-
-def _measured_bytes(resolved: ResolvedJob, model: ResolvedModel, largest: Request) -> int | None:
-    """Return what workers found that the largest row of a model holds, on any kind of GPU."""
-    name = memory_name(model.identity.model_digest, model.settings, one_step(largest))
-    found = Places(resolved.store).read(name) or Found()
-    return max((memory.peak_bytes for memory in found.memory), default=None)
-
-
-def _is_on_cpu(job: Job, device: str) -> bool:
-    """Return whether workers have no GPU: the job says so, or there is none here and it joins no cluster."""
-    is_asked = device == "cpu" or job.fleet.gpus_per_worker == 0
-    return is_asked or (job.fleet.address is None and not gpus_here())

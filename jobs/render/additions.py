@@ -9,10 +9,11 @@ from pathlib import PurePosixPath
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
-from framefleet.jobs.render.lanes import check_lanes, lanes_of, largest_rows, row_works, setup_of
+from framefleet.jobs.render.lanes import check_lanes, plan_lanes
 from framefleet.jobs.render.recalled_survey import remember_survey
-from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
+from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_source import added_in, with_added
 from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import TableError
@@ -76,11 +77,9 @@ class Additions:
             write_invalid(resolved, index, run=new_run(self._lock.epoch), start=first)
         return Added(
             table=table,
-            setups={lane: setup_of(resolved, lane) for lane in lanes_of(resolved, index)},
+            lanes=plan_lanes(resolved, index, self._survey),
             num_new=index.render_added(first),
             num_done=num_done,
-            largest=largest_rows(resolved, self._survey, index),
-            row_work=row_works(resolved, self._survey, index),
         )
 
     def _mark_done(self, first: int) -> int:

@@ -15,20 +15,21 @@ from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections
 from framefleet.jobs.render.output_job import is_table_above
-from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
+from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel
+from framefleet.jobs.render.row_source import base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
+from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
-from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.request import inputs_in
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
@@ -66,21 +67,27 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
 
 def claim(resolved: ResolvedJob) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
-    description = _description(resolved)
+    description, is_written = _description(resolved), False
     if theirs := check_claim(resolved):
-        ours, withheld, description = description["job"], description["withheld"], theirs.model_dump()
-        theirs_named = {kind: description["job"].setdefault(kind, {}) for kind in _NAMED}
-        is_written = all(theirs_named[kind].keys() >= ours[kind].keys() for kind in _NAMED)
-        is_written &= all(description["job"].get(key) == ours[key] for key in _ROWS)
-        is_written &= description["withheld"] == withheld
-        if is_written and _is_whole(resolved.store):
-            return
-        description["job"] |= {key: ours[key] for key in ("output", *_ROWS)}
-        description["withheld"] = withheld
-        for kind in _NAMED:  # rows of earlier runs may name others
-            theirs_named[kind] |= ours[kind]
-    content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    resolved.store.write(CLAIM, content.encode())
+        description, is_written = _continued(theirs.model_dump(), description)
+    if not is_written or not _is_whole(resolved.store):
+        content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        resolved.store.write(CLAIM, content.encode())
+
+
+def _continued(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return what job.json is to say of a job that goes on, and whether it says so already.
+
+    Models and LoRAs that only rows of earlier runs name stay.
+    """
+    before, now = theirs["job"], ours["job"]
+    named = {kind: before.get(kind, {}) for kind in _NAMED}
+    is_written = all(named[kind].keys() >= now[kind].keys() for kind in _NAMED)
+    is_written &= all(before.get(key) == now[key] for key in _ROWS)
+    is_written &= theirs["withheld"] == ours["withheld"]
+    rows = {key: now[key] for key in ("output", *_ROWS)}
+    job = {**before, **rows, **{kind: named[kind] | now[kind] for kind in _NAMED}}
+    return {**theirs, "job": job, "withheld": ours["withheld"]}, is_written
 
 
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
@@ -101,47 +108,78 @@ def _is_whole(store: Store) -> bool:
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
-    job = resolved.job.model_dump(exclude={"storage_options", *sections_not_stored()})
-    job["table"] = None if resolved.job.table is None else public_location(resolved.job.table)
-    job["sweep"] = _in_any_folder(job["sweep"]) if resolved.job.sweep else None
-    job["output"] = resolved.store.url_of("")
-    named = _names_of_inputs(resolved)
-    job["defaults"] = {name: _public(one) if name in named else one for name, one in job["defaults"].items()}
-    job["overrides"] = _public(job["overrides"])
-    for name, arguments in _arguments_of_sections(resolved.job).items():
-        job[name] |= _public(arguments)
-    job["inputs"] = _public(job["inputs"]) | {"base": _base(resolved.job)}
-    for name, model in resolved.models.items():
-        said = job["models"][name] if name else job["model"]
-        said |= {"path": public_name(model.settings.path, None), "revision": model.settings.revision}
-        if adapter := model.settings.ip_adapter:
-            said["ip_adapter"] = _where(adapter)
-        if name:
-            said |= _found(model)
-    media = resolved.media
-    job["media"] |= {"format": media.format, "encoder": media.codec, "crf": media.quality}
-    job |= {name: step.written(job[name]) for name, step in resolved.steps.items()}
-    loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
-    job["loras"] = {name: _where(lora) for name, lora in loras.items()}
-    job["second_models"] = {name: _of(model) for name, model in resolved.second_models.items()}
-    found = _found(resolved.first)  # of a job's only model, as job.json has always had it
-    found |= {"model_digest": found.pop("digest"), "model_files": found.pop("files")}
+    model = {} if resolved.job.models else _opened(resolved.first)
+    names = {"digest": "model_digest", "files": "model_files"}  # as job.json has always had them
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
-        "job": job,
+        "job": _job_values(resolved),
         "withheld": _withheld(resolved),
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
-        **({} if resolved.job.models else found),
+        **{names.get(key, key): value for key, value in model.items()},
     }
 
 
-def _found(model: ResolvedModel) -> dict[str, Any]:
-    """Return what was found of a model of several; see `output_job`, which takes it out again."""
-    preset = model.spec.preset.name if model.spec.preset else None
+def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
+    job, media = resolved.job, resolved.media
+    values = job.model_dump(exclude={"storage_options", *sections_not_stored()})
+    inputs = _names_of_inputs(resolved)
+    is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
+    if job.models:
+        models = {
+            name: values["models"][name] | _named_model(model) | _opened(model)
+            for name, model in resolved.models.items()
+        }
+    else:
+        models = values["model"] | _named_model(resolved.first)
+    loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
+    return {
+        **values,
+        "table": None if job.table is None else public_location(job.table),
+        "sweep": _in_any_folder(values["sweep"]) if job.sweep else None,
+        "output": resolved.store.url_of(""),
+        "defaults": {
+            name: _public(value) if name in inputs else value for name, value in values["defaults"].items()
+        },
+        "overrides": _public(values["overrides"]),
+        **{name: values[name] | _public(of) for name, of in _arguments_of_sections(job).items()},
+        "inputs": _public(values["inputs"]) | {"base": public_location(base_of(job)) if is_named else None},
+        "models" if job.models else "model": models,
+        "media": values["media"] | {"format": media.format, "encoder": media.codec, "crf": media.quality},
+        **{name: step.written(values[name]) for name, step in resolved.steps.items()},
+        "loras": {name: _where(lora) for name, lora in loras.items()},
+        "second_models": {
+            name: {
+                "path": public_name(model.settings.path, None),
+                "revision": model.settings.revision,
+                "lock": model.settings.lock,
+                "allow_pickle": model.settings.allow_pickle,
+                "dtype": canonical_dtype(model.settings.dtype),
+                "digest": model.digest,
+            }
+            for name, model in resolved.second_models.items()
+        },
+    }
+
+
+def _named_model(model: ResolvedModel) -> dict[str, Any]:
+    """Return where a model is, so that any machine finds it."""
+    settings = model.settings
+    adapter = {"ip_adapter": _where(settings.ip_adapter)} if settings.ip_adapter else {}
+    return {
+        "path": public_name(settings.path, None),
+        "revision": settings.revision,
+        "base": None,  # a single file is one of the parts
+        "parts": {name: _where(part) for name, part in settings.parts.items()},
+        **adapter,
+    }
+
+
+def _opened(model: ResolvedModel) -> dict[str, Any]:
+    """Return what a model turned out to be; `output_job` takes it out again."""
     return {
         "pipeline": model.spec.class_name,
-        "preset": preset,
+        "preset": model.spec.preset.name if model.spec.preset else None,
         "numerics": model.identity.numerics,
         "digest": model.identity.model_digest,
         "files": dict(model.files),
@@ -172,12 +210,6 @@ def _public(value: Any) -> Any:
     return public_url(value) if isinstance(value, str) else value
 
 
-def _base(job: Job) -> str | None:
-    """Return where paths that rows name start from in any folder; None for the table's own."""
-    is_named = job.inputs.base is not None or job.table is None
-    return public_location(base_of(job)) if is_named else None
-
-
 def _names_of_inputs(resolved: ResolvedJob) -> set[str]:
     """Return the arguments that name images or videos in the job itself; their URLs may hold secrets."""
     bases = (model.plan.base for model in resolved.models.values())
@@ -203,25 +235,23 @@ def _arguments_of_sections(job: Job) -> dict[str, Mapping[str, Any]]:
     return {name: one.row_arguments for name, one in added.items() if one is not None and one.row_arguments}
 
 
-def _where(adapter: Lora | IpAdapter) -> dict[str, Any]:
+def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:
     return asdict(adapter) | {"path": public_name(adapter.path, None)}
-
-
-def _of(model: SecondModel) -> dict[str, Any]:
-    settings = model.settings
-    return {
-        "path": public_name(settings.path, None),
-        "revision": settings.revision,
-        "lock": settings.lock,
-        "allow_pickle": settings.allow_pickle,
-        "dtype": asked(settings.dtype),
-        "digest": model.digest,
-    }
 
 
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """Return what makes of two descriptions those of different jobs, a line for each; [] for one job."""
-    return list(_differences(_decisive(theirs), _decisive(ours)))
+    theirs, ours, lines = _decisive(theirs), _decisive(ours), []
+    for key in sorted({*theirs, *ours}):
+        there, here = (
+            text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+            for text in (str(values.get(key, "unset")) for values in (theirs, ours))
+        )
+        is_one_sided = key not in theirs or key not in ours
+        is_other = theirs.get(key, "unset") != ours.get(key, "unset")
+        if is_other and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))):
+            lines.append(f"  {key}: {there} there, {here} here")
+    return lines
 
 
 def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,12 +266,11 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
         values["media"].pop(key, None)
     for kind, decides in _NAMED.items():
         found = job.get(kind, {}).items()  # job.json of earlier versions has no `models`
-        values[kind] = {name: {key: _spelled(one[key]) for key in decides} for name, one in found}
+        values[kind] = {
+            name: {key: canonical_json(of) if isinstance(of := one[key], Mapping) else of for key in decides}
+            for name, one in found
+        }
     return dict(flat("", values))
-
-
-def _spelled(value: Any) -> Any:
-    return canonical_json(value) if isinstance(value, Mapping) else value
 
 
 def _named_table(job: Mapping[str, Any]) -> str | None:
@@ -269,16 +298,3 @@ def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from flat(f"{prefix}.{key}" if prefix else key, inner)
     else:
         yield prefix, value
-
-
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
-    for key in sorted({*theirs, *ours}):
-        there, here = theirs.get(key, "unset"), ours.get(key, "unset")
-        is_one_sided = key not in theirs or key not in ours
-        if there != here and not (is_one_sided and key.startswith(tuple(f"{kind}." for kind in _NAMED))):
-            yield f"  {key}: {_short(there)} there, {_short(here)} here"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -68,11 +68,12 @@ def render_command(
     2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
-        from framefleet.jobs.job.file import load_job, short_sets, sweep_sets
+        from framefleet.jobs.job.file import load_job, option_sets
 
-        swept = sweep_sets(prompts or [], seeds, sweeps or [])
-        given = [*swept, *short_sets(workers, steps), *(sets or [])]
-        loaded = load_job(job, given, table=table, model=model, output=output, is_rendered=True)
+        sets = option_sets(
+            prompts=prompts, seeds=seeds, sweeps=sweeps, workers=workers, steps=steps, sets=sets
+        )
+        loaded = load_job(job, sets, table=table, model=model, output=output, is_rendered=True)
 
         with _imports_ahead(loaded):
             code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)

@@ -54,7 +54,10 @@ class CutPrompts:
             for counter in self._counters.values():  # all at once
                 counter([text for _, reader, _, texts in long if reader.count is counter for text in texts])
             for index, reader, limit, texts in long:
-                self._note(index, max(reader.count(texts)), limit)
+                if (num_tokens := max(reader.count(texts))) > limit:
+                    self.num_rows += 1
+                    first = CutPrompt(row_index=index, num_tokens=num_tokens, limit=limit)
+                    self.first = self.first or first
         except NotCounted:
             self.is_counted = False
 
@@ -73,11 +76,6 @@ class CutPrompts:
             return None  # at once: most of a million rows
         texts = [text for text in texts_read(row.request().arguments) if _may_be_longer(text, limit)]
         return (row.index, reader, limit, texts) if texts else None
-
-    def _note(self, row_index: int, num_tokens: int, limit: int) -> None:
-        if num_tokens > limit:
-            self.num_rows += 1
-            self.first = self.first or CutPrompt(row_index=row_index, num_tokens=num_tokens, limit=limit)
 
 
 def _may_be_longer(text: str, limit: int) -> bool:
@@ -100,7 +98,9 @@ class _Counter:
         if len(self._known) > _MAX_KNOWN:
             self._known.clear()
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
-            self._process = self._process or self._begun()
+            if self._process is None:
+                self._process = CountedApart(pickle.dumps(StoredTokenizer(str(self._folder))))
+                self._process.wait()
             counted = self._process([{"prompt": text} for text in new])
             if counted is None:
                 raise NotCounted
@@ -110,11 +110,6 @@ class _Counter:
     def close(self) -> None:
         if self._process:
             self._process.close()
-
-    def _begun(self) -> CountedApart:
-        counter = CountedApart(pickle.dumps(StoredTokenizer(str(self._folder))))
-        counter.wait()
-        return counter
 
 
 def _reader(folder: Path, counter: _Counter) -> TextReader:

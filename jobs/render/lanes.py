@@ -6,16 +6,15 @@ A process that has run a user's code renders nothing else, and what it remembers
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from framefleet.cluster.driver.encoding import ENCODER_POOL, encoding_setup
-from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.cluster.driver.feed import ENCODER_POOL, encoding_setup
+from framefleet.cluster.driver.work import LanePlan
+from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.outputs.frames.extras import KeptSteps
-from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -48,61 +47,56 @@ def check_lanes(job: Job, lanes: Collection[LaneKey]) -> None:
         )
 
 
-def largest_rows(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> dict[LaneKey, Request]:
-    """Return of each lane of the table's rows the row that takes most memory."""
-    largest = {}
-    for lane in index.lanes:
-        model = resolved.models[lane.model]
-        row = survey.largest(model.spec.preset, model.settings.options, model=lane.model, lane=lane)
-        if row is not None:
-            largest[lane] = row
-    return largest
+def plan_lanes(
+    resolved: ResolvedJob, index: RowIndex, survey: Survey | None = None
+) -> dict[LaneKey, LanePlan]:
+    """Return what each lane's workers need, and what its rows take; the last may be ENCODER_POOL's.
+
+    survey: of all rows in the index.
+    """
+    plans = {lane: _plan(resolved, lane, survey) for lane in lanes_of(resolved, index)}
+    if resolved.job.fleet.encoders:
+        first = next(iter(plans.values()))
+        plans[ENCODER_POOL] = LanePlan(setup=encoding_setup(first.setup), row_work=first.row_work)
+    return plans
 
 
-def row_works(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> dict[LaneKey, float]:
-    """Return what a row of each lane is expected to take, in a unit that lanes share."""
-    return {
-        lane: survey.mean_work(lane) * resolved.models[lane.model].weights.stored_bytes(but="text_encoder")
-        for lane in index.lanes
-    }
+def _plan(resolved: ResolvedJob, lane: LaneKey, survey: Survey | None) -> LanePlan:
+    model, setup = resolved.models[lane.model], setup_of(resolved, lane)
+    if survey is None:
+        return LanePlan(setup=setup)
+    row_bytes = model.weights.stored_bytes(but="text_encoder")
+    return LanePlan(
+        setup=setup,
+        largest=survey.largest(model.spec.preset, model.settings.options, model=lane.model, lane=lane),
+        row_work=survey.mean_work(lane) * row_bytes or 1.0,
+    )
 
 
-def setups_of(resolved: ResolvedJob, lanes: Iterable[LaneKey]) -> dict[LaneKey, WorkerSetup]:
-    """Return what workers of these lanes need, and then workers that only encode, if there are to be any."""
-    setups = {lane: setup_of(resolved, lane) for lane in lanes}
-    first = next(iter(setups.values()))
-    return setups | ({ENCODER_POOL: encoding_setup(first)} if resolved.job.fleet.encoders else {})
+def early_setups(resolved: ResolvedJob, lanes: Iterable[LaneKey] = ()) -> dict[LaneKey, WorkerSetup]:
+    """Return what workers need that start before others, the first worker's first.
+
+    lanes: of rows, the first worker's first.
+    """
+    setups = {lane: setup_of(resolved, lane) for lane in (*lanes, *lanes_named(resolved))}
+    if not resolved.job.fleet.encoders:
+        return setups
+    return {ENCODER_POOL: encoding_setup(next(iter(setups.values()))), **setups}
 
 
 def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
     """Return what a worker of one of its lanes needs."""
-    model, has_encoders = resolved.models[lane.model], resolved.job.fleet.encoders > 0
+    model = resolved.models[lane.model]
+    shared = {field.name: getattr(resolved, field.name) for field in fields(Rendering)}
     recipes = {lane.recipe: resolved.recipes[lane.recipe]} if lane.recipe else {}
     batching = resolved.batching
     for recipe in recipes.values():  # of a user's, whose process says nothing that others may believe
         max_rows = batching.max_rows if recipe.is_batched else 1
         batching = replace(batching, max_rows=max_rows, remember=False)
     return WorkerSetup(
+        **shared | {"recipes": recipes, "batching": batching},
         model=model.settings,
-        batching=batching,
-        media=resolved.media,
-        store=resolved.store,
-        recipes=recipes,
-        inputs=resolved.inputs,
         model_files=model.files,
-        second_models=resolved.second_models,
-        audit=resolved.audit,
-        keep_embeddings=resolved.job.keep_embeddings or has_encoders,
-        stage="denoise" if has_encoders else "whole",
-        checkpoint_every_s=resolved.job.retries.checkpoint_every_s,
-        steps=resolved.steps,
-        keep=_kept_steps(resolved.job),
         update=model.update,
-    )
-
-
-def _kept_steps(job: Job) -> KeptSteps:
-    latents = job.keep.latents
-    return KeptSteps(
-        latents=latents if isinstance(latents, str) else tuple(latents), log_probs=job.keep.log_probs
+        stage="denoise" if resolved.job.fleet.encoders else "whole",
     )

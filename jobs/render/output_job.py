@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.doors import inner_outputs
-from framefleet.jobs.job.file import job_as, job_from_mapping, load_job, set_values
+from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.schema import Job, sections_not_stored
@@ -40,7 +40,7 @@ def job_of(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str] = ()) 
     sets: values to replace, as of `load_job`. Raises JobError.
     """
     if not isinstance(job, str | Path):
-        return job_as(Job, job)
+        return load_job(job)
     return load_job(job, sets) if is_job_file(job) else claimed_job(str(job), sets)
 
 
@@ -72,7 +72,7 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
                 f"job.json has {key} only in part: it does not store users, passwords and queries of URLs",
                 f"give it as {setting(key, '...')}; or give the job file",
             )
-    job = job_from_mapping(said | {"output": output}, sets)
+    job = load_job(said | {"output": output}, sets)
     for key, value in _untrusted(job):
         if not _is_given(key, given):
             raise JobError(
@@ -132,6 +132,9 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     for place, model in sections.items():
         if disk := getattr(model.offload, "disk", None):
             yield f"{place}.offload.disk", disk
+        for part, file in model.parts.items():
+            if not is_opened(file.path):
+                yield f"{place}.parts.{part}.path", file.path
         if (adapter := model.ip_adapter) and not is_opened(adapter.path):
             yield f"{place}.ip_adapter.path", adapter.path
     sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}

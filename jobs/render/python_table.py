@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from framefleet.jobs.job.file import job_as, load_job
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import TableError
@@ -80,12 +80,9 @@ def _write(tables: Iterator[pa.Table], file: Path) -> None:
 
 
 def _job_of(job: Job | str | Path | Mapping[str, Any], table: str) -> Job:
-    match job:
-        case Job():
-            return job.model_copy(update={"table": table})
-        case str() | Path():
-            return load_job(job, table=table)
-    return job_as(Job, {**job, "table": table})
+    if isinstance(job, Job):
+        return job.model_copy(update={"table": table})
+    return load_job(job, table=table)
 
 
 def arrow_of(rows: object) -> pa.Table:

@@ -10,24 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.driver.adoption import find_adoptable
-from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.checkpoints import half_done_in
-from framefleet.cluster.driver.encoding import ENCODER_POOL
+from framefleet.cluster.driver.earlier_runs import find_adoptable, model_time_before, spent_before
+from framefleet.cluster.driver.feed import ENCODER_POOL
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.recall import finish_taking_back
-from framefleet.cluster.driver.spending import model_time_before, spent_before
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.doors import Run, listeners, runners_of
-from framefleet.jobs.job.file import check_gpu, job_as
+from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.lanes import lanes_named, lanes_of, largest_rows, row_works, setups_of
+from framefleet.jobs.render.lanes import early_setups, lanes_of, plan_lanes
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -67,7 +66,7 @@ def render(
     nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
     goes on from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
     """
-    asked = job_as(Job, job) if table is None else with_table(job, table)
+    asked = load_job(job) if table is None else with_table(job, table)
     at = None if metrics_port is None else str(metrics_port)
     with serving_metrics(Callback(on_progress), at, output=store_of_job(asked).url_of("")) as watch:
         return render_job(asked, watch)
@@ -156,19 +155,14 @@ def render_pending(
     only: Collection[str] | None,
     elsewhere: Spent,
 ) -> Summary:
-    run, store = new_run(lock.epoch), resolved.store
+    run_id, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
-        write_invalid(resolved, index, run=run)
+        write_invalid(resolved, index, run=run_id)
     watch.say(_counts_line(resolved, survey, index))
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
-        work = work_of(resolved, index, lock, run=run)
-        work = replace(
-            work,
-            spent=work.spent + elsewhere,
-            largest=largest_rows(resolved, survey, index),
-            row_work=row_works(resolved, survey, index),
-        )
+        work = work_of(resolved, index, lock, run=run_id, survey=survey)
+        work = replace(work, spent=work.spent + elsewhere)
         if index.is_whole:
             work = replace(work, more=Additions(resolved, survey, index, lock).take)
         spent = work.over_budget(Spent())
@@ -182,7 +176,7 @@ def render_pending(
     sweep_late(store, lock)
     sweep(store, intents_in(store), lock)
     tried = None if only is None else [row_id for row_id in only if index.is_pending(row_id) is not None]
-    _forget_failures(store, lock, run, tried)
+    _forget_failures(store, lock, run_id, tried)
     return replace(summary, num_parts_gone=len(gone))
 
 
@@ -206,11 +200,9 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
 
 def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
     """Have the fleet start, unless it has. lanes: that of its first worker first."""
-    setups = setups_of(resolved, [*lanes, *lanes_named(resolved)])
-    if ENCODER_POOL in setups:  # which is what a first worker does
-        setups = {ENCODER_POOL: setups[ENCODER_POOL], **setups}
-    models = [resolved.models[lane.model] for lane in setups if lane != ENCODER_POOL]
-    start.begin(setups, [model.spec.class_name for model in models])
+    setups = early_setups(resolved, lanes)
+    names = [resolved.models[lane.model].spec.class_name for lane in setups if lane != ENCODER_POOL]
+    start.begin(setups, names)
 
 
 def _forget_failures(store: Store, lock: DriverLock, run: str, tried: Collection[str] | None) -> None:
@@ -244,44 +236,35 @@ def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
     return ", ".join(parts)
 
 
-def work_of(resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str) -> Work:
-    """Return what the driver needs of a resolved and surveyed job."""
+def work_of(
+    resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str, survey: Survey | None = None
+) -> Work:
+    """Return what is left of a run. run: its name, never used before. survey: of the rows in the index."""
+    job, store = resolved.job, resolved.store
+    device = "" if job.fleet.encoders else None  # entries of embeddings are of one device
     work = Work(
-        setups=setups_of(resolved, lanes_of(resolved, index)),
-        faults=resolved.job.retries,
-        order=resolved.job.order,
-        table=resolved.table,
-        rows=resolved.rows,
+        run=resolved,
+        run_id=run,
         index=index,
-        run=run,
         lock=lock,
-        budget=resolved.job.budget,
-        spent=Spent() if resolved.job.budget == JobBudget() else spent_before(resolved.store),
-        model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(resolved.store),
-        fleet=resolved.job.fleet,
-        device_name=_wanted_device(resolved),
+        lanes=plan_lanes(resolved, index, survey),
+        spent=spent_before(store) if job.budget.is_limited else Spent(),
+        model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(store),
+        device_name=_first_device(store) if job.fleet.same_gpu else device,
     )
     if work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
-    left = [intent for intent in intents_in(resolved.store) if index.is_pending(intent.row_id)]
+    left = [intent for intent in intents_in(store) if index.is_pending(intent.row_id)]
     models = {
         name: (model.settings.name, model.identity.model_digest) for name, model in resolved.models.items()
     }
-    return replace(work, adoption=find_adoptable(work.setup, left, models))
-
-
-def _wanted_device(resolved: ResolvedJob) -> str | None:
-    """Return what all workers must have, as `Work.device_name`: entries of embeddings are of one device."""
-    fleet = resolved.job.fleet
-    if fleet.same_gpu:
-        return _first_device(resolved.store)
-    return "" if fleet.encoders else None
+    return replace(work, adoption=find_adoptable(resolved, left, models))
 
 
 def _first_device(store: Store) -> str:
     """Return what rendered the first of an output's records; "" where there is none."""
     for _, records in tables_by_part(store, fields_named(FIRST_FIELDS, "environment")):
-        said = parse_json(records["environment"][0].as_py()) if len(records) else None
-        if isinstance(said, dict):
-            return device_name(said)
+        environment = parse_json(records["environment"][0].as_py()) if len(records) else None
+        if isinstance(environment, dict):
+            return device_name(environment)
     return ""

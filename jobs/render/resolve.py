@@ -1,59 +1,55 @@
-"""From a job to what it names, opened and checked: model, table, recipes, output. Opens no weights."""
+"""From a job to a run: model, table, recipes and output, opened and checked. Opens no weights.
+
+What the job file alone decides is checked first, then its models, then the rows of its table.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any
 
-from framefleet.cluster.driver.ranks import check_order
+from framefleet.cluster.driver.work import JobRun
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import check_free, check_steps, open_steps
+from framefleet.jobs.job.steps import check_steps, open_steps
+from framefleet.jobs.render.row_source import (
+    added_in,
+    base_of,
+    check_model_column,
+    open_rows,
+    rows_by_model,
+    say_of_columns,
+)
 from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import JobError, RecipeError, TableError
-from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.mistakes import Mistakes, naming_model
 from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings, ModelUpdate
 from framefleet.pipeline.model.options.step_cache import check_called
+from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.specs.refusal import shown
-from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
-from framefleet.pipeline.outputs.layout import ADDED, TABLES
+from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe, recipe_of_row, spec_for
-from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
+from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe
+from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
+from framefleet.pipeline.rows.ranks import check_order
 from framefleet.pipeline.rows.sweeps.settings import Sweep
-from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept, check_sweep, open_sweep
-from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
-from framefleet.pipeline.rows.tables.row_inputs import Finder
-from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_kinds, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
-from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, TableRows, joined_columns
+from framefleet.pipeline.rows.tables.table_rows import TableRows, joined_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedModel(OpenedModel):
-    """files: what loading it reads, each with its SHA-256. rows: those that name it.
+    """A model of a run."""
 
-    update: of its weights since, which the row_ids count.
-    """
-
-    files: Mapping[str, str]
-    rows: TableRows
-    update: ModelUpdate | None = None
+    files: Mapping[str, str]  # what loading it reads, each with its SHA-256
+    rows: TableRows  # those that name it
+    update: ModelUpdate | None = None  # of its weights since, which the row_ids count
 
     @property
     def plan(self) -> RowPlan:
@@ -65,22 +61,13 @@ class ResolvedModel(OpenedModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedJob:
-    """A job whose parts were found to fit each other."""
+class ResolvedJob(JobRun):
+    """A run as those see it who set it up: with its whole job, and its models as they were opened."""
 
     job: Job
     models: Mapping[str, ResolvedModel]  # by name; a job's only model has none
-    recipes: dict[str, Recipe]  # by name; grows as rows name others
-    second_models: Mapping[str, SecondModel]
-    table: RowSource
-    rows: ModelRows
-    batching: Batching
-    audit: Audit
-    media: Media
-    store: Store
-    inputs: Inputs
+    recipes: dict[str, Recipe]  # grows as rows name others
     finder: InputIndex
-    steps: Mapping[str, ClipStep]  # of clips, by section
 
     @property
     def first(self) -> ResolvedModel:
@@ -92,31 +79,32 @@ class ResolvedJob:
         self.finder.close()
 
 
-def base_of(job: Job) -> str:
-    """Return where paths that rows name start from."""
-    if job.inputs.base is not None:
-        return job.inputs.base
-    return job.folder or os.getcwd() if job.table is None else folder_of(job.table)
-
-
 def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob:
     """Open what `job` names. Raises UserError for what must change in it, in the table or in the model.
 
     table: whose rows are read in place of the job's, and of its sweep.
     """
-    wait_for(watch, "opening the model")
-    opened = open_models(job)
-    check_encoders(job, opened)
-    second_models = second_models_of(job)
-    recipes = {job.recipe: open_recipe(job, opened)}
-    steps = open_steps(job)
+    store, steps = store_of_job(job), open_steps(job)
+    recipe = find_recipe(job.recipe, job.folder)
     inputs = Inputs(
         job.inputs.roots, job.storage_options, base=base_of(job), outage_s=job.retries.store_outage_s
     )
-    finder = InputIndex(inputs)
+    wait_for(watch, "opening the model")
+    opened = open_models(job)
+    _check_encoders(job, opened)
+    second_models = open_second_models(
+        {
+            name: ModelSettings(**section.model_dump(), storage_options=job.storage_options)
+            for name, section in job.second_models.items()
+        }
+    )
+    for name, model in opened.items():
+        if cache := model.settings.options.cache:
+            with naming_model(place_of(name)):
+                check_called(cache, classes_called(recipe, model.spec), own=model.spec.pipeline_class)
     wait_for(watch, "opening the table")
     of_rows = job if table is None else job.model_copy(update={"table": table, "sweep": Sweep()})
-    mistakes = Mistakes()
+    recipes, finder, mistakes = {job.recipe: recipe}, InputIndex(inputs), Mistakes()
     with mistakes.noted():
         source, plans = open_rows(
             of_rows,
@@ -125,23 +113,28 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             finder,
             second_models,
             steps=steps,
-            added=added_in(store_of_job(job)) if table is None else (),
+            added=added_in(store) if table is None else (),
         )
         check_model_column(of_rows, source)
         columns = joined_columns(list(plans.values()))
         check_order(job.order, columns[0].schema(source.schema), columns[1])
     with mistakes.noted():
-        store, media = store_of_job(job), _media_of(job, opened)
+        media = _media_of(job, opened)
         check_steps(steps, media)
     mistakes.report()
     models = {}
     for name, model in opened.items():
         wait_for(watch, f"reading the files of {model.settings.name}")
-        models[name] = _resolved(job, model, plans[name], recipes)
-    rows = rows_by_model(of_rows, source, models)
-    _say_of_columns(rows, watch)
+        files = {**model.weights.digests(), **model.adapter_files}
+        numerics = model.settings.numerics(job.batching.mode) | numerics_of_code(model.spec.class_name)
+        identity = Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes)
+        parts = {field.name: getattr(model, field.name) for field in fields(model)}
+        models[name] = ResolvedModel(**parts, files=files, rows=TableRows(plans[name], identity))
+    rows = rows_by_model(of_rows, source, {name: model.rows for name, model in models.items()})
+    say_of_columns(rows, watch)
     if others := files_of_others(store, job.table):
         watch.say(f"note: the output {store.url_of('')} holds other files, e.g. {others}")
+    latents = job.keep.latents
     return ResolvedJob(
         job=job,
         models=models,
@@ -156,41 +149,15 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         inputs=inputs,
         finder=finder,
         steps=steps,
+        keep=KeptSteps(
+            latents=latents if isinstance(latents, str) else tuple(latents), log_probs=job.keep.log_probs
+        ),
+        keep_embeddings=job.keep_embeddings or job.fleet.encoders > 0,
+        checkpoint_every_s=job.retries.checkpoint_every_s,
     )
 
 
-def _resolved(job: Job, model: OpenedModel, plan: RowPlan, recipes: Mapping[str, Recipe]) -> ResolvedModel:
-    files = {**model.weights.digests(), **model.adapter_files}
-    numerics = model.settings.numerics(job.batching.mode)
-    identity = Identity(model_digest=model_digest(files), numerics=numerics, recipes=recipes)
-    opened = {field.name: getattr(model, field.name) for field in fields(model)}
-    return ResolvedModel(**opened, files=files, rows=TableRows(plan, identity))
-
-
-def _say_of_columns(rows: ModelRows, watch: Watch) -> None:
-    """Say which columns are not what their names may promise."""
-    plans = [one.plan for one in rows.by_model.values()]
-    for column, argument in dict.fromkeys(pair for plan in plans for pair in plan.lookalikes):
-        watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
-    classes = " and ".join(dict.fromkeys(plan.spec.class_name for plan in plans))
-    for column in of_others(rows.carried.names, [plan.spec for plan in plans]):
-        watch.say(f"note: column {column!r} is carried along; {classes} takes no {column}")
-    for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
-        why = "records have another column of that name (upper and lower case do not count)"
-        watch.say(f"note: column {column!r} is stored as {name!r}: {why}")
-
-
-def open_recipe(job: Job, models: Mapping[str, OpenedModel]) -> Recipe:
-    """Return the job's recipe. Raises UserError where a cache of steps does not go with what it calls."""
-    recipe = find_recipe(job.recipe, job.folder)
-    for name, model in models.items():
-        if cache := model.settings.options.cache:
-            with naming_model(place_of(name)):
-                check_called(cache, classes_called(recipe, model.spec), own=model.spec.pipeline_class)
-    return recipe
-
-
-def check_encoders(job: Job, models: Mapping[str, OpenedModel]) -> None:
+def _check_encoders(job: Job, models: Mapping[str, OpenedModel]) -> None:
     """Raise JobError where the text of the job's rows cannot be encoded by workers of their own."""
     if not job.fleet.encoders:
         return
@@ -202,150 +169,6 @@ def check_encoders(job: Job, models: Mapping[str, OpenedModel]) -> None:
         raise JobError(f"fleet.encoders: {model.spec.class_name} has no text encoder of its own", fix)
     if model.settings.options.offload:
         raise JobError("fleet.encoders: with `model.offload`, weights wait in host memory", "use one of them")
-
-
-def open_rows(
-    job: Job,
-    models: Mapping[str, OpenedModel],
-    recipes: dict[str, Recipe],
-    finder: Finder,
-    second_models: Mapping[str, SecondModel],
-    steps: Mapping[str, ClipStep],
-    added: Collection[str] = (),
-) -> tuple[RowSource, dict[str, RowPlan]]:
-    """Return where rows come from, and how those of each model become requests.
-
-    The job's recipe may call another pipeline over a model's components. recipes: holds the job's own, and
-    gets those that rows name. steps: whose columns records get. added: files of rows in the job's output.
-    """
-    own = recipes[job.recipe]
-    called: dict[str, PipelineSpec] = {}
-    for name, model in models.items():
-        with naming_model(place_of(name)):
-            called[name] = spec_for(own, model.spec)
-            check_free(steps, meanings(called[name], own), called[name].class_name)
-    table = table_of_job(job, called.values(), own, added)
-    ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *added_columns(steps).names}
-    known = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
-    plans: dict[str, RowPlan] = {}
-    mistakes = Mistakes()
-    for name, spec in called.items():
-        with mistakes.noted(), naming_model(place_of(name)):
-            plans[name] = plan_rows(
-                table.schema,
-                spec,
-                columns=job.columns,
-                defaults=job.defaults,
-                overrides=job.overrides,
-                recipe=own,
-                find_recipe=partial(
-                    _recipe_of_row, recipes=recipes, own=own, spec=models[name].spec, called=spec
-                ),
-                reserved=ours,
-                finder=finder,
-                fps=job.media.fps,
-                loras=models[name].settings.loras,
-                second_models=second_models,
-                model=name,
-                elsewhere=known,
-            )
-    mistakes.report()
-    if isinstance(table, Swept):
-        check_sweep(table, plans.values())
-    return table, plans
-
-
-def _recipe_of_row(
-    name: str, *, recipes: dict[str, Recipe], own: Recipe, spec: PipelineSpec, called: PipelineSpec
-) -> Recipe:
-    """Return the recipe that a row names, now in `recipes`. spec: of its model. called: by the job's own."""
-    recipe = recipe_of_row(name, own)
-    if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
-        raise RecipeError(
-            f"recipe {name!r} takes other arguments than the job's recipe {own.name!r}",
-            "rows of one table name recipes of equal parameters; render the others as another job",
-        )
-    recipes[name] = recipe
-    return recipe
-
-
-def rows_by_model(job: Job, table: RowSource, models: Mapping[str, ResolvedModel]) -> ModelRows:
-    """Return the table's rows, each of its own model."""
-    column, default = check_model_column(job, table)
-    return ModelRows({name: one.rows for name, one in models.items()}, column=column, default=default)
-
-
-def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | None]:
-    """Return the column that says a row's model, and the model of a row that does not, if there are any.
-
-    Raises UserError where rows have neither.
-    """
-    if not job.models:
-        return None, ""
-    fixed, usual = (
-        _model_named(f"{section}.{MODEL_COLUMN}", values.get(MODEL_COLUMN), job)
-        for section, values in (("overrides", job.overrides), ("defaults", job.defaults))
-    )
-    default = fixed or usual or (next(iter(job.models)) if len(job.models) == 1 else None)
-    column, names = job.columns.get(MODEL_COLUMN, MODEL_COLUMN), table.schema.names
-    if column in names and not fixed:
-        check_type(table.schema.field(column), MODEL_COLUMN, "str")
-        return column, default
-    if default is None or (MODEL_COLUMN in job.columns and not fixed):
-        raise TableError(
-            f"the table has no column {column!r}, and the job has the models {', '.join(job.models)}",
-            f"add the column, map it with `columns: {{{MODEL_COLUMN}: ...}}`, set "
-            f"`defaults: {{{MODEL_COLUMN}: {next(iter(job.models))}}}`, or render each row with all of them: "
-            f"`sweep: {{{MODEL_COLUMN}: [{', '.join(job.models)}]}}`",
-        )
-    return None, default
-
-
-def _model_named(place: str, name: Any, job: Job) -> str | None:
-    """Return the model that the job itself names, if it names one. Raises JobError where there is none."""
-    if name is None or (isinstance(name, str) and name in job.models):
-        return name
-    raise JobError(
-        f"{place} is {shown(name)}, and `models` has none of that name", did_you_mean(str(name), job.models)
-    )
-
-
-def added_in(store: Store) -> list[str]:
-    """Return the files of rows that were added to an output's table, the oldest first."""
-    return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
-
-
-def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:
-    """Return the table with the rows of these files of the job's output after its own."""
-    options, root = job.storage_options if "://" in job.output else {}, job.output.rstrip("/")
-    return table.joined([open_table(f"{root}/{path}", options) for path in paths])
-
-
-def table_of_job(
-    job: Job, called: Collection[PipelineSpec], recipe: Recipe, added: Iterable[str]
-) -> RowSource:
-    """Return the rows of a job's table, with those of files that were added to it; or those of its sweep.
-
-    called: by the recipe, of each model.
-    """
-    table = None
-    of_models: dict[str, ArgumentKind] = {MODEL_COLUMN: "str"} if job.models else {}
-    if job.table is not None:
-        options = job.storage_options if "://" in job.table else {}
-        own = {job.columns.get(name, name): kind for name, kind in of_models.items()}
-        arguments = joined_kinds([own, *(argument_columns(spec, job.columns, recipe) for spec in called)])
-        table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
-        table = with_added(table, job, added)
-    if table and not job.sweep:
-        return table
-    return open_sweep(
-        job.sweep,
-        table,
-        kinds=joined_kinds([of_models, *(meanings(spec, recipe) for spec in called)]),
-        others={name for spec in called for name in spec.parameters},
-        columns=job.columns,
-        storage_options=job.storage_options,
-    )
 
 
 def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
@@ -363,13 +186,3 @@ def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
                 "set `media.format` to one that can hold both, e.g. mkv; or render them in two jobs",
             )
     return media
-
-
-def second_models_of(job: Job) -> dict[str, SecondModel]:
-    """Return the job's second models as other machines find them too."""
-    options = job.storage_options
-    given = {
-        name: ModelSettings(**section.model_dump(), storage_options=options)
-        for name, section in job.second_models.items()
-    }
-    return open_second_models(given)

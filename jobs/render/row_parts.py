@@ -68,7 +68,9 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
     if beyond or is_changed:
         hold.check()
         store.delete_many(beyond)
-        _note(store, digests)
+        found = store.details(ROWS)
+        notes = {path: (digest, found[path].stamp) for path, digest in digests.items() if path in found}
+        store.write(_NOTES, canonical_json(notes).encode())
 
 
 def sound_parts(store: Store) -> dict[str, str]:
@@ -142,9 +144,3 @@ def _noted(store: Store) -> Mapping[str, tuple[str, str]]:
         return read_json(store, _NOTES, _NOTED)
     except (FileNotFoundError, JobError):  # then all parts are written anew
         return {}
-
-
-def _note(store: Store, digests: Mapping[str, str]) -> None:
-    found = store.details(ROWS)
-    noted = {path: (digest, found[path].stamp) for path, digest in digests.items() if path in found}
-    store.write(_NOTES, canonical_json(noted).encode())

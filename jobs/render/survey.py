@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from framefleet.cluster.driver.ranks import work_in
 from framefleet.jobs.render.cut_prompts import CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.wildcards import Wildcards
@@ -24,6 +23,7 @@ from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.render.input_shapes import Shapes
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
+from framefleet.pipeline.rows.ranks import work_in
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row

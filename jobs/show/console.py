@@ -69,9 +69,9 @@ class EscapingConsole(Console):
         level, about: what a line in JSON says of it, as far as it is known.
         """
         if self.about is not None:
-            known = {name: value for name, value in about.items() if value}
+            values = {name: value for name, value in about.items() if value}
             at = datetime.now(UTC).isoformat(timespec="milliseconds")
-            text = json.dumps({"time": at, "level": level, **self.about, **known, "message": str(text)})
+            text = json.dumps({"time": at, "level": level, **self.about, **values, "message": str(text)})
         self.print(text, soft_wrap=True)
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -96,7 +96,11 @@ def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text
     resumable: after an interruption, say how to go on. log_format: of all lines on stderr, text or json.
     """
     stderr.about = {} if log_format == "json" else None
-    _log_to_stderr(verbose)
+    logger = logging.getLogger("framefleet")
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
+        logger.addHandler(_ToStderr())
+    logger.propagate = False
     quiet_imports()
     signals: list[int] = []  # noted, for on its way up the exception may become another one
 
@@ -137,15 +141,15 @@ def _report(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         complain("out of memory", "end other programs, then run the same command again")
         return ServiceError.exit_code
-    said = str(error).strip().partition("\n")[0][:MAX_SAID]
+    text = str(error).strip().partition("\n")[0][:MAX_SAID]
     if isinstance(error, OSError) and error.errno in SCARCE:
-        complain(said, "make room, then run the same command again")
+        complain(text, "make room, then run the same command again")
         return ServiceError.exit_code
     if isinstance(error, OSError) and error.errno in UNUSABLE:
-        complain(said, "check the path and its rights")
+        complain(text, "check the path and its rights")
         return UserError.exit_code
     complain(
-        f"a bug in framefleet: {type(error).__name__}: {said}",
+        f"a bug in framefleet: {type(error).__name__}: {text}",
         "run it again with --verbose, and report what it prints",
     )
     return DEFECT
@@ -189,11 +193,3 @@ class _ToStderr(logging.Handler):
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
         about = {name: str(getattr(record, name, "")) for name in ("worker", "row_id")}
         _labelled(f"{record.levelname.lower()}: ", style, self.format(record), **about)
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    logger = logging.getLogger("framefleet")
-    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
-        logger.addHandler(_ToStderr())
-    logger.propagate = False

@@ -74,16 +74,16 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         )
     if not audits.num_equal:
         return f"none of {num_rows:,} rows has been rendered again to compare"
-    said = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
+    line = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
     if audits.num_equal == 1:
-        said = f"1 of {num_rows:,} rows was rendered again and compared: equal"
-    said += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
+        line = f"1 of {num_rows:,} rows was rendered again and compared: equal"
+    line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     if audits.most_wrong > VAGUE * num_rows:
-        said += ", as few were compared (`audit.at_most` compares more)"
+        line += ", as few were compared (`audit.at_most` compares more)"
     num_never = audits.num_kinds - audits.num_kinds_compared
     if num_never > 0:
-        said += f"; of {num_never:,} of {audits.num_kinds:,} kinds of rows none was compared"
-    return said
+        line += f"; of {num_never:,} of {audits.num_kinds:,} kinds of rows none was compared"
+    return line
 
 
 def bound_text(most_wrong: int, num_rows: int) -> str:

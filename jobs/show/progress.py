@@ -49,36 +49,28 @@ class Lines:
         self._console.say(text)
 
     def show(self, standing: Standing) -> None:
-        text, now = headline(standing) + _busy(standing), self._clock()
-        if isinstance(standing, Awaited):
-            self._wait(standing.what, text, now)
-        elif now - self._last_at >= LINE_EVERY_S:
+        text, now = headline(standing), self._clock()
+        if isinstance(standing, Progress) and standing.workers:  # on a terminal these have lines of their own
+            text += f", {num_rendering(standing.workers)} workers rendering"
+        is_due = now - self._last_at >= LINE_EVERY_S
+        if isinstance(standing, Awaited):  # once, and then every few seconds for how long already
+            if standing.what != self._awaited:
+                self._awaited = text = standing.what
+            elif not is_due:
+                return
+            self._last_at = now
+            self.say(text)
+        elif is_due:
             self._last_at, self._hidden = now, ""
             self.say(text)
         else:
             self._hidden = text
-
-    def _wait(self, what: str, text: str, now: float) -> None:
-        """Say what is waited for once, and then every few seconds for how long already."""
-        if what != self._awaited:
-            self._awaited, text = what, what
-        elif now - self._last_at < LINE_EVERY_S:
-            return
-        self._last_at = now
-        self.say(text)
 
     def _show_hidden(self) -> None:
         """Show how far it was: what is said next is of what comes after."""
         if self._hidden:
             self._console.say(self._hidden)
             self._hidden = ""
-
-
-def _busy(standing: Standing) -> str:
-    """Return what a line of a log says of the workers, which have lines of their own on a terminal."""
-    if not isinstance(standing, Progress) or not standing.workers:
-        return ""
-    return f", {num_rendering(standing.workers)} workers rendering"
 
 
 class Screen:

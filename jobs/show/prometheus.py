@@ -60,10 +60,10 @@ def serving_metrics(watch: Watch, at: str | None, *, output: str) -> Iterator[Wa
         return
     from prometheus_client import CollectorRegistry, start_http_server  # takes a third of a second
 
-    found, registry = _Exported(watch, output), CollectorRegistry(auto_describe=False)
+    exported, registry = _Exported(watch, output), CollectorRegistry(auto_describe=False)
     host, _, port = at.rpartition(":")
     try:
-        registry.register(cast("Collector", found))
+        registry.register(cast("Collector", exported))
         server, thread = start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
         # Of a client that has left it would print a traceback.
         server.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -72,7 +72,7 @@ def serving_metrics(watch: Watch, at: str | None, *, output: str) -> Iterator[Wa
             f"--metrics-port: figures cannot be served at {at!r}: {error}", "give a free port, or HOST:PORT"
         ) from None
     try:
-        yield found
+        yield exported
     finally:
         server.shutdown()
         server.server_close()

@@ -30,14 +30,10 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipsProgress:
-    """Clips of an output under way.
+    """Clips of an output under way. Rates are of this run; None where they are not known."""
 
-    doing: what becomes of them, as "exported". done: of `total`, in earlier runs too. The rest is of this
-    run, None where it is not known.
-    """
-
-    doing: str
-    done: int
+    doing: str  # what becomes of them, e.g. "exported"
+    done: int  # of `total`, in earlier runs too
     total: int
     clips_per_s: float | None = None
     bytes_per_s: float | None = None

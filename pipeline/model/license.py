@@ -84,8 +84,8 @@ def license_of(source: Source, preset: Preset | None, given: str | None) -> Lice
         return License(name=given, source="job")
     if name := _on_card(source):
         return License(name=name, source="card")
-    if preset and preset.licence not in _SEE_CARD:
-        return License(name=preset.licence, source="preset")
+    if preset and preset.license not in _SEE_CARD:
+        return License(name=preset.license, source="preset")
     return License(name=_UNKNOWN, source="unknown")
 
 

@@ -30,6 +30,8 @@ from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
+from framefleet.pipeline.model.sources.packing import packed_components
+from framefleet.pipeline.model.sources.parts import by_component, open_parts, part_sizes, without_parts
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
@@ -46,15 +48,18 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
     numerics = numerics_of(settings.options, threads=settings.threads, device=device)
     numerics.apply()
     source = source_of(settings)
+    parts = open_parts(settings.parts, settings.storage_options)
     if expected:
-        folder, digests = fetched_as(source, without_ip_adapter(expected))
+        folder, digests = fetched_as(source, without_parts(without_ip_adapter(expected), parts))
+        digests |= {part.key: part.checked(expected.get(part.key))[1] for part in parts}
     else:
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)
     settings = replace(settings, license=license_of(source, spec.preset, settings.license).name)
     check_dtype(settings.dtype, spec.components)
     options, components = settings.options, components_in(folder)
-    sizes = {file: (folder / file).stat().st_size for file in digests}
+    sizes = {file: (folder / file).stat().st_size for file in without_parts(digests, parts)}
+    sizes |= part_sizes(parts, components)
     check_sizes(folder, components, sizes, where=str(folder), is_built=True)
     adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
     if adapter:
@@ -81,6 +86,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
         device=device,
         stage=stage,
     )
+    methods = {*packed_components(folder, digests).values(), *("gguf" for part in parts if part.is_gguf)}
     digests |= adapter.digests if adapter else {}
     attention = tune(pipe, own, device=device)
     pipe.set_progress_bar_config(disable=True)
@@ -89,6 +95,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
             settings,
             path=source.path,
             revision=source.revision,
+            parts={part.name: part.part for part in parts},
             loras={name: file.lora for name, file in loras.items()},
             ip_adapter=adapter.adapter if adapter else None,
         ),
@@ -96,7 +103,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
         spec=spec,
         digests=digests,
         digest=model_digest(digests),
-        environment=environment(device, dtype, numerics, packages=packages_of(options, device)),
+        environment=environment(device, dtype, numerics, packages=packages_of(options, device, methods)),
         attention=attention,
         stage=stage,
     )
@@ -118,7 +125,8 @@ def _assembled(
     """Return a pipeline with all weights that the stage needs, in host memory."""
     dtypes, components = for_diffusers(dtype), components_in(folder)
     allow = settings.options.allow_unmatched_weights
-    with sealed(folder, digests) as place:
+    parts = open_parts(settings.parts, settings.storage_options)
+    with sealed(folder, without_parts(digests, parts)) as place:
         networks = absent(place, components, LEFT_OUT[stage], dtypes=dtypes, device=device)
         own, loaded = load_networks(
             place,
@@ -126,6 +134,8 @@ def _assembled(
             dtype=dtypes,
             use_safetensors=None if settings.allow_pickle else True,
             quantization=quantization,
+            parts=by_component(parts, components),
+            allow_unmatched=allow,
             where=folder,
         )
         pipe = assembled(place, spec, components, networks=networks | own)

@@ -10,9 +10,10 @@ from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.folder_source import Source
+from framefleet.pipeline.model.sources.parts import ModelPart, names_of, open_parts
 from framefleet.pipeline.model.sources.source import open_source, public_name
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
-from framefleet.pipeline.model.specs.dtypes import DType, asked
+from framefleet.pipeline.model.specs.dtypes import DType, canonical_dtype
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -37,6 +38,7 @@ class ModelSettings:
     revision: str | None = None  # of a hub model
     lock: str | None = None  # a lock file, if not the model's own
     allow_pickle: bool = False
+    parts: Mapping[str, ModelPart] = field(default_factory=dict)  # files in place of components' weights
     license: str | None = None  # what records call it; None: as its card or its preset has it
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # to open a URL
     dtype: DType = "auto"  # of all components, or of each; see `dtypes`
@@ -50,11 +52,16 @@ class ModelSettings:
     @property
     def name(self) -> str:
         """What records and messages call the model; it opens it again."""
-        return public_name(self.path, self.revision)
+        return public_name(self.path, self.revision) + names_of(self.parts)
 
     def numerics(self, mode: str) -> dict[str, Any]:
         """What of it decides the frames: part of every row's identity."""
-        fixed = {"dtype": asked(self.dtype), "threads": self.threads, "batching": mode, "generator": "cpu"}
+        fixed = {
+            "dtype": canonical_dtype(self.dtype),
+            "threads": self.threads,
+            "batching": mode,
+            "generator": "cpu",
+        }
         scale = {"ip_adapter_scale": self.ip_adapter.scale} if self.ip_adapter else {}
         return fixed | scale | self.options.numerics()
 
@@ -109,4 +116,5 @@ def source_of(settings: ModelSettings) -> Source:
 
 def weights_of(settings: ModelSettings, source: Source) -> Weights:
     """Return the files that loading the model would read."""
-    return open_weights(source, lock=settings.lock, allow_pickle=settings.allow_pickle)
+    parts = open_parts(settings.parts, settings.storage_options)
+    return open_weights(source, lock=settings.lock, allow_pickle=settings.allow_pickle, parts=parts)

@@ -35,7 +35,7 @@ from framefleet.pipeline.model.specs.model_index import (
     read_object,
 )
 from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
-from framefleet.pipeline.outputs.frames.extras import WRITTEN_PROMPT
+from framefleet.pipeline.outputs.frames.result import WRITTEN_PROMPT
 
 # What is looked at: as blocks call it, and as the outputs of all other pipelines do.
 SEEN = {"videos": "frames", "images": "images"}
@@ -59,7 +59,7 @@ class _Once(logging.Filter):
         return is_new
 
 
-logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_Once())
+_ONCE = _Once()
 
 
 class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed
@@ -96,6 +96,7 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 @functools.cache
 def modular_class(name: str) -> type | None:
     """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
+    logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_ONCE)
     base: Any = getattr(diffusers, name, None)
     is_pipeline = isinstance(base, type) and issubclass(base, diffusers.ModularPipeline)
     if not is_pipeline or not base.default_blocks_name:
@@ -115,44 +116,38 @@ def blank(class_name: str, configs: Configs) -> Any:
     return _blank(class_name, json.dumps(own, sort_keys=True))
 
 
-def check_blocks(index: ModelIndex) -> None:
-    """Raise ModelError for an index of other blocks than those of its class, or that they cannot use."""
+def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the configs of guiders that lie in the folder, and of a scheduler that the blocks make.
+
+    Raises ModelError for an index of other blocks than those of its class, or that they cannot use.
+    """
     pipe = blank(index.class_name, {})
     blocks = index.values.get("_blocks_class_name")
     if blocks not in (*_ANY_BLOCKS, pipe.default_blocks_name):
         problem = f"{index.where} is of the blocks {str(blocks)[:80]!r}, not {pipe.default_blocks_name}"
         raise ModelError(problem, OWN_CODE)
+    configs = {}
     for name, (_, class_name) in index.components.items():
         if name not in pipe.component_names:
             raise ModelError(
                 f"{index.where}: {index.class_name} has no component {name!r}",
                 did_you_mean(name, pipe.component_names),
             )
-        if not isinstance(getattr(pipe, name), diffusers.BaseGuidance):
-            continue
-        guider: Any = getattr(diffusers, class_name, None)
-        is_guider = isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)
-        if not is_guider:
-            raise ModelError(
-                f"{index.where}: {name} is a {class_name}, which is not a guider",
-                OWN_CODE,
-            )
-        if guider.prepare_models is not diffusers.BaseGuidance.prepare_models:
-            raise ModelError(
-                f"{index.where}: {name} is a {class_name}, which changes the network around each of its "
-                "forwards; here rows share them",
-                "use another guider, e.g. ClassifierFreeGuidance",
-            )
-
-
-def own_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the configs of guiders that lie in the folder, and of a scheduler that the blocks make."""
-    configs = {}
-    for name, (_, class_name) in index.components.items():
+        if isinstance(getattr(pipe, name), diffusers.BaseGuidance):
+            guider: Any = getattr(diffusers, class_name, None)
+            is_guider = isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)
+            if not is_guider:
+                problem = f"{index.where}: {name} is a {class_name}, which is not a guider"
+                raise ModelError(problem, OWN_CODE)
+            if guider.prepare_models is not diffusers.BaseGuidance.prepare_models:
+                raise ModelError(
+                    f"{index.where}: {name} is a {class_name}, which changes the network around each of its "
+                    "forwards; here rows share them",
+                    "use another guider, e.g. ClassifierFreeGuidance",
+                )
         if _GUIDER.fullmatch(name):
             configs[name] = read_object(folder / name / "guider_config.json") | {"_class_name": class_name}
-    scheduler = getattr(blank(index.class_name, {}), "scheduler", None)
-    if scheduler:
+    if scheduler := getattr(pipe, "scheduler", None):
         configs["scheduler"] = {"_class_name": type(scheduler).__name__, **scheduler.config}
     return configs
 

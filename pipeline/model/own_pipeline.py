@@ -88,18 +88,14 @@ def own_settings(pipe: Any) -> dict[str, Any]:
 
     Calls of LTX-2 and Sana set the side at which their tokenizer fills up texts.
     """
-    tokenizers = {name: part for name, part in pipe.components.items() if is_tokenizer(part)}
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    parts = pipe.components.items()
+    tokenizers = {name: part for name, part in parts if isinstance(part, PreTrainedTokenizerBase)}
     copies = {name: object.__new__(type(part)) for name, part in tokenizers.items()}
     for name, own in copies.items():
         vars(own).update(vars(tokenizers[name]))
     return copies
-
-
-def is_tokenizer(part: Any) -> bool:
-    """Whether a part of a pipeline is a tokenizer of transformers."""
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
-    return isinstance(part, PreTrainedTokenizerBase)
 
 
 def own_pipeline(pipe: Any) -> Any:

@@ -6,10 +6,14 @@ modules that a family lists are ever imported for it: what a model_index.json na
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
+from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
+from framefleet.pipeline.guards.named_function import source_digest
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.specs.model_index import is_modular
 
@@ -54,6 +58,35 @@ def own_class(name: str) -> Any:
     """Return our pipeline or component of that name, or None."""
     module = _OURS.get(name)
     return getattr(importlib.import_module(module), name) if module else None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineCode:
+    """The package of a pipeline of a user's own. title: its name and version. digest: of the file."""
+
+    title: str
+    digest: str
+
+
+@functools.cache
+def code_of(name: str) -> PipelineCode | None:
+    """Return whose code the pipeline of that name is, if neither diffusers' nor framefleet's.
+
+    Only an installed plugin can name it: that somebody installed the package is the consent to run it.
+    """
+    module = PIPELINES.get(name, "framefleet")
+    top = module.partition(".")[0]
+    if top == "framefleet":
+        return None
+    packages = metadata.packages_distributions().get(top, ())
+    title = f"{packages[0]} {metadata.version(packages[0])}" if packages else top
+    return PipelineCode(title, source_digest(own_class(name)))
+
+
+def numerics_of_code(name: str) -> dict[str, str]:
+    """Return what of a pipeline's class decides the frames, if a stranger's package holds it."""
+    code = code_of(name)
+    return {"pipeline_code": code.digest} if code else {}
 
 
 def module_of(name: str) -> str:

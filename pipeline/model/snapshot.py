@@ -85,61 +85,65 @@ class _Module:
 
     def has_moved(self) -> bool:
         """Whether something may differ, which is seen fast: there are hundreds of modules."""
-        held = self._held
+        registered = self._held
         return (
             type(self._module) is not self._kind
-            or held["training"] is not self._training
-            or held.get("forward") is not self._forward
-            or [*held["_modules"].values()] != self._inner
-            or [*map(id, held["_parameters"].values())] != self._weights
-            or bool(held["_forward_hooks"])
-            or bool(held["_forward_pre_hooks"])
+            or registered["training"] is not self._training
+            or registered.get("forward") is not self._forward
+            or [*registered["_modules"].values()] != self._inner
+            or [*map(id, registered["_parameters"].values())] != self._weights
+            or bool(registered["_forward_hooks"])
+            or bool(registered["_forward_pre_hooks"])
         )
 
     def differences(self) -> Iterator[str]:
-        held = self._held
-        if type(self._module) is not self._kind or held["training"] is not self._training:
+        registered = self._held
+        if type(self._module) is not self._kind or registered["training"] is not self._training:
             yield f"the class or mode of {self._name}"
         if own_method(self._module) is not self._forward:
             yield f"the forward of {self._name}"
         for key, parts in self._parts.items():
-            if not _is_same(held[key], parts):
+            if not _is_same(registered[key], parts):
                 changed = (
-                    name for name in {**parts, **held[key]} if held[key].get(name) is not parts.get(name)
+                    name
+                    for name in {**parts, **registered[key]}
+                    if registered[key].get(name) is not parts.get(name)
                 )
                 yield f"{self._name}.{next(changed, key)}"
         for key, hooks in self._hooks.items():
-            if any(_is_foreign(hook) and hook not in hooks.values() for hook in held[key].values()):
+            if any(_is_foreign(hook) and hook not in hooks.values() for hook in registered[key].values()):
                 yield f"the hooks of {self._name}"
 
     def restore(self) -> None:
-        module, held = self._module, self._held
+        module, registered = self._module, self._held
         module.__class__, module.training = self._kind, self._training
         if own_method(module) is not self._forward:
-            held.pop("forward", None)
+            registered.pop("forward", None)
             if self._forward is not None:
-                held["forward"] = self._forward
+                registered["forward"] = self._forward
         for key, parts in self._parts.items():
-            known = held[key]
-            if not _is_same(known, parts):
-                for name in [*parts, *known]:
-                    held.pop(name, None)  # an attribute that was put in its place
-                known.clear()
-                known.update(parts)
+            now = registered[key]
+            if not _is_same(now, parts):
+                for name in [*parts, *now]:
+                    registered.pop(name, None)  # an attribute that was put in its place
+                now.clear()
+                now.update(parts)
         for key, hooks in self._hooks.items():
-            for handle in [handle for handle, hook in held[key].items() if _is_foreign(hook)]:
+            for handle in [handle for handle, hook in registered[key].items() if _is_foreign(hook)]:
                 if handle not in hooks:
-                    del held[key][handle]
+                    del registered[key][handle]
 
 
 def _own_methods(network: nn.Module) -> dict[str, Any]:
     """Return the methods that stand on a network itself in place of its class's, but for our own."""
     kind = type(network)
     names = [
-        name for name, held in vars(network).items() if callable(held) and callable(getattr(kind, name, None))
+        name
+        for name, value in vars(network).items()
+        if callable(value) and callable(getattr(kind, name, None))
     ]
-    found = {name: own_method(network, name) for name in names if name != "forward"}
-    return {name: method for name, method in found.items() if method is not None}
+    methods = {name: own_method(network, name) for name in names if name != "forward"}
+    return {name: method for name, method in methods.items() if method is not None}
 
 
 def _is_same(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:

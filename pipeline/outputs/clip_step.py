@@ -7,6 +7,7 @@ nothing here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -190,12 +191,8 @@ def all_values(values: Mapping[str, StepValues]) -> dict[str, CellValue]:
 
 def fitting_cells(columns: pa.Schema, values: Mapping[str, CellValue]) -> dict[str, CellValue]:
     """Return the cells of these columns; None for what a column cannot hold: values may be anybody's."""
-    return {field.name: _fitting(field.type, values.get(field.name)) for field in columns}
-
-
-def _fitting(kind: pa.DataType, value: CellValue) -> CellValue:
-    try:
-        cell: CellValue = pa.scalar(value, kind).as_py()
-    except (pa.ArrowException, OverflowError):
-        return None
-    return cell
+    cells: dict[str, CellValue] = dict.fromkeys(columns.names)
+    for column in columns:
+        with suppress(pa.ArrowException, OverflowError):
+            cells[column.name] = pa.scalar(values.get(column.name), column.type).as_py()
+    return cells

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from framefleet.pipeline.outputs.frames.audio import Audio
-from framefleet.pipeline.outputs.frames.extras import Extras
 from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.frames.pixels import Pixels
+from framefleet.pipeline.outputs.frames.result import Extras
 from framefleet.pipeline.outputs.media.media_settings import Media, format_of
 from framefleet.pipeline.request import Request
 

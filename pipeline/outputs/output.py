@@ -61,20 +61,20 @@ class Output:
 
         storage_options: what fsspec takes.
         """
-        found = cls(Store(place, storage_options))
-        if not found.is_begun and not found.inner:
+        output = cls(Store(place, storage_options))
+        if not output.is_begun and not output.inner:
             raise JobError(
-                f"{found.url} is not an output: it has neither {CLAIM} nor records", "check the path"
+                f"{output.url} is not an output: it has neither {CLAIM} nor records", "check the path"
             )
-        return found
+        return output
 
     @classmethod
     def open_rendered(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
         """Do what `open` does, and raise JobError where inner outputs are all there is."""
-        found = cls.open(place, storage_options)
-        if not found.is_begun:
-            raise found.no_records()
-        return found
+        output = cls.open(place, storage_options)
+        if not output.is_begun:
+            raise output.no_records()
+        return output
 
     @property
     def url(self) -> str:
@@ -120,9 +120,9 @@ class Output:
             return record_tables(self.store, columns)
         schema = record_schema_of(self.store)
         wanted = list(schema.names if columns is None else columns)
-        asked = dict.fromkeys([*wanted, *columns_in(where, schema)])
-        found = rows_where(record_tables(self.store, list(asked)), where)
-        return (table.select(wanted) for table in found)
+        names = dict.fromkeys([*wanted, *columns_in(where, schema)])
+        tables = rows_where(record_tables(self.store, list(names)), where)
+        return (table.select(wanted) for table in tables)
 
     def failures(self) -> Iterator[FailedRow]:
         """Yield the rows that failed and have no record, the newest first; inner outputs come first."""
@@ -198,10 +198,10 @@ def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
         )
     except JobError as error:
         lost = error
-    if (found := claim_in_parts_as(store, kind)) is None:
+    if (claim := claim_in_parts_as(store, kind)) is None:
         raise lost
     log.warning("%s: %s; the parts of its records have it", store.url_of(CLAIM), lost.problem)
-    return found
+    return claim
 
 
 def claim_in_parts_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:

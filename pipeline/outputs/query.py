@@ -44,12 +44,12 @@ def records_where(
 ) -> Iterator[pa.Table]:
     """Yield an output's records for which a condition is true, or all, as `record_tables` does.
 
-    names: columns to read, of which an output need not have all; what the condition asks comes behind them.
+    names: columns to read, as far as the output has them; those of the condition come behind them.
     parts: as of `record_schema_of`.
     """
     schema = record_schema_of(store, parts)
-    asked = columns_in(condition, schema) if condition is not None else []
-    columns = [name for name in dict.fromkeys([*names, *asked]) if name in schema.names]
+    needed = columns_in(condition, schema) if condition is not None else []
+    columns = [name for name in dict.fromkeys([*names, *needed]) if name in schema.names]
     tables = record_tables(store, columns, parts)
     return tables if condition is None else rows_where(tables, condition)
 

@@ -32,35 +32,22 @@ _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*")
 Numbers = tuple[float, ...]
 
 
-def _linear(numbers: Numbers, step: int, num_steps: int) -> float:
-    first, last = numbers
-    return first + (last - first) * _progress(step, num_steps)
-
-
-def _cosine(numbers: Numbers, step: int, num_steps: int) -> float:
-    first, last = numbers
-    return last + (first - last) * (1 + math.cos(math.pi * _progress(step, num_steps))) / 2
-
-
-def _oscillating(numbers: Numbers, step: int, num_steps: int) -> float:
-    return numbers[step % 2]
-
-
-def _interval(numbers: Numbers, step: int, num_steps: int) -> float:
-    inside, start, end = numbers
-    return inside if start <= step / num_steps < end else 1.0
-
-
 def _progress(step: int, num_steps: int) -> float:
     return step / (num_steps - 1) if num_steps > 1 else 0.0
 
 
-Shape = Callable[[Numbers, int, int], float]
-_SHAPES: dict[str, tuple[str, Shape]] = {
-    "linear": ("linear(first, last)", _linear),
-    "cosine": ("cosine(first, last)", _cosine),
-    "oscillating": ("oscillating(even, odd)", _oscillating),
-    "interval": ("interval(inside, start, end)", _interval),
+# By shape: how it is written; and from its numbers, a step and their number to the scale.
+_SHAPES: dict[str, tuple[str, Callable[[Numbers, int, int], float]]] = {
+    "linear": ("linear(first, last)", lambda n, step, num: n[0] + (n[1] - n[0]) * _progress(step, num)),
+    "cosine": (
+        "cosine(first, last)",
+        lambda n, step, num: n[1] + (n[0] - n[1]) * (1 + math.cos(math.pi * _progress(step, num))) / 2,
+    ),
+    "oscillating": ("oscillating(even, odd)", lambda n, step, num: n[step % 2]),
+    "interval": (
+        "interval(inside, start, end)",
+        lambda n, step, num: n[0] if n[1] <= step / num < n[2] else 1.0,
+    ),
 }
 
 
@@ -91,16 +78,16 @@ class Schedule:
 
 def parse_guidance(text: str) -> Schedule | Refused:
     """Return the schedule that `text` spells."""
-    found = _CALL.fullmatch(text)
+    call = _CALL.fullmatch(text)
     usages = ", ".join(usage for usage, _ in _SHAPES.values())
-    if not found:
+    if not call:
         return Refused(reason="it is neither a number nor a schedule", fix=f"use a number, or {usages}")
-    shape = found[1]
+    shape = call[1]
     if shape not in _SHAPES:
         near = nearest(shape, _SHAPES)
         fix = f"did you mean {near[0]}?" if near else f"use {usages}"
         return Refused(reason=f"there is no schedule {shown(shape)}", fix=fix)
-    cells = [coerce(cell, "float") for cell in found[2].split(",")]
+    cells = [coerce(cell, "float") for cell in call[2].split(",")]
     numbers = tuple(float(cell) for cell in cells if not isinstance(cell, Refused))
     usage = _SHAPES[shape][0]
     if len(numbers) != len(cells) or len(cells) != usage.count(",") + 1:
@@ -158,8 +145,8 @@ class Guidance:
     ) -> Any:
         """Stand for the value where torch is handed the object itself, as in `tensor * scale` or `lerp`."""
         plain = [arg.value if isinstance(arg, Guidance) else arg for arg in args]
-        named = {k: arg.value if isinstance(arg, Guidance) else arg for k, arg in (kwargs or {}).items()}
-        return function(*plain, **named)
+        by_name = {k: arg.value if isinstance(arg, Guidance) else arg for k, arg in (kwargs or {}).items()}
+        return function(*plain, **by_name)
 
 
 def open_guidance(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -195,7 +182,9 @@ def check_schedule(name: str, text: str, *, class_name: str, configs: Configs) -
     configs: of the model's components, by name.
     """
     if reason := _refusal(name, class_name, configs):
-        return Refused(reason=reason, fix=_fix(name, class_name))
+        takes_other = name == "guidance_scale" and "true_cfg_scale" in call_parameters(class_name)
+        other = "; `true_cfg_scale`, with a negative prompt, takes a schedule" if takes_other else ""
+        return Refused(reason=reason, fix=f"use a number{other}")
     schedule = parse_guidance(text)
     return schedule if isinstance(schedule, Refused) else str(schedule)
 
@@ -213,9 +202,3 @@ def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
     if name == "guidance_scale" and (is_input or configs.get("unet", {}).get("time_cond_proj_dim")):
         return f"{short} hands it to its network once, before the first step"
     return None
-
-
-def _fix(name: str, class_name: str) -> str:
-    if name == "guidance_scale" and "true_cfg_scale" in call_parameters(class_name):
-        return "use a number; `true_cfg_scale`, with a negative prompt, takes a schedule"
-    return "use a number"

@@ -16,8 +16,8 @@ from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
+from framefleet.pipeline.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
 from framefleet.pipeline.recipes.second_model import arguments_for
-from framefleet.pipeline.recipes.segments import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
 from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments, is_first_only
 from framefleet.pipeline.request import Request
 
@@ -102,9 +102,9 @@ def refined(
 
     def interpolate(first: Frames, last: Frames) -> Frames:
         ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
-        kept = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
-        given = fitted_arguments(pipe, {**kept, **ends})
-        return silent_frames(pipe(**given, generator=generator, output_type="np"), pipe)
+        rest = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
+        arguments = fitted_arguments(pipe, {**rest, **ends})
+        return silent_frames(pipe(**arguments, generator=generator, output_type="np"), pipe)
 
     at = sorted({round(share * (num_frames - 1)) for share in shares})  # frames of the film
     keys = [coarse[round(i / (num_frames - 1) * (len(coarse) - 1))] for i in at]
@@ -113,19 +113,19 @@ def refined(
 
 
 def between(first: Frames, last: Frames, steps: int, interpolate: Interpolate) -> Frames:
-    """Return `steps + 1` frames, of which the first and the last are those given.
+    """Return `steps + 1` frames that lead from `first` to `last`.
 
     Those of one interpolation that lie nearest; of two or more where one has too few.
     """
     if steps == 1:
         return np.stack([first, last])
-    found = interpolate(first, last)
-    reach = len(found) - 1
+    frames = interpolate(first, last)
+    reach = len(frames) - 1
     if steps <= reach:
-        inner = [found[round(i * reach / steps)] for i in range(1, steps)]
+        inner = [frames[round(i * reach / steps)] for i in range(1, steps)]
         return np.stack([first, *inner, last])
     half = steps // 2
-    middle = found[round(half * reach / steps)]
+    middle = frames[round(half * reach / steps)]
     head = between(first, middle, half, interpolate)
     return np.concatenate([head[:-1], between(middle, last, steps - half, interpolate)])
 
@@ -161,5 +161,5 @@ def keyframe_class(class_name: str, configs: Configs) -> str:
 
 def _parsed(text: str) -> list[float] | None:
     cells = [coerce(cell.strip(), "float") for cell in text.split(",")]
-    found = [float(cell) for cell in cells if not isinstance(cell, Refused)]
-    return found if len(found) == len(cells) else None
+    times = [float(cell) for cell in cells if not isinstance(cell, Refused)]
+    return times if len(times) == len(cells) else None

@@ -18,8 +18,11 @@ from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.spec import PipelineSpec, spec_of
 from framefleet.pipeline.recipes.conditioning import (
+    check_refine,
     conditioned_class,
     image_to_video,
+    refine,
+    refining_class,
     text_to_image_to_video,
     video_to_video,
 )
@@ -32,7 +35,6 @@ from framefleet.pipeline.recipes.keyframes import (
     keyframes,
     text_to_keyframes_to_video,
 )
-from framefleet.pipeline.recipes.refine import check_refine, refine, refining_class
 from framefleet.pipeline.request import Request
 
 _Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
@@ -43,16 +45,8 @@ def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     return parameters_of(function)[2:]
 
 
-def _no_problems(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> _Problems:
-    return ()
-
-
 def _models_own(class_name: str, configs: Configs) -> str:
     return class_name
-
-
-def _no_other(class_name: str, configs: Configs) -> None:
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +64,12 @@ class Recipe:
     needs: tuple[str, ...] = ()  # arguments without which no row can be rendered
     makes: tuple[str, ...] = ()  # arguments of the pipeline that it makes itself
     # From the recipe's own arguments and those of the pipeline, to what is wrong between them.
-    check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] = _no_problems
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], _Problems] | None = None
     # From a model's class and configs, model_index.json as "index", to the class whose call takes a row's
     # arguments. Raises RecipeError when the recipe cannot render with the model.
     pipeline: Callable[[str, Configs], str] = _models_own
     # From the same to the class that continues from its frames, if any.
-    then: Callable[[str, Configs], str | None] = _no_other
+    then: Callable[[str, Configs], str | None] | None = None
     # The argument that says how many frames of the row's video are rendered over, if any.
     cut_to: str | None = None
 
@@ -96,7 +90,7 @@ class Recipe:
         missing = [name for name in self.needs if arguments.get(name) is None]
         for name in missing:
             yield name, Refused(reason=f"{self.name} needs it in every row", fix=f"add a column {name!r}")
-        if not missing:
+        if not missing and self.check:
             defaults = {parameter.name: parameter.default for parameter in self.parameters()}
             own = {name: arguments.get(name, default) for name, default in defaults.items()}
             yield from self.check(own, arguments)
@@ -222,14 +216,14 @@ def recipe_of_row(name: str, own: Recipe) -> Recipe:
         )
     module = sys.modules.get(of_job)
     names = vars(module) if module else {}  # and no getattr, which a module may answer with code of its own
-    found: Any = names.get(function_name)
-    is_public = inspect.isfunction(found) and not function_name.startswith("_")
-    if not is_public or inspect.unwrap(found).__globals__ is not names:
+    function: Any = names.get(function_name)
+    is_public = inspect.isfunction(function) and not function_name.startswith("_")
+    if not is_public or inspect.unwrap(function).__globals__ is not names:
         raise RecipeError(
             f"recipe {shown(name)}: {of_job} defines no such public function",
             "check the spelling; what it only imports is not meant for rows",
         )
-    return _recipe_of(name, found)
+    return _recipe_of(name, function)
 
 
 def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
@@ -245,11 +239,12 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
 
 
 class KnownRecipes:
-    """Recipes by name. given: all besides framefleet's own; None: any `module:function`, then imported."""
+    """Recipes by name."""
 
-    def __init__(self, given: Mapping[str, Recipe] | None) -> None:
-        self._found = dict(given or {})
-        self._may_import = given is None
+    def __init__(self, own: Mapping[str, Recipe] | None) -> None:
+        """own: all besides framefleet's; None: any `module:function`, imported when it is asked for."""
+        self._found = dict(own or {})
+        self._may_import = own is None
 
     def surroundings(self) -> dict[str, list[str]]:
         """Return what may have changed what all rows share: the digests of users' recipes; {} without any."""
@@ -268,7 +263,7 @@ class KnownRecipes:
 def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:
     """Return the pipelines of diffusers that `recipe` calls on this model."""
     first = recipe.pipeline(spec.class_name, spec.configs)
-    then = recipe.then(spec.class_name, spec.configs)
+    then = recipe.then(spec.class_name, spec.configs) if recipe.then else None
     return [class_named(name) for name in dict.fromkeys((first, then)) if name]
 
 

@@ -16,7 +16,7 @@ from framefleet.pipeline.model.families.registry import IMAGES_FROM_TEXT, VIDEOS
 from framefleet.pipeline.model.lora import NAME
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.specs.dtypes import asked, check_dtype
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype, check_dtype
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import MODELS, PLACES, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -34,15 +34,12 @@ NEEDED: dict[InputKind, tuple[set[str], str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondModel:
-    """One that was declared, and found. settings: as other machines find it too, but for device and threads.
+    """A declared model, opened."""
 
-    files: what loading it reads, each with its SHA-256; digest: of them all.
-    """
-
-    settings: ModelSettings
+    settings: ModelSettings  # as other machines find it too, but for device and threads
     spec: PipelineSpec
-    files: Mapping[str, str]
-    digest: str
+    files: Mapping[str, str]  # what loading it reads, each with its SHA-256
+    digest: str  # of them all
 
 
 Declared = str | Path | Mapping[str, Any] | ModelSettings | SecondModel
@@ -54,35 +51,29 @@ def open_second_models(given: Mapping[str, Declared]) -> dict[str, SecondModel]:
     Reads what naming a model reads: no weights of the hub. Raises JobError for names that a row could not
     give, and ModelError for models that cannot be used.
     """
-    for name in given:
+    models = {}
+    for name, value in given.items():
         if not NAME.fullmatch(name):
             raise JobError(
                 f"second_models: {name!r} cannot be a model's name", "use letters, digits, - and _"
             )
-    return {name: _opened(name, value) for name, value in given.items()}
-
-
-def _opened(name: str, value: Declared) -> SecondModel:
-    if isinstance(value, SecondModel):
-        return value
-    settings = _settings(value)
-    if settings.ip_adapter:
-        raise JobError(f"second_models.{name}.ip_adapter is set", "leave it out: no row gives its image")
-    with naming_model(f"second_models.{name}"):
-        source = source_of(settings)
-        weights = weights_of(settings, source)
-        spec = inspect_model(weights.configs())
-        check_dtype(settings.dtype, spec.components)
-        files = weights.digests()
-    settings = replace(settings, path=source.path, revision=source.revision)
-    return SecondModel(settings=settings, spec=spec, files=files, digest=model_digest(files))
-
-
-def _settings(value: str | Path | Mapping[str, Any] | ModelSettings) -> ModelSettings:
-    if isinstance(value, ModelSettings):
-        return value
-    given = ModelSettings(**(value if isinstance(value, Mapping) else {"path": value}))
-    return replace(given, path=str(given.path))
+        if isinstance(value, SecondModel):
+            models[name] = value
+            continue
+        if not isinstance(value, ModelSettings):
+            value = ModelSettings(**(value if isinstance(value, Mapping) else {"path": value}))
+            value = replace(value, path=str(value.path))
+        if value.ip_adapter:
+            raise JobError(f"second_models.{name}.ip_adapter is set", "leave it out: no row gives its image")
+        with naming_model(f"second_models.{name}"):
+            source = source_of(value)
+            weights = weights_of(value, source)
+            spec = inspect_model(weights.configs())
+            check_dtype(value.dtype, spec.components)
+            files = weights.digests()
+        settings = replace(value, path=source.path, revision=source.revision)
+        models[name] = SecondModel(settings=settings, spec=spec, files=files, digest=model_digest(files))
+    return models
 
 
 def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondModel]) -> Any:
@@ -93,22 +84,18 @@ def check_second_model(argument: str, cell: Any, declared: Mapping[str, SecondMo
     if not isinstance(cell, str):
         return Refused(reason="it must be the name of a declared model", fix="write it as text")
     if (name := cell.strip()) not in declared:
-        return _unknown(name, declared)
-    found, kind = declared[name], MODELS[argument]
+        fix = did_you_mean(name, declared) if declared else "declare it: `second_models: {flux: ...}`"
+        return Refused(reason=f"the job declares no second model {shown(name)}", fix=fix)
+    model, kind = declared[name], MODELS[argument]
     needed, example = NEEDED[kind]
-    starts_from_one = any(p.required and p.kind in PLACES for p in found.spec.parameters.values())
-    if found.spec.kind != kind or not set(found.spec.parameters) >= needed or starts_from_one:
+    starts_from_one = any(p.required and p.kind in PLACES for p in model.spec.parameters.values())
+    if model.spec.kind != kind or not set(model.spec.parameters) >= needed or starts_from_one:
         return Refused(
-            reason=f"{found.spec.class_name} does not make {kind}s from text alone",
+            reason=f"{model.spec.class_name} does not make {kind}s from text alone",
             fix=f"use a model that does, as {example}",
         )
-    dtype = asked(found.settings.dtype)
-    return {"name": name, "digest": found.digest, **({} if dtype == "auto" else {"dtype": dtype})}
-
-
-def _unknown(name: str, declared: Mapping[str, SecondModel]) -> Refused:
-    fix = did_you_mean(name, declared) if declared else "declare it: `second_models: {flux: ...}`"
-    return Refused(reason=f"the job declares no second model {shown(name)}", fix=fix)
+    dtype = canonical_dtype(model.settings.dtype)
+    return {"name": name, "digest": model.digest, **({} if dtype == "auto" else {"dtype": dtype})}
 
 
 class SecondModels:
@@ -128,11 +115,11 @@ class SecondModels:
         the row's own."""
         return {name: self._load(value) if is_model(value) else value for name, value in arguments.items()}
 
-    def _load(self, named: Mapping[str, Any]) -> Model:
-        name, found = named["name"], self.declared[named["name"]]
-        if found.digest != named["digest"]:
+    def _load(self, cell: Mapping[str, Any]) -> Model:
+        name, declared = cell["name"], self.declared[cell["name"]]
+        if declared.digest != cell["digest"]:
             raise ModelError(
-                f"the model {found.settings.name} has changed since the row was checked",
+                f"the model {declared.settings.name} has changed since the row was checked",
                 "restore the old model, or run the same command again to use the new one",
             )
         if self._last is None or self._last[0] != name:
@@ -140,9 +127,9 @@ class SecondModels:
             from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
             self._last = None
-            options = found.settings.options.model_copy(update=self._matmul)
-            settings = replace(found.settings, options=options, **self._shared)
-            model = load(settings, found.files)
+            options = declared.settings.options.model_copy(update=self._matmul)
+            settings = replace(declared.settings, options=options, **self._shared)
+            model = load(settings, declared.files)
             self._last = name, model, OwnPipelines(model.pipe)
         _, model, pipelines = self._last
         return replace(model, pipe=pipelines.make())
@@ -151,5 +138,6 @@ class SecondModels:
 def arguments_for(model: Model, request: Request, **given: Any) -> dict[str, Any]:
     """Return what a second model is called with: the row's prompts and what is given, else as its preset."""
     prompts = {name: request.arguments.get(name) for name in ("prompt", "negative_prompt")}
-    known = {name: value for name, value in {**prompts, **given}.items() if value is not None}
-    return {**model.spec.defaults(), **{k: v for k, v in known.items() if k in model.spec.parameters}}
+    names = model.spec.parameters
+    own = {name: v for name, v in {**prompts, **given}.items() if v is not None and name in names}
+    return {**model.spec.defaults(), **own}

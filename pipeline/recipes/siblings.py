@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.model.families.family import Sibling, SiblingTask
+from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
@@ -29,21 +29,27 @@ def find_sibling(
     configs: of the model's components, by name, and model_index.json as "index". redraws: it must take the
     lengths of clips that `class_name` renders.
     """
-    if any((sibling.target, sibling.task) == (class_name, task) for sibling in SIBLINGS):
-        return class_name
-    found = _entry(class_name, task)
-    return found.target if found and found.fits(configs, redraws=redraws) else None
+    try:
+        return sibling_class(class_name, task, configs, redraws=redraws)
+    except RecipeError:
+        return None
 
 
 def sibling_class(class_name: str, task: SiblingTask, configs: Configs, *, redraws: bool = False) -> str:
     """Return what `find_sibling` does, or raise RecipeError with the models that can."""
-    if found := find_sibling(class_name, task, configs, redraws=redraws):
-        return found
-    if entry := _entry(class_name, task):
+    of_task = [sibling for sibling in SIBLINGS if sibling.task == task]
+    if any(sibling.target == class_name for sibling in of_task):
+        return class_name
+    entry = next((sibling for sibling in of_task if sibling.source == class_name), None)
+    if entry is None:
+        able = ", ".join(sibling.source for sibling in of_task)
+        raise RecipeError(
+            f"diffusers has no {task} for the weights of {class_name}", f"models that can: {able}"
+        )
+    if not entry.fits(configs, redraws=redraws):
         reason, fix = entry.otherwise
         raise RecipeError(f"{class_name} of this model cannot do {task}: {reason}", fix)
-    able = ", ".join(sibling.source for sibling in SIBLINGS if sibling.task == task)
-    raise RecipeError(f"diffusers has no {task} for the weights of {class_name}", f"models that can: {able}")
+    return entry.target
 
 
 def as_sibling(pipe: Any, class_name: str) -> Any:
@@ -60,9 +66,9 @@ def as_sibling(pipe: Any, class_name: str) -> Any:
             f"{class_name} cannot use the scheduler {type(pipe.scheduler).__name__}",
             "use flow_euler, or leave the scheduler out",
         )
-    known = {**pipe.config, **pipe.components}
+    parts = {**pipe.config, **pipe.components}
     names = inspect.signature(made.__init__).parameters
-    sibling = made(**{name: known[name] for name in names if name in known})
+    sibling = made(**{name: parts[name] for name in names if name in parts})
     for name, factor in autoencoder_factors(configs_of(pipe)).items():
         if hasattr(sibling, name):  # it may have computed another, of which nothing fits
             setattr(sibling, name, factor)
@@ -99,7 +105,3 @@ def is_first_only(configs: Configs) -> bool:
     transformer = configs.get("transformer", {})
     singly = transformer.get("image_dim") and not transformer.get("pos_embed_seq_len")
     return bool(singly or configs.get("index", {}).get("expand_timesteps"))
-
-
-def _entry(class_name: str, task: SiblingTask) -> Sibling | None:
-    return next((entry for entry in SIBLINGS if (entry.source, entry.task) == (class_name, task)), None)

@@ -26,7 +26,7 @@ from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.sources.cache import cache_folder
-from framefleet.pipeline.model.specs.dtypes import asked
+from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import PROBES
 from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.retries import Soon
@@ -111,7 +111,7 @@ def united(older: Found, newer: Found) -> Found:
 def memory_name(model_digest: str, settings: ModelSettings, request: Request) -> str:
     """Return the name under which a request's memory is kept, see `Places`: by model, options and shape."""
     options = settings.options.model_dump(mode="json")
-    said = [model_digest, asked(settings.dtype), options, input_shape(request)]
+    said = [model_digest, canonical_dtype(settings.dtype), options, input_shape(request)]
     return f"memory/{hashlib.sha256(canonical_json(said).encode()).hexdigest()[:32]}"
 
 

@@ -29,9 +29,16 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.schedulers import schedulers_of
 from framefleet.pipeline.model.specs.signature import references_of
-from framefleet.pipeline.outputs.frames.extras import KEPT, WRITTEN_PROMPT, Extras, KeptSteps, to_extras
 from framefleet.pipeline.outputs.frames.pixels import LateFrames
-from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
+from framefleet.pipeline.outputs.frames.result import (
+    KEPT,
+    WRITTEN_PROMPT,
+    Extras,
+    KeptSteps,
+    Rendered,
+    to_extras,
+    to_rendered,
+)
 from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
 from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.recipes.siblings import AROUND_SIBLINGS

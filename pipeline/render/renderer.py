@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 from framefleet.pipeline.guards.mistakes import expected
@@ -15,9 +15,9 @@ from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
+from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.outputs.clips import Clip, Outcome
-from framefleet.pipeline.outputs.frames.extras import KeptSteps
-from framefleet.pipeline.outputs.frames.result import Rendered
+from framefleet.pipeline.outputs.frames.result import KeptSteps, Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
@@ -100,7 +100,7 @@ class Renderer:
         self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
         self._recipes = known = KnownRecipes(recipes)
         self._recipe_set = RecipeSet()
-        numerics = model.settings.numerics(self.batching.mode)
+        numerics = model.settings.numerics(self.batching.mode) | numerics_of_code(model.spec.class_name)
         self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
         others = SecondModels(open_second_models(second_models or {}), main=model)
         inputs = inputs or Inputs([os.getcwd(), os.sep])
@@ -228,8 +228,9 @@ class Renderer:
         recipe = self._recipes[request.recipe]
         self._recipe_set.check(recipe)
         self.read_ahead(request)
-        self._auditor.order(row_id, is_audited)
         is_alone = not recipe.is_batched
+        # One that may have changed this process is not compared with what the process makes now.
+        self._auditor.order(row_id, False if is_alone else is_audited)
         self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint, is_alone=is_alone))
 
     def rehearse(self, request: Request) -> None:
@@ -372,8 +373,22 @@ class Renderer:
     @contextmanager
     def _seen(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
         """See what rows call while the block runs; yield what is to be held while their own code does."""
-        with on_device(self.model.environment["device"]), self._shared_calls.seen():
-            yield partial(self._shared_calls.around_rows, self._seconds, self._second_try)
+        with on_device(self.model.environment["device"]):
+            if self._batcher.is_surrounded:
+                yield nullcontext
+                return
+            with self._shared_calls.seen():
+                yield self._around_rows
+
+    @property
+    def _around_rows(self) -> Callable[[], AbstractContextManager[None]]:
+        return partial(self._shared_calls.around_rows, self._seconds, self._second_try)
+
+    @contextmanager
+    def _around_one(self) -> Iterator[None]:
+        """See what one row calls, whose code may replace methods for its calls, until it ends."""
+        with self._shared_calls.seen(), self._around_rows():
+            yield
 
     def cancel(self) -> None:
         """Forget all rows."""
@@ -398,7 +413,8 @@ class Renderer:
         if self._call.is_own(row):
             self._loaded.note_networks()
         call, thread = partial(self._call, row), None
-        if self._tails.has_look(row.request.recipe):
+        is_surrounded = not self._recipes[row.request.recipe].is_batched
+        if not is_surrounded and self._tails.has_look(row.request.recipe):
             if self._at_home is None:
                 self._at_home = ExitStack()
                 self._at_home.enter_context(networks_at_home())
@@ -406,7 +422,11 @@ class Renderer:
         task = RowTask(
             call, row.draws, self._hand_over.journal(row), turn=partial(self._turn, row), thread=thread
         )
-        self._rows.start(self._batcher.start(task), row)
+        if is_surrounded:
+            self._batcher.start_alone(task, self._around_one)
+        else:
+            self._batcher.start(task)
+        self._rows.start(task, row)
 
     @contextmanager
     def _as_here(self) -> Iterator[None]:

@@ -45,13 +45,13 @@ def doctor_command(
     cluster cannot be joined.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import job_kind_of, load_job_as, storage_options
+        from framefleet.jobs.job.file import job_kind_of, load_job, storage_options_alone
         from framefleet.jobs.job.schema import Job
         from framefleet.plugins.doctor.doctor import doctor
 
         kind = job_kind_of(path, sets or []) if path else None
-        job = load_job_as(kind.schema if kind else Job, path, sets or []) if path else None
-        options = None if path else storage_options(sets or [])
+        job = load_job(path, sets or [], kind=kind.schema if kind else Job) if path else None
+        options = None if path else storage_options_alone(sets)
         diagnosis = doctor(job, address=address, store=store, storage_options=options, only=only or ())
         for machine, results in groupby(diagnosis.results, key=lambda result: result.machine):
             if as_json:

@@ -61,10 +61,10 @@ def doctor(
     """
     targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
     if job is not None:
-        from framefleet.jobs.job.file import job_as
-        from framefleet.jobs.job.schema import Job, TableJob
+        from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.job.schema import TableJob
 
-        read = job if isinstance(job, TableJob) else job_as(Job, job)
+        read = job if isinstance(job, TableJob) else load_job(job)
         if targets.store is None:  # what was named stays
             targets = replace(targets, store=read.output, storage_options=read.storage_options)
         targets = replace(targets, model=read.model.path, revision=read.model.revision)

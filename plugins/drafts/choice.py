@@ -18,11 +18,11 @@ _READ = ("row_id", "path", "arguments")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """One that is kept. path: of its clip. values: of clip steps, by column."""
+    """A draft that is rendered in full."""
 
     row_id: str
-    path: str | None
-    values: dict[str, Any]
+    path: str | None  # of its clip
+    values: dict[str, Any]  # of clip steps, by column
 
 
 @dataclass(slots=True)

@@ -8,13 +8,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.cluster.driver.budget import JobBudget, Spent
-from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, step_columns
@@ -40,11 +39,11 @@ _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """place: of the table of what is kept; None where it has no row. num_drafts: to choose from."""
+    """Which drafts are rendered in full."""
 
-    place: str | None
+    place: str | None  # of the table of these; None where it has no row
     num_kept: int
-    num_drafts: int
+    num_drafts: int  # to choose from
 
 
 def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
@@ -196,19 +195,15 @@ def most_kept(job: Job, keep: KeepSection) -> int:
                     seen.add(mark)
                     carried = drafts.rows.carried.of(batch.slice(row.index - first, 1))
                     cells = unset | dict(zip(carried.schema.names, carried.columns, strict=True))
-                    groups[hash(_group(row, keep, cells))] += 1
+                    # The key of the row's group, as far as it is known.
+                    values = {**cells, **row.request().arguments, "model_name": row.model}
+                    groups[hash(tuple(str(values.get(name, row.row_id)) for name in keep.per))] += 1
     return sum(groups.values()) if keep.best is None else sum(min(keep.best, n) for n in groups.values())
-
-
-def _group(row: IdentifiedRow, keep: KeepSection, cells: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the key of the row's group, as far as it is known. cells: carried columns."""
-    values = {**cells, **row.request().arguments, "model_name": row.model}
-    return tuple(str(values.get(name, row.row_id)) for name in keep.per)
 
 
 def spent_on(job: Job, elsewhere: Spent | None) -> Spent:
     """Return what was spent on one of the two outputs, where the other's run has to know, and elsewhere."""
-    own = Spent() if job.budget == JobBudget() else spent_before(store_of_job(job))
+    own = spent_before(store_of_job(job)) if job.budget.is_limited else Spent()
     return own + (elsewhere or Spent())
 
 

@@ -128,19 +128,16 @@ def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Seq
         except StoreConflict:  # another run was quicker
             theirs = read_json(place, _PLAN, _KIND, fix=_OTHER)
     if differing := [name for name, value in ours.items() if theirs.get(name) != value]:
+        compared = "; ".join(
+            f"{name} is {_shown(theirs.get(name))} there and {_shown(ours[name])} here"
+            for name in differing
+            if name != "rows"
+        )
         raise JobError(
-            f"{place.url_of('')} holds an export of something else: {_compared(differing, theirs, ours)}",
+            f"{place.url_of('')} holds an export of something else: "
+            + (compared or "the output has other clips now"),
             _OTHER,
         )
-
-
-def _compared(names: list[str], theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    plain = [
-        f"{name} is {_shown(theirs.get(name))} there and {_shown(ours[name])} here"
-        for name in names
-        if name != "rows"
-    ]
-    return "; ".join(plain) or "the output has other clips now"
 
 
 def _shown(value: Any) -> str:

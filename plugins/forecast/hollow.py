@@ -78,12 +78,9 @@ def _probed(shapes: Shapes, spec: PipelineSpec, prober: _Prober) -> Iterator[tup
                     request, arguments=arguments | {n: v for n, v in defaults.items() if decides_shape(v)}
                 )
                 alone = not objection.is_limit and prober.objection(own) is None
-                yield _refusal(index, request, own, objection.text) if alone else _unknown(index, objection)
-
-
-def _unknown(index: int, objection: Objection) -> str:
-    why = "" if objection.is_limit else "even with the model's own values the pipeline fails: "
-    return f"row {index} cannot be probed: {why}{objection.text}"
+                why = "" if objection.is_limit else "even with the model's own values the pipeline fails: "
+                unknown = f"row {index} cannot be probed: {why}{objection.text}"
+                yield _refusal(index, request, own, objection.text) if alone else unknown
 
 
 def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str, str]:

@@ -62,11 +62,11 @@ def trace_command(
     1: some were not.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import places, set_values
+        from framefleet.jobs.job.file import places, storage_options
         from framefleet.plugins.marks.trace.lookup import open_outputs
         from framefleet.plugins.marks.trace.trace import trace_files
 
-        opened = open_outputs(outputs or [], set_values(sets or []).get("storage_options"))
+        opened = open_outputs(outputs or [], storage_options(sets))
         num_files = num_found = 0
         for traced in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
             num_files, num_found = num_files + 1, num_found + (traced.found_by is not None)

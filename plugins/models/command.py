@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,7 +102,6 @@ def info_command(
         from framefleet.pipeline.model.license import license_of
         from framefleet.pipeline.model.sources.integrity import model_digest
         from framefleet.pipeline.model.specs.spec import inspect_model
-        from framefleet.plugins.models.component_summary import parts_of
         from framefleet.plugins.models.descriptions import in_company
         from framefleet.plugins.models.measurements import read_measured
 
@@ -122,16 +123,34 @@ def info_command(
             else f"not locked ({command('model', 'lock', model)})"
         )
         stdout.say(f"digest:    {digest}")
-        parts = parts_of(weights)
-        table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
-        table.add_column("parameters", justify="right")
-        table.add_column("bytes", justify="right")
-        for part in parts:
-            parameters = f"{part.num_parameters:,}" if part.num_parameters else ""
-            table.add_row(part.name, part.class_name, part.dtypes, parameters, f"{part.size_bytes:,}")
-        total = sum(part.num_parameters for part in parts)
-        table.add_row("all", "", "", f"{total:,}", f"{sum(part.size_bytes for part in parts):,}")
-        stdout.print(table)
+        stdout.print(_components(weights))
+
+
+def _components(weights: Weights) -> Table:
+    """Return what each component holds, in the order of model_index.json. Reads headers, and no tensor."""
+    from framefleet.pipeline.model.sources.headers import read_header
+    from framefleet.pipeline.model.sources.selection import SAFETENSORS
+
+    table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
+    for name in ("parameters", "bytes"):
+        table.add_column(name, justify="right")
+    source, num_parameters, num_bytes = weights.source, 0, 0
+    for component in weights.components:
+        files = [file for file in weights.files if file.partition("/")[0] in component.folders]
+        by_dtype: Counter[str] = Counter()
+        for file in files:
+            if file.endswith(SAFETENSORS):
+                for tensor in read_header(partial(source.read, file), f"{source.name}/{file}")[1]:
+                    by_dtype[tensor.dtype] += tensor.num_parameters
+        dtypes = ", ".join(name.lower() for name, _ in by_dtype.most_common())  # the most frequent first
+        size, count = sum(source.files[file].size for file in files), by_dtype.total()
+        num_parameters, num_bytes = num_parameters + count, num_bytes + size
+        dtypes = dtypes or ("pickle" if component.has_weights else "")
+        table.add_row(
+            component.name, component.class_name, dtypes, f"{count:,}" if count else "", f"{size:,}"
+        )
+    table.add_row("all", "", "", f"{num_parameters:,}", f"{num_bytes:,}")
+    return table
 
 
 def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:

@@ -47,7 +47,19 @@ def contact_sheet(
     ]
     cell_height = max((image.height for images, _ in clips for image in images), default=0)
     cards = [_card(images, caption, (tile_width, cell_height)) for images, caption in clips]
-    return _grid(cards, columns=columns, card_width=tile_width)
+    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
+    heights = [max(card.height for card in row) for row in rows]
+    num_columns = max(1, min(columns, len(cards)))
+    size = (MARGIN + num_columns * (tile_width + MARGIN), MARGIN + sum(heights) + MARGIN * len(rows))
+    sheet = Image.new("RGB", size, BACKGROUND)
+    top = MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for place, card in enumerate(row):
+            left = MARGIN + place * (tile_width + MARGIN)
+            sheet.paste(CARD, (left, top, left + tile_width, top + height))  # as tall as its neighbours
+            sheet.paste(card, (left, top))
+        top += height + MARGIN
+    return sheet
 
 
 def stacked(pages: Sequence[tuple[str, Image.Image]]) -> Image.Image:
@@ -99,22 +111,6 @@ def _paste_strip(card: Image.Image, images: list[Image.Image], strip_size: tuple
     for image in images:
         card.paste(image, (left, (height - image.height) // 2))
         left += image.width + GAP
-
-
-def _grid(cards: list[Image.Image], *, columns: int, card_width: int) -> Image.Image:
-    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
-    heights = [max(card.height for card in row) for row in rows]
-    num_columns = max(1, min(columns, len(cards)))
-    size = (MARGIN + num_columns * (card_width + MARGIN), MARGIN + sum(heights) + MARGIN * len(rows))
-    sheet = Image.new("RGB", size, BACKGROUND)
-    top = MARGIN
-    for row, height in zip(rows, heights, strict=True):
-        for place, card in enumerate(row):
-            left = MARGIN + place * (card_width + MARGIN)
-            sheet.paste(CARD, (left, top, left + card_width, top + height))  # as tall as its neighbours
-            sheet.paste(card, (left, top))
-        top += height + MARGIN
-    return sheet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

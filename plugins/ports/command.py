@@ -18,13 +18,31 @@ from framefleet.pipeline.text import command
 
 def convert_command(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Original .ckpt or .safetensors file, or its folder.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="Original .ckpt, .safetensors or .gguf file, or the folder of one."
+        ),
     ],
     folder: Annotated[
         Path, typer.Argument(metavar="OUT", help="Pipeline folder to write. Must not exist yet.")
     ],
     variant: Annotated[
         str | None, typer.Option("--variant", help="Name of the model, if its tensors do not show it.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="Pipeline that a single file was made for: a folder, org/name of the hub, or a URL.",
+        ),
+    ] = None,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part",
+            metavar="NAME=FILE",
+            help="File with the weights of one component of the base, e.g. vae=vae.safetensors; repeatable.",
+        ),
     ] = None,
     dtype: Annotated[
         str | None,
@@ -41,12 +59,24 @@ def convert_command(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Convert a checkpoint that diffusers cannot load into a pipeline folder."""
+    """Convert a checkpoint into a pipeline folder with plain weights.
+
+    Without --base: the original files of VideoCrafter, DynamiCrafter or Open-Sora, which diffusers does not
+    have. With --base: whatever diffusers reads from a single file.
+    """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import config_values
+        from framefleet.jobs.job.file import config_values, places
 
         settings = config_values(sets or [])
         quiet_libraries()
+        if base:
+            from framefleet.plugins.ports.conversion.single_file import convert_parts
+
+            others = places(parts or [], "--part")
+            name, components = convert_parts(str(checkpoint), folder, base=base, parts=others, dtype=dtype)
+            stdout.say(f"{folder}: {name}, with {', '.join(components)} of the file")
+            stdout.say(f"next: {command('model', 'lock', folder)}")
+            return
         from framefleet.plugins.ports.conversion.convert import convert
 
         with _bytes_written() as progress:

@@ -25,7 +25,7 @@ PORTED_FAMILIES = (
         },
         pipelines={"OpenSoraPipeline": f"{_OPENSORA}.pipeline_opensora"},
         components={"AutoencoderDCVideo": f"{_OPENSORA}.autoencoder_dc_video"},
-        row_rules=f"{_OPENSORA}.rules:row_rules",
+        row_rules=f"{_OPENSORA}.conditions:row_rules",
         converter=f"{_OPENSORA}.convert:convert_opensora",
     ),
     Family(

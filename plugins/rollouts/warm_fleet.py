@@ -23,8 +23,9 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.render import render_pending
-from framefleet.jobs.render.resolve import ResolvedJob, open_rows, resolve_job, rows_by_model
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_source import open_rows, rows_by_model
 from framefleet.jobs.render.survey import check_valid, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
@@ -196,7 +197,8 @@ def _with_rows(resolved: ResolvedJob, job: Job) -> ResolvedJob:
         name: replace(model, rows=TableRows(plans[name], model.identity))
         for name, model in resolved.models.items()
     }
-    return replace(resolved, job=job, table=table, models=models, rows=rows_by_model(job, table, models))
+    rows = rows_by_model(job, table, {name: model.rows for name, model in models.items()})
+    return replace(resolved, job=job, table=table, models=models, rows=rows)
 
 
 def _with_updates(resolved: ResolvedJob, name: str, updates: tuple[WeightUpdate, ...]) -> ResolvedJob:
@@ -205,5 +207,6 @@ def _with_updates(resolved: ResolvedJob, name: str, updates: tuple[WeightUpdate,
     rows = TableRows(model.plan, replace(model.identity, model_digest=digest))
     update = WeightUpdates(updates) if updates else None
     models = {**resolved.models, name: replace(model, update=update, rows=rows)}
-    rows_now = rows_by_model(resolved.job, resolved.table, models)
+    by_model = {**resolved.rows.by_model, name: rows}
+    rows_now = rows_by_model(resolved.job, resolved.table, by_model)
     return replace(resolved, models=models, rows=rows_now)

@@ -48,14 +48,14 @@ def score_command(
     Needs no cluster. Exit code 1: clips are damaged and have no scores, or a score failed.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.jobs.show.headline import duration
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import wait_for
         from framefleet.pipeline.outputs.stores.store import Store
         from framefleet.plugins.scores.score_output import score
 
-        options = storage_options(sets or [])
+        options = storage_options_alone(sets)
         names = [name.strip() for text in scores or [] for name in text.split(",")]
         with watch_on(stderr) as watch:
             wait_for(watch, "looking for clips without these scores")

@@ -37,12 +37,12 @@ def train_command(
     129, 130 or 143 interrupted.
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
-        from framefleet.jobs.job.file import load_job_as
+        from framefleet.jobs.job.file import load_job
         from framefleet.jobs.show.headline import duration
         from framefleet.jobs.show.progress import watch_on
         from framefleet.plugins.train.job import TrainJob
 
-        loaded = load_job_as(TrainJob, job, sets or [], table=table, model=model, output=output)
+        loaded = load_job(job, sets or [], table=table, model=model, output=output, kind=TrainJob)
         quiet_libraries()
         from framefleet.plugins.train.train import train_job
 

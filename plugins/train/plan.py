@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.plan.memory import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.model.model import source_of, weights_of
@@ -68,7 +68,7 @@ def plan_training(job: TrainJob | str | Path | Mapping[str, Any], *, probe: bool
     job: a job file's path, or its content. probe: train a few steps here, and measure one. Raises
     FramefleetError as `train` would.
     """
-    return plan_train_job(job_as(TrainJob, job), Callback(), probe=probe)
+    return plan_train_job(load_job(job, kind=TrainJob), Callback(), probe=probe)
 
 
 def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> TrainPlan:

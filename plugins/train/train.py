@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import job_as
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.claim import as_begun, check_output, claim_training
@@ -88,7 +88,7 @@ def train(
     job: a job file's path, or its content. Raises FramefleetError when nothing could be started, or when
     fleet or store were lost; the last checkpoint stays, and the same call goes on from there.
     """
-    return train_job(job_as(TrainJob, job), Callback(on_progress, TrainProgress))
+    return train_job(load_job(job, kind=TrainJob), Callback(on_progress, TrainProgress))
 
 
 def train_job(job: TrainJob, watch: Watch) -> TrainSummary:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Collection
+import subprocess
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,18 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.pipeline.errors import FleetError
-from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
+from tests.jobs import (
+    all_columns,
+    job_values,
+    prompt_rows,
+    records_of,
+    start_render,
+    write_job,
+    write_table,
+)
 from tests.tiny import tiny
 from tests.two_models import MODELS, two_model_rows, two_models
+from tests.warm.process import start
 
 # By recipe: what the prompts of bad rows say, and what their failures are.
 FAULTS = {
@@ -26,6 +37,7 @@ FAULTS = {
     "refuses": ("unwanted", "RowError", "this row is refused"),
 }
 KILLERS = (0, 1, 2, 5, 7, 11)
+ALL_OF_THE_SECOND = (1, 3, 5, 7)
 RECIPE = "tests.faults:kills"
 
 
@@ -80,13 +92,14 @@ def test_half_of_the_rows_kill_their_workers_and_all_others_are_done(
 
 
 def bad_job(
-    folder: Path, fault: str, bad: Collection[int], *, num_models: int, address: str
+    folder: Path, fault: str, bad: Collection[int], *, num_models: int, address: str, workers: int = 1
 ) -> dict[str, Any]:
     """Return a job of eight rows, of which some are bad."""
     rows = two_model_rows(8) if num_models == 2 else prompt_rows(8)
     for number in bad:
         rows[number]["prompt"] = FAULTS[fault][0]
-    more = {"recipe": f"tests.faults:{fault}", "fleet": fleet_of(address, 1), "retries": {"stall_s": 4}}
+    fleet = fleet_of(address, workers)
+    more = {"recipe": f"tests.faults:{fault}", "fleet": fleet, "retries": {"stall_s": 4}}
     if num_models == 2:
         return two_models(folder, rows, **more)
     return job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
@@ -117,10 +130,67 @@ def test_some_rows_of_any_fault_fail_and_all_others_are_done(
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", ["raises", "refuses"])
+@pytest.mark.parametrize("fault", ["raises", "refuses", "never_fits"])
 def test_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, ray_cluster: str
 ) -> None:
-    bad = (1, 3, 5, 7)
+    bad = ALL_OF_THE_SECOND
     framefleet.render(bad_job(tmp_path, fault, bad, num_models=2, address=ray_cluster))
     check_ended(tmp_path / "out", fault, bad)
+
+
+@pytest.fixture(scope="module")
+def two_machines() -> Iterator[str]:
+    """Yield the address of a cluster of two machines, with room for a worker each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        with start("-m", "tests.warm.two_nodes", stdin=subprocess.PIPE, stderr=None) as cluster:
+            assert cluster.stdin is not None and cluster.stdout is not None
+            printed = iter(cluster.stdout.readline, "")
+            yield next(line.split()[1] for line in printed if line.startswith("at "))
+            cluster.stdin.close()
+
+
+def render_apart(folder: Path, values: dict[str, Any]) -> tuple[int, str]:
+    """Render a job in a process of its own; return its exit code, and what it printed."""
+    process = start_render(write_job(folder / "job.yaml", values))
+    printed, _ = process.communicate(timeout=300)
+    return process.returncode, printed
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("num_models", [1, 2])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_on_two_machines_some_rows_of_any_fault_fail_and_all_others_are_done(
+    fault: str, num_models: int, tmp_path: Path, two_machines: str
+) -> None:
+    bad = (1, 2)
+    values = bad_job(tmp_path, fault, bad, num_models=num_models, address=two_machines, workers=2)
+    code, printed = render_apart(tmp_path, values)
+    assert code == 1, printed
+    check_ended(tmp_path / "out", fault, bad)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("fault", FAULTS)
+def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
+    fault: str, tmp_path: Path, two_machines: str
+) -> None:
+    bad = ALL_OF_THE_SECOND
+    values = bad_job(tmp_path, fault, bad, num_models=2, address=two_machines, workers=2)
+    code, printed = render_apart(tmp_path, values)
+    assert code == 1, printed
+    check_ended(tmp_path / "out", fault, bad)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("bad", MODELS)
+def test_on_two_machines_a_model_that_cannot_be_loaded_costs_no_row_of_the_other(
+    bad: str, tmp_path: Path, two_machines: str
+) -> None:
+    values = two_models(tmp_path, two_model_rows(8), fleet=fleet_of(two_machines, 2))
+    values["models"] |= {bad: unloadable(tmp_path, bad)}
+    code, printed = render_apart(tmp_path, values)
+    assert code == 3 and re.search(f"{bad}.*: 4 rows are left", printed), printed
+    done = [record["model_name"] for record in records_of(tmp_path / "out")]
+    assert done == [name for name in MODELS if name != bad] * 4

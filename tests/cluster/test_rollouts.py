@@ -13,7 +13,7 @@ import torch
 
 import framefleet
 from framefleet import Request, Store, load_model
-from framefleet.cluster.driver.spending import spent_before
+from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.plugins.rollouts.weight_updates import store_weights, updated_digest, with_weights
 from tests.jobs import job_values

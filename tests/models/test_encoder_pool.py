@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from framefleet import Batching, Clip, Failure, Model, Renderer, Request, Store
-from framefleet.cluster.driver.encoding import ENCODER_POOL
+from framefleet.cluster.driver.feed import ENCODER_POOL
 from framefleet.pipeline.errors import NotEncoded, NotLoaded, RowError
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import ModelSettings, Stage

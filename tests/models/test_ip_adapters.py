@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from framefleet import Clip, Inputs, Request, Store, load_model, plan
-from framefleet.jobs.job.file import job_as, job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
@@ -95,7 +95,7 @@ def job(folder: Path, adapter: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def resolved(values: dict[str, Any]) -> Any:
-    return resolve_job(job_from_mapping(values), Callback())
+    return resolve_job(load_job(values), Callback())
 
 
 def test_a_row_of_an_ip_adapter_is_recorded_and_replayed_also_where_the_adapter_moved(
@@ -104,7 +104,7 @@ def test_a_row_of_an_ip_adapter_is_recorded_and_replayed_also_where_the_adapter_
     output, row_ids = render_here(job(tmp_path, adapter))
     claim = claim_of(Store(output))
     assert {f"ip-adapter/{WEIGHTS}", f"ip-adapter/{ENCODER}/config.json"} <= claim.model_files.keys()
-    assert claimed_job(output).model.ip_adapter == job_from_mapping(job(tmp_path, adapter)).model.ip_adapter
+    assert claimed_job(output).model.ip_adapter == load_job(job(tmp_path, adapter)).model.ip_adapter
     moved = shutil.copytree(adapter["path"], tmp_path / "moved")
     for given in (Given(), Given(ip_adapter=str(moved))):
         assert replay(output, row_ids[0], given).is_equal
@@ -170,7 +170,7 @@ def test_images_and_adapters_that_do_not_go_together_are_refused(
     assert "ip_adapter_image" in without.problem and "model: {ip_adapter:" in without.fix
     training = {"table": "t", "output": "o", "model": {"path": str(tiny("sd")), "ip_adapter": adapter}}
     with pytest.raises(JobError, match="trainings have no images for it"):
-        resolve_training(job_as(TrainJob, training | {"train": {"steps": 1}}), Callback())
+        resolve_training(load_job(training | {"train": {"steps": 1}}, kind=TrainJob), Callback())
     bare = write_table(tmp_path / "bare.parquet", [{"prompt": "a", "seed": 1}])
     assert "no column 'ip_adapter_image'" in refusal(table=str(bare)).problem
     assert isinstance(refusal(table=str(bare)), TableError)

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from framefleet import Request, Store
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
@@ -73,7 +73,7 @@ def test_one_png_for_layers_is_refused_at_plan(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16)).save(tmp_path / "a.png")
     values = values_of(tmp_path, "qwen_layered", row=ROW | {"image": "a.png"}, media={"format": "png"})
     with pytest.raises(JobError, match="renders layers"):
-        resolve_job(job_from_mapping(values), Callback())
+        resolve_job(load_job(values), Callback())
 
 
 @pytest.mark.ci

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -38,7 +38,7 @@ def values_of(folder: Path, loras: dict[str, Any], cell: str | None) -> dict[str
 
 
 def resolved(folder: Path, loras: dict[str, Any]) -> ResolvedJob:
-    return resolve_job(job_from_mapping(values_of(folder, loras, None)), Callback())
+    return resolve_job(load_job(values_of(folder, loras, None)), Callback())
 
 
 def test_loras_may_be_added_to_an_output_and_left_out_and_not_changed(

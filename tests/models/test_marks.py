@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from framefleet import open_output, verify
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import resolve_job
@@ -35,7 +35,7 @@ def values_of_job(folder: Path, marks: dict[str, Any], **media: Any) -> dict[str
 
 
 def resolved_claim(values: dict[str, Any]) -> object:
-    return check_claim(resolve_job(job_from_mapping(values), Callback()))
+    return check_claim(resolve_job(load_job(values), Callback()))
 
 
 @pytest.mark.parametrize("format", ["mp4", "mkv"])

@@ -13,7 +13,7 @@ import ray
 import torch
 
 import framefleet
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import _description
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
@@ -134,7 +134,7 @@ def test_secrets_of_urls_are_not_in_job_json(from_image: Callable[[str], Values]
     host = web.url.removeprefix("http://")
     values["inputs"] = {"roots": [web.url, "https://me:hidden-word@elsewhere/x"]}
     values["defaults"]["image"] = f"{web.url}/img/a.png?signature=hidden-word"
-    described = json.dumps(_description(resolve_job(job_from_mapping(values), Callback())))
+    described = json.dumps(_description(resolve_job(load_job(values), Callback())))
     assert host in described and "elsewhere" in described
     assert "hidden-word" not in described
 

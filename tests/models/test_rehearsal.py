@@ -87,7 +87,7 @@ from pathlib import Path
 from framefleet import plan
 from framefleet.cluster.worker.messages import Assignment, Loading
 from framefleet.cluster.worker.worker import Worker
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.jobs.render.resolve import resolve_job
@@ -122,7 +122,7 @@ def told(largest, requests, room=None):
     failed = [failed for report in reports for failed in report.failed]
     return [stored for report in reports for stored in report.rendered], failed
 
-with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
     survey = survey_rows(resolved, index, Callback())
     small, large = survey.examples.values()
     largest = survey.largest(resolved.first.spec.preset, resolved.first.settings.options)

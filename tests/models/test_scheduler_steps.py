@@ -27,7 +27,7 @@ from framefleet import (
     step_log_prob,
 )
 from framefleet.jobs.keep.replay.replay import replay
-from framefleet.pipeline.outputs.frames.extras import kept_in
+from framefleet.pipeline.outputs.frames.result import kept_in
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, tiny

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
@@ -33,7 +33,7 @@ def values_of(folder: Path, models: dict[str, Any], cells: list[str | None]) -> 
 
 
 def resolved(folder: Path, models: dict[str, Any]) -> ResolvedJob:
-    return resolve_job(job_from_mapping(values_of(folder, models, [None])), Callback())
+    return resolve_job(load_job(values_of(folder, models, [None])), Callback())
 
 
 def changed_copy(folder: Path) -> Path:
@@ -56,7 +56,7 @@ def test_a_row_can_be_rendered_again_and_from_a_model_that_moved(tmp_path: Path)
 
 def test_job_json_says_where_a_model_is_and_no_secret(tmp_path: Path) -> None:
     job = values_of(tmp_path, {"flux": {"path": str(tiny("flux")), "dtype": "bf16"}}, [None])
-    found = resolve_job(job_from_mapping(job | {"storage_options": {"secret": "hidden-word"}}), Callback())
+    found = resolve_job(load_job(job | {"storage_options": {"secret": "hidden-word"}}), Callback())
     assert found.second_models["flux"].settings.storage_options == {"secret": "hidden-word"}
     claim(found)
     content = found.store.read("job.json").decode()

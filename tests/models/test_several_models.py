@@ -12,7 +12,7 @@ import pytest
 
 import framefleet
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.output_job import claimed_job
@@ -35,7 +35,7 @@ from tests.unit.test_recalled_survey import first_run
 
 
 def read(values: Mapping[str, Any]) -> list[IdentifiedRow | InvalidRow]:
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         return [row for first, batch in resolved.table.batches() for row in resolved.rows.read(first, batch)]
 
 
@@ -176,7 +176,7 @@ def test_rows_that_are_added_while_it_runs_go_to_their_models(tmp_path: Path) ->
 def test_lanes_whose_rows_are_added_are_weighed_as_those_of_the_table(tmp_path: Path) -> None:
     rows = two_model_rows(2)
     values = two_models(tmp_path, rows[:1])
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
         survey = survey_rows(resolved, index, Callback())
         with DriverLock(resolved.store) as lock:
             claim(resolved)
@@ -185,14 +185,14 @@ def test_lanes_whose_rows_are_added_are_weighed_as_those_of_the_table(tmp_path: 
             framefleet.add(values, rows[1:], wait_s=0)
             added = additions.take()
     assert added and added.num_new == 1
-    assert set(added.largest) == set(added.row_work) == set(map(LaneKey, MODELS))
-    assert all(work > 1 for work in added.row_work.values())
+    assert set(added.lanes) == set(map(LaneKey, MODELS))
+    assert all(lane.largest and lane.row_work > 1 for lane in added.lanes.values())
 
 
 def test_a_table_that_was_checked_before_is_not_checked_again(tmp_path: Path) -> None:
     values = two_models(tmp_path, two_model_rows(5))
     first_run(values)
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
         assert recall_survey(resolved, index, Callback())
         assert [index.num_pending(lane) for lane in map(LaneKey, MODELS)] == [3, 2]
 
@@ -200,11 +200,11 @@ def test_a_table_that_was_checked_before_is_not_checked_again(tmp_path: Path) ->
 def test_models_may_be_added_and_none_be_changed(tmp_path: Path) -> None:
     values = two_models(tmp_path, two_model_rows(2))
     fewer = values | {"models": {"wan": values["models"]["wan"]}, "overrides": {"model": "wan"}}
-    with closing(resolve_job(job_from_mapping(fewer), Callback())) as resolved:
+    with closing(resolve_job(load_job(fewer), Callback())) as resolved:
         resolved.store.write("records/part-x", b"")
         claim(resolved)
     more = fewer | {"models": values["models"]}
-    with closing(resolve_job(job_from_mapping(more), Callback())) as resolved:
+    with closing(resolve_job(load_job(more), Callback())) as resolved:
         claim(resolved)
     said = json.loads((tmp_path / "out" / "job.json").read_text())["job"]["models"]
     assert {*said} == {*MODELS} and said["ltx"]["pipeline"] == "LTXPipeline"
@@ -212,7 +212,7 @@ def test_models_may_be_added_and_none_be_changed(tmp_path: Path) -> None:
         "models": values["models"] | {"wan": {"path": values["models"]["wan"], "dtype": "bf16"}}
     }
     with (
-        closing(resolve_job(job_from_mapping(changed), Callback())) as resolved,
+        closing(resolve_job(load_job(changed), Callback())) as resolved,
         pytest.raises(JobError, match=r"models\.wan\.numerics: .*auto.* there, .*bf16"),
     ):
         check_claim(resolved)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from framefleet import Store
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.jobs.render.resolve import resolve_job
@@ -174,9 +174,9 @@ def test_media_that_cannot_hold_what_a_model_makes_is_refused_at_plan(
     model: str, media: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(JobError, match=said):
-        resolve_job(job_from_mapping(values_of(tmp_path, model, media=media)), Callback())
+        resolve_job(load_job(values_of(tmp_path, model, media=media)), Callback())
 
 
 def test_another_rate_is_fine_where_there_is_no_sound(tmp_path: Path) -> None:
     values = values_of(tmp_path, "ltx2", media={"fps": 30, "audio": False})
-    assert resolve_job(job_from_mapping(values), Callback()).media.fps == 30
+    assert resolve_job(load_job(values), Callback()).media.fps == 30

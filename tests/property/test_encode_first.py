@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.driver.encoding import EncodeFirst
+from framefleet.cluster.driver.feed import EncodeFirst
 from framefleet.cluster.worker.messages import Failed
 from tests.long import examples
 

@@ -14,6 +14,7 @@ from framefleet.cluster.fleet.losses import Cause
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.simulator.faulty_fleet import FaultyFleet
 from tests.simulator.several_lanes import SeveralLanes, SimulatedLane
+from tests.simulator.simulation import TICK_S
 
 
 class _HostsOfLanes:
@@ -69,12 +70,17 @@ class FaultyLanes(SeveralLanes):
     def _start(self, machine: int, *, at: float, lane: LaneKey | None = None) -> None:
         if lane is None:
             choice = self._choice(machine)
-            if not choice:
-                return  # nothing is left that could be done there
+            if not choice:  # rows in hand may come back
+                self._later(self._new_worker("", machine), at + TICK_S, self._start_again)
+                return
             with mock.patch.object(self, "_backlogs", lambda: choice):
                 super()._start(machine, at=at)
         else:
             super()._start(machine, at=at, lane=lane)
+
+    def _start_again(self, idle: Any, now: float) -> None:
+        """Start a worker on a machine where there was nothing to do, if there is now."""
+        self._start(idle.machine, at=now)
 
     def _choice(self, machine: int) -> dict[LaneKey, Backlog]:
         """Return the lanes that a worker of a machine may serve, best those whose workers do not die."""

@@ -22,7 +22,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Hello
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import claim
@@ -51,7 +51,7 @@ def values(tmp_path: Path) -> dict[str, Any]:
 
 def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None = None) -> Summary | None:
     """Render the job by workers that finish a row at each turn. Return None where it was interrupted."""
-    resolved = resolve_job(job_from_mapping(values), Callback())
+    resolved = resolve_job(load_job(values), Callback())
     hello = Hello(
         version="",
         fingerprint="",
@@ -101,7 +101,7 @@ def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str
     summary = run(values, at={turn: lambda: framefleet.add(values, LATER, wait_s=0) and None})
     assert summary and (summary.done, summary.failed) == (9, 0)
     check_whole(values, [*ROWS[:7], *LATER])
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
         recalled = recall_survey(resolved, index, Callback())
         assert recalled and recalled.num_rows == 10, "the next run need not check the table again"
     again = run(values)

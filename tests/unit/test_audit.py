@@ -9,7 +9,7 @@ import pytest
 
 from framefleet import Audit, Batching, Request
 from framefleet.cluster.driver.progress import AuditFigures
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.plan.audit_plan import plan_audits
 from framefleet.jobs.show.headline import audit_line, share_text
 from framefleet.pipeline.errors import JobError
@@ -133,13 +133,13 @@ def test_fast_batching_has_no_audits() -> None:
 
 
 def test_a_job_says_how_often() -> None:
-    assert job_from_mapping(JOB).audit.every == Audit().every == 1000
-    assert job_from_mapping(JOB | {"audit": {"every": 0}}).audit.every == 0
-    assert job_from_mapping(JOB | {"audit": {"at_most": 0.001}}).audit.at_most == 0.001
+    assert load_job(JOB).audit.every == Audit().every == 1000
+    assert load_job(JOB | {"audit": {"every": 0}}).audit.every == 0
+    assert load_job(JOB | {"audit": {"at_most": 0.001}}).audit.at_most == 0.001
     wrong = ({"every": -1}, {"every": 1.5}, {"often": 3}, 7, {"at_most": 0}, {"at_most": 1.5})
     for values in (*wrong, {"at_most": -0.1}, {"every": 0, "at_most": 0.1}):
         with pytest.raises(JobError, match="audit"):
-            job_from_mapping(JOB | {"audit": values})
+            load_job(JOB | {"audit": values})
     with pytest.raises(JobError, match="audit every is -1"):
         Audit(every=-1)
     with pytest.raises(JobError, match="audit at_most is 0") as caught:

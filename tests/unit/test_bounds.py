@@ -14,8 +14,8 @@ from framefleet.pipeline.model.lora import Lora, check_loras
 from framefleet.pipeline.model.specs.check import check_argument, check_seed
 from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.recipes.extend import num_frames_of
 from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
-from framefleet.pipeline.recipes.segments import num_frames_of
 from framefleet.pipeline.rows.tables.request_checks import checked
 from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import plan_rows

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store, Summary
-from framefleet.cluster.driver.adoption import Adoption
 from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.earlier_runs import Adoption, spent_before
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.driver.tally import Tally
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render
 from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.resolve import resolve_job
@@ -70,7 +69,7 @@ def test_what_is_said_names_the_limit_and_all_that_was_spent() -> None:
 )
 def test_a_budget_that_cannot_be_meant_is_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(JobError, match=said):
-        job_from_mapping({"table": "t.csv", "output": "out", "model": "m", "budget": given})
+        load_job({"table": "t.csv", "output": "out", "model": "m", "budget": given})
 
 
 def test_earlier_runs_are_counted_as_their_drivers_said(tmp_path: Path) -> None:
@@ -136,7 +135,7 @@ def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
     looked = []
     monkeypatch.setattr(render, "find_adoptable", lambda *_, **__: looked.append(1) or Adoption())
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
-    with closing(resolve_job(job_from_mapping(values | {"budget": {"hours": 2}}), Callback())) as resolved:
+    with closing(resolve_job(load_job(values | {"budget": {"hours": 2}}), Callback())) as resolved:
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=2 * 3600))
         assert render.work_of(resolved, RowIndex(), None, run="r1").over_budget(Spent())  # type: ignore[arg-type]
         assert not looked

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.plugins.ports.conversion.checkpoint import open_checkpoint
-from framefleet.plugins.ports.conversion.safetensors_file import write_safetensors
+from framefleet.plugins.ports.conversion.convert import write_safetensors
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.scale": torch.tensor(2.0, dtype=torch.bfloat16)}
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Store
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
@@ -70,7 +70,7 @@ def test_a_draft_is_told_with_its_clip_and_its_scores(drafts: Store) -> None:
 
 def test_the_job_of_drafts_is_the_same_with_other_arguments_below_its_output() -> None:
     keep = {"best": 2, "per": "prompt", "by": "-flicker"}
-    job = job_from_mapping(JOB | {"draft": {"num_inference_steps": 4, "height": 32, "keep": keep}})
+    job = load_job(JOB | {"draft": {"num_inference_steps": 4, "height": 32, "keep": keep}})
     drafts = draft_job(job)
     assert drafts.output == "s3://b/run/drafts"
     assert drafts.overrides == {"num_inference_steps": 4, "height": 32}
@@ -93,12 +93,12 @@ def test_the_job_of_drafts_is_the_same_with_other_arguments_below_its_output() -
 )
 def test_a_draft_section_that_says_too_little_is_refused(draft: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as raised:
-        keep_of(job_from_mapping(JOB | {"draft": draft}))
+        keep_of(load_job(JOB | {"draft": draft}))
     assert said in str(raised.value)
 
 
 def test_scores_of_a_job_rank_its_drafts_too() -> None:
     keep = {"best": 1, "by": "colour"}
-    job = job_from_mapping(JOB | {"scores": ["my_scores:colour"], "draft": {"keep": keep}})
+    job = load_job(JOB | {"scores": ["my_scores:colour"], "draft": {"keep": keep}})
     assert keep_of(job).score == "colour"
     assert pa.types.is_floating(score_fields([OWN_SCORES["motion"]]).field("motion").type)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from framefleet.pipeline.outputs.media import lettering
 from framefleet.plugins.demo import command as demo_command
 from framefleet.plugins.demo.command import draw_pictures
 from framefleet.plugins.demo.prepare import Size
+from framefleet.plugins.pictures import lettering
 from tests.commands import command
 from tests.shapes_output import output_of
 from tools.shapes.prompts import prompt_rows

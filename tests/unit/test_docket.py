@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Request
+from framefleet.cluster.driver.audits import Case, Docket
 from framefleet.cluster.driver.feed import Pending
-from framefleet.cluster.driver.judging import Case, Docket
 from framefleet.cluster.worker.messages import StoredRow
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.rows import RECORD

@@ -15,7 +15,7 @@ import typer
 import yaml
 
 from framefleet.jobs.cli import command_line
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.outputs.parts.records import record_schema
 from tests.each import check_each
 
@@ -119,7 +119,7 @@ def test_all_programs_are_looked_at() -> None:
 
 def test_the_job_of_the_readme_is_one() -> None:
     (text,) = [block for block in blocks(PAGES[0]) if block.startswith("# job.yaml")]
-    job = job_from_mapping(yaml.safe_load(text))
+    job = load_job(yaml.safe_load(text))
     assert job.columns == {"prompt": "caption"}
 
 

@@ -23,7 +23,7 @@ from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Ready, Rep
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
@@ -129,7 +129,7 @@ class Workers:
 def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
     table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS, num_inference_steps=2))
     values = job_values(table, tmp_path / "out", retries={"drain_s": 0.3})
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         yield resolved
 
 

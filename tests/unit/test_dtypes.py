@@ -9,7 +9,7 @@ import pytest
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS, family_of
-from framefleet.pipeline.model.specs.dtypes import WITHOUT_PRESET, asked, check_dtype, resolved
+from framefleet.pipeline.model.specs.dtypes import WITHOUT_PRESET, canonical_dtype, check_dtype, resolved
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
 COGVIDEOX = next(preset for preset in PRESETS if preset.name == "cogvideox-2b")
@@ -58,10 +58,12 @@ def test_auto_without_a_preset_is_a_dtype_that_diffusers_renders_in(name: str, f
 
 
 def test_equal_wishes_are_spelled_alike() -> None:
-    assert asked({"default": "bf16"}) == asked({"default": "bf16", "vae": "bf16"}) == "bf16"
-    assert asked({}) == asked("auto") == "auto"
-    assert asked({"vae": "fp32"}) == {"vae": "fp32"}
-    assert asked({"default": "bf16", "vae": "fp32"}) == {"default": "bf16", "vae": "fp32"}
+    assert (
+        canonical_dtype({"default": "bf16"}) == canonical_dtype({"default": "bf16", "vae": "bf16"}) == "bf16"
+    )
+    assert canonical_dtype({}) == canonical_dtype("auto") == "auto"
+    assert canonical_dtype({"vae": "fp32"}) == {"vae": "fp32"}
+    assert canonical_dtype({"default": "bf16", "vae": "fp32"}) == {"default": "bf16", "vae": "fp32"}
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,9 @@ from typing import Any, cast
 import pytest
 
 from framefleet import plan
-from framefleet.cluster.driver.encoding import ENCODER_POOL
-from framefleet.cluster.driver.lanes import Lanes
+from framefleet.cluster.driver.lanes import ENCODER_POOL, Lanes
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.render.lanes import check_lanes, lanes_of
 from framefleet.jobs.render.render import work_of
@@ -56,12 +55,12 @@ def test_what_cannot_be_is_refused_before_anything_starts(case: str, tmp_path: P
     else:
         values["fleet"] |= changed["fleet"]
     with pytest.raises(JobError, match=said):
-        resolve_job(job_from_mapping(values), Callback())
+        resolve_job(load_job(values), Callback())
 
 
 def test_workers_encode_as_many_as_asked_as_long_as_there_is_text_and_then_denoise(tmp_path: Path) -> None:
     with (
-        closing(resolve_job(job_from_mapping(values_of(tmp_path)), Callback())) as resolved,
+        closing(resolve_job(load_job(values_of(tmp_path)), Callback())) as resolved,
         closing(RowIndex()) as index,
         DriverLock(resolved.store) as lock,
     ):
@@ -101,7 +100,7 @@ def test_plan_says_what_is_on_which_gpu(tmp_path: Path) -> None:
 
 def test_a_recipe_that_no_row_names_takes_no_lane_where_others_encode() -> None:
     values = {"recipe": "own:one", "model": "m", "output": "o", "sweep": {"seed": [1]}}
-    job = job_from_mapping(values | {"fleet": {"encoders": 1}})
+    job = load_job(values | {"fleet": {"encoders": 1}})
     resolved = cast(ResolvedJob, SimpleNamespace(job=job, recipes={"own:one": None}, models={"": None}))
     with closing(RowIndex()) as index:
         index.add([(0, "0" * 32)], [LaneKey()])

@@ -14,8 +14,8 @@ from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import Paces, Row
 from framefleet.cluster.driver.feed import Feed, Pending, pending_rows
-from framefleet.cluster.driver.ranks import order_of
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.cluster.driver.lanes import order_of
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows, write_invalid
@@ -30,7 +30,7 @@ ROWS = prompt_rows(4)
 
 
 def _resolved(folder: Path, **more: Any) -> ResolvedJob:
-    return resolve_job(job_from_mapping(job_values(folder / "t.parquet", folder / "out") | more), Callback())
+    return resolve_job(load_job(job_values(folder / "t.parquet", folder / "out") | more), Callback())
 
 
 def _pending(folder: Path, changed: list[Mapping[str, Any]] | None = None) -> list[Row]:
@@ -49,7 +49,7 @@ def test_what_is_borne_is_what_the_job_says_below_retries(tmp_path: Path) -> Non
     write_table(tmp_path / "t.parquet", ROWS)
     retries = {"attempts": 5, "worker_deaths": 7, "faults": 2}
     work = work_of(_resolved(tmp_path, retries=retries), RowIndex(), None, run="r1")  # type: ignore[arg-type]
-    assert work.faults == FaultPolicy(**retries)
+    assert work.run.job.retries == FaultPolicy(**retries)
 
 
 RANKED = [
@@ -81,7 +81,7 @@ def test_rows_are_leased_in_the_order_that_the_job_says(order: str, seeds: list[
             {},
             lambda row_id, pending: False,
             lane=LaneKey(),
-            table=work.table,
+            table=work.run.table,
         )
         feed.fill()
         dispatcher.join("w")

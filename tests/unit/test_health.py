@@ -13,14 +13,14 @@ import pytest
 
 from framefleet import Summary, open_output
 from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.spending import spent_before
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -125,7 +125,7 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResolvedJob]:
     folder = tmp_path_factory.mktemp("job")
     table = write_table(folder / "t.parquet", prompt_rows(NUM_ROWS))
     values = job_values(table, folder / "out", retries={"stall_s": 30})
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         yield resolved
 
 
@@ -133,8 +133,7 @@ def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]
     fleet = Played(resolved.first.identity.model_digest, list(reports))
     with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
         survey = survey_rows(resolved, index, Callback())
-        work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-        work = replace(work, largest={LaneKey(): survey.largest(None, resolved.first.settings.options)})
+        work = work_of(resolved, index, lock, run=new_run(lock.epoch), survey=survey)
         return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
 
 

@@ -9,9 +9,9 @@ from typing import get_args
 import pytest
 
 from framefleet.jobs.control.submission import values_elsewhere
-from framefleet.jobs.job.file import job_from_mapping, job_kind_of, load_job, short_sets
+from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
-from framefleet.jobs.render.resolve import base_of
+from framefleet.jobs.render.row_source import base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -47,7 +47,7 @@ def test_options_alone_make_the_same_job(tmp_path: Path) -> None:
     table, output = str(tmp_path / "prompts.csv"), str(tmp_path / "out")
     by_options = load_job(None, table=table, output=output, model="folder")
     assert by_options == load_job(write(tmp_path, LEAST))
-    assert by_options == job_from_mapping({"table": table, "output": output, "model": "folder"})
+    assert by_options == load_job({"table": table, "output": output, "model": "folder"})
 
 
 def test_paths_of_a_file_start_in_its_folder(
@@ -139,7 +139,7 @@ def test_environment_variables_in_paths_are_refused(text: str, place: str, tmp_p
 
 
 def test_short_options_are_settings() -> None:
-    sets = short_sets(workers=2, steps=4)
+    sets = option_sets(workers=2, steps=4)
     job = load_job(None, sets, table="t", model="m", output="o")
     assert job.fleet.workers == 2 and job.overrides == {"num_inference_steps": 4}
 
@@ -391,6 +391,6 @@ def test_inputs_of_a_job_without_a_table_start_at_one_place_everywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     inputs = {} if base is None else {"inputs": {"base": base}}
-    job = job_from_mapping({"output": "o", "model": "m", "sweep": {"seed": [1]}, **inputs})
+    job = load_job({"output": "o", "model": "m", "sweep": {"seed": [1]}, **inputs})
     place = expected.format(here=os.getcwd(), home=os.path.expanduser("~"))
     assert values_elsewhere(job)["inputs"]["base"] == place

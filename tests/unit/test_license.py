@@ -87,6 +87,6 @@ def test_a_hostile_card_gives_one_short_line(tmp_path: Path) -> None:
 
 def test_each_license_of_a_preset_has_terms_or_says_to_read_them() -> None:
     for preset in PRESETS:
-        said = str(License(name=preset.licence, source="preset"))
-        assert said.startswith(preset.licence)
+        said = str(License(name=preset.license, source="preset"))
+        assert said.startswith(preset.license)
     assert all(terms.text for terms in known_terms().values())

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping, load_job, places
+from framefleet.jobs.job.file import load_job, places
 from framefleet.jobs.job.schema import LoraSection
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.lora import Lora, adapters_in, check_loras, loras_of, without_loras
@@ -125,9 +125,7 @@ def test_a_name_that_no_row_could_give_is_refused(name: str) -> None:
 
 
 def test_a_job_declares_a_lora_as_a_path_or_a_mapping(tmp_path: Path) -> None:
-    job = job_from_mapping(
-        JOB | {"loras": {"style": "a.safetensors", "x": {"path": "org/x", "revision": "v1"}}}
-    )
+    job = load_job(JOB | {"loras": {"style": "a.safetensors", "x": {"path": "org/x", "revision": "v1"}}})
     assert job.loras["style"] == LoraSection(path="a.safetensors")
     assert job.loras["x"] == LoraSection(path="org/x", revision="v1")
     path = tmp_path / "job.yaml"
@@ -148,7 +146,7 @@ def test_a_job_declares_a_lora_as_a_path_or_a_mapping(tmp_path: Path) -> None:
 )
 def test_a_declaration_that_cannot_be_used_is_told_with_its_key(section: Any, problem: str) -> None:
     with pytest.raises(JobError, match=problem):
-        job_from_mapping(JOB | {"loras": {"style": section}})
+        load_job(JOB | {"loras": {"style": section}})
 
 
 def test_places_of_moved_loras_are_read_and_others_refused() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -33,7 +33,7 @@ LOSSES: dict[str, Callable[[Store], None]] = {
 @pytest.fixture
 def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(6)), tmp_path / "out")
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         claim(resolved)
         yield resolved
 

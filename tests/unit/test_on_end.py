@@ -17,7 +17,7 @@ from tenacity import wait_none
 
 from framefleet import Store, Summary
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
@@ -66,7 +66,7 @@ def listening(*statuses: int, to: str = "") -> Iterator[tuple[str, list[Any]]]:
 
 
 def job(tmp_path: Path, **ends: Any) -> Any:
-    return job_from_mapping({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "on_end": ends})
+    return load_job({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "on_end": ends})
 
 
 def test_the_summary_is_posted_until_somebody_takes_it(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_secrets_with_any_characters_are_hidden_before_they_are_encoded(
 def test_job_json_does_not_have_it(tmp_path: Path) -> None:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
     values["on_end"] = {"webhook": "https://chat.example/secret", "command": ["notify"]}
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, DriverLock(resolved.store):
+    with closing(resolve_job(load_job(values), Callback())) as resolved, DriverLock(resolved.store):
         claim(resolved)
         written = resolved.store.read("job.json").decode()
     assert "on_end" not in written and "secret" not in written and "notify" not in written

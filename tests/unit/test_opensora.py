@@ -12,10 +12,18 @@ from hypothesis import given, settings, strategies as st
 
 from framefleet.pipeline.model.latent_tokens import pack, positions, unpack
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import Axis, tiled
-from framefleet.plugins.ports.opensora.conditions import CONDITIONS, Packing, condition_of, place
+from framefleet.plugins.ports.opensora.conditions import (
+    ASPECT_RATIOS,
+    CONDITIONS,
+    RESOLUTIONS,
+    Packing,
+    condition_of,
+    named_size,
+    place,
+    row_rules,
+)
 from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
 from framefleet.plugins.ports.opensora.pipeline_components import with_suffixes
-from framefleet.plugins.ports.opensora.rules import ASPECT_RATIOS, RESOLUTIONS, named_size, row_rules
 from framefleet.plugins.ports.opensora.transformer_keys import axes_of
 
 SPEC: Any = SimpleNamespace(size_multiple=16, frame_rest=1, frame_step=4)

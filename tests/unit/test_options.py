@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import job_schema
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -41,7 +41,7 @@ LIBRARIES = {"transformer": "diffusers", "text_encoder": "transformers", "vae": 
 
 def refusal(**model: Any) -> JobError:
     with pytest.raises(JobError) as caught:
-        job_from_mapping({"table": "t", "output": "o", "model": {"path": "m", **model}})
+        load_job({"table": "t", "output": "o", "model": {"path": "m", **model}})
     return caught.value
 
 
@@ -89,7 +89,7 @@ def test_a_preset_is_the_options_that_it_sets(speed: Speed) -> None:
     by_hand = read_options(SPEEDS[speed]).numerics()
     assert by_hand["compile"] is True
     assert read_options({"speed": speed}).numerics() == by_hand
-    job = job_from_mapping({"table": "t", "output": "o", "model": {"path": "m", "speed": speed}})
+    job = load_job({"table": "t", "output": "o", "model": {"path": "m", "speed": speed}})
     assert job.model.options.numerics() == by_hand
 
 
@@ -131,7 +131,7 @@ def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> No
         None, ["model.cache=pyramid", "model.offload.type=group"], table="t", output="o", model="m"
     )
     assert job.model.options == read_options({"cache": "pyramid", "offload": {"type": "group"}})
-    assert job_from_mapping({"table": "t", "output": "o", "model": "m"}).model.options == Options()
+    assert load_job({"table": "t", "output": "o", "model": "m"}).model.options == Options()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import survey_rows
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     values = job_values(write_table(folder / "t.parquet", TABLE), folder / "run-7", columns={"seed": "seed"})
     told = {"compute_s": 1.5, "idle_s": 0.5, "num_prompt_tokens": 600, "is_prompt_cut": True}
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(made_up_workers, "RECORD", replace(made_up_workers.RECORD, **told))
             render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)

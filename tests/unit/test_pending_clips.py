@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from framefleet import Request, Store
-from framefleet.cluster.driver.adoption import Adoption, find_adoptable
+from framefleet.cluster.driver.earlier_runs import Adoption, find_adoptable
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.recall import note_apart
 from framefleet.pipeline.errors import StoreError
@@ -64,12 +64,8 @@ def worked(store: Store, encoded: EncodedClip, *, was_batched: bool = False) -> 
 
 
 def adoption(store: Store) -> Adoption:
-    setup: Any = type(
-        "Setup",
-        (),
-        {"store": store, "media": Media(), "steps": {}, "model": type("Model", (), {"name": "m"})},
-    )
-    return find_adoptable(setup, intents_in(store), {"": (setup.model.name, RECORD.model_digest)})
+    run: Any = type("Run", (), {"store": store, "media": Media(), "steps": {}})
+    return find_adoptable(run, intents_in(store), {"": ("m", RECORD.model_digest)})
 
 
 def commit(store: Store, *records: Record) -> None:

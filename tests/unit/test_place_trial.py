@@ -17,7 +17,7 @@ from framefleet import load_model
 from framefleet.cluster.fleet.losses import cause_of_loss
 from framefleet.cluster.worker.messages import Hello, Loading
 from framefleet.cluster.worker.worker import Worker
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
@@ -134,7 +134,7 @@ def worker(folder: Path) -> Worker:
     table = write_table(folder / "t.parquet", prompt_rows(1))
     model = {"path": str(tiny("wan")), "dtype": "bf16", "device": "cpu"}
     values = job_values(table, folder / "out", address=None) | {"model": model}
-    return Worker(setup_of(resolve_job(job_from_mapping(values), Callback()), LaneKey()))
+    return Worker(setup_of(resolve_job(load_job(values), Callback()), LaneKey()))
 
 
 def started(worker: Worker) -> Hello:

@@ -11,7 +11,7 @@ import pytest
 
 from framefleet import Request
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
@@ -39,7 +39,7 @@ def wan() -> PipelineSpec:
 
 
 def job(**more: Any) -> Job:
-    return job_from_mapping({"table": "t.csv", "output": "out", "model": "m", **more})
+    return load_job({"table": "t.csv", "output": "out", "model": "m", **more})
 
 
 def arguments(spec: PipelineSpec, names: list[str], **more: Any) -> dict[str, Argument]:

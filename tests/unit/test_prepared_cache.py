@@ -141,15 +141,16 @@ def test_equal_tensors_of_rows_are_stored_once(
     assert 4000 < shard.stat().st_size < 5000
 
 
-def test_rows_of_an_object_store_are_read_from_local_copies(
+def test_rows_of_an_object_store_are_read_from_local_copies_that_leave_nothing_behind(
     open_rows: Callable[..., PreparedRows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "COPIES_BYTES", 10_000)  # two of the four shards
+    monkeypatch.setattr(module, "OPEN_SHARDS", 2)  # of the four
     rows = open_rows(MeanColour(keeps_prepared=True), f"memory://{tmp_path.name}")
     rows.prepare()
-    assert _means(rows) == [30.0 * number for number in range(7)]
-    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 2
+    assert _means(rows) == _means(rows) == [30.0 * number for number in range(7)]
+    assert (tmp_path / "cache" / "prepared").is_dir()
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_a_video_that_changed_is_refused_with_its_row(

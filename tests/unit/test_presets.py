@@ -19,7 +19,7 @@ from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow
-from framefleet.plugins.ports.crafter.variants import VARIANTS, Variant
+from framefleet.plugins.ports.crafter.convert import VARIANTS, Variant
 from tests.commands import command
 from tests.configs import SD, WAN, write_model
 from tests.tiny import tiny
@@ -53,7 +53,7 @@ def test_every_entry_of_the_table_is_whole() -> None:
         family_of(name).prefix for preset in PRESETS for name in preset.pipelines
     ]
     for preset in PRESETS:
-        assert preset.match and preset.licence and preset.inputs
+        assert preset.match and preset.license and preset.inputs
         assert {preset.dtype, *preset.dtypes.values()} <= set(NAMES)
         assert set(preset.dtypes) <= set(preset.parameters)
         assert "num_inference_steps" in preset.arguments and (preset.size or "image" in preset.inputs)

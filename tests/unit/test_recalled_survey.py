@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import recalled_survey as module, row_parts
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -33,7 +33,7 @@ ROWS = [
 
 @contextmanager
 def opened(values: dict[str, Any]) -> Iterator[tuple[ResolvedJob, RowIndex]]:
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
         yield resolved, index
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from framefleet.pipeline.recipes.refine import check_refine, check_strength, sizes_of
+from framefleet.pipeline.recipes.conditioning import check_refine, check_strength, sizes_of
 
 
 def test_every_level_halves_the_size_to_a_multiple_of_the_models() -> None:

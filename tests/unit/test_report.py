@@ -15,7 +15,6 @@ import framefleet
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from framefleet.plugins.pages.report.charts import mean_rate, rate_unit
 from framefleet.plugins.pages.report.figures import MAX_BINS, Timeline
-from framefleet.plugins.pages.report.page import bytes_shown
 from tests.commands import command
 from tests.gallery_output import write_output as write_gallery_output
 from tests.outputs import write_driver, write_output
@@ -206,10 +205,6 @@ def test_any_span_has_bins_that_fit_a_chart_and_hold_every_row(span_s: int) -> N
     assert sum(one.rows for one in bins) == 501
     width = timedelta(seconds=timeline.width_s)
     assert all(later.start - one.start == width for one, later in pairwise(bins))
-
-
-def test_bytes_are_told_in_units() -> None:
-    assert [bytes_shown(count) for count in (0, 999, 1_234_567, 5e15)] == ["0 B", "999 B", "1.23 MB", "5 PB"]
 
 
 def test_the_page_has_one_rate_and_the_newest_clips(tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ from safetensors.torch import load
 
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.model.specs.pipeline_call import fields_returned
-from framefleet.pipeline.outputs.frames.extras import Extras, to_extras
-from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
+from framefleet.pipeline.outputs.frames.result import Extras, Rendered, to_extras, to_rendered
 
 FRAMES = np.random.default_rng(0).random((1, 3, 8, 8, 3), dtype=np.float32)
 SOUND = torch.zeros(1, 2, 400)

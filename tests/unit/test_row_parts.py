@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet import Store
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import row_parts as module
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import write_rows
@@ -42,7 +42,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def keep(folder: Path, rows: list[dict[str, Any]], hold: Held | None = None, **more: Any) -> Path:
     values = job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
         survey_rows(resolved, index, Callback())
         write_rows(resolved, index, hold or Held())
     return folder / "out"

@@ -17,7 +17,7 @@ from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Hello, StoredRow, WorkerReport
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import mark_done, survey_rows
@@ -65,7 +65,7 @@ class Mixed(Workers):
 def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(4)), tmp_path / "out")
     values["fleet"]["same_gpu"] = True
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         yield resolved
 
 

@@ -8,7 +8,7 @@ from framefleet import Progress
 from framefleet.cluster.driver.pace import MIN_ROWS, Scale
 from framefleet.cluster.driver.progress import WorkerState
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, shares
-from framefleet.jobs.job.file import job_as, job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.train.job import TrainJob
 
@@ -63,10 +63,10 @@ def test_a_fleet_begins_with_the_least() -> None:
 def test_more_than_the_most_is_refused_with_its_place() -> None:
     values = {"table": "t", "model": "m", "output": "o", "fleet": {"workers": {"min": 3, "max": 2}}}
     with pytest.raises(JobError, match=r"fleet.workers.*\n.*with N at most M"):
-        job_from_mapping(values)
+        load_job(values)
 
 
 def test_training_has_a_fixed_number() -> None:
     values = {"table": "t", "model": "m", "output": "o", "train": {}, "fleet": {"workers": {"max": 2}}}
     with pytest.raises(JobError, match="workers that does not change"):
-        job_as(TrainJob, values)
+        load_job(values, kind=TrainJob)

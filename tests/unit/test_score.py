@@ -13,7 +13,7 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback, ClipsProgress
 from framefleet.pipeline.errors import JobError
@@ -181,7 +181,7 @@ def test_a_score_with_the_name_of_an_argument_is_refused(store: Store) -> None:
 def test_scores_that_a_job_asked_for_may_be_given_anew(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", [{"prompt": "a cat", "seed": 1, "tag": 0.5}])
     values = job_values(table, tmp_path / "out", columns={"seed": "seed"}, scores=["sharpness"])
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
         assert {"tag", "sharpness"} < {*record_schema_of(resolved.store).names}
         assert {"tag", "prompt", "seed"} < taken_columns(resolved.store)

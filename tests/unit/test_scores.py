@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.steps import open_steps, step_columns
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.clip_step import fitting_cells
@@ -166,10 +166,10 @@ def test_columns_take_only_what_they_can_hold() -> None:
 )
 def test_what_is_no_score_is_told_with_its_fix(scores: list[Any], said: str) -> None:
     with pytest.raises(UserError) as raised:
-        open_steps(job_from_mapping(JOB | {"scores": scores}))
+        open_steps(load_job(JOB | {"scores": scores}))
     assert said in str(raised.value)
 
 
 def test_a_job_names_the_columns_of_its_scores() -> None:
-    job = job_from_mapping(JOB | {"scores": ["motion", "my.scores:colour", {"similarity": "/models/clip"}]})
+    job = load_job(JOB | {"scores": ["motion", "my.scores:colour", {"similarity": "/models/clip"}]})
     assert step_columns(job) == ["motion", "colour", "similarity"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.jobs.job.file import load_job_as
+from framefleet.jobs.job.file import load_job
 from framefleet.plugins.demo.prepare import MODEL
 from framefleet.plugins.train.job import TrainJob
 
@@ -15,7 +15,7 @@ BLANK = "shapes/blank"
 
 
 def job_of(file: Path) -> TrainJob:
-    return load_job_as(TrainJob, file, [])
+    return load_job(file, [], kind=TrainJob)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

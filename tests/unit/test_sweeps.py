@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from framefleet.jobs.job.file import job_from_mapping, load_job, sweep_sets
+from framefleet.jobs.job.file import load_job, option_sets
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
@@ -30,7 +30,7 @@ KINDS: dict[str, ArgumentKind] = {
 
 
 def job_of(sweep: Mapping[str, Any], **more: Any) -> Job:
-    return job_from_mapping({"output": "out", "model": "m", "sweep": sweep, **more})
+    return load_job({"output": "out", "model": "m", "sweep": sweep, **more})
 
 
 def swept(sweep: Mapping[str, Any], table: Path | None = None, **columns: str) -> Swept:
@@ -244,7 +244,7 @@ def test_a_hundred_million_rows_take_no_memory_and_the_last_are_there() -> None:
 
 def test_a_job_has_a_table_or_a_sweep() -> None:
     with pytest.raises(JobError) as caught:
-        job_from_mapping({"output": "out", "model": "m"})
+        load_job({"output": "out", "model": "m"})
     assert caught.value.problem == "the job has no `table`, and no `sweep`"
 
 
@@ -279,13 +279,12 @@ def test_a_name_behind_an_at_sign_is_a_file_unless_it_is_in_a_list(name: str) ->
     ],
 )
 def test_options_say_what_the_job_file_says(options: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    asked = {"prompts": [], "seeds": None, "sweeps": [], **options}
-    assert load_job(None, sweep_sets(**asked), output="out", model="m") == job_of(found)
+    assert load_job(None, option_sets(**options), output="out", model="m") == job_of(found)
 
 
 def test_a_sweep_option_without_values_is_refused() -> None:
     with pytest.raises(JobError, match="not name=values"):
-        sweep_sets([], None, ["guidance_scale"])
+        option_sets(sweeps=["guidance_scale"])
 
 
 def test_a_sweep_is_read_from_a_row_of_its_table_on(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from framefleet.cluster.driver.feed import pending_rows
-from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job, job_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -27,7 +27,7 @@ SWEEP = {"prompt": ["a {color} ball", "a fox"], "color": ["red", "blue"], "seed"
 
 def resolved(folder: Path, **more: Any) -> ResolvedJob:
     values = job_values(folder / "none", folder / "out") | {"table": None, "sweep": SWEEP, **more}
-    return resolve_job(job_from_mapping(values), Callback())
+    return resolve_job(load_job(values), Callback())
 
 
 def surveyed(job: ResolvedJob, index: RowIndex) -> Survey:
@@ -94,7 +94,7 @@ def test_what_is_secret_is_not_written_down_and_has_to_be_said_again(
     section: dict[str, Any], key: str, tmp_path: Path
 ) -> None:
     with closing(resolved(tmp_path)) as job:
-        claim(replace(job, job=job_from_mapping(job.job.model_dump() | section)))
+        claim(replace(job, job=load_job(job.job.model_dump() | section)))
     assert "s3cr3t" not in (tmp_path / "out/job.json").read_text()
     with pytest.raises(
         JobError, match=f"job.json has {key}.* only in part: it does not store users"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Store
-from framefleet.jobs.job.file import job_from_mapping, load_job
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import files_of_others, store_of_job
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, StoreError, TableError
@@ -127,7 +127,7 @@ def test_an_output_that_holds_the_table_or_lies_in_it_is_refused(
     monkeypatch.setattr(
         "framefleet.pipeline.outputs.stores.store.Store.list", lambda store, folder: []
     )  # no S3 here
-    job = job_from_mapping({"table": table, "output": output, "model": "m"})
+    job = load_job({"table": table, "output": output, "model": "m"})
     if is_refused:
         with pytest.raises(JobError, match="are inside each other"):
             store_of_job(job)
@@ -138,7 +138,7 @@ def test_an_output_that_holds_the_table_or_lies_in_it_is_refused(
 def test_an_output_of_an_earlier_version_may_hold_its_table(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     (tmp_path / "records/part-1.parquet").write_bytes(b"")
-    store_of_job(job_from_mapping({"table": str(tmp_path), "output": str(tmp_path), "model": "m"}))
+    store_of_job(load_job({"table": str(tmp_path), "output": str(tmp_path), "model": "m"}))
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,12 @@ def test_an_output_where_a_file_is_says_which(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("prompt\na fox\n")
     with pytest.raises(JobError, match=r"cannot be a folder: .*t\.csv is a file"):
-        store_of_job(job_from_mapping({"table": "t.csv", "output": output, "model": "m"}))
+        store_of_job(load_job({"table": "t.csv", "output": output, "model": "m"}))
 
 
 def test_an_output_below_proc_is_refused_before_anything_starts() -> None:
     with pytest.raises(JobError, match="stores no files"):
-        store_of_job(job_from_mapping({"table": "t.csv", "output": "/proc/out", "model": "m"}))
+        store_of_job(load_job({"table": "t.csv", "output": "/proc/out", "model": "m"}))
 
 
 def test_a_folder_with_files_of_others_is_known_from_an_output(tmp_path: Path) -> None:
@@ -277,5 +277,5 @@ def test_a_local_output_that_cannot_be_made_is_no_bucket() -> None:
 def test_what_money_is_counted_by_is_asked_for() -> None:
     values = {"table": "t.csv", "output": "out", "model": "m", "budget": {"money": 5.0}}
     with pytest.raises(JobError, match="budget") as caught:
-        job_from_mapping(values)
+        load_job(values)
     assert caught.value.fix == "it must be given with a price, which is that of one GPU for one hour"

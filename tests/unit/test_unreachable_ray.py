@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.fleet import connection, gpus
+from framefleet.cluster.fleet import connection, settings
 from framefleet.cluster.fleet.connection import connect
-from framefleet.jobs.job.file import check_gpu, job_from_mapping, load_job
+from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.pipeline.errors import FleetError, JobError
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
@@ -64,22 +64,22 @@ def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch:
 def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
     more: dict[str, object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpus, "num_gpus_here", lambda: 0)
+    monkeypatch.setattr(settings, "num_gpus_here", lambda: 0)
     table = write_table(tmp_path / "t.parquet", prompt_rows(1))
     values = job_values(table, tmp_path / "out") | {"fleet": {}} | more
     job = write_job(tmp_path / "job.yaml", values)
     with pytest.raises(JobError, match=said):
-        check_gpu(job_from_mapping(values))
+        check_gpu(load_job(values))
     with pytest.raises(JobError, match=rf"job\.yaml line \d+: {said}"):
         load_job(job, is_rendered=True)
     assert load_job(job), "elsewhere there may be one"
-    check_gpu(job_from_mapping(values | {"fleet": {"address": "10.0.0.1:6379"}}))
-    monkeypatch.setattr(gpus, "num_gpus_here", lambda: 1)
+    check_gpu(load_job(values | {"fleet": {"address": "10.0.0.1:6379"}}))
+    monkeypatch.setattr(settings, "num_gpus_here", lambda: 1)
     load_job(job, is_rendered=True)
 
 
 def test_the_command_names_file_line_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "num_gpus_here", lambda: 0)
+    monkeypatch.setattr(settings, "num_gpus_here", lambda: 0)
     table = write_table(tmp_path / "t.parquet", prompt_rows(1))
     job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
     ended = command("render", job, "--set", "fleet.gpus_per_worker=1")

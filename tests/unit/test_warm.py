@@ -16,7 +16,7 @@ import pytest
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.warm import server, start
 from framefleet.cluster.fleet.warm.relay import main as relay
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.command import _imports_ahead
 
 SCRIPT = "import os, sys; print(sys.argv[1], os.getcwd(), os.environ['OWN'], 'kept' in vars(os)); sys.exit(7)"
@@ -134,15 +134,15 @@ def test_imports_begin_ahead_for_an_output_without_records_and_are_begun_once(
 ) -> None:
     monkeypatch.setattr(start, "_GPUS", ())
     values = {"table": "t.csv", "output": str(tmp_path), "model": "m"}
-    threads = job_from_mapping(values).model.threads
-    with _imports_ahead(job_from_mapping(values)), start.warm(threads=threads) as first:
+    threads = load_job(values).model.threads
+    with _imports_ahead(load_job(values)), start.warm(threads=threads) as first:
         with start.warm(threads=threads) as second:
             assert first is second and first.place.exists()
         assert first.place.exists()
     assert not first.place.exists()
     (tmp_path / "records").mkdir()
     for more in ({}, {"output": "s3://bucket/run"}, {"output": "new", "fleet": {"address": "auto"}}):
-        with _imports_ahead(job_from_mapping({**values, **more})):
+        with _imports_ahead(load_job({**values, **more})):
             assert not start._ahead
 
 

@@ -16,7 +16,7 @@ import pytest
 from framefleet import Store, Summary
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
@@ -41,7 +41,7 @@ NUM_ROWS = 40
 def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
     table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS))
     values = job_values(table, tmp_path / "out")
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         yield resolved
 
 
@@ -104,7 +104,7 @@ def test_rows_of_earlier_runs_are_taken_back_too_but_not_those_that_the_table_la
 
     def run(first: int, last: int, verdicts: dict[int, Verdict]) -> Summary:
         write_table(tmp_path / "t.parquet", prompt_rows(last)[first:])
-        with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+        with closing(resolve_job(load_job(values), Callback())) as resolved:
             workers = Workers(resolved.store, hello_of(resolved), 3, verdicts)
             return render_by(workers, resolved)
 

@@ -17,7 +17,7 @@ from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.holder import Holder
 from framefleet.cluster.fleet.fleet import Event
 from framefleet.cluster.worker.messages import Assignment
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
@@ -47,7 +47,7 @@ class Unrepeatable(Workers):
 @pytest.fixture
 def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS)), tmp_path / "out")
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved:
+    with closing(resolve_job(load_job(values), Callback())) as resolved:
         yield resolved
 
 

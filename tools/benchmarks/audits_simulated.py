@@ -20,8 +20,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from framefleet import Audit, Batching, Request
-from framefleet.cluster.driver.adoption import Adoption
 from framefleet.cluster.driver.audits import Audits
+from framefleet.cluster.driver.earlier_runs import Adoption
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.cluster.driver.recall import TakenBack
 from framefleet.cluster.driver.tally import Tally

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from framefleet.cluster.driver.feed import pending_rows
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
@@ -197,7 +197,7 @@ def _per_s(count: Callable[[], int]) -> float:
 
 
 def _job(model: Path, folder: Path, table: str) -> Any:
-    return job_from_mapping(
+    return load_job(
         {"table": str(folder / f"{table}.parquet"), "model": str(model), "output": str(folder / "output")}
     )
 

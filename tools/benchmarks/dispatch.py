@@ -26,7 +26,7 @@ from framefleet.cluster.driver.progress import Progress
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
@@ -108,7 +108,7 @@ def measure_dispatch(model: Path, folder: Path, *, rows: int, workers: int) -> D
 def _dispatch(model: Path, folder: Path, rows: int, workers: int) -> Dispatched:
     folder.mkdir(parents=True)
     write_prompts(folder / "table.parquet", rows)
-    job = job_from_mapping(
+    job = load_job(
         {"table": str(folder / "table.parquet"), "model": str(model), "output": str(folder / "output")}
     )
     resolved = resolve_job(job, Callback())
@@ -143,7 +143,7 @@ def drive_null_workers(resolved: ResolvedJob, index: RowIndex, lock: DriverLock,
     rows = index.counts().pending
     watcher = Watcher(rows)
     work = work_of(resolved, index, lock, run=new_run(lock.epoch))
-    fleet = Fleet(FleetSettings(workers=workers), work.setups, work.faults, worker_class=NullWorker)
+    fleet = Fleet(FleetSettings(workers=workers), work.setups, work.run.job.retries, worker_class=NullWorker)
     with fleet:
         Driver(work, on_progress=watcher).run(fleet)  # until all is committed; then Ray is stopped
         assert watcher.began is not None

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from framefleet.cluster.driver.feed import pending_rows
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import job_from_mapping
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -92,7 +92,7 @@ def measure_resume(folder: Path, *, rows: int, done: float, workers: int = 0) ->
 
 
 def _first_run(values: dict[str, str], num_done: int) -> dict[str, float]:
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
         started = time.monotonic()
         survey = survey_rows(resolved, index, Callback())
         index.counts()
@@ -122,7 +122,7 @@ def _write_records(resolved: ResolvedJob, index: RowIndex, run: str, num_done: i
 
 
 def _next_run(values: dict[str, str], workers: int) -> dict[str, float]:
-    with closing(resolve_job(job_from_mapping(values), Callback())) as resolved, closing(RowIndex()) as index:
+    with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
         started = time.monotonic()
         assert recall_survey(resolved, index, Callback()) is not None
         index.counts()

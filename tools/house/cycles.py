@@ -8,19 +8,10 @@ from graphlib import CycleError, TopologicalSorter
 
 from tools.house.house import PACKAGES, Finding, House
 
-# Imports inside a function that close a cycle, to be broken; the list only gets shorter.
-KNOWN: dict[str, str] = {}
-
 
 def import_cycles(house: House) -> Iterator[Finding]:
-    """Yield cycles, and what `KNOWN` lists for no reason. Imports for type checkers alone close none."""
+    """Yield cycles. Imports for type checkers alone close none."""
     graph = {path: _imported(house, path) for path in house.trees if path.startswith(PACKAGES)}
-    for path, other in KNOWN.items():
-        if path in graph:
-            if not _reaches(graph, other, path) or other not in graph[path]:
-                problem = f"KNOWN lists {path} importing {other}, which closes no cycle any more"
-                yield Finding("tools/house/cycles.py", 1, problem)
-            graph[path].pop(other, None)
     while cycle := _cycle(graph):
         first, line = cycle[0], graph[cycle[0]].pop(cycle[1])
         yield Finding(first, line, f"a cycle of imports: {' -> '.join(cycle)}")
@@ -34,15 +25,6 @@ def _cycle(graph: Mapping[str, Mapping[str, int]]) -> list[str]:
         found: list[str] = error.args[1][::-1]  # each is imported by the next
         return found
     return []
-
-
-def _reaches(graph: Mapping[str, Mapping[str, int]], start: str, end: str) -> bool:
-    seen, ahead = {start}, [start]
-    while ahead:
-        new = {*graph.get(ahead.pop(), {})} - seen
-        seen |= new
-        ahead += new
-    return end in seen
 
 
 def _imported(house: House, path: str) -> dict[str, int]:

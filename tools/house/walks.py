@@ -22,7 +22,7 @@ ABOVE = {"pipeline": 0, "cluster": 1, "jobs": 2, "plugins": 3}
 
 def walks() -> Iterator[str]:
     """Yield a line for each walk. Renders a row of the demo in this process."""
-    from framefleet.jobs.job.file import job_from_mapping
+    from framefleet.jobs.job.file import load_job
     from framefleet.jobs.render.claim import claim
     from framefleet.jobs.render.render import work_of
     from framefleet.jobs.render.resolve import resolve_job
@@ -40,13 +40,13 @@ def walks() -> Iterator[str]:
         }
 
         def set_up() -> Any:
-            resolved = resolve_job(job_from_mapping(values), Callback())
+            resolved = resolve_job(load_job(values), Callback())
             claim(resolved)
             return resolved, work_of(resolved, RowIndex(), None, run="r1")
 
         stops, (resolved, work) = _walk(set_up)
         yield _line("a job, until its workers start", stops)
-        stops, _ = _walk(_one_clip(resolved, work.setup))
+        stops, _ = _walk(_one_clip(resolved, next(iter(work.setups.values()))))
         yield _line("a clip, from its row to its record", stops)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.jobs.job.file import set_values
+from framefleet.jobs.job.file import storage_options
 from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -45,16 +45,13 @@ _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """What was done to an output. is_job_back: job.json was put back. summary: of the render, if any.
-
-    inner: the same of each inner output, by name.
-    """
+    """What was done to an output."""
 
     store: Store
     mended: Mended
-    is_job_back: bool = False
-    summary: Summary | None = None
-    inner: Mapping[str, Repaired] = field(default_factory=dict)
+    is_job_back: bool = False  # job.json was put back
+    summary: Summary | None = None  # of the render, if any
+    inner: Mapping[str, Repaired] = field(default_factory=dict)  # the same of each inner output, by name
 
 
 def repair(
@@ -81,20 +78,22 @@ def repair_job(
     found: Callable[[Damage], None] = lambda damage: None,
 ) -> Repaired:
     """Do what `repair` promises, reporting to `watch`. found: called for each damage."""
-    store = _store(job, sets)
+    if isinstance(job, str | Path) and not is_job_file(job):
+        store = Output.open(str(job), storage_options(sets)).store
+    else:
+        store = store_of_job(job_of(job, sets))
     resolve = partial(job_of, job, sets)
     open_job = None if dry_run else resolve
     repaired = _mended(store, watch, found, open_job)
     inner = {}
     for name, one in Output(store).inner.items():
-        note = partial(_note_below, name, found)
+
+        def note(damage: Damage, name: str = name) -> None:
+            found(damage_below(name, damage))
+
         inner[name] = _mended(one.store, watch, note, open_job)
     repaired = replace(repaired, inner=inner)
     return repaired if dry_run else replace(repaired, summary=render_job(resolve(), watch))
-
-
-def _note_below(name: str, found: Callable[[Damage], None], damage: Damage) -> None:
-    found(damage_below(name, damage))
 
 
 def _mended(
@@ -111,12 +110,6 @@ def _mended(
         mended = mend(store, lock, watch, found)
         lock.seal()  # parts were replaced
     return Repaired(store=store, mended=mended, is_job_back=is_job_back)
-
-
-def _store(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str]) -> Store:
-    if isinstance(job, str | Path) and not is_job_file(job):
-        return Output.open(str(job), set_values(sets).get("storage_options")).store
-    return store_of_job(job_of(job, sets))
 
 
 def put_back(store: Store, hold: Hold) -> bool:
@@ -141,16 +134,12 @@ def put_back(store: Store, hold: Hold) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mended:
-    """What was wrong, and what was done about it, or would be.
-
-    num_found: by kind. num_rows: that lost their record. num_set_aside: damaged parts, and files that cannot
-    be read, now in damaged/. num_swept: files that nothing named.
-    """
+    """What was wrong, and what was done about it, or would be."""
 
     num_found: Mapping[DamageKind, int]
-    num_rows: int
-    num_set_aside: int
-    num_swept: int
+    num_rows: int  # that lost their record
+    num_set_aside: int  # damaged parts, and files that cannot be read, now in damaged/
+    num_swept: int  # files that nothing named
 
 
 def mend(
@@ -174,24 +163,24 @@ def mend(
         if hold:
             for path in aside:
                 set_aside(store, path, hold)
-        num_rows = _take_back(store, index, hold)
+        num_rows, run = 0, new_run(hold.epoch) if hold else ""
+        # Let no part name a row whose files are damaged, nor one that a later record names.
+        for number, (path, row_ids) in enumerate(index.take_spare(), start=1):
+            num_rows += len(row_ids)
+            if hold:
+                replace_part(store, path, row_ids, run=run, number=number, hold=hold)
         # A row without a record may get one that names its stray: the run that writes it sweeps the rest.
         intents: set[str] = set()
-        unnamed = _spare(map(note, strays(store, index)), index, intents)
-        num_swept = _sweep(store, hold, chain(late, unnamed))
+        unnamed = chain(late, _spare(map(note, strays(store, index)), index, intents))
+        num_swept = 0
+        while some := list(islice(unnamed, _SWEPT_AT_ONCE)):
+            num_swept += len(some)
+            if hold:
+                hold.check()
+                store.delete_many(some)
         if hold:
             disown(store, intents)
     return Mended(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
-
-
-def _take_back(store: Store, index: ClipIndex, hold: Hold | None) -> int:
-    """Let no part name a row whose files are damaged, nor one that a later record names; return how many."""
-    num_rows, run = 0, new_run(hold.epoch) if hold else ""
-    for number, (path, row_ids) in enumerate(index.take_spare(), start=1):
-        num_rows += len(row_ids)
-        if hold:
-            replace_part(store, path, row_ids, run=run, number=number, hold=hold)
-    return num_rows
 
 
 def _spare(damages: Iterable[Damage], index: ClipIndex, intents: set[str]) -> Iterator[str]:
@@ -203,14 +192,3 @@ def _spare(damages: Iterable[Damage], index: ClipIndex, intents: set[str]) -> It
             yield damage.path
         else:
             intents.add(intent_to_sweep(damage.path, damage.row_id))
-
-
-def _sweep(store: Store, hold: Hold | None, paths: Iterator[str]) -> int:
-    """Delete files, some at once; return how many."""
-    num_swept = 0
-    while some := list(islice(paths, _SWEPT_AT_ONCE)):
-        num_swept += len(some)
-        if hold:
-            hold.check()
-            store.delete_many(some)
-    return num_swept

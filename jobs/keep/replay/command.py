@@ -34,6 +34,14 @@ MovedLoras = Annotated[
     list[str] | None,
     Option("--lora", metavar="NAME=PATH", help="Path or URL of a LoRA, if it has moved; repeatable."),
 ]
+MovedParts = Annotated[
+    list[str] | None,
+    Option(
+        "--part",
+        metavar="NAME=PATH",
+        help="Path or URL of a file with a component's weights, if it has moved; repeatable.",
+    ),
+]
 MovedIpAdapter = Annotated[
     str | None, Option("--ip-adapter", metavar="PATH", help="Path or URL of the IP-adapter, if it has moved.")
 ]
@@ -65,6 +73,7 @@ def replay_command(
     output: _RecordedOutput,
     row_id: _RowId,
     models: MovedModels = None,
+    parts: MovedParts = None,
     loras: MovedLoras = None,
     ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
@@ -82,23 +91,26 @@ def replay_command(
     the output names. If the row needs them and you trust them, allow them with the options below.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
 
-        options = storage_options(sets or [])
-        given = given_of(models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options)
+        options = storage_options_alone(sets)
+        consent = given_of(
+            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
+        )
         is_equal = True
         if script:
             quiet_libraries()
             from framefleet.jobs.keep.replay.script import replay_script
 
-            print(replay_script(output, row_id, given), end="")
+            print(replay_script(output, row_id, consent), end="")
         else:
-            is_equal = show_replay(output, row_id, given, save=save)
+            is_equal = show_replay(output, row_id, consent, save=save)
     raise Exit(0 if is_equal else 1)
 
 
 def given_of(
     models: MovedModels,
+    parts: MovedParts,
     loras: MovedLoras,
     ip_adapter: MovedIpAdapter,
     second_models: MovedSecondModels,
@@ -121,6 +133,7 @@ def given_of(
     return Given(
         model=models[0] if models and len(models) == 1 else None,
         models=by_name,
+        parts=places(parts or [], "--part"),
         loras=places(loras or [], "--lora"),
         ip_adapter=ip_adapter,
         second_models=places(second_models or [], "--second-model"),
@@ -141,13 +154,13 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
     replayed = replay(output, row_id, given)
     for name, then, now in replayed.digests:
         outcome = Text("equal", style="green") if then == now else Text("different", style="red")
-        said = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
-        stdout.say(Text(f"{name}: ").append(outcome).append(said))
+        text = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"
+        stdout.say(Text(f"{name}: ").append(outcome).append(text))
     for damage in replayed.damages:
         stdout.say(Text("stored clip: ").append(damage.kind, style="red").append(f"  {damage.path}"))
     if not replayed.is_equal:
-        said = ", ".join([replayed.compared.verdict, *said_of(replayed.compared)])
-        stdout.say(Text("verdict: ").append(said, style="red"))
+        text = ", ".join([replayed.compared.verdict, *said_of(replayed.compared)])
+        stdout.say(Text("verdict: ").append(text, style="red"))
         if replayed.compared.doubt:
             stdout.say(unforged(f"  {replayed.compared.doubt}"))
     for name, then, now in replayed.differences:
@@ -160,15 +173,15 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
 
 def said_of(compared: Compared) -> list[str]:
     """Return the details of a difference, in the order in which they are printed."""
-    found = [" and ".join(compared.which)] if compared.which else []
+    details = [" and ".join(compared.which)] if compared.which else []
     if compared.share is not None:
-        found.append(f"{compared.num_pixels:,} pixels ({100 * compared.share:.2g} %)")
-        found.append(f"by {compared.max_levels:.3g} of 255 levels at most")
+        details.append(f"{compared.num_pixels:,} pixels ({100 * compared.share:.2g} %)")
+        details.append(f"by {compared.max_levels:.3g} of 255 levels at most")
     if compared.psnr_db is not None:
-        found.append(f"PSNR {compared.psnr_db:.1f} dB")
+        details.append(f"PSNR {compared.psnr_db:.1f} dB")
     if compared.one_level_psnr_db is not None:
-        found.append(f"where one level everywhere is {compared.one_level_psnr_db:.1f} dB")
-    return found
+        details.append(f"where one level everywhere is {compared.one_level_psnr_db:.1f} dB")
+    return details
 
 
 def unforged(text: str) -> str:

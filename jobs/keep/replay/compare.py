@@ -10,7 +10,6 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from framefleet.jobs.keep.replay.two_clips import Again, TwoClips, equal, sha256_at, two_clips
 from framefleet.pipeline.outputs.damage import Damage
@@ -96,9 +95,17 @@ def compare(
     clips = two_clips(store, then, again)
     wrong = tuple(_wrong_in_record(store, then, again, which, clips))
     if wrong and set(which) <= set(wrong):
-        return Compared(verdict="record damaged", which=wrong, doubt=_unkept(which, clips))
+        is_lost = clips.is_lossy and not {_FRAMES, _SOUND}.isdisjoint(which)
+        doubt = "or the frames or the sound differ by less than this lossy file keeps" if is_lost else None
+        return Compared(verdict="record damaged", which=wrong, doubt=doubt)
     if not which:
-        return Compared(verdict="file damaged", doubt=_unproven(then, clips, damages))
+        path = recorded_clip(values_of(then)).path
+        is_there = any(one.path == path and one.kind != "missing" for one in damages)
+        doubt = (
+            "or its media_sha256 is wrong: the row's file has other bytes here, so that nothing confirms it"
+        )
+        is_unproven = is_there and clips.here_sha256 != then.media_sha256
+        return Compared(verdict="file damaged", doubt=doubt if is_unproven else None)
     return _different(then, again, tuple(name for name in which if name not in wrong), clips, changes)
 
 
@@ -120,22 +127,6 @@ def _wrong_in_record(
             yield "bytes"
 
 
-def _unkept(which: Sequence[str], clips: TwoClips) -> str | None:
-    """Return what else equal clips may mean, where they do not keep all that was rendered."""
-    if not clips.is_lossy or not {_FRAMES, _SOUND}.intersection(which):
-        return None
-    return "or the frames or the sound differ by less than this lossy file keeps"
-
-
-def _unproven(then: Record, clips: TwoClips, damages: Sequence[Damage]) -> str | None:
-    """Return what else a stored clip of other bytes may mean, where the new file does not decide it."""
-    path = recorded_clip(values_of(then)).path
-    is_there = any(one.path == path and one.kind != "missing" for one in damages)
-    if not is_there or clips.here_sha256 == then.media_sha256:
-        return None
-    return "or its media_sha256 is wrong: the row's file has other bytes here, so that nothing confirms it"
-
-
 def _different(
     then: Record, again: Again, which: tuple[str, ...], clips: TwoClips, changes: Sequence[EnvironmentChange]
 ) -> Compared:
@@ -152,7 +143,7 @@ def _different(
     if frames is None or frames[0].shape != frames[1].shape:
         return Compared(verdict="different", which=which)
     distance = difference(*frames)
-    found = Compared(
+    compared = Compared(
         verdict="different",
         which=which,
         num_pixels=distance.num_pixels,
@@ -161,9 +152,9 @@ def _different(
         psnr_db=distance.psnr_db,
     )
     if clips.is_lossy:
-        return _with_loss(found, distance, then, again, changes)
+        return _with_loss(compared, distance, then, again, changes)
     is_one = _are_frames(which) and distance.max_levels <= 1
-    return replace(found, verdict="off by one") if is_one else found
+    return replace(compared, verdict="off by one") if is_one else compared
 
 
 def _are_frames(which: Sequence[str]) -> bool:
@@ -195,22 +186,19 @@ def _with_loss(
 def _other_encoder(then: Record, changes: Sequence[EnvironmentChange]) -> str:
     """Return how the encoder of the stored file differs from ours, as far as its record says; "" if not."""
     own = [f"{then.media_encoder} then"] if "nvenc" in (then.media_encoder or "") else []
-    found = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
-    return ", ".join([*own, *found])
+    changed = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
+    return ", ".join([*own, *changed])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How much frames differ. max_levels: the largest difference of a channel, of 255; psnr_db: over all
-    channels, infinite where nothing differs; worst_block: the root of the mean square of the one block of a
-    frame that differs most, in levels.
-    """
+    """How much frames differ."""
 
     num_pixels: int
     share: float
-    max_levels: float
-    psnr_db: float
-    worst_block: float
+    max_levels: float  # the largest difference of a channel, of 255
+    psnr_db: float  # over all channels; infinite where nothing differs
+    worst_block: float  # root of the mean square of the block of a frame that differs most, in levels
 
     def is_like(self, one_level: Difference) -> bool:
         """Whether they differ no more than an encoder makes frames differ that were one level off."""
@@ -228,7 +216,9 @@ def difference(one: Pictures, other: Pictures) -> Difference:
         levels = np.abs(here.astype(np.float32) - there.astype(np.float32)) * unit  # (H, W, C)
         num_pixels += int((levels.max(axis=-1) > 0).sum())
         max_levels = max(max_levels, float(levels.max()))
-        blocks = _by_block(np.square(levels, dtype=np.float64).mean(axis=-1))
+        blocks = np.square(levels, dtype=np.float64).mean(axis=-1)  # (H, W)
+        for axis, side in enumerate(blocks.shape):  # sums by block; those at the ends may be smaller
+            blocks = np.add.reduceat(blocks, range(0, side, _BLOCK), axis=axis)
         squares += float(blocks.sum())
         worst = max(worst, float(blocks.max()))
     return Difference(
@@ -240,13 +230,6 @@ def difference(one: Pictures, other: Pictures) -> Difference:
     )
 
 
-def _by_block(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return sums of (H, W) by block; those at the ends may be smaller."""
-    for axis, side in enumerate(values.shape):
-        values = np.add.reduceat(values, range(0, side, _BLOCK), axis=axis)
-    return values
-
-
 def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:
     """Return what an encoder makes of one level in every channel of every pixel: the worse of two patterns.
 
@@ -254,13 +237,13 @@ def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:
     """
     signs = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), frames.shape)
     as_is = decode(encode(frames))
-    found = [difference(as_is, decode(encode(_moved(frames, sign)))) for sign in (np.int8(1), signs)]
+    differences = [difference(as_is, decode(encode(_moved(frames, sign)))) for sign in (np.int8(1), signs)]
     return Difference(
-        num_pixels=max(one.num_pixels for one in found),
-        share=max(one.share for one in found),
-        max_levels=max(one.max_levels for one in found),
-        psnr_db=min(one.psnr_db for one in found),
-        worst_block=max(one.worst_block for one in found),
+        num_pixels=max(one.num_pixels for one in differences),
+        share=max(one.share for one in differences),
+        max_levels=max(one.max_levels for one in differences),
+        psnr_db=min(one.psnr_db for one in differences),
+        worst_block=max(one.worst_block for one in differences),
     )
 
 

@@ -21,6 +21,7 @@ from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora, digests_in
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
+from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.model.specs.ranges import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.signature import MediaKind
@@ -97,10 +98,10 @@ def environment_of(record: Record) -> Environment:
     from framefleet.pipeline.model.options.attention import backends
 
     where = _where(record, "environment")
-    found = read_as(_ENVIRONMENT, record.environment, where)
-    if found.attention not in (None, *backends()):
-        raise not_ours(where, f"attention {found.attention!r} is not a backend of diffusers")
-    return found
+    environment = read_as(_ENVIRONMENT, record.environment, where)
+    if environment.attention not in (None, *backends()):
+        raise not_ours(where, f"attention {environment.attention!r} is not a backend of diffusers")
+    return environment
 
 
 def options_of(record: Record, environment: Environment) -> Options:
@@ -119,6 +120,7 @@ class Given:
 
     model: str | None = None  # where the model is now
     models: Mapping[str, str] = field(default_factory=dict)  # the same by name, if a job has several models
+    parts: Mapping[str, str] = field(default_factory=dict)  # where files of components are now, by name
     loras: Mapping[str, str] = field(default_factory=dict)  # where these are now, by name
     ip_adapter: str | None = None  # where it is now
     second_models: Mapping[str, str] = field(default_factory=dict)  # where these are now, by name
@@ -160,6 +162,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
     claimed, what, option = _claimed_model(record, claim)
     name = record.model_name
     moved = given.models.get(name) if name and given.models else given.model
+    parts = {part: ModelPart(path=one.path, revision=one.revision) for part, one in claimed.parts.items()}
     return Recorded(
         record=record,
         claim=claim,
@@ -172,7 +175,8 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
             fps=record.fps,
         ),
         model=ModelSettings(
-            path=moved or _place(record.model, what, option),
+            path=moved or _place(record.model.removesuffix(names_of(parts)), what, option),
+            parts=_parts(parts, what, given),
             allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
             dtype=environment.dtype,
             device=environment.device,
@@ -208,6 +212,16 @@ def _place(place: str, what: str, option: str) -> str:
         f"the output says that {what} is at {place!r}, which is not opened without your consent",
         f"if that is right, give it as {option}",
     )
+
+
+def _parts(parts: Mapping[str, ModelPart], what: str, given: Given) -> dict[str, ModelPart]:
+    """Return the files that stand in for components, from where job.json or the caller says."""
+    return {
+        name: ModelPart(path=given.parts[name])
+        if name in given.parts
+        else replace(part, path=_place(part.path, f"the {name} of {what}", quoted("--part", f"{name}=PLACE")))
+        for name, part in parts.items()
+    }
 
 
 def _check_pickles(claimed: bool, what: str, given: Given) -> bool:
@@ -274,15 +288,13 @@ def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
     SHA-256. What is on the web is read from public addresses, and from the caller's roots.
     """
     uris = [named["uri"] for value in arguments.values() for named in inputs_in(value)]
-    own = [uri.rpartition("/")[0] or "/" for uri in uris if _is_stored(uri)]
+    own = []
+    for uri in uris:
+        scheme, mark, rest = uri.partition("://")
+        is_object = scheme in STORES and "/" in rest.strip("/") and "::" not in uri
+        if is_object if mark else uri.startswith("/"):
+            own.append(uri.rpartition("/")[0] or "/")
     return Inputs([*given.roots, *own], given.storage_options)
-
-
-def _is_stored(uri: str) -> bool:
-    scheme, mark, rest = uri.partition("://")
-    return (
-        uri.startswith("/") if not mark else scheme in STORES and "/" in rest.strip("/") and "::" not in uri
-    )
 
 
 def recipe_of(recorded: Recorded, given: Given) -> Recipe:

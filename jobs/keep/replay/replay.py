@@ -27,11 +27,11 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_clip
-from framefleet.pipeline.outputs.frames.extras import kept_in
+from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
+from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import AUDIT
 from framefleet.pipeline.render.fused.batching import Batching
@@ -86,7 +86,9 @@ class Replayer:
         steps = steps_again(job.model_dump(), allow_pickle=allow_pickle)
         clip = self._render(recorded, recipe)
         now = encode_clip(clip, media, steps.values())
-        there = {**recorded.environment, _RECIPE: _recipe_digest(recorded)}
+        is_jobs = recorded.claim.job.recipe == recorded.request.recipe  # no other recipe's digest is stored
+        digest = recorded.claim.recipe_digest if is_jobs else _UNKNOWN
+        there = {**recorded.environment, _RECIPE: digest}
         here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
         differences = tuple(_differences(there, here))
         _, damages = look_at(recorded.store, values_of(recorded.record))
@@ -102,8 +104,17 @@ class Replayer:
 
     def _render(self, recorded: Recorded, recipe: Recipe) -> Clip:
         second_models = open_second_models(recorded.second_models)
-        _check_second_models(recorded, second_models)
-        model = self._loaded(recorded.model)
+        for named in filter(is_model, recorded.request.arguments.values()):
+            if (second := second_models[named["name"]]).digest != named["digest"]:
+                option = quoted("--second-model", named["name"] + "=PLACE")
+                raise ModelError(
+                    f"the second model at {second.settings.name} is not the one that rendered this row",
+                    f"give the folder of the one that did: {option}",
+                )
+        if self._model is None or recorded.model != self._settings:
+            self._model = None  # before the next takes its memory
+            self._model, self._settings = load(recorded.model), recorded.model
+        model = self._model
         check_files(recorded, model.digests, model.settings.name)
         request = check_again(recorded.request, model.spec, recipe)
         renderer = Renderer(
@@ -120,12 +131,6 @@ class Replayer:
         if not isinstance(outcome, Clip):
             raise _not_rendered(row_id, outcome.error)
         return outcome
-
-    def _loaded(self, settings: ModelSettings) -> Model:
-        if self._model is None or settings != self._settings:
-            self._model = None  # before the next takes its memory
-            self._model, self._settings = load(settings), settings
-        return self._model
 
 
 def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
@@ -162,21 +167,12 @@ def _not_rendered(row_id: str, error: Exception) -> FramefleetError:
         )
     if isinstance(error, FramefleetError):
         return error
-    said = JobError(
+    failure = JobError(
         f"row {row_id} cannot be rendered again: {type(error).__name__}: {error}",
         "see whether its record is as it was written, and the environment what it was",
     )
-    said.__cause__ = error
-    return said
-
-
-def _check_second_models(recorded: Recorded, found: Mapping[str, SecondModel]) -> None:
-    for named in filter(is_model, recorded.request.arguments.values()):
-        if (model := found[named["name"]]).digest != named["digest"]:
-            raise ModelError(
-                f"the second model at {model.settings.name} is not the one that rendered this row",
-                f"give the folder of the one that did: {quoted('--second-model', named['name'] + '=PLACE')}",
-            )
+    failure.__cause__ = error
+    return failure
 
 
 def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> None:
@@ -190,12 +186,6 @@ def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> No
         + (f" and {len(changed) - 5} more" if len(changed) > 5 else ""),
         "give the folder of the model that did, as --model",
     )
-
-
-def _recipe_digest(recorded: Recorded) -> str | None:
-    """Return the digest of the recipe's source then; that of a row's own recipe is not kept."""
-    is_jobs = recorded.claim.job.recipe == recorded.request.recipe
-    return recorded.claim.recipe_digest if is_jobs else _UNKNOWN
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -26,7 +26,9 @@ from framefleet.pipeline.model.options.tuning import Setup, script_setup
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
+from framefleet.pipeline.model.sources.parts import by_component, open_parts
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
+from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
@@ -140,7 +142,10 @@ def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Compon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """How one kind of pipeline is used. loading, guiders: lines. frames, sound: of its output, as code."""
+    """How one kind of pipeline is used. loading, guiders: lines. frames, sound: of its output, as code.
+
+    part_classes: those of diffusers that read single files.
+    """
 
     class_name: str
     loading: str
@@ -148,6 +153,7 @@ class _Call:
     frames: str
     sound: str
     guiders: str = ""
+    part_classes: Collection[str] = ()
 
 
 def _call_of(
@@ -163,6 +169,8 @@ def _call_of(
     networks = [component.name for component in components if component.has_weights]
     revision = f", revision={source.revision!r}" if source.revision else ""
     options = f"{revision}, dtype={for_diffusers(recorded.environment['dtype'])!r}"
+    lines, part_classes = _parts(recorded, spec, components)
+    options += "".join(f", {name}={name}" for name in lines)
     options += f", use_safetensors={dict.fromkeys(networks, safe) if modular else safe}"
     if setup.quantization:
         options += f", quantization_config={setup.quantization}" + ".quant_mapping" * modular
@@ -173,7 +181,8 @@ def _call_of(
     if not modular:
         return _Call(
             class_name=spec.class_name,
-            loading=f"pipe = {spec.class_name}.from_pretrained(MODEL{options})",
+            loading="".join(lines.values()) + f"pipe = {spec.class_name}.from_pretrained(MODEL{options})",
+            part_classes=part_classes,
             arguments=arguments,
             frames=f"output.{pictures}{first}",
             sound=f"output.{sound}",
@@ -198,16 +207,33 @@ def _call_of(
     )
 
 
+def _parts(
+    recorded: Recorded, spec: PipelineSpec, components: Collection[Component]
+) -> tuple[dict[str, str], set[str]]:
+    """Return the line that loads the single file of each component that has one, and the classes in it."""
+    files = open_parts(recorded.model.parts, recorded.model.storage_options)
+    given = by_component(files, components)
+    classes = {component.name: component for component in components}
+    dtypes = for_diffusers(recorded.environment["dtype"])
+    lines, names = {}, set()
+    for name, file in given.items():
+        if classes[name].loader != "diffusers" or is_modular(spec.class_name):
+            raise JobError(
+                f"its {name} is of the file {file.where}, which --script cannot include",
+                "use `framefleet replay` without --script",
+            )
+        dtype = dtypes.get(name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
+        packing = f", quantization_config={GGUF_CONFIG}(compute_dtype={dtype!r})" * file.is_gguf
+        names |= {classes[name].class_name, *([GGUF_CONFIG] * file.is_gguf)}
+        lines[name] = (
+            f"{name} = {classes[name].class_name}.from_single_file({str(file.fetched())!r}, config=MODEL, "
+            f"subfolder={name!r}, torch_dtype={dtype!r}{packing})\n"
+        )
+    return lines, names
+
+
 def _named(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-
-
-def _scheduler(choice: SchedulerChoice) -> str:
-    """Return the line that makes it; an empty one for a pipeline that has none."""
-    if not choice.class_name:
-        return ""
-    overrides = "".join(f", {name}={value!r}" for name, value in choice.overrides.items())
-    return f"pipe.scheduler = {choice.class_name}.from_config(pipe.scheduler.config{overrides})"
 
 
 def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerChoice, setup: Setup) -> str:
@@ -215,6 +241,15 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
     numerics = numerics_of(model.options, threads=model.threads, device=model.device)
     isa, tf32 = environment.get(MAX_CPU_ISA.lower()), environment.get("tf32")
     variables = {**numerics.variables, **({MAX_CPU_ISA: isa} if isa else {})}
+    arguments = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(call.arguments.items()))
+    sha256 = {"FRAMES": recorded.record.frames_sha256, "AUDIO": recorded.record.audio_sha256}
+    scheduler = ""
+    if choice.class_name:
+        overrides = "".join(f", {name}={value!r}" for name, value in choice.overrides.items())
+        scheduler = f"pipe.scheduler = {choice.class_name}.from_config(pipe.scheduler.config{overrides})"
+    class_names: dict[str, list[str]] = {}  # by module: of diffusers, and of ours that diffusers lacks
+    for name in sorted({call.class_name, choice.class_name, *setup.classes, *call.part_classes} - {""}):
+        class_names.setdefault(module_of(name), []).append(name)
     return TEMPLATE.format(
         row_id=recorded.record.row_id,
         framefleet=_in_comment(recorded.claim.framefleet),
@@ -222,13 +257,15 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
             f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
         ),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
-        imports=_imports({call.class_name, choice.class_name, *setup.classes} - {""}),
+        imports="\n".join(
+            f"from {module} import {', '.join(names)}" for module, names in sorted(class_names.items())
+        ),
         model=source.path,
         model_digest=recorded.record.model_digest,
         loras=_loras(recorded),
-        arguments=_python(call.arguments),
+        arguments=f"{{\n{arguments}}}",  # one to a line; floats keep every bit
         seed=repr(recorded.request.seed),
-        digests="\n".join(_digests(recorded.record)),
+        digests="\n".join(f"{name}_SHA256 = {digest!r}" for name, digest in sha256.items() if digest),
         os="import os\n" if variables else "",
         variables="".join(f"\nos.environ[{name!r}] = {value!r}" for name, value in variables.items()),
         numerics="\n".join(map(str, numerics.settings())),
@@ -236,25 +273,18 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
         loading=call.loading,
         guiders=call.guiders,
         setup="\n".join(setup.lines),
-        scheduler=_scheduler(choice),
+        scheduler=scheduler,
         checks="".join(_checks(recorded.record, call)),
     )
-
-
-def _digests(record: Record) -> Iterator[str]:
-    if record.frames_sha256 is not None:
-        yield f"FRAMES_SHA256 = {record.frames_sha256!r}"
-    if record.audio_sha256 is not None:
-        yield f"AUDIO_SHA256 = {record.audio_sha256!r}"
 
 
 def _checks(record: Record, call: _Call) -> Iterator[str]:
     """Yield the lines that compare what the record has digests of."""
     if record.frames_sha256 is not None:
         is_float = (record.frames_format or "").endswith("float32")
-        kept = '{}.astype("float32")' if is_float else '({} * 255).round().astype("uint8")'
+        pixels = '{}.astype("float32")' if is_float else '({} * 255).round().astype("uint8")'
         yield FRAMES_CHECK.format(
-            frames=kept.format(call.frames),
+            frames=pixels.format(call.frames),
             dtype="float32" if is_float else "uint8",
             channels=4 if (record.frames_format or "").startswith("rgba") else 3,
         )
@@ -267,14 +297,6 @@ def _checks(record: Record, call: _Call) -> Iterator[str]:
 def _in_comment(text: str) -> str:
     """Return text that ends no comment: on one line, with nothing in it that does not show."""
     return repr(text)[1:-1]
-
-
-def _imports(class_names: set[str]) -> str:
-    """Return the imports of the classes: of diffusers, and of ours that diffusers lacks."""
-    modules: dict[str, list[str]] = {}
-    for name in sorted(class_names):
-        modules.setdefault(module_of(name), []).append(name)
-    return "\n".join(f"from {module} import {', '.join(names)}" for module, names in sorted(modules.items()))
 
 
 def _loras(recorded: Recorded) -> str:
@@ -305,9 +327,3 @@ def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
     if not str(lora.file).endswith(SAFETENSORS):
         del options["use_safetensors"]
     return f"pipe.load_lora_weights({lora.path!r}, {_named(options)})  # SHA-256 {lora.sha256}"
-
-
-def _python(arguments: Mapping[str, Any]) -> str:
-    """Return the arguments as Python, one to a line; floats keep every bit."""
-    lines = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(arguments.items()))
-    return f"{{\n{lines}}}"

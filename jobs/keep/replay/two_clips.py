@@ -21,29 +21,23 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """A row rendered again. media: how its record's clip was encoded, as far as that can be done again.
-
-    frames, content: as they were rendered, and the file that they give; called where something differs.
-    """
+    """A row rendered again. Its functions are called where something differs."""
 
     record: Record
-    media: Media
-    frames: Callable[[], Pictures | None]
-    content: Callable[[], bytes]
+    media: Media  # how its record's clip was encoded, as far as that can be done again
+    frames: Callable[[], Pictures | None]  # as they were rendered
+    content: Callable[[], bytes]  # the file that they give
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoClips:
-    """there: the stored file; None where it is neither the recorded one nor the new one. here: the new one.
+    """The clip that is stored, and that of the row rendered again."""
 
-    is_lossy: whether their format does not keep the frames themselves.
-    """
-
-    there: bytes | None
+    there: bytes | None  # the stored file; None where it is neither the recorded one nor the new one
     there_sha256: str
-    here: bytes
+    here: bytes  # the new one
     here_sha256: str
-    is_lossy: bool
+    is_lossy: bool  # their format does not preserve the frames themselves
     again: Again
 
     def frames(self) -> tuple[Pictures, Pictures] | None:
@@ -60,10 +54,10 @@ class TwoClips:
     def sounds(self) -> tuple[Pcm, Pcm] | None:
         """Return the samples of both, which have one rate. None: not both have some."""
         try:
-            found = [decode_audio(one) for one in (self.there, self.here) if one is not None]
+            decoded = [decode_audio(one) for one in (self.there, self.here) if one is not None]
         except StoreError:  # no clip
             return None
-        sounds = [one for one in found if one is not None]
+        sounds = [one for one in decoded if one is not None]
         if len(sounds) < 2 or sounds[0][1] != sounds[1][1]:
             return None
         return sounds[0][0], sounds[1][0]

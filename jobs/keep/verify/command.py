@@ -19,6 +19,7 @@ from framefleet.jobs.keep.replay.command import (
     MovedIpAdapter,
     MovedLoras,
     MovedModels,
+    MovedParts,
     MovedSecondModels,
     OwnRecipe,
     ReadableRoots,
@@ -79,6 +80,7 @@ def verify_command(
     by_fleet: _ByFleet = False,
     as_json: AsJson = False,
     models: MovedModels = None,
+    parts: MovedParts = None,
     loras: MovedLoras = None,
     ip_adapter: MovedIpAdapter = None,
     second_models: MovedSecondModels = None,
@@ -94,15 +96,15 @@ def verify_command(
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.job.file import storage_options
 
-        storage_options = set_values(sets or []).get("storage_options", {})
-        given = given_of(
-            models, loras, ip_adapter, second_models, recipe, roots, allow_pickle, storage_options
+        options = storage_options(sets)
+        consent = given_of(
+            models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
         )
         quiet_libraries()
         if files:
-            is_well = show_damages(output, storage_options, as_json=as_json)
+            is_well = show_damages(output, options, as_json=as_json)
         else:
             from framefleet.jobs.keep.verify.rows import verified_rows
 
@@ -113,7 +115,7 @@ def verify_command(
                 seed=seed,
                 row_ids=row_ids or [],
                 by_fleet=by_fleet,
-                given=given,
+                given=consent,
                 sets=sets or [],
             )
             is_well = show_verified(verify, as_json=as_json)
@@ -122,7 +124,6 @@ def verify_command(
 
 def show_damages(output: str, storage_options: Mapping[str, Any], *, as_json: bool) -> bool:
     """Read every file and print what is wrong; return whether all is well."""
-
     from framefleet.jobs.keep.verify.verify import damages_of
     from framefleet.jobs.look.status.status import driver_of
     from framefleet.jobs.show.progress import watch_on
@@ -158,7 +159,18 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
             verdicts[row.compared.verdict] += 1
             errors += [row.error] if row.error else []
             if as_json:
-                stdout.say(json.dumps(_values(row), ensure_ascii=False))
+                names = ("name", "then", "now")
+                values = {
+                    "row_id": row.record.row_id,
+                    "worker": row.record.worker,
+                    "node": row.record.node,
+                    **asdict(row.compared),
+                    "is_well": row.is_well,
+                    "damages": [asdict(damage) for damage in row.damages],
+                    "differences": [dict(zip(names, one, strict=True)) for one in row.differences],
+                    "error": str(row.error) if row.error else None,
+                }
+                stdout.say(json.dumps(values, ensure_ascii=False))
             else:
                 _show(row)
     if as_json:
@@ -181,20 +193,6 @@ def _show(row: VerifiedRow) -> None:
         stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
     for name, then, now in row.differences:
         stdout.say(unforged(f"  {name}: {then} then, {now} now"))
-
-
-def _values(row: VerifiedRow) -> dict[str, Any]:
-    """Return what --json prints of a row."""
-    return {
-        "row_id": row.record.row_id,
-        "worker": row.record.worker,
-        "node": row.record.node,
-        **asdict(row.compared),
-        "is_well": row.is_well,
-        "damages": [asdict(damage) for damage in row.damages],
-        "differences": [dict(zip(("name", "then", "now"), one, strict=True)) for one in row.differences],
-        "error": str(row.error) if row.error else None,
-    }
 
 
 class DamageList:
@@ -220,12 +218,9 @@ class DamageList:
             stdout.say(json.dumps({"found": dict(self.num_found), "num_damages": self.num_damages}))
             return
         if self._first:
-            stdout.print(self._table())
+            table = Table("file", "what", "row", box=box.SIMPLE_HEAD)
+            for damage in self._first:
+                table.add_row(damage.path, damage.reason or damage.kind, damage.row_id or "")
+            stdout.print(table)
         for kind, count in self.num_found.items():
             stdout.say(f"{count:,} {_SAID[kind]}")
-
-    def _table(self) -> Table:
-        table = Table("file", "what", "row", box=box.SIMPLE_HEAD)
-        for damage in self._first:
-            table.add_row(damage.path, damage.reason or damage.kind, damage.row_id or "")
-        return table

@@ -35,25 +35,25 @@ def replay_alone(output: str, record: Record, given: Given) -> Replayed:
             f"row {record.row_id}: the process that rendered it again ended with {ending(ended.returncode)}",
             "render it with `framefleet replay` to see more",
         )
-    found: Replayed | FramefleetError = pickle.loads(ended.stdout)  # our own process's
-    if isinstance(found, FramefleetError):
-        raise found
-    return found
+    outcome: Replayed | FramefleetError = pickle.loads(ended.stdout)  # our own process's
+    if isinstance(outcome, FramefleetError):
+        raise outcome
+    return outcome
 
 
 def main() -> None:
-    output, record, given = pickle.load(sys.stdin.buffer)
+    output, record, consent = pickle.load(sys.stdin.buffer)
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a recipe prints is no answer
-    store = Store(output, given.storage_options)
+    store = Store(output, consent.storage_options)
     try:
-        found: Replayed | FramefleetError = Replayer(given).replay(
-            recorded_of(store, claim_of(store), record, given)
+        outcome: Replayed | FramefleetError = Replayer(consent).replay(
+            recorded_of(store, claim_of(store), record, consent)
         )
     except FramefleetError as error:
-        found = error
+        outcome = error
     with answer:
-        pickle.dump(found, answer)
+        pickle.dump(outcome, answer)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import Damage, look_at
 from framefleet.pipeline.outputs.encode_clip import encode_file
 from framefleet.pipeline.outputs.frames.audio import Audio
-from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
@@ -67,17 +66,13 @@ _MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedRow:
-    """One row, rendered again.
-
-    damages: of its stored files. differences: (name, then, now), of what its environment has become. error:
-    why it was not rendered.
-    """
+    """One row, rendered again."""
 
     record: Record
     compared: Compared
-    damages: tuple[Damage, ...]
-    differences: tuple[tuple[str, str, str], ...] = ()
-    error: FramefleetError | None = None
+    damages: tuple[Damage, ...]  # of its stored files
+    differences: tuple[tuple[str, str, str], ...] = ()  # (name, then, now), of what its environment is now
+    error: FramefleetError | None = None  # why it was not rendered
 
     @property
     def is_well(self) -> bool:
@@ -103,18 +98,17 @@ def verified_rows(
     has no such rows.
     """
     store = Store(output, given.storage_options)
-    records = [find_record(store, row_id) for row_id in row_ids] or _sampled(store, sample, seed)
+    if row_ids:
+        records = [find_record(store, row_id) for row_id in row_ids]
+    else:
+        chosen = sample_rows(store, sample, seed=seed)
+        records = [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
     if not records:
         raise Output(store).no_records()
     if by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
     else:
         yield from _here(output, store, records, given)
-
-
-def _sampled(store: Store, sample: int, seed: int) -> list[Record]:
-    chosen = sample_rows(store, sample, seed=seed)
-    return [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
 
 
 def _here(output: str, store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:
@@ -152,39 +146,31 @@ def _by_fleet(
     with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
         again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}
-        errors = _errors(scratch)
+        fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
+        failed = read_folder(scratch, FAILURES, fields)
+        errors = {
+            row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
+            for row in rows_of(failed, scratch.url_of(FAILURES))
+        }
         for then in records:
             if then.row_id not in again:
                 yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
             else:
-                yield _of_fleet(store, then, rendered(scratch, again[then.row_id], media, steps))
-
-
-def _of_fleet(store: Store, then: Record, again: Again) -> VerifiedRow:
-    _, damages = look_at(store, values_of(then))
-    differences = environment_differences(then, again.record)
-    return VerifiedRow(
-        record=then,
-        compared=compare(store, then, again, damages=damages, changes=differences),
-        damages=tuple(damages),
-        differences=differences,
-    )
+                _, damages = look_at(store, values_of(then))
+                differences = environment_differences(then, again[then.row_id])
+                now = rendered(scratch, again[then.row_id], media, steps)
+                yield VerifiedRow(
+                    record=then,
+                    compared=compare(store, then, now, damages=damages, changes=differences),
+                    damages=tuple(damages),
+                    differences=differences,
+                )
 
 
 def _not_rendered(store: Store, record: Record, error: FramefleetError) -> VerifiedRow:
     _, damages = look_at(store, values_of(record))
     compared = Compared(verdict="not rendered")
     return VerifiedRow(record=record, compared=compared, damages=tuple(damages), error=error)
-
-
-def _errors(scratch: Store) -> dict[str, FramefleetError]:
-    """Return why rows failed, by row_id."""
-    fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
-    failed = read_folder(scratch, FAILURES, fields)
-    return {
-        row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
-        for row in rows_of(failed, scratch.url_of(FAILURES))
-    }
 
 
 @contextmanager
@@ -215,18 +201,13 @@ def rendered(scratch: Store, record: Record, media: Media, steps: Collection[Cli
     """Return a row that a fleet rendered. media, steps: how the clips of its output are made."""
     path = recorded_clip(values_of(record)).path
     read = cache(partial(scratch.read, path))
+    read_frames = decode_floats if (record.frames_format or "").endswith("float32") else decode
     return Again(
         record=record,
         media=media,
-        frames=lambda: _frames(record, read()),
+        frames=lambda: None if record.frames_format is None else read_frames(read()),
         content=lambda: _encoded(record, read(), media, steps) if media.format in LOSSY else read(),
     )
-
-
-def _frames(record: Record, content: bytes) -> Pictures | None:
-    if record.frames_format is None:
-        return None
-    return (decode_floats if record.frames_format.endswith("float32") else decode)(content)
 
 
 def _encoded(record: Record, content: bytes, media: Media, steps: Collection[ClipStep]) -> bytes:
@@ -283,7 +264,16 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
     """Return of each group of like rows those with the lowest lots."""
     groups: dict[tuple[str, ...], list[tuple[int, Candidate]]] = {}
     max_groups = max(1, _MAX_CANDIDATES // count)
-    for one in _all(store, seed):
+    rows = (
+        (path, row)
+        for path, table in tables_by_part(store, _FIELDS)
+        for some in rows_in_table(table, store.url_of(path))
+        for row in some
+    )
+    for path, row in rows:
+        lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
+        kind = " ".join(str(row[name]) for name in _KIND)
+        one = Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
         group = (one.kind, one.node, one.worker)
         if group not in groups and len(groups) >= max_groups:
             group = ("", "", "")  # the rest together: what a group is called may be anybody's
@@ -294,15 +284,6 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
         elif entry > heap[0]:
             heapq.heapreplace(heap, entry)
     return [one for heap in groups.values() for _, one in heap]
-
-
-def _all(store: Store, seed: int) -> Iterator[Candidate]:
-    for path, table in tables_by_part(store, _FIELDS):
-        for rows in rows_in_table(table, store.url_of(path)):
-            for row in rows:
-                lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
-                kind = " ".join(str(row[name]) for name in _KIND)
-                yield Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
 
 
 def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:

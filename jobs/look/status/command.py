@@ -43,8 +43,8 @@ def status_command(
         from framefleet.jobs.job.file import output_at
         from framefleet.jobs.look.status.status import StatusReader
 
-        found = output_at(output, sets)
-        reader = StatusReader(found)
+        opened = output_at(output, sets)
+        reader = StatusReader(opened)
         if not watch:
             print_status(reader.status(), as_json=as_json)
         elif as_json or not stdout.is_terminal:

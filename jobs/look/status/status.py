@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 import pyarrow as pa
 
 from framefleet.cluster.driver.checkpoints import half_done_in
-from framefleet.cluster.driver.holder import Holder, read_holder
+from framefleet.cluster.driver.holder import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, added
@@ -65,9 +65,17 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     holder = read_holder(store, epochs[-1])
     if holder is None:
         return DriverSeen(state="unknown", epoch=epochs[-1])
-    told_s = _seconds_since(holder.beat_at, now or datetime.now(UTC))
+    told_s: float | None = None
+    with suppress(ValueError, TypeError):  # of an earlier version, or without a zone
+        since = (now or datetime.now(UTC)) - datetime.fromisoformat(holder.beat_at)
+        told_s = max(0.0, since.total_seconds())
+    state: DriverState = "running"
+    if holder.ended or holder.is_gone():
+        state = "ended" if holder.ended else "gone"
+    elif holder.runs_elsewhere() and told_s and told_s > SILENT_S:
+        state = "silent"
     return DriverSeen(
-        state=_state(holder, told_s),
+        state=state,
         epoch=epochs[-1],
         pid=holder.pid,
         host=holder.host,
@@ -76,21 +84,6 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
         progress=holder.progress,
         tables=holder.tables,
     )
-
-
-def _state(holder: Holder, told_s: float | None) -> DriverState:
-    if holder.ended:
-        return "ended"
-    if holder.is_gone():
-        return "gone"
-    return "silent" if holder.runs_elsewhere() and told_s and told_s > SILENT_S else "running"
-
-
-def _seconds_since(moment: str, now: datetime) -> float | None:
-    try:
-        return max(0.0, (now - datetime.fromisoformat(moment)).total_seconds())
-    except (ValueError, TypeError):  # of an earlier version, or without a zone
-        return None
 
 
 class DriverReports:
@@ -105,7 +98,7 @@ class DriverReports:
 
         num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
         """
-        reports = [one for one in self.reports() if one.audits and _is_sound(one)]
+        reports = [one for one in self.reports() if one.audits and _is_sound(one.done, one.audits)]
         if not reports:
             return None
         total = sum((one.audits for one in reports if one.audits), AuditFigures())
@@ -122,13 +115,13 @@ class DriverReports:
         for epoch in epochs:
             if epoch not in self._earlier:
                 holder = read_holder(self._store, epoch)
-                found = holder.progress if holder else None
+                report = holder.progress if holder else None
                 if epoch != epochs[-1]:
-                    self._earlier[epoch] = found
+                    self._earlier[epoch] = report
             else:
-                found = self._earlier[epoch]
-            if found:
-                yield found
+                report = self._earlier[epoch]
+            if report:
+                yield report
 
 
 def figures_of(store: Store) -> dict[str, float]:
@@ -188,12 +181,12 @@ def newest_clips(store: Store, count: int) -> list[NewClip]:
     if not tables:
         return []
     rows = pa.concat_tables(tables).sort_by([("finished_at", "descending")]).slice(0, count)
-    found = []
+    clips = []
     for row in rows.drop_columns(["finished_at"]).to_pylist():
         with suppress(JobError):  # not ours
             prompt = str(told_arguments(row).get("prompt", row["row_id"]))
-            found.append(NewClip(row_id=row["row_id"], prompt=prompt, path=recorded_path(row, RECORDS)))
-    return found
+            clips.append(NewClip(row_id=row["row_id"], prompt=prompt, path=recorded_path(row, RECORDS)))
+    return clips
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
@@ -219,6 +212,8 @@ class StatusReader:
         self._audits = DriverReports(store)
 
     def status(self) -> Status:
+        if not self._inner:  # once there is one, it stays
+            self._inner = {name: StatusReader(one) for name, one in self._output.inner.items()}
         driver = driver_of(self._output.store)
         report, is_at_work = driver.progress, driver.is_at_work
         num_rows = report.before + report.total if report else None
@@ -248,13 +243,8 @@ class StatusReader:
             paused_since=report.paused_since if report and is_at_work else "",
             num_half_done=min(num_begun, num_left or 0),
             figures=report.figures if report and _are_sound(report.figures) else {},
-            inner={name: reader.status() for name, reader in self._inner_readers().items()},
+            inner={name: reader.status() for name, reader in self._inner.items()},
         )
-
-    def _inner_readers(self) -> Mapping[str, StatusReader]:
-        if not self._inner:  # once there is one, it stays
-            self._inner = {name: StatusReader(one) for name, one in self._output.inner.items()}
-        return self._inner
 
 
 class _Cached(Generic[_Read]):
@@ -271,8 +261,5 @@ class _Cached(Generic[_Read]):
         return self._known[1]
 
 
-def _is_sound(report: Progress) -> bool:
-    said = report.audits
-    assert said is not None
-    counts = (said.num_equal, said.num_unaudited, said.most_wrong, said.num_kinds, said.num_kinds_compared)
-    return all(0 <= n < _MOST for n in (report.done, *counts))
+def _is_sound(num_done: int, audits: AuditFigures) -> bool:
+    return all(0 <= n < _MOST for n in (num_done, *astuple(audits)))

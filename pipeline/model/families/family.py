@@ -53,7 +53,7 @@ class Preset:
     # Frames, height, width in pixels of one token of the denoiser (of UNets: of one latent place).
     token: tuple[int, int, int]
     width: int  # channels of a token
-    licence: str
+    license: str
     models: tuple[str, ...] = ()  # of the hub
     inputs: tuple[str, ...] = ("text",)  # what a clip starts from
     joined: bool = False  # both prompts of guidance are in one forward

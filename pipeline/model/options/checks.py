@@ -21,6 +21,7 @@ from framefleet.pipeline.model.options.schema import GroupOffload, Options, Quan
 from framefleet.pipeline.model.options.step_cache import check_cache
 from framefleet.pipeline.model.options.tuning import denoisers_in
 from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.packing import method_of
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -79,6 +80,12 @@ def check_options(
     if options.quantization:
         check_quantization(options.quantization, device=device)
         _check_components(options.quantization.components or [], by_name)
+        for name in options.quantization.components or denoisers:
+            if method := method_of(folder, name):
+                raise ModelError(
+                    f"quantization: the weights of {name} are packed already, by {method}",
+                    "leave `model.quantization` out, or use the model's plain weights",
+                )
     if options.offload:
         check_offload(options.offload, denoisers, device=device)
     for is_set, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):

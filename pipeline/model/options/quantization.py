@@ -2,45 +2,93 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from importlib import metadata
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.options.pipe_calls import New
-from framefleet.pipeline.model.options.schema import Quantization, TorchAo
+from framefleet.pipeline.model.options.schema import OtherQuantization, Quantization, TorchAo
 from framefleet.pipeline.model.options.torchao_import import say_import_warnings
+from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod, check_package, config_classes
 
 # torchao's own names; its names say what is meant, ours fit a job file.
+_TORCHAO, _PROTOTYPES = "torchao.quantization", "torchao.prototype.mx_formats"
 TORCHAO = {
-    "int8_weight_only": "Int8WeightOnlyConfig",
-    "int8_dynamic": "Int8DynamicActivationInt8WeightConfig",
-    "float8_weight_only": "Float8WeightOnlyConfig",
-    "float8_dynamic": "Float8DynamicActivationFloat8WeightConfig",
+    "int8_weight_only": (_TORCHAO, "Int8WeightOnlyConfig"),
+    "int8_dynamic": (_TORCHAO, "Int8DynamicActivationInt8WeightConfig"),
+    "int4_weight_only": (_TORCHAO, "Int4WeightOnlyConfig"),
+    "float8_weight_only": (_TORCHAO, "Float8WeightOnlyConfig"),
+    "float8_dynamic": (_TORCHAO, "Float8DynamicActivationFloat8WeightConfig"),
+    "mxfp8_dynamic": (_PROTOTYPES, "MXDynamicActivationMXWeightConfig"),
+    "nvfp4_weight_only": (_PROTOTYPES, "NVFP4WeightOnlyConfig"),
+    "nvfp4_dynamic": (_PROTOTYPES, "NVFP4DynamicActivationNVFP4WeightConfig"),
 }
-DISTRIBUTIONS = {"torchao": "torchao", "quanto": "optimum-quanto"}
+# The first GPUs that have the products of a type: Ampere (int4), Ada (fp8), Blackwell (mxfp8, nvfp4).
+_CAPABILITIES = {
+    **{"int4_weight_only": (8, 0), "float8_dynamic": (8, 9)},
+    **{"mxfp8_dynamic": (10, 0), "nvfp4_weight_only": (10, 0), "nvfp4_dynamic": (10, 0)},
+}
+# Files that somebody else has packed; nothing is packed by them here.
+_ONLY_PACKED = ("gguf", "bfl", "auto-round")
 
 
 def check_quantization(quantization: Quantization, *, device: str | None) -> None:
     """Raise ModelError when its package is not there, or a device that is known does not do it."""
     backend = quantization.backend
-    if quantization.type == "float8_dynamic" and device is not None and not _has_fp8(device):
+    if isinstance(quantization, OtherQuantization):
+        _check_arguments(quantization)
+        if METHODS.get(backend, PackingMethod()).needs_gpu and device == "cpu":
+            raise ModelError(f"quantization by {backend} needs a GPU", "use torchao, quanto or sdnq")
+        return
+    needed = _CAPABILITIES.get(quantization.type)
+    if needed and device is not None and not _has_capability(device, needed):
         raise ModelError(
-            f"quantization float8_dynamic does not run on {_named(device)}, but on Ada GPUs and later ones",
+            f"quantization {quantization.type} does not run on {_named(device)}, but on GPUs of compute "
+            f"capability {needed[0]}.{needed[1]} and later ones",
             "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: exact`",
         )
-    try:
-        metadata.version(DISTRIBUTIONS[backend])
-    except metadata.PackageNotFoundError:
-        raise ModelError(
-            f"quantization by {backend} needs a package that is not installed",
-            "pip install 'framefleet[quantization]'",
-        ) from None
+    check_package(backend, f"quantization by {backend}")
     if isinstance(quantization, TorchAo):
         say_import_warnings()
+
+
+def _check_arguments(quantization: OtherQuantization) -> None:
+    """Raise ModelError for a backend that diffusers does not have, or arguments that it does not take."""
+    backend = quantization.backend
+    if backend in _ONLY_PACKED:
+        raise ModelError(
+            f"quantization: {backend} is a format of files, and packs no weights here",
+            "give the file: `model.parts: {transformer: FILE.gguf}`"
+            if backend == "gguf"
+            else "give a model whose folder was packed by it",
+        )
+    classes = config_classes()
+    if backend not in classes:
+        raise ModelError(
+            f"quantization.backend is {backend!r}, which diffusers does not have",
+            did_you_mean(backend, classes.keys() - {*_ONLY_PACKED}),
+        )
+    check_package(backend, f"quantization by {backend}")
+    name = classes[backend].__name__
+    try:
+        config = classes[backend](**quantization.arguments)
+    except (TypeError, ValueError, AttributeError, ImportError) as error:
+        raise ModelError(
+            f"quantization: {name} of diffusers does not take these values: {error}",
+            "see its page in the documentation of diffusers",
+        ) from None
+    # Of the object: a class of diffusers may make that of another package. Most pass over unknown arguments.
+    taken = [*inspect.signature(type(config).__init__).parameters][1:]
+    if unknown := [argument for argument in quantization.arguments if argument not in taken]:
+        raise ModelError(
+            f"quantization: {name} of diffusers takes no {unknown[0]!r}", did_you_mean(unknown[0], taken)
+        )
 
 
 def pipeline_config(quantization: Quantization, libraries: Mapping[str, str]) -> New:
@@ -65,8 +113,13 @@ def check_quantized(components: Mapping[str, Any], quantization: Quantization) -
 def _component_config(quantization: Quantization, library: str) -> New:
     # Our own classes, and parts of diffusers, are loaded as diffusers' own are.
     library = library if library == "transformers" else "diffusers"
+    if isinstance(quantization, OtherQuantization):
+        name = config_classes(library)[quantization.backend].__name__
+        module = library if hasattr(import_module(library), name) else quantization.backend
+        return New(module=module, name=name, arguments=quantization.arguments)
     if isinstance(quantization, TorchAo):
-        kind = New(module="torchao.quantization", name=TORCHAO[quantization.type])
+        module, name = TORCHAO[quantization.type]
+        kind = New(module=module, name=name)
         return New(module=library, name="TorchAoConfig", arguments={"quant_type": kind})
     key = "weights_dtype" if library == "diffusers" else "weights"
     return New(module=library, name="QuantoConfig", arguments={key: quantization.type})
@@ -76,11 +129,15 @@ def _named(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def _has_fp8(device: str) -> bool:
-    return device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (8, 9)  # Ada
+def _has_capability(device: str, needed: tuple[int, int]) -> bool:
+    return device.startswith("cuda") and torch.cuda.get_device_capability(device) >= needed
 
 
 def _is_quantized(module: nn.Module) -> bool:
-    # Both keep what they packed in a subclass of Tensor; quanto has layers of its own around it.
+    # torchao and quanto keep what they packed in a subclass of Tensor, others in whole numbers.
     weight = getattr(module, "weight", None)
-    return weight is not None and hasattr(weight, "__tensor_flatten__")
+    return weight is not None and (
+        hasattr(weight, "__tensor_flatten__")
+        or weight.dtype.itemsize == 1
+        or "Quant" in type(module).__name__
+    )

@@ -9,7 +9,16 @@ import tempfile
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.strict_model import Strict
@@ -106,7 +115,16 @@ class TorchAo(Strict):
     """Weights quantised by torchao; dynamic: what they are multiplied with as well."""
 
     backend: Literal["torchao"]
-    type: Literal["int8_weight_only", "int8_dynamic", "float8_weight_only", "float8_dynamic"]
+    type: Literal[
+        "int8_weight_only",
+        "int8_dynamic",
+        "int4_weight_only",
+        "float8_weight_only",
+        "float8_dynamic",
+        "mxfp8_dynamic",
+        "nvfp4_weight_only",
+        "nvfp4_dynamic",
+    ]
     components: list[str] | None = Field(default=None, min_length=1)
 
 
@@ -116,6 +134,19 @@ class Quanto(Strict):
     backend: Literal["quanto"]
     type: Literal["int8", "int4", "int2", "float8"]
     components: list[str] | None = Field(default=None, min_length=1)
+
+
+class OtherQuantization(BaseModel):
+    """Weights quantised by another backend of diffusers, with the arguments of its own config class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    backend: Annotated[str, Field(min_length=1)]
+    components: list[str] | None = Field(default=None, min_length=1)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
 
 
 class ModelOffload(Strict):
@@ -135,6 +166,11 @@ class GroupOffload(Strict):
     disk: str | None = Field(default=None, min_length=1)
 
 
+def _quantization_class(value: object) -> str:
+    backend = value.get("backend") if isinstance(value, Mapping) else getattr(value, "backend", None)
+    return backend if backend in ("torchao", "quanto") else "other"
+
+
 def _by_type(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
@@ -143,10 +179,15 @@ Matmul = Literal["default", "no_split_k", "triton"]
 Speed = Literal["exact", "fastest"]
 Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV
 Offload = ModelOffload | GroupOffload
-Quantization = TorchAo | Quanto
+Quantization = TorchAo | Quanto | OtherQuantization
 AnyCache = Annotated[Cache, Field(discriminator="type")]
 AnyOffload = Annotated[Offload, Field(discriminator="type")]
-AnyQuantization = Annotated[Quantization, Field(discriminator="backend")]
+AnyQuantization = Annotated[
+    Annotated[TorchAo, Tag("torchao")]
+    | Annotated[Quanto, Tag("quanto")]
+    | Annotated[OtherQuantization, Tag("other")],
+    Discriminator(_quantization_class),
+]
 
 # What `speed` sets where a job says nothing else. exact: the model's own arithmetic, rounded in other places.
 SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
@@ -239,7 +280,7 @@ class Options(Strict):
 
 
 def _plain(value: Any) -> Any:
-    if not isinstance(value, Strict):
+    if not isinstance(value, BaseModel):
         return value
     disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
     return value.model_dump(exclude_none=True) | disk

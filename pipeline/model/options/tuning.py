@@ -15,10 +15,11 @@ import torch
 from framefleet.pipeline.model.options.attention import Attention, backend_lines, open_attention
 from framefleet.pipeline.model.options.offload import OWN_FOLDER, modules_of, offload, script_calls
 from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
-from framefleet.pipeline.model.options.quantization import DISTRIBUTIONS, check_quantized, pipeline_config
+from framefleet.pipeline.model.options.quantization import check_quantized, pipeline_config
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.options.step_cache import cache_config
+from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
@@ -117,9 +118,10 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     )
 
 
-def packages_of(options: Options, device: str) -> list[str]:
-    """Return the packages whose versions decide bits because of these options."""
-    found = [DISTRIBUTIONS[options.quantization.backend]] if options.quantization else []
+def packages_of(options: Options, device: str, methods: Collection[str] = ()) -> list[str]:
+    """Return the packages whose versions decide bits. methods: by which the model's weights are packed."""
+    methods = {*methods, *([options.quantization.backend] if options.quantization else [])}
+    found = sorted(package for method in methods if (package := METHODS.get(method, PackingMethod()).package))
     has_kernels = options.compile or options.matmul == "triton"
     return found + ["triton"] * (has_kernels and device.startswith("cuda"))
 

@@ -23,6 +23,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.packing import KEY, TIMES_PACKED, check_packing
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.specs.model_index import CONTROLNETS, read_object
 
@@ -40,7 +41,7 @@ _KERNEL = (
     "take the key out; attention is chosen by `model.attention`",
 )
 _QUANTIZED = (
-    "its weights are packed, and unpacked by whatever package it names",
+    "its weights are compressed, and unpacked by whatever package it names",
     "use the model's plain weights, and quantise them here: `model.quantization`",
 )
 _OTHER_FILES = (
@@ -54,7 +55,7 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], tuple[str, str]]] = {
     **dict.fromkeys(("_attn_implementation_internal", "kernel_config"), (KERNELS, _KERNEL)),
     **dict.fromkeys(("experts_implementation", "_experts_implementation"), (KERNELS, _KERNEL)),
     **dict.fromkeys(("_experts_implementation_internal",), (KERNELS, _KERNEL)),
-    **dict.fromkeys(("quantization_config", "compression_config"), ((None,), _QUANTIZED)),
+    "compression_config": ((None,), _QUANTIZED),
     **dict.fromkeys(("transformers_weights", "gguf_file"), ((None,), _OTHER_FILES)),
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
     "trust_remote_code": ((None, False), _CODE),
@@ -82,7 +83,8 @@ def check_sizes(
             for name in component.folders if component.has_weights else ():
                 path = folder / name / "config.json"
                 config = read_object(path) if path.is_file() else {}
-                most = _TIMES_STORED * stored[name] + _MAX_TABLES_BYTES
+                times = TIMES_PACKED if config.get(KEY) else _TIMES_STORED
+                most = times * stored[name] + _MAX_TABLES_BYTES
                 if said := _said(component.library, class_name, config, most, is_built=is_built):
                     largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
                     values = ", ".join(f"{key} {value}" for key, value in largest)
@@ -194,6 +196,8 @@ def _check_keys(where: str, key: str, value: Any) -> None:
         raise ModelError(
             f"{where}: the key {key[:_MAX_SHOWN]!r} holds control characters", "take the key out"
         )
+    if key == KEY and value is not None:
+        check_packing(where, value)
     harmless, (reason, fix) = KEYS.get(key, ((value,), ("", "")))
     if value not in harmless:
         raise ModelError(f"{where}: {key} is {repr(value)[:_MAX_SHOWN]}: {reason}", fix)

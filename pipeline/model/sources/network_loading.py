@@ -18,6 +18,9 @@ from torch import nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
+from framefleet.pipeline.model.sources.packing import method_of
+from framefleet.pipeline.model.sources.parts import PartFile
+from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.specs.model_index import CONTROLNETS
 
 if TYPE_CHECKING:
@@ -58,9 +61,13 @@ def load_networks(
     dtype: torch.dtype | Mapping[str, torch.dtype],
     use_safetensors: bool | None,
     quantization: PipelineQuantizationConfig | None = None,
+    parts: Mapping[str, PartFile] | None = None,
+    allow_unmatched: bool = False,
     where: Path,
 ) -> tuple[dict[str, nn.Module], list[LoadedNetwork]]:
     """Return the networks by name, and how each was loaded. where: what to call `place` in messages.
+
+    parts: by component, the file that it is loaded from instead; checked here.
 
     Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
     diffusers and by transformers.
@@ -68,6 +75,17 @@ def load_networks(
     from transformers import PreTrainedModel  # imported by whoever loads networks
 
     loaded: list[LoadedNetwork] = []
+    files = {
+        part.key: SingleFile(part.fetched(), part.is_gguf, part.where) for part in (parts or {}).values()
+    }
+
+    def dtype_of(name: str) -> torch.dtype:
+        return dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype
+
+    def load_part(one: Component, part: PartFile) -> nn.Module:
+        config = quantization.quant_mapping.get(one.name) if quantization else None
+        with _shapes_named(Path(part.where)):
+            return files[part.key].network(one, place, dtype_of(one.name), config)
 
     def load(library: str, class_name: str, name: str, folder: str) -> Any:
         config = quantization.quant_mapping.get(name) if quantization else None
@@ -78,7 +96,7 @@ def load_networks(
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=use_safetensors,
-                dtype=dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype,
+                dtype=dtype_of(name),
                 # whose own error names none; they are in its report
                 **({"ignore_mismatched_sizes": True} if issubclass(found, PreTrainedModel) else {}),
                 **({"quantization_config": config} if config else {}),
@@ -86,18 +104,27 @@ def load_networks(
         for key, shape, expected in report.get("mismatched_keys", ()):
             raise _other_shape(where / folder, key, [*shape], [*expected])
         loaded.append(
-            LoadedNetwork(network=network, report=report, where=where / folder, is_packed=config is not None)
+            LoadedNetwork(
+                network=network,
+                report=report,
+                where=where / folder,
+                is_packed=config is not None or method_of(place, folder) is not None,
+            )
         )
         return network
 
     networks = {
-        one.name: class_of(one.library, CONTROLNETS)(
+        one.name: load_part(one, parts[one.name])
+        if parts and one.name in parts
+        else class_of(one.library, CONTROLNETS)(
             [load(one.library, "ControlNetModel", one.name, folder) for folder in one.folders]
         )
         if one.class_name == CONTROLNETS
         else load(one.library, one.class_name, one.name, one.name)
         for one in components
     }
+    for file in files.values():
+        file.check_all_placed(allow_unmatched=allow_unmatched)
     return networks, loaded
 
 

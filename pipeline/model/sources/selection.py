@@ -56,8 +56,11 @@ def select(
     read: Callable[[str], bytes],
     where: str,
     allow_pickle: bool = False,
+    without: Collection[str] = (),
 ) -> list[str]:
     """Return the files that loading reads, sorted.
+
+    without: components whose weights come from elsewhere; theirs are not looked at.
 
     names: of all files, relative to the model. read: gives a small file's bytes. where: what to call the
     model's folder in errors. Raises ModelError for pickles, missing shards, and weights besides those chosen.
@@ -71,8 +74,10 @@ def select(
         def read_in_folder(name: str, at: str = folder) -> bytes:
             return read(f"{at}/{name}")
 
-        weights = _weights(loader, files, read_in_folder, place, allow_pickle=allow_pickle)
-        _refuse_others(files, weights, place)
+        weights = []
+        if folder not in without:
+            weights = _weights(loader, files, read_in_folder, place, allow_pickle=allow_pickle)
+            _refuse_others(files, weights, place)
         chosen += [f"{folder}/{name}" for name in [*weights, *filter(_is_config, files)]]
     for name in chosen:
         if not name.isprintable():
@@ -82,9 +87,14 @@ def select(
     return sorted(chosen)
 
 
-def check_weights(components: Iterable[Component], files: Iterable[str], where: str) -> None:
-    """Raise ModelError for a network without weights among the selected `files`."""
-    found = {file.partition("/")[0] for file in files if is_weights(file)}
+def check_weights(
+    components: Iterable[Component], files: Iterable[str], where: str, *, without: Collection[str] = ()
+) -> None:
+    """Raise ModelError for a network without weights among the selected `files`.
+
+    without: components whose weights come from elsewhere.
+    """
+    found = {file.partition("/")[0] for file in files if is_weights(file)} | {*without}
     for component in components:
         lacking = [folder for folder in component.folders if folder not in found]
         if component.has_weights and lacking:
@@ -103,6 +113,10 @@ def is_junk(name: str) -> bool:
 def is_weights(name: str) -> bool:
     """Tell whether a file holds tensors, rather than settings or a vocabulary."""
     return name.endswith((SAFETENSORS, *PICKLES))
+
+
+def is_shard_index(name: str) -> bool:
+    return any(part in name for part in SHARD_INDEXES)
 
 
 def _by_folder(names: Iterable[str]) -> dict[str, set[str]]:
@@ -188,6 +202,6 @@ def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) 
 
 def _is_config(name: str) -> bool:
     """Configuration and tokenizer files: everything small that is not weights, code or prose."""
-    if name == _ADAPTER or any(part in name for part in SHARD_INDEXES):
+    if name == _ADAPTER or is_shard_index(name):
         return False
     return not (is_weights(name) or name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS)))

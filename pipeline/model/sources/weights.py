@@ -7,7 +7,7 @@ the model calls `fetched`, which hashes the real bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
@@ -27,10 +27,13 @@ from framefleet.pipeline.model.sources.integrity import (
     read_lock,
 )
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, check_whole_numbers
+from framefleet.pipeline.model.sources.packing import packed_components
+from framefleet.pipeline.model.sources.parts import PartFile, by_component, part_sizes
 from framefleet.pipeline.model.sources.selection import (
     SAFETENSORS,
     SHARDS,
     check_weights,
+    is_shard_index,
     is_weights,
     select,
     weight_map_of,
@@ -48,8 +51,8 @@ from framefleet.pipeline.model.specs.model_index import (
 class Weights:
     """One model before it is loaded.
 
-    files: what loading reads. expected: the SHA-256 of those that the lock or the source names. lock: None
-    where there is none.
+    files: what loading reads of the source. expected: the SHA-256 of those that the lock or the source names.
+    lock: None where there is none. parts: single files, in place of the weights of some components.
     """
 
     source: Source
@@ -58,6 +61,7 @@ class Weights:
     files: tuple[str, ...]
     expected: Mapping[str, str]
     lock: ModelLock | None
+    parts: tuple[PartFile, ...] = ()
 
     @property
     def config_files(self) -> list[str]:
@@ -67,7 +71,8 @@ class Weights:
     def stored_bytes(self, *, but: str = "-") -> int:
         """Return the size of all weights, without those of components whose names begin as `but`."""
         files = (file for file in self.files if is_weights(file) and not file.startswith(but))
-        return sum(self.source.files[file].size for file in files)
+        parts = sum(part.size for part in self.parts if not part.name.startswith(but))
+        return sum(self.source.files[file].size for file in files) + parts
 
     def configs(self, *, is_built: bool = False) -> Path:
         """Return a folder of this machine that holds all but the weights.
@@ -78,6 +83,7 @@ class Weights:
         folder = self.source.fetch(self.config_files)
         check_configs(folder, self.config_files)
         sizes = {file: self.source.files[file].size for file in self.files}
+        sizes |= part_sizes(self.parts, self.components)
         check_sizes(folder, self.components, sizes, where=self.source.name, is_built=is_built)
         return folder
 
@@ -87,12 +93,14 @@ class Weights:
         Raises ModelError for files that are not those of the lock, and for broken ones.
         """
         read = [file for file in self.files if self._must_be_read(file)]
-        return {**self.expected, **self._hashed(self.source.fetch(read), read)}
+        parts = {part.key: part.digest() for part in self.parts}
+        return {**self.expected, **self._hashed(self.source.fetch(read), read), **parts}
 
     def fetched(self) -> tuple[Path, dict[str, str]]:
         """Return the folder of this machine with all files, and the SHA-256 of its real bytes."""
         folder = self.source.fetch(self.files)
-        return folder, self._hashed(folder, list(self.files))
+        parts = {part.key: part.checked()[1] for part in self.parts}
+        return folder, self._hashed(folder, list(self.files)) | parts
 
     def _must_be_read(self, file: str) -> bool:
         return self.source.is_local or not is_weights(file) or file not in self.expected
@@ -109,7 +117,12 @@ class Weights:
 
 
 def open_weights(
-    source: Source, *, lock: str | None = None, allow_pickle: bool = False, ignore_lock: bool = False
+    source: Source,
+    *,
+    lock: str | None = None,
+    allow_pickle: bool = False,
+    ignore_lock: bool = False,
+    parts: tuple[PartFile, ...] = (),
 ) -> Weights:
     """Return what loading a model would read. Raises ModelError when it is incomplete, not the locked one,
     needs pickles that are not allowed, or code of its own.
@@ -136,12 +149,22 @@ def open_weights(
     if is_modular(index.class_name):
         check_whole(index.components, source.files, index.where)
     components = components_of(index, {name.partition("/")[0] for name in source.files})
-    files = select(source.files, components, read=read, where=where, allow_pickle=allow_pickle)
+    without = by_component(parts, components)
+    files = select(
+        source.files, components, read=read, where=where, allow_pickle=allow_pickle, without=without
+    )
     if source.is_local:
         check_links(Path(source.path), files)
-    check_weights(components, files, where)
+    check_weights(components, files, where, without=without)
     said = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
     locked = None if ignore_lock else _lock_of(source, lock, read)
+    if locked and without:  # which the parts' own `sha256` says something about
+        own = {
+            name
+            for name in locked.digests
+            if not (is_weights(name) or is_shard_index(name)) or name.partition("/")[0] not in without
+        }
+        locked = replace(locked, digests={name: locked.digests[name] for name in own})
     if locked:
         sizes = {file: source.files[file].size for file in files}
         check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
@@ -152,6 +175,7 @@ def open_weights(
         files=tuple(files),
         expected=locked.digests if locked else said,
         lock=locked,
+        parts=parts,
     )
 
 
@@ -178,10 +202,13 @@ def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[
 def _check_files(folder: Path, files: Collection[str]) -> None:
     """Raise ModelError for files that are broken or packed, or that lead a library elsewhere."""
     names: dict[str, list[str]] = {}
+    packed = packed_components(folder, files)
     for file in files:
         if file.endswith(SAFETENSORS):
             tensors = check_file_size(folder / file)
             names[file] = [tensor.name for tensor in tensors]
+            if file.partition("/")[0] in packed:
+                continue
             check_whole_numbers(f"{folder / file}", tensors)
             if any(tensor.dtype.startswith("F8") for tensor in tensors):
                 check_scales(f"{folder / file}", names[file])

@@ -49,7 +49,7 @@ def check_dtype(dtype: DType, components: Collection[str]) -> None:
             raise ModelError(f"dtype of {component} is {name!r}", f"use one of {', '.join(NAMES)}")
 
 
-def asked(dtype: DType) -> DType:
+def canonical_dtype(dtype: DType) -> DType:
     """Return the one spelling of all that ask for the same: part of every row's identity."""
     if isinstance(dtype, str):
         return dtype

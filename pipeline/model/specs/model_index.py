@@ -20,7 +20,8 @@ INDEXES = (MODEL_INDEX, MODULAR_INDEX)  # where a folder has both, the first cou
 # The components whose forwards are most of the work, and run once for each step and row.
 DENOISERS = ("transformer", "unet", "prior")
 OWN_CODE = (
-    "pipelines with code of their own are not loaded; use a model made for diffusers, or update diffusers"
+    "pipelines with code of their own are not loaded; use a model made for diffusers, update diffusers, or "
+    "install the code as a plugin with a family (docs/plugins.md)"
 )
 # Of a file of settings. A tokenizer's, with thousands of tokens, has a tenth of it.
 MAX_JSON_BYTES = 16 * 2**20

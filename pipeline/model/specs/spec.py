@@ -180,11 +180,10 @@ def inspect_model(path: str | Path) -> PipelineSpec:
         folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
         configs["controlnet"] = {NETS: len(network_folders("controlnet", folders))}
     if is_modular(index.class_name):
-        from framefleet.pipeline.model.modular import check_blocks, own_configs  # imports diffusers
+        from framefleet.pipeline.model.modular import block_configs  # imports diffusers
 
         pipeline_named(index.class_name)
-        check_blocks(index)
-        configs = own_configs(index, folder) | configs
+        configs = block_configs(index, folder) | configs
     check_values(configs, index.components, str(folder))
     check_classes(index, configs, str(folder))
     spec = spec_of(index.class_name, configs)

@@ -28,12 +28,12 @@ _SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
 
 def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
     """Where a row's clip lies in the output; 256 folders keep listings short."""
-    return f"{CLIPS}/{row_id[:2]}/{_stem(row_id, tag)}{suffix}"
+    return f"{CLIPS}/{row_id[:2]}/{row_id}{tag and f'-{tag}'}{suffix}"
 
 
 def extras_path(row_id: str, tag: str = "") -> str:
     """Where arrays lie that a row's pipeline returned besides its clip."""
-    return f"{EXTRAS}/{_stem(row_id, tag)}.safetensors"
+    return f"{EXTRAS}/{row_id}{tag and f'-{tag}'}.safetensors"
 
 
 def preview_path(clip: str) -> str:
@@ -45,10 +45,6 @@ def preview_path(clip: str) -> str:
 def label_path(clip: str) -> str:
     """Return where the label of a clip lies whose format has no place for it."""
     return f"{clip}{LABEL_SUFFIX}"
-
-
-def _stem(row_id: str, tag: str) -> str:
-    return f"{row_id}-{tag}" if tag else row_id
 
 
 def tags(media_sha256: str, extras_sha256: str | None) -> tuple[str, str, str]:
@@ -74,7 +70,7 @@ def recorded_path(record: Mapping[str, Any], where: str) -> str:
         raise not_ours(where, f"the clip of {row_id} is a {suffix!r}")
     if path is None:  # of an earlier version
         return clip_path(row_id, suffix)
-    named = _CLIP.fullmatch(path)
-    if not named or (named["folder"], named["row_id"]) != (row_id[:2], row_id) or named["suffix"] != suffix:
+    name = _CLIP.fullmatch(path)
+    if not name or (name["folder"], name["row_id"]) != (row_id[:2], row_id) or name["suffix"] != suffix:
         raise not_ours(where, f"the clip of {row_id} is at {path!r}")
     return str(path)

@@ -38,7 +38,13 @@ def encode_zip(
             Image.fromarray(frame).save(png, format="PNG", compress_level=6)
             files[f"{index:04}.png"] = png.getvalue()
         else:
-            files[f"{index:04}.exr"] = _to_exr(frame)
+            height, width, channels = frame.shape
+            floats = frame.astype(np.float32) / np.float32(255 if frame.dtype == np.uint8 else 1)
+            context = av.VideoCodecContext.create("exr", "w")
+            context.width, context.height, context.pix_fmt = width, height, _PIXELS[channels]
+            context.time_base, context.options = Fraction(1), _EXR
+            packets = context.encode(av.VideoFrame.from_ndarray(floats, format=_PIXELS[channels]))
+            files[f"{index:04}.exr"] = b"".join(map(bytes, [*packets, *context.encode(None)]))
     files |= {} if sound is None else {SOUND_FILE: sound}
     files[_TAGS] = json.dumps(tags, sort_keys=True, ensure_ascii=False).encode()
     buffer = io.BytesIO()
@@ -101,15 +107,3 @@ def _members(media_bytes: bytes) -> dict[str, bytes]:
         if sum(entry.file_size for entry in archive.infolist()) > len(media_bytes):
             raise ValueError("its files are larger than it is")  # many names of the same bytes
         return {name: archive.read(name) for name in archive.namelist()}
-
-
-def _to_exr(frame: Pictures) -> bytes:
-    height, width, channels = frame.shape
-    floats = frame.astype(np.float32)
-    if frame.dtype == np.uint8:
-        floats /= np.float32(255)
-    context = av.VideoCodecContext.create("exr", "w")
-    context.width, context.height, context.pix_fmt = width, height, _PIXELS[channels]
-    context.time_base, context.options = Fraction(1), _EXR
-    packets = context.encode(av.VideoFrame.from_ndarray(floats, format=_PIXELS[channels]))
-    return b"".join(bytes(packet) for packet in [*packets, *context.encode(None)])

@@ -87,16 +87,6 @@ class Media:
                 "use mp4, webm, mkv (lossless), webp or gif (animated), png (images), "
                 "png.zip (frames, layers), exr.zip (HDR), flac or wav (sound)",
             )
-        self._check_encoder()
-        if self.fps is not None:
-            exact_rate(self.fps)
-            check_pace(self.fps, self.format, JobError)
-        if not self.audio and self.format in SOUNDS:
-            raise JobError(
-                f"media.audio is false, and {self.format} holds nothing but sound", "leave it at true"
-            )
-
-    def _check_encoder(self) -> None:
         if self.encoder is not None and self.encoder not in get_args(VideoEncoder):
             raise JobError(
                 f"media.encoder is {self.encoder!r}", f"use one of {', '.join(get_args(VideoEncoder))}"
@@ -112,6 +102,13 @@ class Media:
         if crf is not None and (type(crf) is not int or not 0 <= crf <= worst):
             raise JobError(
                 f"media.crf is {crf!r}", f"use a whole number from 0 (the best) to {worst}, e.g. {best}"
+            )
+        if self.fps is not None:
+            exact_rate(self.fps)
+            check_pace(self.fps, self.format, JobError)
+        if not self.audio and self.format in SOUNDS:
+            raise JobError(
+                f"media.audio is false, and {self.format} holds nothing but sound", "leave it at true"
             )
 
     @property

@@ -54,9 +54,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """That a clip was to be. path: of the file that says so."""
+    """That a clip was to be."""
 
-    path: str
+    path: str  # of the file that says so
     row_id: str
     tag: str
 
@@ -114,14 +114,14 @@ def intent_to_sweep(path: str, row_id: str) -> str:
 
 def intents_in(store: Store) -> list[Intent]:
     """Return all that was announced and neither committed nor swept."""
-    named = (_NAME.fullmatch(path) for path in store.list(PENDING))
-    return [Intent(name[0], name["row_id"], name["tag"]) for name in named if name]
+    names = (_NAME.fullmatch(path) for path in store.list(PENDING))
+    return [Intent(name[0], name["row_id"], name["tag"]) for name in names if name]
 
 
 def announced_rows(store: Store) -> set[str]:
     """Return the rows of intents whose clips may be adopted: those that were disowned say nothing."""
-    named = ((_NAME.fullmatch(path), stored.size) for path, stored in store.details(PENDING).items())
-    return {name["row_id"] for name, size in named if name and size}
+    names = ((_NAME.fullmatch(path), stored.size) for path, stored in store.details(PENDING).items())
+    return {name["row_id"] for name, size in names if name and size}
 
 
 def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[FinishedClip]:

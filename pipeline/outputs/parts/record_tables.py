@@ -92,25 +92,25 @@ def doubled_rows(store: Store, parts: Sequence[Part]) -> dict[str, str]:
         if not is_last.all()
         for row_id in _ids(store, path, ~is_last)
     }
-    found: dict[str, str] = {}
+    counting: dict[str, str] = {}
     for path, is_last in zip(paths, counts, strict=True) if doubled else ():
-        found |= {row_id: path for row_id in _ids(store, path, is_last) if row_id in doubled}
-    return found
+        counting |= {row_id: path for row_id in _ids(store, path, is_last) if row_id in doubled}
+    return counting
 
 
 def _ids(store: Store, path: str, mask: npt.NDArray[np.bool_]) -> list[str]:
     (table,) = read_parts(store, [path], _ROW_ID)
-    found: list[str] = table["row_id"].filter(pa.array(mask)).to_pylist()
-    return found
+    row_ids: list[str] = table["row_id"].filter(pa.array(mask)).to_pylist()
+    return row_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
-    """records: those of the parts. later: those of scores/. taken: those that scores/ cannot have."""
+    """The columns of an output's records."""
 
-    records: pa.Schema
-    later: pa.Schema
-    taken: frozenset[str]
+    records: pa.Schema  # those of the parts
+    later: pa.Schema  # those of scores/
+    taken: frozenset[str]  # those that scores/ cannot have
 
     @classmethod
     def of(cls, store: Store, parts: Sequence[Part]) -> _Columns:

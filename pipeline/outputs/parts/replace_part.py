@@ -112,8 +112,8 @@ def withdraw(
         if gone:
             number += 1
             row_ids, extras = [row["row_id"] for row in gone], "extra_outputs_sha256"
-            named = {*row_ids}  # also other records of these rows, which go with them
-            taken = (row for rows in rows_in_table(table, where) for row in rows if row["row_id"] in named)
+            out = {*row_ids}  # also other records of these rows, which go with them
+            taken = (row for rows in rows_in_table(table, where) for row in rows if row["row_id"] in out)
             disown(store, [intent_path(row["row_id"], row["media_sha256"], row[extras]) for row in taken])
             replace_part(store, part.path, row_ids, run=run, number=number, hold=hold)
             yield row_ids, sum(row["bytes"] for row in gone)

@@ -62,10 +62,10 @@ class Folder:
 
     def _regular(self, path: str) -> Path:
         """Return where a file is; a pipe, which would be waited for, is as little one as a folder."""
-        found = self.root / path
-        if not stat.S_ISREG(found.stat().st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(found))
-        return found
+        file = self.root / path
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        return file
 
     def write(self, path: str, content: bytes) -> None:
         """Put `content` there, in one step, whatever was there."""
@@ -126,8 +126,8 @@ class Folder:
         return {path: self.stat(path) for path in paths}
 
     def stat(self, path: str) -> Stored:
-        found = (self.root / path).stat()
-        return Stored(size=found.st_size, stamp=str(found.st_mtime_ns))
+        details = (self.root / path).stat()
+        return Stored(size=details.st_size, stamp=str(details.st_mtime_ns))
 
     def delete(self, path: str) -> None:
         self._own(path).unlink(missing_ok=True)
@@ -146,8 +146,8 @@ class Folder:
             return 0
         with _temporary(self.root / "now", b"") as temporary:
             now = temporary.stat().st_mtime  # by the file system's own clock, which may be another machine's
-        found = filter(_is_temporary, map(str, self._files("")))
-        left = [Path(file) for file in found if _modified(Path(file)) < now - _LEFT_AFTER_S]
+        temporaries = filter(_is_temporary, map(str, self._files("")))
+        left = [Path(file) for file in temporaries if _modified(Path(file)) < now - _LEFT_AFTER_S]
         for file in left:
             file.unlink(missing_ok=True)
         return len(left)

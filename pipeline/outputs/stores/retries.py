@@ -150,10 +150,10 @@ class Soon:
         """Return what `read` returns, raise what it raises; None where that takes too long."""
         if self._overdue and not self._overdue.done():
             return None
-        asked = self._reader.submit(read)
+        answer = self._reader.submit(read)
         with self._spending("store"):
-            is_late = not wait([asked], WITHIN_S).done
+            is_late = not wait([answer], WITHIN_S).done
         if is_late:
-            self._overdue = asked
+            self._overdue = answer
             return None
-        return asked.result()
+        return answer.result()

@@ -269,15 +269,15 @@ def _checked(path: str) -> str:
 
 
 def sweep_in_background(store: Store) -> threading.Thread:
-    """Remove leftovers in a thread: a folder of a million clips is looked through. For who holds the lock."""
-    thread = threading.Thread(target=_sweep, args=[store], name="sweep", daemon=True)
+    """Remove leftovers in a thread, as a folder of a million clips is looked through. Only with the lock."""
+
+    def sweep() -> None:
+        try:
+            if count := store.sweep():
+                log.info("%s: removed %d half-written files of earlier runs", store.url_of(""), count)
+        except FramefleetError as error:  # no reader sees them, and the next run tries again
+            log.info("%s: half-written files of earlier runs are left: %s", store.url_of(""), error.problem)
+
+    thread = threading.Thread(target=sweep, name="sweep", daemon=True)
     thread.start()
     return thread
-
-
-def _sweep(store: Store) -> None:
-    try:
-        if count := store.sweep():
-            log.info("%s: removed %d half-written files of earlier runs", store.url_of(""), count)
-    except FramefleetError as error:  # no reader sees them, and the next run tries again
-        log.info("%s: half-written files of earlier runs are left: %s", store.url_of(""), error.problem)

@@ -100,8 +100,8 @@ def trouble_of(error: BaseException) -> StoreTrouble:
     """Return what an error is about. Of FileNotFoundError only where more than one object is missing."""
     for one in (error, error.__cause__):  # s3fs keeps what the server said in the cause
         code, status = said_by_server(one)
-        if found := _CODES.get(code) or _STATUSES.get(status):
-            return found
+        if trouble := _CODES.get(code) or _STATUSES.get(status):
+            return trouble
     names = {kind.__name__ for kind in type(error).__mro__}
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL_ERRNOS:
@@ -127,6 +127,6 @@ def said_by_server(error: BaseException | None) -> tuple[str, int]:
         return str(response.get("Error", {}).get("Code", "")), status
     names = ("status_code", "status", "code")  # azure's, aiohttp's, gcsfs's
     numbers = (str(getattr(error, name, "")) for name in names)
-    found = next((int(number) for number in numbers if number.isdecimal()), 0)
+    status = next((int(number) for number in numbers if number.isdecimal()), 0)
     code = getattr(error, "error_code", None) or ""
-    return str(getattr(code, "value", code)), found  # azure's are enumerated
+    return str(getattr(code, "value", code)), status  # azure's are enumerated

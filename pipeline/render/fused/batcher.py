@@ -53,6 +53,9 @@ class RowTask:
         self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
         self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
+        self.surroundings: ExitStack | None = (
+            None  # what is held for its whole life, see `Batcher.start_alone`
+        )
         self.thread = thread
         self._turn = turn
         self._function = thread or function
@@ -160,6 +163,27 @@ class Batcher:
         self.tasks[task.greenlet] = task
         return task
 
+    def start_alone(self, task: RowTask, around: Callable[[], AbstractContextManager[Any]]) -> RowTask:
+        """Take a task whose code may replace methods of networks for its calls; no other may be under way.
+
+        So what is put around methods stays there until it ends, and it makes its calls itself: it only stops
+        before each.
+        """
+        assert not any(not other.is_away for other in self.tasks.values()), (
+            "others would run in its surroundings"
+        )
+        task.surroundings = ExitStack()
+        for name, method in self._forwards.methods.items():
+            around_method = intercept({name: method.network}, self._stop, method=method.name)
+            task.surroundings.enter_context(around_method)
+        task.surroundings.enter_context(around())
+        return self.start(task)
+
+    @property
+    def is_surrounded(self) -> bool:
+        """Whether a task is under way around which all is held that `step` would hold."""
+        return any(task.surroundings for task in self.tasks.values())
+
     def step(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> list[RowTask]:
         """Run every task to its next forward; return those that finished, or else run the forwards.
 
@@ -176,7 +200,7 @@ class Batcher:
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         """Run every task to its next forward or its end, and run no forward. around: see `step`."""
         with as_in_pipelines(), self._process.kept(), ExitStack() as stack:
-            for name, method in self._forwards.methods.items():
+            for name, method in self._forwards.methods.items() if not self.is_surrounded else ():
                 stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
             stack.enter_context(around())
             self._resume_all()
@@ -185,21 +209,27 @@ class Batcher:
         """Return finished tasks, and forget them."""
         finished = [task for task in self.tasks.values() if task.is_finished]
         for task in finished:
-            del self.tasks[task.greenlet]
+            self._forget(task)
         return finished
 
     def drop(self, task: RowTask) -> None:
         """End one task where it is, and forget it."""
-        del self.tasks[task.greenlet]
         with as_in_pipelines(), self._process.kept():
             task.end_its_turn()
+        self._forget(task)
 
     def cancel(self) -> None:
         """End all tasks where they are, the last one first, because each puts back what it changed."""
         with as_in_pipelines(), self._process.kept():
             for task in reversed(self.tasks.values()):
                 task.end()
-        self.tasks.clear()
+        for task in [*self.tasks.values()]:
+            self._forget(task)
+
+    def _forget(self, task: RowTask) -> None:
+        del self.tasks[task.greenlet]
+        if task.surroundings:
+            task.surroundings.close()
 
     def _resume_all(self) -> None:
         self._hub = greenlet.getcurrent()
@@ -222,6 +252,26 @@ class Batcher:
         task.pause(self._hub)
         result, task.result = task.result, None
         assert result is not None
+        if result.error is not None:
+            raise result.error
+        return result.value
+
+    def _stop(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Stop a task that is alone before a forward of a denoiser, which it then makes itself."""
+        task, method = self.current, self._forwards.methods[name]
+        if task is None or self._hub is None or is_private() or not method.is_as_it_was:
+            return forward(*args, **kwargs)
+        call = parse_call(name, args, kwargs, task.draws)
+        if not self._forwards.is_denoising(call):
+            return forward(*args, **kwargs)
+        if known := task.journal.answer(call):
+            return known[0]
+        task.pause(self._hub)
+        started = time.perf_counter()
+        with self._forwards.spending(method.seconds.removesuffix("_s")):
+            result = self._forwards.run_here(call, lambda: forward(*args, **kwargs))
+        task.forward_s += time.perf_counter() - started
+        self._note_forward(task, call, result, started)
         if result.error is not None:
             raise result.error
         return result.value

@@ -24,7 +24,7 @@ from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.refine import check_strength
+from framefleet.pipeline.recipes.conditioning import check_strength
 from framefleet.pipeline.recipes.siblings import is_first_only
 
 _Problems = Iterator[tuple[str, Refused]]

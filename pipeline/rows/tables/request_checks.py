@@ -18,9 +18,9 @@ from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.recipes.extend import check_film
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, SecondModels
-from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, is_input
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs

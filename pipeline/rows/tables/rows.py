@@ -15,8 +15,8 @@ from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind, MediaKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.recipes.extend import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.recipes.segments import check_film
 from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.lane_key import lane_named, lane_of

@@ -38,14 +38,14 @@ def gallery_command(
     outputs.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import wait_for
         from framefleet.pipeline.outputs.output import Output
         from framefleet.plugins.pages.gallery.gallery import make_stills, write_gallery
         from framefleet.plugins.pages.gallery.serve import GalleryServer
 
-        store = Output.open_rendered(output, storage_options(sets or [])).store
+        store = Output.open_rendered(output, storage_options_alone(sets)).store
         with watch_on(stderr) as watch:
             if previews:
                 wait_for(watch, "making previews")

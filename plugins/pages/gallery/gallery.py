@@ -100,7 +100,8 @@ def write_gallery(
     axes = _remembered(store) | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
     version, worked = _version(store, axes), _Worked()
     there = set(store.list(GALLERY))
-    if is_ours and _is_of(version, store, there):
+    is_whole = {INDEX, _MANIFEST, _VERSION} <= there
+    if is_ours and is_whole and store.read(_VERSION) == script("newest", version):
         return store.url_of(INDEX)
     with ThreadPoolExecutor(_NUM_WRITERS) as writers:
         blocks = _Blocks(store, there, writers)
@@ -154,12 +155,6 @@ def _version(store: Store, axes: Mapping[str, str]) -> str:
     page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
     shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items())])
     return hashlib.sha256(shown.encode()).hexdigest()[:20]
-
-
-def _is_of(version: str, store: Store, there: set[str]) -> bool:
-    if not {INDEX, _MANIFEST, _VERSION} <= there:
-        return False
-    return store.read(_VERSION) == script("newest", version)
 
 
 class _Worked:

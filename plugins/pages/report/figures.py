@@ -144,8 +144,9 @@ class Figures:
         self._add_workers(table)
 
     def _add_kinds(self, table: pa.Table) -> None:
-        for *sides, rows in _grouped(table, ["num_frames", "height", "width"]):
-            _count(self.shapes, _shape(*sides), rows, THE_REST)
+        for num_frames, height, width, rows in _grouped(table, ["num_frames", "height", "width"]):
+            shape = "sound alone" if height is None else f"{num_frames} x {height} x {width}"
+            _count(self.shapes, shape, rows, THE_REST)
         for name in {LICENSE, MODEL_NAME}.difference(table.column_names):
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
         of_model = ["model", "model_digest", LICENSE, MODEL_NAME]
@@ -267,10 +268,6 @@ def _split(environment: str) -> tuple[str, object]:
         return environment, None
     remark = values.pop(AUDIT)
     return canonical_json(values), remark
-
-
-def _shape(num_frames: int | None, height: int | None, width: int | None) -> str:
-    return "sound alone" if height is None else f"{num_frames} x {height} x {width}"
 
 
 def _causes(text: str) -> Mapping[str, float]:

@@ -24,11 +24,10 @@ from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
 from framefleet.pipeline.outputs.media.clip_names import preview_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.text import command
+from framefleet.pipeline.text import bytes_text, command
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.plugins.pages.report.charts import MAX_BARS, bars_chart
 from framefleet.plugins.pages.report.page import (
-    bytes_shown,
     fact_tiles,
     html_card,
     html_page,
@@ -139,7 +138,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str, bool]]:
     if shares := idle_shares(figures):
         yield "idle time of models", f"{sum(shares.values()):.1%}", False
     if size := CLIP_BYTES.of(figures):
-        yield "clips of this run", bytes_shown(size), False
+        yield "clips of this run", bytes_text(size), False
     if retries := ROW_RETRIES.of(figures):
         yield "repeated attempts", f"{retries:,.0f}", True
     if blocked := BLOCKED_PLACES.of(figures):

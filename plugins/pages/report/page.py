@@ -14,7 +14,7 @@ from typing import Any
 from framefleet.jobs.show.headline import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
-from framefleet.pipeline.text import escaped
+from framefleet.pipeline.text import bytes_text, escaped
 from framefleet.plugins.pages.report.charts import (
     MAX_BARS,
     SERIES,
@@ -72,15 +72,6 @@ def html_text(value: object) -> str:
     return escape(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
 
 
-def bytes_shown(count: float) -> str:
-    """Return 1,234,567 as 1.2 MB."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} PB"
-
-
 def _top(report: Report, title: str) -> Iterator[str]:
     models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
     yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
@@ -119,7 +110,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         _, per = rate_unit(report.throughput.bin_s)
         yield f"rows per {per}", f"{mean_rate(report.throughput):,.3g}", False
     yield "total length of clips", duration(clips.seconds), False
-    yield "total size of clips", bytes_shown(clips.num_bytes), False
+    yield "total size of clips", bytes_text(clips.num_bytes), False
     if clips.mean_batch:
         yield "mean batch size", f"{clips.mean_batch:.1f}", False
     if work.idle_share is not None:
@@ -127,7 +118,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     unit = "GPU hours" if report.gpus_per_worker else "worker hours"
     yield unit, f"{report.gpu_hours:,.3g}", False
     if clips.peak_memory_bytes:
-        yield "peak memory", bytes_shown(clips.peak_memory_bytes), False
+        yield "peak memory", bytes_text(clips.peak_memory_bytes), False
     if figures := report.audits.said:
         yield "rows rendered again, all equal", f"{figures.num_equal:,}", False
     if report.audits.wrong_share is not None and report.audits.wrong_share <= VAGUE:
@@ -161,22 +152,16 @@ def _charts(report: Report) -> Iterator[str]:
         note = "Seconds in which a model waited, by cause."
         series = [min(number, len(SERIES) - 1) for number in range(1, len(idle) + 1)]  # as of the workers
         yield html_card("Idle time", note, bars_chart(idle, numbers, what="Idle seconds", series=series))
-    if background := _background(report):
-        numbers = [_seconds(seconds) for _, seconds in background]
+    if write_s := sum(worker.write_s for worker in work.workers):
         note = "Seconds that background threads spent encoding and uploading clips."
-        yield html_card(
-            "Background work",
-            note,
-            bars_chart(background, numbers, what="Seconds", series=[4] * len(background)),
-        )
+        bars = [("encoding and uploading", write_s)]
+        chart = bars_chart(bars, [_seconds(write_s)], what="Seconds", series=[4])
+        yield html_card("Background work", note, chart)
     if report.failures_by_type:
         types = list(report.failures_by_type.items())[:MAX_BARS]
         numbers = [f"{count:,}" for _, count in types]
-        yield html_card(
-            "Failures",
-            "Rows by type of error.",
-            bars_chart(types, numbers, what="Failures", series=[2] * len(types)),
-        )
+        chart = bars_chart(types, numbers, what="Failures", series=[2] * len(types))
+        yield html_card("Failures", "Rows by type of error.", chart)
     yield "</div>"
 
 
@@ -217,11 +202,6 @@ def _work_note(report: Report) -> str:
     more = f" The {MAX_BARS} busiest of {work.num_workers:,}." if work.num_workers > MAX_BARS else ""
     estimate = " Computing is estimated from the times of clips." if work.is_estimated else ""
     return f"From a worker's first row on, without loading the model.{more}{estimate}"
-
-
-def _background(report: Report) -> list[tuple[str, float]]:
-    seconds = sum(worker.write_s for worker in report.work.workers)
-    return [("encoding and uploading", seconds)] if seconds else []
 
 
 def html_card(title: str, note: str, svg: str) -> str:

@@ -57,7 +57,7 @@ def sheet_command(
     With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.plugins.pages.sheet.sheet import sheet
 
         draw = partial(
@@ -71,7 +71,7 @@ def sheet_command(
             captions=captions or (),
             limit=limit,
             tile=tile,
-            storage_options=storage_options(sets or []),
+            storage_options=storage_options_alone(sets),
         )
         _show(draw, (rows, columns, pages))
 
@@ -94,7 +94,7 @@ def grid_command(
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.plugins.pages.sheet.sheet import grid
 
         draw = partial(
@@ -107,7 +107,7 @@ def grid_command(
             captions=captions or (),
             limit=limit,
             tile=tile,
-            storage_options=storage_options(sets or []),
+            storage_options=storage_options_alone(sets),
         )
         _show(draw, (rows, columns))
 

@@ -24,8 +24,17 @@ from torch import Tensor
 from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, check_file_size, foreign, read_first
 from framefleet.pipeline.model.sources.selection import is_junk
-from framefleet.plugins.ports.conversion.safetensors_file import DTYPES
 
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *_PICKLES)
 # Where trainers put the weights: Lightning, DeepSpeed.

@@ -2,12 +2,16 @@
 
 Streamed: components are written one after the other, tensor by tensor, from a mapped file. The new folder is
 there whole or not at all, whoever else writes to that name and whatever is killed.
+
+safetensors' own `save_file` takes all tensors at once, too much where a checkpoint has 24 GB. The format is 8
+bytes of length, JSON, then the values (github.com/huggingface/safetensors).
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +28,8 @@ from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.registry import named
 from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
-from framefleet.plugins.ports.conversion.checkpoint import Checkpoint, open_checkpoint
+from framefleet.plugins.ports.conversion.checkpoint import DTYPES, Checkpoint, open_checkpoint
 from framefleet.plugins.ports.conversion.plan import Conversion, Converter, Network, check
-from framefleet.plugins.ports.conversion.safetensors_file import WRITTEN, write_safetensors
 from framefleet.plugins.ports.families import ORIGINALS
 
 _GB = 1e9
@@ -98,7 +101,7 @@ def plan_conversion(
     raise ModelError(
         f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
         f"{next(iter(checkpoint.shapes), 'none')}",
-        f"give {ORIGINALS}",
+        f"give {ORIGINALS}; or for a file that diffusers reads, the pipeline that it was made for: --base",
     )
 
 
@@ -229,3 +232,28 @@ def _locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # while it is held: who makes a new one finds the folder written
         lock.release()
+
+
+WRITTEN = {dtype: name for name, dtype in DTYPES.items()}
+_ALIGNMENT = 8  # of the values, by spaces behind the JSON: safetensors itself writes them so
+
+
+def write_safetensors(path: Path, shapes: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> None:
+    """Write the tensors that `read` gives; `shapes` has them on the meta device, for the header."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + shape.numel() * shape.element_size()
+        header[name] = {
+            "dtype": WRITTEN[shape.dtype],
+            "shape": list(shape.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            tensor = read(name)
+            assert (tensor.shape, tensor.dtype) == (shape.shape, shape.dtype), name
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -6,7 +6,7 @@ And the check that every tensor finds its place.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -115,7 +115,14 @@ def check(conversion: Conversion, checkpoint: Checkpoint) -> None:
     the result has an origin, and all shapes agree."""
     place = f"{checkpoint.path} as {conversion.variant}"
     check_scales(place, checkpoint.shapes)
-    problems = list(_problems(conversion, set(checkpoint.shapes)))
+    present, used, problems = set(checkpoint.shapes), set[str](), list[str]()
+    for component, network in conversion.networks.items():
+        needed = {name for origin in network.origins.values() for name in origin.names}
+        used |= needed
+        if lost := needed - present:
+            problems.append(f"no tensors that are called {listed(lost)}, of which its {component} is made")
+    if unknown := present - used - conversion.ignored:
+        problems.append(f"tensors that are not known: {listed(unknown)}")
     if problems:
         raise ModelError(
             f"{place} has {'; and '.join(problems)}",
@@ -124,19 +131,6 @@ def check(conversion: Conversion, checkpoint: Checkpoint) -> None:
     for component, network in conversion.networks.items():
         for name, like in network.module.state_dict().items():
             _check_shape(f"{place}: {component}", network.origins[name], name, like, checkpoint)
-
-
-def _problems(conversion: Conversion, present: set[str]) -> Iterator[str]:
-    """Yield which tensors are missing in each component, and which are too many."""
-    used: set[str] = set()
-    for component, network in conversion.networks.items():
-        needed = {name for origin in network.origins.values() for name in origin.names}
-        used |= needed
-        if needed - present:
-            yield f"no tensors that are called {listed(needed - present)}, of which its {component} is made"
-    unknown = present - used - conversion.ignored
-    if unknown:
-        yield f"tensors that are not known: {listed(unknown)}"
 
 
 def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint: Checkpoint) -> None:

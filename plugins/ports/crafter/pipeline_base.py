@@ -188,16 +188,11 @@ class CrafterPipeline(DiffusionPipeline):
                 ]
                 guided = guide(parts, scales(), rescale=steps.guidance_rescale)
                 latents = self.scheduler.step(guided, t, latents, **extra, return_dict=False)[0]
-                latents = self._after_step(i, t, latents, steps)
+                if steps.callback is not None:
+                    tensors = {name: latents for name in steps.callback_tensors}
+                    latents = steps.callback(self, i, t, tensors).pop("latents", latents)
                 progress_bar.update()
         return latents
-
-    def _after_step(self, i: int, t: Tensor, latents: Tensor, steps: Steps) -> Tensor:
-        if steps.callback is None:
-            return latents
-        changed = steps.callback(self, i, t, {name: latents for name in steps.callback_tensors})
-        following: Tensor = changed.pop("latents", latents)
-        return following
 
     def decode(self, latents: Tensor, output_type: str, return_dict: bool) -> Any:
         """Return the output of `__call__`. Frames are decoded one by one, which bounds memory."""

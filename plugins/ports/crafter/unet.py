@@ -144,8 +144,12 @@ class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
                     attention.set_processor(
                         RelativePositionAttnProcessor(attention_head_dim, max_relative_position)
                     )
-        if image_cross_attention:
-            self._add_image_attention(cross_attention_dim, learnable_image_scale)
+        for name, attention in self._attentions() if image_cross_attention else ():
+            if ".attentions." in name and name.endswith(".attn2"):
+                processor = ImageCrossAttnProcessor(
+                    attention.inner_dim, cross_attention_dim, learnable_scale=learnable_image_scale
+                )
+                attention.set_processor(processor)
 
     def forward(
         self,
@@ -198,14 +202,6 @@ class VideoCrafterUNet3DModel(UNet3DConditionModel, ModelMixin):
         if tokens.shape[1] == num_frames * each:
             return tokens.reshape(-1, each, tokens.shape[2])
         return tokens.repeat_interleave(num_frames, dim=0)
-
-    def _add_image_attention(self, cross_attention_dim: int, learnable_scale: bool) -> None:
-        for name, attention in self._attentions():
-            if ".attentions." in name and name.endswith(".attn2"):
-                processor = ImageCrossAttnProcessor(
-                    attention.inner_dim, cross_attention_dim, learnable_scale=learnable_scale
-                )
-                attention.set_processor(processor)
 
     def _attentions(self) -> list[tuple[str, Any]]:
         return [(name, module) for name, module in self.named_modules() if isinstance(module, Attention)]

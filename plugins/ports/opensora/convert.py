@@ -165,7 +165,11 @@ def convert_opensora(
     checkpoint: Checkpoint, *, variant: str | None, given: Mapping[str, Any]
 ) -> Conversion | None:
     """Return the conversion, or None for a checkpoint of another family."""
-    place, files = str(checkpoint.path), _files(checkpoint)
+    place = str(checkpoint.path)
+    files: dict[str, dict[str, Tensor]] = {}  # tensors of each file; of a single one, its name is empty
+    for path, tensor in checkpoint.shapes.items():
+        file, _, key = path.rpartition(":")
+        files.setdefault(file, {})[key] = tensor
     all_transformers = [file for file, shapes in files.items() if transformer_keys.is_transformer(shapes)]
     conditioned = [file for file in all_transformers if transformer_keys.is_conditioned(files[file])]
     pairs = list(_pairs(conditioned or all_transformers, files, checkpoint))
@@ -193,15 +197,6 @@ def convert_opensora(
         },
         ignored=frozenset(ignored).union(*(part.ignored for part in texts.values())),
     )
-
-
-def _files(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors of each file of a folder; those of a single file under an empty name."""
-    shapes_by_file: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.shapes.items():
-        file, _, key = name.rpartition(":")
-        shapes_by_file.setdefault(file, {})[key] = tensor
-    return shapes_by_file
 
 
 def _pairs(

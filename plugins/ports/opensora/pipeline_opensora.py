@@ -14,7 +14,12 @@ from torch import Tensor
 
 from framefleet.pipeline.model.specs.ranges import check_ranges
 from framefleet.plugins.ports.call_types import Generators, StepCallback
-from framefleet.plugins.ports.opensora.conditions import FrameCondition, condition_of, given_to_rows
+from framefleet.plugins.ports.opensora.conditions import (
+    FrameCondition,
+    condition_of,
+    given_to_rows,
+    named_size,
+)
 from framefleet.plugins.ports.opensora.denoise import (
     Denoiser,
     Text,
@@ -23,7 +28,6 @@ from framefleet.plugins.ports.opensora.denoise import (
     takes_reference,
 )
 from framefleet.plugins.ports.opensora.pipeline_components import OpenSoraComponents, with_suffixes
-from framefleet.plugins.ports.opensora.rules import named_size
 
 
 @dataclass

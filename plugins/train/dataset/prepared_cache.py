@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -29,7 +30,6 @@ from torch import Tensor
 
 from framefleet.pipeline.errors import InputError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.model.options.offload import own_folder
 from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.stores.json_file import read_json
@@ -44,8 +44,9 @@ from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow, Trainin
 _FOLDER = "prepared"
 SHARD_BYTES = 64 << 20  # large enough for object stores, small enough to be in memory and lost by a kill
 MAX_SHARD_ROWS = 512
-OPEN_SHARDS = 128  # mapped, not in memory; each is one of the usual 1,024 files that a process may have open
-COPIES_BYTES = 32 << 30  # of local copies of what lies in an object store
+# Mapped, not in memory; each is one of the usual 1,024 files that a process may have open, and those that lie
+# in an object store take 8 GiB of a local disk.
+OPEN_SHARDS = 128
 MEMORY_BYTES = 1 << 30  # of rows that are not kept in the output
 TEXT_BYTES = 4096  # of the token ids of a row, as Python holds them
 FRAMES_AHEAD = 4  # videos that are decoded while one is encoded; 81 frames of 480 x 832 are 97 MB
@@ -87,7 +88,7 @@ class PreparedRows:
         # What a task keeps nothing of are frames, or token ids.
         self._from_memory = lru_cache(MEMORY_BYTES // max(3 * max(sizes), TEXT_BYTES))(self._made)
         self._lock = threading.Lock()  # of what follows
-        self._shards = _Shards(store)
+        self._shard = lru_cache(OPEN_SHARDS)(self._open)
         self._rows_per_shard: int | None = None
 
     def __len__(self) -> int:
@@ -99,7 +100,7 @@ class PreparedRows:
             return self._from_memory(position)
         with self._lock:
             number, row = divmod(position, self._plan())
-            return self._shards.open(self._path(number))[row]
+            return self._shard(number)[row]
 
     def some(self, count: int) -> Iterator[Prepared]:
         """Yield at most `count` rows, from all over the table."""
@@ -126,6 +127,17 @@ class PreparedRows:
 
     def _path(self, number: int) -> str:
         return f"{self._folder}/{number:06d}.safetensors"
+
+    def _open(self, number: int) -> Shard:
+        path = self._path(number)
+        if "://" not in (place := self._store.url_of(path)):
+            return Shard(Path(place))
+        cache = cache_folder() / "prepared"
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=cache) as folder:
+            copy = Path(folder, "shard.safetensors")
+            self._store.download(path, copy)
+            return Shard(copy)  # mapped: it stays readable without its name
 
     def _plan(self) -> int:
         """Return the number of rows in a shard, as it was settled when the first one was made."""
@@ -161,37 +173,6 @@ class PreparedRows:
     def _prepared(self, row: TrainingRow, frames: Frames | None) -> Prepared:
         with torch.no_grad():
             return self._task.prepare(row, frames)
-
-
-class _Shards:
-    """Open shards, and local copies of those that lie elsewhere; what was not asked for longest goes."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._is_local = "://" not in store.url_of("")
-        self._copies: Path | None = None
-        self._open: OrderedDict[str, Shard] = OrderedDict()
-        self._sizes: dict[str, int] = {}
-
-    def open(self, path: str) -> Shard:
-        if path not in self._open:
-            local = Path(self._store.url_of(path)) if self._is_local else self._copied(path)
-            self._open[path] = Shard(local)
-            while len(self._open) > OPEN_SHARDS or (
-                len(self._open) > 1 and sum(self._sizes.values()) > COPIES_BYTES
-            ):
-                oldest, _ = self._open.popitem(last=False)
-                if self._sizes.pop(oldest, None) is not None and self._copies:
-                    (self._copies / Path(oldest).name).unlink()  # what is mapped of it stays readable
-        self._open.move_to_end(path)
-        return self._open[path]
-
-    def _copied(self, path: str) -> Path:
-        self._copies = self._copies or own_folder(cache_folder() / "prepared")
-        local = self._copies / Path(path).name
-        self._store.download(path, local)
-        self._sizes[path] = local.stat().st_size
-        return local
 
 
 # The first frames are taken, as they are stored: a model learns motion at the rate of the files. Each picture

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import framefleet
 from framefleet import Store, train
-from framefleet.jobs.job.file import load_job_as
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.plan import plan_job
 from framefleet.jobs.show.watch import Callback
@@ -265,7 +265,7 @@ def test_settings_that_will_not_do_are_refused_with_the_fix(
 
 
 def test_trained_weights_in_bf16_are_refused(folder: Path) -> None:
-    job = load_job_as(TrainJob, training_job(folder, "refused"), ["model.dtype={transformer: bf16}"])
+    job = load_job(training_job(folder, "refused"), ["model.dtype={transformer: bf16}"], kind=TrainJob)
     with pytest.raises(JobError, match=r"weights that are trained are fp32(.|\n)*precision: bf16"):
         train(job)
 
@@ -273,7 +273,7 @@ def test_trained_weights_in_bf16_are_refused(folder: Path) -> None:
 def test_an_autoencoder_that_works_in_slices_is_refused(folder: Path) -> None:
     job = training_job(folder, "refused", part="autoencoder")
     with pytest.raises(JobError, match="vae_slicing or vae_tiling is set"):
-        train(load_job_as(TrainJob, job, ["model.vae_slicing=true"]))
+        train(load_job(job, ["model.vae_slicing=true"], kind=TrainJob))
 
 
 def test_outputs_of_others_stay_as_they_are(folder: Path, undisturbed: dict[str, Tensor]) -> None:
@@ -319,7 +319,7 @@ def test_samples_may_begin_with_a_picture(folder: Path) -> None:
 
 
 def test_attention_that_may_give_no_gradients_is_refused(folder: Path) -> None:
-    job = load_job_as(TrainJob, training_job(folder, "refused"), ["model.attention=sage"])
+    job = load_job(training_job(folder, "refused"), ["model.attention=sage"], kind=TrainJob)
     with pytest.raises(JobError, match=r"'sage' gives gradients(.|\n)*native"):
         train(job)
 
@@ -335,7 +335,7 @@ def test_precision_bf16_and_gradient_checkpointing_train(folder: Path) -> None:
 def test_compiled_blocks_learn_the_same_by_rounding(
     folder: Path, undisturbed: dict[str, Tensor], has_kernels: bool
 ) -> None:
-    job = load_job_as(TrainJob, training_job(folder, "compiled"), ["model.compile=true"])
+    job = load_job(training_job(folder, "compiled"), ["model.compile=true"], kind=TrainJob)
     with nullcontext([None]) if has_kernels else without_kernels() as graphs:
         train(job)
     assert graphs, "it compiles"

@@ -50,10 +50,10 @@ def trainings(rng: Random, folder: Path, material: Material) -> Case:
 
 
 def _check() -> None:
-    from framefleet.jobs.job.file import load_job_as
+    from framefleet.jobs.job.file import load_job
     from framefleet.jobs.show.watch import Callback
     from framefleet.plugins.train.job import TrainJob
     from framefleet.plugins.train.resolve import resolve_training, survey_training
 
     watch = Callback()
-    survey_training(resolve_training(load_job_as(TrainJob, "job.yaml"), watch), watch)
+    survey_training(resolve_training(load_job("job.yaml", kind=TrainJob), watch), watch)

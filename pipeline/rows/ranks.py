@@ -1,4 +1,4 @@
-"""In: `order` of the job. Out: the order of its rows, and the number by which each row is ranked."""
+"""In: `order` of the job. Out: the number by which each row is ranked."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 
 import pyarrow as pa
 
-from framefleet.cluster.dispatch.lease import Paces
-from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
@@ -15,13 +13,6 @@ from framefleet.pipeline.request import Request
 
 AS_TABLE, LONGEST, PRIORITY = "table", "longest", "priority:"
 _WORK = (*FRAME_PARAMETERS, "height", "width", "num_inference_steps")
-
-
-def order_of(order: str, paces: Paces) -> Order:
-    """Return the order that the job asks for. paces: what rows of each shape have taken so far."""
-    if order == LONGEST:
-        return Longest(paces)
-    return TableOrder() if order == AS_TABLE else Ranked()
 
 
 def check_order(order: str, *columns: pa.Schema) -> None:

@@ -1,0 +1,117 @@
+"""What earlier runs left in an output: the time and bytes that they spent, and clips without a record.
+
+Such clips get records now, and are not rendered again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import pyarrow.compute as pc
+
+from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.holder import read_holder
+from framefleet.cluster.driver.progress import Progress
+from framefleet.cluster.driver.recall import noted_apart, path_of
+from framefleet.cluster.worker.messages import Rendering, StoredRow
+from framefleet.pipeline.metrics import WORKER_SECONDS
+from framefleet.pipeline.outputs.clip_step import StepValues, suffix_of
+from framefleet.pipeline.outputs.parts.parts import tables_by_part
+from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent, finished_clips
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, public_arguments
+from framefleet.pipeline.outputs.parts.seals import epochs_of
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.render.audit.verdict import kind_of
+from framefleet.pipeline.request import Request
+
+
+def spent_before(store: Store) -> Spent:
+    """Return what all drivers of an output last reported as spent, and the bytes of its clips.
+
+    A driver that was killed said so a beat before. Records could not tell: clips of one run are adopted by
+    the next, days later, and `repair` writes parts of many runs anew. Their bytes are those that are there.
+    """
+    tables = tables_by_part(store, fields_named(FIRST_FIELDS, "bytes"))
+    num_bytes = sum(pc.sum(records["bytes"]).as_py() or 0 for _, records in tables)
+    times = (
+        Spent(elapsed_s=progress.elapsed_s, worker_s=WORKER_SECONDS.total(progress.figures))
+        for progress in _reports(store)
+    )
+    sound = (time for time in times if _are_sound(time.elapsed_s, time.worker_s))
+    return sum(sound, Spent(num_bytes=num_bytes))
+
+
+def model_time_before(store: Store) -> ComputeTime:
+    """Return how long models computed in all runs, as their drivers last reported."""
+    times = (ComputeTime.of(progress.figures) for progress in _reports(store))
+    return sum((time for time in times if _are_sound(time.rows_s, time.audits_s)), ComputeTime())
+
+
+def _reports(store: Store) -> list[Progress]:
+    """Return each driver's last report, as far as it can be read; files may be anybody's."""
+    holders = (read_holder(store, epoch) for epoch in epochs_of(store))
+    return [holder.progress for holder in holders if holder and holder.progress]
+
+
+def _are_sound(*seconds: float) -> bool:
+    return all(math.isfinite(one) and one >= 0 for one in seconds)
+
+
+@dataclass(slots=True)
+class Adoption:
+    """Clips that an earlier run finished, by row_id. apart: kinds of which only plain calls are adopted.
+
+    models: of the job, each with what records call it, and its digest.
+    """
+
+    finished: dict[str, FinishedClip] = field(default_factory=dict)
+    apart: set[str] = field(default_factory=set)
+    models: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def take(self, row_id: str, request: Request) -> StoredRow | None:
+        """Return a row's clip, once. What the request says comes from the request: a note is anybody's."""
+        found = self.finished.pop(row_id, None)
+        if found is None or (found.was_batched and self.is_apart(kind_of(request))):
+            return None
+        name, digest = self.models[request.model]
+        if found.record.model_digest != digest:
+            return None
+        record = replace(
+            found.record,
+            arguments=public_arguments(request.arguments),
+            seed=request.seed,
+            scheduler=request.scheduler,
+            recipe=request.recipe,
+            model=name,
+            model_name=request.model or None,
+        )
+        values = {"": StepValues(values=found.values)}
+        return StoredRow(record=record, was_batched=found.was_batched, values=values)
+
+    def is_apart(self, kind: str) -> bool:
+        """Tell whether rows of this kind were found to differ from plain calls, in this run or before."""
+        return bool(self.apart) and path_of(kind) in self.apart
+
+    def refuse(self, kind: str) -> None:
+        """From now on, adopt no clip of this kind that was batched."""
+        self.apart.add(path_of(kind))
+
+
+def find_adoptable(
+    run: Rendering, intents: Iterable[Intent], models: Mapping[str, tuple[str, str]]
+) -> Adoption:
+    """Return those of these clips that are complete and of the job's models. Reads their bytes.
+
+    intents: of rows of the table that have no record. models: as of `Adoption`.
+    """
+    digests = {digest for _, digest in models.values()}
+    finished = finished_clips(run.store, intents, suffix_of(run.media, run.steps.values()))
+    # Those that say what a file holds. A value of another kind may come later, and is null.
+    columns = {name for step in run.steps.values() if step.changes_file for name in step.columns.names}
+    ours = (
+        found for found in finished if found.record.model_digest in digests and columns <= found.values.keys()
+    )
+    return Adoption({found.record.row_id: found for found in ours}, noted_apart(run.store), models)

@@ -1,0 +1,95 @@
+"""Weights that a component's folder holds packed: by which method, and whether it can be read here.
+
+A config's `quantization_config` names a method of diffusers, whose package unpacks the weights while they are
+read. https://huggingface.co/docs/diffusers/v0.42.1/quantization/overview
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.specs.model_index import read_object
+
+KEY = "quantization_config"  # of a component's config.json
+# A weight is built in four bytes, and may be stored in two bits.
+TIMES_PACKED = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackingMethod:
+    """What reading weights that are packed in one way takes."""
+
+    package: str | None = None  # as pip calls it; None: diffusers reads them itself
+    needs_gpu: bool = False
+
+
+# By the names of diffusers. Of a method that is not here, diffusers says itself what it lacks.
+METHODS: Mapping[str, PackingMethod] = {
+    "auto-round": PackingMethod(package="auto-round", needs_gpu=True),
+    "bfl": PackingMethod(),
+    "bitsandbytes": PackingMethod(package="bitsandbytes", needs_gpu=True),
+    "gguf": PackingMethod(package="gguf"),
+    "modelopt": PackingMethod(package="nvidia-modelopt"),
+    "quanto": PackingMethod(package="optimum-quanto"),
+    "sdnq": PackingMethod(package="sdnq"),
+    "torchao": PackingMethod(package="torchao"),
+}
+# diffusers fetches the code of its kernels from the hub when it reads the weights.
+_FETCHES_CODE = ("nunchaku_lite",)
+
+
+def check_package(method: str, where: str) -> None:
+    """Raise ModelError where the package that a method needs is not installed."""
+    package = METHODS.get(method, PackingMethod()).package
+    try:
+        if package:
+            metadata.version(package)
+    except metadata.PackageNotFoundError:
+        raise ModelError(
+            f"{where} needs the Python package {package}, which is not installed",
+            f"pip install '{package}', on every machine; framefleet[quantization] has those for CPUs",
+        ) from None
+
+
+def check_packing(where: str, config: Any) -> None:
+    """Raise ModelError for packed weights that cannot be read. config: the value of `quantization_config`."""
+    method = config.get("quant_method") if isinstance(config, Mapping) else None
+    if method in _FETCHES_CODE:
+        raise ModelError(
+            f"{where}: {KEY} has the method {method!r}, whose kernels are fetched from the hub as code",
+            "use the model's plain weights, or those packed by another method",
+        )
+    if not isinstance(method, str) or method not in config_classes():
+        raise ModelError(
+            f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read",
+            f"use the model's plain weights, or those packed by one of {', '.join(sorted(config_classes()))}",
+        )
+    check_package(method, f"{where}: {KEY} has the method {method!r}, which")
+
+
+def method_of(folder: Path, component: str) -> str | None:
+    """Return the method by which a component's weights are packed; None for plain weights."""
+    path = folder / component / "config.json"
+    config = read_object(path).get(KEY) if path.is_file() else None
+    method = config.get("quant_method") if isinstance(config, Mapping) else None
+    return method if isinstance(method, str) else None
+
+
+def packed_components(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """Return the method of each component whose weights are packed. files: of the model."""
+    components = {file.partition("/")[0] for file in files if file.count("/") == 1}
+    methods = {component: method_of(folder, component) for component in sorted(components)}
+    return {component: method for component, method in methods.items() if method}
+
+
+def config_classes(library: str = "diffusers") -> dict[str, Any]:
+    """Return the class of each method's config. library: diffusers or transformers, which have one each."""
+    classes = import_module(f"{library}.quantizers.auto").AUTO_QUANTIZATION_CONFIG_MAPPING
+    # bitsandbytes has two entries, by its number of bits, and one name in configs.
+    by_method = {name.removesuffix("_4bit").removesuffix("_8bit"): found for name, found in classes.items()}
+    return {name: found for name, found in by_method.items() if name not in _FETCHES_CODE}

@@ -1,0 +1,296 @@
+"""Single files in place of a pipeline's own weights: where each is, what it holds, and for which components.
+
+    model: {path: BASE, parts: {transformer: x.gguf, vae: y.safetensors}}
+    model: {path: x.safetensors, base: BASE}      the same as {path: BASE, parts: {checkpoint: x.safetensors}}
+
+The base gives configs, tokenizers and the weights of all other components.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
+from framefleet.pipeline.model.sources.headers import Tensor, check_file_size, read_header
+from framefleet.pipeline.model.sources.integrity import named_sha256, sha256_of
+from framefleet.pipeline.model.sources.packing import check_package
+from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
+from framefleet.pipeline.model.sources.source import public_name
+from framefleet.pipeline.model.specs.model_index import DENOISERS
+
+CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
+GGUF = ".gguf"
+FILE_FORMATS = (SAFETENSORS, GGUF)
+# What files of other tools call their parts. Whatever else a checkpoint holds is the denoiser's.
+_AUTOENCODER = ("first_stage_model.", "vae.")
+_TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.", "text_encoders.")
+_HUB_FILE = re.compile(
+    r"(?:hf://|https?://(?:huggingface\.co|hf\.co)/)?(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)"
+    r"(?:@(?P<revision>[\w.-]+)|/(?:blob|resolve)/(?P<page>[\w.-]+))?/(?P<file>[^?#]+\.(?:safetensors|gguf))"
+)
+_SMALL = (".gitattributes", "README.md")  # a hub repository has one of them: its commit is asked for by it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPart:
+    """A file with the weights of one component, or of several."""
+
+    path: str  # a file, a URL of a file, or org/name/file of the hub
+    revision: str | None = None  # branch, tag or commit of a hub file
+    sha256: str | None = None  # what the file must be; None: whatever is there
+
+
+def base_and_parts(
+    path: str, base: str | None, given: Mapping[str, str | Path | Mapping[str, Any] | ModelPart]
+) -> tuple[str, dict[str, ModelPart]]:
+    """Return the place of the base, and the parts by component, of what a job or a program says.
+
+    Raises ModelError for a single file without a base, and for a base of what is not one.
+    """
+    parts = {
+        name: part
+        if isinstance(part, ModelPart)
+        else ModelPart(**part if isinstance(part, Mapping) else {"path": str(part)})
+        for name, part in given.items()
+    }
+    is_file = is_single_file(path)
+    if base is None and is_file:
+        raise ModelError(
+            f"model {public_url(path)!r} is one file, without configs and tokenizers",
+            "name the pipeline that it was made for: `model: {path: FILE, base: ORG/NAME or FOLDER}`; or "
+            "convert an original checkpoint of VideoCrafter, DynamiCrafter or Open-Sora by `framefleet model "
+            "convert`",
+        )
+    if base is not None and not is_file:
+        raise ModelError(
+            f"model.base is given, but {public_url(path)!r} is not one file ({' or '.join(FILE_FORMATS)})",
+            "give the file as `model.path`, or leave `model.base` out",
+        )
+    return (base, {CHECKPOINT: ModelPart(path=path), **parts}) if base else (path, parts)
+
+
+def names_of(parts: Mapping[str, ModelPart]) -> str:
+    """Return what records and messages add to the name of the base."""
+    return "".join(f" + {name}={public_name(part.path, part.revision)}" for name, part in parts.items())
+
+
+def is_single_file(path: str) -> bool:
+    """Return whether a model's path names one file with weights, rather than a pipeline."""
+    return path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
+
+
+@dataclass(frozen=True, kw_only=True)  # without slots: what its header says is read once
+class PartFile:
+    """A part that was found. Reads its header only, until it is hashed or loaded."""
+
+    name: str  # the component, or "checkpoint"
+    part: ModelPart
+    source: Source
+    file: str  # its name in the source
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"{self.source.name}/{self.file}"
+
+    @property
+    def key(self) -> str:
+        """Its name among the model's files, in the model digest: wherever the file lies."""
+        return f"{self.name}{Path(self.file).suffix}"
+
+    @property
+    def is_gguf(self) -> bool:
+        return self.file.endswith(GGUF)
+
+    @property
+    def size(self) -> int:
+        return self.source.files[self.file].size
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """At least a byte for each weight: networks are built in four, whatever a file packs them in."""
+        return max(self.size, sum(tensor.num_parameters for tensor in self.tensors))
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The file's tensors. Raises ModelError where its header is not one."""
+
+        def read(count: int) -> bytes:
+            return self.source.read(self.file, count)
+
+        if self.is_gguf:
+            check_package("gguf", self.where)
+            from framefleet.pipeline.model.sources.gguf_header import read_gguf_header
+
+            return tuple(read_gguf_header(read, self.where)[1])
+        return tuple(read_header(read, self.where)[1])
+
+    def fetched(self) -> Path:
+        """Return the file on this machine."""
+        return self.source.fetch([self.file]) / self.file
+
+    def digest(self) -> str:
+        """Return its SHA-256. Raises ModelError where it is not the one that the job or its source names.
+
+        A file of the hub that is not here is named by the hub; whoever loads it reads it.
+        """
+        listed = self.source.files[self.file].sha256
+        sha256 = listed if listed and not self.source.is_local else sha256_of(self.fetched())
+        self._check(sha256, self.part.sha256)
+        return sha256
+
+    def checked(self, expected: str | None = None) -> tuple[Path, str]:
+        """Return the file on this machine, and the SHA-256 of its bytes.
+
+        Raises ModelError where they are not those of `expected`, or where its header says otherwise.
+        """
+        path = self.fetched()
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
+        if self.is_gguf:
+            from framefleet.pipeline.model.sources.gguf_header import check_gguf_size
+
+            check_gguf_size(path)
+        else:
+            check_file_size(path)
+        sha256 = sha256_of(path)
+        self._check(sha256, expected or self.part.sha256 or self.source.files[self.file].sha256)
+        return path, sha256
+
+    def _check(self, sha256: str, expected: str | None) -> None:
+        if expected and sha256 != expected:
+            raise ModelError(
+                f"{self.where} is not the expected file: its SHA-256 is {sha256}, and should be {expected}",
+                "fetch it again; put the same file on every machine",
+            )
+
+    def components(self, components: Iterable[Component]) -> tuple[str, ...]:
+        """Return the components whose weights it holds. Raises ModelError where it holds those of none."""
+        by_name = {component.name: component for component in components if component.has_weights}
+        if self.name != CHECKPOINT:
+            if self.name not in by_name:
+                raise ModelError(
+                    f"model.parts names {self.name!r}, which has no weights in this model",
+                    did_you_mean(self.name, [*by_name, CHECKPOINT]),
+                )
+            return (self.name,)
+        names = [tensor.name for tensor in self.tensors]
+        is_vae = any(name.startswith(_AUTOENCODER) for name in names)
+        has_texts = any(name.startswith(_TEXT_ENCODERS) for name in names)
+        is_denoiser = any(not name.startswith((*_AUTOENCODER, *_TEXT_ENCODERS)) for name in names)
+        held = [
+            name
+            for name in by_name
+            if (is_vae and name == "vae")
+            or (has_texts and name.startswith("text_encoder") and self._holds_text(by_name[name]))
+            or (is_denoiser and name in DENOISERS)
+        ]
+        if not held:
+            raise ModelError(
+                f"{self.where} holds no weights for the components of its base: {', '.join(by_name)}",
+                "give the base that the file was made for, or name its component in `model.parts`",
+            )
+        return tuple(held)
+
+    def _holds_text(self, component: Component) -> bool:
+        """Ask diffusers, which has no public function for it (diffusers.loaders.single_file_utils, 0.42)."""
+        from diffusers.loaders.single_file_utils import is_clip_model_in_single_file, is_t5_in_single_file
+
+        text_class = class_of(component.library, component.class_name)
+        shapes = {tensor.name: tensor for tensor in self.tensors}
+        is_clip = component.class_name.startswith("CLIP")
+        return bool(
+            is_clip_model_in_single_file(text_class, shapes) if is_clip else is_t5_in_single_file(shapes)
+        )
+
+
+def open_parts(parts: Mapping[str, ModelPart], storage_options: Mapping[str, Any]) -> tuple[PartFile, ...]:
+    """Return the files that stand in for components. Raises ModelError for those that are not there.
+
+    Pickles are refused, with `model.allow_pickle` too: nobody needs them in these formats.
+    """
+    return tuple(_opened(name, part, storage_options) for name, part in parts.items())
+
+
+def by_component(files: Iterable[PartFile], components: Iterable[Component]) -> dict[str, PartFile]:
+    """Return the file that each component is loaded from. Its own part wins over the checkpoint."""
+    components = list(components)
+    ordered = sorted(files, key=lambda file: file.name != CHECKPOINT)
+    return {name: file for file in ordered for name in file.components(components)}
+
+
+def part_sizes(files: Iterable[PartFile], components: Iterable[Component]) -> dict[str, int]:
+    """Return how many bytes of weights each component has, by a name in its folder; see `check_sizes`."""
+    return {
+        f"{name}/{file.file.rpartition('/')[2]}{SAFETENSORS}": file.unpacked_bytes
+        for name, file in by_component(files, components).items()
+    }
+
+
+def without_parts(digests: Mapping[str, str], files: Collection[PartFile]) -> dict[str, str]:
+    """Return the digests of the base's files."""
+    own = {file.key for file in files}
+    return {name: digest for name, digest in digests.items() if name not in own}
+
+
+def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> PartFile:
+    where, path = f"model.parts.{name}", part.path.removeprefix("file://")
+    if path.endswith(PICKLES):
+        raise ModelError(
+            f"{where}: {public_url(path)} is a pickle, which can run code when it is opened",
+            "use a .safetensors or .gguf file of the same model",
+        )
+    if not path.endswith(FILE_FORMATS):
+        raise ModelError(
+            f"{where}: {public_url(path)} is not a {' or '.join(FILE_FORMATS)} file", "name the file"
+        )
+    here = Path(os.path.abspath(os.path.expanduser(path)))
+    hub = None if here.is_file() else _HUB_FILE.fullmatch(path)
+    source: Source
+    if hub:
+        from framefleet.pipeline.model.sources.hub import open_hub
+
+        revision = part.revision or hub["revision"] or hub["page"]
+        source = open_hub(hub["repo"], revision, _SMALL)
+        file = hub["file"]
+        if file not in source.files:
+            fix = did_you_mean(file, [one for one in source.files if one.endswith(FILE_FORMATS)])
+            raise ModelError(f"{where}: {source.name} has no file {file}", fix)
+    elif "://" in path:
+        from framefleet.pipeline.model.sources.url_source import UrlSource
+
+        folder, _, file = path.rpartition("/")
+        source = UrlSource(folder, storage_options, only=file)
+    else:
+        if not here.is_file():
+            raise ModelError(
+                f"{where}: {here} does not exist", "give a file, a URL of one, or org/name/file of the hub"
+            )
+        source, file = _OneFile(str(here)), here.name
+    place = f"{source.path}/{file}"
+    return PartFile(
+        name=name, part=replace(part, path=place, revision=source.revision), source=source, file=file
+    )
+
+
+class _OneFile(FolderSource):
+    """A folder of this machine, of which one file is read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(os.path.dirname(path))
+        self._file = Path(path)
+
+    @cached_property
+    def files(self) -> Mapping[str, Listed]:
+        listed = Listed(size=self._file.stat().st_size, sha256=named_sha256(self._file))
+        return {self._file.name: listed}

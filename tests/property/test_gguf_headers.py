@@ -1,0 +1,107 @@
+"""Whatever the bytes of a GGUF file are, its header is read within bounds, or refused by name."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.sources.gguf_header import (
+    MAX_GGUF_HEADER_BYTES,
+    check_gguf_size,
+    read_gguf_header,
+)
+from tests.long import examples
+
+Q8 = gguf.GGMLQuantizationType.Q8_0
+
+
+def file_of(tensors: dict[str, tuple[int, ...]], *, is_packed: bool) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "x.gguf")
+        writer = gguf.GGUFWriter(str(path), "wan")
+        writer.add_array("tokens", ["a", "bc"])
+        for name, shape in tensors.items():
+            values = np.ones(shape, np.float32)
+            if is_packed and len(shape) == 2:
+                writer.add_tensor(name, gguf.quants.quantize(values, Q8), raw_dtype=Q8)
+            else:
+                writer.add_tensor(name, values)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path.read_bytes()
+
+
+SHAPES = {"blocks.0.weight": (4, 32), "blocks.0.bias": (4,), "patch.weight": (2, 3, 1, 2)}
+FILE = file_of(SHAPES, is_packed=True)
+
+
+def read(content: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
+    _, tensors = read_gguf_header(lambda count: content[:count], "x.gguf")
+    return {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_tensors_are_those_that_the_package_reads(is_packed: bool, tmp_path: Path) -> None:
+    content = file_of(SHAPES, is_packed=is_packed)
+    (tmp_path / "x.gguf").write_bytes(content)
+    found = {one.name: (one.dtype, one.shape, one.begin) for one in check_gguf_size(tmp_path / "x.gguf")}
+    reader = gguf.GGUFReader(tmp_path / "x.gguf")
+    expected = {
+        one.name: (one.tensor_type.name, tuple(map(int, one.shape[::-1])), int(one.data_offset))
+        for one in reader.tensors
+    }
+    assert found == expected
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, len(FILE) - 1), st.integers(0, 255)), min_size=1, max_size=8)
+)
+@settings(max_examples=examples(600), deadline=None)
+def test_a_changed_file_is_read_or_refused(changes: list[tuple[int, int]]) -> None:
+    content = bytearray(FILE)
+    for place, value in changes:
+        content[place] = value
+    try:
+        assert all(isinstance(name, str) for name in read(bytes(content)))
+    except ModelError as error:
+        assert str(error).startswith("x.gguf is not a GGUF file")
+
+
+@given(size=st.integers(0, len(FILE)))
+@settings(max_examples=examples(200), deadline=None)
+def test_a_file_that_ends_early_is_refused_or_has_its_whole_header(size: int) -> None:
+    try:
+        assert read(FILE[:size]) == read(FILE)
+    except ModelError as error:
+        assert "x.gguf" in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        struct.pack("<QQ", 2**62, 0),  # tensors without end
+        struct.pack("<QQ", 0, 2**62),  # settings without end
+        struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62),  # a name without end
+        struct.pack("<QQQ", 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 0, 2**40),  # an array of a terabyte
+        struct.pack("<QQQ", 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 9, 1),  # an array of arrays
+    ],
+)
+def test_numbers_without_bounds_are_refused_before_they_cost_memory(body: bytes) -> None:
+    content, asked = b"GGUF" + struct.pack("<I", 3) + body + bytes(2**20), []
+
+    def counting(count: int) -> bytes:
+        asked.append(count)
+        return content[:count]
+
+    with pytest.raises(ModelError, match="is not a GGUF file"):
+        read_gguf_header(counting, "x.gguf")
+    assert max(asked) <= MAX_GGUF_HEADER_BYTES
