@@ -117,9 +117,9 @@ class RecipeCall:
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([row.adapters]), tail.watch if tail else nullcontext():
             output = recipe.render(pipe, replace(request, arguments=opened))
-        rendered: Rendered = self._finish(to_rendered, output, pipe)
         if tail:
-            tail.end()
+            tail.end()  # before pixels are made, which is no look of the row's code
+        rendered: Rendered = self._finish(to_rendered, output, pipe)
         rendered = with_written(rendered, written)
         return self._finish(self._with_steps, rendered, trace) if trace else rendered
 

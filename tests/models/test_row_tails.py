@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 from torch import nn
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
+from framefleet.pipeline.outputs.frames import pixels
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.render.fused.row_thread import is_away
+from framefleet.pipeline.render.fused.row_thread import RowThread, is_away
 from framefleet.pipeline.render.row_tails import Tails
 from tests.tiny import SMALLEST, tiny
 
@@ -194,6 +196,23 @@ def test_rows_that_are_away_when_the_caller_stops_are_waited_for_and_forgotten()
         assert not thread.is_alive()
     assert renderer.num_active == 0
     assert len(_frames(renderer, _rows("looking"))) == 4
+
+
+class AtOnce:
+    """A thread that is never late."""
+
+    def submit(self, make: Callable[[], Any]) -> Future[Any]:
+        made: Future[Any] = Future()
+        made.set_result(make())
+        return made
+
+
+def test_pixels_that_are_made_of_a_clip_are_no_looks_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "_thread", lambda pid: AtOnce())
+    started: list[object] = []
+    monkeypatch.setattr(RowThread, "__call__", lambda self: started.append(self))
+    assert all(isinstance(clip, Clip) for clip in _renderer().render(_rows("generate")))
+    assert not started, "rows that do not look need no threads"
 
 
 def test_calls_of_modules_are_seen_only_from_a_rows_first_look_to_its_end() -> None:

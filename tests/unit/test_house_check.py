@@ -88,6 +88,7 @@ def test_a_message_says_it_in_common_words(path: str, text: str, is_refused: boo
         ("A file of 3.7 GB took 0.04 GB of memory.", True),
         ("Of its forwards, 2 % took the slow way: 81 CPU seconds.", True),
         ("From `python -m tools.benchmarks.load`:\n\n| files | s |\n|---|---|\n| bf16 | 0.18 |", True),
+        ("    python -m tools.benchmarks.load\n\n| files | s |\n|---|---|\n| bf16 | 0.18 |", True),
         ("[NVIDIA](https://example.com/mlperf) renders 0.059 samples/s.", False),
         ("Workers have `retries.drain_s` (120 s) to store clips.", False),
         ("It gives up after 30 seconds. A row needs 24 GB.", False),
