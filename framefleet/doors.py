@@ -170,6 +170,7 @@ class Plugin:
     # Section of the job file: a JobKind.
     job_kinds: Mapping[str, Place] = field(default_factory=dict)
     # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys.
+    # That of a runner needs none: it is None in a job file without it.
     sections: Mapping[str, Place] = field(default_factory=dict)
     # Section: the subclass of ClipStep that it asks for.
     clip_steps: Mapping[str, Place] = field(default_factory=dict)

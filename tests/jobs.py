@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from framefleet import Store
-from framefleet.cluster.driver.holder import Holder, read_holder
+from framefleet.cluster.driver.lock import Holder, read_holder
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from tests.tiny import SMALLEST, UNLIKE, tiny

@@ -15,8 +15,8 @@ from typing import Any, cast
 
 from framefleet import Store, Summary
 from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet import Progress, Store
-from framefleet.cluster.driver.holder import Holder, this_process
+from framefleet.cluster.driver.lock import Holder, this_process
 from framefleet.cluster.driver.progress import WorkerState
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS
 from framefleet.pipeline.outputs.parts.part_file import read_part

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp
+from framefleet.cluster.driver.earlier_runs import TakenBack, note_apart, path_of, take_back
 from framefleet.cluster.driver.feed import Pending
-from framefleet.cluster.driver.recall import TakenBack, note_apart, path_of, take_back
 from framefleet.cluster.driver.task_queue import TaskQueue
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import Failed

@@ -13,9 +13,8 @@ from framefleet.cluster.driver.audits import Audits, Case
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Pending
-from framefleet.cluster.driver.holder import moment
 from framefleet.cluster.driver.lanes import Lane, Lanes
-from framefleet.cluster.driver.lock import PAUSE, STOP
+from framefleet.cluster.driver.lock import PAUSE, STOP, moment
 from framefleet.cluster.driver.pace import Scale
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
@@ -100,10 +99,10 @@ class Driver:
             progress = self._progress()
             self._work.lock.tell(progress)
         self._on_progress(progress)  # what is scraped now is what the summary says
-        summary = replace(self._tally.summary(time.monotonic()), figures=progress.figures)
+        summary = self._tally.summary(progress)
         if self._is_ending:
             log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
-        return replace(summary, over_budget=self._over_budget, audits=self._audits.figures())
+        return replace(summary, over_budget=self._over_budget)
 
     def _num_busy(self, num_rows: int) -> int:
         """Return how many workers this many rows can keep busy, at most."""

@@ -1,31 +1,38 @@
-"""What earlier runs left in an output: the time and bytes that they spent, and clips without a record.
+"""What earlier runs left in an output: what they spent, clips without a record, records in doubt.
 
-Such clips get records now, and are not rendered again.
+Such clips get records now, and are not rendered again. Records that an audit puts in doubt are taken back: of
+its kind, in all runs, if no plain call made them. The kind is noted in `apart/<16 hex>.json`: no clip of it
+is adopted by a later run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow.compute as pc
 
 from framefleet.cluster.driver.budget import Spent
-from framefleet.cluster.driver.holder import read_holder
+from framefleet.cluster.driver.lock import DriverLock, read_holder
 from framefleet.cluster.driver.progress import Progress
-from framefleet.cluster.driver.recall import noted_apart, path_of
 from framefleet.cluster.worker.messages import Rendering, StoredRow
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.clip_step import StepValues, suffix_of
+from framefleet.pipeline.outputs.layout import APART
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent, finished_clips
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, public_arguments
+from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.audit_budget import ComputeTime
-from framefleet.pipeline.render.audit.verdict import kind_of
+from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of, kind_of_record
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.tables.index import RowIndex
 
 
 def spent_before(store: Store) -> Spent:
@@ -115,3 +122,62 @@ def find_adoptable(
         found for found in finished if found.record.model_digest in digests and columns <= found.values.keys()
     )
     return Adoption({found.record.row_id: found for found in ours}, noted_apart(run.store), models)
+
+
+@dataclass(slots=True, kw_only=True)
+class TakenBack:
+    """num_before: of num_rows, those that had a record before this run. num_bytes: of all their clips.
+
+    num_elsewhere: rows as doubtful that keep their records, as the table does not have them.
+    """
+
+    num_rows: int = 0
+    num_before: int = 0
+    num_bytes: int = 0
+    num_elsewhere: int = 0
+
+
+def take_back(
+    store: Store, index: RowIndex, apart: Set[str], lock: DriverLock, *, has_begun: bool
+) -> TakenBack:
+    """Take back the records of rows of the table that were neither plain calls nor compared.
+
+    apart: paths of the kinds that were found wrong. has_begun: the first pass over the table has.
+    """
+    found = TakenBack()
+
+    def goes(record: Mapping[str, Any]) -> bool:
+        if path_of(kind_of_record(record)) not in apart or not is_doubtful(record["environment"]):
+            return False
+        is_here = index.is_pending(record["row_id"]) is not None
+        found.num_elsewhere += not is_here
+        return is_here
+
+    for row_ids, num_bytes in withdraw(store, goes, lock):
+        found.num_rows += len(row_ids)
+        found.num_bytes += num_bytes
+        if has_begun:
+            found.num_before += index.render_again(row_ids)
+    if found.num_rows:
+        lock.seal()  # parts of earlier runs are gone, which is no damage
+    return found
+
+
+def finish_taking_back(store: Store, index: RowIndex, lock: DriverLock) -> None:
+    """Finish what a killed driver left undone, before records are read."""
+    if apart := noted_apart(store):
+        take_back(store, index, apart, lock, has_begun=False)
+
+
+def note_apart(store: Store, kind: str) -> None:
+    """Note, for later drivers, that rows of this kind were rendered wrong in a batch."""
+    store.create(path_of(kind), canonical_json({"kind": kind}).encode())
+
+
+def noted_apart(store: Store) -> set[str]:
+    """Return the paths of the kinds that were noted."""
+    return set(store.list(APART))
+
+
+def path_of(kind: str) -> str:
+    return f"{APART}/{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"

@@ -61,26 +61,32 @@ class AuditFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class RunFigures:
+    """How far a run is, under way or at its end."""
+
+    done: int  # rows of this run that are committed, or about to be
+    failed: int  # rows of this run
+    elapsed_s: float
+    mean_batch: float | None  # rows per forward, mean over rows
+    # All that was counted, see `pipeline/metrics.py`.
+    figures: Mapping[str, float] = field(default_factory=dict)
+    audits: AuditFigures | None = None  # None if there are to be none
+    unused: tuple[str, ...] = ()  # workers and machines that are no longer used, each with its reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(RunFigures):
     """A job under way."""
 
     total: int  # rows that this run has to render
-    done: int  # committed, or about to be
-    failed: int
     in_flight: int
-    elapsed_s: float
     rows_per_s: float | None  # since the first row was begun; None before the first is done
     eta_s: float | None  # None while it would be a guess, see `pace.py`
-    mean_batch: float | None  # rows per forward, mean over rows
     workers: tuple[WorkerState, ...]  # all that are there, then those that left last
     last_failure: str | None = None
     waiting_for: str | None = None  # what a worker is doing that is not ready yet
-    unused: tuple[str, ...] = ()  # workers and machines that are no longer used, each with its reason
     before: int = 0  # rows that had a record when the run began
-    audits: AuditFigures | None = None  # None if there are to be none
     paused_since: str = ""  # for people; "" while it is not paused
-    # All that was counted, see `pipeline/metrics.py`.
-    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,20 +99,11 @@ class LackingColumn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(RunFigures):
     """How a run ended."""
 
-    done: int  # rows of this run
-    failed: int  # rows of this run
-    elapsed_s: float
-    mean_batch: float | None
-    # All that was counted, see `pipeline/metrics.py`.
-    figures: Mapping[str, float] = field(default_factory=dict)
-    audits: AuditFigures | None = None
     apart: tuple[str, ...] = ()  # kinds of rows that differed in an audit; their later rows were plain calls
     unrepeatable: tuple[str, ...] = ()  # kinds of which two plain calls of one row differ
-    # Workers and machines that were no longer used in the end, each with its reason.
-    unused: tuple[str, ...] = ()
     gone: Gone | None = None  # clips of earlier runs that are gone, if any
     num_parts_gone: int = 0  # parts of records that somebody took away during the run
     lacking: Mapping[str, LackingColumn] = field(default_factory=dict)  # columns of clip steps that failed

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.pace import TimeLeft
-from framefleet.cluster.driver.progress import WORKER_STATES, LackingColumn, Progress, Summary, WorkerState
+from framefleet.cluster.driver.progress import (
+    WORKER_STATES,
+    LackingColumn,
+    Progress,
+    RunFigures,
+    Summary,
+    WorkerState,
+)
 from framefleet.pipeline.metrics import (
     AUDITS,
     BATCH_SIZES,
@@ -180,7 +187,9 @@ class Tally:
     def progress(self, now: float) -> Progress:
         now = self._worked_until(now)
         figures, in_flight = self.figures(), sum(seat.in_hand for seat in self._here.values())
-        rendered, mean_batch = int(ROW_OUTCOMES.of(figures, "done")), _mean_batch(figures)
+        rendered = int(ROW_OUTCOMES.of(figures, "done"))
+        mean_batch = BATCH_SIZES.total(figures) / rendered if rendered else None
+        since = self._first_lease_at
         here = [_state(name, seat) for name, seat in self._here.items()]
         self._pace.finished(rendered, now=now, workers=len(here))
         states = {"done": self._before + self._done, "failed": self._failed, "leased": in_flight}
@@ -198,7 +207,7 @@ class Tally:
             failed=self._failed,
             in_flight=in_flight,
             elapsed_s=now - self._started_at,
-            rows_per_s=self._rate(rendered, now),
+            rows_per_s=rendered / (now - since) if rendered and since is not None and now > since else None,
             eta_s=self._pace.eta_s(self.num_left, now=now, batch=mean_batch or 1.0),
             mean_batch=mean_batch,
             workers=(*here, *self._gone),
@@ -223,29 +232,14 @@ class Tally:
             num_bytes=int(CLIP_BYTES.total(figures)),
         )
 
-    def summary(self, now: float) -> Summary:
-        figures = self.figures()
+    def summary(self, last: Progress) -> Summary:
+        """Return how the run ended. last: its progress then."""
         return Summary(
-            done=self._done,
-            failed=self._failed,
-            elapsed_s=self._worked_until(now) - self._started_at,
-            mean_batch=_mean_batch(figures),
-            figures=figures,
+            **{field.name: getattr(last, field.name) for field in fields(RunFigures)},
             apart=tuple(self._apart),
             unrepeatable=tuple(self._unrepeatable),
-            unused=self._unused,
             lacking=dict(self._lacking),
         )
-
-    def _rate(self, rendered: int, now: float) -> float | None:
-        if not rendered or self._first_lease_at is None or now <= self._first_lease_at:
-            return None
-        return rendered / (now - self._first_lease_at)
-
-
-def _mean_batch(figures: Mapping[str, float]) -> float | None:
-    rendered = ROW_OUTCOMES.of(figures, "done")
-    return BATCH_SIZES.total(figures) / rendered if rendered else None
 
 
 def _state(name: str, seat: _Seat, gone: str = "") -> WorkerState:

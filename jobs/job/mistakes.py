@@ -158,8 +158,8 @@ def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]
         yield (name,), (name,)
         members = [] if own in NAMED else list(_models_in(field.annotation))  # below a name, `_known_below`
         for member in members:
-            # Its tag is the one value of its first key.
-            first = get_args(next(iter(member.model_fields.values())).annotation)
+            # Its tag is the one value of its first key; "other" where that may be any.
+            first = get_args(next(iter(member.model_fields.values())).annotation) or ("other",)
             tag = (str(first[0]),) if len(members) > 1 else ()
             for place, path in _known_keys(member):
                 yield (name, *tag, *place), (name, *path)

@@ -21,6 +21,7 @@ from framefleet.jobs.job.section import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.selection import is_weights
+from framefleet.pipeline.rows.sweeps.settings import MARKED_FILE
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,10 @@ _PATHS: tuple[Key, ...] = (
     ("inputs", "base"),
     ("inputs", "roots", "*"),
     ("sweep", "*", "file"),
-    ("sweep", "*", "*", "file"),
+    ("sweep", "sample", "over", "*", "file"),
     ("train", "prepared"),
 )
+_MARKED_FILES: tuple[Key, ...] = (("sweep", "*"), ("sweep", "sample", "over", "*"))  # as `@prompts.txt`
 _VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|^%[A-Za-z]\w*%")
 _SET = "--set"  # and double quotes: the shell is to replace the variable
 _VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
@@ -53,23 +55,27 @@ _VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedPath:
-    """A text of a job that names a place. at: the mapping or list that holds it, below `key[-1]`."""
+    """A text of a job that names a place. at: the mapping or list that holds it, below `key[-1]`.
+
+    mark: what stands before the path.
+    """
 
     key: tuple[Any, ...]
     at: Any
     may_be_of_hub: bool
+    mark: str = ""
 
     @property
     def text(self) -> str:
         text: str = self.at[self.key[-1]]
-        return text
+        return text.removeprefix(self.mark)
 
     @property
     def place(self) -> str:
         return ".".join(map(str, self.key))
 
     def replace(self, text: str) -> None:
-        self.at[self.key[-1]] = text
+        self.at[self.key[-1]] = self.mark + text
 
 
 def paths_in(values: Any) -> Iterator[NamedPath]:
@@ -80,6 +86,10 @@ def paths_in(values: Any) -> Iterator[NamedPath]:
             for full_key, at in _matches(values, key):
                 if isinstance(at[full_key[-1]], str) and at[full_key[-1]]:
                     yield NamedPath(key=full_key, at=at, may_be_of_hub=may_be_of_hub)
+    for key in _MARKED_FILES:
+        for full_key, at in _matches(values, key):
+            if isinstance(at[full_key[-1]], str) and MARKED_FILE.fullmatch(at[full_key[-1]]):
+                yield NamedPath(key=full_key, at=at, may_be_of_hub=False, mark="@")
 
 
 def _matches(value: Any, key: Key, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

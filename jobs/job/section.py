@@ -35,7 +35,7 @@ class SectionFacts:
 class Section(SectionFacts, Strict):
     """A mapping of the job file. The text below a key is its description in the JSON Schema.
 
-    A plugin's section has a default for each of its keys: a job need not have it.
+    A plugin's section has a default for each of its keys: a job need not have it. A runner's is None then.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)

@@ -19,7 +19,7 @@ from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.audit_plan import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
 from framefleet.jobs.render.claim import check_claim
-from framefleet.jobs.render.cut_prompts import CutPrompt, CutPrompts
+from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch

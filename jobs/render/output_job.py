@@ -39,9 +39,8 @@ def job_of(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str] = ()) 
 
     sets: values to replace, as of `load_job`. Raises JobError.
     """
-    if not isinstance(job, str | Path):
-        return load_job(job)
-    return load_job(job, sets) if is_job_file(job) else claimed_job(str(job), sets)
+    is_output = isinstance(job, str | Path) and not is_job_file(job)
+    return claimed_job(str(job), sets) if is_output else load_job(job, sets)
 
 
 def is_job_file(place: str | Path) -> bool:

@@ -12,11 +12,15 @@ from typing import Any
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.checkpoints import half_done_in
-from framefleet.cluster.driver.earlier_runs import find_adoptable, model_time_before, spent_before
+from framefleet.cluster.driver.earlier_runs import (
+    find_adoptable,
+    finish_taking_back,
+    model_time_before,
+    spent_before,
+)
 from framefleet.cluster.driver.feed import ENCODER_POOL
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.driver.recall import finish_taking_back
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
@@ -252,7 +256,7 @@ def work_of(
         model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(store),
         device_name=_first_device(store) if job.fleet.same_gpu else device,
     )
-    if work.over_budget(Spent()):
+    if job.budget.is_limited and work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(store) if index.is_pending(intent.row_id)]
     models = {

@@ -84,11 +84,11 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
 
     table: whose rows are read in place of the job's, and of its sweep.
     """
-    store, steps = store_of_job(job), open_steps(job)
-    recipe = find_recipe(job.recipe, job.folder)
+    steps = open_steps(job)
     inputs = Inputs(
         job.inputs.roots, job.storage_options, base=base_of(job), outage_s=job.retries.store_outage_s
     )
+    recipe, store = find_recipe(job.recipe, job.folder), store_of_job(job)
     wait_for(watch, "opening the model")
     opened = open_models(job)
     _check_encoders(job, opened)

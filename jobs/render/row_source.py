@@ -191,5 +191,6 @@ def say_of_columns(rows: ModelRows, watch: Watch) -> None:
     for column in of_others(rows.carried.names, [plan.spec for plan in plans]):
         watch.say(f"note: column {column!r} is carried along; {classes} takes no {column}")
     for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
-        why = "records have another column of that name (upper and lower case do not count)"
+        another = "records have another column of that name (upper and lower case do not count)"
+        why = another if column else "it has no name"
         watch.say(f"note: column {column!r} is stored as {name!r}: {why}")

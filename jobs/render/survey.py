@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from framefleet.jobs.render.cut_prompts import CutPrompts
+from framefleet.jobs.render.prompt_notes import CutPrompts, Wildcards
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.render.wildcards import Wildcards
 from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.families.family import Preset

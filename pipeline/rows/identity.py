@@ -20,19 +20,19 @@ def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def derive_seed(*, arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> int:
     """Return a seed of 32 bits that depends on what the row asks for, and not on where it stands."""
-    return seed_of(canonical_json(_asked(arguments, scheduler, recipe)))
+    return seed_of(canonical_json(_identifying_content(arguments, scheduler, recipe)))
 
 
 def seed_form(request: Request) -> JsonForm:
     """Return what `seed_of` takes for rows that differ from `request` in its blanks."""
-    return JsonForm(_asked(request.arguments, request.scheduler, request.recipe))
+    return JsonForm(_identifying_content(request.arguments, request.scheduler, request.recipe))
 
 
 def seed_of(content: str) -> int:
     return int(_sha256(content)[:8], 16)
 
 
-def _asked(arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> dict[str, Any]:
+def _identifying_content(arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> dict[str, Any]:
     return {"arguments": deciding(arguments), "scheduler": scheduler, "recipe": recipe}
 
 

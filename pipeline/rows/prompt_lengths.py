@@ -33,8 +33,8 @@ _MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
 
 def texts_of(arguments: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the prompts among a row's arguments, by name."""
-    found = ((name, value) for name, value in arguments.items() if "prompt" in name)
-    return tuple(sorted((name, value) for name, value in found if isinstance(value, str)))
+    prompts = ((name, value) for name, value in arguments.items() if "prompt" in name)
+    return tuple(sorted((name, value) for name, value in prompts if isinstance(value, str)))
 
 
 class PromptLengths:
@@ -111,9 +111,9 @@ class TextReader:
 
         CLIP's encoders have this many positions and no more; what a call asks for is for others.
         """
-        asked = arguments.get("max_sequence_length")
-        if type(asked) is int and "CLIP" not in self.class_name:
-            return asked
+        length = arguments.get("max_sequence_length")
+        if type(length) is int and "CLIP" not in self.class_name:
+            return length
         own = self.max_length
         return int(own) if isinstance(own, int | float) and 0 < own < _ENDLESS else None
 
@@ -146,18 +146,18 @@ class CountedApart:
         """pickled: the `PromptLengths`, which are not opened in this process."""
         self._box = Sandbox(__name__, max_silence_s=max_counting_s)
         self._is_ready = self._is_over = False
-        self._asked(lambda: self._box.send(pickled))
+        self._ask(lambda: self._box.send(pickled))
 
     def wait(self) -> None:
         """Wait until it is ready, or never will be."""
         if not self._is_ready and not self._is_over:
-            self._is_ready = self._asked(self._answer) is not None
+            self._is_ready = self._ask(self._answer) is not None
 
     def becomes_ready(self) -> bool:
         """Tell, once, that it counts from now on."""
         if self._is_ready or self._is_over or not self._box.has_message():
             return False
-        self._is_ready = self._asked(self._answer) is not None
+        self._is_ready = self._ask(self._answer) is not None
         return self._is_ready
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]] | None:
@@ -166,7 +166,7 @@ class CountedApart:
         rows: their arguments.
         """
         is_counting = self._is_ready and not self._is_over
-        return self._asked(lambda: lengths_by(self._counted, rows)) if is_counting else None
+        return self._ask(lambda: lengths_by(self._counted, rows)) if is_counting else None
 
     def close(self) -> None:
         self._is_over = True
@@ -182,7 +182,7 @@ class CountedApart:
             raise Ended(answer)
         return list(answer)
 
-    def _asked(self, ask: Callable[[], _T]) -> _T | None:
+    def _ask(self, ask: Callable[[], _T]) -> _T | None:
         """Return what comes of a question; None, and the end of it, where that fails."""
         try:
             return ask()
@@ -205,8 +205,8 @@ def _answer(connection: Connection) -> None:
     except (EOFError, OSError):
         raise
     except BaseException as error:  # a tokenizer's own, also the panics of one in Rust
-        said = f"the tokenizer fails: {type(error).__name__}: {error}"[:300]
-        connection.send_bytes(json.dumps(said).encode())
+        message = f"the tokenizer fails: {type(error).__name__}: {error}"[:300]
+        connection.send_bytes(json.dumps(message).encode())
 
 
 if __name__ == "__main__":

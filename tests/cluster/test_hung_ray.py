@@ -41,17 +41,8 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-@contextmanager
-def stopped(process: psutil.Process) -> Iterator[None]:
-    process.suspend()
-    try:
-        yield
-    finally:
-        process.resume()
-
-
-def job_at(folder: Path, address: str | None, *, num_rows: int = 3) -> Path:
-    table = write_table(folder / "t.parquet", prompt_rows(num_rows))
+def job_at(folder: Path, address: str) -> Path:
+    table = write_table(folder / "t.parquet", prompt_rows(3))
     values = job_values(table, folder / "out", address=address) | {"recipe": "tests.faults:lingers"}
     return write_job(folder / "job.yaml", values)
 
@@ -95,36 +86,3 @@ def test_a_ray_whose_head_hangs_as_it_is_joined_is_left_at_a_second_interrupt(tm
         process = start_render(job_at(tmp_path, address))
         wait_until_it_joins(process, tmp_path / "out")
         assert "starting Ray" in interrupted_twice(process)
-
-
-@pytest.mark.ci
-def test_a_ray_of_our_own_whose_head_hangs_while_rows_are_rendered_is_left_at_a_second_interrupt(
-    tmp_path: Path,
-) -> None:
-    process = start_render(job_at(tmp_path, None, num_rows=200))
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob("clips/*/*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
-    children = psutil.Process(process.pid).children(recursive=True)
-    (head,) = [child for child in children if child.name() == "gcs_server"]
-    with stopped(head):
-        time.sleep(1)
-        printed = interrupted_twice(process)
-    assert "to continue: framefleet render" in printed
-
-
-@pytest.mark.ci
-def test_a_joined_ray_whose_head_hangs_while_rows_are_rendered_is_left_at_a_second_interrupt(
-    tmp_path: Path,
-) -> None:
-    with warm_cluster() as address:
-        process = start_render(job_at(tmp_path, address, num_rows=200))
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "out").glob("clips/*/*")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-        with hung(address):
-            time.sleep(1)
-            printed = interrupted_twice(process)
-    assert "to continue: framefleet render" in printed

@@ -1,4 +1,4 @@
-"""Recipes that leave things behind spoil no row of `generate`, and no wrong row is called equal."""
+"""Recipes that leave things behind spoil no row of `generate`, and no wrong row is said to be equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LEAVES = "tools.odd_recipes.recipes.leaves"
 FEW = ("class_of_the_scheduler", "weights_through_data", "collected_objects", "compiled_network")
 
 
-@pytest.mark.ci
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_if_each_row_is_audited_all_are_right_in_the_end() -> None:
     judged = judged_job(LEAVES, FEW, num_generate=8, every=1)

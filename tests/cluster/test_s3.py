@@ -18,8 +18,7 @@ import pytest
 import s3fs
 
 from framefleet import Store
-from framefleet.cluster.driver.holder import this_process
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock, this_process
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record

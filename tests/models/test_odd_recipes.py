@@ -1,4 +1,4 @@
-"""A row equals a plain call or fails with a reason, whatever its recipe or another row's recipe does."""
+"""A row equals a plain call, fails with a reason, or follows one of its recipe that left something behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ IN_CI = (
 
 @pytest.mark.daily(1)
 @pytest.mark.parametrize("name", long_but(CASES, *DAILY, in_ci=IN_CI))
-def test_rows_of_an_odd_recipe_and_rows_mixed_with_them_equal_plain_calls_or_say_why_not(name: str) -> None:
+def test_rows_of_an_odd_recipe_equal_plain_calls_or_say_why_not(name: str) -> None:
     process = start("-m", "tools.odd_recipes", "--json", name, stderr=subprocess.PIPE)
     try:
         printed, errors = process.communicate(timeout=280)

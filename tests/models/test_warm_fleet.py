@@ -11,7 +11,7 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.recall import note_apart
+from framefleet.cluster.driver.earlier_runs import note_apart
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.jobs.render import render as render_module

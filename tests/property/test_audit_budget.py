@@ -11,8 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from framefleet import Audit, Batching
 from framefleet.cluster.driver.audits import Audits
-from framefleet.cluster.driver.earlier_runs import Adoption
-from framefleet.cluster.driver.recall import TakenBack
+from framefleet.cluster.driver.earlier_runs import Adoption, TakenBack
 from framefleet.cluster.driver.tally import Tally
 from framefleet.pipeline.render.audit.audit_budget import ComputeTime, is_affordable, is_small
 from framefleet.pipeline.render.audit.audited_kinds import (

@@ -14,8 +14,7 @@ from greenlet import greenlet
 from hypothesis import given, settings, strategies as st
 
 from framefleet import Output, Store
-from framefleet.cluster.driver.holder import Holder
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock, Holder
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter

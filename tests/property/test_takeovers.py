@@ -12,8 +12,7 @@ import pyarrow as pa
 from hypothesis import given, settings, strategies as st
 
 from framefleet import Store
-from framefleet.cluster.driver.holder import Holder
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock, Holder
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import read_part

@@ -17,8 +17,7 @@ import pytest
 import framefleet
 from framefleet import Store, Summary
 from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.holder import this_process
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import DriverLock, this_process
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Hello

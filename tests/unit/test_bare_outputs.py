@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Output, Progress, StatusServer, Store
-from framefleet.cluster.driver.holder import this_process
+from framefleet.cluster.driver.lock import this_process
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.pipeline.metrics import METRICS
 from framefleet.pipeline.outputs.parts.part_names import new_run

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet import Store
-from framefleet.cluster.driver.holder import parse_holder, this_process
+from framefleet.cluster.driver.lock import parse_holder, this_process
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.tables.table import open_table

@@ -34,6 +34,13 @@ def carried(table: pa.RecordBatch, read: dict[str, str], *taken: str) -> Carried
     return carried_columns(table.schema, read, KINDS, taken=taken)
 
 
+def test_a_column_without_a_name_gets_one_that_can_be_asked_for() -> None:
+    table = pa.RecordBatch.from_pylist([{"": 0, "prompt": "a", "note": "b"}])
+    own = carried(table, {"prompt": "prompt"})
+    assert own.of(table).to_pylist() == [{"unnamed": 0, "note": "b"}]
+    assert own.renamed == [("", "unnamed")]
+
+
 def test_each_scalar_argument_is_a_column_of_its_own_type() -> None:
     assert {field.name: str(field.type) for field in FIELDS} == {
         "prompt": "string",

@@ -88,7 +88,7 @@ def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
         tally.counted(f"worker-{number}", {WORKER_SECONDS.key("rows"): 0.5})
         spent = {"load": 9.0, **idle, "denoise": 50.0 - sum(idle.values())}
         tally.counted(f"worker-{number}", {WORKER_SECONDS.key(cause): s for cause, s in spent.items()})
-    summary = tally.summary(now=60.0)
+    summary = tally.summary(tally.progress(60.0))
     assert list(idle_shares(summary.figures).items()) == [("media", 0.05), ("rows", 0.03)]
     assert idle_lines(summary) == ["idle: 8.0% of the time of workers, media 5.0%, rows 3.0%"]
     assert tally.spent(60.0).worker_s == 2 * (9 + 50)
@@ -97,7 +97,7 @@ def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
 def test_without_a_worker_that_told_anything_nothing_is_said_of_idle_time() -> None:
     tally = Tally(4, now=0.0)
     tally.joined("worker-0", "here")
-    assert idle_lines(tally.summary(now=1.0)) == []
+    assert idle_lines(tally.summary(tally.progress(1.0))) == []
 
 
 def test_a_worker_that_finds_no_gpu_though_ray_gave_it_one_may_not_join() -> None:

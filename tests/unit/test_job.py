@@ -83,7 +83,8 @@ def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch:
         "second_models: {big: {path: model}}\n"
         "inputs: {base: pictures, roots: [more, 's3://bucket']}\n"
         "scores: [{similarity: clip}]\n"
-        "sweep: {prompt: {file: prompts.txt}}\n"
+        "sweep:\n  prompt: {file: prompts.txt}\n  negative_prompt: '@my prompts.txt'\n"
+        "  sample: {num: 2, over: {style: {file: styles.txt}, word: '@words.txt'}}\n"
         "marks: {watermark: [{name: videoseal, weights: w}]}\n",
     )
     monkeypatch.chdir(tmp_path)
@@ -95,7 +96,13 @@ def test_all_that_a_file_names_starts_in_its_folder(tmp_path: Path, monkeypatch:
     assert job.second_models["big"].path == "jobs/model"
     assert (job.inputs.base, job.inputs.roots) == ("jobs/pictures", ["jobs/more", "s3://bucket"])
     assert job.scores.root[0].similarity == "jobs/clip"  # type: ignore[union-attr]
-    assert job.sweep.model_dump()["prompt"] == {"file": "jobs/prompts.txt"}
+    sweep = job.sweep.model_dump()
+    assert sweep["prompt"] == {"file": "jobs/prompts.txt"}
+    assert sweep["negative_prompt"] == {"file": "jobs/my prompts.txt"}
+    assert sweep["sample"]["over"] == {
+        "style": {"file": "jobs/styles.txt"},
+        "word": {"file": "jobs/words.txt"},
+    }
     assert job.marks.watermark[0].weights == "jobs/w"
     assert base_of(job) == "jobs/pictures"
     by_options = load_job("jobs/job.yaml", ["inputs.base=pictures"])

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Output, Store
-from framefleet.cluster.driver.holder import Holder, parse_holder, this_process
-from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, Holder, parse_holder, this_process
 from framefleet.jobs.control.control import ask_driver, resume_driver
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of

@@ -49,6 +49,10 @@ def test_values_are_replaced_as_in_a_job_file(out: str) -> None:
     assert (found.fleet.workers, found.storage_options) == (5, {"key": "k"})
 
 
+def test_values_are_replaced_in_a_mapping_too() -> None:
+    assert job_of({"table": "t", "output": "o", "model": "m"}, ["fleet.workers=3"]).fleet.workers == 3
+
+
 def test_credentials_are_shown_to_nobody_that_an_output_names(out: str, tmp_path: Path) -> None:
     theirs = {"endpoint_url": "http://127.0.0.1:9000", "endpoint": "http://127.0.0.1:9000"}
     place = claiming(out, tmp_path, "", storage_options=theirs)

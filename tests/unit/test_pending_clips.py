@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from framefleet import Request, Store
-from framefleet.cluster.driver.earlier_runs import Adoption, find_adoptable
+from framefleet.cluster.driver.earlier_runs import Adoption, find_adoptable, note_apart
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.recall import note_apart
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip

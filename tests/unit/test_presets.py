@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from safetensors.torch import load_file, save_file
 
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS, family_of
@@ -26,6 +27,7 @@ from tests.tiny import tiny
 from tools.models_page import page
 
 ROOT = Path(__file__).parents[2]
+_PATCHES = "patch_embedding.weight"  # of a transformer of Wan
 WAN_SMALL = {"num_layers": 30, "in_channels": 16, "patch_size": [1, 2, 2]}
 WAN_LARGE = {"num_layers": 40, "in_channels": 16, "patch_size": [1, 2, 2]}
 
@@ -129,6 +131,9 @@ def test_plan_shows_the_native_size_of_rows_that_leave_it_open(tmp_path: Path) -
     model = shutil.copytree(tiny("wan_known"), tmp_path / "model")
     config = model / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 48}))  # as Wan 2.2 5B
+    weights = model / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    save_file(tensors | {_PATCHES: tensors[_PATCHES].repeat(1, 3, 1, 1, 1)}, weights, {"format": "pt"})
     ended = command("plan", "--table", tmp_path / "t.csv", "--model", model, "--output", tmp_path / "out")
     assert ended.exit_code == 0, ended.output
     assert "121 x 704 x 1280, 512 tokens" in ended.output

@@ -222,8 +222,8 @@ def test_parts_sort_as_they_were_written(store: Store) -> None:
 
 FROZEN = """
 import sys, time
-from framefleet.cluster.driver import holder
-holder.this_machine = lambda: "another machine"
+from framefleet.cluster.driver import lock as holding
+holding.this_machine = lambda: "another machine"
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError

@@ -13,8 +13,7 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.earlier_runs import spent_before
-from framefleet.cluster.driver.holder import HELD, parse_holder, read_holder, told_of
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import HELD, DriverLock, parse_holder, read_holder, told_of
 from framefleet.cluster.driver.progress import num_rendering
 from framefleet.cluster.driver.tally import MAX_GONE_TOLD, Tally
 from framefleet.jobs.look.status import command as status_module

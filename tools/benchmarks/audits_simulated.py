@@ -21,9 +21,8 @@ from typing import Any, cast
 
 from framefleet import Audit, Batching, Request
 from framefleet.cluster.driver.audits import Audits
-from framefleet.cluster.driver.earlier_runs import Adoption
+from framefleet.cluster.driver.earlier_runs import Adoption, TakenBack
 from framefleet.cluster.driver.progress import AuditFigures
-from framefleet.cluster.driver.recall import TakenBack
 from framefleet.cluster.driver.tally import Tally
 from framefleet.pipeline.metrics import AUDITS
 from framefleet.pipeline.outputs.parts.records import Record
@@ -99,7 +98,7 @@ def simulate(kinds: Sequence[int], wrong: Set[int], audit: Audit, *, row_ids: Se
         figures = audits.figures()
         assert figures is not None and len(records.rows) == len(rows)
         left = [row_id for row_id, (_, one) in records.rows.items() if _is_left(one, rows[row_id] in wrong)]
-        summary = tally.summary(1.0)
+        summary = tally.summary(tally.progress(1.0))
         return SimulatedJob(
             num_rows=len(rows),
             num_wrong=len(wrong),

@@ -35,7 +35,8 @@ class Case:
     recipe: `module:function` in the folder `recipes`, or `generate` when only its arguments are odd.
     name: replaces the recipe's name in tables. odd: how odd each row is, given to the recipe as a column
     unless `cells` has the columns. loras: the cell `lora` of each row; empty for a job without LoRAs.
-    reason: see `Expected`. is_invisible: the odd thing changes no frames of plain calls.
+    reason: see `Expected`. is_invisible: the odd thing changes no frames of plain calls. leaves: it leaves
+    something behind, so that odd rows after the first may be wrong, but are never said to be equal.
     """
 
     recipe: str
@@ -48,6 +49,7 @@ class Case:
     cells: Sequence[Mapping[str, Any]] = ()
     keeps_embeddings: bool = False
     is_invisible: bool = False
+    leaves: bool = False
 
     def __str__(self) -> str:
         return self.name or self.recipe.replace(":", ".")

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 import pyarrow as pa
 
 from framefleet.cluster.driver.checkpoints import half_done_in
-from framefleet.cluster.driver.holder import read_holder
+from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, added

@@ -75,7 +75,8 @@ def to_pictures(value: object, *, are_images: bool = False) -> Pictures:
     if not np.isfinite([low, high]).all():  # they pass a NaN on
         raise RenderError(
             f"the frames contain {'NaN' if np.isnan(low) else 'infinity'}",
-            "use dtype bf16 or fp32: fp16 overflows in many models",
+            "use dtype bf16 or fp32: fp16 overflows in many models; if fp32 does so too, weights of the "
+            "model or of a LoRA are NaN: fetch them again",
         )
     return array.astype(np.float32, order="C") if low < 0 or high > 255 else pixels
 

@@ -100,10 +100,10 @@ def _read_object(store: Store, path: str, count: int) -> bytes:
     except StoreError as error:
         if error.may_pass:
             raise
-        said = error.problem.removeprefix(f"could not read {store.url_of(path)}: ")
+        message = error.problem.removeprefix(f"could not read {store.url_of(path)}: ")
         _, mark, query = path.partition("?")
         raise InputError(
-            f"it cannot be read: {said.replace(mark + query, '')}", "check the path and the credentials"
+            f"it cannot be read: {message.replace(mark + query, '')}", "check the path and the credentials"
         ) from None
 
 

@@ -41,7 +41,7 @@ def open_arguments(
     mode: of images. references: see `references_of`. Raises InputError when the bytes are not those that were
     checked.
     """
-    given = references or {}
+    classes = references or {}
 
     def opened(name: str, value: Any) -> Any:
         if isinstance(value, list):  # a new one: a pipeline may change it
@@ -51,7 +51,7 @@ def open_arguments(
         with naming(name, value["uri"]):
             content = checked_content(value, read)
             if "kind" in value:
-                return _reference(given.get(name, {}), value["kind"], content)
+                return _reference(classes.get(name, {}), value["kind"], content)
             if "num_frames" in value:
                 most = min(value["num_frames"], max_frames or MAX_DECODED_FRAMES)
                 return open_video(content, max_frames=most)
@@ -97,16 +97,16 @@ class ReadAhead:
     def start(self, uri: str) -> Future[bytes] | None:
         """Begin to read; return what is read. None: what was read already fills the bound."""
         with self._lock:
-            if uri not in self._reads and self._held() < self._max_bytes:
+            if uri not in self._reads and self._num_bytes() < self._max_bytes:
                 self._reads[uri] = self._threads.submit(self._read, uri)
             return self._reads.get(uri)
 
     def read(self, uri: str) -> bytes:
         """Return the bytes at `uri`; raises what reading them raised. A failed read is not kept."""
         with self._lock:
-            found = self._reads.get(uri)
+            future = self._reads.get(uri)
         try:
-            return found.result() if found else self._read(uri)
+            return future.result() if future else self._read(uri)
         finally:
             with self._lock:
                 self._settle(uri)
@@ -115,15 +115,15 @@ class ReadAhead:
         """Let go of a read that failed, and of the oldest ones above the bound."""
         if uri in self._reads:
             self._reads.move_to_end(uri)
-        excess = self._held() - self._max_bytes
-        for known, read in list(self._reads.items()):
+        excess = self._num_bytes() - self._max_bytes
+        for address, read in list(self._reads.items()):
             if read.done() and read.exception():
-                del self._reads[known]
+                del self._reads[address]
             elif read.done() and excess > 0:
                 excess -= len(read.result())
-                del self._reads[known]
+                del self._reads[address]
 
-    def _held(self) -> int:
+    def _num_bytes(self) -> int:
         return sum(
             len(read.result()) for read in self._reads.values() if read.done() and not read.exception()
         )

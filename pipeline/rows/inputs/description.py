@@ -45,10 +45,10 @@ class Describer:
             raise InputError(
                 f"it cannot be read: {error}", "convert it, e.g. to png, or to H.264 in mp4"
             ) from None
-        found = json.loads(answer[1:])
+        values = json.loads(answer[1:])
         if answer[:1] == REFUSAL:
-            raise InputError(*found)
-        return Described(**found)
+            raise InputError(*values)
+        return Described(**values)
 
     def close(self) -> None:
         self._boxes.close()

@@ -81,9 +81,9 @@ def _may_pass(error: BaseException) -> bool:
 
 def _pause(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, _Answered) else ""
-    if asked.isdecimal():
-        return min(float(asked), MAX_PAUSE_S)
+    seconds = error.retry_after if isinstance(error, _Answered) else ""
+    if seconds.isdecimal():
+        return min(float(seconds), MAX_PAUSE_S)
     return wait_random_exponential(multiplier=0.5, max=MAX_PAUSE_S)(state)
 
 

@@ -99,9 +99,9 @@ def decoding_bytes(content: bytes, kind: MediaKind) -> int:
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """Give the image, only its header read. Raises InputError, also for what the block raises."""
-    found = file_kind(content)
-    if found is None or found.kind != "image":
-        raise InputError(f"it is {found}, not an image" if found else "it is not an image", "give an image")
+    file = file_kind(content)
+    if file is None or file.kind != "image":
+        raise InputError(f"it is {file}, not an image" if file else "it is not an image", "give an image")
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             _check_size_and_depth(image)
@@ -111,7 +111,7 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise _too_large("it") from None
     except Exception:  # Pillow's decoders meet broken bytes with nearly every class there is
-        raise _unreadable(found) from None
+        raise _unreadable(file) from None
 
 
 def _decoding_bytes(image: Image.Image) -> int:
@@ -140,6 +140,6 @@ def _unreadable(found: FileKind) -> InputError:
 
 
 def _check_is_video(content: bytes) -> None:
-    found = file_kind(content)
-    if found is None or (found.kind != "video" and found.name != "gif"):
-        raise InputError(f"it is {found}, not a video" if found else "it is not a video", "give a video")
+    file = file_kind(content)
+    if file is None or (file.kind != "video" and file.name != "gif"):
+        raise InputError(f"it is {file}, not a video" if file else "it is not a video", "give a video")

@@ -59,14 +59,14 @@ class Roots:
 
     def __init__(self, roots: Sequence[str], base: str | None = None) -> None:
         # Absolute: workers run in other folders.
-        given = [_absolute(root, "inputs.roots has") for root in roots]
-        self._base = _absolute(base, "the table is in") if base is not None else next(iter(given), None)
-        if self._base is not None and not _leads_to_web(self._base):
-            given = [self._base, *given]
-        known = tuple(dict.fromkeys(given))
-        self._folders = tuple(root for root in known if "://" not in root)
-        self._web = tuple(URL(root) for root in known if _scheme(root) in WEB)
-        self.stored = tuple(root for root in known if "://" in root and _scheme(root) not in WEB)
+        absolute = [_absolute(root, "inputs.roots has") for root in roots]
+        self._base = _absolute(base, "the table is in") if base is not None else next(iter(absolute), None)
+        if self._base is not None and not any(_scheme(link) in WEB for link in self._base.split("::")):
+            absolute = [self._base, *absolute]
+        distinct = tuple(dict.fromkeys(absolute))
+        self._folders = tuple(root for root in distinct if "://" not in root)
+        self._web = tuple(URL(root) for root in distinct if _scheme(root) in WEB)
+        self.stored = tuple(root for root in distinct if "://" in root and _scheme(root) not in WEB)
 
     def place(self, uri: str) -> LocalFile | StoredFile | WebFile:
         """Return where `uri` lies. Raises InputError when this table may not read there."""
@@ -128,7 +128,7 @@ class Roots:
 
 
 def _absolute(root: str, said: str) -> str:
-    """said: how a mistake begins, as the end of which the root is shown."""
+    """Return a root with an absolute path. said: how a message begins, before the root."""
     scheme = _scheme(root)
     if scheme in LOCAL or "://" not in root:
         path = root.partition("://")[2] if scheme else root
@@ -144,11 +144,6 @@ def _absolute(root: str, said: str) -> str:
         except ValueError as error:
             raise JobError(f"{said} {public_url(root)!r}: {error}", "correct the URL") from None
     return root.rstrip("/")
-
-
-def _leads_to_web(root: str) -> bool:
-    """Tell whether a host of the web is asked for what lies below, also through a chain (`zip://::http://...`)."""
-    return any(_scheme(link) in WEB for link in root.split("::"))
 
 
 def _scheme(uri: str) -> str | None:

@@ -73,10 +73,10 @@ class InputIndex(Finder):
         if self._has_threads:
             return
         self._has_threads = True
-        given = (self._inputs, self._describer, self._questions, self._answers)  # and not this index
+        arguments = (self._inputs, self._describer, self._questions, self._answers)  # and not this index
         for number in range(_NUM_THREADS):
             # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
-            threading.Thread(target=_work, args=given, name=f"input-{number}", daemon=True).start()
+            threading.Thread(target=_work, args=arguments, name=f"input-{number}", daemon=True).start()
 
     def find(self, uri: str, kind: MediaKind) -> Answer:
         """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""
@@ -119,10 +119,10 @@ class InputIndex(Finder):
         self._db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", (key, *values))
 
     def _recall(self, key: bytes) -> Answer | None:
-        found = self._db.execute("SELECT * FROM answers WHERE key = ?", (key,)).fetchone()
-        if found is None:
+        row = self._db.execute("SELECT * FROM answers WHERE key = ?", (key,)).fetchone()
+        if row is None:
             return None
-        _, sha256, width, height, num_frames, reason, fix = found
+        _, sha256, width, height, num_frames, reason, fix = row
         if reason is not None:
             return Refused(reason=reason, fix=fix)
         return Described(sha256=sha256, width=width, height=height, num_frames=num_frames)

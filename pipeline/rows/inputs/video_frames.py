@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -111,7 +111,10 @@ def frames_of(content: bytes) -> Generator[Image.Image]:
         # FFmpeg decodes some frames when it opens a file, and a stream may become larger on its way.
         bound = {"max_pixels": str(pixels)}
         with DECODING.take(BYTES_PER_FRAME_PIXEL * pixels), _opened(content, **bound) as container:
-            for frame in container.decode(_prepared(container, bound)):
+            stream = _stream(container)
+            stream.codec_context.options = {**_CODEC_OPTIONS, **bound}
+            stream.codec_context.thread_count = 1  # many files are decoded side by side
+            for frame in container.decode(stream):
                 count += 1
                 _check(frame, size, count)
                 size = (frame.width, frame.height)
@@ -155,13 +158,6 @@ def _stream(container: av.container.InputContainer) -> av.VideoStream:
     stream = container.streams.video[0]
     if stream.codec_context is None:  # PyAV's types do not say so, but it is where FFmpeg has no decoder
         raise _damaged()
-    return stream
-
-
-def _prepared(container: av.container.InputContainer, bound: Mapping[str, str]) -> av.VideoStream:
-    stream = _stream(container)
-    stream.codec_context.options = {**_CODEC_OPTIONS, **bound}
-    stream.codec_context.thread_count = 1  # many files are decoded side by side
     return stream
 
 
@@ -221,17 +217,17 @@ def _too_large(width: int, height: int) -> InputError:
 def num_samples(content: bytes) -> int:
     """Return how many samples each channel has; 0 where there is no sound track. Raises InputError."""
     check_is_sound(content)
-    found = values = 0
+    count = values = 0
     try:
         with av.open(io.BytesIO(content), "r", options=_SOUND_OPTIONS, metadata_errors="ignore") as container:
             for frame in container.decode(container.streams.audio[0]) if container.streams.audio else ():
-                found += frame.samples
+                count += frame.samples
                 values += frame.samples * frame.layout.nb_channels
                 if values > MAX_SOUND_VALUES:
                     raise InputError(f"its sound has more than {MAX_SOUND_VALUES:,} values", "cut it")
     except (av.FFmpegError, EOFError, ValueError) as error:
         raise InputError("its sound cannot be decoded", "write it again, as wav, or as AAC in mp4") from error
-    return found
+    return count
 
 
 def open_sound(content: bytes) -> Audio | None:
@@ -251,6 +247,6 @@ def open_sound(content: bytes) -> Audio | None:
 
 def check_is_sound(content: bytes) -> None:
     """Raise InputError for what is neither a sound nor a video."""
-    found = file_kind(content)
-    if found is None or found.kind not in ("audio", "video"):
-        raise InputError(f"it is {found}, not a sound" if found else "it is not a sound", "give a sound")
+    file = file_kind(content)
+    if file is None or file.kind not in ("audio", "video"):
+        raise InputError(f"it is {file}, not a sound" if file else "it is not a sound", "give a sound")

@@ -113,9 +113,9 @@ class _Reading:
         if (sample := sweep.sample) is None:
             return
         over = sample.over
-        found = points(sample.method, num=sample.num, dimensions=len(over), seed=sample.seed)
+        places = points(sample.method, num=sample.num, dimensions=len(over), seed=sample.seed)
         columns = tuple(
-            self._drawn_column(name, written, found[:, number])
+            self._drawn_column(name, written, places[:, number])
             for number, (name, written) in enumerate(over.items())
         )
         yield Factor(
@@ -143,9 +143,9 @@ class _Reading:
         ranges = [short_range(value, place) for value in listed]
         if len(ranges) == 1 and ranges[0] is not None:
             return ranges[0]
-        if sum(count(found) for found in ranges if found) > MAX_VALUES:
+        if sum(count(numbers) for numbers in ranges if numbers) > MAX_VALUES:
             raise JobError(f"{place} lists more than {MAX_VALUES:,} values", "give one range, e.g. 0-63")
-        return [one for value, found in zip(listed, ranges, strict=True) for one in found or [value]]
+        return [one for value, numbers in zip(listed, ranges, strict=True) for one in numbers or [value]]
 
 
 def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array:
@@ -156,15 +156,11 @@ def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array
     try:
         if types in ({bool}, {int}, {float}, {int, float}):
             return pa.array(values, None if types != {int, float} else pa.float64())
-        return pa.array([_text(value) for value in values], pa.string())
+        return pa.array([one if isinstance(one, str | None) else canonical_json(one) for one in values])
     except (OverflowError, pa.ArrowInvalid):
         raise JobError(f"{place} has a number beyond 64 bits", "use smaller numbers") from None
     except UnicodeEncodeError:
         raise JobError(f"{place} has half a character", "use whole characters") from None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str | None) else canonical_json(value)
 
 
 def _several(unit: str) -> str:
@@ -185,15 +181,15 @@ def points(method: SampleMethod, *, num: int, dimensions: int, seed: int) -> NDA
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The balance properties")  # of powers of two alone
-        found: NDArray[np.float64] = qmc.Sobol(dimensions, rng=rng).random(num)
-    return found
+        drawn: NDArray[np.float64] = qmc.Sobol(dimensions, rng=rng).random(num)
+    return drawn
 
 
 def drawn_between(places: NDArray[np.float64], written: Spread, *, is_whole: bool) -> list[float] | list[int]:
     """Return the number of a range at each place, 0 to below 1, to six digits, or a whole one."""
     first, last = float(written.from_ or 0), float(written.to or 0)
-    found = [number_between(first, last, float(place), is_log=written.scale == "log") for place in places]
-    return [*map(round, found)] if is_whole else found
+    numbers = [number_between(first, last, float(place), is_log=written.scale == "log") for place in places]
+    return [*map(round, numbers)] if is_whole else numbers
 
 
 def drawn_from(places: NDArray[np.float64], values: NumberList | list[Any]) -> list[Any]:
@@ -205,7 +201,8 @@ def drawn_from(places: NDArray[np.float64], values: NumberList | list[Any]) -> l
 def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[str]:
     """Return the lines of a file, a path or URL, without those that are blank. Raises JobError."""
     shown = public_url(file)
-    if not _plain(file).endswith(".txt"):  # job.json may name files, and their lines go into records
+    path = file.partition("?")[0] if "://" in file else file
+    if not path.lower().endswith(".txt"):  # job.json may name files, and their lines go into records
         as_table = "give a table as `table:`; its rows are rendered with each combination of the sweep"
         fix = "rename it" if file_format(file) is None else as_table
         raise JobError(f"{place}.file is {shown}, which is not a .txt file", fix)
@@ -213,12 +210,12 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
     if len(content) > _MAX_BYTES:
         raise JobError(f"{place}.file {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
     text = _decoded(content, f"{place}.file {shown}", shown)
-    found = [line.strip() for line in text.splitlines() if line.strip()]
-    if not found:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
         raise JobError(f"{place}.file {shown} is empty", "write a value on each line")
-    if len(found) > MAX_VALUES:
+    if len(lines) > MAX_VALUES:
         raise JobError(f"{place}.file {shown} has more than {MAX_VALUES:,} lines", "use a table")
-    return found
+    return lines
 
 
 def _decoded(content: bytes, said: str, file: str) -> str:
@@ -232,10 +229,6 @@ def _decoded(content: bytes, said: str, file: str) -> str:
     why = refused_text(line, likely_encoding(content), file)
     problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
     raise JobError(f"{said}: {problem}", why.fix)
-
-
-def _plain(file: str) -> str:
-    return file.partition("?")[0].lower() if "://" in file else file.lower()
 
 
 def _read(file: str, said: str, storage_options: Mapping[str, Any]) -> bytes:

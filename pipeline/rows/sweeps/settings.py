@@ -26,7 +26,7 @@ SampleMethod = Literal["sobol", "random"]
 MAX_VALUES = 1_000_000  # values of one argument that are kept in memory; whole numbers in steps are not
 _DIGITS = 6  # of numbers between: no argument is read more finely, and machines may differ in the sixteenth
 _SHORT = re.compile(r"\s*(-?\d{1,19})\s*-\s*(-?\d{1,19})\s*(?::\s*(\d{1,19})\s*)?")
-_FILE = re.compile(r"@(.+\.txt|\S+)", re.IGNORECASE)  # `@prompts.txt`, as on the command line
+MARKED_FILE = re.compile(r"@(.+\.txt|\S+)", re.IGNORECASE)  # `@prompts.txt`, as on the command line
 _INT64 = range(-(2**63), 2**63)
 
 NumberList = range | list[float] | list[int]
@@ -71,10 +71,10 @@ class Spread(Strict):
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> Any:
         """Return it as short as a job file says it."""
-        said = {name: value for name, value in dump(self).items() if value not in (None, "linear")}
+        values = {name: value for name, value in dump(self).items() if value not in (None, "linear")}
         if self.values is not None:
-            return said["values"]
-        return {("from" if name == "from_" else name): value for name, value in said.items()}
+            return values["values"]
+        return {("from" if name == "from_" else name): value for name, value in values.items()}
 
 
 def _wrong(should_be: str) -> PydanticCustomError:
@@ -84,7 +84,7 @@ def _wrong(should_be: str) -> PydanticCustomError:
 def _mapping(written: object) -> object:
     if isinstance(written, Mapping | Spread):
         return written
-    if isinstance(written, str) and _FILE.fullmatch(written):
+    if isinstance(written, str) and MARKED_FILE.fullmatch(written):
         return {"file": written[1:]}
     return {"values": written if isinstance(written, list) else [written]}
 
@@ -129,8 +129,8 @@ class Sweep(Strict):
     def files(self) -> dict[str, str]:
         """Return the text files that it names, by their keys below `sweep`."""
         over = self.sample.over if self.sample else {}
-        named = self.factors | {f"sample.over.{name}": written for name, written in over.items()}
-        return {f"{name}.file": written.file for name, written in named.items() if written.file}
+        written_by_key = self.factors | {f"sample.over.{name}": written for name, written in over.items()}
+        return {f"{name}.file": written.file for name, written in written_by_key.items() if written.file}
 
     def __bool__(self) -> bool:
         return bool(self.factors or self.sample)
@@ -145,8 +145,8 @@ class Sweep(Strict):
 
 def short_range(text: object, place: str) -> range | None:
     """Return what "0-63" or "8-64:8" stands for, None where it is no such text. Raises JobError."""
-    found = _SHORT.fullmatch(text) if isinstance(text, str) else None
-    return whole_range(int(found[1]), int(found[2]), int(found[3] or 1), place) if found else None
+    match = _SHORT.fullmatch(text) if isinstance(text, str) else None
+    return whole_range(int(match[1]), int(match[2]), int(match[3] or 1), place) if match else None
 
 
 def whole_range(first: int, last: int, step: int, place: str) -> range:
@@ -189,8 +189,8 @@ def _spaced(
     if num > MAX_VALUES:
         raise JobError(f"{place}.num is {num:,}, and {MAX_VALUES:,} are the limit", "use fewer")
     parts = [number / max(num - 1, 1) for number in range(num)]
-    found = [number_between(first, last, part, is_log=is_log) for part in parts]
-    return list(dict.fromkeys(map(round, found))) if is_whole else found
+    numbers = [number_between(first, last, part, is_log=is_log) for part in parts]
+    return list(dict.fromkeys(map(round, numbers))) if is_whole else numbers
 
 
 def number_between(first: float, last: float, part: float, *, is_log: bool) -> float:

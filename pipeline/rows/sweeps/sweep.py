@@ -46,12 +46,18 @@ def open_sweep(
     table: each of its rows is taken with each combination. kinds: of all arguments. others: parameters of
     the pipeline's call. columns: the job's, by which arguments stand in other columns.
     """
-    factors = tuple(_renamed(factor, columns) for factor in factors_of(sweep, kinds, storage_options))
+    factors = tuple(
+        replace(
+            factor,
+            columns=tuple(replace(one, name=columns.get(one.name, one.name)) for one in factor.columns),
+        )
+        for factor in factors_of(sweep, kinds, storage_options)
+    )
     varied = [column for factor in factors for column in factor.columns]
-    found = [*table.schema.names] if table else []
-    templates = _templates(varied, found)
+    names = [*table.schema.names] if table else []
+    templates = _templates(varied, names)
     _check_names(varied, templates, kinds, others)
-    _check_apart(varied, templates, found)
+    _check_apart(varied, templates, names)
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
@@ -62,22 +68,17 @@ def open_sweep(
     return swept
 
 
-def _renamed(factor: Factor, columns: Mapping[str, str]) -> Factor:
-    named = tuple(replace(one, name=columns.get(one.name, one.name)) for one in factor.columns)
-    return replace(factor, columns=named)
-
-
 def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, frozenset[str]]:
     """Return which columns are texts to be filled in, with the names that they use."""
     texts = {one.name: one.some() for one in varied if one.kind in TEXT_KINDS}
     templates = {name: frozenset(names_in(some)) for name, some in texts.items() if is_template(some)}
-    known = {*found, *(column.name for column in varied if column.name not in templates)}
+    words = {*found, *(column.name for column in varied if column.name not in templates)}
     for place, names in templates.items():
-        if missing := sorted(names - known):
+        if missing := sorted(names - words):
             raise JobError(
                 f"sweep.{place} uses {{{missing[0]}}}, and neither sweep nor table has that",
-                f"{did_you_mean(missing[0], known)}; write {{{{{missing[0]}}}}} for the brackets themselves"
-                if known
+                f"{did_you_mean(missing[0], words)}; write {{{{{missing[0]}}}}} for the brackets themselves"
+                if words
                 else f"add its words, as `sweep: {{{missing[0]}: [...]}}`",
             )
     return templates
@@ -140,8 +141,8 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
     for column in (column for factor in swept.factors for column in factor.columns):
         checks = [reader.check for reader in readers if reader.column == column.name]
         for value in column.some() if checks and column.name not in swept.templates else ():
-            found = [None if value is None else check(value) for check in checks]
-            refused = [one for one in found if isinstance(one, Refused)]
+            answers = [None if value is None else check(value) for check in checks]
+            refused = [one for one in answers if isinstance(one, Refused)]
             if len(refused) == len(checks):
                 raise JobError(
                     f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}", refused[0].fix
@@ -194,8 +195,8 @@ class Swept:
     def places(self, rows: Collection[int]) -> dict[int, str]:
         """Return where the table has the rows that these are made of."""
         of_table = {row: row // self.num_combinations for row in rows}
-        found = self.table.places({*of_table.values()}) if self.table else {}
-        return {row: found[own] for row, own in of_table.items() if own in found}
+        places = self.table.places({*of_table.values()}) if self.table else {}
+        return {row: places[own] for row, own in of_table.items() if own in places}
 
     def _crossed(
         self, first: int, batch: pa.RecordBatch | None, batch_rows: int
@@ -207,7 +208,8 @@ class Swept:
             batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, batch.nbytes)))
         for start in range(0, num_rows, batch_rows):
             rows = np.arange(start, min(start + batch_rows, num_rows), dtype=np.int64)
-            of_table = _repeated(batch, rows // num_each) if batch else {}
+            some = batch.take(pa.array(rows // num_each)) if batch else None
+            of_table = dict(zip(some.schema.names, some.columns, strict=True)) if some else {}
             yield first * num_each + start, self._joined(of_table, self._of_factors(rows % num_each))
 
     def _of_factors(self, combinations: Indices) -> dict[str, pa.Array]:
@@ -234,11 +236,6 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'s' * (count != 1)}"
 
 
-def _repeated(batch: pa.RecordBatch, rows: Indices) -> dict[str, pa.Array]:
-    some = batch.take(pa.array(rows))
-    return dict(zip(some.schema.names, some.columns, strict=True))
-
-
 def names_in(texts: Iterable[str | None]) -> set[str]:
     """Return the names that the texts use."""
     return {name for text in texts if text and "{" in text for _, name in _parts(text) if name}
@@ -258,14 +255,14 @@ def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str 
 
 
 def _fill(text: str, words: Mapping[str, list[Any]], row: int) -> str | None:
-    said: list[str] = []
+    pieces: list[str] = []
     for literal, name in _parts(text):
-        said.append(literal)
+        pieces.append(literal)
         if name:
             if (word := words[name][row]) is None:
                 return None
-            said.append(str(word))
-    return "".join(said)
+            pieces.append(str(word))
+    return "".join(pieces)
 
 
 @lru_cache(_REMEMBERED)
@@ -273,8 +270,8 @@ def _parts(text: str) -> tuple[tuple[str, str | None], ...]:
     """Return (text before, name after it) of each part; the last has no name."""
     parts: list[tuple[str, str | None]] = []
     at = 0
-    for found in _NAME.finditer(text):
-        escaped = "{" + found[1] + "}" if found[1] else ""
-        parts.append((text[at : found.start()] + escaped, found[2]))
-        at = found.end()
+    for match in _NAME.finditer(text):
+        escaped = "{" + match[1] + "}" if match[1] else ""
+        parts.append((text[at : match.start()] + escaped, match[2]))
+        at = match.end()
     return (*parts, (text[at:], None))

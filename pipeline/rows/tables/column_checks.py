@@ -139,8 +139,8 @@ def as_argument(column: str, argument: str) -> str:
 
 def of_others(carried: Iterable[str], specs: Collection[PipelineSpec]) -> list[str]:
     """Return carried columns that are arguments of other pipelines, and of these under no name."""
-    known = {name for spec in specs for name in spec.parameters}
-    return [name for name in carried if name in _OTHERS and name not in known]
+    arguments = {name for spec in specs for name in spec.parameters}
+    return [name for name in carried if name in _OTHERS and name not in arguments]
 
 
 def _spelled(column: str) -> str:
@@ -151,7 +151,7 @@ def _spelled(column: str) -> str:
 def lookalikes(carried: Iterable[str], unused: Collection[str]) -> tuple[tuple[str, str], ...]:
     """Return carried columns whose names are nearly those of arguments, or what others call these."""
     near = ((name, _meant(name, unused)) for name in carried)
-    return tuple((name, found) for name, found in near if found)
+    return tuple((name, argument) for name, argument in near if argument)
 
 
 def argument_meant(name: str, known: Collection[str]) -> str:

@@ -45,7 +45,8 @@ class CsvText(io.RawIOBase):
         self._sample = beginning[marked.end() :] if marked else beginning
         self.separator = marked[1].decode("latin-1") if marked else _separator(self._sample, own)
         self.is_quoted = self.separator != "\t" or not self._is_unquoted()
-        self.header = self._header()
+        text = io.StringIO(self._sample.decode("utf-8", "surrogateescape"), newline="")
+        self.header: list[str] = next(filter(None, self._reader(text)), [])
         self._check = _QuoteCheck(self)
 
     def readable(self) -> bool:
@@ -68,10 +69,6 @@ class CsvText(io.RawIOBase):
         if self.is_quoted:
             return csv.reader(text, delimiter=self.separator)
         return csv.reader(text, delimiter=self.separator, quoting=csv.QUOTE_NONE)
-
-    def _header(self) -> list[str]:
-        text = io.StringIO(self._sample.decode("utf-8", "surrogateescape"), newline="")
-        return next(filter(None, self._reader(text)), [])
 
     def _is_unquoted(self) -> bool:
         """Tell whether the sample makes sense only where quote marks are text, and then has no odd row."""

@@ -17,8 +17,14 @@ import pyarrow.parquet
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
-from framefleet.pipeline.rows.tables.formats import TableFormat, likely_encoding, raw_bytes, refused_text
-from framefleet.pipeline.rows.tables.mistaken_files import PARQUET, mistaken_file
+from framefleet.pipeline.rows.tables.formats import (
+    PARQUET,
+    TableFormat,
+    likely_encoding,
+    mistaken_file,
+    raw_bytes,
+    refused_text,
+)
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, BadTexts, with_odd_cells, without_empty
 from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, unpacked
 
@@ -115,7 +121,10 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
     if file.format == "parquet":
         # pre_buffer reads whole row groups ahead: a file written in one row group would be all in memory
         parquet = pa.parquet.ParquetFile(file.content, pre_buffer=False, buffer_size=1 << 20)
-        groups, skip = _groups_after(parquet, skip)
+        groups = [*range(parquet.num_row_groups)]
+        while groups and skip >= (length := parquet.metadata.row_group(groups[0]).num_rows):
+            skip -= length
+            del groups[0]
         for batch in parquet.iter_batches(STEP_ROWS, row_groups=groups, use_threads=False):
             names = batch.schema.names
             if names != schema.names and not (are_records(schema) and {*names} <= {*schema.names}):
@@ -128,15 +137,6 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
     for batch, odd in reader:
         bad_texts.tell(batch, odd)
         yield with_odd_cells(batch, odd)
-
-
-def _groups_after(parquet: pa.parquet.ParquetFile, skip: int) -> tuple[list[int], int]:
-    """Return the row groups that hold the rows after `skip`, and how many of their own to skip."""
-    groups = [*range(parquet.num_row_groups)]
-    while groups and skip >= (length := parquet.metadata.row_group(groups[0]).num_rows):
-        skip -= length
-        del groups[0]
-    return groups, skip
 
 
 def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -204,9 +204,9 @@ def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
         try:
             _store(pa.schema([field]))
         except _UNSTORABLE as error:
-            held = f"the column {field.name!r} holds {str(field.type)[:MAX_NAME]}"
+            content = f"the column {field.name!r} holds {str(field.type)[:MAX_NAME]}"
             raise TableError(
-                f"{file.name}: {held}, and records cannot: {error}",
+                f"{file.name}: {content}, and records cannot: {error}",
                 "leave it out of the table, or write it as text",
             ) from None
     raise TableError(f"{file.name}: records cannot hold its columns: {problem}", "leave some of them out")
@@ -268,9 +268,9 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
         lzma.LZMAError,
         zlib.error,
     ) as error:
-        said = _numbered(str(error), file, first_row)
+        message = _numbered(str(error), file, first_row)
         fix = "write that column as another type" if isinstance(error, NotImplementedError) else _fix(file)
-        raise TableError(f"{file.name} cannot be read{where}: {said}", fix) from error
+        raise TableError(f"{file.name} cannot be read{where}: {message}", fix) from error
 
 
 def _fix(file: FileToRead) -> str:
@@ -294,10 +294,10 @@ def _beginning(file: FileToRead) -> bytes:
 
 def _numbered(said: str, file: FileToRead, first_row: int) -> str:
     """Return what Arrow says of a row of CSV by the row's number in the table, and its line in the file."""
-    found = _CSV_ROW.search(said)
-    if found is None:
+    match = _CSV_ROW.search(said)
+    if match is None:
         return said
-    row = int(found[1]) - 2  # Arrow counts from 1, with the header
+    row = int(match[1]) - 2  # Arrow counts from 1, with the header
     line = None
     if file.content.seekable():
         file.content.seek(0)

@@ -126,8 +126,8 @@ class RowIndex:
         expected_at: where they may be first in the table, to be looked at first. since: the position before
         which rows are ignored.
         """
-        found = self._rows(ids, expected_at)
-        rows, times = np.unique(found[found >= since], return_counts=True)
+        positions = self._rows(ids, expected_at)
+        rows, times = np.unique(positions[positions >= since], return_counts=True)
         marks = self._marks[rows]
         is_doubled = ((marks & _DONE > 0) | (times > 1)) & (marks & _DOUBLED == 0)
         self.num_doubled += int(is_doubled.sum())
@@ -207,8 +207,8 @@ class RowIndex:
     def first_pending(self, lane: LaneKey | None = None) -> int:
         """Return the position before which there is nothing to render."""
         for first in range(0, self._num_positions, _LOOKED_AT_ONCE):
-            if len(found := self._pending(first, _LOOKED_AT_ONCE, lane)):
-                return int(found[0])
+            if len(pending := self._pending(first, _LOOKED_AT_ONCE, lane)):
+                return int(pending[0])
         return self._num_positions
 
     def pending_in(self, first: int, n: int, lane: LaneKey | None = None) -> list[tuple[int, str]]:
@@ -216,11 +216,11 @@ class RowIndex:
 
         Only the first position of each row_id in the whole table.
         """
-        return self._named(self._pending(first, n, lane))
+        return self._with_row_ids(self._pending(first, n, lane))
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:
         """Return (position, row_id), in table order, of all rows in `first` to `first + n`."""
-        return self._named(self._marked(_THERE, first, n))
+        return self._with_row_ids(self._marked(_THERE, first, n))
 
     def positions(self, row_id: str, first: int) -> list[int]:
         """Return every position of a row_id in table order; `first` is the first of them."""
@@ -259,18 +259,18 @@ class RowIndex:
         marks = self._marks[first : min(first + n, self._num_positions)]
         return np.flatnonzero(marks & which == (which if are is None else are)) + first
 
-    def _named(self, positions: TablePositions) -> list[tuple[int, str]]:
+    def _with_row_ids(self, positions: TablePositions) -> list[tuple[int, str]]:
         return list(zip(positions.tolist(), to_texts(self._ids.read_at(positions)), strict=True))
 
     def _rows(self, ids: Ids, expected_at: TablePositions | None = None) -> TablePositions:
         """Return the first position of each, of those that are in the table."""
         self._sort()
-        found = np.full(len(ids), -1)
+        positions = np.full(len(ids), -1)
         if expected_at is not None and len(ids):
-            found = self._found_at(expected_at, ids)
-        elsewhere = found < 0
-        found[elsewhere] = self._ids.first_positions(ids[elsewhere])
-        return found[found >= 0]
+            positions = self._found_at(expected_at, ids)
+        elsewhere = positions < 0
+        positions[elsewhere] = self._ids.first_positions(ids[elsewhere])
+        return positions[positions >= 0]
 
     def _found_at(self, positions: TablePositions, ids: Ids) -> TablePositions:
         """Return the positions where these rows are first, -1 where they are not, or not soon seen to be."""

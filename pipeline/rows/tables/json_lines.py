@@ -47,7 +47,14 @@ class JsonLines:
     ) -> None:
         self._lines = _with_texts(objects_in(file), arguments or {})
         self._first = [] if schema else list(_some(self._lines, max_bytes=INFERRED_BYTES))
-        self.schema = schema or _inferred([values for _, values in self._first])
+        self.schema: pa.Schema = schema
+        if schema is None:
+            columns = _columns(values for _, values in self._first)
+            if not self._first:
+                raise ValueError("it has no lines")
+            if len(columns) > MAX_KEYS:
+                raise ValueError(f"the lines have more than {MAX_KEYS:,} keys")
+            self.schema = pa.schema([(name, _type_of(values)) for name, values in columns.items()])
 
     def __iter__(self) -> Iterator[tuple[pa.RecordBatch, OddCells]]:
         lines = chain(self._first, self._lines)
@@ -81,15 +88,6 @@ def _some(lines: Iterator[_Line], *, max_bytes: int, max_rows: int | None = None
             return
 
 
-def _inferred(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
-    if not rows:
-        raise ValueError("it has no lines")
-    columns = _columns(rows)
-    if len(columns) > MAX_KEYS:
-        raise ValueError(f"the lines have more than {MAX_KEYS:,} keys")
-    return pa.schema([(name, _type_of(values)) for name, values in columns.items()])
-
-
 def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     for row in rows:
@@ -110,15 +108,11 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
     if kind == "object":
         return pa.struct([(name, _type_of(inner)) for name, inner in _columns(fitting).items()])
     if kind == "number":
-        return _type_of_numbers(fitting)
+        whole = [value for value in fitting if type(value) is int]
+        # Large ones are identifiers, which fractions do not hold: the fraction among them is what is odd.
+        are_ids = 2 * len(whole) > len(fitting) and max(map(abs, whole)) > EXACT_FLOATS
+        return pa.int64() if len(whole) == len(fitting) or are_ids else pa.float64()
     return pa.string() if kind == "text" else pa.bool_()
-
-
-def _type_of_numbers(values: Sequence[int | float]) -> pa.DataType:
-    whole = [value for value in values if type(value) is int]
-    # Large ones are identifiers, which fractions do not hold: the fraction among them is what is odd.
-    are_ids = 2 * len(whole) > len(values) and max(map(abs, whole)) > EXACT_FLOATS
-    return pa.int64() if len(whole) == len(values) or are_ids else pa.float64()
 
 
 _KINDS = {str: "text", bool: "bool", list: "list", dict: "object"}
@@ -127,10 +121,10 @@ _KINDS |= dict.fromkeys((int, float, WrittenNumber), "number")
 
 def _batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> tuple[pa.RecordBatch, OddCells]:
     odd: OddCells = {}
-    known = set(schema.names)
+    names = set(schema.names)
     for offset, row in enumerate(rows):
-        if not known.issuperset(row):
-            name = next(name for name in row if name not in known)
+        if not names.issuperset(row):
+            name = next(name for name in row if name not in names)
             odd[offset] = [Problem(name, row[name], _NO_COLUMN)]
     columns = []
     for field in schema:
@@ -157,10 +151,14 @@ def _column(kind: pa.DataType, values: list[Any]) -> tuple[pa.Array, list[int]]:
     if _all_fit(values, kind):
         with suppress(*_UNHELD):
             return pa.array(values, kind), []
-    held = [_holds(kind, value) for value in values]
-    kept = [value if is_held else None for value, is_held in zip(values, held, strict=True)]
-    odd = [offset for offset, is_held in enumerate(held) if not is_held]
-    return (_as_bytes(kept) if kind == pa.string() else pa.array(kept, kind)), odd
+    odd = [offset for offset, value in enumerate(values) if not _holds(kind, value)]
+    cells = [*values]
+    for offset in odd:
+        cells[offset] = None
+    if kind != pa.string():
+        return pa.array(cells, kind), odd
+    encoded = [None if value is None else raw_bytes(value) for value in cells]
+    return pa.array(encoded, pa.binary()).view(pa.string()), odd
 
 
 def _all_fit(values: list[Any], kind: pa.DataType) -> bool:
@@ -207,8 +205,3 @@ def _why(kind: pa.DataType, value: Any) -> Refused:
     if type(value) is WrittenNumber:
         return Refused(reason="no number holds all its digits", fix="put it in quotes, and the whole column")
     return another_type(kind)
-
-
-def _as_bytes(values: list[str | None]) -> pa.Array:
-    encoded = [None if value is None else raw_bytes(value) for value in values]
-    return pa.array(encoded, pa.binary()).view(pa.string())

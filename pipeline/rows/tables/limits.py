@@ -52,10 +52,17 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
     transformer = spec.configs.get("transformer", {})
     yield from _sizes(arguments)
     if transformer.get("use_learned_positional_embeddings"):
-        yield from _learned_size(spec, arguments)
+        # Where the position of each patch was learned, there is none for other sizes.
+        for name, native in (("height", spec.default_height), ("width", spec.default_width)):
+            if native and arguments.get(name, native) != native:
+                reason = f"the model learned {spec.default_height} x {spec.default_width} pixels only"
+                yield name, Refused(reason=reason, fix=f"use {native}")
     yield from _most_positions(spec, arguments)
     if transformer.get("image_dim"):
-        yield from _text_length(arguments)
+        length = arguments.get("max_sequence_length", TEXT_BESIDE_PICTURE)
+        if length != TEXT_BESIDE_PICTURE:
+            reason = f"with a picture, the model counts {TEXT_BESIDE_PICTURE} tokens as text"
+            yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
     yield from _longest_text(spec, arguments)
     if "guidance_scale_2" in arguments and spec.configs["index"].get("boundary_ratio") is None:
         reason = "the model has one transformer, and no boundary_ratio that says when a second takes over"
@@ -68,7 +75,12 @@ def limits(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
     if count := spec.configs.get("controlnet", {}).get(NETS):
         yield from _of_each_controlnet(count, spec, arguments)
     if "max_guidance_scale" in spec.parameters:
-        yield from _guidance_range({**spec.defaults(), **arguments})
+        # A pipeline of two scales asks the maximum alone whether there is guidance, and later both.
+        scales = {**spec.defaults(), **arguments}
+        low, high = scales["min_guidance_scale"], scales["max_guidance_scale"]
+        if high <= 1 < low:
+            reason = f"max_guidance_scale is {high:g}, which switches guidance off"
+            yield "min_guidance_scale", Refused(reason=reason, fix="use 1 or less, or a larger maximum")
     if "strength" in (arguments if is_modular(spec.class_name) else spec.parameters):
         yield from check_strength({**spec.defaults(), **arguments}["strength"], arguments)
 
@@ -81,14 +93,6 @@ def _sizes(arguments: Mapping[str, Any]) -> _Problems:
         height, width = (arguments.get(f"{prefix}{side}") or 1 for side in ("height", "width"))
         if reason := too_large(height, width, num_frames):
             yield f"{prefix}height", Refused(reason=reason, fix="use a smaller size, or fewer frames")
-
-
-def _learned_size(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
-    """Where the position of each patch was learned, there is none for other sizes."""
-    for name, native in (("height", spec.default_height), ("width", spec.default_width)):
-        if native and arguments.get(name, native) != native:
-            reason = f"the model learned {spec.default_height} x {spec.default_width} pixels only"
-            yield name, Refused(reason=reason, fix=f"use {native}")
 
 
 def _most_positions(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
@@ -109,13 +113,6 @@ def _positions(name: str, transformer: Mapping[str, Any]) -> int | None:
     along_side = _SIDE_POSITIONS.get(transformer.get("_class_name", ""))
     count = transformer.get("pos_embed_max_size")
     return along_side(count) if along_side and count else None
-
-
-def _text_length(arguments: Mapping[str, Any]) -> _Problems:
-    length = arguments.get("max_sequence_length", TEXT_BESIDE_PICTURE)
-    if length != TEXT_BESIDE_PICTURE:
-        reason = f"with a picture, the model counts {TEXT_BESIDE_PICTURE} tokens as text"
-        yield "max_sequence_length", Refused(reason=reason, fix=f"use {TEXT_BESIDE_PICTURE}")
 
 
 def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
@@ -158,14 +155,6 @@ def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, 
             yield name, Refused(reason=reason, fix=f"give a list of {count} images")
 
 
-def _guidance_range(arguments: Mapping[str, Any]) -> _Problems:
-    """A pipeline of two scales asks the maximum alone whether there is guidance, and later both."""
-    low, high = arguments["min_guidance_scale"], arguments["max_guidance_scale"]
-    if high <= 1 < low:
-        reason = f"max_guidance_scale is {high:g}, which switches guidance off"
-        yield "min_guidance_scale", Refused(reason=reason, fix="use 1 or less, or a larger maximum")
-
-
 def listed_steps(arguments: Mapping[str, Any]) -> int | None:
     """Return how many steps a row lists, which is its `num_inference_steps` then; or None."""
     return next((len(arguments[name]) for name in STEP_LISTS if isinstance(arguments.get(name), list)), None)
@@ -175,12 +164,12 @@ def check_step_lists(
     arguments: Mapping[str, Any], choice: SchedulerChoice, spec: PipelineSpec
 ) -> Iterator[tuple[str, Refused]]:
     """Yield what keeps a row from being rendered with the steps that it lists."""
-    given = [name for name in STEP_LISTS if isinstance(arguments.get(name), list)]
-    if len(given) > 1:
+    names = [name for name in STEP_LISTS if isinstance(arguments.get(name), list)]
+    if len(names) > 1:
         reason = "a row lists its steps once, and it lists `sigmas` too"
         yield "timesteps", Refused(reason=reason, fix="leave one of them out")
         return
-    for name in given:
+    for name in names:
         count, steps = len(arguments[name]), arguments.get("num_inference_steps")
         if steps not in (None, count):
             reason = f"`{name}` lists {count} steps"
@@ -196,7 +185,7 @@ def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: Pipel
     if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
         return f"the pipeline leaves it out for {choice.class_name}, which makes its own"
     scheduler = (spec.scheduler_class, choice.class_name)
-    return _said(
+    return _scheduler_error(
         *scheduler, *map(canonical_json, (spec.scheduler_config, choice.overrides)), name, tuple(steps)
     )
 
@@ -210,7 +199,7 @@ def _leaves_out(class_name: str) -> bool:
 
 
 @lru_cache(_CACHED)  # a table lists few schedules, in many rows
-def _said(
+def _scheduler_error(
     own_class: str, class_name: str, config: str, overrides: str, name: str, steps: tuple[float, ...]
 ) -> str | None:
     """Return what a scheduler says against steps that it is set to, or None. config, overrides: JSON."""

@@ -71,15 +71,15 @@ def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile,
 def _texts(path: str, root: str) -> dict[str, str | None]:
     """Return the values by column, of the folders between the table's and a file."""
     folders = PurePosixPath(path.partition("?")[0]).parts[:-1]
-    found: list[tuple[str, str | None]] = []
+    pairs: list[tuple[str, str | None]] = []
     for folder in folders[len(PurePosixPath(root).parts) :]:
         name, equals, value = folder.partition("=")
         if name and equals:
-            found.append((unquote(name), None if value == _NULL else unquote(value)))
-    names = [name for name, _ in found]
+            pairs.append((unquote(name), None if value == _NULL else unquote(value)))
+    names = [name for name, _ in pairs]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise TableError(f"{path} has two folders for the column {doubled[0]!r}", "rename one of them")
-    return dict(found)
+    return dict(pairs)
 
 
 def _listed(texts: Mapping[str, Any]) -> str:
@@ -128,8 +128,8 @@ def check_lake_folders(filesystem: Any, folders: Iterable[str], location: str) -
 def check_lake_files(filesystem: Any, files: Sequence[str], location: str) -> None:
     """Raise TableError where one of these files is of Delta Lake, Iceberg, Lance, Hudi or `datasets`."""
     for pattern, kind, opened in _LAKES:
-        if found := [file for file in files if pattern.search(file)]:
-            last = max(found, key=_version)
+        if markers := [file for file in files if pattern.search(file)]:
+            last = max(markers, key=_version)
             place = pattern.sub("", last)
             urls = [filesystem.unstrip_protocol(one).removeprefix("file://") for one in (place, last)]
             where = "" if location.rstrip("/") == urls[0] else f"{location}: "

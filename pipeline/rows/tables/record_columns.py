@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.request import is_input, is_model
 
 _SOURCE = "source_"  # begins the name that a column gets whose own is one of records
+_NAMELESS = "unnamed"  # what a column without a name is called: neither SQL nor Lance knows such a name
 _TYPES: Mapping[ArgumentKind, pa.DataType] = {
     "str": pa.string(),
     "int": pa.int64(),
@@ -55,8 +56,10 @@ class Carried:
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return what is carried of some rows. Of places what may be shown, without signatures in URLs."""
         cells = [
-            _public(batch.column(column)) if column in self.places else batch.column(column)
-            for column in self.names
+            pa.array([_public_cell(cell) for cell in column.to_pylist()], column.type)
+            if name in self.places
+            else column
+            for name, column in ((name, batch.column(name)) for name in self.names)
         ]
         if not cells:
             return batch.select([])
@@ -77,7 +80,7 @@ def carried_columns(
     own, others = {plain_name(name) for name in taken}, {plain_name(name) for name in carried}
     names: dict[str, str] = {}
     for column in carried:
-        name = f"{_SOURCE}{column}" if plain_name(column) in own else column
+        name = f"{_SOURCE}{column}" if plain_name(column) in own else column or _NAMELESS
         if plain_name(name) in own or (name != column and plain_name(name) in others):
             raise TableError(
                 f"column {column!r} has the name of a column that every record gets (or of another "
@@ -88,11 +91,6 @@ def carried_columns(
         own.add(plain_name(name))
     places = frozenset(column for target, column in read.items() if kinds[target] in PLACES)
     return Carried(names=names, places=places)
-
-
-def _public(cells: pa.Array) -> pa.Array:
-    public = [_public_cell(cell) for cell in cells.to_pylist()]
-    return pa.array(public, cells.type)
 
 
 def _public_cell(cell: Any) -> Any:
@@ -137,11 +135,7 @@ def _cell(value: Any, kind: pa.DataType) -> str | int | float | bool | None:
         return value if kind == pa.bool_() and isinstance(value, bool) else None
     if kind == pa.int64():
         return value if isinstance(value, int) and value in _INT64 else None
-    return _number(value) if isinstance(value, int | float) else None
-
-
-def _number(value: float) -> float | None:
     try:
-        return float(value)
+        return float(value) if isinstance(value, int | float) else None
     except OverflowError:  # a whole number of pages
         return None

@@ -51,10 +51,10 @@ def checked(
     is_argument = "fps" in called.settable()  # some have an own, in a table too
     cells: dict[str, Any] = {**request.arguments, "seed": request.seed, "scheduler": request.scheduler}
     cells |= {} if is_argument else {"fps": request.fps}
-    known = meanings(called, recipe)
-    for name in sorted(cells.keys() - known.keys() - called.parameters.keys()):
+    kinds = meanings(called, recipe)
+    for name in sorted(cells.keys() - kinds.keys() - called.parameters.keys()):
         raise TableError(
-            f"request {index}: {called.class_name} takes no argument {name!r}", argument_meant(name, known)
+            f"request {index}: {called.class_name} takes no argument {name!r}", argument_meant(name, kinds)
         )
     for name in required_arguments(called, recipe):
         if cells.get(name) is None and name not in called.defaults():
@@ -65,10 +65,10 @@ def checked(
             table.schema, called, recipe=recipe, finder=finder, loras=loras, second_models=second_models
         )
     except TableError as error:
-        given = shown(dict(request.arguments))
+        arguments = shown(dict(request.arguments))
         problem, fix = error.problem.replace("column ", ""), error.fix.partition(", or rename")[0]
         raise TableError(
-            f"request {index}, {given}: {problem}", fix.replace("write the column as", "give")
+            f"request {index}, {arguments}: {problem}", fix.replace("write the column as", "give")
         ) from None
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
@@ -108,14 +108,14 @@ def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> Request
     spec: of the model. Not covered: what its images, models and LoRAs hold.
     """
     called = spec_for(recipe, spec)
-    found = [*_wrong_values(request, called, recipe)]
-    if not found:
+    problems = [*_wrong_values(request, called, recipe)]
+    if not problems:
         arguments, fps = request.arguments, request.fps
-        found += [*recipe.problems(arguments), *limits(called, arguments)]
-        found += check_step_lists(arguments, resolve_scheduler(request.scheduler, called), called)
+        problems += [*recipe.problems(arguments), *limits(called, arguments)]
+        problems += check_step_lists(arguments, resolve_scheduler(request.scheduler, called), called)
         if fps is not None and "duration_s" in recipe.needs:
-            found += check_film(arguments, arguments["duration_s"], fps)
-    for name, refused in found:
+            problems += check_film(arguments, arguments["duration_s"], fps)
+    for name, refused in problems:
         value = shown(request.arguments.get(name, getattr(request, name, None)))
         raise TableError(f"the record's {name} is {value}, but {refused.reason}", refused.fix)
     return replace(request, arguments=called.from_json(request.arguments))
@@ -124,17 +124,17 @@ def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> Request
 def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Iterator[tuple[str, Refused]]:
     kinds = meanings(spec, recipe)
     back = "put the record back as it was"
-    found: dict[str, Any] = {"seed": check_seed(request.seed)}
-    found |= {} if request.fps is None else {"fps": check_fps(request.fps)}
+    checked_values: dict[str, Any] = {"seed": check_seed(request.seed)}
+    checked_values |= {} if request.fps is None else {"fps": check_fps(request.fps)}
     for name, value in request.arguments.items():
         kind = kinds.get(name)
         if kind is None:
-            found[name] = Refused(reason=f"{spec.class_name} takes none", fix=back)
+            checked_values[name] = Refused(reason=f"{spec.class_name} takes none", fix=back)
         elif not _is_of_its_kind(name, value, kind):
-            found[name] = Refused(reason="its type is another", fix=back)
+            checked_values[name] = Refused(reason="its type is another", fix=back)
         elif kind not in (*PLACES, "model") and name != LORA:
-            found[name] = check_value(name, value, kind, spec)  # type: ignore[arg-type]
-    return ((name, checked) for name, checked in found.items() if isinstance(checked, Refused))
+            checked_values[name] = check_value(name, value, kind, spec)  # type: ignore[arg-type]
+    return ((name, checked) for name, checked in checked_values.items() if isinstance(checked, Refused))
 
 
 def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:

@@ -34,9 +34,20 @@ OddCells = dict[int, list[Problem]]  # of the rows that have some, by their offs
 
 def with_odd_cells(batch: pa.RecordBatch, odd: OddCells) -> pa.RecordBatch:
     """Return the batch with what is wrong with its cells. Of each row the first are reported."""
-    told = [_written(odd[offset][:MAX_TOLD]) if offset in odd else None for offset in range(batch.num_rows)]
+    messages: list[str | None] = [None] * batch.num_rows
+    for offset, problems in odd.items():
+        problems_shown = [
+            (
+                one.column[:_MAX_VALUE].encode("utf-8", "backslashreplace").decode(),
+                _cut(one.value),
+                one.why.reason,
+                one.why.fix,
+            )
+            for one in problems[:MAX_TOLD]
+        ]
+        messages[offset] = json.dumps(problems_shown)  # in ASCII: cells and keys may hold half a character
     return pa.RecordBatch.from_arrays(
-        [*batch.columns, pa.array(told, pa.string())], schema=batch.schema.append(ODD_FIELD)
+        [*batch.columns, pa.array(messages, pa.string())], schema=batch.schema.append(ODD_FIELD)
     )
 
 
@@ -51,8 +62,14 @@ def odd_cells(batch: pa.RecordBatch) -> OddCells:
     """Return what `with_odd_cells` was given."""
     if ODD_CELLS not in batch.schema.names:
         return {}
-    told = enumerate(batch.column(ODD_CELLS).to_pylist())
-    return {offset: _read(problems) for offset, problems in told if problems is not None}
+    return {
+        offset: [
+            Problem(column, value, Refused(reason=reason, fix=fix))
+            for column, value, reason, fix in json.loads(problems)
+        ]
+        for offset, problems in enumerate(batch.column(ODD_CELLS).to_pylist())
+        if problems is not None
+    }
 
 
 def another_type(kind: pa.DataType) -> Refused:
@@ -82,20 +99,6 @@ _WORDS = {
 }
 
 
-def _written(problems: list[Problem]) -> str:
-    """Return JSON in ASCII: cells and keys may hold half a character."""
-    return json.dumps([(_name(one.column), _cut(one.value), one.why.reason, one.why.fix) for one in problems])
-
-
-def _read(problems: str) -> list[Problem]:
-    told = json.loads(problems)
-    return [Problem(column, value, Refused(reason=reason, fix=fix)) for column, value, reason, fix in told]
-
-
-def _name(column: str) -> str:
-    return column[:_MAX_VALUE].encode("utf-8", "backslashreplace").decode()
-
-
 def _cut(value: Any) -> Any:
     text = value if isinstance(value, str) else json.dumps(value)
     return value if len(text) <= _MAX_VALUE else text[:_MAX_VALUE]
@@ -116,10 +119,10 @@ class Readable:
 def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
     """Return what of a batch may be read. read: the columns that are; the others are carried as they are."""
     refused = odd_cells(batch)
-    told = {(offset, problem.column) for offset, problems in refused.items() for problem in problems}
+    reported = {(offset, problem.column) for offset, problems in refused.items() for problem in problems}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         for offset, shown, reason in _problems(column, is_read=name in read):
-            if (offset, name) not in told:
+            if (offset, name) not in reported:
                 refused.setdefault(offset, []).append(Problem(name, shown, reason))
     offsets = [offset for offset in range(batch.num_rows) if offset not in refused]
     cells = batch.select(list(read))
@@ -131,9 +134,13 @@ def readable(batch: pa.RecordBatch, read: Collection[str]) -> Readable:
 def repaired_row(row: pa.RecordBatch) -> pa.RecordBatch:
     """Return a refused row as every program can read it: bad text is mended, other bad cells are null."""
     row = row.select([name for name in row.schema.names if name != ODD_CELLS])
-    columns = [
-        _repaired(column) if any(_problems(column, is_read=False)) else column for column in row.columns
-    ]
+    columns = []
+    for cell in row.columns:
+        if any(_problems(cell, is_read=False)):
+            is_text = _is_text(cell.type)
+            text = _bytes(cell[0]).decode("utf-8", "replace") if is_text else None
+            cell = pa.array([text], cell.type) if is_text else pa.nulls(1, cell.type)
+        columns.append(cell)
     return pa.RecordBatch.from_arrays(columns, schema=row.schema) if columns else row
 
 
@@ -150,7 +157,8 @@ def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Re
     """Yield (offset, what to show, why) of cells that cannot become Python values."""
     if not _is_valid(column):
         for offset in _without_values(column) or invalid_cells(column):
-            yield offset, _shown(column[offset]), _reason(column[offset])
+            is_encoded = _is_text(column.type) or pa.types.is_nested(column.type)
+            yield offset, _shown(column[offset]), _NOT_UTF_8 if is_encoded else _OUT_OF_RANGE
     if _is_text(column.type) and is_read:
         lengths = pc.binary_length(column)
         if (pc.max(lengths).as_py() or 0) > MAX_TEXT:  # asked first: to compare with a number imports pandas
@@ -166,14 +174,9 @@ _TOO_LONG = Refused(reason=f"it is longer than {MAX_TEXT:,} bytes", fix="shorten
 _OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write it as text")
 
 
-def _reason(cell: pa.Scalar) -> Refused:
-    """Return why a cell whose bytes are wrong is refused."""
-    return _NOT_UTF_8 if _is_text(cell.type) or pa.types.is_nested(cell.type) else _OUT_OF_RANGE
-
-
 def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
-    found: bytes = cell.as_buffer()[:count].to_pybytes()
-    return found
+    content: bytes = cell.as_buffer()[:count].to_pybytes()
+    return content
 
 
 def _without_values(column: pa.Array) -> list[int]:
@@ -215,12 +218,6 @@ def _shown(cell: pa.Scalar) -> str:
     return _bytes(cell, _SHOWN).decode("utf-8", "replace")
 
 
-def _repaired(cell: pa.Array) -> pa.Array:
-    if not _is_text(cell.type):
-        return pa.nulls(1, cell.type)
-    return pa.array([_bytes(cell[0]).decode("utf-8", "replace")], cell.type)
-
-
 class BadTexts:
     """Cells of one text file that are not UTF-8. The first batch with such tells its likely encoding."""
 
@@ -231,13 +228,13 @@ class BadTexts:
 
     def tell(self, batch: pa.RecordBatch, odd: OddCells) -> None:
         """Add them to `odd`; the cells stay as they are."""
-        found = [
+        cells = [
             (offset, name, column[offset].as_buffer().to_pybytes())
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
             if column.type == pa.string()
             for offset in invalid_cells(column)
         ]
-        bad = [cell for cell in found if not _is_half(cell[2])]
+        bad = [cell for cell in cells if not _is_half(cell[2])]
         if bad and not self._is_known:
             self._encoding = likely_encoding(b"\n".join(text for _, _, text in bad))
             self._is_known = True

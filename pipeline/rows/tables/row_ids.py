@@ -36,7 +36,7 @@ def ids_of(column: pa.ChunkedArray) -> Ids:
 
 
 def positions_of(column: pa.ChunkedArray) -> TablePositions:
-    """Return a column of int64 of which none is null. Its own `to_numpy` would import pandas."""
+    """Return a column of int64 without nulls. Its own `to_numpy` would import pandas."""
     return np.frombuffer(_content(column, 8), np.int64)
 
 
@@ -90,8 +90,8 @@ class RowIds:
         """Return the row_ids from one position on; zeros where there is none."""
         self._by_position.flush()
         n = max(0, min(n, self._num_positions - first))
-        found = os.pread(self._by_position.fileno(), n * _WIDTH, first * _WIDTH)
-        return np.frombuffer(found, np.uint64).reshape(-1, 2)
+        content = os.pread(self._by_position.fileno(), n * _WIDTH, first * _WIDTH)
+        return np.frombuffer(content, np.uint64).reshape(-1, 2)
 
     def read_at(self, positions: TablePositions) -> Ids:
         """Return the row_ids at positions that are near each other."""
@@ -126,7 +126,7 @@ class RowIds:
 
     def first_positions(self, ids: Ids) -> TablePositions:
         """Return the first position of each row_id, -1 where it has none."""
-        found, starts = np.full(len(ids), -1), ids[:, 0] & ~_POSITION
+        first, starts = np.full(len(ids), -1), ids[:, 0] & ~_POSITION
         left = np.argsort(starts)  # then neighbours are looked for one after the other
         places = np.searchsorted(self._keys, starts[left])
         while len(left):
@@ -135,9 +135,9 @@ class RowIds:
             left, places = left[is_alike], places[is_alike]
             positions = _positions_in(self._keys[places])
             is_it = (self._ids_at(positions) == ids[left]).all(axis=1)
-            found[left[is_it]] = positions[is_it]
+            first[left[is_it]] = positions[is_it]
             left, places = left[~is_it], places[~is_it] + 1
-        return found
+        return first
 
     def positions(self, row_id: str) -> list[int]:
         """Return every position of a row_id, in order."""
@@ -146,8 +146,8 @@ class RowIds:
         first = np.searchsorted(self._keys, start)
         end = np.searchsorted(self._keys, start | _POSITION, side="right")
         positions = _positions_in(self._keys[first:end])
-        found: list[int] = positions[(self._ids_at(positions) == ids).all(axis=1)].tolist()
-        return found
+        equal: list[int] = positions[(self._ids_at(positions) == ids).all(axis=1)].tolist()
+        return equal
 
     def close(self) -> None:
         self._keys = np.empty(0, np.uint64)
@@ -173,8 +173,8 @@ class RowIds:
         """Return the row_ids at any positions. Mapped for as long as this takes, as pages count as memory."""
         if not len(positions):
             return np.empty((0, 2), np.uint64)
-        found: Ids = _mapped(self._by_position).reshape(-1, 2)[positions]
-        return found
+        ids: Ids = _mapped(self._by_position).reshape(-1, 2)[positions]
+        return ids
 
 
 def _positions_in(keys: npt.NDArray[np.uint64]) -> TablePositions:

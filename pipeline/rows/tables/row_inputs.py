@@ -60,8 +60,8 @@ def check_images(
     kind: "list[image]" makes a list of one image too. A cell is a list, or JSON text of one.
     """
     if not is_list(cell):
-        found = check_input(cell, "image", finder)
-        return found if isinstance(found, Refused) or kind == "images" else [found]
+        value = check_input(cell, "image", finder)
+        return value if isinstance(value, Refused) or kind == "images" else [value]
     places = places_in(cell)
     if not places or len(places) > MAX_IMAGES:
         return Refused(
@@ -70,10 +70,10 @@ def check_images(
         )
     images = []
     for position, place in enumerate(places):
-        found = check_input(place, "image", finder)
-        if isinstance(found, Refused):
-            return Refused(reason=f"its entry {position}, {_public(place)!r}: {found.reason}", fix=found.fix)
-        images.append(found)
+        value = check_input(place, "image", finder)
+        if isinstance(value, Refused):
+            return Refused(reason=f"its entry {position}, {_public(place)!r}: {value.reason}", fix=value.fix)
+        images.append(value)
     return images
 
 
@@ -90,34 +90,34 @@ def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refuse
         )
     references = []
     for position, entry in enumerate(entries):
-        found = _check_reference(entry, finder)
-        if isinstance(found, Refused):
-            return Refused(reason=f"its entry {position}, {_public(entry)!r}: {found.reason}", fix=found.fix)
-        references.append(found)
+        value = _check_reference(entry, finder)
+        if isinstance(value, Refused):
+            return Refused(reason=f"its entry {position}, {_public(entry)!r}: {value.reason}", fix=value.fix)
+        references.append(value)
     return references
 
 
 def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
-    named = _named(entry)
-    if len(named) != 1:
+    places = _places_by_kind(entry)
+    if len(places) != 1:
         return Refused(reason=f"an entry names one file, as one of {', '.join(MEDIA)}", fix=_REFERENCES)
-    ((kind, place),) = named.items()
-    found = check_input(place, kind, finder)
-    if isinstance(found, Refused):
-        return found
+    ((kind, place),) = places.items()
+    value = check_input(place, kind, finder)
+    if isinstance(value, Refused):
+        return value
     if kind == "video" and isinstance(sound := finder.find(place.strip(), "audio"), Refused):
         return sound
-    return {"kind": kind, **found}
+    return {"kind": kind, **value}
 
 
-def _named(entry: Any) -> dict[MediaKind, Any]:
+def _places_by_kind(entry: Any) -> dict[MediaKind, Any]:
     """Return what an entry names; in a column of structs, every entry has all fields, and most are null."""
-    named = (
+    places = (
         {key: place for key, place in entry.items() if place is not None}
         if isinstance(entry, Mapping)
         else {}
     )
-    return named if named.keys() <= {*MEDIA} else {}
+    return places if places.keys() <= {*MEDIA} else {}
 
 
 def places_in(cell: Any) -> list[Any]:
@@ -129,11 +129,11 @@ def places_in(cell: Any) -> list[Any]:
 def files_in(cell: Any, kind: ArgumentKind) -> Iterator[tuple[str, MediaKind]]:
     """Yield the files that a cell of this kind names, with what each has to be."""
     for place in places_in(cell):
-        found: list[tuple[MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
+        files: list[tuple[MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
         if kind == "references":
-            named = _named(place)
-            found = [*named.items()] + [("audio", place) for of, place in named.items() if of == "video"]
-        yield from ((uri.strip(), of) for of, uri in found if isinstance(uri, str) and uri.strip())
+            places = _places_by_kind(place)
+            files = [*places.items()] + [("audio", place) for of, place in places.items() if of == "video"]
+        yield from ((uri.strip(), of) for of, uri in files if isinstance(uri, str) and uri.strip())
 
 
 def public_cell(cell: Any) -> Any:
@@ -155,14 +155,16 @@ def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Ref
     """
     if any(name in spec.parameters for name in FRAME_PARAMETERS):
         return None
-    found = video["num_frames"]
-    if asked is not None and found < asked:
-        return Refused(reason=f"it has {found} frames, and num_frames is {asked}", fix=f"use {found} or less")
-    checked = check_frames(found if asked is None else asked, spec)
+    num_frames = video["num_frames"]
+    if asked is not None and num_frames < asked:
+        return Refused(
+            reason=f"it has {num_frames} frames, and num_frames is {asked}", fix=f"use {num_frames} or less"
+        )
+    checked = check_frames(num_frames if asked is None else asked, spec)
     if not isinstance(checked, Refused) or asked is not None:  # num_frames itself is reported already
         return None
     return Refused(
-        reason=f"it has {found} frames, and {checked.reason}",
+        reason=f"it has {num_frames} frames, and {checked.reason}",
         fix=f"{checked.fix}, or let the recipe video_to_video take the first num_frames",
     )
 

@@ -111,16 +111,16 @@ def plan_rows(
     targets = meanings(spec, recipe)
     mistakes = Mistakes()
     columns, defaults, overrides = (
-        {name: value for name, value in (given or {}).items() if name in targets or name not in elsewhere}
-        for given in (columns, defaults, overrides)
+        {name: value for name, value in (section or {}).items() if name in targets or name not in elsewhere}
+        for section in (columns, defaults, overrides)
     )
     read = _read_columns(columns, targets, schema, mistakes)
     is_read = not mistakes.found
     own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
     shown = argument_fields(own_arguments, taken=reserved)
-    told = reserved if is_picks(schema.names) else ()  # of clips that others rendered
-    kept = pa.schema([field for field in schema if field.name not in told])
-    carried = carried_columns(kept, read, targets, taken={*reserved, *shown.names, *elsewhere})
+    of_clips = reserved if is_picks(schema.names) else ()  # of clips that others rendered
+    own_schema = pa.schema([field for field in schema if field.name not in of_clips])
+    carried = carried_columns(own_schema, read, targets, taken={*reserved, *shown.names, *elsewhere})
     unread = [name for name in schema.names if name not in {*read.values(), *elsewhere}]
     with mistakes.noted():
         check_carried(unread, spec)
@@ -184,10 +184,10 @@ def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, ArgumentKind]:
 
 def joined_kinds(each: Iterable[Mapping[str, ArgumentKind]]) -> dict[str, ArgumentKind]:
     """Return what columns hold that several models read; text only where all take text."""
-    found: dict[str, ArgumentKind] = {}
+    joined: dict[str, ArgumentKind] = {}
     for kinds in each:
-        found |= {name: kind for name, kind in kinds.items() if found.get(name, "str") == "str"}
-    return found
+        joined |= {name: kind for name, kind in kinds.items() if joined.get(name, "str") == "str"}
+    return joined
 
 
 def required_arguments(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
@@ -224,8 +224,8 @@ def _read_columns(
                     f"columns.{target} names the column {column!r}, and the table has none of that name",
                     did_you_mean(column, schema.names),
                 )
-    found = {target: columns.get(target, target) for target in targets}
-    read = {target: column for target, column in found.items() if column in schema.names}
+    column_of = {target: columns.get(target, target) for target in targets}
+    read = {target: column for target, column in column_of.items() if column in schema.names}
     for target, column in read.items():
         with mistakes.noted():
             check_type(schema.field(column), target, targets[target])
@@ -267,11 +267,11 @@ def _defaults(
 
 
 def _checked_default(place: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
-    found = check(value)
-    if isinstance(found, Refused):
+    checked = check(value)
+    if isinstance(checked, Refused):
         public = public_cell(value) if kind in PLACES else value
-        raise JobError(f"{place} is {shown(public)}, but {found.reason}", found.fix)
-    return found
+        raise JobError(f"{place} is {shown(public)}, but {checked.reason}", checked.fix)
+    return checked
 
 
 def check_value(name: str, value: Any, kind: ScalarKind | ListKind | EitherKind, spec: PipelineSpec) -> Any:
@@ -280,8 +280,8 @@ def check_value(name: str, value: Any, kind: ScalarKind | ListKind | EitherKind,
         one: ScalarKind = "int" if kind == "ints" else "float"
         kind = f"list[{one}]" if is_list(value) else one  # type: ignore[assignment]
     if kind in PART_KINDS:
-        known = spec.parameters.get(name)
-        return check_list(name, value, kind, known.entries if known else None)
+        parameter = spec.parameters.get(name)
+        return check_list(name, value, kind, parameter.entries if parameter else None)
     if is_schedule(name, value):
         return check_schedule(name, value, class_name=spec.class_name, configs=spec.configs)
     return check_argument(name, value, kind, spec)  # type: ignore[arg-type]
@@ -338,16 +338,16 @@ def _exactly(check: Callable[[Any], Any], kind: ArgumentKind, stored: pa.DataTyp
 
 
 def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    known: dict[Any, Any] = {}  # cells of one column are of one type, so 1 and True do not meet here
+    answers: dict[Any, Any] = {}  # cells of one column are of one type, so 1 and True do not meet here
 
     def remembered(cell: Any) -> Any:
         if not isinstance(cell, Hashable):  # a list where none belongs
             return check(cell)
-        if cell in known:
-            return known[cell]
+        if cell in answers:
+            return answers[cell]
         value = check(cell)
-        if len(known) < _CACHED and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH):
-            known[cell] = value
+        if len(answers) < _CACHED and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH):
+            answers[cell] = value
         return value
 
     return remembered
@@ -356,7 +356,7 @@ def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _refusing(find: Callable[[str], Any]) -> Callable[[Any], Any]:
     """Return `find` with its UserError as a refusal of the cell."""
 
-    def found(cell: Any) -> Any:
+    def checked(cell: Any) -> Any:
         if not isinstance(cell, str):
             return Refused(reason="it must be text", fix="put it in quotes")
         try:
@@ -364,4 +364,4 @@ def _refusing(find: Callable[[str], Any]) -> Callable[[Any], Any]:
         except UserError as error:
             return Refused(reason=error.problem, fix=error.fix)
 
-    return found
+    return checked

@@ -13,7 +13,7 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
-from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind, MediaKind
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.extend import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -107,16 +107,16 @@ class RowPlan:
 
     def columns(self, batch: pa.RecordBatch) -> tuple[dict[int, list[Problem]], list[list[Any]]]:
         """Return the rows that cannot be read, by offset, and of all others the cells of each reader."""
-        found = readable(batch, [reader.column for reader in self.readers])
-        columns = [_values(column) for column in found.cells.columns]
-        self.finder.prefetch(self._inputs(columns))
-        return found.refused, columns
-
-    def _inputs(self, cells: list[list[Any]]) -> Iterator[tuple[str, MediaKind]]:
-        for reader, column in zip(self.readers, cells, strict=True):
-            if reader.kind in PLACES:
-                for cell in column:
-                    yield from files_in(cell, reader.kind)
+        readable_rows = readable(batch, [reader.column for reader in self.readers])
+        columns = [_values(column) for column in readable_rows.cells.columns]
+        self.finder.prefetch(
+            file
+            for reader, column in zip(self.readers, columns, strict=True)
+            if reader.kind in PLACES
+            for cell in column
+            for file in files_in(cell, reader.kind)
+        )
+        return readable_rows.refused, columns
 
     def row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:
         """Return the row at `index` of the table. cells: one for each reader."""
@@ -134,20 +134,20 @@ class RowPlan:
                 arguments[reader.target] = value
             else:
                 special[reader.target] = value
+        own = {reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None}
         if self.rules and not problems:
-            given = {
-                reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None
-            }
-            taken, refused = self.rules(arguments, given)
+            taken, refused = self.rules(arguments, own)
             problems += self._problems(refused, arguments | taken) if refused else []
             arguments = taken
         steps = listed_steps(arguments) if "num_inference_steps" in self.spec.parameters else None
-        if steps is not None and not self._is_given("num_inference_steps", cells):
+        if steps is not None and "num_inference_steps" not in own:
             arguments["num_inference_steps"] = steps
         choice: SchedulerChoice = special.get("scheduler", self.scheduler)
         problems += self._across(arguments, choice, {problem.column for problem in problems})
         recipe: Recipe = special.get("recipe", self.recipe)
-        fps = self._fps(arguments, special)
+        fps: float | None = special.get("fps")
+        if fps is None and "duration_s" in arguments:  # the rate that makes seconds frames
+            fps = clip_fps(self.fps, self.spec.fps_of(arguments))
         if not problems:
             problems += self._of_recipe(recipe, arguments, fps)
             problems += self._problems(check_step_lists(arguments, choice, self.spec), arguments)
@@ -161,10 +161,6 @@ class RowPlan:
         is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
         others = filter(None, [self.model, request.recipe if is_elsewhere else ""])
         return ": ".join([*others, shape_of(request.arguments)])
-
-    def _is_given(self, target: str, cells: Sequence[Any]) -> bool:
-        given = zip(self.readers, cells, strict=True)
-        return any(reader.target == target and cell is not None for reader, cell in given)
 
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]
@@ -190,25 +186,18 @@ class RowPlan:
             problems.append(Problem(self._column("num_inference_steps"), steps, why))
         return problems
 
-    def _fps(self, arguments: Mapping[str, Any], special: Mapping[str, Any]) -> float | None:
-        """Return the rate that the row gives; where it asks for seconds, the one that makes them frames."""
-        fps: float | None = special.get("fps")
-        if fps is None and "duration_s" in arguments:
-            fps = clip_fps(self.fps, self.spec.fps_of(arguments))
-        return fps
-
     def _of_recipe(
         self, recipe: Recipe, arguments: Mapping[str, Any], fps: float | None
     ) -> Iterator[Problem]:
         """Yield what keeps recipe or model from rendering values that are fine one by one."""
-        found = [*recipe.problems(arguments), *limits(self.spec, arguments)]
-        if fps is not None and "duration_s" in recipe.needs and not found:
-            found += check_film(arguments, arguments["duration_s"], fps)
+        problems = [*recipe.problems(arguments), *limits(self.spec, arguments)]
+        if fps is not None and "duration_s" in recipe.needs and not problems:
+            problems += check_film(arguments, arguments["duration_s"], fps)
         video = arguments.get("video")
         if video and not self.spec.family.row_rules:
             refused = check_video_length(video, arguments.get("num_frames"), self.spec)
-            found += [("video", refused)] if refused else []
-        return self._problems(found, arguments)
+            problems += [("video", refused)] if refused else []
+        return self._problems(problems, arguments)
 
     def _problems(
         self, found: Iterable[tuple[str, Refused]], arguments: Mapping[str, Any]
@@ -256,8 +245,7 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return decimals, as DuckDB writes 5.0, as numbers that Python computes with, none of which is rounded
-    to another whole one."""
+    """Return decimals, as DuckDB writes 5.0, as numbers that Python computes with; whole ones stay exact."""
     if isinstance(value, list):
         return [_plain(part) for part in value]
     if not isinstance(value, Decimal):

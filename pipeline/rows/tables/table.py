@@ -88,18 +88,17 @@ class Table:
                     "give the table its columns back, or delete that file and add its rows again",
                 )
         every = [self.lengths, *(other.lengths for other in others)]
-        known = [length for lengths in every for length in lengths or ()]
         sources = [source for table in (self, *others) for source in table.sources]
-        lengths = None if None in every else tuple(known)
+        lengths = None if None in every else tuple(length for some in every for length in some or ())
         table = replace(self, sources=tuple(sources), lengths=lengths)
         table._check_length(table.num_rows or 0)
         return table
 
     def stamps(self) -> list[tuple[str, str, str]] | None:
         """Return each file and what its store says of it, which every change alters; None if it does not."""
-        said = [(source.path, source.filesystem.info(source.path)) for source in self.sources]
-        found = [(path, str(one.get("size")), stamp_of(one)) for path, one in said]
-        return found if all(stamp for *_, stamp in found) else None
+        infos = [(source.path, source.filesystem.info(source.path)) for source in self.sources]
+        stamps = [(path, str(one.get("size")), stamp_of(one)) for path, one in infos]
+        return stamps if all(stamp for *_, stamp in stamps) else None
 
     def places(self, rows: Collection[int]) -> dict[int, str]:
         """Return where rows stand, as "line 19", or "b.csv line 4" where files are several."""
@@ -109,9 +108,10 @@ class Table:
             waiting = sorted(row - first for row in rows if row not in places)
             if not waiting or (is_one and source.format == "parquet"):
                 break
-            found, num_rows = find_rows(source, waiting)
-            file = "" if is_one else f"{_short(source)} "
-            places |= {first + row: f"{file}{place}" for row, place in found.items()}
+            lines, num_rows = find_rows(source, waiting)
+            parts = PurePosixPath(source.path).parts[-1 - len(source.partition) :]  # with its partition
+            file = "" if is_one else f"{'/'.join(parts)} "
+            places |= {first + row: f"{file}{place}" for row, place in lines.items()}
             first += num_rows
         return places
 
@@ -174,9 +174,9 @@ def open_table(
     except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        said = public_text(str(error))
-        raise TableError(f"table {shown} cannot be read: {said}", "check the path and the access") from (
-            error if said == str(error) else None  # a traceback would print its own text
+        message = public_text(str(error))
+        raise TableError(f"table {shown} cannot be read: {message}", "check the path and the access") from (
+            error if message == str(error) else None  # a traceback would print its own text
         )
     if lengths is not None and not sum(lengths):
         raise TableError(f"table {shown} has no rows", "add rows, or give another table")
@@ -188,32 +188,32 @@ def open_table(
 def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     """Return the table's files in sorted order, and its folder."""
     if has_magic(path) and not filesystem.exists(path):
-        found, root = _visible(filesystem.glob(path), _stem(path)), _table_folder(_stem(path))
-        check_lake_folders(filesystem, _folders(found, root), location)
-    elif _is_file(filesystem, path):
-        found, root = [path], _table_folder(filesystem._parent(path))
+        files, root = _visible(filesystem.glob(path), _stem(path)), _table_folder(_stem(path))
+        check_lake_folders(filesystem, _folders(files, root), location)
+    elif file_format(path) and filesystem.isfile(path):  # http has no folders, and isdir() reads the page
+        files, root = [path], _table_folder(filesystem._parent(path))
         if isinstance(filesystem, LocalFileSystem):
             check_lake_folders(filesystem, [root], location)
     elif filesystem.isdir(path):
         below, root = _below(filesystem, path, location), _table_folder(path)
         check_lake_files(filesystem, below, location)
         check_lake_folders(filesystem, [root], location)
-        found = _visible(below, path)
+        files = _visible(below, path)
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
             check_regular(path)
         raise _no_table(filesystem, path, location)
-    for file in found if isinstance(filesystem, LocalFileSystem) else ():
+    for file in files if isinstance(filesystem, LocalFileSystem) else ():
         check_regular(file)
-    if not found:
+    if not files:
         raise TableError(f"no table files in {location}", ENDINGS)
-    formats = {file_format(name): name for name in found}
+    formats = {file_format(name): name for name in files}
     if len(formats) > 1:
         both = " and ".join(list(formats.values())[:2])
         raise TableError(
             f"files of several formats in {location}: {both}", "give a glob, e.g. folder/*.parquet"
         )
-    return found, root
+    return files, root
 
 
 def _folders(files: Iterable[str], root: str) -> Iterator[str]:
@@ -232,20 +232,14 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
     if not isinstance(filesystem, LocalFileSystem):
         names: list[str] = filesystem.find(path)
         return names
-    found: list[str] = []
+    paths: list[str] = []
     for folder, _, files in filesystem.walk(path):
-        found += [f"{folder.rstrip('/')}/{name}" for name in files]
-        if len(found) > MAX_LISTED:
+        paths += [f"{folder.rstrip('/')}/{name}" for name in files]
+        if len(paths) > MAX_LISTED:
             raise TableError(
                 f"{location} holds more than {MAX_LISTED:,} files", "give the table's own folder"
             )
-    return found
-
-
-def _is_file(filesystem: Any, path: str) -> bool:
-    # http has no folders, and its isdir() reads the whole page to look for links
-    known = file_format(path) is not None
-    return bool(known and filesystem.isfile(path))
+    return paths
 
 
 def _visible(paths: Collection[str], root: str) -> list[str]:
@@ -270,12 +264,6 @@ def _table_folder(folder: str) -> str:
     return str(PurePosixPath(*parts))
 
 
-def _short(source: TableFile) -> str:
-    """Return the name of a file, with the folders of its partition."""
-    parts = PurePosixPath(source.path).parts
-    return "/".join(parts[-1 - len(source.partition) :])
-
-
 def _stem(pattern: str) -> str:
     """Return the folder before the first wildcard."""
     parts = PurePosixPath(pattern).parts
@@ -287,7 +275,7 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
     """Return what to say of a path that is not a table."""
     name = PurePosixPath(path).name
     try:
-        names = [PurePosixPath(found).name for found in filesystem.ls(filesystem._parent(path), detail=False)]
+        names = [PurePosixPath(one).name for one in filesystem.ls(filesystem._parent(path), detail=False)]
     except Exception:  # the folder is not there either, or the store cannot list: only a hint is lost
         names = []
     if name in names:

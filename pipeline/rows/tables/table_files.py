@@ -60,8 +60,10 @@ class PatientFile:
         except Exception as error:  # every store has errors of its own
             if trouble_of(error) != "unreachable":
                 raise
-            said = public_text(f"{type(error).__name__}: {in_a_line(error)}")
-            failure = StoreError(f"could not read on in {self._patience.where}: {said}", FIXES["unreachable"])
+            message = public_text(f"{type(error).__name__}: {in_a_line(error)}")
+            failure = StoreError(
+                f"could not read on in {self._patience.where}: {message}", FIXES["unreachable"]
+            )
             failure.kind = "unreachable"
             raise failure from None
 
@@ -198,28 +200,19 @@ def _answer(connection: Connection) -> None:
                 lines, num_rows = lines_in(file.content, file.format, file.compression, lines_of)
             served.send(LINES + json.dumps([[*lines.items()], num_rows]).encode())
         elif not schema:
-            served.send(SCHEMA + _schema_to_bytes(*schema_of(file)))
+            own_schema, count = schema_of(file)
+            length = (UNKNOWN if count is None else count).to_bytes(8, "little", signed=True)
+            served.send(SCHEMA + length + own_schema.serialize().to_pybytes())
         else:
             wanted = pa.ipc.read_schema(pa.py_buffer(schema))
             for batch in batches_of(file, wanted, **which):
-                served.send(BATCH + _to_bytes(batch))
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_stream(sink, batch.schema) as stream:
+                    stream.write_batch(batch)
+                served.send(BATCH + sink.getvalue().to_pybytes())
     except TableError as error:
         served.send(REFUSED + json.dumps([error.problem, error.fix]).encode())
     served.send(END)
-
-
-def _schema_to_bytes(schema: pa.Schema, num_rows: int | None) -> bytes:
-    count = UNKNOWN if num_rows is None else num_rows
-    content: bytes = schema.serialize().to_pybytes()
-    return count.to_bytes(8, "little", signed=True) + content
-
-
-def _to_bytes(batch: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 class _Served(io.RawIOBase):

@@ -96,8 +96,14 @@ class TableRows:
     def __init__(self, plan: RowPlan, identity: Identity, *, max_remembered: int = MAX_REMEMBERED) -> None:
         self.plan = plan
         self.identity = identity
-        self._texts = [at for at, reader in enumerate(plan.readers) if _is_text(reader)]
-        self._seeds = [at for at, reader in enumerate(plan.readers) if _is_seed(reader)]
+        self._texts = [
+            at
+            for at, reader in enumerate(plan.readers)
+            if reader.target in OWN_TEXTS and reader.kind == "str"
+        ]
+        self._seeds = [
+            at for at, reader in enumerate(plan.readers) if reader.target == "seed" and not reader.is_argument
+        ]
         own = {*self._texts, *self._seeds}
         self._shared = [at for at in range(len(plan.readers)) if at not in own]
         self._templates: dict[tuple[Any, ...], Template] = {}
@@ -127,11 +133,13 @@ class TableRows:
         readers = self.plan.readers
         texts = [_checked(readers[at], columns[at]) for at in self._texts]
         seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
-        shared = [_hashable(columns[at]) for at in self._shared]
-        given = [list(map(type, column)) for column in (*texts, *seeds)]
+        shared = [
+            [_key(cell) if isinstance(cell, list) else cell for cell in columns[at]] for at in self._shared
+        ]
+        types = [list(map(type, column)) for column in (*texts, *seeds)]
         return zip(
             cells_of(columns, num_rows),
-            cells_of([*shared, *given], num_rows),
+            cells_of([*shared, *types], num_rows),
             cells_of(texts, num_rows),
             seeds[0] if seeds else repeat(None),
             strict=False,
@@ -189,21 +197,9 @@ class TableRows:
         self._templates[kind] = template
 
 
-def _is_text(reader: Reader) -> bool:
-    return reader.target in OWN_TEXTS and reader.kind == "str"
-
-
-def _is_seed(reader: Reader) -> bool:
-    return reader.target == "seed" and not reader.is_argument
-
-
 def _checked(reader: Reader, column: list[Any]) -> list[Any]:
     """Return what rows get: a value, None, or Refused, a type of its own for which no template is made."""
     return [None if cell is None else reader.check(cell) for cell in column]
-
-
-def _hashable(column: list[Any]) -> list[Any]:
-    return [_key(cell) if isinstance(cell, list) else cell for cell in column]
 
 
 def _key(value: Any) -> Any:
@@ -248,12 +244,14 @@ class ModelRows:
 
     def _mixed(self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None) -> Iterator[_Row]:
         assert self.column is not None
-        found = readable(batch, [self.column])
+        readable_rows = readable(batch, [self.column])
         rows: dict[int, _Row] = {
-            offset: InvalidRow(index=0, problems=tuple(why)) for offset, why in found.refused.items()
+            offset: InvalidRow(index=0, problems=tuple(why)) for offset, why in readable_rows.refused.items()
         }
         of_model: dict[str, list[int]] = {name: [] for name in self.by_model}
-        for offset, cell in zip(found.offsets, found.cells.column(0).to_pylist(), strict=True):
+        for offset, cell in zip(
+            readable_rows.offsets, readable_rows.cells.column(0).to_pylist(), strict=True
+        ):
             if only is not None and first_index + offset not in only:
                 continue
             model = self.model_of(cell)
@@ -267,7 +265,11 @@ class ModelRows:
             rows |= {offset: row for offset, row in zip(offsets, read, strict=True)}
         for offset, row in sorted(rows.items()):
             if only is None or first_index + offset in only:
-                yield _at(row, first_index + offset)
+                if isinstance(row, InvalidRow):
+                    yield replace(row, index=first_index + offset)
+                else:
+                    row.index = first_index + offset
+                    yield row
 
     def model_of(self, cell: Any) -> str | Refused:
         """Return the model that a cell of the column names, or why there is none."""
@@ -284,14 +286,6 @@ class ModelRows:
         return str(name)
 
 
-def _at(row: _Row, index: int) -> _Row:
-    """Return a row with its position in the table."""
-    if isinstance(row, InvalidRow):
-        return replace(row, index=index)
-    row.index = index
-    return row
-
-
 def joined_columns(plans: Sequence[RowPlan]) -> tuple[Carried, pa.Schema]:
     """Return what any of the models carries, and a column for each argument of any.
 
@@ -301,8 +295,8 @@ def joined_columns(plans: Sequence[RowPlan]) -> tuple[Carried, pa.Schema]:
     places = frozenset[str]().union(*(plan.carried.places for plan in plans))
     types: dict[str, pa.DataType] = {}
     for field in (field for plan in plans for field in plan.argument_fields):
-        known = types.setdefault(field.name, field.type)
-        if known != field.type:
-            are_numbers = {known, field.type} == {pa.int64(), pa.float64()}
+        kind = types.setdefault(field.name, field.type)
+        if kind != field.type:
+            are_numbers = {kind, field.type} == {pa.int64(), pa.float64()}
             types[field.name] = pa.float64() if are_numbers else pa.string()
     return Carried(names=names, places=places), pa.schema(list(types.items()))

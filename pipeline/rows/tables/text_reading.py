@@ -24,10 +24,9 @@ from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.cell_types import type_of, typed_cells
 from framefleet.pipeline.rows.tables.csv_text import CsvText
-from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, to_utf_8
+from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, mistaken_file, to_utf_8
 from framefleet.pipeline.rows.tables.json_lines import JsonLines
 from framefleet.pipeline.rows.tables.json_objects import lines_of_json
-from framefleet.pipeline.rows.tables.mistaken_files import mistaken_file
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes that say what a file is
@@ -62,15 +61,10 @@ def text_reader(
     content: from `unpacked`. arguments: columns whose cells are checked later, with their kind. Raises
     TableError for a file that is empty, no UTF-8, or something else than its name says.
     """
-    _check_beginning(_beginning(content), name)
+    _check_beginning(content.peek(_AHEAD)[:_AHEAD], name)
     if kind == "jsonl":
         return JsonLines(content, schema, arguments)
     return CsvRows(CsvText(content, SEPARATORS[kind], name), schema, arguments, name)
-
-
-def _beginning(content: Any) -> bytes:
-    found: bytes = content.peek(_AHEAD)[:_AHEAD]
-    return found
 
 
 def _check_beginning(beginning: bytes, name: str) -> None:
@@ -92,7 +86,13 @@ class CsvRows:
     def __init__(
         self, text: CsvText, schema: pa.Schema | None, arguments: Mapping[str, ArgumentKind], name: str
     ) -> None:
-        self._file, self._names = name, [_decoded(name) for name in text.header]
+        self._file, self._names = (
+            name,
+            [
+                one.encode("utf-8", "surrogateescape").decode()
+                for one in text.header  # UnicodeDecodeError where it is not
+            ],
+        )
         if twice := next((one for one in self._names if one and self._names.count(one) > 1), None):
             raise TableError(f"{name} has the column {twice!r} twice", "rename one of them")
         if schema and {*filter(None, self._names)} != {*filter(None, schema.names)}:
@@ -144,7 +144,11 @@ class CsvRows:
                 why = Refused(reason=another_type(field.type).reason, fix=_WRITE_TEXT)
                 odd.setdefault(offset, []).append(Problem(field.name, _shown(texts[offset]), why))
         self._tell_of_nameless(batch, odd)
-        self._tell_of_blank(batch, odd)
+        # One message for a line of separators alone, which spreadsheets leave behind.
+        if len(self._names) > 1 and all(texts.null_count for texts in batch.columns):
+            is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
+            for offset in pc.indices_nonzero(is_blank).to_pylist():
+                odd[offset] = [Problem("every cell", None, _BLANK)]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
 
     def _tell_of_nameless(self, batch: pa.RecordBatch, odd: OddCells) -> None:
@@ -155,13 +159,6 @@ class CsvRows:
                 for offset in pc.indices_nonzero(texts.is_valid()).to_pylist():
                     problem = Problem(f"column {place + 1}", _shown(texts[offset]), _NO_NAME)
                     odd.setdefault(offset, []).append(problem)
-
-    def _tell_of_blank(self, batch: pa.RecordBatch, odd: OddCells) -> None:
-        """One message for a line of separators alone, which spreadsheets leave behind."""
-        if len(self._names) > 1 and all(texts.null_count for texts in batch.columns):
-            is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
-            for offset in pc.indices_nonzero(is_blank).to_pylist():
-                odd[offset] = [Problem("every cell", None, _BLANK)]
 
 
 _WRITE_TEXT = "write it as the others are, or save the table as Parquet or JSONL, with the column as text"
@@ -175,11 +172,6 @@ def _listed(names: Sequence[str]) -> str:
     """Return columns as messages show them."""
     more = len(names) - 20
     return ", ".join(map(repr, names[:20])) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _decoded(name: str) -> str:
-    """Return a name of the header. Raises UnicodeDecodeError where it is not UTF-8."""
-    return name.encode("utf-8", "surrogateescape").decode()
 
 
 def _shown(text: pa.Scalar) -> str:
@@ -218,17 +210,17 @@ def lines_in(
 
     rows: from 0; those that are not there, or lie behind what cannot be read, are left out.
     """
-    wanted, found = set(rows), dict[int, int]()
+    wanted, lines = set(rows), dict[int, int]()
     num_rows = 0
     with suppress(*_UNREADABLE):
         text = unpacked(content, compression, "")
         for line in lines_of_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
             if num_rows in wanted:
-                found[num_rows] = line
+                lines[num_rows] = line
             num_rows += 1
-            if len(found) == len(wanted):
+            if len(lines) == len(wanted):
                 break
-    return found, num_rows
+    return lines, num_rows
 
 
 def _starts_in_csv(content: Any, kind: TableFormat) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""From the rows of a table to how many have prompts of which the model does not read the end.
+"""Notes on the prompts of a table: those of which the model does not read the end, and those with wildcards.
 
 Tokens are counted in a process of their own, and only of prompts that can be too long: none has more tokens
 than bytes, but for a few that mark its ends.
@@ -7,9 +7,12 @@ than bytes, but for a few that mark its ends.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.rows.prompt_lengths import (
@@ -121,3 +124,33 @@ def _reader(folder: Path, counter: _Counter) -> TextReader:
     config = said if isinstance(said, dict) else {}
     name, longest = config.get("tokenizer_class"), config.get("model_max_length")
     return TextReader(class_name=str(name), max_length=longest, count=counter)
+
+
+# `{red|blue}` of dynamic prompts, `__animal__` of their files.
+_WILDCARD = r"\{[^{}|]*\|[^{}]*\}|\b__[A-Za-z][\w/-]*__"
+
+
+class Wildcards:
+    """columns: those that hold prompts. num_rows: with a wildcard; first: the first of them."""
+
+    def __init__(self, columns: Collection[str]) -> None:
+        self._columns, self.num_rows, self.first = columns, 0, -1
+
+    def add(self, first_index: int, batch: pa.RecordBatch) -> None:
+        for name in {*self._columns} & {*batch.schema.names}:
+            if batch.schema.field(name).type in (pa.string(), pa.large_string()):
+                cells = batch.column(name).cast(pa.large_binary())  # some may not be UTF-8
+                rows = pc.indices_nonzero(pc.match_substring_regex(cells, _WILDCARD))
+                if len(rows) and not self.num_rows:
+                    self.first = first_index + rows[0].as_py()
+                self.num_rows += len(rows)
+
+    def note(self) -> str | None:
+        """Return what to say of them, if there are any."""
+        if not self.num_rows:
+            return None
+        rows = "1 row" if self.num_rows == 1 else f"{self.num_rows:,} rows"
+        return (
+            f"note: prompts of {rows} have wildcards such as {{a|b}} or __animal__, row {self.first} first; "
+            "the model reads them as text; `sweep:` of the job renders each choice"
+        )
