@@ -195,7 +195,7 @@ def test_rows_that_are_away_when_the_caller_stops_are_waited_for_and_forgotten()
         thread.join(5)
         assert not thread.is_alive()
     assert renderer.num_active == 0
-    assert len(_frames(renderer, _rows("looking"))) == 4
+    assert len(_frames(renderer, _rows("slow"))) == 4
 
 
 class AtOnce:
