@@ -123,8 +123,10 @@ def load_networks(
         else load(one.library, one.class_name, one.name, one.name)
         for one in components
     }
-    for file in files.values():
-        file.check_all_placed(allow_unmatched=allow_unmatched)
+    for key, file in files.items():
+        # A process that loads some of a file's components says nothing of its other weights.
+        if all(name in networks for name, part in (parts or {}).items() if part.key == key):
+            file.check_all_placed(allow_unmatched=allow_unmatched)
     return networks, loaded
 
 
