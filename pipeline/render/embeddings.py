@@ -24,6 +24,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.model import Model, Stage
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.sources.parts import CHECKPOINT
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.embedding_file import UNKEPT, Encoded, embedding_bytes, from_bytes, name_of
@@ -241,7 +242,8 @@ def _path(key: str) -> str:
 
 
 def _files_digest(encoder: str, model: Model) -> str:
-    own = {file: sha256 for file, sha256 in model.digests.items() if file.startswith(f"{encoder}/")}
+    places = (f"{encoder}/", f"{encoder}.", f"{CHECKPOINT}.")  # its folder, and files in place of its weights
+    own = {file: sha256 for file, sha256 in model.digests.items() if file.startswith(places)}
     assert own, f"{encoder} has no files"
     return model_digest(own)
 

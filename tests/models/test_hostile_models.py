@@ -137,9 +137,12 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "and by the other name": (config(ENCODER, attn_implementation="org/name:f"), "not torch's own"),
     "in a part of a config": (config(ENCODER, part={"attn_implementation": "org/name"}), "not torch's own"),
     "kernels of a package": (config(ENCODER, _attn_implementation="flash_attention_2"), "not torch's own"),
-    "packed weights": (config("transformer/config.json", **quantized("bitsandbytes")), "weights are packed"),
-    "and by transformers": (config(ENCODER, **quantized("awq")), "its weights are packed"),
-    "packed by nobody": (config("vae/config.json", quantization_config=3), "its weights are packed"),
+    "packed weights": (
+        config("transformer/config.json", **quantized("bitsandbytes")),
+        "needs the Python package",
+    ),
+    "and by transformers": (config(ENCODER, **quantized("awq")), "diffusers does not read"),
+    "packed by nobody": (config("vae/config.json", quantization_config=3), "diffusers does not read"),
     "weights elsewhere": (config(ENCODER, transformers_weights="/etc/passwd"), "not the component's own"),
     "trust": (config("tokenizer/tokenizer_config.json", trust_remote_code=True), "asks to run code"),
     "a key for a terminal": (
