@@ -81,9 +81,9 @@ class Job:
         self.kinds, self.num_compared = kinds, Counter[str]()
         self.tally, self.adoption, index = Tally(len(kinds), now=0.0), Adoption(), RowIndex()
         index.add((number, _row_id(number)) for number in range(len(kinds)))
-        setup = SimpleNamespace(audit=audit, batching=Batching())
+        run = SimpleNamespace(audit=audit, batching=Batching())
         before = before or ComputeTime()
-        work = SimpleNamespace(setup=setup, index=index, adoption=self.adoption, model_time=before)
+        work = SimpleNamespace(run=run, index=index, adoption=self.adoption, model_time=before)
         nothing = SimpleNamespace(drop=lambda: None, withdraw=lambda kind: TakenBack())
         self.audits = Audits(
             cast(Any, work), cast(Any, nothing), cast(Any, nothing), lambda: None, self.tally
