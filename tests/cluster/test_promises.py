@@ -76,7 +76,8 @@ def test_a_lost_clip_is_found_and_rendered_again_with_the_same_bytes(
 
 
 def test_a_row_that_the_model_cannot_render_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    table = write_table(tmp_path / "t.parquet", [*ROWS, {**ROWS[0], "num_frames": 6}])
+    rows = [{**row, "num_frames": 5} for row in ROWS]
+    table = write_table(tmp_path / "t.parquet", [*rows, {**ROWS[0], "num_frames": 6}])
     ended = command("render", write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out")))
     assert ended.exit_code == 2
     assert "row 5: num_frames is 6" in ended.stderr
