@@ -151,7 +151,9 @@ class OversizedRows:
     def take(self, *, room: int, largest: int, is_new: bool, now: float) -> Entry | None:
         """Remove and return a row for a worker, if there is one."""
         for place, (entry, had, since) in enumerate(self._rows):
-            waits = not is_new and now - since <= NEW_PROCESS_S
+            # One of a shape that failed in a new process meanwhile needs none: its next failure is the last.
+            may_wait = entry.row.shape not in self._too_large and now - since <= NEW_PROCESS_S
+            waits = not is_new and may_wait
             if room > had + SLACK_BYTES or (room + SLACK_BYTES >= largest and not waits):
                 del self._rows[place]
                 return entry

@@ -150,3 +150,21 @@ def test_a_row_waits_for_a_new_process_but_not_for_ever() -> None:
     assert first not in seen
     dispatcher.done("B", seen[0], NEW_PROCESS_S)
     assert lease(dispatcher, "B", NEW_PROCESS_S + 1).rows[0].row.row_id == first
+
+
+def test_rows_that_failed_in_one_worker_need_one_new_process_between_them() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.join("A", room=80 * GB)
+    for row_id in "01":
+        dispatcher.add(Row(row_id=row_id, shape="large"))
+    dispatcher.close()
+    leases = [*iter(lambda: dispatcher.lease("A", 0.0), None)]
+    rows = [leased.row.row_id for granted in leases for leased in granted.rows]
+    for row_id in rows:  # the second before anybody ended the process
+        assert dispatcher.ran_out("A", row_id, "full", room=80 * GB, now=0.0) is None
+    dispatcher.lost("A")
+    dispatcher.join("B", room=80 * GB)
+    for row_id in rows:
+        assert [leased.row.row_id for leased in lease(dispatcher, "B", 1.0).rows] == [row_id]
+        assert dispatcher.ran_out("B", row_id, "full", room=80 * GB, now=1.0) is not None
+    assert dispatcher.finished
