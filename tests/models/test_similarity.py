@@ -91,7 +91,7 @@ def test_a_config_that_leads_to_code_is_refused(folder: Path, tmp_path: Path, le
     config["vision_config"] |= leads
     (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=f"{next(iter(leads))} is"):
+    with pytest.raises(ModelError, match=f"{next(iter(leads))} (is|has)"):
         open_similarity(str(tmp_path))
 
 
