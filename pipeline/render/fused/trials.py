@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 SHORT_S = 0.1
 TURNS = 3
 TURNS_S = 1.0
-# What would not pay if it took this share of its time is not timed again.
+# What would not pay if it took this share of its time, beside a smaller size in the same moment, is not timed
+# again.
 HOPELESS = 0.8
 
 
@@ -213,13 +214,15 @@ class Trials:
         theirs = self._plans.get(self._kind(few)) if has_pins else Plan(plan.axes, {}, plan.output)
         if seconds < SHORT_S and not sizes.pays(size, seconds=seconds):
             seconds = min(seconds, clocked(many)[1])
-        if theirs is None or seconds > TURNS_S or not sizes.pays(size, seconds=HOPELESS * seconds):
+        if theirs is None or seconds > TURNS_S:
             return seconds
         turns: list[tuple[float, float]] = []
         while len(turns) < min(TURNS, int(TURNS_S / seconds)) and not sizes.pays(size, seconds=seconds):
             turns.append((clocked(partial(self.run, few, theirs))[1], clocked(many)[1]))
             few_s, many_s = map(min, zip(*turns, strict=True))
             seconds = min(seconds, known_s * many_s / few_s)
+            if not sizes.pays(size, seconds=HOPELESS * seconds):
+                break
         return seconds
 
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
