@@ -301,7 +301,7 @@ def test_a_cleaned_room_names_values_by_nouns(code: str, word: str | None) -> No
     path = "plugins/export/export.py"
     texts = [text.partition(":")[0] for text in problems(dialect, code, path)]
     assert texts == ([] if word is None else [f"says {word!r}"])
-    assert not problems(dialect, code, "pipeline/rows/table.py")  # a room that is not clean yet
+    assert not problems(dialect, code, "pipeline/model/table.py")  # a room that is not clean yet
 
 
 def test_a_test_is_at_the_doors_when_nothing_it_uses_in_its_file_names_an_address() -> None:

@@ -154,7 +154,7 @@ WAYS = {
     ),
     "image to video": Way(model="wan_i2v", recipe="image_to_video"),
 }
-WITH_WAITS = ("alone", "cached steps", "own recipe", "image to video")
+WITH_WAITS = ("alone", "cached steps", "own recipe")
 
 
 def measured(name: str, folder: Path) -> Count:
