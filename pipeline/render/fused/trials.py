@@ -27,8 +27,7 @@ log = logging.getLogger(__name__)
 SHORT_S = 0.1
 TURNS = 3
 TURNS_S = 1.0
-# What would not pay if it took this share of its time, next to a smaller size in the same moment, is not timed
-# again.
+# What would not pay in this share of its time, next to a smaller size in the same moment, is not timed again.
 HOPELESS = 0.8
 
 
