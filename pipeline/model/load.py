@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,13 @@ from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
 from framefleet.pipeline.model.sources.packing import packed_components
-from framefleet.pipeline.model.sources.parts import by_component, open_parts, part_sizes, without_parts
+from framefleet.pipeline.model.sources.parts import (
+    PartFile,
+    by_component,
+    open_parts,
+    part_sizes,
+    without_parts,
+)
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
@@ -80,6 +86,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
         digests,
         spec,
         dtype=dtype,
+        parts=parts,
         loras=loras,
         adapter=adapter,
         quantization=quantized.make() if quantized else None,
@@ -116,6 +123,7 @@ def _assembled(
     spec: PipelineSpec,
     *,
     dtype: ResolvedDType,
+    parts: Collection[PartFile],
     loras: Mapping[str, LoraFile],
     adapter: IpAdapterFiles | None,
     quantization: Any = None,
@@ -125,7 +133,6 @@ def _assembled(
     """Return a pipeline with all weights that the stage needs, in host memory."""
     dtypes, components = for_diffusers(dtype), components_in(folder)
     allow = settings.options.allow_unmatched_weights
-    parts = open_parts(settings.parts, settings.storage_options)
     with sealed(folder, without_parts(digests, parts)) as place:
         networks = absent(place, components, LEFT_OUT[stage], dtypes=dtypes, device=device)
         own, loaded = load_networks(
