@@ -204,6 +204,8 @@ def test_texts_come_back_whoever_wrote_them(prompts: list[str], texts: list[str]
 def test_numbers_come_back_whoever_wrote_them(numbers: list[Any], writer: str) -> None:
     if writer in _WITHOUT_EMPTY or writer.startswith("DuckDB"):  # which has no column of nulls alone
         numbers = [number for number in numbers if number is not None] or [1]
+    if writer == "pandas JSON lines":  # which writes ten digits of a number
+        numbers = [number for number in numbers if not isinstance(number, float)] or [1]
     rows = [{"prompt": f"a {place}", "number": number} for place, number in enumerate(numbers)]
     name, write = _WRITERS[writer]
     _check(rows, write(rows), name)
