@@ -231,7 +231,8 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
         ) from None
     # Arrow finds a type by the first cells: dates drop the time of later ones, and times their zone and what
     # is below a microsecond.
-    if not {*map(type, plain)} <= _SURE:
+    kinds = {*map(type, plain)} - {type(None)}
+    if not (kinds <= {str, int, float} or kinds == {bool}):  # of which Arrow refuses what it does not hold
         for row, (value, cell) in enumerate(zip(plain, array.to_pylist(), strict=True)):
             if not _is_same(value, cell):
                 raise TableError(
@@ -243,7 +244,6 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
 
 
 _UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, ValueError)
-_SURE = {type(None), bool, int, float, str}  # of which Arrow refuses what it does not hold
 _NULLS = {"NaTType", "NAType", "float", "NoneType"}  # pandas' names
 
 
@@ -255,7 +255,8 @@ def _is_same(value: Any, cell: Any) -> bool:
     if isinstance(cell, list) and (isinstance(value, Sequence) or hasattr(value, "__array__")):
         return len(value) == len(cell) and all(map(_is_same, value, cell))
     try:
-        return bool(value == cell) or (value != value and cell != cell)
+        is_equal = bool(value == cell) or (value != value and cell != cell)
+        return is_equal and isinstance(cell, bool) == (type(value).__name__ in ("bool", "bool_"))
     except (TypeError, ValueError):
         return False
 
