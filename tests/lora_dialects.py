@@ -155,7 +155,9 @@ DIALECTS = {
         others=_with_ends("dora_scale", "diff", "alpha", "hada_w1_a"),
         biases="lora_B.bias",
     ),
-    "kohya": Dialect(model="sd", layers=_kohya, others=_with_ends("dora_scale", "diff", "diff_b", "scale_weight")),
+    "kohya": Dialect(
+        model="sd", layers=_kohya, others=_with_ends("dora_scale", "diff", "diff_b", "scale_weight")
+    ),
     "original Wan": Dialect(model="wan", layers=_original_wan, others=_of_wan, biases="diff_b"),
     "XLabs": Dialect(model="flux", layers=_xlabs, others=_with_ends("dora_scale", "extra.weight")),
     "kohya for Flux": Dialect(

@@ -132,15 +132,17 @@ def _check_indexes(columns: Mapping[Any, Any]) -> None:
 
 
 def _cells(name: str, values: object) -> list[Any]:
-    is_table = hasattr(values, "columns") or hasattr(values, "column_names")
-    is_scalar = isinstance(values, str | bytes | Mapping | Set) or getattr(values, "shape", None) == ()
-    if is_table or is_scalar or not isinstance(values, Iterable):
+    usual = "a dict of columns has a list of cells for each"
+    if hasattr(values, "columns") or hasattr(values, "column_names"):
         raise TableError(
-            f"table=: {name} is {f'a {type(values).__name__}' if is_table else shown(values)}, and a dict of "
-            "columns has a list of cells for each",
-            "give one of its columns, or it alone as `table=`"
-            if is_table
-            else f"write {{{name!r}: [...]}}, or [{{{name!r}: ...}}] for one row; `defaults` are for all rows",
+            f"table=: {name} is a table of type {type(values).__name__}, and {usual}",
+            "give one of its columns; or give it alone, as `table=`",
+        )
+    is_scalar = isinstance(values, str | bytes | Mapping | Set) or getattr(values, "shape", None) == ()
+    if is_scalar or not isinstance(values, Iterable):
+        raise TableError(
+            f"table=: {name} is {shown(values)}, and {usual}",
+            f"write {{{name!r}: [...]}}, or [{{{name!r}: ...}}] for one row; `defaults` are for all rows",
         )
     return list(values)
 
@@ -181,7 +183,7 @@ def _frame(rows: Any) -> pa.Table:
     if len({*names}) < len(names):  # which pandas' own error does not name
         return pa.table([pa.nulls(0)] * len(names), names=names)
     for place, (name, kind) in enumerate(zip(names, rows.dtypes, strict=True)):
-        if kind == object:
+        if str(kind) == "object":
             _column(name, rows.iloc[:, place].tolist(), is_pandas=True)
     try:
         return pa.Table.from_pandas(rows, preserve_index=False)

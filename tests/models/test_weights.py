@@ -300,7 +300,9 @@ def test_info_names_components_rules_and_digest(locked: Path) -> None:
     assert row.split()[1:4] == ["WanTransformer3DModel", "f32", f"{parameters:,}"]
 
 
-@pytest.mark.parametrize("place", ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "place", ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"]
+)
 @pytest.mark.parametrize(
     ("content", "kind"),
     [

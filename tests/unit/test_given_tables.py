@@ -7,7 +7,7 @@ import io
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,8 @@ def test_rows_stand_beside_a_job_file_and_a_sweep(has_sweep: bool, tmp_path: Pat
         (pa.chunked_array([["fox"]]), "of type ChunkedArray cannot be converted"),
         (pa.table([["fox"], [1]], names=["prompt", "prompt"]), "the column 'prompt' twice"),
         ({"prompt": np.array("fox")}, "a dict of columns"),
-        ({"prompt": pd.DataFrame({"prompt": ["fox"]})}, "prompt is a DataFrame"),
-        ({"train": pa.table({"prompt": ["fox"]})}, "train is a Table"),
+        ({"prompt": pd.DataFrame({"prompt": ["fox"]})}, "prompt is a table of type DataFrame"),
+        ({"train": pa.table({"prompt": ["fox"]})}, "train is a table of type Table"),
         ({"prompt": pd.Series(["a", "b"]), "seed": pd.Series([1, 2], index=[1, 0])}, "other indexes"),
         (pl.DataFrame({"prompt": ["a"], "x": pl.Series([object()], dtype=pl.Object)}), "objects of Python"),
         (io.StringIO("fox\n"), "an open file"),
@@ -189,7 +189,6 @@ def test_columns_that_mean_two_things_are_refused(given: object, said: str) -> N
     assert said in caught.value.problem and caught.value.fix
 
 
-UTC = timezone.utc
 NOON = datetime(2024, 1, 1, 12)
 
 
@@ -209,7 +208,7 @@ NOON = datetime(2024, 1, 1, 12)
     ],
 )
 def test_a_cell_that_does_not_come_back_from_its_column_is_refused(cells: list[Any]) -> None:
-    with pytest.raises(TableError, match="table=: row [01]: x is"):
+    with pytest.raises(TableError, match=r"table=: row [01]: x is"):
         arrow_of({"x": cells})
     frame = pd.DataFrame({"x": pd.Series(cells, dtype=object)})
     try:

@@ -182,14 +182,17 @@ def _check(size: int, most: int) -> None:
 
 
 def check_configs(folder: Path, files: Iterable[str]) -> None:
-    """Raise ModelError for a config among `files` that is damaged, or that leads elsewhere, and for other small
-    files that are not what their name says, such as a tokenizer of which only a pointer of Git LFS is here.
+    """Raise ModelError for a config among `files` that is damaged, or that leads elsewhere.
+
+    Also for other small files that are not here, such as a tokenizer that is a pointer of Git LFS.
 
     `auto_map`, which names code, is let through: classes are named in full, so nobody reads it.
     """
     for file in files:
         kind = None if is_weights(file) else foreign(read_first(folder / file, HEAD_BYTES))
-        if kind and (file.endswith(".json") or (folder / file).stat().st_size):  # a list of merges may be empty
+        if kind and (
+            file.endswith(".json") or (folder / file).stat().st_size
+        ):  # a list of merges may be empty
             raise ModelError(f"{folder / file} {kind[0]}", kind[1])
         if file.endswith("config.json"):
             for key, value in _pairs(read_object(folder / file)):

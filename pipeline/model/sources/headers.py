@@ -61,7 +61,7 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
 
 
 def read_ahead(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """Return a reader of a file's first bytes that asks a store once for nearly all headers, and not twice."""
+    """Return a reader of a file's first bytes that asks its store once for nearly all headers."""
     first = read(_AHEAD)
     return lambda count: first[:count] if count <= len(first) or len(first) < _AHEAD else read(count)
 
@@ -74,7 +74,7 @@ def check_file_size(path: Path) -> list[Tensor]:
 
 
 def check_size(where: str, size: int, start: int, tensors: Iterable[Tensor]) -> None:
-    """Raise ModelError for a file that is shorter or longer than its header says. start: what precedes data."""
+    """Raise ModelError for a file that is shorter or longer than its header says. start: of its data."""
     expected = max((tensor.end for tensor in tensors), default=start)
     if size != expected:
         raise ModelError(f"{where} has {size} bytes, but its header says {expected}", "fetch it again")

@@ -1,8 +1,8 @@
 """Does each weight of a model have a place, and each place a weight? Before any weight is read.
 
-The libraries load files that have the names and shapes of the real ones and holes for values, in a process of
-their own. So what they convert, tie and pass over counts as it does when the model is loaded. Only headers are
-read, also of files in a bucket or on the hub.
+The libraries load files that have the names and shapes of the real ones and holes for values, in a process
+of their own. So what they convert, tie and pass over counts as it does when the model is loaded. Only headers
+are read, also of files in a bucket or on the hub.
 """
 
 from __future__ import annotations
@@ -56,13 +56,17 @@ def check_placement(
 ) -> None:
     """Raise ModelError for weights that loading the model would refuse; log those that it would leave out.
 
-    files: all that loading reads of the source. parts: single files, in place of the weights of some components.
+    files: all that loading reads of the source. parts: single files, in place of the weights of some
+    components.
+
     Says nothing of pickles and of packed weights, whose names are known once they are unpacked, nor of what
     cannot be loaded here.
     """
     settings = sorted(file for file in files if not is_weights(file))
     folder = source.fetch(settings)
-    pickled = {file.partition("/")[0] for file in files if is_weights(file) and not file.endswith(SAFETENSORS)}
+    pickled = {
+        file.partition("/")[0] for file in files if is_weights(file) and not file.endswith(SAFETENSORS)
+    }
     unread = pickled | packed_components(folder, files).keys()
     compared = [one for one in components if one.has_weights and unread.isdisjoint(one.folders)]
     if not compared:
@@ -88,7 +92,10 @@ def check_placement(
         [asdict(one) for one in components],
         [(file, sha256_of(folder / file)) for file in settings],
         [(file, _identity(source, file)) for file in weights],
-        [(name, part.where, part.key, [asdict(one) for one in part.tensors]) for name, part in singles.items()],
+        [
+            (name, part.where, part.key, [asdict(one) for one in part.tensors])
+            for name, part in singles.items()
+        ],
     ]
     request = {
         "where": source.name,
@@ -114,7 +121,7 @@ def _identity(source: Source, file: str) -> str:
 
 
 def _header(source: Source, file: str) -> tuple[list[Tensor], dict[str, str]]:
-    """Return a file's tensors and its notes. Raises ModelError where it is cut short, or holds packed weights."""
+    """Return a file's tensors and notes. Raises ModelError where it is cut short, or holds packed weights."""
     where, read = f"{source.name}/{file}", read_ahead(partial(source.read, file))
     start, tensors = read_header(read, where)
     size = Path(source.path, file).stat().st_size if source.is_local else source.files[file].size
