@@ -60,7 +60,7 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
     return start, tensors
 
 
-def read_ahead(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+def header_reader(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
     """Return a reader of a file's first bytes that asks its store once for nearly all headers."""
     first = read(_AHEAD)
     return lambda count: first[:count] if count <= len(first) or len(first) < _AHEAD else read(count)

@@ -27,7 +27,7 @@ from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, s
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import Source
-from framefleet.pipeline.model.sources.headers import Tensor, check_size, read_ahead, read_header
+from framefleet.pipeline.model.sources.headers import Tensor, check_size, header_reader, read_header
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
 from framefleet.pipeline.model.sources.packing import packed_components
@@ -122,7 +122,7 @@ def _identity(source: Source, file: str) -> str:
 
 def _header(source: Source, file: str) -> tuple[list[Tensor], dict[str, str]]:
     """Return a file's tensors and notes. Raises ModelError where it is cut short, or holds packed weights."""
-    where, read = f"{source.name}/{file}", read_ahead(partial(source.read, file))
+    where, read = f"{source.name}/{file}", header_reader(partial(source.read, file))
     start, tensors = read_header(read, where)
     size = Path(source.path, file).stat().st_size if source.is_local else source.files[file].size
     check_size(where, size, start, tensors)
