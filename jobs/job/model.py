@@ -25,6 +25,7 @@ from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.recipes.second_model import SecondModel
 
 
 def place_of(name: str) -> str:
@@ -83,17 +84,22 @@ def check_model_fits(model: OpenedModel) -> None:
 
     Takes seconds for a model that was not compared before.
     """
-    allow_unmatched = model.settings.options.allow_unmatched_weights
-    weights, settings = model.weights, model.settings
-    check_placement(
-        weights.source,
-        weights.files,
-        weights.components,
-        parts=weights.parts,
-        allow_unmatched=allow_unmatched,
-    )
+    settings = model.settings
+    _check_weights_fit(model.weights, settings)
     if adapter := fetch_ip_adapter(settings.ip_adapter, settings.storage_options):
-        check_ip_adapter_fits(adapter, weights, model.spec, allow_unmatched=allow_unmatched)
+        allow_unmatched = settings.options.allow_unmatched_weights
+        check_ip_adapter_fits(adapter, model.weights, model.spec, allow_unmatched=allow_unmatched)
+
+
+def check_second_model_fits(model: SecondModel) -> None:
+    """Raise ModelError as `check_model_fits` does."""
+    _check_weights_fit(weights_of(model.settings, source_of(model.settings)), model.settings)
+
+
+def _check_weights_fit(weights: Weights, settings: ModelSettings) -> None:
+    allow_unmatched = settings.options.allow_unmatched_weights
+    files, components, parts = weights.files, weights.components, weights.parts
+    check_placement(weights.source, files, components, parts=parts, allow_unmatched=allow_unmatched)
 
 
 def open_models(job: Job) -> dict[str, OpenedModel]:
