@@ -16,6 +16,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked
 from tests.pictures import write_starts
+from tests.tinies import autumn
 from tests.tiny import INPUTS, SMALLEST, tiny
 from tests.unit.test_written_request import Anything
 
@@ -89,6 +90,10 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "sd_panorama": {"view_batch_size": (1, 2), "circular_padding": (False, True)},
     "ddim": {"eta": (0.0, 0.5)},
     "consistency": {"class_labels": (None, 3, 7)},
+    "ideogram4": {"guidance_scale": (None,), "num_inference_steps": (2,)},
+    "ideogram4_modular": {"guidance_scale": (None,), "num_inference_steps": (2,)},
+    "qwen_edit_modular": OF_TEXT,
+    "fibo_edit": {"prompt": (autumn.EDIT_PROMPT, '{"edit_instruction": "只一猫"}')},
     "dit": {"class_labels": ([1], [0])},
     "svd": {"min_guidance_scale": (0.5, 1.0), "max_guidance_scale": (1.0, 3.0), "fps": (6, 7)}
     | {"motion_bucket_id": (40, 127), "noise_aug_strength": (0.02, 0.1), "decode_chunk_size": (None, 2)},

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.tinies import (
     adapters,
     amused,
+    autumn,
     controlled,
     deepfloyd,
     flux2,
@@ -191,6 +192,7 @@ _TINIES: Tinies = {
     "hunyuan_image": (image.hunyuan_image, _LARGER, ()),
     "hunyuan_image_refiner": (image.hunyuan_image_refiner, _LARGER, ("image",)),
     **adapters.TINIES,
+    **autumn.TINIES,
     **deepfloyd.TINIES,
     **hunyuan_dit.TINIES,
     **kandinsky_images.TINIES,

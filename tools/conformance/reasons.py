@@ -81,8 +81,22 @@ REASONS = {
 _EMBEDDED = "starts from embeddings, which a table cell cannot contain; its combined class makes them itself"
 _HINTED = "starts from embeddings and a `hint`: tensors, which a table cell cannot contain"
 _SENTENCES = "its tokenizer needs the package sentencepiece"
+_PRIOR = "makes embeddings for another pipeline, and framefleet renders frames or sound"
+_TEXTS = "writes text, and framefleet renders frames or sound"
 # Tried, and why diffusers 0.42.1 or a table cannot do it.
 NOT_RENDERED = {
+    "DiffusionGemmaPipeline": _TEXTS,
+    "LLaDA2Pipeline": _TEXTS,
+    "RFD4ProteinaPipeline": "makes proteins, and framefleet renders frames or sound",
+    "FluxPriorReduxPipeline": _PRIOR,
+    "KandinskyPriorPipeline": _PRIOR,
+    "KandinskyV22PriorEmb2EmbPipeline": _PRIOR,
+    "KandinskyV22PriorPipeline": _PRIOR,
+    "StableCascadePriorPipeline": _PRIOR,
+    "WuerstchenPriorPipeline": _PRIOR,
+    "StableCascadeDecoderPipeline": _EMBEDDED,
+    "WuerstchenDecoderPipeline": _EMBEDDED,
+    "LTX2DFRTemporalRefinePipeline": "starts from latents, which a table cell cannot contain",
     "Cosmos3DistilledModularPipeline": _GUARDRAIL,
     "Cosmos3OmniModularPipeline": _GUARDRAIL,
     "MiniMaxMusic3ModularPipeline": "is modular, and makes only sound",
