@@ -92,7 +92,7 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "consistency": {"class_labels": (None, 3, 7)},
     "ideogram4": {"guidance_scale": (None,), "num_inference_steps": (2,)},
     "ideogram4_modular": {"guidance_scale": (None,), "num_inference_steps": (2,)},
-    "qwen_edit_modular": OF_TEXT,
+    "kandinsky_i2i": OWN_LENGTH,
     "fibo_edit": {"prompt": (autumn.EDIT_PROMPT, '{"edit_instruction": "只一猫"}')},
     "dit": {"class_labels": ([1], [0])},
     "svd": {"min_guidance_scale": (0.5, 1.0), "max_guidance_scale": (1.0, 3.0), "fps": (6, 7)}
@@ -113,7 +113,8 @@ MORE["amused_img2img"] = {"strength": (0.8, 1.0), "num_inference_steps": (6, 8, 
 MANY, NUM_ROWS = (
     10,
     {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4, "ltx2_modular": 4}
-    | {"qwen_edit_inpaint": 8},  # at a megapixel, whatever is asked for
+    # at a megapixel, whatever is asked for
+    | {"qwen_edit_inpaint": 8, "longcat_edit": 4, "joy_edit": 4, "kandinsky_t2i": 6, "kandinsky_i2i": 4},
 )
 
 # By tiny pipeline that starts from larger pictures alone: how many times as large.

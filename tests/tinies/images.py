@@ -207,4 +207,5 @@ BUILDERS = {name: build for name, (build, _, _) in _TINIES.items()}
 SMALLEST = {name: call for name, (_, call, _) in _TINIES.items()}
 INPUTS = {name: dict.fromkeys(inputs, 1) for name, (_, _, inputs) in _TINIES.items() if inputs}
 INPUTS["wan_animate_2_distilled"] = {"image": 1, "driving_video": 9}
+INPUTS["joy_edit_plus"] = {"images": 2}  # a list
 INPUTS["sd_controlnets"] = {"image": 2}  # a list of two, as each ControlNet takes one

@@ -21,7 +21,6 @@ from diffusers import (
     ModularPipeline,
     QwenImage21ModularPipeline,
     QwenImage21TurboModularPipeline,
-    QwenImageEditModularPipeline,
     Wan22Image2VideoModularPipeline,
     Wan22VaceModularPipeline,
     WanAnimate2DistilledModularPipeline,
@@ -33,7 +32,6 @@ from tests.tinies.modular import modular_of
 
 _VIDEO = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
 _IMAGE = {"height": 32, "width": 32, "num_inference_steps": 2}
-_EDIT = {"height": 128, "width": 128, "num_inference_steps": 2}
 
 
 def of(made: type[ModularPipeline], whole: Callable[[], DiffusionPipeline]) -> ModularPipeline:
@@ -81,7 +79,6 @@ TINIES: dict[str, tuple[Callable[[], ModularPipeline], dict[str, Any], tuple[str
     "krea2_turbo_modular": (partial(of, Krea2TurboModularPipeline, qwen_kin.krea2_deep), _IMAGE, ()),
     "qwen_2_1_modular": (partial(of, QwenImage21ModularPipeline, qwen_2_1.qwen_2_1), _IMAGE, ()),
     "qwen_2_1_turbo_modular": (partial(of, QwenImage21TurboModularPipeline, qwen_2_1.qwen_2_1), _IMAGE, ()),
-    "qwen_edit_modular": (partial(of, QwenImageEditModularPipeline, qwen_kin.qwen_edit), _EDIT, ("image",)),
     "flux_kontext_modular": (
         partial(of, FluxKontextModularPipeline, flux_kin.flux_kontext),
         _IMAGE | {"max_area": 1024},

@@ -27,7 +27,7 @@ from tests.mixed import OWN, SCHEDULERS, Cells
 from tests.tiny import OPTIONS, tiny
 
 SOUNDS = ("audio", "audios", "sound")  # what outputs of diffusers call it
-PICTURES = ("images", "video", "rgb", "prediction")  # and one image, or one clip alone
+PICTURES = ("images", "image", "video", "rgb", "prediction")  # and one image, or one clip alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ _ONE_SHAPE = "image and mask must have the same shape"
 _NO_DENOISER = "has no denoiser, and only denoisers' forwards are shared"
 _GUARDRAIL = "needs the package cosmos_guardrail"
 _OWN_ATTENTION = "a call puts its own attention into the network, so no other row may run meanwhile"
+_SHAPES = "the rows measured share no forward: their pictures differ in shape"
 REASONS = {
     "AllegroPipeline": "decodes only with `vae_tiling: true`, and at least 24 frames",
     "AnimateDiffPAGPipeline": f"{_EACH_FRAME}; {_OWN_ATTENTION}",
@@ -37,6 +38,9 @@ REASONS = {
     "IFInpaintingSuperResolutionPipeline": f"{_ONE_SHAPE}; {_MARKS}",
     "IFPipeline": _MARKS,
     "IFSuperResolutionPipeline": _MARKS,
+    "JoyImageEditPlusPipeline": _SHAPES,
+    "Kandinsky5I2IPipeline": _SHAPES,
+    "LongCatImageEditPipeline": _SHAPES,
     "KandinskyImg2ImgCombinedPipeline": "diffusers itself fails where height and width differ",
     "LDMSuperResolutionPipeline": f"{_IN_BF16}; images are cut to multiples of 32 pixels: smaller ones fail",
     "LDMTextToImagePipeline": _IN_BF16,

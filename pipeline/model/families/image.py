@@ -59,6 +59,7 @@ IMAGE_FAMILIES = (
     # Without presets.
     Family(prefix="Amused", default_size="config", schedulers=("AmusedScheduler",), sends=()),
     Family(prefix="Ideogram4", reads_guidance_once=True),
+    *(Family(prefix=f"Kandinsky5{task}", sends=()) for task in ("T2I", "I2I")),  # others make videos
     Family(prefix="Kolors", siblings=redrawn("Kolors", noising=None)),
     Family(prefix="VisualCloze", reads_guidance_once=True),
     # diffusers turns their frames to NumPy's as they are, which has no bf16.
