@@ -40,7 +40,6 @@ SCRIPTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"base_shift": 1.0986122886681098, "max_shift": 1.0986122886681098, "shift_terminal": None},
     ),
     "flow_euler(shift=5)": ("FlowMatchEulerDiscreteScheduler", {"shift": 5}),
-    "FlowMatchLCMScheduler(shift=5)": ("FlowMatchLCMScheduler", {"shift": 5}),
 }
 PROMPTS = ("a red ball", "一只猫!", "a blue box")  # of as many bytes, since Qwen-Image pads no prompts
 ROWS = [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(PROMPTS)]
