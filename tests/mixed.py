@@ -16,6 +16,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked
 from tests.pictures import write_starts
+from tests.tinies import autumn
 from tests.tiny import INPUTS, SMALLEST, tiny
 from tests.unit.test_written_request import Anything
 
@@ -89,6 +90,10 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "sd_panorama": {"view_batch_size": (1, 2), "circular_padding": (False, True)},
     "ddim": {"eta": (0.0, 0.5)},
     "consistency": {"class_labels": (None, 3, 7)},
+    "ideogram4": {"guidance_scale": (None,), "num_inference_steps": (2,)},
+    "ideogram4_modular": {"guidance_scale": (None,), "num_inference_steps": (2,)},
+    "kandinsky_i2i": OWN_LENGTH,
+    "fibo_edit": {"prompt": (autumn.EDIT_PROMPT, '{"edit_instruction": "只一猫"}')},
     "dit": {"class_labels": ([1], [0])},
     "svd": {"min_guidance_scale": (0.5, 1.0), "max_guidance_scale": (1.0, 3.0), "fps": (6, 7)}
     | {"motion_bucket_id": (40, 127), "noise_aug_strength": (0.02, 0.1), "decode_chunk_size": (None, 2)},
@@ -108,7 +113,8 @@ MORE["amused_img2img"] = {"strength": (0.8, 1.0), "num_inference_steps": (6, 8, 
 MANY, NUM_ROWS = (
     10,
     {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4, "ltx2_modular": 4}
-    | {"qwen_edit_inpaint": 8},  # at a megapixel, whatever is asked for
+    # at a megapixel, whatever is asked for
+    | {"qwen_edit_inpaint": 8, "longcat_edit": 4, "joy_edit": 4, "kandinsky_t2i": 6, "kandinsky_i2i": 4},
 )
 
 # By tiny pipeline that starts from larger pictures alone: how many times as large.

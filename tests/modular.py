@@ -9,7 +9,7 @@ from diffusers import ModularPipeline
 from diffusers.modular_pipelines import PipelineState
 
 from framefleet import Request
-from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
+from framefleet.pipeline.outputs.frames.frames import Pictures, to_pictures
 
 # By argument: of which guider it is, and what this calls it.
 _SCALES = {
@@ -25,13 +25,13 @@ def plain(folder: Path, **loading: Any) -> ModularPipeline:
     return pipe
 
 
-def plain_frames(pipe: ModularPipeline, row: Request) -> Frames:
+def plain_frames(pipe: ModularPipeline, row: Request) -> Pictures:
     return frames_of(plain_output(pipe, row))
 
 
-def frames_of(output: PipelineState) -> Frames:
+def frames_of(output: PipelineState) -> Pictures:
     videos = output.get("videos")
-    return to_frames(output.get("images") if videos is None else videos)
+    return to_pictures(output.get("images") if videos is None else videos, are_images=videos is None)
 
 
 def plain_output(pipe: ModularPipeline, row: Request) -> PipelineState:

@@ -321,7 +321,7 @@ def smallest_call(name: str, *, start: int = 0) -> dict[str, Any]:
         for argument, count in INPUTS.get(name, {}).items()
     }
     prompt = {} if name == "svd" else {"prompt": "a red ball"}
-    return {**SMALLEST[name], **prompt, **inputs}
+    return {**prompt, **SMALLEST[name], **inputs}
 
 
 @functools.cache

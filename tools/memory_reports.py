@@ -1,44 +1,47 @@
-"""docs/memory.md, what people report of GPU memory: `python -m tools.memory_reports > docs/memory.md`."""
+"""docs/memory.md, with what people report: `python -m tools.memory_reports > docs/memory.md`."""
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
-from framefleet.pipeline.model.families.family import Preset
+from framefleet.jobs.plan.footprint import CARDS_GB, FIXED_GB, Footprint, OffloadWay, Way
+from framefleet.jobs.plan.memory import MemoryCounts
 from framefleet.pipeline.model.families.registry import PRESETS
-from framefleet.pipeline.model.options.footprint import (
-    CARDS_GB,
-    FIXED_GB,
-    WIDTHS,
-    OffloadWay,
-    Way,
-    activations_gb,
-    decoding_gb,
-    peak_gb,
-)
+from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.sources.source import open_source
+from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.request import Request
 from framefleet.plugins.models.descriptions import fitting
+from tests.full_size import FULL_SIZE, write_full_size
 from tools.models_page import table
 
 _BLOG = "[Hugging Face, on an A100](https://huggingface.co/blog/video_gen)"
 _WAN = "[diffusers 0.33](https://huggingface.co/docs/diffusers/v0.33.0/api/pipelines/wan)"
 _COGVIDEOX = "[diffusers](https://github.com/huggingface/diffusers/pull/9203)"
+_Size = tuple[int, int, int]  # frames, height, width
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    """size: frames, height and width. reported: in the source's words."""
+    """reported: in the source's words. note: why it is not what is counted, if it is far from it."""
 
-    preset: str
-    size: tuple[int, int, int]
+    model: str
+    size: _Size
     reported: str
     source: str
     offload: OffloadWay = "none"
     vae_tiling: bool = False
+    note: str = ""
 
 
-_REPORTS = (
+REPORTS = (
     MemoryReport("hunyuanvideo", (121, 512, 768), "60.1 GB", _BLOG),
     MemoryReport("hunyuanvideo", (121, 512, 768), "43.6 GB", _BLOG, vae_tiling=True),
     MemoryReport("hunyuanvideo", (121, 512, 768), "28.9 GB", _BLOG, offload="model"),
@@ -50,16 +53,38 @@ _REPORTS = (
 )
 
 
+@functools.cache
+def counted(model: str, size: _Size, tiling: bool) -> Footprint:
+    """Return what `plan` counts for a row of a published model, in the dtypes of its preset."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = write_full_size(model, Path(place))
+        spec, source = inspect_model(folder), open_source(str(folder))
+        files = tuple(source.files)
+        weights = Weights(
+            source=source, class_name=spec.class_name, components=(), files=files, expected={}, lock=None
+        )
+        frames, height, width = size
+        row = {"prompt": "a", "num_frames": frames, "height": height, "width": width}
+        settings = ModelSettings(path=str(folder), dtype=_dtype(model))
+        with closing(MemoryCounts(settings, weights, spec, folder, is_on_cpu=False)) as counts:
+            request = Request(arguments=row | {"num_inference_steps": 2})
+            footprint = counts.count(request, Way(vae_tiling=tiling))
+    assert not footprint.missing, footprint.missing
+    return footprint
+
+
+def _dtype(model: str) -> dict[str, str]:
+    return next(preset for preset in PRESETS if preset.name == model).auto_dtypes
+
+
 def reported_rows() -> Iterator[tuple[str, ...]]:
     """Yield the rows of the table."""
-    presets = {preset.name: preset for preset in PRESETS}
-    for report in _REPORTS:
-        frames, height, width = report.size
-        way = Way(offload=report.offload, vae_tiling=report.vae_tiling)
-        row = {"num_frames": frames, "height": height, "width": width}
-        computed = f"{peak_gb(presets[report.preset], way, row):.1f}"
-        size = f"{frames} x {height} x {width}"
-        yield report.preset, size, f"`{way}`" if str(way) else "", computed, report.reported, report.source
+    for report in REPORTS:
+        footprint = counted(report.model, report.size, report.vae_tiling)
+        way = str(Way(offload=report.offload, vae_tiling=report.vae_tiling))
+        computed, size = f"{footprint.peak_gb(report.offload):.1f}", " x ".join(map(str, report.size))
+        reported = f"{report.reported}{report.note and ': '}{report.note}"
+        yield report.model, size, f"`{way}`" if way else "", computed, reported, report.source
 
 
 _PAGE = """\
@@ -67,14 +92,15 @@ _PAGE = """\
 
 <!-- Made by python -m tools.memory_reports > docs/memory.md -->
 
-The columns of GPU sizes show the fastest options that fit for one row of the model's native size. For a
-job, `framefleet plan --gpu-memory 24GB` shows them. All numbers are computed, not measured:
-[how](#how-it-is-computed). The options are explained in [options.md](options.md).
+`framefleet plan --gpu-memory 24GB` shows the memory that the largest row of a job needs, and the fastest
+options that fit. `framefleet model info MODEL` shows the options that fit GPUs of 8 to 141 GB, for one row of
+the model's native size. Both work for every model, before its weights are downloaded. The numbers are
+computed, not measured: [how](#how-it-is-computed). The options are explained in [options.md](options.md).
 
 | column, value | meaning |
 | --- | --- |
 | held GB | weights of the denoiser that are on the GPU at the same time with `offload: group` |
-| activations GB | memory that the denoiser needs for one row, besides its weights |
+| denoising GB | memory that the denoiser needs for one row, besides its weights |
 | decoding GB | memory that the autoencoder needs to decode one row at once |
 | in tiles | the same with `vae_tiling: true`, in GB |
 | *all* | the whole model fits: no offload |
@@ -86,24 +112,32 @@ job, `framefleet plan --gpu-memory 24GB` shows them. All numbers are computed, n
 
 ## How it is computed
 
-* *held GB*: the parameters of the largest block and of everything outside of blocks, counted on the real
-  classes, times the bytes of the dtype.
-* *activations GB*: a rule of thumb. It multiplies the tokens of one row, their channels, {widths} (the most
-  that a block stores at one time) and 2 bytes, and doubles the result if both prompts of guidance share a
-  [forward](glossary.md) (a call of the denoiser).
-* *decoding GB* and *in tiles*: all tensors of the autoencoder, counted on the meta device
-  (`python -m tests.decoders`). 1 GB where this was not counted (Stable Video Diffusion, Allegro,
-  HunyuanImage, Qwen-Image 2.1, Open-Sora's DC-AE).
+framefleet calls the model's own pipeline with the row's arguments, but without weights: each network
+computes on torch's meta device, where tensors have shapes and no values. It encodes the text, denoises for
+two steps and decodes. Each tensor counts from the operation that makes it until nothing refers to it any
+more, in the dtypes that the job uses. Attention counts as kernels of GPUs compute it, without a table of
+scores. This takes some seconds, in a process whose memory is limited, and is remembered for rows of the same
+shape.
 
-A row first denoises and then decodes. With *all*, the GPU needs all weights plus the larger of activations
-and decoding. With *model* and *group*, each phase must fit by itself: the denoiser with its activations,
-the text encoder, and the autoencoder with decoding. *group* counts only the held part of the denoiser, and
-the largest layer of a text encoder. {fixed:g} GB is added for CUDA and its workspaces. A row fits if the
-total is at most the memory of the GPU. This does not include fragmentation and other programs: near the
-limit, test it. `framefleet plan` also shows what a worker has measured ([plan.md](plan.md)).
+* *Weights* are counted on the same networks. Layers that `quantization` or `layerwise_casting` stores in
+  fewer bits count with those bits; packed files count with their size.
+* *held GB*: the largest block of the denoiser and everything outside of blocks. Other networks hold their
+  largest layer.
+
+A row first encodes, then denoises, then decodes. With *all*, the GPU needs all weights plus what the
+largest of these needs. With *model* and *group*, each phase must fit by itself: a network with what it
+computes. {fixed:g} GB is added for CUDA and its workspaces. A row fits if the total is at most the memory of
+the GPU. This does not include workspaces of convolutions, fragmentation, LoRAs, compiled graphs, and other
+programs: near the limit, test it. `framefleet plan` also shows what a worker has measured
+([plan.md](plan.md)).
+
+Some networks cannot be called without weights, because they look at values. `plan` then says so, with the
+message of the network, and counts weights and what was computed until then.
 
 ## What people report
 
+| preset | frames x height x width | options | computed GB | reported | source |
+| --- | --- | --- | --- | --- | --- |
 {reported}
 
 Many tools print GiB and call it GB: 60.1 GiB are 64.5 GB. Reported values also include workspaces and
@@ -113,22 +147,24 @@ fragmentation.
 
 def page() -> str:
     """Return the text of docs/memory.md."""
+    heads = ("preset", "frames x height x width", "held GB", "denoising GB", "decoding GB", "in tiles")
     cards = [f"{card} GB" for card in CARDS_GB]
-    heads = ("preset", "held GB", "activations GB", "decoding GB", "in tiles", *cards)
-    reports = ("preset", "frames x height x width", "options", "computed GB", "reported", "source")
-    return _PAGE.format(
-        memory=table(heads, map(_memory, PRESETS)),
-        widths=WIDTHS,
-        fixed=FIXED_GB,
-        reported=table(reports, reported_rows()),
-    )
+    reported = "\n".join(f"| {' | '.join(row)} |" for row in reported_rows())
+    memory = table((*heads, *cards), map(_memory, FULL_SIZE))
+    return _PAGE.format(memory=memory, fixed=FIXED_GB, reported=reported)
 
 
-def _memory(preset: Preset) -> tuple[str, ...]:
-    held = max(gb for name, gb in preset.held_gb().items() if name.startswith(DENOISERS))
-    computed = (activations_gb(preset), decoding_gb(preset), decoding_gb(preset, tiling=True))
-    fits = [fitting(preset, card) for card in CARDS_GB]
-    return preset.name, f"{held:.1f}", *(f"{gb:.1f}" for gb in computed), *fits
+def _memory(model: str) -> tuple[str, ...]:
+    size = next(report.size for report in REPORTS if report.model == model)
+
+    def count(way: Way) -> Footprint:
+        return counted(model, size, way.vae_tiling)
+
+    whole = count(Way())
+    held = max(one.held for name, one in whole.networks.items() if name.startswith(DENOISERS)) / 1e9
+    computed = (held, whole.activations_gb, whole.decoding_gb, count(Way(vae_tiling=True)).decoding_gb)
+    fits = [fitting(count, card) for card in CARDS_GB]
+    return model, " x ".join(map(str, size)), *(f"{gb:.1f}" for gb in computed), *fits
 
 
 if __name__ == "__main__":

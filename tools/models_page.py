@@ -73,7 +73,7 @@ is refused as a whole.
 
 ## Which offload fits which GPU
 
-[memory.md](memory.md) shows it for each of these models.
+`framefleet model info MODEL` shows it, before the weights are downloaded: [memory.md](memory.md).
 
 ## Dtypes
 

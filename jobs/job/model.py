@@ -58,7 +58,7 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
     weights = weights_of(unresolved, source)
     configs = weights.configs()
     spec = inspect_model(configs)
-    license = license_of(source, spec.preset, unresolved.license)
+    license = license_of(source, spec.preset, unresolved.license, usual=spec.family.license)
     settings = replace(
         unresolved,
         path=source.path,
@@ -124,7 +124,10 @@ def _check_model(job: Job, model: OpenedModel) -> None:
     check_dtype(model.settings.dtype, model.spec.components)
     if model.settings.options == Options():
         return
-    from framefleet.pipeline.model.options.checks import check_options  # imports torch
+    from framefleet.pipeline.model.options.checks import check_beside_loras, check_options  # imports torch
+
+    if job.loras:
+        check_beside_loras(model.settings.options)
 
     device = model.settings.device
     if device == "auto" and job.fleet.address is None:

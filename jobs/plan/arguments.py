@@ -7,6 +7,7 @@ from typing import Any
 
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.request import clip_fps, each_input
 from framefleet.pipeline.rows.tables.rows import RowPlan
 
@@ -26,7 +27,9 @@ class Argument:
 def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
     """Return all arguments that rows have, those of columns first."""
     columns = {reader.target: reader.column for reader in plan.readers}
-    names = dict.fromkeys([*columns, *plan.base, "seed", "scheduler", "fps"])
+    taken = plan.spec.settable()
+    sizes = [name for name in (*FRAME_PARAMETERS, "height", "width") if name in taken]
+    names = dict.fromkeys([*columns, *plan.base, *sizes, "seed", "scheduler", "fps"])
     values = {name: (_argument if name in plan.base else _special)(name, job, plan) for name in names}
     return tuple(
         Argument(name=name, value=value, origin=origin, column=columns.get(name))
@@ -61,4 +64,6 @@ def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
         return clip_fps(job.media.fps, native), origin
     if name == "recipe":
         return job.recipe, "job"
+    if name in (*FRAME_PARAMETERS, "height", "width"):
+        return None, "the pipeline decides"
     return (job.defaults[name], "job") if name in job.defaults else (None, "")

@@ -296,10 +296,14 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
 def memory_line(memory: Memory) -> str:
     """Return whether a row of the largest shape fits, and what to do where it does not."""
     parts = f"weights {_size(memory.weights_gb)}"
-    if memory.activations_gb is None:
-        parts += ", and the denoiser's activations, which are not known for this model"
-    else:
-        parts += f", the largest row {_size(memory.activations_gb)}, its decoding {_size(memory.decoding_gb)}"
+    if memory.activations_gb is not None:
+        parts += (
+            f"; the largest row: encoding {_size(memory.encoding_gb)}, denoising "
+            f"{_size(memory.activations_gb)}, decoding {_size(memory.decoding_gb)}"
+        )
+    if memory.missing:
+        else_ = "" if memory.activations_gb is None else " else"
+        parts += f"; what{else_} the row needs is not counted: {memory.missing}"
     line = f"memory: about {_size(memory.peak_gb)} ({parts})"
     if memory.encoders_gb:
         line += f", and {_size(memory.encoders_gb)} of text encoders on GPUs of their own"
@@ -318,7 +322,7 @@ def memory_line(memory: Memory) -> str:
 
 
 def _size(gb: float) -> str:
-    from framefleet.jobs.plan.memory import GB
+    from framefleet.jobs.plan.footprint import GB
     from framefleet.pipeline.text import bytes_text
 
     return bytes_text(gb * GB)

@@ -1,33 +1,46 @@
-"""From a model, the sizes of its rows and a card to whether they fit: an estimate, without weights."""
+"""From a model, its largest row and a card to whether it fits: an estimate, without weights."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import re
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import ceil
+from pathlib import Path
 from typing import Any
 
+from framefleet.jobs.plan.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision
+from framefleet.jobs.plan.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way, way_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.families.family import Preset
+from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings
-from framefleet.pipeline.model.options.footprint import (
-    FIXED_GB,
-    OFFLOADS,
-    Way,
-    activations_gb,
-    decoding_gb,
-    peak_gb,
-    way_of,
-    ways_for,
-)
+from framefleet.pipeline.model.options.schema import GroupOffload, Options, OtherQuantization
+from framefleet.pipeline.model.sources.packing import packed_components
+from framefleet.pipeline.model.sources.parts import by_component
+from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.sources.weights import Weights
+from framefleet.pipeline.model.specs.dtypes import DTypeName, resolved
+from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.render.input_shapes import input_shape
+from framefleet.pipeline.request import Request, is_model
 from framefleet.pipeline.text import read_bytes
 
-GB = 10**9
 _ASK_S = 5.0  # of a driver that hangs
 _ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+# Of one call without weights, with imports. Those of large videos take some seconds.
+_MAX_CALL_S = 90.0
+_STEPS = 2  # the fewest with which models of two denoisers call both
+_FP8_BITS = 8
+# What a quantisation calls its numbers of bits: int8_weight_only, nvfp4_dynamic, load_in_4bit, weights_dtype.
+_BITS = re.compile(r"(?:int|float|fp|mx|nf|_)(\d+)")
+_MAX_BITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +48,16 @@ class Memory:
     """What one row of the largest shape takes, in gigabytes."""
 
     weights_gb: float  # of all components
-    activations_gb: float | None  # of the denoiser; None where the model's widths are not known
+    activations_gb: float | None  # of the denoiser; None: not counted
     peak_gb: float  # at once, with the job's options
     has_gb: float | None  # of the place; None: not known
     place: str  # the GPU, or this machine
     ways: tuple[Way, ...] = ()  # those that fit and need no option for nothing, the fastest first
     decoding_gb: float = 0.0
+    encoding_gb: float = 0.0  # text, and images or videos that the row starts from
     measured_gb: float | None = None  # the peak, as a worker's rehearsal found it; None: there was none
     encoders_gb: float = 0.0  # of text encoders on GPUs of their own, which the others do not count
+    missing: str = ""  # why what networks compute with was not counted
 
     @property
     def fits(self) -> bool | None:
@@ -59,11 +74,146 @@ def read_memory(text: str | int) -> int:
         raise JobError(f"the GPU's memory is {text!r:.40}", f"it must be {error}") from None
 
 
+class MemoryCounts:
+    """Counts what a row takes, by calling its pipeline without weights: for one model.
+
+    Takes some seconds for a row's shape, a dtype and tiling, once on a machine.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        weights: Weights,
+        spec: PipelineSpec,
+        folder: Path,
+        *,
+        is_on_cpu: bool,
+    ) -> None:
+        """folder: of the model's configs."""
+        self._options, self._weights, self._folder = settings.options, weights, folder
+        device = "cpu" if is_on_cpu else "cuda"
+        dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
+        self._dtypes = {"default": dtype} if isinstance(dtype, str) else dict(dtype)
+        self._calls = BlankCalls(folder, weights.config_files, max_silence_s=_MAX_CALL_S)
+        self.close = self._calls.close
+
+    @property
+    def is_half(self) -> bool:
+        """Whether all weights have two bytes already."""
+        return {*self._dtypes.values()}.isdisjoint({"fp32"})
+
+    def count(self, request: Request, way: Way) -> Footprint:
+        """Return what a row takes with the options of `way`; its offload does not matter yet."""
+        models = [name for name, value in request.arguments.items() if is_model(value)]
+        if models:
+            return self._stored(f"the row calls a second model, its {models[0]}")
+        steps = request.arguments.get("num_inference_steps")
+        if isinstance(steps, int):
+            few = ceil(_STEPS / (request.arguments.get("strength") or 1))
+            request = replace(
+                request, arguments={**request.arguments, "num_inference_steps": min(steps, few)}
+            )
+        precision = self._precision(way)
+        try:
+            call = _cached_call(
+                self._content,
+                input_shape(request),
+                asdict(precision),
+                lambda: self._calls.call(request, precision),
+            )
+        except _NotCounted as error:
+            return self._stored(str(error))
+        if not call.networks:
+            return self._stored(call.objection.text if call.objection else "")
+        return Footprint(networks=call.networks, missing=call.objection.text if call.objection else "")
+
+    @functools.cached_property
+    def _content(self) -> str:
+        """Return a digest over all that the pipeline is made of."""
+        content = hashlib.sha256()
+        for file in sorted(self._weights.config_files):
+            content.update(f"{file}\n".encode() + (self._folder / file).read_bytes())
+        return content.hexdigest()
+
+    def _precision(self, way: Way) -> Precision:
+        options = self._options
+        group = options.offload if isinstance(options.offload, GroupOffload) else GroupOffload()
+        return Precision(
+            dtypes={"default": way.dtype} if way.dtype else self._dtypes,
+            bits=_bits(options, [one.name for one in self._weights.components]),
+            stored=_packed(self._weights, self._folder),
+            tiling=way.vae_tiling,
+            slicing=options.vae_slicing,
+            fuse_qkv=options.fuse_qkv,
+            by_leaf=group.level == "leaf",
+            blocks=group.blocks * (2 if group.stream else 1),
+        )
+
+    def _stored(self, why: str) -> Footprint:
+        """Return what files say: weights alone."""
+        weights = self._weights
+        sizes = {
+            component.name: sum(
+                weights.source.files[file].size
+                for file in weights.files
+                if is_weights(file) and file.partition("/")[0] in component.folders
+            )
+            for component in weights.components
+            if component.has_weights
+        }
+        sizes |= {name: part.size for name, part in by_component(weights.parts, weights.components).items()}
+        networks = {name: NetworkMemory(weights=size, held=size, peaks={}) for name, size in sizes.items()}
+        return Footprint(networks=networks, missing=why or "the call ended")
+
+
+class _NotCounted(Exception):
+    """A call of which nothing is to be remembered: another time there may be more memory, or time."""
+
+
+@disk_cached(ANSWER, decided_by=lambda content, shape, precision, _: [content, shape, precision])
+def _cached_call(
+    content: str, shape: str, precision: Mapping[str, Any], call: Callable[[], BlankCall]
+) -> BlankCall:
+    answer = call()
+    if answer.objection and answer.objection.is_limit and not answer.networks:
+        raise _NotCounted(answer.objection.text)
+    return answer
+
+
+def _bits(options: Options, components: list[str]) -> dict[str, float]:
+    """Return the bits of a weight, by component that the job quantises or casts."""
+    denoisers = [name for name in components if name.startswith(DENOISERS)]
+    bits: dict[str, float] = {}
+    if options.layerwise_casting:
+        bits |= dict.fromkeys(denoisers, _FP8_BITS)
+    if quantization := options.quantization:
+        if isinstance(quantization, OtherQuantization):
+            values = quantization.arguments.items()
+            types = [name if value is True else value for name, value in values]
+        else:
+            types = [quantization.type]
+        numbers = [int(bits) for name in types if isinstance(name, str) for bits in _BITS.findall(name)]
+        if numbers and min(numbers) <= _MAX_BITS:
+            bits |= dict.fromkeys(quantization.components or denoisers, min(numbers))
+    return bits
+
+
+def _packed(weights: Weights, folder: Path) -> dict[str, int]:
+    """Return the bytes of components whose files are packed, and stay so on the GPU."""
+    sizes: dict[str, int] = {}
+    for file in filter(is_weights, weights.files):
+        sizes[file.partition("/")[0]] = sizes.get(file.partition("/")[0], 0) + weights.source.files[file].size
+    stored = {name: sizes.get(name, 0) for name in packed_components(folder, weights.files)}
+    parts = by_component(weights.parts, weights.components).items()
+    return stored | {name: part.size for name, part in parts if part.is_gguf}
+
+
 def memory_of(
     settings: ModelSettings,
     weights: Weights,
-    preset: Preset | None,
-    largest: Mapping[str, Any],
+    spec: PipelineSpec,
+    folder: Path,
+    largest: Request,
     *,
     gpu_memory: int | None,
     is_on_cpu: bool,
@@ -73,72 +223,100 @@ def memory_of(
 ) -> Memory:
     """Return the estimate, and what was measured.
 
-    largest: arguments of the largest row. gpu_memory: of a card, in bytes. share: what a worker has of it.
-    measured_bytes: what such a row held at once. has_encoders: whether text is encoded on other GPUs.
+    folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
+    worker has of it. measured_bytes: what such a row held at once. has_encoders: whether text is encoded on
+    other GPUs.
     """
-    measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
-    place, has_gb = _place(gpu_memory, is_on_cpu=is_on_cpu, share=share)
-    if preset is None:
-        stored_gb = weights.stored_bytes(but="text_encoder" if has_encoders else "-") / GB  # "-": of none
-        return Memory(
-            encoders_gb=weights.stored_bytes() / GB - stored_gb,
-            weights_gb=stored_gb,
-            activations_gb=None,
-            peak_gb=stored_gb,
-            has_gb=has_gb,
-            place=place,
-            measured_gb=measured_gb,
+    with closing(MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu)) as counts:
+        return estimate(
+            partial(counts.count, largest),
+            way_of(settings.options),
+            place=room_of(gpu_memory, is_on_cpu=is_on_cpu, share=share),
+            measured_bytes=measured_bytes,
+            has_encoders=has_encoders,
+            is_half=counts.is_half,
         )
-    as_loaded = _with_dtype(preset, settings, is_on_cpu=is_on_cpu)
-    encoders_gb = 0.0
-    if has_encoders:
-        encoders_gb = sum(gb for name, gb in as_loaded.weights_gb().items() if name.startswith(TEXT_ENCODERS))
-        left = {name: n for name, n in as_loaded.parameters.items() if not name.startswith(TEXT_ENCODERS)}
-        as_loaded = replace(as_loaded, parameters=left)
-    own = way_of(settings.options)
-    computed_gb = peak_gb(as_loaded, own, largest)
-    missed_gb = 0.0 if measured_gb is None else measured_gb - computed_gb  # with other options, as much
-    return Memory(
-        encoders_gb=encoders_gb,
-        weights_gb=sum(as_loaded.weights_gb().values()),
-        activations_gb=activations_gb(as_loaded, largest),
-        peak_gb=computed_gb,
+
+
+def estimate(
+    count: Callable[[Way], Footprint],
+    own: Way,
+    *,
+    place: tuple[str, float | None],
+    measured_bytes: int | None = None,
+    has_encoders: bool = False,
+    is_half: bool = True,
+) -> Memory:
+    """Return whether what is counted fits a place, and what would.
+
+    own: the job's. place: its name, and gigabytes, if they are known. is_half: bf16 would save nothing.
+    """
+
+    def count_here(way: Way) -> Footprint:
+        footprint = count(way)
+        others = {n: one for n, one in footprint.networks.items() if not n.startswith(TEXT_ENCODERS)}
+        return replace(footprint, networks=others) if has_encoders else footprint
+
+    whole, footprint = count(own), count_here(own)
+    measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
+    name, has_gb = place
+    is_counted = footprint.activations_gb > 0
+    memory = Memory(
+        encoders_gb=whole.weights_gb - footprint.weights_gb,
+        weights_gb=footprint.weights_gb,
+        activations_gb=footprint.activations_gb if is_counted else None,
+        decoding_gb=footprint.decoding_gb,
+        encoding_gb=footprint.encoding_gb,
+        peak_gb=footprint.peak_gb(own.offload),
         measured_gb=measured_gb,
         has_gb=has_gb,
-        place=place,
-        ways=tuple(
-            way
-            for way in (_fitting(as_loaded, has_gb - missed_gb, largest) if has_gb else ())
-            if way.offload == "none" or not has_encoders
-        ),
-        decoding_gb=decoding_gb(as_loaded, largest, tiling=own.vae_tiling),
+        place=name,
+        missing=footprint.missing,
     )
+    if has_gb is None or memory.fits or not is_counted:
+        return memory
+    missed_gb = 0.0 if measured_gb is None else measured_gb - memory.peak_gb  # with other options, as much
+    dtypes: tuple[DTypeName | None, ...] = (None,) if is_half else (None, "bf16")
+    ways = [
+        replace(way, dtype=dtype)
+        for dtype in dtypes
+        for way in ways_for(partial(_in_dtype, count_here, dtype), has_gb - missed_gb)
+        if way.offload == "none" or not has_encoders
+    ]
+    best = [way for way in ways if not any(other != way and _costs_less(other, way) for other in ways)]
+    return replace(memory, ways=tuple(best))
 
 
-def _place(gpu_memory: int | None, *, is_on_cpu: bool, share: float) -> tuple[str, float | None]:
+def _in_dtype(count: Callable[[Way], Footprint], dtype: DTypeName | None, way: Way) -> Footprint:
+    return count(replace(way, dtype=dtype))
+
+
+def native_row(spec: PipelineSpec) -> Request:
+    """Return a row of the model's own size."""
+    return Request(arguments=spec.defaults() | ({"prompt": "a"} if "prompt" in spec.parameters else {}))
+
+
+def ways_for(count: Callable[[Way], Footprint], card_gb: float) -> Iterator[Way]:
+    """Yield all ways that fit a card, the fastest first; tiles only where they save memory."""
+    whole = count(Way())
+    saves = None
+    for way in MEMORY_WAYS:
+        if not way.vae_tiling:
+            fits = whole.peak_gb(way.offload) <= card_gb
+        else:
+            saves = saves or count(Way(vae_tiling=True))
+            fits = saves.decoding_gb < whole.decoding_gb and saves.peak_gb(way.offload) <= card_gb
+        if fits:
+            yield way
+
+
+def room_of(gpu_memory: int | None, *, is_on_cpu: bool, share: float) -> tuple[str, float | None]:
+    """Return where a row is rendered, and the gigabytes that it has there, if they are known."""
     if is_on_cpu:
         return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     card = gpu_memory if gpu_memory is not None else min(gpus_here(), default=None)
     place = "the GPU" if share == 1 else f"a worker's share ({share:g}) of the GPU"
     return place, None if card is None else card / GB * share
-
-
-def _with_dtype(preset: Preset, settings: ModelSettings, *, is_on_cpu: bool) -> Preset:
-    """Return the preset with the dtypes that the job asks for."""
-    dtype = settings.dtype
-    if dtype == "auto":
-        return replace(preset, dtype="fp32", dtypes={}) if is_on_cpu else preset
-    if isinstance(dtype, str):
-        return replace(preset, dtype=dtype, dtypes={})
-    rest = {name: value for name, value in dtype.items() if name != "default"}
-    return replace(preset, dtype=dtype.get("default", preset.dtype), dtypes={**preset.dtypes, **rest})
-
-
-def _fitting(preset: Preset, has_gb: float, row: Mapping[str, Any]) -> list[Way]:
-    half = replace(preset, dtype="bf16", dtypes={})
-    others = [] if half.weights_gb() == preset.weights_gb() else ways_for(half, has_gb, row)
-    fit = [*ways_for(preset, has_gb, row), *(replace(way, dtype="bf16") for way in others)]
-    return [way for way in fit if not any(other != way and _costs_less(other, way) for other in fit)]
 
 
 def _costs_less(one: Way, other: Way) -> bool:

@@ -17,7 +17,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.audit_plan import AuditPlan, plan_audits
-from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, read_memory
+from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, native_row, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -153,7 +153,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
                 check_second_model_fits(second_model)
         is_called = wanted.hollow or wanted.probe
         probed = {name: Shapes() for name in resolved.models} if is_called else {}
-        configs = {name: model.weights.configs() for name, model in resolved.models.items()}
+        configs = {name: model.configs for name, model in resolved.models.items()}
         cut = {name: stack.enter_context(closing(CutPrompts(folder))) for name, folder in configs.items()}
         survey = survey_rows(resolved, index, watch, probed=probed, cut_prompts=cut, limit=wanted.limit)
         gone = mark_done(resolved, index, watch)
@@ -217,8 +217,8 @@ def _plan(
 
 def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> ModelPlan:
     job, model = resolved.job, resolved.models[name]
-    settings, preset = model.settings, model.spec.preset
-    largest = survey.largest(preset, settings.options, model=name)
+    settings = model.settings
+    largest = survey.largest(model=name)
     # Workers have no GPU: the job says so, or there is none here and it joins no cluster.
     is_on_cpu = wanted.gpu_memory is None and (
         settings.device == "cpu"
@@ -245,8 +245,9 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
         memory=memory_of(
             settings,
             model.weights,
-            preset,
-            largest.arguments if largest else {},
+            model.spec,
+            model.configs,
+            largest or native_row(model.spec),
             gpu_memory=wanted.gpu_memory,
             is_on_cpu=is_on_cpu,
             share=job.fleet.paid_gpus,

@@ -68,7 +68,7 @@ def _plan(resolved: ResolvedJob, lane: LaneKey, survey: Survey | None) -> LanePl
     row_bytes = model.weights.stored_bytes(but="text_encoder")
     return LanePlan(
         setup=setup,
-        largest=survey.largest(model.spec.preset, model.settings.options, model=lane.model, lane=lane),
+        largest=survey.largest(model=lane.model, lane=lane),
         row_work=survey.mean_work(lane) * row_bytes or 1.0,
     )
 

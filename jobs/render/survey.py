@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from framefleet.jobs.render.prompt_notes import CutPrompts, Wildcards
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.options.footprint import row_size
-from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_presence import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import INVALID
@@ -84,12 +83,10 @@ class Survey:
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
-    def largest(
-        self, preset: Preset | None, options: Options, *, model: str = "", lane: LaneKey | None = None
-    ) -> Request | None:
-        """Return the row of a model, or of one of its lanes, that takes most memory, by its shape."""
+    def largest(self, *, model: str = "", lane: LaneKey | None = None) -> Request | None:
+        """Return the row of a model, or of one of its lanes, with most pixels."""
         rows = [row for row in self.examples.values() if lane in (None, lane_of(row)) and row.model == model]
-        return max(rows, key=lambda row: row_size(row.arguments, preset, options), default=None)
+        return max(rows, key=_num_pixels, default=None)
 
     def mean_work(self, lane: LaneKey) -> float:
         """Return what a row of a lane takes in the mean, as `work_in` has it."""
@@ -111,6 +108,11 @@ class Survey:
         ]
         hidden = self.num_invalid - len(self.invalid)
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
+
+
+def _num_pixels(row: Request) -> int:
+    sides = (*FRAME_PARAMETERS, "height", "width")
+    return prod(value for name in sides if isinstance(value := row.arguments.get(name), int) and value > 0)
 
 
 def survey_rows(

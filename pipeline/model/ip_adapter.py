@@ -32,7 +32,7 @@ _NORM = "image_proj.norm.weight"
 _MAX_SHOWN = 500  # characters of torch's own message
 _FIX = "check path, weights and image_encoder; the same files must be on every machine of the cluster"
 # It brings attention of its own, with weights that these do not reach, or were not tried with.
-_NOT_BESIDE = ("attention", "quantization", "layerwise_casting", "offload")
+_NOT_BESIDE = ("attention", "fuse_qkv", "quantization", "layerwise_casting", "offload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

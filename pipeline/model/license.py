@@ -52,6 +52,7 @@ class License:
 
     name: str  # as its source has it
     source: Says
+    usual: str = ""  # of one that is not known: that of all weights that are published for the model's class
 
     @property
     def terms(self) -> Terms | None:
@@ -62,7 +63,10 @@ class License:
     def __str__(self) -> str:
         """Return it in one line, with its unusual terms."""
         if self.source == "unknown":
-            return "unknown: neither the model's card nor a preset says; set `model.license`"
+            others = License(name=self.usual, source="card").terms if self.usual else None
+            published = f"; weights published for its class have {self.usual}" if self.usual else ""
+            published += f": {'; '.join(others.unusual())}" if others and others.unusual() else ""
+            return f"unknown: neither the model's card nor a preset says{published}; set `model.license`"
         source = f"{self.name} ({'preset' if self.source == 'preset' else f'the {self.source} says so'})"
         terms = self.terms
         if terms is None:
@@ -78,15 +82,18 @@ def known_terms() -> Mapping[str, Terms]:
     return {pattern: Terms(**terms) for pattern, terms in written.items()}
 
 
-def license_of(source: Source, preset: Preset | None, given: str | None) -> License:
-    """Return a model's license: as the job says, else as its card does, else as its preset does."""
+def license_of(source: Source, preset: Preset | None, given: str | None, *, usual: str = "") -> License:
+    """Return a model's license: as the job says, else as its card does, else as its preset does.
+
+    usual: see `License`.
+    """
     if given:
         return License(name=given, source="job")
     if name := _on_card(source):
         return License(name=name, source="card")
     if preset and preset.license not in _SEE_CARD:
         return License(name=preset.license, source="preset")
-    return License(name=_UNKNOWN, source="unknown")
+    return License(name=_UNKNOWN, source="unknown", usual=usual)
 
 
 def _on_card(source: Source) -> str | None:

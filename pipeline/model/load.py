@@ -22,7 +22,7 @@ from framefleet.pipeline.model.license import license_of
 from framefleet.pipeline.model.lora import LoraFile, fetch_lora
 from framefleet.pipeline.model.model import LEFT_OUT, Model, ModelSettings, Stage, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
-from framefleet.pipeline.model.options.checks import check_options
+from framefleet.pipeline.model.options.checks import check_beside_loras, check_options
 from framefleet.pipeline.model.options.tuning import options_left, packages_of, quantization_config, tune
 from framefleet.pipeline.model.place_trial import prove
 from framefleet.pipeline.model.sources.assembly import absent, assembled
@@ -78,6 +78,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
     if is_new or not device.startswith("cuda"):
         prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
+    if loras:
+        check_beside_loras(options)
     libraries = {component.name: component.library for component in components}
     own = options_left(options, libraries, left_out=LEFT_OUT[stage])
     quantized = quantization_config(own, libraries)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +31,16 @@ _ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")
 ]
 _Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")]
+_Base = Annotated[
+    str | None,
+    typer.Option("--base", help="Pipeline that MODEL, one file, was made for: as in a job's `model.base`."),
+]
+_Parts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--part", metavar="NAME=FILE", help="File with a component's weights, as in a job; repeatable."
+    ),
+]
 _AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
 ]
@@ -39,16 +52,21 @@ def lock_command(
         Path | None,
         typer.Option(
             "--output",
-            help="File to write. Default: in the model's folder if it is local, else in the current folder.",
+            help="File to write. Default: in the model's folder if it is local, else in the current folder; "
+            "of a model with parts in the current folder.",
         ),
     ] = None,
     revision: _Revision = None,
+    base: _Base = None,
+    parts: _Parts = None,
     allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
     """Write model.lock.json: size and SHA-256 of each file that is loaded. `render` refuses other files."""
     with reporting(verbose=verbose):
-        show_lock(model, revision=revision, allow_pickle=allow_pickle, output=output)
+        show_lock(
+            model, revision=revision, allow_pickle=allow_pickle, output=output, base=base, parts=parts or ()
+        )
 
 
 def verify_command(
@@ -57,6 +75,8 @@ def verify_command(
         Path | None, typer.Option("--lock", help="Lock file. Default: the one in the model's folder.")
     ] = None,
     revision: _Revision = None,
+    base: _Base = None,
+    parts: _Parts = None,
     allow_pickle: _AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
@@ -64,7 +84,7 @@ def verify_command(
     with reporting(verbose=verbose):
         from framefleet.pipeline.model.sources.integrity import LOCK_FILE, is_named, model_digest
 
-        weights = _opened(model, revision, allow_pickle, lock=lock)
+        weights = _opened(model, revision, allow_pickle, lock=lock, base=base, parts=parts or ())
         with stderr.status(f"reading {weights.source.name}"):
             folder, digests = weights.fetched()
         by_name = sum(is_named(folder / file) for file in weights.files)
@@ -73,7 +93,7 @@ def verify_command(
                 f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",
                 f"make one where the model is known to be right: {command('model', 'lock', model)}",
             )
-        size = _gigabytes(sum(weights.source.files[file].size for file in weights.files))
+        size = _gigabytes(sum(_sizes(weights).values()))
         by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
         stdout.say(f"{len(digests)} files, {size}, as {by}, digest {model_digest(digests)}")
 
@@ -114,8 +134,9 @@ def info_command(
         )
         if findings := read_measured().of_class(spec.class_name):
             stdout.say(f"measured:  {in_company(findings)}, with tiny models (docs/models.md)")
-        stdout.say(f"license:   {license_of(weights.source, spec.preset, None)}")
-        for name, text in _rules(spec).items():
+        license = license_of(weights.source, spec.preset, None, usual=spec.family.license)
+        stdout.say(f"license:   {license}")
+        for name, text in {**_rules(spec), "memory": _fits(weights, spec)}.items():
             stdout.say(f"{name + ':':<11}{text}")
         digest = (
             model_digest(weights.lock.digests)
@@ -153,22 +174,31 @@ def _components(weights: Weights) -> Table:
     return table
 
 
-def show_lock(model: str, *, revision: str | None, allow_pickle: bool, output: Path | None) -> None:
+def show_lock(
+    model: str,
+    *,
+    revision: str | None,
+    allow_pickle: bool,
+    output: Path | None,
+    base: str | None = None,
+    parts: Sequence[str] = (),
+) -> None:
     """Write the lock file and print where it is. An older one of the folder does not count."""
     from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, model_digest
     from framefleet.pipeline.outputs.stores.folder import Folder
 
-    weights = _opened(model, revision, allow_pickle, ignore_lock=True)
+    weights = _opened(model, revision, allow_pickle, ignore_lock=True, base=base, parts=parts)
     with stderr.status(f"reading {weights.source.name}"):
         digests = weights.digests()
     lock = ModelLock(
         source=weights.source.name,
         revision=weights.source.revision,
         class_name=weights.class_name,
-        sizes={file: weights.source.files[file].size for file in weights.files},
+        sizes=_sizes(weights),
         digests=digests,
     )
-    path = output or (Path(weights.source.path) if weights.source.is_local else Path()) / LOCK_FILE
+    is_in_model = weights.source.is_local and not weights.parts  # where it holds for the base alone
+    path = output or (Path(weights.source.path) if is_in_model else Path()) / LOCK_FILE
     try:
         # In the name's place, and not through it: it may be a link that came with the model.
         Folder(path.absolute().parent).write(path.name, lock.to_json().encode())
@@ -185,21 +215,35 @@ def _opened(
     *,
     lock: Path | None = None,
     ignore_lock: bool = False,
+    base: str | None = None,
+    parts: Sequence[str] = (),
 ) -> Weights:
+    from framefleet.jobs.job.file import places
+    from framefleet.pipeline.model.sources.parts import base_and_parts, open_parts
     from framefleet.pipeline.model.sources.weights import open_weights
 
     quiet_libraries()
     from framefleet.pipeline.model.sources.source import open_source
 
-    source = open_source(model, revision=revision)
-    path = str(lock) if lock else None
-    return open_weights(source, lock=path, allow_pickle=allow_pickle, ignore_lock=ignore_lock)
+    place, files = base_and_parts(model, base, places(parts, "--part"))
+    return open_weights(
+        open_source(place, revision=revision),
+        lock=str(lock) if lock else None,
+        allow_pickle=allow_pickle,
+        ignore_lock=ignore_lock,
+        parts=open_parts(files, {}),
+    )
+
+
+def _sizes(weights: Weights) -> dict[str, int]:
+    """Return the bytes of every file that is loaded, of parts under the names that the model's digest has."""
+    own = {file: weights.source.files[file].size for file in weights.files}
+    return own | {part.key: part.size for part in weights.parts}
 
 
 def _rules(spec: PipelineSpec) -> dict[str, str]:
-    from framefleet.pipeline.model.options.footprint import CARDS_GB
     from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-    from framefleet.plugins.models.descriptions import fitting, in_words
+    from framefleet.plugins.models.descriptions import in_words
 
     step = spec.frame_step
     rest = f" + {spec.frame_rest}" if spec.frame_rest else ""
@@ -221,8 +265,22 @@ def _rules(spec: PipelineSpec) -> dict[str, str]:
     if spec.preset:
         rules["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
         rules["dtype"] = f"on a GPU {in_words(spec.preset)}"
-        rules["memory"] = ", ".join(f"{card} GB {fitting(spec.preset, card)}" for card in CARDS_GB)
     return rules | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
+
+
+def _fits(weights: Weights, spec: PipelineSpec) -> str:
+    """Return which offload fits which GPU, for a row of the model's own size."""
+    from framefleet.jobs.plan.footprint import CARDS_GB, Way
+    from framefleet.jobs.plan.memory import MemoryCounts, native_row
+    from framefleet.pipeline.model.model import ModelSettings
+    from framefleet.plugins.models.descriptions import fitting
+
+    settings = ModelSettings(path=weights.source.path)
+    with closing(MemoryCounts(settings, weights, spec, weights.configs(), is_on_cpu=False)) as counts:
+        count = functools.cache(partial(counts.count, native_row(spec)))
+        if missing := count(Way()).missing:
+            return f"not counted: {missing}"
+        return ", ".join(f"{card} GB {fitting(count, card)}" for card in CARDS_GB)
 
 
 def _gigabytes(size_bytes: int) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from framefleet.jobs.plan.footprint import Footprint, Way
+from framefleet.jobs.plan.memory import ways_for
 from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.options.footprint import ways_for
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.plugins.models.measurements import Finding, Measurements
 
@@ -61,9 +62,9 @@ def in_words(preset: Preset) -> str:
     return ", ".join([preset.dtype, *(f"{component} {name}" for component, name in preset.dtypes.items())])
 
 
-def fitting(preset: Preset, card_gb: float) -> str:
-    """Return the offload that fits, in one word."""
-    way = next(iter(ways_for(preset, card_gb)), None)
+def fitting(count: Callable[[Way], Footprint], card_gb: float) -> str:
+    """Return the offload that fits, in one word. count: from options to what a row takes."""
+    way = next(ways_for(count, card_gb), None)
     if way is None:
         return "no"
     return ("all" if way.offload == "none" else way.offload) + ", tiled" * way.vae_tiling

@@ -174,8 +174,9 @@ def _check_updatable(component: str, networks: Mapping[str, Any], options: Optio
     if component not in networks:
         names = ", ".join(networks)
         raise ModelError(f"weights of {component!r} cannot be updated", f"name one of {names}")
-    if options.quantization or options.offload or options.layerwise_casting:
+    if options.quantization or options.offload or options.layerwise_casting or options.fuse_qkv:
         raise ModelError(
-            f"weights of {component} cannot be updated where they are: they are quantized or offloaded",
+            f"weights of {component} cannot be updated where they are: they are quantized, offloaded or "
+            "joined",
             "leave these options out of `model`",
         )

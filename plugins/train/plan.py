@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.plan.memory import GB
+from framefleet.jobs.plan.footprint import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights

@@ -9,8 +9,9 @@ from pathlib import Path
 import gguf
 
 from tests.commands import command
+from tests.gguf_files import wan_weights, write_gguf
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
-from tests.models.test_single_files import WEIGHTS, wan_weights, write, write_gguf
+from tests.models.test_single_files import WEIGHTS, write
 from tests.rendered import run_script
 from tests.tiny import tiny
 

@@ -27,6 +27,7 @@ TINIES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd",
     "Qwen/Qwen-Image": "qwen_image",
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": "wan_moe",
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": "wan",
 }
 # What a script writes in place of each `scheduler` of the page.
 TRAILING = {"timestep_spacing": "trailing"}
@@ -44,8 +45,8 @@ PROMPTS = ("a red ball", "一只猫!", "a blue box")  # of as many bytes, since 
 ROWS = [{"prompt": prompt, "seed": seed} for seed, prompt in enumerate(PROMPTS)]
 
 
-def test_the_page_has_five_jobs() -> None:
-    assert len(JOBS) == 5
+def test_the_page_has_six_jobs() -> None:
+    assert len(JOBS) == 6
 
 
 @pytest.mark.ci

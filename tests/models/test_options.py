@@ -98,6 +98,13 @@ CASES = {
         options={"cache": {"type": "mag", "mag_ratios": [1.0]}},
         cache=lambda pipe, steps: diffusers.MagCacheConfig(mag_ratios=[1.0], num_inference_steps=steps),
     ),
+    "fused": Case(
+        model="flux",
+        more={"height": 32, "width": 32},
+        options={"fuse_qkv": True},
+        once=lambda pipe: pipe.transformer.fuse_qkv_projections(),
+        changes_frames=False,  # on this CPU, at this width
+    ),
     "casting": Case(
         options={"layerwise_casting": "fp8_e4m3"},
         once=lambda pipe: pipe.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn),
@@ -149,6 +156,14 @@ def test_rows_are_those_of_plain_calls_with_the_option_set_by_hand(
         assert any(clip.frames_sha256 != digest(pipe, clip.request) for clip in clips)
     batch = sum(clip.batch_size for clip in clips) / len(clips)
     assert batch == 1 if option == "cache" else batch > 1
+
+
+def test_joined_products_are_those_of_every_block_and_not_next_to_loras(tmp_path: Path) -> None:
+    transformer = load_model(tiny("flux"), dtype="fp32", fuse_qkv=True).pipe.transformer
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    assert all(block.attn.fused_projections for block in blocks)
+    with pytest.raises(ModelError, match="does not go together with LoRAs"):
+        load_model(tiny("wan"), fuse_qkv=True, loras={"style": save_lora("wan", "style", tmp_path)})
 
 
 def test_an_option_gives_a_row_another_identity_and_its_default_does_not() -> None:

@@ -12,13 +12,13 @@ import torch
 from framefleet import Request
 from framefleet.jobs.plan.command import show_probed
 from framefleet.jobs.plan.plan import Probed
+from framefleet.jobs.plan.stub_networks import Decoded, hollow
 from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.render.input_shapes import MAX_SHAPES, Shapes
-from framefleet.plugins.forecast.stub_networks import Decoded, hollow
 from tests.commands import command
 from tests.jobs import write_table
 from tests.tiny import SMALLEST, smallest_call, tiny

@@ -125,7 +125,7 @@ def told(largest, requests, room=None):
 with closing(resolve_job(load_job(values), Callback())) as resolved, closing(RowIndex()) as index:
     survey = survey_rows(resolved, index, Callback())
     small, large = survey.examples.values()
-    largest = survey.largest(resolved.first.spec.preset, resolved.first.settings.options)
+    largest = survey.largest()
     assert largest == large and large.arguments["num_frames"] == 5
     held = []
     rendered, failed = told(largest, [small])

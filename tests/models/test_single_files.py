@@ -32,6 +32,8 @@ from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from tests import original_layouts
+from tests.commands import command
+from tests.gguf_files import wan_weights, write_gguf
 from tests.options import digest, rendered, requests
 from tests.random_weights import fill_weights
 from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, projected_clip
@@ -45,28 +47,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 def write(weights: Weights, path: Path) -> Path:
     save_file({name: value.contiguous().clone() for name, value in weights.items()}, path)
     return path
-
-
-def write_gguf(weights: Weights, path: Path, kind: gguf.GGMLQuantizationType) -> Path:
-    """Write weights as the published files have them: matrices are packed, all else is not."""
-    writer = gguf.GGUFWriter(str(path), "wan")
-    for name, value in weights.items():
-        values = value.float().numpy()
-        if values.ndim == 2 and values.shape[-1] % 32 == 0:
-            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def wan_weights() -> Weights:
-    transformer = WanTransformer3DModel.from_pretrained(tiny("wan"), subfolder="transformer")
-    names = original_layouts.wan(transformer)
-    return {name.removeprefix("model.diffusion_model."): value for name, value in names.items()}
 
 
 @pytest.fixture(scope="module")
@@ -315,3 +295,21 @@ def test_kernels_that_are_fetched_as_code_are_refused(tmp_path: Path, bare: Path
     config.write_text(json.dumps(values))
     with pytest.raises(ModelError, match="fetched from the hub as code"):
         load_model(folder)
+
+
+def test_a_lock_covers_the_parts_that_it_was_made_with(bare: Path, tmp_path: Path) -> None:
+    file = write_gguf(wan_weights(), tmp_path / "wan.gguf", None)
+    lock, part = tmp_path / "wan.lock.json", f"transformer={file}"
+    locked = command("model", "lock", bare, "--part", part, "--output", lock)
+    assert locked.exit_code == 0, locked.output
+    assert "transformer.gguf" in json.loads(lock.read_text())["files"]
+    assert command("model", "verify", bare, "--part", part, "--lock", lock).exit_code == 0
+    assert command("model", "verify", bare, "--lock", lock).exit_code == 2  # another model
+    load_model(bare, parts={"transformer": file}, lock=lock, dtype="fp32")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    refused = command("model", "verify", bare, "--part", part, "--lock", lock)
+    assert refused.exit_code == 2 and "is not the expected file" in refused.output
+    with pytest.raises(ModelError, match="is not the expected file"):
+        load_model(bare, parts={"transformer": file}, lock=lock, dtype="fp32")

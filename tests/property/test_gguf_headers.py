@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gguf
-import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 
 from framefleet.pipeline.errors import ModelError
@@ -17,6 +17,7 @@ from framefleet.pipeline.model.sources.gguf_header import (
     check_gguf_size,
     read_gguf_header,
 )
+from tests.gguf_files import write_gguf
 from tests.long import examples
 
 Q8 = gguf.GGMLQuantizationType.Q8_0
@@ -24,20 +25,8 @@ Q8 = gguf.GGMLQuantizationType.Q8_0
 
 def file_of(tensors: dict[str, tuple[int, ...]], *, is_packed: bool) -> bytes:
     with TemporaryDirectory() as folder:
-        path = Path(folder, "x.gguf")
-        writer = gguf.GGUFWriter(str(path), "wan")
-        writer.add_array("tokens", ["a", "bc"])
-        for name, shape in tensors.items():
-            values = np.ones(shape, np.float32)
-            if is_packed and len(shape) == 2:
-                writer.add_tensor(name, gguf.quants.quantize(values, Q8), raw_dtype=Q8)
-            else:
-                writer.add_tensor(name, values)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path.read_bytes()
+        weights = {name: torch.ones(shape) for name, shape in tensors.items()}
+        return write_gguf(weights, Path(folder, "x.gguf"), Q8 if is_packed else None).read_bytes()
 
 
 SHAPES = {"blocks.0.weight": (4, 32), "blocks.0.bias": (4,), "patch.weight": (2, 3, 1, 2)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.tinies import (
     adapters,
     amused,
+    autumn,
     controlled,
     deepfloyd,
     flux2,
@@ -191,6 +192,7 @@ _TINIES: Tinies = {
     "hunyuan_image": (image.hunyuan_image, _LARGER, ()),
     "hunyuan_image_refiner": (image.hunyuan_image_refiner, _LARGER, ("image",)),
     **adapters.TINIES,
+    **autumn.TINIES,
     **deepfloyd.TINIES,
     **hunyuan_dit.TINIES,
     **kandinsky_images.TINIES,
@@ -205,4 +207,5 @@ BUILDERS = {name: build for name, (build, _, _) in _TINIES.items()}
 SMALLEST = {name: call for name, (_, call, _) in _TINIES.items()}
 INPUTS = {name: dict.fromkeys(inputs, 1) for name, (_, _, inputs) in _TINIES.items() if inputs}
 INPUTS["wan_animate_2_distilled"] = {"image": 1, "driving_video": 9}
+INPUTS["joy_edit_plus"] = {"images": 2}  # a list
 INPUTS["sd_controlnets"] = {"image": 2}  # a list of two, as each ControlNet takes one

@@ -12,16 +12,22 @@ from diffusers import (
     Flux2KleinBaseModularPipeline,
     Flux2KleinModularPipeline,
     Flux2ModularPipeline,
+    FluxKontextModularPipeline,
     HeliosPyramidDistilledModularPipeline,
     HunyuanVideo15ModularPipeline,
+    Ideogram4ModularPipeline,
+    Krea2ModularPipeline,
+    Krea2TurboModularPipeline,
     ModularPipeline,
+    QwenImage21ModularPipeline,
+    QwenImage21TurboModularPipeline,
     Wan22Image2VideoModularPipeline,
     Wan22VaceModularPipeline,
     WanAnimate2DistilledModularPipeline,
     WanImage2VideoModularPipeline,
 )
 
-from tests.tinies import flux2, helios, hunyuan, wan, wan_animate_2
+from tests.tinies import autumn, flux2, flux_kin, helios, hunyuan, qwen_2_1, qwen_kin, wan, wan_animate_2
 from tests.tinies.modular import modular_of
 
 _VIDEO = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
@@ -69,4 +75,18 @@ TINIES: dict[str, tuple[Callable[[], ModularPipeline], dict[str, Any], tuple[str
         (),
     ),
     "ernie_modular": (partial(of, ErnieImageModularPipeline, flux2.ernie), _IMAGE, ()),
+    "krea2_modular": (partial(of, Krea2ModularPipeline, qwen_kin.krea2_deep), _IMAGE, ()),
+    "krea2_turbo_modular": (partial(of, Krea2TurboModularPipeline, qwen_kin.krea2_deep), _IMAGE, ()),
+    "qwen_2_1_modular": (partial(of, QwenImage21ModularPipeline, qwen_2_1.qwen_2_1), _IMAGE, ()),
+    "qwen_2_1_turbo_modular": (partial(of, QwenImage21TurboModularPipeline, qwen_2_1.qwen_2_1), _IMAGE, ()),
+    "flux_kontext_modular": (
+        partial(of, FluxKontextModularPipeline, flux_kin.flux_kontext),
+        _IMAGE | {"max_area": 1024},
+        ("image",),
+    ),
+    "ideogram4_modular": (
+        partial(of, Ideogram4ModularPipeline, autumn.ideogram4),
+        _IMAGE | {"guidance_schedule": [7.0, 3.0], "max_sequence_length": 128},
+        (),
+    ),
 }

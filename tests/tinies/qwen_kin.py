@@ -96,7 +96,13 @@ def krea2_turbo() -> DiffusionPipeline:
     return Krea2Pipeline(**_krea2_parts(), is_distilled=True)
 
 
-def _krea2_parts() -> dict[str, Any]:
+def krea2_deep() -> DiffusionPipeline:
+    """With an encoder of as many layers as the published one: of a modular pipeline they cannot be chosen."""
+    layers = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)
+    return Krea2Pipeline(**_krea2_parts(layers), is_distilled=False)
+
+
+def _krea2_parts(layers: tuple[int, ...] = (1, 2, 3)) -> dict[str, Any]:
     transformer = Krea2Transformer2DModel(
         in_channels=PACKED,
         num_layers=2,
@@ -106,7 +112,7 @@ def _krea2_parts() -> dict[str, Any]:
         intermediate_size=64,
         timestep_embed_dim=32,
         text_hidden_dim=TEXT_WIDTH,
-        num_text_layers=3,
+        num_text_layers=len(layers),
         text_num_attention_heads=2,
         text_num_key_value_heads=1,
         text_intermediate_size=64,
@@ -116,11 +122,11 @@ def _krea2_parts() -> dict[str, Any]:
     )
     return {
         "vae": autoencoder(),
-        "text_encoder": qwen3_vl(num_layers=3).model,
+        "text_encoder": qwen3_vl(num_layers=layers[-1]).model,
         "tokenizer": sight_tokenizer(),
         "transformer": transformer,
         "scheduler": _scheduler(),
-        "text_encoder_select_layers": (1, 2, 3),
+        "text_encoder_select_layers": layers,
     }
 
 

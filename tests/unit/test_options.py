@@ -29,6 +29,7 @@ EVERY: dict[str, Any] = {
     "cache": {"type": "pyramid", "cross_attention_block_skip_range": 3},
     "channels_last": True,
     "compile": True,
+    "fuse_qkv": True,
     "layerwise_casting": "fp8_e5m2",
     "matmul": "triton",
     "offload": {"type": "group", "blocks": 2, "disk": "/scratch"},
@@ -177,6 +178,7 @@ def test_a_script_makes_the_calls_in_the_order_of_a_worker() -> None:
     options = read_options({**EVERY, "attention": "flash", "offload": {"type": "group", "stream": True}})
     setup = script_setup(options, LIBRARIES, device="cuda", steps=7)
     order = (
+        "fuse_qkv_projections",
         "layerwise_casting",
         "channels_last",
         "use_triton",

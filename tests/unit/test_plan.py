@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,12 +15,10 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
-from framefleet.jobs.plan.memory import GB, Memory, memory_of, read_memory
+from framefleet.jobs.plan.footprint import GB, Footprint, Way
+from framefleet.jobs.plan.memory import Memory, estimate, read_memory, room_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
-from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.model.options.footprint import Way, activations_gb, peak_gb
-from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
@@ -29,6 +27,7 @@ from framefleet.plugins.drafts.drafts import draft_job
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from tests.tiny import tiny
+from tests.unit.test_footprint import FOOTPRINT, count
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-14b")
 
@@ -112,12 +111,6 @@ def test_sizes_are_written_frames_first() -> None:
     assert shape_text(None, None, None) == ""
 
 
-def test_a_larger_row_takes_more_memory_than_the_native_one() -> None:
-    large = {"num_frames": 81, "height": 960, "width": 1664}
-    assert activations_gb(WAN, large) == pytest.approx(4 * activations_gb(WAN), rel=0.01)
-    assert peak_gb(WAN, Way(), large) > peak_gb(WAN, Way())
-
-
 @pytest.mark.parametrize(
     ("has_gb", "said"),
     [
@@ -139,55 +132,71 @@ def test_memory_is_told_against_the_card(has_gb: float | None, said: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "card", "said"),
+    ("has_gb", "said"),
     [
-        ("hunyuanvideo", "80", "of 80.0 GB of the GPU"),
-        ("hunyuanvideo", "24", "the fastest that fits is `model: {offload: group, vae_tiling: true}`"),
-        (
-            "wan2.1-t2v-1.3b",
-            "24GB",
-            "is `model: {vae_tiling: true}` (or `model: {offload: model}`, `model: {dtype: bf16}`)",
-        ),
-        ("wan2.2-t2v-a14b", "8", "it does not fit; use a smaller size or model"),
+        (41.0, "of 41.0 GB of the GPU"),
+        (36.0, "the fastest that fits is `model: {vae_tiling: true}` (or `model: {offload: model}`)"),
+        (12.0, "the fastest that fits is `model: {offload: group}`"),
+        (7.0, "the fastest that fits is `model: {offload: group, vae_tiling: true}`"),
+        (5.0, "it does not fit; use a smaller size or model"),
     ],
 )
-def test_a_card_is_told_with_the_fewest_options_that_fit(name: str, card: str, said: str) -> None:
-    preset = next(preset for preset in PRESETS if preset.name == name)
-    settings = ModelSettings(path="unread")
-    unread = cast(Weights, None)  # of models with a preset
-    found = memory_of(settings, unread, preset, {}, gpu_memory=read_memory(card), is_on_cpu=False)
-    assert memory_line(found).endswith(said)
+def test_a_card_is_told_with_the_fewest_options_that_fit(has_gb: float, said: str) -> None:
+    assert memory_line(estimate(count, Way(), place=("the GPU", has_gb))).endswith(said)
 
 
 @pytest.mark.parametrize(
     ("measured_gb", "said"),
     [
-        (None, "of 24.0 GB of the GPU: it does not fit; the fastest that fits is"),
-        (22.0, "measured 23.0 GB, of 24.0 GB of the GPU"),
-        (
-            30.0,
-            "measured 31.0 GB, of 24.0 GB of the GPU: it does not fit; the fastest that fits is "
-            "`model: {offload: model}` (or `model: {vae_tiling: true, dtype: bf16}`)",
-        ),
+        (None, "of 40.0 GB of the GPU: it does not fit; the fastest that fits is"),
+        (38.0, "measured 39.0 GB, of 40.0 GB of the GPU"),
+        (49.0, "measured 50.0 GB, of 40.0 GB of the GPU: it does not fit; the fastest that fits is"),
     ],
 )
 def test_what_was_measured_decides_whether_a_row_fits(measured_gb: float | None, said: str) -> None:
-    preset = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
-    settings, unread = ModelSettings(path="unread"), cast(Weights, None)
     measured = None if measured_gb is None else round(measured_gb * GB)
-    found = memory_of(
-        settings, unread, preset, {}, gpu_memory=24 * GB, is_on_cpu=False, measured_bytes=measured
-    )
-    assert said in memory_line(found)
-    assert found.fits == (measured_gb == 22.0)
+    memory = estimate(count, Way(), place=("the GPU", 40.0), measured_bytes=measured)
+    assert said in memory_line(memory)
+    assert memory.fits == (measured_gb == 38.0)
+    if measured_gb == 49.0:  # with other options 9 GB more than counted, too
+        assert memory.ways[0] == Way(offload="model")
+
+
+def test_bf16_is_offered_where_it_saves_memory() -> None:
+    def halved(way: Way) -> Footprint:
+        if not way.dtype:
+            return count(way)
+        networks = {
+            name: replace(
+                one, weights=one.weights // 2, peaks={call: n // 2 for call, n in one.peaks.items()}
+            )
+            for name, one in count(way).networks.items()
+        }
+        return Footprint(networks=networks)
+
+    memory = estimate(halved, Way(), place=("the GPU", 40.0), is_half=False)
+    assert "`model: {dtype: bf16}`" in memory_line(memory)
+
+
+def test_text_encoders_on_gpus_of_their_own_are_counted_for_themselves() -> None:
+    memory = estimate(count, Way(), place=("the GPU", 31.0), has_encoders=True)
+    assert (memory.encoders_gb, memory.weights_gb, memory.fits) == (10, 21, True)
+
+
+def test_what_cannot_be_counted_is_said_with_its_reason() -> None:
+    def stored(_: Way) -> Footprint:
+        networks = {name: replace(one, peaks={}) for name, one in FOOTPRINT.networks.items()}
+        return Footprint(networks=networks, missing="it looks at values")
+
+    line = memory_line(estimate(stored, Way(), place=("the GPU", 80.0)))
+    assert "weights 31.0 GB; what the row needs is not counted: it looks at values" in line
 
 
 def test_a_worker_with_a_share_of_a_card_has_that_share_of_its_memory() -> None:
-    preset = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
-    settings, unread = ModelSettings(path="unread"), cast(Weights, None)
-    found = memory_of(settings, unread, preset, {}, gpu_memory=10 * GB, is_on_cpu=False, share=0.5)
-    assert found.has_gb == 5.0
-    assert "of 5.0 GB of a worker's share (0.5) of the GPU" in memory_line(found)
+    name, has_gb = room_of(10 * GB, is_on_cpu=False, share=0.5)
+    assert has_gb == 5.0
+    memory = estimate(count, Way(), place=(name, has_gb))
+    assert "of 5.0 GB of a worker's share (0.5) of the GPU" in memory_line(memory)
 
 
 def test_a_card_that_is_no_size_is_refused() -> None:

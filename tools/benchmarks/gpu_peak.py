@@ -8,6 +8,7 @@ Weights are left out on both sides. `reserved` has what torch keeps between bloc
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,17 +17,15 @@ from typing import Any
 import diffusers
 import torch
 
+from framefleet.jobs.plan.meter import metered
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
-from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.numerics import numerics_of
-from framefleet.pipeline.model.options.footprint import DECODERS, activations_gb
 from framefleet.pipeline.model.options.schema import Options
-from tests.decoders import COUNTED, Counted
+from tests.decoders import COUNTED, Counted, decode_peak
 from tools.benchmarks.command_line import parsed, parser_of
 from tools.benchmarks.real_width import build, wan, wan_inputs
 from tools.benchmarks.results import Result, Tell, line
 
-WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
 Size = tuple[int, int, int]  # frames, height, width
 
 
@@ -69,9 +68,9 @@ def _decoded(decoding: Decoding, device: str) -> Iterator[Result]:
     for tiling in (False, True):
         if tiling:
             vae.enable_tiling()
-        computed = DECODERS[counted.millions].gb(
-            height, width, frames, value_bytes=decoding.dtype.itemsize, tiling=tiling
-        )
+        # counted in two bytes a value
+        peak = decode_peak(counted, height, width, frames, tiling=tiling)
+        computed = peak * decoding.dtype.itemsize / 2e9
         named = {
             "network": f"{decoding.name}, decoder" + ", tiles" * tiling,
             "size": f"{frames} x {height} x {width}",
@@ -96,8 +95,11 @@ def _denoised(sizes: Sequence[Size], options: argparse.Namespace) -> Iterator[Re
             "size": f"{frames} x {height} x {width}",
             "dtype": str(dtype).removeprefix("torch."),
         }
-        computed = activations_gb(WAN, {"num_frames": frames, "height": height, "width": width})
-        yield named | _measured(lambda moved=moved: network(**moved), computed, options.device)
+        on_meta = {name: value.to("meta") for name, value in moved.items()}
+        stub = copy.deepcopy(network).to("meta")
+        with metered([*stub.parameters(), *stub.buffers(), *on_meta.values()]) as meter:
+            stub(**on_meta)
+        yield named | _measured(lambda moved=moved: network(**moved), meter.peak / 1e9, options.device)
 
 
 def latents_of(counted: Counted, size: Size, device: str, dtype: torch.dtype) -> torch.Tensor:

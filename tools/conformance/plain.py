@@ -27,7 +27,7 @@ from tests.mixed import OWN, SCHEDULERS, Cells
 from tests.tiny import OPTIONS, tiny
 
 SOUNDS = ("audio", "audios", "sound")  # what outputs of diffusers call it
-PICTURES = ("images", "video", "rgb", "prediction")  # and one image, or one clip alone
+PICTURES = ("images", "image", "video", "rgb", "prediction")  # and one image, or one clip alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _called(pipe: Any, seed: int, given: Mapping[str, Any]) -> Made:
 def _frames_sha256(output: Any) -> str | None:
     """Return the digest of an output's first clip, or of its one image, as uint8 (T, H, W, 3)."""
     if hasattr(output, "frames"):
-        frames = output.frames[0]
+        frames = output.frames[0] if np.ndim(output.frames) != 4 else output.frames  # SANA-WM has no batch
     else:
         frames = next((getattr(output, name) for name in PICTURES if hasattr(output, name)), None)
         if hasattr(output, "prediction"):  # maps of one picture, of which the first is shown

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
@@ -19,6 +20,7 @@ from framefleet.plugins.pages.gallery.gallery import write_gallery
 from tests.certificates import issue
 from tests.crafter_originals import checkpoint
 from tests.gallery_output import write_output
+from tests.gguf_files import wan_weights, write_gguf
 from tests.lora_dialects import DIALECTS, Others
 from tests.loras import plain_pipe, save_lora
 from tests.media_files import image_file, video_file
@@ -46,6 +48,17 @@ class Material:
     @functools.cached_property
     def lora(self) -> bytes:
         return save_lora("wan", "style", self.folder / "lora").read_bytes()
+
+    @functools.cached_property
+    def gguf(self) -> bytes:
+        """Return a transformer as publishers pack it."""
+        path = self.folder / "wan.gguf"
+        return write_gguf(wan_weights(), path, gguf.GGMLQuantizationType.Q8_0).read_bytes()
+
+    @functools.cached_property
+    def single_file(self) -> bytes:
+        weights = {name: value.contiguous() for name, value in wan_weights().items()}
+        return save(weights)
 
     @functools.cached_property
     def lora_layers(self) -> dict[str, tuple[list[dict[str, torch.Tensor]], Others]]:

@@ -47,16 +47,9 @@ class Preset:
     arguments: Mapping[str, Scalar]  # native values of the call, used where neither row nor job gives one
     # In millions, counted on the libraries' classes built from the published configs.
     parameters: Mapping[str, int]
-    # In millions, counted alike: of components that `offload: group` moves, the most that is on the GPU at
-    # once (the largest block and all that is in no block; of text encoders the largest layer).
-    held: Mapping[str, int]
-    # Frames, height, width in pixels of one token of the denoiser (of UNets: of one latent place).
-    token: tuple[int, int, int]
-    width: int  # channels of a token
     license: str
     models: tuple[str, ...] = ()  # of the hub
     inputs: tuple[str, ...] = ("text",)  # what a clip starts from
-    joined: bool = False  # both prompts of guidance are in one forward
     # As trained, if that is not the family's; in `registry.PRESETS` always. None for images.
     fps: float | None = None
     dtype: DTypeName = "bf16"  # of `dtype: auto` on a GPU
@@ -87,16 +80,9 @@ class Preset:
 
     def weights_gb(self) -> dict[str, float]:
         """Return what each component's weights take on a GPU with `dtype: auto`."""
-        return self._gb(self.parameters)
-
-    def held_gb(self) -> dict[str, float]:
-        """Return what of each component's weights is on a GPU at once with `offload: group`."""
-        return self._gb({**self.parameters, **self.held})
-
-    def _gb(self, parameters: Mapping[str, int]) -> dict[str, float]:
         return {
             component: millions * BYTES[self.dtypes.get(component, self.dtype)] / 1000
-            for component, millions in parameters.items()
+            for component, millions in self.parameters.items()
         }
 
 
@@ -172,6 +158,7 @@ class Family:
     schedulers: tuple[str, ...] = ()
     # Of `dtype: auto` on a GPU, without a preset: by component, the others as `default`.
     dtypes: Mapping[str, DTypeName] = field(default_factory=lambda: WITHOUT_PRESET)
+    license: str = ""  # of all weights that are published for its classes, if they have one
     siblings: tuple[Sibling, ...] = ()
     training: Mapping[str, TrainingInput] = field(default_factory=dict)  # by the class of the pipeline
     # Classes that diffusers lacks, and the modules that hold them.

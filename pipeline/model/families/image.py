@@ -37,9 +37,9 @@ IMAGE_FAMILIES = (
     Family(prefix="Flux2", default_size=128, reads_guidance_once=True, sends=("mu",)),
     Family(prefix="Flux2Klein", default_size=128, sends=("mu",)),
     Family(prefix="QwenImage", default_size=128, siblings=redrawn("QwenImage")),
-    Family(prefix="QwenImage21"),
+    Family(prefix="QwenImage21", license="qwen-research"),
     Family(prefix="ZImage", siblings=redrawn("ZImage")),
-    Family(prefix="Krea2"),
+    Family(prefix="Krea2", license="krea-2-community"),
     Family(prefix="Chroma", default_size=128, siblings=redrawn("Chroma")),
     Family(prefix="SanaPipeline"),
     Family(
@@ -59,6 +59,7 @@ IMAGE_FAMILIES = (
     # Without presets.
     Family(prefix="Amused", default_size="config", schedulers=("AmusedScheduler",), sends=()),
     Family(prefix="Ideogram4", reads_guidance_once=True),
+    *(Family(prefix=f"Kandinsky5{task}", sends=()) for task in ("T2I", "I2I")),  # others make videos
     Family(prefix="Kolors", siblings=redrawn("Kolors", noising=None)),
     Family(prefix="VisualCloze", reads_guidance_once=True),
     # diffusers turns their frames to NumPy's as they are, which has no bf16.

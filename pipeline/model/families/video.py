@@ -134,6 +134,7 @@ VIDEO_FAMILIES = (
         prefix="LTX2",
         default_size="config",
         fps=24,
+        license="ltx-2",
         siblings=(Sibling(task="image_to_video", source="LTX2Pipeline", target="LTX2ImageToVideoPipeline"),),
     ),
     # Guided by an object that the folder holds.
@@ -144,6 +145,7 @@ VIDEO_FAMILIES = (
     Family(prefix="Allegro", default_size="config", frame_factor=0, fps=15, joins_prompts=True),
     # Wan made to render in few steps.
     Family(prefix="AnyFlow", fps=16, sends=()),
+    Family(prefix="MiniMaxH3", license="minimax-h3"),
     Family(prefix="SanaImageToVideo", fps=16, sends=()),  # begins as those of SANA for images do
     # Without presets.
     Family(prefix="ChronoEdit", fps=16, sends=()),

@@ -36,6 +36,7 @@ _APART = (
     ("matmul triton", "compile", "a compiled block has products of its own"),
     ("matmul triton", "quantization", "its kernel takes plain weights"),
     ("matmul triton", "layerwise_casting", "its kernel takes weights of the dtype of their inputs"),
+    ("fuse_qkv", "quantization", "diffusers joins plain weights only"),
     ("quantization by quanto", "offload group", "diffusers moves groups of torchao's weights only"),
 )
 
@@ -69,6 +70,9 @@ def check_options(
                 f"compile: diffusers names no regions of {type(module).__name__} to compile",
                 "leave it out, or set `compile: false` together with `speed`",
             )
+    for module in denoisers.values() if options.fuse_qkv else ():
+        if not hasattr(module, "fuse_qkv_projections"):
+            raise ModelError(f"fuse_qkv: {type(module).__name__} does not do it", "leave it out")
     if options.matmul == "triton" and device is not None:
         if not device.startswith("cuda"):
             raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
@@ -93,10 +97,20 @@ def check_options(
             _check_vae(name, by_name.get("vae"), folder)
 
 
+def check_beside_loras(options: Options) -> None:
+    """Raise ModelError for an option with which LoRAs would be left out without a word."""
+    if options.fuse_qkv:
+        raise ModelError(
+            "fuse_qkv does not go together with LoRAs: they change the weights that it has joined",
+            "leave one of them out",
+        )
+
+
 def _check_together(options: Options) -> None:
     group = options.offload if isinstance(options.offload, GroupOffload) else None
     used = {
         "compile": options.compile,
+        "fuse_qkv": options.fuse_qkv,
         "matmul triton": options.matmul == "triton",
         "cache": options.cache,
         "layerwise_casting": options.layerwise_casting,

@@ -212,6 +212,7 @@ class OptionValues(TypedDict, total=False):
     offload: Offload | Mapping[str, Any] | str | None
     matmul: Matmul | None
     channels_last: bool
+    fuse_qkv: bool
     vae_tiling: bool
     vae_slicing: bool
     allow_unmatched_weights: bool
@@ -252,6 +253,10 @@ class Options(Strict):
     )
     channels_last: bool = Field(
         default=False, description="Use channels_last for 2-d convolutions of the denoisers and the vae."
+    )
+    fuse_qkv: bool = Field(
+        default=False,
+        description="Compute query, key and value of the denoisers' attention in one product.",
     )
     vae_tiling: bool = Field(default=False, description="Decode in tiles.")
     vae_slicing: bool = Field(default=False, description="Decode the frames or images of a batch one by one.")

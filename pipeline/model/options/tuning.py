@@ -129,6 +129,8 @@ def packages_of(options: Options, device: str, methods: Collection[str] = ()) ->
 def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall]:
     """Return what changes weights, and how denoisers and the autoencoder go about their work."""
     calls, denoisers = [], denoisers_in(components)
+    if options.fuse_qkv:  # of weights as they were read
+        calls += [_of(name, "fuse_qkv_projections") for name in denoisers]
     if options.layerwise_casting:
         storage = {"storage_dtype": FP8[options.layerwise_casting]}
         calls += [_of(name, "enable_layerwise_casting", storage) for name in denoisers]

@@ -135,6 +135,10 @@ class PartFile:
             return tuple(read_gguf_header(read, self.where)[1])
         return tuple(read_header(header_reader(read), self.where)[1])
 
+    def locked(self, sha256: str | None) -> PartFile:
+        """Return the part, which must have this SHA-256."""
+        return replace(self, part=replace(self.part, sha256=sha256))
+
     def fetched(self) -> Path:
         """Return the file on this machine."""
         return self.source.fetch([self.file]) / self.file

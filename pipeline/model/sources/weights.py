@@ -167,7 +167,13 @@ def open_weights(
         locked = replace(locked, digests={name: locked.digests[name] for name in own})
     if locked:
         sizes = {file: source.files[file].size for file in files}
-        check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
+        if any(part.key in locked.digests for part in parts):  # else it was made of the base alone
+            sizes |= {part.key: part.size for part in parts}
+            given = {part.key: part.part.sha256 for part in parts if part.part.sha256}
+            parts = tuple(part.locked(locked.digests.get(part.key)) for part in parts)
+            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said | given)
+        else:
+            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
     return Weights(
         source=source,
         class_name=index.class_name,

@@ -188,6 +188,8 @@ def _kind(parameter: inspect.Parameter) -> ScalarKind | ListKind | None:
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return _KINDS.get(type(parameter.default))
     members = members_of(annotation)
+    if any(map(_is_image, members)):  # SANA-WM's may be a path, too
+        return None
     scalars = [_KINDS[member] for member in members if member in _KINDS]
     if scalars:
         return "float" if "float" in scalars else scalars[0]

@@ -13,6 +13,7 @@ from tools.fuzz.kinds.media import media
 from tools.fuzz.kinds.models import models
 from tools.fuzz.kinds.outputs import outputs
 from tools.fuzz.kinds.pages import pages
+from tools.fuzz.kinds.single_files import single_files
 from tools.fuzz.kinds.tables import table_bytes, table_types
 from tools.fuzz.kinds.traces import traces
 from tools.fuzz.kinds.trainings import trainings
@@ -27,6 +28,7 @@ KINDS: dict[str, Make] = {
     "cells": cells,
     "media": media,
     "model folders": models,
+    "single files": single_files,
     "LoRAs": loras,
     "LoRA keys": lora_keys,
     "outputs": outputs,

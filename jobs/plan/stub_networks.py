@@ -2,8 +2,8 @@
 
 To the pipeline every tensor is on the CPU, so that schedulers, generators and masks work with real values. A
 network's call goes through its own code on the meta device, where shapes are computed and nothing else, and
-comes back as zeros. Not covered: networks that look at values (how many tokens a mask leaves). Files that a
-row names are grey pictures and silence.
+comes back as zeros; how much memory it takes is counted. Not covered: networks that look at values (how many
+tokens a mask leaves). Files that a row names are grey pictures and silence.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 import wave
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -22,10 +23,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from framefleet.jobs.plan.meter import Repeated, call_key, metered
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 
+Peaks = dict[str, dict[str, int]]  # by component and method, the most bytes that a call needs besides weights
 _Tensors = list[tuple[dict[str, Tensor | None], str, Tensor]]  # where each stands, and what is to stand there
 _SECONDS, _FPS, _SAMPLE_RATE = 2, 24, 32_000  # of the references that are videos or sounds
 
@@ -34,26 +37,49 @@ class Decoded(BaseException):
     """The autoencoder's decoder took what the pipeline made, which is as far as a probe goes."""
 
 
-def hollow(pipe: Any) -> None:
-    """Let every network of a blank pipeline (`blank_pipeline`) compute shapes alone."""
-    for network in {id(part): part for part in pipe.components.values()}.values():
-        if isinstance(network, nn.Module):
-            _hollow(network.eval())
+def hollow(pipe: Any, *, ends: bool = True) -> Peaks:
+    """Let every network of a blank pipeline (`blank_pipeline`) compute shapes alone.
+
+    ends: raise `Decoded` once the first latents are decoded. Returns what each call took, as they are made.
+    """
+    networks = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    names = {id(part): name for name, part in networks.items()}  # one may have two
+    peaks: Peaks = {name: {} for name in names.values()}
+    for name, calls in peaks.items():
+        _hollow(networks[name].eval(), calls, ends=ends)
+    return peaks
 
 
-def _hollow(network: nn.Module) -> None:
-    meta = _meta(network)
-    for tensors, name, tensor in meta:
-        if tensors[name] is None or tensors[name].is_meta:  # type: ignore[union-attr]
-            # Without memory: all of it is the same zero. What calls a layer directly gets zeros, too.
+def _hollow(network: nn.Module, peaks: dict[str, int], *, ends: bool) -> None:
+    stub = _Stub(meta=_meta(network), peaks=peaks)
+    for tensors, key, tensor in stub.meta:
+        if tensors[key] is None or tensors[key].is_meta:  # type: ignore[union-attr]
+            # Without memory: all of it is the same zero, for what reads a weight.
             zero = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-            tensors[name] = (
+            tensors[key] = (
                 nn.Parameter(zero, requires_grad=False) if isinstance(tensor, nn.Parameter) else zero
             )
-    is_autoencoder = hasattr(network, "decode")
-    for name in ("encode", "decode") if is_autoencoder else ("forward",):
+    if not hasattr(network, "decode"):
+        for part in network.modules():  # pipelines call layers directly, too
+            object.__setattr__(part, "forward", _Shapes(part.forward, stub, "forward"))
+        return
+    for half in (getattr(network, "encoder", None), getattr(network, "decoder", None)):
+        if isinstance(half, nn.Module):
+            stub.repeated.append(Repeated(half.forward))
+            object.__setattr__(half, "forward", stub.repeated[-1])
+    for name in ("encode", "decode"):
         if call := getattr(network, name, None):
-            object.__setattr__(network, name, _Shapes(call, meta, ends=name == "decode"))
+            object.__setattr__(network, name, _Shapes(call, stub, name, ends=ends and name == "decode"))
+
+
+@dataclass(slots=True)
+class _Stub:
+    """What the calls of one network share. is_called: by itself, so shapes are computed already."""
+
+    meta: _Tensors
+    peaks: dict[str, int]
+    repeated: list[Repeated] = field(default_factory=list)
+    is_called: bool = False
 
 
 def _meta(network: nn.Module) -> _Tensors:
@@ -71,31 +97,43 @@ def _meta(network: nn.Module) -> _Tensors:
 class _Shapes:
     """A method of a network that is called on the meta device. Calls of shapes that it knows cost nothing."""
 
-    def __init__(self, call: Callable[..., Any], meta: _Tensors, *, ends: bool) -> None:
-        self._call, self._meta, self._ends = call, meta, ends
+    def __init__(self, call: Callable[..., Any], stub: _Stub, name: str, *, ends: bool = False) -> None:
+        self._call, self._stub, self._name, self._ends = call, stub, name, ends
         self.__wrapped__ = call  # what reads the signature of `forward` reads the network's
         self._known: dict[Hashable, Any] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        leaves, structure = flatten((args, kwargs))
-        # What decides shapes. Two of equal text may differ, but not in shapes.
-        key = (
-            structure,
-            tuple(
-                (tuple(leaf.shape), str(leaf.dtype))
-                if isinstance(leaf, Tensor)
-                else f"{type(leaf)} {leaf!r:.200}"
-                for leaf in leaves
-            ),
-        )
+        if self._stub.is_called:
+            return self._call(*args, **kwargs)
+        key = call_key(args, kwargs)
         if key not in self._known:
-            as_meta = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            positional, by_keyword = unflatten(structure, as_meta)
-            with _standing(self._meta), torch.device("meta"), _NoValues(), _all_nonzero():
-                self._known[key] = self._call(*positional, **by_keyword)
+            self._known[key] = self._computed(args, kwargs)
         if self._ends:
             raise Decoded
         return _zeros(self._known[key])
+
+    def _computed(self, args: Any, kwargs: Any) -> Any:
+        stub = self._stub
+        leaves, structure = flatten((args, kwargs))
+        as_meta = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        positional, by_keyword = unflatten(structure, as_meta)
+        others = [tensor for _, _, tensor in stub.meta]
+        others += [leaf for leaf in as_meta if isinstance(leaf, Tensor)]
+        stub.is_called = True
+        try:
+            with (
+                _standing(stub.meta),
+                torch.device("meta"),
+                _NoValues(),
+                _all_nonzero(),
+                metered(others) as meter,
+            ):
+                for part in stub.repeated:
+                    part.meter = meter
+                return self._call(*positional, **by_keyword)
+        finally:
+            stub.is_called = False
+            stub.peaks[self._name] = max(stub.peaks.get(self._name, 0), meter.peak)
 
 
 @contextmanager

@@ -1,0 +1,256 @@
+"""Call a row's recipe over networks without weights, in a sandbox: what objects to it, and its memory.
+
+The sandbox runs this file: what a config makes networks do, or a size makes a pipeline reserve, ends that
+process and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
+from framefleet.pipeline.request import Request
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_MAX_TEXT = 300  # characters
+# More than the process has with its libraries. The largest tensors are latents and the pictures that a row
+# starts from; networks take no memory.
+MAX_BYTES = 16 << 30
+# Of errors that a worker does not meet: values of tensors that have none, and memory that is bounded here.
+_LIMITS = ("meta tensor", "device meta", "Meta tensor", "allocate memory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objection:
+    """An objection to a row. is_limit: the call itself cannot tell; else the pipeline objects."""
+
+    text: str
+    is_limit: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """How networks are held: what decides the bytes of their weights and of what they compute with."""
+
+    dtypes: Mapping[str, str] = field(default_factory=lambda: {"default": "fp32"})  # by component
+    bits: Mapping[str, float] = field(default_factory=dict)  # of components with quantised layers
+    stored: Mapping[str, int] = field(default_factory=dict)  # bytes of components whose files are packed
+    tiling: bool = False
+    slicing: bool = False
+    fuse_qkv: bool = False  # joined weights are there next to those that they were made of
+    by_leaf: bool = False  # `offload: group` moves single layers of the denoisers, not blocks
+    blocks: int = 1  # that are there at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkMemory:
+    """Bytes that one network takes. peaks: what each method called needs at once, besides weights."""
+
+    weights: int
+    held: int  # of these, what is there at once with `offload: group`
+    peaks: Mapping[str, int]
+
+    @property
+    def peak(self) -> int:
+        return max(self.peaks.values(), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlankCall:
+    """What became of a call. networks: in the order of the pipeline; of an objection, as far as it came."""
+
+    objection: Objection | None
+    networks: Mapping[str, NetworkMemory] = field(default_factory=dict)
+
+
+ANSWER = TypeAdapter(BlankCall)
+
+
+class BlankCalls:
+    """Calls over one model, in a sandbox that is started when needed, and again after a call ended it."""
+
+    def __init__(self, folder: Path, files: Sequence[str], *, max_silence_s: float) -> None:
+        self._model = {"folder": str(folder), "files": [*files]}
+        self._max_silence_s = max_silence_s
+        self._box: Sandbox | None = None
+
+    def call(self, request: Request, precision: Precision | None = None) -> BlankCall:
+        """Call a row's recipe, up to the first decoded latents where the recipe goes no further."""
+        values = asdict(precision or Precision())
+        wanted = {name: getattr(request, name) for name in ("seed", "scheduler", "recipe")}
+        wanted["arguments"] = dict(request.arguments)
+        self._box = self._box or Sandbox(__name__, max_silence_s=self._max_silence_s)
+        try:
+            self._box.send(canonical_json(self._model | {"precision": values, "request": wanted}).encode())
+            return ANSWER.validate_python(parse_json(self._box.receive()))
+        except Ended as error:
+            self.close()
+            return BlankCall(objection=Objection(text=str(error), is_limit=True))
+
+    def close(self) -> None:
+        if self._box:
+            self._box.end()
+        self._box = None
+
+
+def _answer(connection: Connection) -> None:
+    question = json.loads(connection.recv_bytes())
+    objection: Objection | None = None
+    networks: dict[str, NetworkMemory] = {}
+    try:
+        _call(question, networks)
+    except FramefleetError as error:  # of ours: a recipe, a scheduler
+        objection = Objection(text=str(error))
+    except MemoryError:
+        objection = Objection(text=f"it takes more than {MAX_BYTES >> 30} GiB", is_limit=True)
+    except Exception as error:  # a pipeline's own, of any class
+        text = f"{type(error).__name__}: {error}"
+        is_limit = isinstance(error, NotImplementedError) or any(word in text for word in _LIMITS)
+        objection = Objection(text=public_text(" ".join(text.split()))[:_MAX_TEXT], is_limit=is_limit)
+    connection.send_bytes(ANSWER.dump_json(BlankCall(objection=objection, networks=networks)))
+
+
+def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> None:
+    """Call the row's recipe, and note what each network takes. Raises whatever it raises."""
+    import torch
+
+    from framefleet.jobs.plan.stub_networks import Decoded
+    from framefleet.pipeline.model.own_pipeline import OwnPipelines
+    from framefleet.pipeline.model.specs.schedulers import schedulers_of
+    from framefleet.pipeline.recipes.recipe import find_recipe
+
+    wanted = question["request"]
+    recipe = find_recipe(wanted["recipe"])
+    spec, pipe, peaks, sizes = _opened(
+        canonical_json({**question, "request": None, "ends": recipe.then is None})
+    )
+    for calls in peaks.values():
+        calls.clear()
+    request = Request(**{**wanted, "arguments": _stand_ins(spec.from_json(wanted["arguments"]), pipe)})
+    try:
+        with torch.no_grad():
+            recipe.render(OwnPipelines(pipe).make(**schedulers_of(pipe, request.scheduler, spec)), request)
+    except Decoded:
+        pass
+    finally:
+        networks |= {
+            name: NetworkMemory(weights=weights, held=held, peaks=dict(peaks[name]))
+            for name, (weights, held) in sizes.items()
+        }
+
+
+@cache
+def _opened(question: str) -> Any:
+    """Return the model's spec, its pipeline over hollow networks, their peaks, and the sizes of weights."""
+    from framefleet.jobs.plan.stub_networks import hollow
+    from framefleet.pipeline.model.sources.assembly import blank_pipeline
+    from framefleet.pipeline.model.sources.components import components_in
+    from framefleet.pipeline.model.specs.dtypes import torch_dtype
+    from framefleet.pipeline.model.specs.spec import inspect_model
+
+    values = json.loads(question)
+    folder, precision = Path(values["folder"]), Precision(**values["precision"])
+    spec, components = inspect_model(folder), components_in(folder)
+    bound_memory(MAX_BYTES)  # before networks are made: buffers are as large as a config says
+    pipe = blank_pipeline(folder, values["files"], components, spec)
+    pipe.set_progress_bar_config(disable=True)
+    networks = {one.name: getattr(pipe, one.name) for one in components if one.has_weights}
+    for name, network in networks.items():
+        if precision.fuse_qkv and hasattr(network, "fuse_qkv_projections"):
+            network.fuse_qkv_projections()
+        _cast(network, torch_dtype(precision.dtypes.get(name, precision.dtypes["default"])))
+    sizes = {name: _sizes(network, name, precision) for name, network in networks.items()}
+    for wanted, method in ((precision.tiling, "enable_tiling"), (precision.slicing, "enable_slicing")):
+        if wanted and hasattr(getattr(pipe, "vae", None), method):
+            getattr(pipe.vae, method)()
+    peaks = hollow(pipe, ends=values["ends"])
+    return spec, pipe, peaks, {name: size for name, size in sizes.items() if name in peaks}
+
+
+def _cast(network: nn.Module, dtype: Any) -> None:
+    """Give a network the dtype in which `from_pretrained` loads it: some of its parts stay in fp32."""
+    import torch
+
+    for part in network.modules():
+        tables = part._non_persistent_buffers_set  # which no file holds, so that nothing casts them
+        own = {name: buffer for name, buffer in part._buffers.items() if name not in tables}
+        for tensor in (*part._parameters.values(), *own.values()):
+            if tensor is not None and tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
+    exact = {*(getattr(network, "_keep_in_fp32_modules_strict", None) or ())}
+    if hasattr(network, "tie_weights"):
+        network.tie_weights()  # type: ignore[operator]  # made one by one, they are not
+    if dtype == torch.float16 or not hasattr(network, "tie_weights"):  # transformers does so for fp16 alone
+        exact |= {*(getattr(network, "_keep_in_fp32_modules", None) or ())}
+    for name, weight in network.named_parameters():
+        if exact.intersection(name.split(".")):
+            weight.data = weight.data.float()
+
+
+def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, int]:
+    """Return the bytes of its weights, and of those that `offload: group` has on the GPU at once."""
+    from torch import nn
+
+    from framefleet.pipeline.model.specs.model_index import DENOISERS
+
+    bits, counted = precision.bits.get(name), set[int]()  # two layers may have one weight
+
+    def size_of(part: nn.Module) -> float:
+        tensors = (*part._parameters.values(), *part._buffers.values())
+        new = [tensor for tensor in tensors if tensor is not None and id(tensor) not in counted]
+        counted.update(map(id, new))
+        own = float(sum(tensor.nbytes for tensor in new))
+        weight = getattr(part, "weight", None)
+        if bits and isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d) and weight is not None:
+            own += weight.numel() * bits / 8 - weight.nbytes
+        return own
+
+    parts = {id(part): size_of(part) for part in network.modules()}
+
+    def all_of(part: nn.Module) -> float:
+        return sum(parts[id(one)] for one in part.modules())
+
+    whole, held = all_of(network), max(parts.values())
+    groups = [child for child in network.children() if isinstance(child, nn.ModuleList | nn.Sequential)]
+    if name.startswith(DENOISERS) and not precision.by_leaf:
+        blocks = [all_of(block) for group in groups for block in group]
+        held = whole - sum(blocks) + max(blocks, default=0.0) * precision.blocks
+    if stored := precision.stored.get(name):
+        return stored, round(held * stored / whole)
+    return round(whole), round(min(held, whole))
+
+
+def _stand_ins(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
+    """Return a row's arguments with grey pictures for those that it names, of the size that it asks for."""
+    from framefleet.jobs.plan.stub_networks import grey, grey_reference
+    from framefleet.pipeline.model.ip_adapter import IP_ADAPTER_IMAGE
+    from framefleet.pipeline.model.lora import without_loras
+    from framefleet.pipeline.model.specs.signature import references_of
+    from framefleet.pipeline.request import each_input
+
+    size, classes = (arguments.get("width") or 512, arguments.get("height") or 512), references_of(pipe)
+    plain = without_loras(arguments)
+    plain.pop(IP_ADAPTER_IMAGE, None)  # the networks here are the pipeline's own
+
+    def opened(name: str, value: Mapping[str, Any]) -> Any:
+        is_reference = name in classes
+        return grey_reference(classes[name][value["kind"]], size) if is_reference else grey(value, size)
+
+    return {name: each_input(value, partial(opened, name)) for name, value in plain.items()}
+
+
+if __name__ == "__main__":
+    serve(_answer)

@@ -1,0 +1,92 @@
+"""From what the networks of a pipeline take, each by itself, to what is on the GPU at once, by the options.
+
+A row encodes its text, denoises and decodes. Without an offload all weights are there meanwhile; with one,
+only the network that computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from framefleet.jobs.plan.blank_call import NetworkMemory
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.specs.dtypes import DTypeName
+from framefleet.pipeline.model.specs.model_index import DENOISERS
+
+OffloadWay = Literal["none", "model", "group"]
+OFFLOADS: tuple[OffloadWay, ...] = ("none", "model", "group")  # fastest first
+CARDS_GB = (8, 12, 24, 48, 80, 141)
+GB = 10**9
+# CUDA itself and its libraries' workspaces.
+FIXED_GB = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Options of a model that decide how much memory it takes. dtype: another than the job's."""
+
+    offload: OffloadWay = "none"
+    vae_tiling: bool = False
+    dtype: DTypeName | None = None
+
+    def __str__(self) -> str:
+        """Return it as in a job: "offload: model, vae_tiling: true"."""
+        offload = f"offload: {self.offload}" if self.offload != "none" else ""
+        tiling = "vae_tiling: true" if self.vae_tiling else ""
+        return ", ".join(filter(None, (offload, tiling, f"dtype: {self.dtype}" if self.dtype else "")))
+
+
+# Fastest first; tiles change pixels along their edges, offloading changes none.
+MEMORY_WAYS = tuple(Way(offload=way, vae_tiling=tiles) for way in OFFLOADS for tiles in (False, True))
+
+
+def way_of(options: Options) -> Way:
+    """Return what a job asks for."""
+    choice = options.offload
+    kind = choice if isinstance(choice, str) else getattr(choice, "type", "none")
+    offload: OffloadWay = kind if kind in OFFLOADS else "none"
+    return Way(offload=offload, vae_tiling=options.vae_tiling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What one row takes. networks: by component. missing: why not all of it was counted."""
+
+    networks: Mapping[str, NetworkMemory]
+    missing: str = ""
+
+    @property
+    def weights_gb(self) -> float:
+        return sum(one.weights for one in self.networks.values()) / GB
+
+    @property
+    def activations_gb(self) -> float:
+        """What the denoisers compute with."""
+        return (
+            max((one.peak for name, one in self.networks.items() if name.startswith(DENOISERS)), default=0)
+            / GB
+        )
+
+    @property
+    def decoding_gb(self) -> float:
+        return max((one.peaks.get("decode", 0) for one in self.networks.values()), default=0) / GB
+
+    @property
+    def encoding_gb(self) -> float:
+        """What text encoders, and encoders of images and videos, compute with."""
+        return max(self._encoding(), default=0) / GB
+
+    def _encoding(self) -> Iterator[int]:
+        for name, one in self.networks.items():
+            if not name.startswith(DENOISERS):
+                yield max((size for call, size in one.peaks.items() if call != "decode"), default=0)
+
+    def peak_gb(self, offload: OffloadWay) -> float:
+        """Return the most that is on the GPU at once: weights, what computes, and what is always there."""
+        computing = {name: one.peak for name, one in self.networks.items()}
+        if offload == "none":
+            return FIXED_GB + self.weights_gb + max(computing.values(), default=0) / GB
+        there = {name: one.weights if offload == "model" else one.held for name, one in self.networks.items()}
+        return FIXED_GB + max((there[name] + computing[name] for name in there), default=0) / GB

@@ -1,0 +1,262 @@
+"""Tiny pipelines of autumn 2026: Ideogram 4, FIBO, SANA-WM, JoyImage, edits by LongCat and Z-Image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLWan,
+    BriaFibo2Pipeline,
+    BriaFibo2Transformer2DModel,
+    BriaFiboEditPipeline,
+    BriaFiboPipeline,
+    BriaFiboTransformer2DModel,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    Ideogram4Pipeline,
+    Ideogram4Transformer2DModel,
+    JoyImageEditPipeline,
+    JoyImageEditPlusPipeline,
+    JoyImageEditPlusTransformer3DModel,
+    JoyImageEditTransformer3DModel,
+    Kandinsky5I2IPipeline,
+    Kandinsky5T2IPipeline,
+    LongCatImageEditPipeline,
+    SanaWMPipeline,
+    SanaWMTransformer3DModel,
+    ZImageOmniPipeline,
+    ZImageTransformer2DModel,
+)
+from transformers import (
+    Siglip2ImageProcessor,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
+
+from tests.tinies import flux2, kandinsky, ltx2, qwen_kin, wan, z_image as z_images
+from tests.tinies.encoders import (
+    TEXT_WIDTH,
+    chat_tokenizer,
+    gemma2,
+    qwen3_vl,
+    sight_processor,
+    sight_tokenizer,
+)
+from tests.tinies.image import image_autoencoder
+from tests.tinies.table import LARGER, Tinies
+
+EDIT_PROMPT = '{"edit_instruction": "make it blue"}'  # it takes no other
+_TAPPED = 13  # layers of the encoder that Ideogram 4 reads
+_DEEP = 36  # layers, of which it and FIBO 2 read the last
+
+
+def ideogram4() -> DiffusionPipeline:
+    """Two transformers: one with the text, one without."""
+    sizes: dict[str, Any] = {
+        "in_channels": flux2.PACKED,
+        "num_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "adaln_dim": 32,
+        "llm_features_dim": _TAPPED * TEXT_WIDTH,
+        "mrope_section": (4, 2, 2),
+    }
+    return Ideogram4Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=flux2.autoencoder(),
+        text_encoder=qwen3_vl(num_layers=_DEEP).model,
+        tokenizer=sight_tokenizer(),
+        transformer=Ideogram4Transformer2DModel(**sizes),
+        unconditional_transformer=Ideogram4Transformer2DModel(**sizes),
+    )
+
+
+def fibo2() -> DiffusionPipeline:
+    transformer = BriaFibo2Transformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=6,
+        n_refiner_layers=1,
+        n_heads=2,
+        cap_feat_dim=3 * TEXT_WIDTH,
+        injection_layer_ids=(1, 2, 3, 4, 5),
+        perceiver_num_layers=1,
+        min_num_gist_tokens=4,
+        max_num_gist_tokens=8,
+        gist_step=4,
+        axes_dims=(4, 6, 6),
+    )
+    return BriaFibo2Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=flux2.autoencoder(),
+        text_encoder=qwen3_vl(num_layers=_DEEP),
+        processor=sight_processor(),
+    )
+
+
+def fibo() -> DiffusionPipeline:
+    return BriaFiboPipeline(**_fibo_parts())
+
+
+def fibo_edit() -> DiffusionPipeline:
+    return BriaFiboEditPipeline(**_fibo_parts())
+
+
+def _fibo_parts() -> dict[str, Any]:
+    transformer = BriaFiboTransformer2DModel(
+        in_channels=48,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=2 * TEXT_WIDTH,
+        axes_dims_rope=[4, 6, 6],
+        text_encoder_dim=TEXT_WIDTH,
+    )
+    text_encoder = SmolLM3ForCausalLM(
+        SmolLM3Config(
+            vocab_size=128_001,  # an empty prompt is the last of these
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=1,
+        )
+    )
+    return {
+        "transformer": transformer,
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        "vae": wan.wan_ti2v().vae,
+        "text_encoder": text_encoder,
+        "tokenizer": chat_tokenizer(),
+    }
+
+
+def joy_edit() -> DiffusionPipeline:
+    return JoyImageEditPipeline(**_joy_parts(), transformer=JoyImageEditTransformer3DModel(**_JOY))
+
+
+def joy_edit_plus() -> DiffusionPipeline:
+    return JoyImageEditPlusPipeline(**_joy_parts(), transformer=JoyImageEditPlusTransformer3DModel(**_JOY))
+
+
+_JOY: dict[str, Any] = {
+    "in_channels": 4,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "text_dim": TEXT_WIDTH,
+    "num_layers": 1,
+    "rope_dim_list": [4, 6, 6],
+}
+
+
+def _joy_parts() -> dict[str, Any]:
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+        "vae": vae,
+        "text_encoder": qwen3_vl(num_layers=2),
+        "tokenizer": sight_tokenizer(),
+        "processor": sight_processor(),
+    }
+
+
+def longcat_edit() -> DiffusionPipeline:
+    whole = qwen_kin.longcat().components
+    return LongCatImageEditPipeline(**whole)
+
+
+def z_image_omni() -> DiffusionPipeline:
+    parts = z_images.z_image().components
+    parts["transformer"] = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=TEXT_WIDTH,
+        siglip_feat_dim=32,
+        axes_dims=[4, 6, 6],
+        axes_lens=[1024, 32, 32],
+    )
+    siglip = Siglip2VisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_patches=16,
+        patch_size=8,
+    )
+    processor = Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+    return ZImageOmniPipeline(**parts, siglip=Siglip2VisionModel(siglip), siglip_processor=processor)
+
+
+def kandinsky_t2i() -> DiffusionPipeline:
+    parts = kandinsky.kandinsky().components | {"vae": image_autoencoder(kandinsky.CHANNELS)}
+    return Kandinsky5T2IPipeline(**parts)
+
+
+def kandinsky_i2i() -> DiffusionPipeline:
+    parts = kandinsky.kandinsky_i2v().components | {"vae": image_autoencoder(kandinsky.CHANNELS)}
+    return Kandinsky5I2IPipeline(**parts | {"tokenizer": sight_processor()})
+
+
+def sana_wm() -> DiffusionPipeline:
+    transformer = SanaWMTransformer3DModel(
+        in_channels=8,
+        num_layers=2,
+        hidden_size=32,
+        num_attention_heads=2,
+        softmax_every_n=2,
+        linear_head_dim=16,
+        chunk_plucker_post_attn_blocks=2,
+        caption_channels=TEXT_WIDTH,
+        image_size=32,
+        mixed_precision="fp32",
+    )
+    return SanaWMPipeline(
+        tokenizer=chat_tokenizer(),
+        text_encoder=gemma2(),
+        vae=ltx2.parts()["vae"],
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=8.0),
+    )
+
+
+TINIES: Tinies = {
+    "ideogram4": (ideogram4, LARGER | {"guidance_schedule": [7.0, 3.0], "max_sequence_length": 128}, ()),
+    "fibo2": (fibo2, LARGER, ()),
+    "fibo": (fibo, {"height": 64, "width": 64, "num_inference_steps": 2}, ()),
+    "fibo_edit": (
+        fibo_edit,
+        {"height": 64, "width": 64, "num_inference_steps": 2, "prompt": EDIT_PROMPT},
+        ("image",),
+    ),
+    "joy_edit": (joy_edit, LARGER, ("image",)),
+    "joy_edit_plus": (joy_edit_plus, LARGER, ("images",)),
+    "longcat_edit": (longcat_edit, {"num_inference_steps": 2}, ("image",)),
+    "z_image_omni": (z_image_omni, LARGER, ()),
+    "kandinsky_t2i": (kandinsky_t2i, LARGER, ()),
+    "kandinsky_i2i": (kandinsky_i2i, LARGER, ("image",)),
+    "sana_wm": (
+        sana_wm,
+        {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 2}  # it takes no single latent
+        | {"action": "w-8", "intrinsics": [50.0, 50.0, 32.0, 32.0]},
+        ("image",),
+    ),
+}
