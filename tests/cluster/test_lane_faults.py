@@ -130,7 +130,7 @@ def test_some_rows_of_any_fault_fail_and_all_others_are_done(
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", ["raises", "refuses", "never_fits"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -172,7 +172,7 @@ def test_on_two_machines_some_rows_of_any_fault_fail_and_all_others_are_done(
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", ["raises", "refuses", "never_fits"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, two_machines: str
 ) -> None:
