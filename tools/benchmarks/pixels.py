@@ -2,12 +2,14 @@
 
     python -m tools.benchmarks.pixels                    # 16 rows of 81 x 480 x 832, 4 steps of 0.5 s
     python -m tools.benchmarks.pixels --max-rows 8 --cache
+    python -m tools.benchmarks.pixels --all              # max_rows of 1 and 8, without and with a step cache
     python -m tools.benchmarks.pixels --short
 
-The denoiser sleeps without holding the GIL, as a thread does whose GPU computes, and the decoder gives
-coloured blocks. The pipeline, its postprocessing, the worker, its encoders and the store are what they always
-are. The second line is a recipe that looks at its frames, so that the array is made between two forwards.
-Idle is counted from the first row's start to the last one's clip. Prints figures and judges none.
+The denoiser sleeps without holding the GIL, as a thread does whose GPU computes, as long for each row of a
+forward: large clips do not gain from batches. The decoder gives coloured blocks. The pipeline, its
+postprocessing, the worker, its encoders and the store are what they always are. One line is a recipe that
+looks at its frames, so that the array is made between two forwards. Idle is counted from the first row's
+start to the last one's clip. Prints figures and judges none.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.audit.schedule import Audit
+from framefleet.pipeline.render.fused import trials
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.inputs.access import Inputs
 from tools.benchmarks.command_line import parsed
@@ -91,13 +94,20 @@ def run(argv: Sequence[str], tell: Tell) -> None:
     parser.add_argument("--max-rows", type=int, default=1, help="rows that may share a forward")
     parser.add_argument("--cache", action="store_true", help="with a step cache, so that rows run alone")
     parser.add_argument("--short", action="store_true", help="two small rows; its figures mean nothing")
+    parser.add_argument(
+        "--all", action="store_true", help="rows of one and of 8, without and with a step cache"
+    )
     options = parsed(parser, argv)
     clips = SHORT if options.short else FULL
+    ways = (
+        [(1, False), (8, False), (1, True), (8, True)] if options.all else [(options.max_rows, options.cache)]
+    )
     with tempfile.TemporaryDirectory() as folder:
         model = build_model(Path(folder, "model"))
-        setup = {"device": options.device, "max_rows": options.max_rows, "is_cached": options.cache}
-        for result in figures(clips, model, Path(folder), **setup):
-            tell(result)
+        for place, (max_rows, is_cached) in enumerate(ways):
+            setup = {"device": options.device, "max_rows": max_rows, "is_cached": is_cached}
+            for result in figures(clips, model, Path(folder, f"{place}"), **setup):
+                tell({"max_rows": max_rows, "step cache": "yes" if is_cached else "no"} | result)
 
 
 def figures(clips: Clips, model: Path, folder: Path, **setup: Any) -> Iterator[Result]:
@@ -133,7 +143,7 @@ def measure(
     worker = _sleeping(clips)(
         WorkerSetup(
             model=ModelSettings(path=str(model), dtype="fp32", device=device, options=options),
-            batching=Batching(max_rows=max_rows),
+            batching=Batching(max_rows=max_rows, remember=False),
             media=media,
             steps=steps or {},
             audit=Audit(every=0),
@@ -184,6 +194,7 @@ def _sleeping(clips: Clips) -> type[Worker]:
         """A worker whose networks take time in place of the processor."""
 
         def _load(self) -> Model:
+            trials.now = time.perf_counter  # as on a GPU: who sleeps takes no time of a processor
             model = super()._load()
             model.pipe.transformer.forward = self._denoise
             model.pipe.vae.decode = self._decode
@@ -191,7 +202,7 @@ def _sleeping(clips: Clips) -> type[Worker]:
 
         @staticmethod
         def _denoise(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
-            time.sleep(clips.step_s)
+            time.sleep(clips.step_s * len(hidden_states))
             return (hidden_states * 0.1,)
 
         @staticmethod

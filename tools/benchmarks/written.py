@@ -43,7 +43,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "mixed": Command("bench", ("--only", "mixed"), ("--only", "mixed", "--short")),
     "uniform": Command("bench", ("--only", "uniform"), ("--only", "uniform", "--short")),
     "larger": Command("large"),
-    "clips": Command("pixels"),
+    "clips": Command("pixels", ("--all",)),
     "checks": Command("checks", ("--rows", "1000000")),
     "counts": Command("counts", (), ("alone",)),
     "dispatch": Command("bench", ("--only", "dispatch"), ("--only", "dispatch", "--short")),

@@ -267,15 +267,14 @@ class Trials:
 
 def clocked(function: Callable[[], Any]) -> tuple[Any, float]:
     """Return the result, and the seconds that it took."""
-    # On a CPU the thread's own time: what other processes take away says nothing about the forward.
-    clock = time.perf_counter if torch.cuda.is_available() else time.thread_time
-    _synchronize()
-    started = clock()
+    started = now()
     result = function()
-    _synchronize()
-    return result, clock() - started
+    return result, now() - started
 
 
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def now() -> float:
+    """Return the time in seconds, once the accelerator has done what was launched."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+    return time.thread_time()  # what other processes take away says nothing about a forward
