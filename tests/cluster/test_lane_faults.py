@@ -184,6 +184,17 @@ def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_don
 
 
 @pytest.mark.ci
+def test_on_two_machines_where_no_row_was_ever_done_deaths_are_the_machines(
+    tmp_path: Path, two_machines: str
+) -> None:
+    values = bad_job(tmp_path, "kills", range(8), num_models=1, address=two_machines, workers=2)
+    code, printed = render_apart(tmp_path, values)
+    assert code == 3 and "no machine is left that can render" in printed, printed
+    assert "its process was killed (SIGKILL)" in printed
+    assert not records_of(tmp_path / "out")
+
+
+@pytest.mark.ci
 @pytest.mark.parametrize("bad", MODELS)
 def test_on_two_machines_a_model_that_cannot_be_loaded_costs_no_row_of_the_other(
     bad: str, tmp_path: Path, two_machines: str
