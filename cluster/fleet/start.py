@@ -139,15 +139,19 @@ class Start:
         assert self._thread is not None
         was_urgent = self.is_urgent()  # by what came before: workers are given a moment to stop even so
         limit_s = LEAVE_S if self._settings.address or was_urgent else START_S
-        is_there = self._wait(self._is_there.is_set, limit_s, was_urgent=was_urgent)
-        self._error = error
-        self._is_over.set()
         end_s = URGENT_END_S if was_urgent else END_S
-        if not self._wait(self._has_ended, end_s if is_there else 0.0, was_urgent=was_urgent):
-            log.warning("Ray does not answer, and is left: it ends with this process")
-            _leave_ray()
-        if self.is_urgent() or not self._has_ended():
-            _left.set()  # workers may be ending on threads
+        is_left = True  # if a third Ctrl-C ends these waits too
+        try:
+            is_there = self._wait(self._is_there.is_set, limit_s, was_urgent=was_urgent)
+            self._error = error
+            self._is_over.set()
+            is_left = not self._wait(self._has_ended, end_s if is_there else 0.0, was_urgent=was_urgent)
+        finally:
+            if is_left:
+                log.warning("Ray does not answer, and is left: it ends with this process")
+                _leave_ray()
+            if is_left or self.is_urgent():
+                _left.set()  # workers may be ending on threads
         if self._error is not error and self._error is not None:
             raise self._error
 
