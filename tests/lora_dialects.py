@@ -155,11 +155,13 @@ DIALECTS = {
         others=_with_ends("dora_scale", "diff", "alpha", "hada_w1_a"),
         biases="lora_B.bias",
     ),
-    "kohya": Dialect(model="sd", layers=_kohya, others=_with_ends("dora_scale", "diff", "scale_weight")),
+    "kohya": Dialect(
+        model="sd", layers=_kohya, others=_with_ends("dora_scale", "diff", "diff_b", "scale_weight")
+    ),
     "original Wan": Dialect(model="wan", layers=_original_wan, others=_of_wan, biases="diff_b"),
     "XLabs": Dialect(model="flux", layers=_xlabs, others=_with_ends("dora_scale", "extra.weight")),
     "kohya for Flux": Dialect(
-        model="flux", layers=_kohya_flux, others=_with_ends("dora_scale", "diff", "lora_mid.weight")
+        model="flux", layers=_kohya_flux, others=_with_ends("dora_scale", "diff", "diff_b", "lora_mid.weight")
     ),
     "musubi": Dialect(
         model="wan",

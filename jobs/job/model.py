@@ -20,12 +20,12 @@ from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.sources.packing import packed_components
-from framefleet.pipeline.model.sources.parts import base_and_parts, by_component
+from framefleet.pipeline.model.sources.parts import base_and_parts
 from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.recipes.second_model import SecondModel
 
 
 def place_of(name: str) -> str:
@@ -82,18 +82,24 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
 def check_model_fits(model: OpenedModel) -> None:
     """Raise ModelError for weights that loading the model would refuse. Reads none.
 
-    Takes seconds for a model that was not compared before. Not covered: models in no local folder.
+    Takes seconds for a model that was not compared before.
     """
-    allow_unmatched = model.settings.options.allow_unmatched_weights
-    weights, settings = model.weights, model.settings
-    if weights.source.is_local:
-        folder = Path(weights.source.path)
-        # What single files and packed weights hold is compared once they are unpacked: when they are loaded.
-        apart = {*by_component(weights.parts, weights.components), *packed_components(folder, weights.files)}
-        plain = [component for component in weights.components if component.name not in apart]
-        check_placement(folder, weights.files, plain, allow_unmatched=allow_unmatched)
+    settings = model.settings
+    _check_weights_fit(model.weights, settings)
     if adapter := fetch_ip_adapter(settings.ip_adapter, settings.storage_options):
-        check_ip_adapter_fits(adapter, weights, model.spec, allow_unmatched=allow_unmatched)
+        allow_unmatched = settings.options.allow_unmatched_weights
+        check_ip_adapter_fits(adapter, model.weights, model.spec, allow_unmatched=allow_unmatched)
+
+
+def check_second_model_fits(model: SecondModel) -> None:
+    """Raise ModelError as `check_model_fits` does."""
+    _check_weights_fit(weights_of(model.settings, source_of(model.settings)), model.settings)
+
+
+def _check_weights_fit(weights: Weights, settings: ModelSettings) -> None:
+    allow_unmatched = settings.options.allow_unmatched_weights
+    files, components, parts = weights.files, weights.components, weights.parts
+    check_placement(weights.source, files, components, parts=parts, allow_unmatched=allow_unmatched)
 
 
 def open_models(job: Job) -> dict[str, OpenedModel]:

@@ -20,6 +20,7 @@ from framefleet.doors import sections
 from framefleet.jobs.job.section import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.sources.parts import GGUF
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.rows.sweeps.settings import MARKED_FILE
 
@@ -153,7 +154,8 @@ def _is_file_name(named: NamedPath) -> bool:
     """Tell whether a text is no name of the hub. Parts of a model are files of the hub: org/name/file."""
     if named.text.startswith(("./", "../")):
         return True
-    return is_weights(named.text) and not ("parts" in named.key and named.text.count("/") > 1)
+    is_file = is_weights(named.text) or named.text.endswith(GGUF)
+    return is_file and not ("parts" in named.key and named.text.count("/") > 1)
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:

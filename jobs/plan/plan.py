@@ -12,7 +12,7 @@ from typing import Any
 from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.model import check_model_fits, place_of
+from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.arguments import Argument, all_arguments
@@ -148,6 +148,9 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
             watch.say("comparing the weights with the networks")
             with naming_model(place_of(name)):
                 check_model_fits(model)
+        for name, second_model in resolved.second_models.items():
+            with naming_model(f"second_models.{name}"):
+                check_second_model_fits(second_model)
         is_called = wanted.hollow or wanted.probe
         probed = {name: Shapes() for name in resolved.models} if is_called else {}
         configs = {name: model.weights.configs() for name, model in resolved.models.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -96,6 +97,7 @@ def arrow_of(rows: object) -> pa.Table:
     elif hasattr(rows, "__arrow_c_stream__"):
         table = _stream(rows)
     elif isinstance(rows, Mapping):
+        _check_indexes(rows)
         table = _of_columns({name: _cells(str(name), values) for name, values in rows.items()})
     else:
         table = _of_columns(_columns(rows))
@@ -106,6 +108,10 @@ def arrow_of(rows: object) -> pa.Table:
 
 
 def _stream(rows: Any) -> pa.Table:
+    schema = getattr(rows, "schema", None)
+    for name, kind in schema.items() if isinstance(schema, Mapping) else ():
+        if str(kind) == "Object":  # of polars, which hands over the addresses of such cells
+            raise TableError(f"table=: the column {name!r} holds objects of Python", "write them as text")
     try:
         return pa.table(rows)
     except pa.ArrowException as error:  # one column alone gives a stream too
@@ -114,10 +120,28 @@ def _stream(rows: Any) -> pa.Table:
         ) from None
 
 
+def _check_indexes(columns: Mapping[Any, Any]) -> None:
+    """Raise TableError for Series of other rows: pandas would join them by index, and a list has none."""
+    series = [(name, values) for name, values in columns.items() if hasattr(values, "iloc")]
+    for name, values in series[1:]:
+        if not values.index.equals(series[0][1].index):
+            raise TableError(
+                f"table=: the columns {series[0][0]!r} and {name!r} are of pandas, and have other indexes",
+                "give a DataFrame, which joins them; or their `.tolist()`, where they are in one order",
+            )
+
+
 def _cells(name: str, values: object) -> list[Any]:
-    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
+    usual = "a dict of columns has a list of cells for each"
+    if hasattr(values, "columns") or hasattr(values, "column_names"):
         raise TableError(
-            f"table=: {name} is {shown(values)}, and a dict of columns has a list of cells for each",
+            f"table=: {name} is a table of type {type(values).__name__}, and {usual}",
+            "give one of its columns; or give it alone, as `table=`",
+        )
+    is_scalar = isinstance(values, str | bytes | Mapping | Set) or getattr(values, "shape", None) == ()
+    if is_scalar or not isinstance(values, Iterable):
+        raise TableError(
+            f"table=: {name} is {shown(values)}, and {usual}",
             f"write {{{name!r}: [...]}}, or [{{{name!r}: ...}}] for one row; `defaults` are for all rows",
         )
     return list(values)
@@ -158,15 +182,20 @@ def _frame(rows: Any) -> pa.Table:
     names = [str(name) for name in rows.columns]
     if len({*names}) < len(names):  # which pandas' own error does not name
         return pa.table([pa.nulls(0)] * len(names), names=names)
+    for place, (name, kind) in enumerate(zip(names, rows.dtypes, strict=True)):
+        if str(kind) == "object":
+            _column(name, rows.iloc[:, place].tolist(), is_pandas=True)
     try:
         return pa.Table.from_pandas(rows, preserve_index=False)
-    except (pa.ArrowException, AttributeError, TypeError) as error:  # no DataFrame; columns of odd objects
+    except (*_UNFIT, AttributeError, TypeError) as error:  # no DataFrame; columns of odd objects
         raise TableError(
             f"table= of pandas cannot be converted: {error}", "use columns of one type each"
         ) from None
 
 
 def _columns(rows: object) -> dict[Any, list[Any]]:
+    if isinstance(rows, io.IOBase):
+        raise TableError("table= is an open file, whose lines end in line breaks", "give the file's path")
     if not isinstance(rows, Iterable) or isinstance(rows, bytes | Set):  # whose order is another each time
         raise TableError(f"table= is of type {type(rows).__name__}", _TAKEN)
     listed = list(rows)
@@ -176,6 +205,9 @@ def _columns(rows: object) -> dict[Any, list[Any]]:
     if listed and isinstance(listed[0], str):
         return {"prompt": listed}
     names = dict.fromkeys(name for row in listed for name in row)
+    if None in names:  # of csv.DictReader
+        number = next(number for number, row in enumerate(listed) if None in row)
+        raise TableError(f"table=: row {number} has more cells than there are columns", "mend the row")
     return {name: [row.get(name) for row in listed] for name in names}
 
 
@@ -187,29 +219,57 @@ def _of_columns(columns: Mapping[Any, Sequence[Any]]) -> pa.Table:
     return pa.table(arrays, names=[str(name) for name in columns])
 
 
-def _column(name: str, values: Sequence[Any]) -> pa.Array:
-    plain = [str(value) if isinstance(value, PurePath) else value for value in values]
+def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.Array:
+    """Return the cells as a column. is_pandas: NaN is null. Raises TableError where one would change."""
+    plain = [str(value) if isinstance(value, PurePath) and not is_pandas else value for value in values]
     try:
-        return pa.array(plain)
+        array = pa.array(plain, from_pandas=is_pandas)
     except _UNFIT:
-        row = _first_unfit(plain)
+        row = _first_unfit(plain, is_pandas)
         raise TableError(
             f"table=: row {row}: {name} is {shown(plain[row])}, and a table does not hold it"
             + f" in one column with {shown(plain[0])}" * (row > 0),
             "give numbers, text, or None, of one type in each column; an image or a video as its path or URL",
         ) from None
+    # Arrow finds a type by the first cells: dates drop the time of later ones, and times their zone and what
+    # is below a microsecond.
+    kinds = {*map(type, plain)} - {type(None)}
+    if not (kinds <= {str, int, float} or kinds == {bool}):  # of which Arrow refuses what it does not hold
+        for row, (value, cell) in enumerate(zip(plain, array.to_pylist(), strict=True)):
+            if not _is_same(value, cell):
+                raise TableError(
+                    f"table=: row {row}: {name} is {shown(value)}, and would become {shown(cell)}, as the "
+                    f"column holds {array.type}",
+                    "give cells of one type in each column, e.g. text",
+                )
+    return array
 
 
-_UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError)
+_UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, ValueError)
+_NULLS = {"NaTType", "NAType", "float", "NoneType"}  # pandas' names
 
 
-def _first_unfit(values: Sequence[Any]) -> int:
+def _is_same(value: Any, cell: Any) -> bool:
+    if cell is None:
+        return type(value).__name__ in _NULLS
+    if isinstance(cell, dict) and isinstance(value, Mapping):
+        return all(_is_same(value.get(key), inner) for key, inner in cell.items())
+    if isinstance(cell, list) and (isinstance(value, Sequence) or hasattr(value, "__array__")):
+        return len(value) == len(cell) and all(map(_is_same, value, cell))
+    try:
+        is_equal = bool(value == cell) or (value != value and cell != cell)
+        return is_equal and isinstance(cell, bool) == (type(value).__name__ in ("bool", "bool_"))
+    except (TypeError, ValueError):
+        return False
+
+
+def _first_unfit(values: Sequence[Any], is_pandas: bool) -> int:
     """Return the first that does not go with those before it, by halves."""
     sound, unfit = 0, len(values)
     while unfit - sound > 1:
         middle = (sound + unfit) // 2
         try:
-            pa.array(values[:middle])
+            pa.array(values[:middle], from_pandas=is_pandas)
             sound = middle
         except _UNFIT:
             unfit = middle

@@ -15,6 +15,7 @@ from typing import Any
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
@@ -153,7 +154,8 @@ def check_ip_adapter_fits(
     from framefleet.pipeline.model.sources.placement import check_placement
 
     adapter = files.adapter
-    check_placement(files.folder, adapter.files[1:], [_encoder(adapter)], allow_unmatched=allow_unmatched)
+    source = FolderSource(str(files.folder))
+    check_placement(source, adapter.files[1:], [_encoder(adapter)], allow_unmatched=allow_unmatched)
     blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
     _check_places(blank, files.folder / adapter.weights, allowed=allow_unmatched)
 

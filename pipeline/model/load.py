@@ -38,6 +38,7 @@ from framefleet.pipeline.model.sources.parts import (
     part_sizes,
     without_parts,
 )
+from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
@@ -133,6 +134,7 @@ def _assembled(
     """Return a pipeline with all weights that the stage needs, in host memory."""
     dtypes, components = for_diffusers(dtype), components_in(folder)
     allow = settings.options.allow_unmatched_weights
+    files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
     with sealed(folder, without_parts(digests, parts)) as place:
         networks = absent(place, components, LEFT_OUT[stage], dtypes=dtypes, device=device)
         own, loaded = load_networks(
@@ -141,7 +143,7 @@ def _assembled(
             dtype=dtypes,
             use_safetensors=None if settings.allow_pickle else True,
             quantization=quantization,
-            parts=by_component(parts, components),
+            parts={name: files[part] for name, part in by_component(parts, components).items()},
             allow_unmatched=allow,
             where=folder,
         )

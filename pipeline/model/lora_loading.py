@@ -170,7 +170,9 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
     if conversion.alphas:
         placed |= {*_alphas_in_force(pipe, conversion, adapter_name(name))}
         conversion.read.difference_update(key for key in names if key.endswith(_ALPHA))
-    unused = names - placed - conversion.read
+    # Of a weight with more numbers, one that was read says whether it is zero: diffusers drops `diff_b` then.
+    alphas = {key for key in conversion.read if conversion.weights[key].numel() == 1}
+    unused = names - placed - alphas
     for key in list(unused):
         weight = conversion.weights[key]
         if _ADDED.search(key) and isinstance(weight, Tensor) and not weight.float().count_nonzero():

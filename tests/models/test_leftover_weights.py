@@ -16,8 +16,14 @@ import framefleet
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Sandbox
 from framefleet.pipeline.model.sources.components import components_in
+from framefleet.pipeline.model.sources.folder_source import FolderSource
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.placement import check_placement, errors_of, write_hollow
+from framefleet.pipeline.model.sources.weights import open_weights
+from tests.hub_server import HubServer, hub
 from tests.tiny import build
+
+__all__ = ["hub"]  # a fixture
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 TRANSFORMER, ENCODER = f"transformer/{DIFFUSERS}", f"text_encoder/{TRANSFORMERS}"
@@ -79,7 +85,14 @@ def test_what_published_models_hold_besides_is_passed_over(
 
 
 @pytest.mark.parametrize("file", [TRANSFORMER, ENCODER, f"vae/{DIFFUSERS}"])
-@pytest.mark.parametrize("scale", ["{}.weight_scale", "{}.scale_weight", "{}.weight_scale_inv", "scaled_fp8"])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        *("{}.weight_scale", "{}.scale_weight", "{}.weight_scale_inv", "{}.weight_scale_2", "{}.input_scale"),
+        *("{}.weight_global_scale", "{}.weight._scale", "{}.weight_quantizer._amax", "{}.comfy_quant"),
+        "scaled_fp8",
+    ],
+)
 def test_weights_packed_in_fp8_are_refused_whatever_is_allowed(scale: str, file: str, folder: Path) -> None:
     change(
         folder / file,
@@ -140,21 +153,43 @@ def test_a_plan_says_of_weights_what_loading_them_does(
 
 
 def foreseen_errors(folder: Path, place: Path) -> Any:
-    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    write_hollow(folder, files, place)
-    return errors_of(place, components_in(folder))
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        hollow = place / path.relative_to(folder)
+        if path.suffix == ".safetensors":
+            write_hollow(hollow, check_file_size(path), {"format": "pt"})
+        else:
+            hollow.parent.mkdir(parents=True, exist_ok=True)
+            hollow.symlink_to(path)
+    components = components_in(folder)
+    return errors_of(place, components, compared=[one.name for one in components if one.has_weights])
 
 
 def test_plan_compares_weights_in_a_process_of_its_own_and_remembers(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(folder / ENCODER, lambda weights: weights.update({"extra.weight": torch.ones(1)}))
-    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    weights = open_weights(FolderSource(str(folder)))
     with pytest.raises(ModelError, match=r"text_encoder holds weights that nothing uses: extra\.weight"):
-        check_placement(folder, files, components_in(folder), allow_unmatched=False)
+        check_placement(weights.source, weights.files, weights.components, allow_unmatched=False)
     monkeypatch.setattr(Sandbox, "__init__", None)  # which would start another
-    check_placement(folder, files, components_in(folder), allow_unmatched=True)
+    check_placement(weights.source, weights.files, weights.components, allow_unmatched=True)
     assert f"{folder}/text_encoder holds weights that nothing uses: extra.weight" in caplog.text
+
+
+def test_plan_compares_weights_of_the_hub_by_their_headers(
+    hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(folder / TRANSFORMER, lambda weights: weights.popitem())
+    hub.repos["studio/wan"] = folder
+    table = tmp_path / "t.csv"
+    table.write_text("prompt\na cat\n")
+    job = {"model": "studio/wan", "output": str(tmp_path / "o"), "table": str(table)}
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"studio/wan@\w+/transformer has no weight "):
+            framefleet.plan(job)
+        monkeypatch.setattr(Sandbox, "__init__", None)  # the second time it is remembered
+        assert not [*(tmp_path / "hf").rglob("*.safetensors")]
+        assert len(hub.fetched()) == 3  # each file's header, once
 
 
 @pytest.mark.parametrize("model", ["z_image_controlnet", "wan_modular", "flux2_klein"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
@@ -97,6 +98,19 @@ def test_a_declaration_that_cannot_be_used_is_refused(tmp_path: Path, flux: Any,
     ended = command("plan", write_job(tmp_path / "job.yaml", values_of(tmp_path, models, [None])))
     assert ended.exit_code == 2, ended.output
     assert said in " ".join(ended.output.split())
+
+
+def test_a_plan_compares_the_weights_of_second_models(tmp_path: Path) -> None:
+    flux = shutil.copytree(tiny("flux"), tmp_path / "flux")
+    file = next((flux / "transformer").glob("*.safetensors"))
+    weights = load_file(file)
+    weights.popitem()
+    save_file(weights, file, metadata={"format": "pt"})
+    ended = command(
+        "plan", write_job(tmp_path / "job.yaml", values_of(tmp_path, {"flux": str(flux)}, [None]))
+    )
+    assert ended.exit_code == 2, ended.output
+    assert f"second_models.flux: {flux}/transformer has no weight" in " ".join(ended.output.split())
 
 
 def test_a_name_that_no_row_could_give_is_refused(tmp_path: Path) -> None:

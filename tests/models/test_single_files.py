@@ -24,7 +24,7 @@ from diffusers import (
 from safetensors.torch import save_file
 from torchao.quantization import Int8WeightOnlyConfig
 
-from framefleet import Clip, Model, load_model
+from framefleet import Clip, Model, load_model, plan
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import ModelSettings, Stage
@@ -265,6 +265,40 @@ def test_what_cannot_be_read_is_refused_with_its_reason(
     given, reason = REFUSED[case]
     with pytest.raises(ModelError, match=re.escape(reason)):
         load_model(**{"path": str(tiny("wan") if given.keys() == {"quantization"} else bare), **given})
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ("half.safetensors", "has no weight"),
+        ("scaled.safetensors", "packed in fp8"),
+        ("more.gguf", "nothing uses: blocks.0.other.weight"),
+        ("whole.gguf", None),
+    ],
+)
+def test_a_plan_compares_single_files_by_their_headers(
+    part: str, reason: str | None, tmp_path: Path, bare: Path
+) -> None:
+    weights = wan_weights()
+    if part == "half.safetensors":
+        del weights[next(iter(weights))]
+    elif part == "scaled.safetensors":
+        weights["blocks.0.self_attn.q.scale_weight"] = torch.ones(1)
+    elif part == "more.gguf":
+        weights["blocks.0.other.weight"] = torch.ones(64, 64)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    file = tmp_path / part
+    write_gguf(weights, file, kind) if part.endswith(".gguf") else write(weights, file)
+    table = tmp_path / "t.csv"
+    table.write_text("prompt\na cat\n")
+    model = {"path": str(bare), "parts": {"transformer": str(file)}}
+    job = {"model": model, "table": str(table), "output": str(tmp_path / "o")}
+    if reason is None:
+        assert plan(job).counts.pending == 1
+    else:
+        with pytest.raises(ModelError, match=re.escape(reason)) as caught:
+            plan(job)
+        assert str(file) in caught.value.problem
 
 
 def test_weights_without_a_place_are_left_out_when_that_is_said(tmp_path: Path, bare: Path) -> None:

@@ -298,3 +298,24 @@ def test_info_names_components_rules_and_digest(locked: Path) -> None:
     parameters = sum(p.numel() for p in framefleet.load_model(locked).pipe.transformer.parameters())
     (row,) = (line for line in shown.splitlines() if line.strip().startswith("transformer "))
     assert row.split()[1:4] == ["WanTransformer3DModel", "f32", f"{parameters:,}"]
+
+
+@pytest.mark.parametrize(
+    "place", ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"]
+)
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS"),
+        (b"<!doctype html><html>sign in</html>", "a web page"),
+        (b"", "is empty"),
+    ],
+)
+def test_small_files_that_were_not_fetched_are_named(
+    content: bytes, kind: str, place: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("sd"), tmp_path / "sd")
+    (folder / place).write_bytes(content)
+    with pytest.raises(ModelError, match=kind) as caught:
+        open_weights(open_source(str(folder))).configs()
+    assert str(folder / place) in caught.value.problem and "fetch" in caught.value.fix

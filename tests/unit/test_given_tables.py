@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, strategies as st
 
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
@@ -168,9 +174,82 @@ def test_rows_stand_beside_a_job_file_and_a_sweep(has_sweep: bool, tmp_path: Pat
         (pd.Series(["fox"]), "of type pandas.Series"),
         (pa.chunked_array([["fox"]]), "of type ChunkedArray cannot be converted"),
         (pa.table([["fox"], [1]], names=["prompt", "prompt"]), "the column 'prompt' twice"),
+        ({"prompt": np.array("fox")}, "a dict of columns"),
+        ({"prompt": pd.DataFrame({"prompt": ["fox"]})}, "prompt is a table of type DataFrame"),
+        ({"train": pa.table({"prompt": ["fox"]})}, "train is a table of type Table"),
+        ({"prompt": pd.Series(["a", "b"]), "seed": pd.Series([1, 2], index=[1, 0])}, "other indexes"),
+        (pl.DataFrame({"prompt": ["a"], "x": pl.Series([object()], dtype=pl.Object)}), "objects of Python"),
+        (io.StringIO("fox\n"), "an open file"),
+        (csv.DictReader(["prompt,seed", "a,1", "b,2,3"]), "row 1 has more cells"),
     ],
 )
 def test_columns_that_mean_two_things_are_refused(given: object, said: str) -> None:
     with pytest.raises(TableError) as caught:
         arrow_of(given)
     assert said in caught.value.problem and caught.value.fix
+
+
+NOON = datetime(2024, 1, 1, 12)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [date(2024, 1, 1), NOON],  # Arrow would drop the time
+        [NOON, NOON.replace(tzinfo=UTC)],  # the zone
+        [NOON.replace(tzinfo=timezone(timedelta(hours=5))), NOON],
+        [time(12, tzinfo=UTC)],
+        [pd.Timestamp(1)],  # and nanoseconds
+        [pd.Timedelta(1)],
+        [b"a", "a"],
+        [[{1: 2}, {3}]],
+        [{1, 2}],
+        [pd.NaT],
+    ],
+)
+def test_a_cell_that_does_not_come_back_from_its_column_is_refused(cells: list[Any]) -> None:
+    with pytest.raises(TableError, match=r"table=: row [01]: x is"):
+        arrow_of({"x": cells})
+    frame = pd.DataFrame({"x": pd.Series(cells, dtype=object)})
+    try:
+        read = arrow_of(frame)["x"].to_pylist()
+    except TableError as error:
+        assert error.fix
+    else:
+        assert read == [None if cell is pd.NaT else cell for cell in cells]
+
+
+@given(
+    st.lists(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**65), 2**65)
+        | st.floats()
+        | st.text(max_size=3)
+        | st.binary(max_size=2)
+        | st.dates()
+        | st.times(timezones=st.none() | st.just(UTC))
+        | st.datetimes(timezones=st.none() | st.just(UTC))
+        | st.timedeltas()
+        | st.decimals(allow_nan=False, allow_infinity=False)
+        | st.floats(width=32).map(np.float32)
+        | st.integers(0, 2**64 - 1).map(np.uint64)
+        | st.lists(st.integers(0, 3) | st.floats(0, 1), max_size=2)
+        | st.dictionaries(st.sampled_from("ab"), st.integers(0, 3) | st.text(max_size=1), max_size=2),
+        max_size=3,
+    )
+)
+def test_cells_of_python_come_back_or_are_refused(cells: list[Any]) -> None:
+    for given_rows in ({"x": cells}, pd.DataFrame({"x": pd.Series(cells, dtype=object)})):
+        try:
+            read = arrow_of(given_rows)["x"].to_pylist()
+        except TableError as error:
+            assert error.fix
+            continue
+        for cell, back in zip(cells, read, strict=True):
+            if isinstance(cell, dict):
+                assert back == {key: cell.get(key) for key in back} and cell.keys() <= back.keys()
+            elif isinstance(cell, float | np.float32) and cell != cell:
+                assert back is None or back != back
+            else:
+                assert back == cell and isinstance(back, bool) == isinstance(cell, bool)

@@ -57,9 +57,9 @@ def process(denoiser: nn.Module, output: Store | None = None, **batching: Any) -
     return Batcher(Forwards({"unet": denoiser}, settings, findings=Findings(places, "here"))), places
 
 
-def run(denoiser: Denoiser, output: Store | None = None) -> list[int]:
+def run(denoiser: Denoiser, output: Store | None = None, **batching: Any) -> list[int]:
     """Render rows in a process of their own, check them; return the rows of its forwards."""
-    batcher, places = process(denoiser, output)
+    batcher, places = process(denoiser, output, **batching)
     starts = [2.5 + row for row in range(ROWS)]
     tasks = render(batcher, *(lambda start=start: steps(denoiser, start) for start in starts))
     assert [task.value for task in tasks] == [alone(start) for start in starts]
@@ -84,6 +84,13 @@ def test_another_process_begins_with_the_size_that_was_found_and_searches_nothin
     assert begun == [*[1] * ROWS, 1, ROWS, ROWS, *[ROWS] * 2]
     assert sum(rows > 1 for rows in searched) > 2 * sum(rows > 1 for rows in begun)
     assert len(files()) == 1
+
+
+def test_fast_mode_uses_a_size_that_paid_elsewhere_though_its_first_forward_here_is_slow() -> None:
+    run(Denoiser(), mode="fast")
+    lie(sizes=[{"rows": rows, "seconds": 1e-9, "verdict": "pays"} for rows in (2, ROWS)])
+    begun = run(Denoiser(), mode="fast", min_gain=1.05)
+    assert begun == [*[1] * ROWS, ROWS, *[ROWS] * 2]  # one trial, and two more steps
 
 
 def test_what_was_searched_in_vain_is_not_searched_again() -> None:

@@ -196,3 +196,10 @@ def test_what_comes_once_in_a_row_is_tried_late_and_a_denoiser_at_once() -> None
     assert (rare.next(2), often.next(2)) == (1, 2)
     taken = [rare.take(2) for _ in range(20)]
     assert taken == [1] * 12 + [2] * 8  # four times the three decodes that a trial takes
+
+
+def test_sizes_that_another_process_timed_are_used_though_one_row_was_never_timed_here() -> None:
+    sizes = Sizes(24, trial_cost=(8.0, 1.7))
+    for rows in (2, 4, 8, 16):
+        sizes.accept(rows, seconds=1.0 + 0.1 * rows)
+    assert [sizes.take(24) for _ in range(3)] == [16, 16, 16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,24 @@ def test_folders_between_those_of_columns_do_not_count(tmp_path: Path) -> None:
         pq.write_table(pa.table({"prompt": ["a"]}), folder / place / "p.parquet")
     wanted = [{"prompt": "a", "style": "ink"}, {"prompt": "a", "style": "oil"}]
     assert rows(folder) == rows(f"{folder}/*/**/*.parquet") == wanted
+
+
+@pytest.mark.parametrize("value", ["what?", "a?b=c", "[1]*", "#1", "50% off", "a;b", "it's"])
+def test_partitions_that_people_name_by_hand_keep_their_signs(value: str, tmp_path: Path) -> None:
+    folder = tmp_path / "t" / f"style={value}"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"prompt": ["a"]}), folder / "p.parquet")
+    wanted = [{"prompt": "a", "style": value}]
+    assert rows(tmp_path / "t") == rows(folder / "p.parquet") == rows(folder) == wanted
+
+
+@pytest.mark.parametrize("value", [b"%ff", b"\xff", b"a%C3"])
+def test_a_partition_that_is_not_utf_8_is_refused(value: bytes, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/style=" + value
+    os.mkdir(folder)
+    with open(folder + b"/p.parquet", "wb") as file:
+        pq.write_table(pa.table({"prompt": ["a"]}), file)
+    assert "is not UTF-8" in refusal(tmp_path).problem
 
 
 def test_files_in_folders_for_other_columns_are_refused(tmp_path: Path) -> None:

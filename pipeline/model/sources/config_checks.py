@@ -23,6 +23,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign, read_first
 from framefleet.pipeline.model.sources.packing import KEY, TIMES_PACKED, check_packing
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.specs.model_index import CONTROLNETS, read_object
@@ -183,9 +184,16 @@ def _check(size: int, most: int) -> None:
 def check_configs(folder: Path, files: Iterable[str]) -> None:
     """Raise ModelError for a config among `files` that is damaged, or that leads elsewhere.
 
+    Also for other small files that are not here, such as a tokenizer that is a pointer of Git LFS.
+
     `auto_map`, which names code, is let through: classes are named in full, so nobody reads it.
     """
     for file in files:
+        kind = None if is_weights(file) else foreign(read_first(folder / file, HEAD_BYTES))
+        if kind and (
+            file.endswith(".json") or (folder / file).stat().st_size
+        ):  # a list of merges may be empty
+            raise ModelError(f"{folder / file} {kind[0]}", kind[1])
         if file.endswith("config.json"):
             for key, value in _pairs(read_object(folder / file)):
                 _check_keys(f"{folder / file}", key, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ _BITS = {
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
 }
 HEAD_BYTES = 512  # enough for all that is distinguished here
+_AHEAD = 1 << 17  # the header of a thousand tensors
 _AGAIN = "fetch it again"
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
 
@@ -59,13 +60,24 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
     return start, tensors
 
 
+def header_reader(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """Return a reader of a file's first bytes that asks its store once for nearly all headers."""
+    first = read(_AHEAD)
+    return lambda count: first[:count] if count <= len(first) or len(first) < _AHEAD else read(count)
+
+
 def check_file_size(path: Path) -> list[Tensor]:
     """Return the tensors. Raises ModelError for a file that is shorter or longer than its header says."""
     start, tensors = read_header(lambda count: read_first(path, count), str(path))
-    expected, size = max((tensor.end for tensor in tensors), default=start), path.stat().st_size
-    if size != expected:
-        raise ModelError(f"{path} has {size} bytes, but its header says {expected}", "fetch it again")
+    check_size(str(path), path.stat().st_size, start, tensors)
     return tensors
+
+
+def check_size(where: str, size: int, start: int, tensors: Iterable[Tensor]) -> None:
+    """Raise ModelError for a file that is shorter or longer than its header says. start: of its data."""
+    expected = max((tensor.end for tensor in tensors), default=start)
+    if size != expected:
+        raise ModelError(f"{where} has {size} bytes, but its header says {expected}", "fetch it again")
 
 
 def read_first(path: Path, count: int | None) -> bytes:

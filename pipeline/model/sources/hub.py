@@ -70,9 +70,14 @@ class HubSource:
             if not isinstance(cached, str) and count is not None:
                 headers = {**build_hf_headers(), "range": f"bytes=0-{count - 1}"}
                 url = hf_hub_url(self.path, file, revision=self.revision)
-                answer = get_session().get(url, headers=headers)
-                hf_raise_for_status(answer)
-                return bytes(answer.content[:count])
+                with get_session().stream("GET", url, headers=headers) as answer:
+                    hf_raise_for_status(answer)
+                    content = b""
+                    for part in answer.iter_bytes():  # of a mirror that knows no ranges, no more than this
+                        content += part
+                        if len(content) >= count:
+                            break
+                return content[:count]
             path = hf_hub_download(self.path, file, revision=self.revision)
         except Exception as error:  # as above
             _refuse(self.path, self.revision, error)

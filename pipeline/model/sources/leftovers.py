@@ -14,9 +14,11 @@ from framefleet.pipeline.model.sources.headers import Tensor
 
 log = logging.getLogger(__name__)
 
-# What tools that pack weights in fp8 store next to them. Without these, each weight is off by a factor.
+# What tools that pack weights in fp8 store next to them (ComfyUI, Kijai, DeepSeek, ModelOpt, vLLM, quanto).
+# Without these, each weight is off by a factor.
 FP8_SCALES = re.compile(
-    r"(^|\.)((weight|input|output|activation)_scale(_inv|_2|_b)?|scale_(weight|input|output)|scaled_fp8)$"
+    r"(^|\.)((weight|input|output|activation)_(global_)?scale(_inv|_2|_b|_ub)?|scale_(weight|input|output)"
+    r"|scaled_fp8|comfy_quant|weight\._scale|(weight|input)_quantizer\._(scale|amax))$"
 )
 _MAX_SHOWN, _MAX_NAME = 3, 120  # names in a message, and letters of each
 

@@ -19,7 +19,6 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.packing import method_of
-from framefleet.pipeline.model.sources.parts import PartFile
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.specs.model_index import CONTROLNETS
 
@@ -61,7 +60,7 @@ def load_networks(
     dtype: torch.dtype | Mapping[str, torch.dtype],
     use_safetensors: bool | None,
     quantization: PipelineQuantizationConfig | None = None,
-    parts: Mapping[str, PartFile] | None = None,
+    parts: Mapping[str, SingleFile] | None = None,
     allow_unmatched: bool = False,
     where: Path,
 ) -> tuple[dict[str, nn.Module], list[LoadedNetwork]]:
@@ -75,17 +74,15 @@ def load_networks(
     from transformers import PreTrainedModel  # imported by whoever loads networks
 
     loaded: list[LoadedNetwork] = []
-    files = {
-        part.key: SingleFile(part.fetched(), part.is_gguf, part.where) for part in (parts or {}).values()
-    }
+    parts = parts or {}
 
     def dtype_of(name: str) -> torch.dtype:
         return dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype
 
-    def load_part(one: Component, part: PartFile) -> nn.Module:
+    def load_part(one: Component, part: SingleFile) -> nn.Module:
         config = quantization.quant_mapping.get(one.name) if quantization else None
         with _shapes_named(Path(part.where)):
-            return files[part.key].network(one, place, dtype_of(one.name), config)
+            return part.network(one, place, dtype_of(one.name), config)
 
     def load(library: str, class_name: str, name: str, folder: str) -> Any:
         config = quantization.quant_mapping.get(name) if quantization else None
@@ -115,7 +112,7 @@ def load_networks(
 
     networks = {
         one.name: load_part(one, parts[one.name])
-        if parts and one.name in parts
+        if one.name in parts
         else class_of(one.library, CONTROLNETS)(
             [load(one.library, "ControlNetModel", one.name, folder) for folder in one.folders]
         )
@@ -123,9 +120,9 @@ def load_networks(
         else load(one.library, one.class_name, one.name, one.name)
         for one in components
     }
-    for key, file in files.items():
+    for file in dict.fromkeys(parts.values()):
         # A process that loads some of a file's components says nothing of its other weights.
-        if all(name in networks for name, part in (parts or {}).items() if part.key == key):
+        if all(name in networks for name, own in parts.items() if own is file):
             file.check_all_placed(allow_unmatched=allow_unmatched)
     return networks, loaded
 

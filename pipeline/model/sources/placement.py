@@ -1,7 +1,8 @@
 """Does each weight of a model have a place, and each place a weight? Before any weight is read.
 
-The libraries load files that have the names and shapes of the real ones and holes for values, in a process of
-their own. So what they convert, tie and pass over counts as it does when the model is loaded.
+The libraries load files that have the names and shapes of the real ones and holes for values, in a process
+of their own. So what they convert, tie and pass over counts as it does when the model is loaded. Only headers
+are read, also of files in a bucket or on the hub.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -24,12 +26,14 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.headers import check_file_size
+from framefleet.pipeline.model.sources.folder_source import Source
+from framefleet.pipeline.model.sources.headers import Tensor, check_size, header_reader, read_header
+from framefleet.pipeline.model.sources.integrity import sha256_of
+from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
+from framefleet.pipeline.model.sources.packing import packed_components
+from framefleet.pipeline.model.sources.parts import PartFile, by_component
 from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
-
-if TYPE_CHECKING:
-    from framefleet.pipeline.model.sources.network_loading import LoadedNetwork
 
 log = logging.getLogger(__name__)
 
@@ -37,122 +41,190 @@ log = logging.getLogger(__name__)
 _MAX_BYTES = 4 << 30
 _MAX_SILENCE_S = 180.0  # imports take most of it
 _BOXES = Sandboxes(__name__, max_silence_s=_MAX_SILENCE_S)
+_PARTS = ".parts"  # the folder of single files, which no component is called
 _Error = tuple[str, str]  # problem, fix
 _Errors = tuple[_Error | None, _Error | None]  # where nothing may be left over; where weights may be
 
 
 def check_placement(
-    folder: Path, files: Collection[str], components: Sequence[Component], *, allow_unmatched: bool
+    source: Source,
+    files: Collection[str],
+    components: Sequence[Component],
+    *,
+    parts: Collection[PartFile] = (),
+    allow_unmatched: bool,
 ) -> None:
     """Raise ModelError for weights that loading the model would refuse; log those that it would leave out.
 
-    folder: of this machine, with all files that loading reads. Says nothing of pickles, nor of what cannot be
-    loaded here.
+    files: all that loading reads of the source. parts: single files, in place of the weights of some
+    components.
+
+    Says nothing of pickles and of packed weights, whose names are known once they are unpacked, nor of what
+    cannot be loaded here.
     """
-    weights = sorted(filter(is_weights, files))
-    if not all(file.endswith(SAFETENSORS) for file in weights):
+    settings = sorted(file for file in files if not is_weights(file))
+    folder = source.fetch(settings)
+    pickled = {
+        file.partition("/")[0] for file in files if is_weights(file) and not file.endswith(SAFETENSORS)
+    }
+    unread = pickled | packed_components(folder, files).keys()
+    compared = [one for one in components if one.has_weights and unread.isdisjoint(one.folders)]
+    if not compared:
         return
-    content = hashlib.sha256()
-    for file in sorted(files):
-        header = (
-            json.dumps([asdict(tensor) for tensor in check_file_size(folder / file)])
-            if file in weights
-            else ""
-        )
-        content.update(f"{file}\n{header}\n".encode())
-        content.update(b"" if file in weights else (folder / file).read_bytes())
-    named = [asdict(component) for component in components]
+    names = {one.name for one in compared}
+    singles = {name: part for name, part in by_component(parts, components).items() if name in names}
+    inside = tuple(f"{name}/" for one in compared for name in one.folders)
+    weights = sorted(file for file in files if is_weights(file) and file.startswith(inside))
+
+    def write(place: Path) -> None:
+        for file in settings:
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).symlink_to((folder / file).resolve())
+        for file in weights:
+            write_hollow(place / file, *_header(source, file))
+        for part in singles.values():
+            packed = part.is_gguf  # compared as if it were not: its weights keep their names and shapes
+            tensors = [replace(tensor, dtype="F32") if packed else tensor for tensor in part.tensors]
+            write_hollow(place / _PARTS / part.key, tensors)
+
+    content = [
+        source.name,
+        [asdict(one) for one in components],
+        [(file, sha256_of(folder / file)) for file in settings],
+        [(file, _identity(source, file)) for file in weights],
+        [
+            (name, part.where, part.key, [asdict(one) for one in part.tensors])
+            for name, part in singles.items()
+        ],
+    ]
+    request = {
+        "where": source.name,
+        "components": [asdict(one) for one in components],
+        "compared": sorted(names),
+        "parts": {name: (part.key, part.where) for name, part in singles.items()},
+    }
     try:
-        strict, lenient = _errors(content.hexdigest(), named, str(folder), sorted(files))
+        strict, lenient = _errors(hashlib.sha256(json.dumps(content).encode()).hexdigest(), request, write)
     except Ended as ended:  # whoever loads it says why, in the library's words
-        log.debug("%s: its weights cannot be compared: %s", folder, ended)
+        log.debug("%s: its weights cannot be compared: %s", source.name, ended)
         return
     if refusal := lenient if allow_unmatched else strict:
-        raise ModelError(f"{folder}/{refusal[0]}", refusal[1])
+        raise ModelError(*refusal)
     if strict:
-        log.warning("%s/%s", folder, strict[0])
+        log.warning("%s", strict[0])
 
 
-@disk_cached(TypeAdapter(_Errors), decided_by=lambda content, components, *_: [content, components])
-def _errors(content: str, components: list[dict[str, Any]], folder: str, files: list[str]) -> _Errors:
+def _identity(source: Source, file: str) -> str:
+    """Return what tells a file from another: its SHA-256 where a store says it, else what its header says."""
+    sha256 = None if source.is_local else source.files[file].sha256
+    return sha256 or json.dumps([asdict(tensor) for tensor in _header(source, file)[0]])
+
+
+def _header(source: Source, file: str) -> tuple[list[Tensor], dict[str, str]]:
+    """Return a file's tensors and notes. Raises ModelError where it is cut short, or holds packed weights."""
+    where, read = f"{source.name}/{file}", header_reader(partial(source.read, file))
+    start, tensors = read_header(read, where)
+    size = Path(source.path, file).stat().st_size if source.is_local else source.files[file].size
+    check_size(where, size, start, tensors)
+    check_whole_numbers(where, tensors)
+    return tensors, parse_json(read(start)[8:]).get("__metadata__", {})
+
+
+@disk_cached(TypeAdapter(_Errors), decided_by=lambda content, *_: [content])
+def _errors(content: str, request: dict[str, Any], write: Callable[[Path], None]) -> _Errors:
     # Closed afterwards: with the libraries it holds as much memory as a worker before it loads its model.
     with tempfile.TemporaryDirectory(prefix="framefleet-") as place, closing(_BOXES), _BOXES.one() as box:
-        box.send(json.dumps([place, folder, files, components]).encode())
+        write(Path(place))
+        box.send(json.dumps({"place": place, **request}).encode())
         return TypeAdapter(_Errors).validate_json(box.receive())
 
 
+def write_hollow(path: Path, tensors: Iterable[Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Write a file of the same weights without their values, most of which is a hole.
+
+    All numbers are of one type, as what is stored in the type that is asked for is not copied.
+    """
+    header: dict[str, Any] = {"__metadata__": notes} if notes else {}
+    end = 0
+    for tensor in tensors:
+        is_float = tensor.dtype.startswith(("F", "BF"))
+        length = 4 * tensor.num_parameters if is_float else tensor.end - tensor.begin
+        kind = "F32" if is_float else tensor.dtype
+        header[tensor.name] = {"dtype": kind, "shape": tensor.shape, "data_offsets": [end, end + length]}
+        end += length
+    content = json.dumps(header).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(len(content).to_bytes(8, "little") + content)
+        file.truncate(8 + len(content) + end)
+
+
 def _answer(connection: Connection) -> None:
-    place, folder, files, named = json.loads(connection.recv_bytes())
-    components = [Component(**{**one, "extra_folders": tuple(one["extra_folders"])}) for one in named]
+    request = json.loads(connection.recv_bytes())
+    place, compared = Path(request["place"]), request["compared"]
+    components = [
+        Component(**{**one, "extra_folders": tuple(one["extra_folders"])}) for one in request["components"]
+    ]
     for component in components:
         class_of(component.library, component.class_name)  # imported before memory is bounded
-    bound_memory(write_hollow(Path(folder), files, Path(place)) + _MAX_BYTES)
-    connection.send_bytes(json.dumps(errors_of(Path(place), components)).encode())
+    bound_memory(sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) + _MAX_BYTES)
+    errors = errors_of(
+        place, components, compared=compared, parts=request["parts"], where=Path(request["where"])
+    )
+    connection.send_bytes(json.dumps(errors).encode())
 
 
-def write_hollow(folder: Path, files: Iterable[str], place: Path) -> int:
-    """Write files of the same weights without their values; return their size, most of which is holes.
+def errors_of(
+    place: Path,
+    components: Sequence[Component],
+    *,
+    compared: Collection[str],
+    parts: Mapping[str, tuple[str, str]] = {},
+    where: Path = Path(),
+) -> _Errors:
+    """Return what loading these files says: where nothing may be left over, and where weights may.
 
-    All numbers are of one type, as what is stored in the type that is asked for is not copied. Other files
-    are links.
+    compared: names of components; the others get no weights. parts: by component, a single file's name and
+    what messages call it. where: what they call `place`.
     """
-    size = 0
-    for name in files:
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        if not is_weights(name):
-            (place / name).symlink_to((folder / name).resolve())
-            continue
-        with (folder / name).open("rb") as file:
-            header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
-        end = 0
-        for tensor in check_file_size(folder / name):
-            is_float = tensor.dtype.startswith(("F", "BF"))
-            length = 4 * tensor.num_parameters if is_float else tensor.end - tensor.begin
-            kind = "F32" if is_float else tensor.dtype
-            header[tensor.name] |= {"dtype": kind, "data_offsets": [end, end + length]}
-            end += length
-        content = json.dumps(header).encode()
-        with (place / name).open("wb") as file:
-            file.write(len(content).to_bytes(8, "little") + content)
-            file.truncate(8 + len(content) + end)
-        size += 8 + len(content) + end
-    return size
-
-
-def errors_of(place: Path, components: Sequence[Component]) -> _Errors:
-    """Return what loading these files says: where nothing may be left over, and where weights may."""
     import torch
 
-    from framefleet.pipeline.model.sources.assembly import assembled  # imports the libraries
-    from framefleet.pipeline.model.sources.network_loading import load_networks
+    from framefleet.pipeline.model.sources.assembly import absent, assembled  # imports the libraries
+    from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
+    from framefleet.pipeline.model.sources.single_file import SingleFile
     from framefleet.pipeline.model.sources.verified_folder import alone, bounded_modules
     from framefleet.pipeline.model.specs.spec import inspect_model
+
+    files = {key: SingleFile(place / _PARTS / key, False, name) for key, name in parts.values()}
+
+    def refusal(*, allow_unmatched: bool) -> _Error | None:
+        try:
+            for file in files.values():
+                file.check_all_placed(allow_unmatched=allow_unmatched)
+            check_loaded(loaded, allow_unmatched=allow_unmatched)
+        except ModelError as error:
+            return error.problem, error.fix
+        return None
 
     try:
         with alone(), bounded_modules(place):
             networks, loaded = load_networks(
                 place,
-                [one for one in components if one.has_weights],
+                [one for one in components if one.name in compared],
                 dtype=torch.float32,
                 use_safetensors=True,
-                where=Path(),
+                parts={name: files[key] for name, (key, _) in parts.items()},
+                allow_unmatched=True,
+                where=where,
             )
-            if _refusal(loaded) and (place / MODEL_INDEX).is_file():
+            if refusal(allow_unmatched=False) and (place / MODEL_INDEX).is_file():
                 # Some pipelines share layers, which only one of their networks has in its file.
-                assembled(place, inspect_model(place), components, networks=networks)
-            return _refusal(loaded), _refusal(loaded, allow_unmatched=True)
+                left = tuple(one.name for one in components if one.has_weights and one.name not in compared)
+                others = absent(place, components, left, dtypes=torch.float32, device="cpu") if left else {}
+                assembled(place, inspect_model(place), components, networks=others | networks)
+            return refusal(allow_unmatched=False), refusal(allow_unmatched=True)
     except ModelError as error:
         return (error.problem, error.fix), (error.problem, error.fix)
-
-
-def _refusal(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool = False) -> _Error | None:
-    from framefleet.pipeline.model.sources.network_loading import check_loaded
-
-    try:
-        check_loaded(loaded, allow_unmatched=allow_unmatched)
-    except ModelError as error:
-        return error.problem, error.fix
-    return None
 
 
 if __name__ == "__main__":

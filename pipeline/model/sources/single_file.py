@@ -61,7 +61,7 @@ class _Watched(dict[str, Any]):
         return super().pop(name, *default)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # one may be for several components
 class SingleFile:
     """One file, from which several components may be loaded. path: on this machine, hashed and checked."""
 
@@ -88,16 +88,17 @@ class SingleFile:
         self._names = {*tensors}
         taken: set[str] = set()
         packing = self._packing(dtype) or quantization
+        where = f"{self.where} ({component.name})"
         load = partial(_loaded, component, configs=configs, dtype=dtype, quantization=packing)
         network_class = class_of(component.library, component.class_name)
         with _unplaced_names() as unplaced:
             try:
                 network = load(network_class, _Watched(tensors, taken))
             except NotImplementedError:  # of torch, which casts no weight without a value
-                network = load(_naming_lacking(network_class), _Watched(tensors, taken))
+                network = load(_naming_lacking(network_class, where), _Watched(tensors, taken))
         # A file with the names of diffusers is placed as it is; its names are not looked at one by one.
         taken |= tensors.keys() & network.state_dict().keys()
-        check_leftovers(f"{self.where} ({component.name})", lacking=_lacking(network), fix=_FIX)
+        check_leftovers(where, lacking=_lacking(network), fix=_FIX)
         self._taken |= taken
         self._unplaced |= unplaced
         return network
@@ -130,12 +131,12 @@ def _lacking(network: nn.Module) -> list[str]:
     return [name for name, weight in network.named_parameters() if weight.is_meta]
 
 
-def _naming_lacking(network_class: Any) -> Any:
+def _naming_lacking(network_class: Any, where: str) -> Any:
     """Return a class that names what a file lacks where torch would only say that there is no value."""
 
     class Naming(network_class):  # type: ignore[misc]
         def to(self, *arguments: Any, **keywords: Any) -> Any:
-            check_leftovers(f"the file for {network_class.__name__}", lacking=_lacking(self), fix=_FIX)
+            check_leftovers(where, lacking=_lacking(self), fix=_FIX)
             return super().to(*arguments, **keywords)
 
     Naming.__name__ = network_class.__name__  # which configs are looked up by

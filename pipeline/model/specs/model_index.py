@@ -13,6 +13,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign
 
 Configs = Mapping[str, Mapping[str, Any]]  # of a model's components, by name, and model_index.json as "index"
 MODEL_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
@@ -85,6 +86,8 @@ def parse_object(content: bytes, where: str) -> dict[str, Any]:
     """Return a JSON object of settings. Raises ModelError for anything else."""
     if len(content) > MAX_JSON_BYTES:
         raise ModelError(f"{where} has more than {MAX_JSON_BYTES:,} bytes", "download the model again")
+    if kind := foreign(content[:HEAD_BYTES]):
+        raise ModelError(f"{where} {kind[0]}", kind[1])
     try:
         settings = parse_json(content)
     except ValueError as error:

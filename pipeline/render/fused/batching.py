@@ -99,7 +99,8 @@ class Sizes:
         """Return the same, for a forward that is made now."""
         paying, untried = self._choice(waiting)
         if untried and not self._is_due(untried):
-            self._missed[untried] += paying * self._rates[1] / self._rates[paying] if self._rates else 1
+            alone = self._rates.get(1)  # not timed here where another process found the sizes
+            self._missed[untried] += paying * alone / self._rates[paying] if alone else 1
             return paying
         return untried or paying
 

@@ -70,12 +70,18 @@ def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile,
 
 def _texts(path: str, root: str) -> dict[str, str | None]:
     """Return the values by column, of the folders between the table's and a file."""
-    folders = PurePosixPath(path.partition("?")[0]).parts[:-1]
+    plain = path.partition("?")[0] if "://" in path else path  # folders may have names with a question mark
     pairs: list[tuple[str, str | None]] = []
-    for folder in folders[len(PurePosixPath(root).parts) :]:
-        name, equals, value = folder.partition("=")
+    for folder in PurePosixPath(plain).parts[len(PurePosixPath(root).parts) : -1]:
+        try:
+            name, equals, value = (unquote(part, errors="strict") for part in folder.partition("="))
+            folder.encode()
+        except UnicodeError:
+            raise TableError(
+                f"{path!r}: the name of its folder {folder!r} is not UTF-8", "rename the folder"
+            ) from None
         if name and equals:
-            pairs.append((unquote(name), None if value == _NULL else unquote(value)))
+            pairs.append((name, None if value == _NULL else value))
     names = [name for name, _ in pairs]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise TableError(f"{path} has two folders for the column {doubled[0]!r}", "rename one of them")
