@@ -132,11 +132,18 @@ def main() -> None:
     for argument in sys.argv[1:]:  # also where it is misplaced, and quoted in a mistake
         name, _, value = argument.removeprefix("--set=").partition("=")
         keep_secrets({name: value})
-    with reporting(verbose=False):
-        try:
-            command_line()(prog_name="framefleet")
-        finally:
-            sys.stdout.flush()  # here, where a full disk or a closed pipe is reported
+    try:
+        with reporting(verbose=False):
+            try:
+                command_line()(prog_name="framefleet")
+            finally:
+                sys.stdout.flush()  # here, where a full disk or a closed pipe is reported
+    except SystemExit as end:
+        started = sys.modules.get("framefleet.cluster.fleet.start")
+        if started and started.is_ray_left():
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 def _show_version(wanted: bool) -> None:

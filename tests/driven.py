@@ -69,6 +69,8 @@ class WorkersHere:
     def num_by_lane(self) -> Counter[LaneKey]:
         return Counter(self.lanes[name] for name in [*self._given, *self._starting])
 
+    num_serving = num_by_lane
+
     def unfit(self, worker: str) -> set[LaneKey]:
         return set()
 
@@ -83,7 +85,7 @@ class WorkersHere:
         """Have none in the place of those that end: the driver asks for it as it ends."""
         self.has_too_many = num_workers == 0
 
-    def rendered(self, worker: str) -> None:
+    def rendered(self, worker: str, row_id: str) -> None:
         """Nobody counts their faults."""
 
     def cleared(self, worker: str) -> None:

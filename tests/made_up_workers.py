@@ -74,7 +74,7 @@ class Workers:
         """Have none in the place of those that end: the driver asks for it as it ends."""
         self.has_too_many = num_workers == 0
 
-    def rendered(self, worker: str) -> None:
+    def rendered(self, worker: str, row_id: str) -> None:
         """They have no faults."""
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ class Dispatcher:
     """Decides which worker renders which row next.
 
     window: rows that may wait at once (those in the workers' hands come on top). order: of fresh rows.
-    proven: machines that have done a row; grows, and may be shared by dispatchers of one model.
+    proven: machines that have done a row; grows, and may be shared by dispatchers.
     """
 
     def __init__(

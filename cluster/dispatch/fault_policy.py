@@ -12,7 +12,7 @@ _ROWS_TO_BLAME = 4
 _MOST_SUSPECTS = 32
 # Rows given up with none done in between. A proven machine that loads the model each time, and dies of each
 # row, may yet be bad: then this many good rows are in failures/, which the next run tries again.
-_MOST_GIVEN_UP = 24
+MOST_GIVEN_UP = 24
 _STALL_FACTOR = 10
 _SHORTEST_STALL_S = 60.0  # a disk that spins up, a link that comes back, a kernel that is tuned
 _SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
@@ -89,7 +89,7 @@ class FaultPolicy(Strict):
         # turns, alone, and if one of them is done the machine is proven.
         turns = max(_ROWS_TO_BLAME, min(num_suspects, _MOST_SUSPECTS))
         to_blame = _ROWS_TO_BLAME * self.worker_deaths if is_proven else _SUSPECT_DEATHS + turns
-        return num_deaths > max(self.faults, to_blame) or num_given_up > _MOST_GIVEN_UP
+        return num_deaths > max(self.faults, to_blame) or num_given_up > MOST_GIVEN_UP
 
     @property
     def longest_writing_s(self) -> float:

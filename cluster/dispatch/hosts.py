@@ -4,18 +4,19 @@ The machine is blamed first. A worker that has a fault is started again, after a
 After `retries.faults` in a row, with no row done in between, its machine is blocked: no worker is started
 there any more; or, where others on the same machine are at work, that worker alone is not replaced.
 
-A death may be the row's doing. One for which a row is given up is not held against the machine. Others count
-when a row was done elsewhere meanwhile; else the machine may be sound and its rows bad: more are borne, and
-most of all on a machine that has done rows before.
+A death may be the doing of one of the worker's rows. It counts against the machine once all of these are
+done, and no more once one of them is given up for it. Until then the machine may be sound and its rows bad:
+more deaths are tolerated, and most of all on a machine that has done rows before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.fault_policy import MOST_GIVEN_UP, FaultPolicy
 from framefleet.pipeline.errors import FramefleetError
 
 # died: the process ended, or hung, and its rows may be why. machine: what no row does to it.
@@ -31,35 +32,43 @@ _MOST_BLOCKED = 10  # machines, for few workers in a cluster where some are bad
 SILENT_REST_S = 70.0
 
 
+@dataclass(slots=True, eq=False)
+class _Fault:
+    """rows: that may be why, and have not been done since. is_theirs: one of them was given up for it."""
+
+    rows: set[str]
+    is_theirs: bool = False
+
+
 @dataclass(slots=True)
 class _Streak:
     """Faults in a row. since: how many rows all machines had done when it began."""
 
-    faults: int = 0
-    deaths: int = 0
+    faults: list[_Fault] = field(default_factory=list)
     given_up: int = 0  # rows, for deaths
     since: int = 0
 
-    def add(self, kind: LossKind, *, is_explained: bool, num_done: int) -> None:
-        if kind == "died" and is_explained:
-            self.faults = self.deaths = 0
+    @property
+    def num_faults(self) -> int:
+        return sum(not fault.is_theirs for fault in self.faults)
+
+    def add(self, fault: _Fault, *, num_done: int) -> None:
+        if fault.is_theirs:
+            self.faults = []
             self.given_up += 1
             return
-        if not self.deaths:
+        if not self.num_faults:
             self.since = num_done
-        self.deaths += 1
-        self.faults += 1
+        self.faults.append(fault)
 
-    def is_over(
-        self, kind: LossKind, policy: FaultPolicy, *, num_done: int, num_suspects: int, is_proven: bool
-    ) -> bool:
-        """Tell whether this is enough. num_done: rows of all machines. is_proven: one was done here."""
-        is_hopeless = policy.despairs(
-            self.deaths, num_given_up=self.given_up, num_suspects=num_suspects, is_proven=is_proven
+    def is_over(self, policy: FaultPolicy, *, num_suspects: int, is_proven: bool) -> bool:
+        """Tell whether this is enough. is_proven: a row was done here."""
+        num_its_own = sum(not (fault.is_theirs or fault.rows) for fault in self.faults)
+        # The rows of the last death can be done elsewhere only after it.
+        num_in_doubt = 1 if num_its_own and self.faults[-1].rows else 0
+        return policy.blocks(num_its_own + num_in_doubt) or policy.despairs(
+            self.num_faults, num_given_up=self.given_up, num_suspects=num_suspects, is_proven=is_proven
         )
-        if kind == "refused" or is_hopeless:
-            return True
-        return policy.blocks(self.faults) and (kind != "died" or num_done > self.since)
 
 
 @dataclass(slots=True)
@@ -77,7 +86,7 @@ class Hosts:
     """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced.
 
     Of one lane: what goes wrong there says nothing of a machine's work for another. proven: machines and
-    workers that have done a row; grows, and is shared by the lanes of one model.
+    workers that have done a row; grows, and is shared by all lanes.
     """
 
     def __init__(self, policy: FaultPolicy, proven: set[str] | None = None) -> None:
@@ -85,17 +94,20 @@ class Hosts:
         self._hosts: dict[str, _Place] = {}
         self._workers: dict[str, _Place] = {}
         self._at: dict[str, str] = {}  # the machine of each worker that lives
-        self._num_done = self._num_blocked = 0
+        self._in_doubt: dict[str, list[_Fault]] = {}  # by row that may be why
+        self._num_done = self._num_blocked = self._num_given_up = 0
 
     def placed(self, worker: str, host: str, name: str) -> None:
         """A process of the worker is on this machine. name: the machine's, for people."""
         self._hosts.setdefault(host, _Place(name))
         self._at[worker] = host
 
-    def done(self, worker: str) -> None:
-        """The worker has rendered a row: it is sound, and so is its machine."""
-        self._num_done, self._num_blocked = self._num_done + 1, 0
+    def done(self, worker: str, row_id: str = "") -> None:
+        """The worker has rendered a row: it is sound, and so is its machine. The row did not kill others."""
+        self._num_done, self._num_blocked, self._num_given_up = self._num_done + 1, 0, 0
         self.cleared(worker)
+        for fault in self._in_doubt.pop(row_id, ()):
+            fault.rows.discard(row_id)
         self._proven |= {worker, self._at.get(worker, worker)}
         for place in self._places_of(worker):
             place.rests_until = 0.0
@@ -116,22 +128,30 @@ class Hosts:
         *,
         kind: LossKind,
         now: float,
-        is_explained: bool = False,
+        rows: Collection[str] = (),
+        given_up: Collection[str] = (),
         num_suspects: int = 0,
         error: FramefleetError | None = None,
     ) -> float | None:
         """The worker's process is gone; return when another may be started, or None if none is to be.
 
-        is_explained: a row is given up for it. num_suspects: rows that were struck often, and wait to run
-        alone. error: ours, if that is the reason.
+        rows: that it had, and that may be why it died; given_up: those of them that are given up for it.
+        num_suspects: rows that were struck often, and wait to run alone. error: ours, if that is the reason.
         """
         host = self._at.pop(worker, "")
         if kind == "gone":
             return now + REST_S
         own, place = self._worker(worker), self._hosts.get(host)
+        fault = _Fault({*rows} if kind == "died" else set(), is_theirs=bool(given_up))
+        self._num_given_up += len(given_up)
         for each in (own, place):
             if each:
-                each.streak.add(kind, is_explained=is_explained, num_done=self._num_done)
+                each.streak.add(fault, num_done=self._num_done)
+        for row_id in fault.rows:
+            self._in_doubt.setdefault(row_id, []).append(fault)
+        for row_id in given_up:
+            for earlier in self._in_doubt.pop(row_id, ()):
+                earlier.is_theirs = True
         if guilty := self._guilty(own, place, host, kind, num_suspects=num_suspects):
             guilty.unused, guilty.error = reason, error
             self._num_blocked += 1
@@ -139,7 +159,7 @@ class Hosts:
                 return None
             own.streak = _Streak()  # it may do better elsewhere
         are_in_turn = kind == "died" and num_suspects > 0  # its rows, of which one may be why
-        rest = REST_S if are_in_turn else min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.deaths - 1))
+        rest = REST_S if are_in_turn else min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.num_faults - 1))
         if place:
             place.rests_until = now + (SILENT_REST_S if kind == "silent" else rest)
         return now + rest
@@ -167,17 +187,18 @@ class Hosts:
     def are_doubtful(self) -> bool:
         """Whether two workers died in a row, with nothing done since: others' rows may as well be first."""
         streaks = [place.streak for place in self._hosts.values()]
-        return any(streak.deaths > 1 and streak.since == self._num_done for streak in streaks)
+        return any(streak.num_faults > 1 and streak.since == self._num_done for streak in streaks)
 
     def is_blocked(self, host: str) -> bool:
         return host in self._hosts and self._hosts[host].unused is not None
 
     def are_hopeless(self, num_workers: int) -> bool:
-        """Return whether at least one machine per worker has failed since the last row was done.
+        """Return whether at least one machine per worker, or many rows, failed since the last row was done.
 
         In a cluster that has ever new ones, a row that kills its workers would go on for ever.
         """
-        return self._num_blocked >= max(num_workers, _MOST_BLOCKED)
+        is_blocked = self._num_blocked >= max(num_workers, _MOST_BLOCKED)
+        return is_blocked or self._num_given_up > MOST_GIVEN_UP
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -206,13 +227,13 @@ class Hosts:
         """Return what is to be used no longer: a machine, but for one where other workers are well."""
         is_over = partial(
             _Streak.is_over,
-            kind=kind,
             policy=self._policy,
-            num_done=self._num_done,
             num_suspects=num_suspects,
             is_proven=(host if place else own.name) in self._proven,
         )
         is_own, is_its = (each is not None and is_over(each.streak) for each in (own, place))
+        if kind == "refused" and not place:
+            return own
         if place and (kind == "refused" or ((is_own or is_its) and not self._has_sound(host))):
             return place
         return own if is_own else None
@@ -230,4 +251,4 @@ class Hosts:
 
     def _has_sound(self, host: str) -> bool:
         """Tell whether another worker is on this machine that had no fault of late."""
-        return any(at == host and not self._worker(other).streak.deaths for other, at in self._at.items())
+        return any(at == host and not self._worker(other).streak.num_faults for other, at in self._at.items())

@@ -248,7 +248,7 @@ class Driver:
         is_idle = not (is_going or has_rows or fleet.has_too_many)
         lane = None
         if is_idle and self._lanes.are_several:
-            lane = self._lanes.move_from(worker, fleet.num_by_lane(), fleet.unfit(worker))
+            lane = self._lanes.move_from(worker, fleet.num_serving(), fleet.unfit(worker))
             if lane is not None:
                 log.info("%s: no rows are left for it; a process for %s takes its place", worker, lane)
         if is_idle and lane is None and self._is_judge_wanted(worker, fleet):
@@ -291,13 +291,13 @@ class Driver:
         for rendered in report.rendered:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
-            fleet.rendered(worker)
+            fleet.rendered(worker, rendered.record.row_id)
             self._storing.stored(worker, now=time.monotonic())
         for row_id in report.encoded:  # its embeddings are in the store
             if self._lanes.encoded(worker, row_id, time.monotonic()):
                 self._tally.encoded(worker)
                 self._committer.note(logging.INFO, worker, row_id, "its text is encoded")
-            fleet.rendered(worker)
+            fleet.rendered(worker, row_id)
             self._storing.stored(worker, now=time.monotonic())
         for failed in report.failed:
             self._fail(worker, failed, fleet)
@@ -441,7 +441,8 @@ class Driver:
         self._tally.left(event.worker, "lost")
         if cause.kind == "died" or cause.suspects:
             lane.largest = None  # its rehearsal may be why, which must not be charged to other rows again
-        for row_id in lane.dispatcher.rows_of(event.worker):
+        rows = lane.dispatcher.rows_of(event.worker)
+        for row_id in rows:
             self._committer.note(logging.WARNING, event.worker, row_id, f"its worker is lost: {cause.reason}")
         if cause.suspects == ():
             self._lanes.docket.left(event.worker)
@@ -449,8 +450,12 @@ class Driver:
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
-        num_suspects = lane.dispatcher.num_suspects
-        fleet.replace(event, is_explained=bool(given_up), num_suspects=num_suspects)
+        fleet.replace(
+            event,
+            rows=rows if cause.suspects is None else cause.suspects,
+            given_up=[row.row.row_id for row in given_up],
+            num_suspects=lane.dispatcher.num_suspects,
+        )
 
     def _lose_lane(self, event: LaneLost) -> None:
         """Continue with the rows of other lanes, if there are any; else the job ends."""

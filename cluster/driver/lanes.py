@@ -7,7 +7,6 @@ and what is remembered of rows under way.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -66,7 +65,7 @@ class Lanes:
         self._of_worker: dict[str, Lane] = {}
         self.docket = Docket()
         self._encoding: EncodeFirst | None = None
-        self._proven: defaultdict[str, set[str]] = defaultdict(set)  # machines, by what they have rendered
+        self._proven: set[str] = set()  # machines that have rendered a row of any lane
         self._open(work.lanes, work.run.table)
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
@@ -100,8 +99,7 @@ class Lanes:
         order = order_of(job.order, ranked_by)
         if key == ENCODER_POOL:
             return Dispatcher(job.retries.model_copy(update={"copies": False}), size=size, order=order)
-        proven = self._proven[key.model]
-        return Dispatcher(job.retries, size=size, order=order, paces=ranked_by, proven=proven)
+        return Dispatcher(job.retries, size=size, order=order, paces=ranked_by, proven=self._proven)
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._by_key.values())

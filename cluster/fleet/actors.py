@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import NODE_ID_LABEL_KEY
 
 import framefleet
@@ -23,6 +26,8 @@ from framefleet.pipeline.rows.lane_key import LaneKey
 
 if TYPE_CHECKING:
     from framefleet.cluster.worker.worker import Worker
+
+log = logging.getLogger(__name__)
 
 
 class Listening:
@@ -157,9 +162,19 @@ class Actors:
         return list(self._calls.values())
 
     def end(self, slot: Slot) -> None:
-        """End the process. One that was only cut off would continue rendering."""
+        """End the process. One that was only cut off would continue rendering.
+
+        On a thread: Ray has its head do it, and waits for that without a limit, deaf to signals.
+        """
         self._calls = {ref: other for ref, other in self._calls.items() if other is not slot}
-        ray.kill(slot.actor)
+        threading.Thread(target=_kill, args=(slot.actor,), name="kill", daemon=True).start()
+
+
+def _kill(actor: Any) -> None:
+    try:
+        ray.kill(actor)
+    except RayError as error:  # this process has left Ray meanwhile, and all its actors end with that
+        log.debug("%s was not killed: %s", actor, error)
 
 
 def modules_to_ship(recipes: Iterable[Recipe], steps: Iterable[ClipStep] = ()) -> list[str]:

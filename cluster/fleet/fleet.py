@@ -207,6 +207,23 @@ class Fleet:
         """Return how many workers each lane has, including those on their way."""
         return Counter(slot.lane for slot in self._slots.values())
 
+    def num_serving(self) -> Counter[LaneKey]:
+        """Return how many workers each lane has, without those that wait for another's machine."""
+        num, waiting = self.num_by_lane(), self._num_pending()
+        return num - Counter(
+            {lane: max(0, of - max(0, self._num_free(lane))) for lane, of in waiting.items()}
+        )
+
+    def _num_pending(self) -> Counter[LaneKey]:
+        """Return how many workers of each lane have no machine yet."""
+        return Counter(slot.lane for slot in self._slots.values() if slot.state == "pending")
+
+    def _num_free(self, lane: LaneKey) -> int:
+        """Return how many more workers have room on the machines that a lane uses."""
+        blocked = self._lanes.blocked([lane])
+        num_there = sum(slot.host not in {None, *blocked} for slot in self._slots.values())
+        return self._shares.room(self._machines.alive, but=blocked) - num_there
+
     def retire(self, worker: str, lane: LaneKey | None = None) -> None:
         """End a worker that has no rows; another takes its place, unless there are too many.
 
@@ -220,10 +237,10 @@ class Fleet:
             self._hosts(slot).left(slot.name)
             self._start(slot, lane)
 
-    def rendered(self, worker: str) -> None:
-        """The worker has finished a row, so earlier faults no longer count."""
+    def rendered(self, worker: str, row_id: str) -> None:
+        """The worker has finished a row: its earlier faults no longer count, and were not this row's."""
         self._slots[worker].has_rendered = True
-        self._hosts(self._slots[worker]).done(self._slots[worker].name)
+        self._hosts(self._slots[worker]).done(self._slots[worker].name, row_id)
 
     def cleared(self, worker: str) -> None:
         """A row was given up: earlier faults of the worker were that row's doing."""
@@ -233,9 +250,17 @@ class Fleet:
         """End a worker that is no longer of use; tell `replace` about it as if it were lost."""
         return self._lose(self._slots[worker], cause)
 
-    def replace(self, lost: Lost, *, is_explained: bool, num_suspects: int = 0) -> None:
-        """Start another process in its place, if that may help. is_explained: a row was given up for it.
+    def replace(
+        self,
+        lost: Lost,
+        *,
+        rows: Collection[str] = (),
+        given_up: Collection[str] = (),
+        num_suspects: int = 0,
+    ) -> None:
+        """Start another process in its place, if that may help.
 
+        rows: that it had, and that may be why; given_up: those of them that are given up for it.
         num_suspects: rows of its lane that wait to run alone.
         """
         slot, unused, cause = self._losses.pop(lost.worker), self.unused, lost.cause
@@ -244,7 +269,8 @@ class Fleet:
             slot.name,
             cause,
             now=time.monotonic(),
-            is_explained=is_explained,
+            rows=rows,
+            given_up=given_up,
             num_suspects=num_suspects,
         )
         if self.has_too_many:
@@ -338,10 +364,9 @@ class Fleet:
 
     def _disliked(self, slot: Slot) -> set[LaneKey]:
         """Return the lanes that have no place for a worker, or whose workers die."""
-        num, disliked = self.num_by_lane(), set(self._lanes.closed)
+        num_pending, disliked = self._num_pending(), set(self._lanes.closed)
         for lane in self._lanes_open():
-            blocked = self._lanes.blocked([lane])
-            is_full = bool(blocked) and num[lane] >= self._shares.room(self._machines.alive, but=blocked)
+            is_full = bool(self._lanes.blocked([lane])) and num_pending[lane] >= self._num_free(lane)
             if is_full or self._lanes.is_unfit(lane, slot.name, None) or self._lanes.of(lane).are_doubtful:
                 disliked.add(lane)
         return disliked
@@ -475,13 +500,14 @@ class Fleet:
     def _unready(self, lane: LaneKey) -> FleetError | None:
         """Return an error if a lane has waited too long for its first worker, or the next one.
 
-        One whose workers wait for those of other lanes to end may wait for them.
+        One whose workers wait for those of other lanes to end, on machines that it uses, may wait for them.
         """
         now = self._clock.seconds
         slots = [slot for slot in [*self._slots.values(), *self._resting] if slot.lane == lane]
         states = Counter(slot.state for slot in slots)
         is_others_turn = len(slots) == states["pending"] and any(
-            slot.state in ("loading", "ready") for slot in self._slots.values()
+            slot.host and not self._lanes.is_unfit(lane, slot.name, slot.host)
+            for slot in self._slots.values()
         )
         if states["ready"] or is_others_turn:
             self._was_ready[lane] = now

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import SILENT_REST_S, Hosts
@@ -19,16 +18,24 @@ class LaneHosts:
     def __init__(self, faults: FaultPolicy) -> None:
         self._faults = faults
         self._by_lane: dict[LaneKey, Hosts] = {}
-        self._proven: defaultdict[str, set[str]] = defaultdict(set)  # by model
+        self._proven: set[str] = set()  # machines and workers that have done a row of any lane
         self.closed: dict[LaneKey, FramefleetError] = {}
 
     def of(self, lane: LaneKey) -> Hosts:
         if lane not in self._by_lane:
-            self._by_lane[lane] = Hosts(self._faults, self._proven[lane.model])
+            self._by_lane[lane] = Hosts(self._faults, self._proven)
         return self._by_lane[lane]
 
     def fault(
-        self, lane: LaneKey, worker: str, cause: Cause, *, now: float, is_explained: bool, num_suspects: int
+        self,
+        lane: LaneKey,
+        worker: str,
+        cause: Cause,
+        *,
+        now: float,
+        rows: Collection[str],
+        given_up: Collection[str],
+        num_suspects: int,
     ) -> float | None:
         """Do what `Hosts.fault` does, for a worker of a lane; a machine out of reach is so for all lanes."""
         hosts = self.of(lane)
@@ -38,7 +45,8 @@ class LaneHosts:
             cause.reason,
             kind=cause.kind,
             now=now,
-            is_explained=is_explained,
+            rows=rows,
+            given_up=given_up,
             num_suspects=num_suspects,
             error=cause.error,
         )

@@ -36,6 +36,9 @@ START_S = 300.0
 # For joining a Ray though that is wanted no more, and for the end of a fleet. What hangs then ends with this
 # process. A start of our own Ray ends by itself.
 LEAVE_S, END_S = 15.0, 60.0
+URGENT_END_S = 5.0  # after Ctrl-C came twice; a Ray that answers ends in two seconds
+
+_left = threading.Event()
 
 
 def as_joined(settings: FleetSettings) -> FleetSettings:
@@ -134,14 +137,21 @@ class Start:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._thread is not None
-        was_urgent = self.is_urgent()  # by what came before: workers are given the time to stop even so
-        limit_s = LEAVE_S if self._settings.address else START_S
-        is_there = self._wait(self._is_there.is_set, limit_s, was_urgent=was_urgent)
-        self._error = error
-        self._is_over.set()
-        if not self._wait(self._has_ended, END_S if is_there else 0.0, was_urgent=was_urgent):
-            log.warning("Ray does not answer, and is left: it ends with this process")
-            _leave_ray()
+        was_urgent = self.is_urgent()  # by what came before: workers are given a moment to stop even so
+        limit_s = LEAVE_S if self._settings.address or was_urgent else START_S
+        end_s = URGENT_END_S if was_urgent else END_S
+        is_left = True  # if a third Ctrl-C ends these waits too
+        try:
+            is_there = self._wait(self._is_there.is_set, limit_s, was_urgent=was_urgent)
+            self._error = error
+            self._is_over.set()
+            is_left = not self._wait(self._has_ended, end_s if is_there else 0.0, was_urgent=was_urgent)
+        finally:
+            if is_left:
+                log.warning("Ray does not answer, and is left: it ends with this process")
+                _leave_ray()
+            if is_left or self.is_urgent():
+                _left.set()  # workers may be ending on threads
         if self._error is not error and self._error is not None:
             raise self._error
 
@@ -160,6 +170,11 @@ def _leave_ray() -> None:
     """Have the end of this process not wait for Ray, whose own handler waits for the call that hangs."""
     if ray := sys.modules.get("ray"):
         atexit.unregister(ray.shutdown)
+
+
+def is_ray_left() -> bool:
+    """Tell whether calls of Ray may hang, for which its C++ part would wait even as the process ends."""
+    return _left.is_set()
 
 
 def _keep_sigterm() -> None:

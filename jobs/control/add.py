@@ -108,7 +108,7 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
     with closing(RowIndex()) as index, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         survey = survey_rows(resolved, index, watch)
         check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
-        check_lanes(resolved.job, {*index.lanes, *lanes_named(resolved)})
+        check_lanes(resolved, {*index.lanes, *lanes_named(resolved)})
         for first, batch in resolved.table.batches():
             left_out = index.left_out_in(first, batch.num_rows)
             positions = [at for at in range(first, first + batch.num_rows) if at not in left_out]

@@ -62,7 +62,7 @@ class Additions:
         with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
             found = survey_rows(resolved, new, Callback(), start=first)
             self._lock.check()
-            check_lanes(resolved.job, {*index.lanes, *new.lanes})
+            check_lanes(resolved, {*index.lanes, *new.lanes})
             rows = new.row_ids_in(first, found.num_rows)
             index.add(rows, new.lanes_at([position for position, _ in rows]))
             index.leave_out(new.left_out_in(first, found.num_rows))

@@ -11,7 +11,6 @@ from dataclasses import fields, replace
 from framefleet.cluster.driver.feed import ENCODER_POOL, encoding_setup
 from framefleet.cluster.driver.work import LanePlan
 from framefleet.cluster.worker.messages import Rendering, WorkerSetup
-from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import TableError
@@ -30,16 +29,24 @@ def lanes_of(resolved: ResolvedJob, index: RowIndex) -> list[LaneKey]:
 
     Where other workers encode text, that of the rows alone: there is one.
     """
-    check_lanes(resolved.job, index.lanes)
+    check_lanes(resolved, index.lanes)
     of_rows = sorted(index.lanes, key=lambda lane: not index.num_pending(lane))
     if resolved.job.fleet.encoders and of_rows:
         return of_rows
     return [*dict.fromkeys([*of_rows, *lanes_named(resolved)])]
 
 
-def check_lanes(job: Job, lanes: Collection[LaneKey]) -> None:
+def check_lanes(resolved: ResolvedJob, lanes: Collection[LaneKey]) -> None:
     """Raise TableError where the rows' text cannot be encoded by workers of their own."""
-    if job.fleet.encoders and len(lanes) > 1:
+    if not resolved.job.fleet.encoders:
+        return
+    for lane in lanes:
+        if lane.recipe and not resolved.recipes[lane.recipe].is_batched:
+            raise TableError(
+                f"fleet.encoders: {lane.recipe} may change an encoder, as it is not declared",
+                "declare it with @framefleet.recipe(batched=True) if it does not, or leave this out",
+            )
+    if len(lanes) > 1:
         names = ", ".join(lane.title for lane in lanes)
         raise TableError(
             f"fleet.encoders: the rows name several recipes, which share no process: {names}",

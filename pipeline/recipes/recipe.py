@@ -246,11 +246,6 @@ class KnownRecipes:
         self._found = dict(own or {})
         self._may_import = own is None
 
-    def surroundings(self) -> dict[str, list[str]]:
-        """Return what may have changed what all rows share: the digests of users' recipes; {} without any."""
-        digests = sorted({one.digest for one in self._found.values() if one.digest is not None})
-        return {"recipes": digests} if digests else {}
-
     def __getitem__(self, name: str) -> Recipe:
         """Raises RecipeError for a name that may not be given, or that nothing has."""
         if name not in self._found:

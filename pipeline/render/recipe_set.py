@@ -16,6 +16,7 @@ class RecipeSet:
 
     def __init__(self) -> None:
         self._name: str | None = None
+        self.own: Recipe | None = None  # that of a user's, if it is one
 
     def check(self, recipe: Recipe) -> None:
         """Take a row of a recipe. Raises RecipeError where the renderer has taken rows of another set.
@@ -31,7 +32,7 @@ class RecipeSet:
                 "as a recipe of yours may leave something behind in its process",
                 _FIX,
             )
-        self._name = name
+        self._name, self.own = name, recipe if name else None
         if others := sorted(_in_this_process - {name}):
             warnings.warn(
                 f"rows of {_title(name)} are rendered in a process that has run {', '.join(others)}, "

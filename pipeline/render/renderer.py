@@ -120,13 +120,14 @@ class Renderer:
         self._encoders = Encoders(
             model,
             self._loras,
-            numerics=numerics | known.surroundings(),
+            self._recipe_set,
+            numerics=numerics,
             kept_in=embeddings,
             spending=self.clock.spending,
         )
         self._shared_calls = SharedCalls(model, self.batching.mode, self._encoders, self._loras, self.clock)
         self._watch = StateWatch(self._loras.modules, model.denoisers(), model.networks().values())
-        self._loaded = Loaded(model, self._loras, self._watch.before_rows, moving=self._encoders.parked)
+        self._loaded = Loaded(model, self._watch.before_rows)
         self._encoders.is_untouched = self._loaded.is_untouched
         self._expected: Collection[str] = ()  # what a step cache changes in the networks
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
@@ -410,8 +411,6 @@ class Renderer:
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
         if self._cache:
             self._expected = frozenset(self._loaded.differences())
-        if self._call.is_own(row):
-            self._loaded.note_networks()
         call, thread = partial(self._call, row), None
         is_surrounded = not self._recipes[row.request.recipe].is_batched
         if not is_surrounded and self._tails.has_look(row.request.recipe):

@@ -68,7 +68,7 @@ class SharedCalls:
         """Encode each distinct picture or video once, as it lies in memory."""
         stay()
         has_modes = torch.is_grad_enabled() or torch.is_autocast_enabled(torch.device(self._device).type)
-        if has_modes or not self._encoders.is_untouched(name):  # of a recipe of the user's own
+        if has_modes or not self._encoders.is_known(name):  # of a recipe of the user's own
             return encode(*args, **kwargs)
         tensors = (leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
         place = (name, _switches(self._others[name]), *(tensor.stride() for tensor in tensors))

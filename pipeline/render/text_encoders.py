@@ -32,6 +32,7 @@ from framefleet.pipeline.render.embeddings import EMBEDDINGS, EncodedEmbeddings,
 from framefleet.pipeline.render.fused.calls import digests_of, is_private
 from framefleet.pipeline.render.fused.exact import are_equal
 from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.recipe_set import RecipeSet
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Encoders:
         self,
         model: Model,
         loras: LoraLayers,
+        recipes: RecipeSet,
         *,
         numerics: Mapping[str, Any],
         kept_in: Store | None,
@@ -59,7 +61,7 @@ class Encoders:
         parked: encoders whose weights come and go. called: what calls of rows are answered of.
         """
         assert kept_in or model.stage == "whole", "what is encoded elsewhere comes from a store"
-        self._loras = loras
+        self._loras, self._recipes = loras, recipes
         # Asked with an encoder's name, whether it and its code are as they were loaded.
         self.is_untouched: Callable[[str], bool] = lambda name: True
         self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
@@ -80,33 +82,39 @@ class Encoders:
         self._is_encoding = False
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._answer(self.is_untouched, name, forward, *args, **kwargs)
-
-    def _answer(
-        self,
-        is_untouched: Callable[[str], bool],
-        name: str,
-        forward: Callable[..., Any],
-        /,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
         if self._is_encoding:  # a part, which its encoder calls
             return forward(*args, **kwargs)
         row, run = of_one_row(), self._parked.run if self._is_whole else self._encode
         encode = partial(run, name, forward)
         encoder, _, _ = name.partition(".")
-        if not (self._loras.is_as_asked(encoder, row) and is_untouched(encoder)):
+        if not (self._loras.is_as_asked(encoder, row) and self.is_known(encoder)):
             if not self._is_whole:
                 raise RowError(
-                    f"the row's recipe changes {encoder}, whose outputs other processes compute",
+                    f"the row's recipe may change {encoder}, whose outputs other processes compute",
                     "leave `fleet.encoders` out of the job",
                 )
             return encode(*args, **kwargs)  # another encoder, of which nothing is known
         # An encoder with a LoRA is another one too, which is known by the LoRA.
         loras = self._loras.used_in(encoder, row.asked)
-        place = (name, *((self._digests[adapter], weight) for adapter, weight in loras))
+        own = self._recipes.own
+        place = (
+            name,
+            *([("recipe", own.digest)] if own else []),
+            *((self._digests[adapter], weight) for adapter, weight in loras),
+        )
         return self._memo(place, encode, *args, **kwargs)
+
+    def is_known(self, name: str) -> bool:
+        """Tell whether what an encoder returns for a call says what it returns for the next one like it.
+
+        A user's recipe may change it unseen, for its call, unless it says that it does not.
+        """
+        return self._may_keep and self.is_untouched(name)
+
+    @property
+    def _may_keep(self) -> bool:
+        own = self._recipes.own
+        return own is None or own.is_batched
 
     def _encode(self, _name: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         self._is_encoding = True
@@ -115,14 +123,11 @@ class Encoders:
         finally:
             self._is_encoding = False
 
-    def answering(self, is_untouched: Callable[[str], bool]) -> AbstractContextManager[None]:
-        """Answer calls of encoders while a plain call runs, where some of the model is not loaded.
-
-        is_untouched: asked of each of them.
-        """
+    def answering(self) -> AbstractContextManager[None]:
+        """Answer calls of encoders while a plain call runs, where some of the model is not loaded."""
         if self._is_whole:
             return nullcontext()
-        return intercept(self.called, partial(self._answer, is_untouched))
+        return intercept(self.called, self)
 
     def when_written(self, then: Callable[[Exception | None], None]) -> None:
         """Have `then` called once all is written that was kept so far; with what prevented it, if anything.
@@ -134,7 +139,8 @@ class Encoders:
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""
-        self._parked.leave()
+        if self._may_keep:  # else a recipe would change one copy of a weight, and put the other one back
+            self._parked.leave()
 
     def bring(self) -> None:
         """Put all encoders where they were."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -35,14 +36,27 @@ def hung(address: str) -> Iterator[str]:
 
 
 @contextmanager
+def hung_head_of(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Have the head of the cluster that a command has started answer nobody meanwhile."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    (head,) = [child for child in children if child.name() == "gcs_server"]
+    head.suspend()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            head.resume()
+
+
+@contextmanager
 def silent() -> Iterator[str]:
     """Yield an address that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def job_at(folder: Path, address: str) -> Path:
-    table = write_table(folder / "t.parquet", prompt_rows(3))
+def job_at(folder: Path, address: str | None, num_rows: int = 3) -> Path:
+    table = write_table(folder / "t.parquet", prompt_rows(num_rows))
     values = job_values(table, folder / "out", address=address) | {"recipe": "tests.faults:lingers"}
     return write_job(folder / "job.yaml", values)
 
@@ -86,3 +100,28 @@ def test_a_ray_whose_head_hangs_as_it_is_joined_is_left_at_a_second_interrupt(tm
         process = start_render(job_at(tmp_path, address))
         wait_until_it_joins(process, tmp_path / "out")
         assert "starting Ray" in interrupted_twice(process)
+
+
+def wait_for_a_record(process: subprocess.Popen[str], output: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not list(output.glob("records/*.parquet")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("is_asked_before", [False, True], ids=["then asked", "asked before"])
+@pytest.mark.parametrize("is_own", [True, False], ids=["own", "joined"])
+def test_a_ray_whose_head_hangs_while_rows_are_rendered_is_left_at_a_second_interrupt(
+    is_own: bool, is_asked_before: bool, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        address = None if is_own else stack.enter_context(warm_cluster())
+        process = start_render(job_at(tmp_path, address, num_rows=200))
+        wait_for_a_record(process, tmp_path / "out")
+        if is_asked_before:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        stack.enter_context(hung_head_of(process) if address is None else hung(address))
+        printed = interrupted_twice(process)
+    assert "to continue: framefleet render" in printed

@@ -130,7 +130,7 @@ def test_some_rows_of_any_fault_fail_and_all_others_are_done(
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", ["raises", "refuses", "never_fits"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -172,7 +172,7 @@ def test_on_two_machines_some_rows_of_any_fault_fail_and_all_others_are_done(
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", ["raises", "refuses", "never_fits"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, two_machines: str
 ) -> None:
@@ -181,6 +181,17 @@ def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_don
     code, printed = render_apart(tmp_path, values)
     assert code == 1, printed
     check_ended(tmp_path / "out", fault, bad)
+
+
+@pytest.mark.ci
+def test_on_two_machines_where_no_row_was_ever_done_deaths_are_the_machines(
+    tmp_path: Path, two_machines: str
+) -> None:
+    values = bad_job(tmp_path, "kills", range(8), num_models=1, address=two_machines, workers=2)
+    code, printed = render_apart(tmp_path, values)
+    assert code == 3 and "no machine is left that can render" in printed, printed
+    assert "its process was killed (SIGKILL)" in printed
+    assert not records_of(tmp_path / "out")
 
 
 @pytest.mark.ci

@@ -83,7 +83,7 @@ def until(fleet: Fleet, is_it: Callable[[Event], bool], *, within_s: float = 60.
             if isinstance(event, Ready | Reported):
                 fleet.exchange(event.worker, [])
             if isinstance(event, Lost):
-                fleet.replace(event, is_explained=False)
+                fleet.replace(event)
             if isinstance(event, LaneLost):  # of the only lane
                 raise event.error
     raise AssertionError("no such event")
@@ -103,7 +103,7 @@ def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
     with fleet_of(tmp_path, "", ray_cluster) as fleet:
         first = until(fleet, ready)
         assert isinstance(first, Ready)
-        fleet.rendered(first.worker)
+        fleet.rendered(first.worker, "row")
         fleet.exchange(first.worker, [])
         os.kill(first.hello.pid, signal.SIGSTOP)
         stopped_at = time.monotonic()
@@ -111,7 +111,7 @@ def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
         assert isinstance(gone, Lost)
         assert 4 < time.monotonic() - stopped_at < 15
         assert "has not answered for" in gone.cause.reason
-        fleet.replace(gone, is_explained=False)
+        fleet.replace(gone)
         second = until(fleet, ready)
         assert isinstance(second, Ready)
         assert second.worker == f"{first.worker}.2"
@@ -157,7 +157,7 @@ def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
         fleet.resize(2)
         gone = until(fleet, lost)
         assert isinstance(gone, Lost) and gone.worker != first.worker
-        fleet.replace(gone, is_explained=False)
+        fleet.replace(gone)
         until(fleet, lambda event: isinstance(event, Reported) and event.worker == first.worker)
         began = time.monotonic()
         while time.monotonic() - began < 3:  # longer than any job would wait for its first worker here
@@ -165,7 +165,7 @@ def test_a_worker_that_does_not_start_ends_no_job_while_another_works(
                 if isinstance(event, Reported):
                     fleet.exchange(event.worker, [])
                 elif isinstance(event, Lost):
-                    fleet.replace(event, is_explained=False)
+                    fleet.replace(event)
 
 
 def test_of_too_many_workers_the_one_that_is_used_no_longer_goes_first(

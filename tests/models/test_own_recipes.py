@@ -34,6 +34,10 @@ def plain(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
 
 
+def declared(pipe: Any, request: Request) -> Any:
+    return generate(pipe, request)
+
+
 def _renderer(*functions: Callable[..., Any], model: Model | None = None, **given: Any) -> Renderer:
     recipes = {
         one.__name__: Recipe(name=one.__name__, function=one, digest="", is_batched=one is declared)
@@ -58,12 +62,16 @@ def _clips(renderer: Renderer, rows: list[Request]) -> list[Clip]:
     return [clips[row.seed] for row in rows]
 
 
-def test_each_text_is_encoded_once_for_rows_of_a_users_recipe() -> None:
+@pytest.mark.parametrize(("recipe", "num_calls"), [(declared, 2), (plain, 8)])
+def test_each_text_is_encoded_once_only_for_a_recipe_that_is_declared(
+    recipe: Callable[..., Any], num_calls: int
+) -> None:
     model, calls = load_model(tiny("wan"), dtype="fp32"), []
     model.pipe.text_encoder.encoder.register_forward_hook(lambda *_: calls.append(1))
-    clips = _clips(_renderer(plain, model=model, audit=Audit(every=0)), _rows("plain"))
-    assert len(calls) == 2  # the prompt, and the negative one
-    assert all(clip.batch_size == 1 for clip in clips)
+    renderer = _renderer(recipe, model=model, audit=Audit(every=0))
+    clips = _clips(renderer, _rows(recipe.__name__))
+    assert len(calls) == num_calls  # the prompt, and the negative one
+    assert all((clip.batch_size == 1) == (recipe is plain) for clip in clips)
 
 
 def test_an_encoder_that_a_recipe_changes_for_its_call_is_another_one() -> None:
@@ -97,10 +105,6 @@ def test_another_renderer_warns_that_its_process_has_run_a_users_recipe() -> Non
         UserWarning, match="framefleet's own recipes are rendered in a process that has run .*plain"
     ):
         _clips(_renderer(), _rows("generate", 1))
-
-
-def declared(pipe: Any, request: Request) -> Any:
-    return generate(pipe, request)
 
 
 def test_an_audit_in_the_same_process_does_not_speak_for_a_users_recipe() -> None:

@@ -311,10 +311,12 @@ class FaultySimulation(Simulation):
         self._ghosts += [(worker.name, row_id) for row_id in sorted(worker.held)]
         super()._lose(worker, now, kind=kind, suspects=suspects)
 
-    def _replace(self, worker: Any, now: float, kind: LossKind, *, is_explained: bool) -> None:
+    def _replace(
+        self, worker: Any, now: float, kind: LossKind, rows: Collection[str], given_up: Collection[str]
+    ) -> None:
         if kind == "silent":
             now = max(now, worker.cut_until)  # when its machine can be reached again
         if self.fleet.is_fresh:
-            super()._replace(worker, now, kind, is_explained=is_explained)
+            super()._replace(worker, now, kind, rows, given_up)
         else:
             self._start(worker.machine, at=now + self.fleet.start_s)

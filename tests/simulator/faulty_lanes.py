@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from unittest import mock
 
@@ -29,18 +29,8 @@ class _HostsOfLanes:
     def __getattr__(self, name: str) -> Any:
         return lambda slot, *args: getattr(self._lanes.of(self.lane_of[slot]), name)(slot, *args)
 
-    def fault(
-        self, slot: str, reason: str, *, kind: LossKind, now: float, is_explained: bool, num_suspects: int
-    ) -> float | None:
-        cause = Cause(reason=reason, kind=kind)
-        return self._lanes.fault(
-            self.lane_of[slot],
-            slot,
-            cause,
-            now=now,
-            is_explained=is_explained,
-            num_suspects=num_suspects,
-        )
+    def fault(self, slot: str, reason: str, *, kind: LossKind, **more: Any) -> float | None:
+        return self._lanes.fault(self.lane_of[slot], slot, Cause(reason=reason, kind=kind), **more)
 
     def are_hopeless(self, num_workers: int) -> bool:
         return False
@@ -54,8 +44,9 @@ class FaultyLanes(SeveralLanes):
     ) -> None:
         super().__init__(lanes, fleet, faults=FaultPolicy())
         self.lanes, self._broken = LaneHosts(FaultPolicy()), broken
-        for key, dispatcher in self._routed.by_lane.items():  # as the driver's lanes share it
-            dispatcher._proven = self._routed.by_lane[LaneKey(key.model)]._proven
+        proven = set[str]()
+        for dispatcher in self._routed.by_lane.values():  # as the driver's lanes share it
+            dispatcher._proven = proven
         self._hosts: Any = _HostsOfLanes(self.lanes)
         self._routed.closed = self._closed
 
@@ -103,15 +94,18 @@ class FaultyLanes(SeveralLanes):
         self._num_starting -= 1
         worker.is_alive = False
         self._hosts.placed(slot, f"machine {worker.machine}", str(worker.machine))
-        self._replace(worker, now, "refused", is_explained=False)
+        self._replace(worker, now, "refused", (), ())
 
-    def _replace(self, worker: Any, now: float, kind: LossKind, *, is_explained: bool) -> None:
+    def _replace(
+        self, worker: Any, now: float, kind: LossKind, rows: Collection[str], given_up: Collection[str]
+    ) -> None:
         rest = self._hosts.fault(
             f"slot {worker.machine}",
             "SIGILL",
             kind=kind,
             now=now,
-            is_explained=is_explained,
+            rows=rows,
+            given_up=given_up,
             num_suspects=self._routed.num_suspects,
         )
         self._start(worker.machine, at=(rest or now) + self.fleet.start_s)

@@ -238,7 +238,7 @@ class Simulation:
         self.outcome.done[row_id] += self.dispatcher.done(worker.name, row_id, now)
         self.outcome.ends.append(now)
         self.outcome.useful_s += seconds
-        self._hosts.done(f"slot {worker.machine}")
+        self._hosts.done(f"slot {worker.machine}", row_id)
         self._tally.done(worker.name, 1.0)
         self._leave(row_id, now)
 
@@ -296,13 +296,14 @@ class Simulation:
         """The worker is gone with all it had."""
         if worker.row:
             self.outcome.wasted_s += now - worker.began
+        rows = sorted(worker.held) if suspects is None else [*suspects]
         for row_id in sorted(worker.held):
             self._let_go(row_id, worker)
         given_up = self.dispatcher.lost(worker.name, suspects=suspects)
         self._tally.left(worker.name, "lost")
         self._remove(worker, now)
         self._give_up(given_up, now)
-        self._replace(worker, now, kind, is_explained=bool(given_up))
+        self._replace(worker, now, kind, rows, [one.row.row_id for one in given_up])
 
     def _remove(self, worker: SimulatedWorker, now: float) -> None:
         self._count_worker(worker, now)
@@ -313,13 +314,21 @@ class Simulation:
         assert worker.joined_at is not None
         self.outcome.worker_s += now - worker.joined_at
 
-    def _replace(self, worker: SimulatedWorker, now: float, kind: LossKind, *, is_explained: bool) -> None:
+    def _replace(
+        self,
+        worker: SimulatedWorker,
+        now: float,
+        kind: LossKind,
+        rows: Collection[str],
+        given_up: Collection[str],
+    ) -> None:
         rest = self._hosts.fault(
             f"slot {worker.machine}",
             "SIGILL",
             kind=kind,
             now=now,
-            is_explained=is_explained,
+            rows=rows,
+            given_up=given_up,
             num_suspects=self.dispatcher.num_suspects,
         )
         if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):

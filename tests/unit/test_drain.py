@@ -79,7 +79,7 @@ class Workers:
         """Have none in the place of those that end: the driver asks for it as it ends, and while it waits."""
         self.has_too_many = num_workers == 0
 
-    def rendered(self, worker: str) -> None:
+    def rendered(self, worker: str, row_id: str) -> None:
         """They have no faults."""
 
     def drain(self, worker: str) -> None:

@@ -101,9 +101,12 @@ def test_plan_says_what_is_on_which_gpu(tmp_path: Path) -> None:
 def test_a_recipe_that_no_row_names_takes_no_lane_where_others_encode() -> None:
     values = {"recipe": "own:one", "model": "m", "output": "o", "sweep": {"seed": [1]}}
     job = load_job(values | {"fleet": {"encoders": 1}})
-    resolved = cast(ResolvedJob, SimpleNamespace(job=job, recipes={"own:one": None}, models={"": None}))
+    recipes = {"own:one": SimpleNamespace(is_batched=True), "own:odd": SimpleNamespace(is_batched=False)}
+    resolved = cast(ResolvedJob, SimpleNamespace(job=job, recipes=recipes, models={"": None}))
     with closing(RowIndex()) as index:
         index.add([(0, "0" * 32)], [LaneKey()])
         assert lanes_of(resolved, index) == [LaneKey()]
         with pytest.raises(TableError, match="own:one"):
-            check_lanes(job, {*index.lanes, LaneKey("", "own:one")})
+            check_lanes(resolved, {*index.lanes, LaneKey("", "own:one")})
+        with pytest.raises(TableError, match="own:odd may change an encoder"):
+            check_lanes(resolved, {LaneKey("", "own:odd")})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as Signal
@@ -69,7 +69,7 @@ class Played:
     def resize(self, num_workers: int | None) -> None:
         """The driver ends."""
 
-    def rendered(self, worker: str) -> None:
+    def rendered(self, worker: str, row_id: str) -> None:
         """It is well."""
 
     def cleared(self, worker: str) -> None:
@@ -87,9 +87,11 @@ class Played:
     def end(self, worker: str, cause: Cause) -> Lost:
         return Lost(worker, cause)
 
-    def replace(self, lost: Lost, *, is_explained: bool, num_suspects: int) -> None:
+    def replace(
+        self, lost: Lost, *, rows: Collection[str], given_up: Collection[str], num_suspects: int
+    ) -> None:
         self.lost.append(lost.cause)
-        self.explained.append(is_explained)
+        self.explained.append(bool(given_up))
         self.number, self.is_ready, self.hand = self.number + 1, False, []
 
     def wait(self, timeout_s: float) -> list[Event]:

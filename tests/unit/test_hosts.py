@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given, strategies as st
@@ -13,11 +14,19 @@ from framefleet.pipeline.errors import ModelError
 
 
 def fault(
-    hosts: Hosts, worker: str, host: str, kind: LossKind = "machine", *, now: float = 0.0, **more: bool
+    hosts: Hosts,
+    worker: str,
+    host: str,
+    kind: LossKind = "machine",
+    *,
+    now: float = 0.0,
+    rows: Collection[str] = (),
+    given_up: Collection[str] = (),
 ) -> bool:
     """Let the worker begin there and fail; return whether it is started again."""
     hosts.placed(worker, host, f"machine {host}")
-    return hosts.fault(worker, "CUDA error", kind=kind, now=now, **more) is not None
+    starts_at = hosts.fault(worker, "CUDA error", kind=kind, now=now, rows=rows, given_up=given_up)
+    return starts_at is not None
 
 
 def test_a_worker_is_started_again_and_its_machine_blocked_after_three_faults_in_a_row() -> None:
@@ -83,20 +92,51 @@ def test_deaths_for_which_rows_are_given_up_are_not_the_machines() -> None:
     hosts = Hosts(FaultPolicy())
     hosts.placed("w", "a", "machine a")
     hosts.done("w")
-    for _ in range(12):
-        assert fault(hosts, "w", "a", "died", is_explained=True)
+    for number in range(12):
+        assert fault(hosts, "w", "a", "died", rows=[str(number)], given_up=[str(number)])
     assert not hosts.unused
 
 
-def test_deaths_count_sooner_where_another_machine_does_rows_meanwhile() -> None:
+def test_deaths_count_once_the_rows_that_may_be_why_are_done_elsewhere() -> None:
     alone, beside = Hosts(FaultPolicy()), Hosts(FaultPolicy())
     beside.placed("other", "b", "machine b")
-    for _ in range(3):
-        fault(alone, "w", "a", "died")
-        fault(beside, "w", "a", "died")
-        beside.done("other")
+    for number in range(3):
+        rows = [f"{number}a", f"{number}b"]
+        fault(alone, "w", "a", "died", rows=rows)
+        fault(beside, "w", "a", "died", rows=rows)
+        for row in rows:
+            beside.done("other", row)
     assert not alone.unused
     assert beside.to_avoid(0.0)[0] == ["a"]
+
+
+def test_rows_that_are_done_elsewhere_do_not_make_deaths_of_other_rows_the_machines() -> None:
+    hosts = Hosts(FaultPolicy())
+    hosts.placed("other", "b", "machine b")
+    for _ in range(5):
+        fault(hosts, "w", "a", "died", rows=["killer", "good"])
+        hosts.done("other", "good")
+    assert not hosts.unused
+    hosts.done("other", "killer")
+    fault(hosts, "w", "a", "died", rows=["next"])
+    assert hosts.is_blocked("a"), "it was not the row"
+
+
+def test_a_row_that_is_given_up_on_one_machine_explains_its_deaths_on_all() -> None:
+    hosts = Hosts(FaultPolicy())
+    for _ in range(6):
+        fault(hosts, "w", "a", "died", rows=["killer"])
+    fault(hosts, "v", "b", "died", rows=["killer"], given_up=["killer"])
+    fault(hosts, "w", "a", "died", rows=["next"])
+    assert not hosts.unused
+
+
+def test_a_lane_whose_rows_all_kill_is_hopeless_once_many_are_given_up() -> None:
+    hosts = Hosts(FaultPolicy())
+    for number in range(25):
+        assert not hosts.are_hopeless(1)
+        fault(hosts, f"w{number}", f"machine {number}", "died", rows=["x"], given_up=["x"])
+    assert hosts.are_hopeless(1) and not hosts.unused
 
 
 @pytest.mark.parametrize(
@@ -109,9 +149,10 @@ def test_a_machine_where_all_dies_is_blocked_in_the_end(
     if is_proven:
         hosts.placed("w", "a", "machine a")
         hosts.done("w")
-    for _ in range(num_deaths):
+    for number in range(num_deaths):
         assert not hosts.unused
-        fault(hosts, "w", "a", "died", is_explained=is_explained)
+        rows = [str(number)]
+        fault(hosts, "w", "a", "died", rows=rows, given_up=rows if is_explained else ())
     assert hosts.is_blocked("a")
 
 

@@ -62,7 +62,7 @@ class PlainCalls:
         with ExitStack() as stack:
             stack.enter_context(as_in_pipelines())
             stack.enter_context(torch.set_grad_enabled(is_own))  # as in a script, around pipelines
-            stack.enter_context(self._encoders.answering(self._loaded.is_untouched))
+            stack.enter_context(self._encoders.answering())
             stack.enter_context(GlobalDraws().kept())
             stack.enter_context(self._loaded.networks())
             if self._model.attention:

@@ -16,6 +16,12 @@ from typing import Any
 import greenlet
 import torch
 
+from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.hooks.compiled_calls import (
+    compiling_only_the_original,
+    is_compiled_call,
+    left_to_python,
+)
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.memory import is_out_of_memory
@@ -239,7 +245,13 @@ class Batcher:
             if task.call is None and has_turn and not is_held:
                 task.resume()
 
+    @left_to_python
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if is_compiled_call():  # a plain call follows, in which nothing stops
+            raise RecipeError(
+                f"the row's recipe compiles {name}, so its forwards are not shared",
+                "leave @framefleet.recipe(batched=True) out, or use `model.compile`",
+            )
         task = self.current
         is_own = is_private() or not self._forwards.methods[name].is_as_it_was
         if task is None or self._hub is None or is_own:
@@ -256,6 +268,7 @@ class Batcher:
             raise result.error
         return result.value
 
+    @compiling_only_the_original
     def _stop(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Stop a task that is alone before a forward of a denoiser, which it then makes itself."""
         task, method = self.current, self._forwards.methods[name]

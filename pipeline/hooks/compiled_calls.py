@@ -1,0 +1,63 @@
+"""Calls that come out of what `torch.compile` made: known by the compiler's hook, which this thread has then.
+
+`torch._dynamo` takes seconds to import, and a process has it only once it has compiled something. Its C part
+comes with torch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch._C._dynamo.eval_frame import (
+    _FrameAction,
+    _FrameExecStrategy,
+    get_eval_frame_callback,
+    set_code_exec_strategy,
+    set_eval_frame,
+)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def left_to_python(function: _Function) -> _Function:
+    """Have the compiler call a function as it is, not take it apart."""
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    strategy = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.DEFAULT)
+    set_code_exec_strategy(function.__code__, strategy)
+    return function
+
+
+@left_to_python
+def is_compiled_call() -> bool:
+    """Tell whether the code that calls this was itself called by code that `torch.compile` made."""
+    return callable(get_eval_frame_callback())
+
+
+def compiling_only_the_original(around: _Function) -> _Function:
+    """Run a method that `intercept` puts around others without the compiler, and the original with it.
+
+    Else the compiler would take apart all that runs until the method returns, other rows' code too.
+    """
+
+    @functools.wraps(around)
+    def call(self: Any, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        hook = get_eval_frame_callback()
+        if not callable(hook):
+            return around(self, name, original, *args, **kwargs)
+
+        def compiled(*args: Any, **kwargs: Any) -> Any:
+            set_eval_frame(hook)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                set_eval_frame(None)
+
+        set_eval_frame(None)
+        try:
+            return around(self, name, compiled, *args, **kwargs)
+        finally:
+            set_eval_frame(hook)
+
+    return left_to_python(call)  # type: ignore[return-value]
