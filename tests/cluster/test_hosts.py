@@ -210,6 +210,7 @@ def test_one_host_encodes_and_the_others_denoise_with_the_bits_of_one_process(
             "gpus_per_worker": 0,
             "cpus_per_worker": 2,  # all that a host has
         },
+        recipe="tools.chaos.traced:generate_declared",
     )
     driver = hosts.start_driver(job, hosts.hosts[0])
     _wait(hosts.begun, driver)
