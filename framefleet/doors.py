@@ -64,9 +64,12 @@ class Planner:
     """Looks closer at a job that is planned. A plugin overrides what it needs."""
 
     def call_pipeline(
-        self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]
+        self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str], *, recipes: str | None
     ) -> Probed | None:
-        """For `--hollow`: return what a pipeline says to rows. folder: has the model's configs, `files`."""
+        """For `--hollow`: return what a pipeline says to rows. folder: has the model's configs, `files`.
+
+        recipes: the folder where modules of the user's own recipes may be.
+        """
         return None
 
     def predict(

@@ -116,8 +116,9 @@ framefleet calls the model's own pipeline with the row's arguments, but without 
 computes on torch's meta device, where tensors have shapes and no values. It encodes the text, denoises for
 two steps and decodes. Each tensor counts from the operation that makes it until nothing refers to it any
 more, in the dtypes that the job uses. Attention counts as kernels of GPUs compute it, without a table of
-scores. This takes some seconds, in a process whose memory is limited, and is remembered for rows of the same
-shape.
+scores. This takes some seconds, in a process whose memory is limited, and is remembered for rows with the
+same arguments, whatever their prompts. Pictures and videos that a call needs are grey. A recipe of your own
+is only called with `plan --hollow` or `--probe`; otherwise `plan` counts one call of the pipeline.
 
 * *Weights* are counted on the same networks. Layers that `quantization` or `layerwise_casting` stores in
   fewer bits count with those bits; packed files count with their size.

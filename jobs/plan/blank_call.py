@@ -6,9 +6,11 @@ process and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,14 +23,17 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.text import bytes_text
 
 if TYPE_CHECKING:
     from torch import nn
 
 _MAX_TEXT = 300  # characters
+_MAX_SENT = 1 << 16  # characters, of a message that may quote a tensor
 # More than the process has with its libraries. The largest tensors are latents and the pictures that a row
 # starts from; networks take no memory.
-MAX_BYTES = 16 << 30
+_MAX_BYTES = 16 << 30
+_MEMORY = Path("/proc/meminfo")
 # Of errors that a worker does not meet: values of tensors that have none, and memory that is bounded here.
 _LIMITS = ("meta tensor", "device meta", "Meta tensor", "allocate memory")
 
@@ -82,8 +87,11 @@ ANSWER = TypeAdapter(BlankCall)
 class BlankCalls:
     """Calls over one model, in a sandbox that is started when needed, and again after a call ended it."""
 
-    def __init__(self, folder: Path, files: Sequence[str], *, max_silence_s: float) -> None:
-        self._model = {"folder": str(folder), "files": [*files]}
+    def __init__(
+        self, folder: Path, files: Sequence[str], *, max_silence_s: float, recipes: str | None = None
+    ) -> None:
+        """folder: of the model's configs, `files`. recipes: where modules of the user's recipes may be."""
+        self._model = {"folder": str(folder), "files": [*files], "recipes": recipes}
         self._max_silence_s = max_silence_s
         self._box: Sandbox | None = None
 
@@ -92,13 +100,20 @@ class BlankCalls:
         values = asdict(precision or Precision())
         wanted = {name: getattr(request, name) for name in ("seed", "scheduler", "recipe")}
         wanted["arguments"] = dict(request.arguments)
-        self._box = self._box or Sandbox(__name__, max_silence_s=self._max_silence_s)
+        self._box = self._box or Sandbox(
+            __name__, max_silence_s=self._max_silence_s, work="called the pipeline"
+        )
         try:
             self._box.send(canonical_json(self._model | {"precision": values, "request": wanted}).encode())
-            return ANSWER.validate_python(parse_json(self._box.receive()))
+            call = ANSWER.validate_python(parse_json(self._box.receive()))
         except Ended as error:
             self.close()
             return BlankCall(objection=Objection(text=str(error), is_limit=True))
+        if call.objection is None:
+            return call
+        # Here, as the sandbox does not know the secrets of this process; and before anything is cut off.
+        text = " ".join(public_text(call.objection.text).split())
+        return replace(call, objection=replace(call.objection, text=text[:_MAX_TEXT]))
 
     def close(self) -> None:
         if self._box:
@@ -115,11 +130,11 @@ def _answer(connection: Connection) -> None:
     except FramefleetError as error:  # of ours: a recipe, a scheduler
         objection = Objection(text=str(error))
     except MemoryError:
-        objection = Objection(text=f"it takes more than {MAX_BYTES >> 30} GiB", is_limit=True)
-    except Exception as error:  # a pipeline's own, of any class
+        objection = Objection(text=f"it takes more than {bytes_text(_max_bytes())}", is_limit=True)
+    except (Exception, SystemExit) as error:  # a pipeline's own, of any class
         text = f"{type(error).__name__}: {error}"
         is_limit = isinstance(error, NotImplementedError) or any(word in text for word in _LIMITS)
-        objection = Objection(text=public_text(" ".join(text.split()))[:_MAX_TEXT], is_limit=is_limit)
+        objection = Objection(text=text[:_MAX_SENT], is_limit=is_limit)
     connection.send_bytes(ANSWER.dump_json(BlankCall(objection=objection, networks=networks)))
 
 
@@ -133,7 +148,7 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
     from framefleet.pipeline.recipes.recipe import find_recipe
 
     wanted = question["request"]
-    recipe = find_recipe(wanted["recipe"])
+    recipe = find_recipe(wanted["recipe"], question["recipes"])
     spec, pipe, peaks, sizes = _opened(
         canonical_json({**question, "request": None, "ends": recipe.then is None})
     )
@@ -153,6 +168,15 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
 
 
 @cache
+def _max_bytes() -> int:
+    """Return how much more a call may take: at most half of what this machine has left."""
+    with contextlib.suppress(OSError):
+        if available := re.search(r"MemAvailable:\s+(\d+) kB", _MEMORY.read_text()):
+            return min(_MAX_BYTES, int(available[1]) * 1024 // 2)
+    return _MAX_BYTES
+
+
+@cache
 def _opened(question: str) -> Any:
     """Return the model's spec, its pipeline over hollow networks, their peaks, and the sizes of weights."""
     from framefleet.jobs.plan.stub_networks import hollow
@@ -164,7 +188,7 @@ def _opened(question: str) -> Any:
     values = json.loads(question)
     folder, precision = Path(values["folder"]), Precision(**values["precision"])
     spec, components = inspect_model(folder), components_in(folder)
-    bound_memory(MAX_BYTES)  # before networks are made: buffers are as large as a config says
+    bound_memory(_max_bytes())  # before networks are made: buffers are as large as a config says
     pipe = blank_pipeline(folder, values["files"], components, spec)
     pipe.set_progress_bar_config(disable=True)
     networks = {one.name: getattr(pipe, one.name) for one in components if one.has_weights}

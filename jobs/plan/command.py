@@ -314,6 +314,10 @@ def memory_line(memory: Memory) -> str:
     line += f", of {_size(memory.has_gb)} of {memory.place}"
     if memory.fits:
         return line
+    if memory.activations_gb is None:
+        way = next((f"`model: {{{way}}}`" for way in memory.ways), "")
+        group = "try `model: {offload: group}`, or a smaller size or model"
+        return f"{line}: it does not fit; {f'the weights do with {way}' if way else group}"
     if not memory.ways:
         return f"{line}: it does not fit; use a smaller size or model"
     first, *others = (f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways)

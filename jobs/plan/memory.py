@@ -18,18 +18,22 @@ from typing import Any
 from framefleet.jobs.plan.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision
 from framefleet.jobs.plan.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way, way_of
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings
 from framefleet.pipeline.model.options.schema import GroupOffload, Options, OtherQuantization
+from framefleet.pipeline.model.sources.headers import header_reader, read_header
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import by_component
-from framefleet.pipeline.model.sources.selection import is_weights
+from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import DTypeName, resolved
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.render.input_shapes import input_shape
-from framefleet.pipeline.request import Request, is_model
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.request import Request, each_input, is_model
+from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.pipeline.text import read_bytes
 
 _ASK_S = 5.0  # of a driver that hangs
@@ -38,6 +42,13 @@ _ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits
 _MAX_CALL_S = 90.0
 _STEPS = 2  # the fewest with which models of two denoisers call both
 _FP8_BITS = 8
+_FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors spells them: loaded in the dtype that the job uses
+# Inputs that a call cannot do without wherever it has them, though its signature may say otherwise: of
+# inpainting, of control, and of edits (by class).
+_NEEDED = ("original_image", "mask_image", "control_image", "control_mask", "control_video", "images")
+_EDITS = re.compile("Edit|Kontext|Pix2Pix|Upscale|Upsample|SuperResolution|Refiner|Adapter|ControlNet")
+_FRAME_COUNTS = (*FRAME_PARAMETERS, "segment_frame_length")
+_FRAMES = 49  # of a video for a call that names no number of frames: CogVideoX's
 # What a quantisation calls its numbers of bits: int8_weight_only, nvfp4_dynamic, load_in_4bit, weights_dtype.
 _BITS = re.compile(r"(?:int|float|fp|mx|nf|_)(\d+)")
 _MAX_BITS = 16
@@ -88,13 +99,20 @@ class MemoryCounts:
         folder: Path,
         *,
         is_on_cpu: bool,
+        recipes: str | None = None,
     ) -> None:
-        """folder: of the model's configs."""
+        """folder: of the model's configs.
+
+        recipes: the folder where modules of the user's own recipes may be. None: those are not called, but
+        the model's pipeline in their place.
+        """
         self._options, self._weights, self._folder = settings.options, weights, folder
+        self._spec, self._recipes = spec, recipes
         device = "cpu" if is_on_cpu else "cuda"
         dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
         self._dtypes = {"default": dtype} if isinstance(dtype, str) else dict(dtype)
-        self._calls = BlankCalls(folder, weights.config_files, max_silence_s=_MAX_CALL_S)
+        self._calls = BlankCalls(folder, weights.config_files, max_silence_s=_MAX_CALL_S, recipes=recipes)
+        self._footprints: dict[str, Footprint] = {}  # also of calls that hung, which are not made twice
         self.close = self._calls.close
 
     @property
@@ -104,28 +122,48 @@ class MemoryCounts:
 
     def count(self, request: Request, way: Way) -> Footprint:
         """Return what a row takes with the options of `way`; its offload does not matter yet."""
+        precision = self._precision(way)
+        key = canonical_json([_deciding(request), asdict(precision)])
+        if key not in self._footprints:
+            self._footprints[key] = self._counted(request, precision)
+        return self._footprints[key]
+
+    def _counted(self, request: Request, precision: Precision) -> Footprint:
         models = [name for name, value in request.arguments.items() if is_model(value)]
         if models:
-            return self._stored(f"the row calls a second model, its {models[0]}")
+            return self._stored(f"the row calls a second model, its {models[0]}", precision)
+        note = ""
+        if request.recipe not in BUILT_IN and self._recipes is None:
+            note = (
+                f"your recipe {request.recipe} is only called with --hollow; this is one call of the pipeline"
+            )
+            arguments = {n: value for n, value in request.arguments.items() if n in self._spec.parameters}
+            needed = native_row(self._spec).arguments  # what the recipe may make itself
+            request = replace(request, recipe="generate", arguments={**needed, **arguments})
         steps = request.arguments.get("num_inference_steps")
         if isinstance(steps, int):
             few = ceil(_STEPS / (request.arguments.get("strength") or 1))
             request = replace(
                 request, arguments={**request.arguments, "num_inference_steps": min(steps, few)}
             )
-        precision = self._precision(way)
+        call = self._call(request, precision)
+        missing = note or (call.objection.text if call.objection else "")
+        if not call.networks:
+            return self._stored(missing, precision)
+        return Footprint(networks=call.networks, missing=missing)
+
+    def _call(self, request: Request, precision: Precision) -> BlankCall:
+        if request.recipe not in BUILT_IN:  # whose source may change
+            return self._calls.call(request, precision)
         try:
-            call = _cached_call(
+            return _cached_call(
                 self._content,
-                input_shape(request),
+                _deciding(request),
                 asdict(precision),
                 lambda: self._calls.call(request, precision),
             )
-        except _NotCounted as error:
-            return self._stored(str(error))
-        if not call.networks:
-            return self._stored(call.objection.text if call.objection else "")
-        return Footprint(networks=call.networks, missing=call.objection.text if call.objection else "")
+        except _Objected as error:
+            return error.call
 
     @functools.cached_property
     def _content(self) -> str:
@@ -149,34 +187,62 @@ class MemoryCounts:
             blocks=group.blocks * (2 if group.stream else 1),
         )
 
-    def _stored(self, why: str) -> Footprint:
-        """Return what files say: weights alone."""
-        weights = self._weights
+    def _stored(self, why: str, precision: Precision) -> Footprint:
+        """Return what files say: weights alone, in the dtypes that they are loaded in."""
+        weights, dtypes = self._weights, precision.dtypes
         sizes = {
             component.name: sum(
-                weights.source.files[file].size
+                self._loaded_bytes(file, dtypes.get(component.name, dtypes["default"]))
                 for file in weights.files
                 if is_weights(file) and file.partition("/")[0] in component.folders
             )
             for component in weights.components
             if component.has_weights
         }
+        sizes |= precision.stored
         sizes |= {name: part.size for name, part in by_component(weights.parts, weights.components).items()}
         networks = {name: NetworkMemory(weights=size, held=size, peaks={}) for name, size in sizes.items()}
         return Footprint(networks=networks, missing=why or "the call ended")
 
+    def _loaded_bytes(self, file: str, dtype: str) -> int:
+        source = self._weights.source
+        if not file.endswith(SAFETENSORS):  # a pickle, which is not read here
+            return source.files[file].size
+        _, tensors = read_header(header_reader(partial(source.read, file)), f"{source.name}/{file}")
+        width = 4 if dtype == "fp32" else 2
+        return sum(
+            tensor.num_parameters * width if tensor.dtype in _FLOATS else tensor.end - tensor.begin
+            for tensor in tensors
+        )
 
-class _NotCounted(Exception):
-    """A call of which nothing is to be remembered: another time there may be more memory, or time."""
+
+def _deciding(request: Request) -> list[Any]:
+    """Return what decides the memory of a row: all but what its prompts say and its pictures show."""
+
+    def value_of(name: str, value: Any) -> Any:
+        if isinstance(value, str) and "prompt" in name:
+            return ""
+        return each_input(value, lambda file: [file.get("kind"), file.get("num_frames")])
+
+    arguments = {name: value_of(name, value) for name, value in request.arguments.items()}
+    return [arguments, request.scheduler, request.recipe]
 
 
-@disk_cached(ANSWER, decided_by=lambda content, shape, precision, _: [content, shape, precision])
+class _Objected(Exception):
+    """A call that is not to be remembered: another time its cause may be gone."""
+
+    def __init__(self, call: BlankCall) -> None:
+        super().__init__(call)
+        self.call = call
+
+
+@disk_cached(ANSWER, decided_by=lambda content, row, precision, _: [content, row, precision])
 def _cached_call(
-    content: str, shape: str, precision: Mapping[str, Any], call: Callable[[], BlankCall]
+    content: str, row: list[Any], precision: Mapping[str, Any], call: Callable[[], BlankCall]
 ) -> BlankCall:
     answer = call()
-    if answer.objection and answer.objection.is_limit and not answer.networks:
-        raise _NotCounted(answer.objection.text)
+    if answer.objection:
+        raise _Objected(answer)
     return answer
 
 
@@ -220,14 +286,16 @@ def memory_of(
     share: float = 1.0,
     measured_bytes: int | None = None,
     has_encoders: bool = False,
+    recipes: str | None = None,
 ) -> Memory:
     """Return the estimate, and what was measured.
 
     folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
     worker has of it. measured_bytes: what such a row held at once. has_encoders: whether text is encoded on
-    other GPUs.
+    other GPUs. recipes: see `MemoryCounts`.
     """
-    with closing(MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu)) as counts:
+    counts = MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu, recipes=recipes)
+    with closing(counts):
         return estimate(
             partial(counts.count, largest),
             way_of(settings.options),
@@ -273,9 +341,13 @@ def estimate(
         place=name,
         missing=footprint.missing,
     )
-    if has_gb is None or memory.fits or not is_counted:
+    if has_gb is None or memory.fits:
         return memory
     missed_gb = 0.0 if measured_gb is None else measured_gb - memory.peak_gb  # with other options, as much
+    if not is_counted:  # and tiles and dtypes would take another call that ends as this one
+        fitting = (one for one in OFFLOADS if footprint.peak_gb(one) <= has_gb - missed_gb)
+        offload = next((one for one in fitting if one == "none" or not has_encoders), None)
+        return replace(memory, ways=() if offload is None else (replace(own, offload=offload),))
     dtypes: tuple[DTypeName | None, ...] = (None,) if is_half else (None, "bf16")
     ways = [
         replace(way, dtype=dtype)
@@ -292,8 +364,24 @@ def _in_dtype(count: Callable[[Way], Footprint], dtype: DTypeName | None, way: W
 
 
 def native_row(spec: PipelineSpec) -> Request:
-    """Return a row of the model's own size."""
-    return Request(arguments=spec.defaults() | ({"prompt": "a"} if "prompt" in spec.parameters else {}))
+    """Return a row of the model's own size, with stand-ins for pictures and videos that its call needs."""
+    arguments: dict[str, Any] = spec.defaults()
+    if "prompt" in spec.parameters:
+        arguments["prompt"] = "a"
+    needed = {*required_arguments(spec, BUILT_IN["generate"]), *_NEEDED}
+    if _EDITS.search(spec.class_name):
+        needed |= {"image", "video"}
+    frames = next((n for name in _FRAME_COUNTS if isinstance(n := arguments.get(name), int)), _FRAMES)
+    stand_ins = {
+        "image": {"uri": ""},
+        "video": {"uri": "", "num_frames": frames},
+        "images": [{"uri": ""}],
+        "list[image]": [{"uri": ""}],
+    }
+    for name, parameter in spec.settable().items():
+        if name in needed and parameter.kind in stand_ins:
+            arguments[name] = stand_ins[parameter.kind]
+    return Request(arguments=arguments)
 
 
 def ways_for(count: Callable[[Way], Footprint], card_gb: float) -> Iterator[Way]:

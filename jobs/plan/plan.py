@@ -162,7 +162,9 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
             model = resolved.models[name]
             watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
             answers = (
-                planner.call_pipeline(shapes, model.plan.spec, configs[name], model.weights.config_files)
+                planner.call_pipeline(
+                    shapes, model.plan.spec, configs[name], model.weights.config_files, recipes=job.folder
+                )
                 for planner in doors.planners()
             )
             if answer := next(filter(None, answers), None):
@@ -253,5 +255,6 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
             share=job.fleet.paid_gpus,
             has_encoders=job.fleet.encoders > 0,
             measured_bytes=measured_bytes,
+            recipes=job.folder or "" if wanted.hollow or wanted.probe else None,
         ),
     )

@@ -81,6 +81,9 @@ class _Stub:
     repeated: list[Repeated] = field(default_factory=list)
     is_called: bool = False
 
+    def note(self, name: str, peak: int) -> None:
+        self.peaks[name] = max(self.peaks.get(name, 0), peak)
+
 
 def _meta(network: nn.Module) -> _Tensors:
     """Return a twin on the meta device for every parameter and buffer."""
@@ -108,11 +111,14 @@ class _Shapes:
         key = call_key(args, kwargs)
         if key not in self._known:
             self._known[key] = self._computed(args, kwargs)
+        answer, peak = self._known[key]
+        self._stub.note(self._name, peak)  # also of a later row, whose peaks are counted anew
         if self._ends:
             raise Decoded
-        return _zeros(self._known[key])
+        return _zeros(answer)
 
-    def _computed(self, args: Any, kwargs: Any) -> Any:
+    def _computed(self, args: Any, kwargs: Any) -> tuple[Any, int]:
+        """Return the answer and its peak, which is noted also where the network raises."""
         stub = self._stub
         leaves, structure = flatten((args, kwargs))
         as_meta = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -130,10 +136,14 @@ class _Shapes:
             ):
                 for part in stub.repeated:
                     part.meter = meter
-                return self._call(*positional, **by_keyword)
+                try:
+                    return self._call(*positional, **by_keyword), meter.peak
+                finally:
+                    stub.note(self._name, meter.peak)
         finally:
             stub.is_called = False
-            stub.peaks[self._name] = max(stub.peaks.get(self._name, 0), meter.peak)
+            for part in stub.repeated:
+                part.meter = None
 
 
 @contextmanager

@@ -33,6 +33,8 @@ from framefleet.pipeline.text import command
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20
 MAX_EXAMPLES = 10_000  # a table may have a size for each row
+# Of a size that a row leaves to the pipeline: rows have the model's own size wherever that is known.
+_SIDE = 1024
 _DONE = fields_named(FIRST_FIELDS, "row_id", "row_indices")
 
 
@@ -111,8 +113,10 @@ class Survey:
 
 
 def _num_pixels(row: Request) -> int:
-    sides = (*FRAME_PARAMETERS, "height", "width")
-    return prod(value for name in sides if isinstance(value := row.arguments.get(name), int) and value > 0)
+    counts = (row.arguments.get(name) for name in (*FRAME_PARAMETERS, "segment_frame_length"))
+    frames = max((count for count in counts if isinstance(count, int)), default=1)
+    sides = (row.arguments.get(name) for name in ("height", "width"))
+    return max(1, frames) * prod(side if isinstance(side, int) and side > 0 else _SIDE for side in sides)
 
 
 def survey_rows(

@@ -31,11 +31,11 @@ class Ended(Exception):
 class Sandbox:
     """A process that runs a module, which calls `serve`; it takes and sends messages of bytes.
 
-    max_silence_s: how long it may take for its next message.
+    max_silence_s: how long it may take for its next message. work: what the process did, for messages.
     """
 
-    def __init__(self, module: str, *, max_silence_s: float) -> None:
-        self._max_silence_s = max_silence_s
+    def __init__(self, module: str, *, max_silence_s: float, work: str = "read it") -> None:
+        self._max_silence_s, self._work = max_silence_s, work
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -79,10 +79,10 @@ class Sandbox:
         try:
             code = self._process.wait(_LEAVING_S)
         except subprocess.TimeoutExpired:
-            return "the process that read it went silent"
+            return f"the process that {self._work} went silent"
         if code == -signal.SIGKILL:
-            return "the process that read it was killed, maybe for want of memory"
-        return f"what reads it crashes on it ({ending(code)})"
+            return f"the process that {self._work} was killed, maybe because memory ran out"
+        return f"the process that {self._work} crashed ({ending(code)})"
 
 
 class Sandboxes:

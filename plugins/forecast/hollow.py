@@ -24,9 +24,15 @@ MAX_ALL_S = 900.0
 MAX_SILENCE_S = 180.0  # of one shape; the first one waits for imports and networks, half a minute
 
 
-def probe_shapes(shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]) -> Probed:
-    """Call the pipeline once for each shape. folder: holds the model's configs, which are `files`."""
-    probed = list(_probed(shapes, spec, _Prober(folder, files)))
+def probe_shapes(
+    shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str], *, recipes: str | None
+) -> Probed:
+    """Call the pipeline once for each shape. folder: holds the model's configs, which are `files`.
+
+    recipes: the folder where modules of the user's own recipes may be.
+    """
+    calls = BlankCalls(folder, files, max_silence_s=MAX_SILENCE_S, recipes=recipes)
+    probed = list(_probed(shapes, spec, _Prober(calls)))
     others = [f"{shapes.num_others:,} rows of further shapes were not probed"] if shapes.num_others else []
     return Probed(
         refused=tuple(one for one in probed if isinstance(one, tuple)),
@@ -74,8 +80,8 @@ def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str
 class _Prober:
     """Calls the pipeline once for equal rows."""
 
-    def __init__(self, folder: Path, files: Sequence[str]) -> None:
-        self._calls = BlankCalls(folder, files, max_silence_s=MAX_SILENCE_S)
+    def __init__(self, calls: BlankCalls) -> None:
+        self._calls = calls
         self._known: dict[str, Objection | None] = {}
         self.close = self._calls.close
 

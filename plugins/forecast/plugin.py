@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 
 class Forecast(Planner):
-    def call_pipeline(self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str]) -> Probed:
+    def call_pipeline(
+        self, shapes: Shapes, spec: PipelineSpec, folder: Path, files: Sequence[str], *, recipes: str | None
+    ) -> Probed:
         from framefleet.plugins.forecast.hollow import probe_shapes
 
-        return probe_shapes(shapes, spec, folder, files)
+        return probe_shapes(shapes, spec, folder, files, recipes=recipes)
 
     def predict(
         self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, price: float | None, num_audits: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -136,7 +135,7 @@ def info_command(
             stdout.say(f"measured:  {in_company(findings)}, with tiny models (docs/models.md)")
         license = license_of(weights.source, spec.preset, None, usual=spec.family.license)
         stdout.say(f"license:   {license}")
-        for name, text in {**_rules(spec), "memory": _fits(weights, spec)}.items():
+        for name, text in _rules(spec).items():
             stdout.say(f"{name + ':':<11}{text}")
         digest = (
             model_digest(weights.lock.digests)
@@ -145,6 +144,9 @@ def info_command(
         )
         stdout.say(f"digest:    {digest}")
         stdout.print(_components(weights))
+        with stderr.status("counting the memory of one row"):  # which takes seconds, of some models a minute
+            memory = _fits(weights, spec)
+        stdout.say(f"memory:    {memory}")
 
 
 def _components(weights: Weights) -> Table:
@@ -277,7 +279,7 @@ def _fits(weights: Weights, spec: PipelineSpec) -> str:
 
     settings = ModelSettings(path=weights.source.path)
     with closing(MemoryCounts(settings, weights, spec, weights.configs(), is_on_cpu=False)) as counts:
-        count = functools.cache(partial(counts.count, native_row(spec)))
+        count = partial(counts.count, native_row(spec))
         if missing := count(Way()).missing:
             return f"not counted: {missing}"
         return ", ".join(f"{card} GB {fitting(count, card)}" for card in CARDS_GB)

@@ -14,8 +14,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from framefleet.jobs.plan.blank_call import BlankCalls, Precision
 from framefleet.jobs.plan.footprint import Footprint, Way
-from framefleet.jobs.plan.memory import MemoryCounts, _bits
+from framefleet.jobs.plan.memory import MemoryCounts, _bits, _deciding, native_row
 from framefleet.jobs.plan.meter import Repeated, metered
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import read_options
@@ -29,17 +31,27 @@ from tests.long import long_but
 from tests.tiny import INPUTS, SMALLEST, TYPICAL, tiny
 
 NAMES = sorted(name for name in SMALLEST if name not in INPUTS)
+STARTING = ["wan_i2v", "svd", "flux_kontext", "qwen_edit", "cogvideox_v2v", "flux_fill", "sd_controlnet"]
 
 
 def size_of(network: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
 
 
-def counted(folder: Path, row: dict[str, Any], way: Way | None = None, **options: Any) -> Footprint:
+def counts_of(folder: Path, recipes: str | None = None, **options: Any) -> closing[MemoryCounts]:
     settings = ModelSettings(path=str(folder), options=read_options(options))
     weights = open_weights(open_source(str(folder)))
     spec = inspect_model(folder)
-    with closing(MemoryCounts(settings, weights, spec, folder, is_on_cpu=True)) as counts:
+    return closing(MemoryCounts(settings, weights, spec, folder, is_on_cpu=True, recipes=recipes))
+
+
+def calls_of(folder: Path, recipes: str | None = None, max_silence_s: float = 180) -> closing[BlankCalls]:
+    files = open_weights(open_source(str(folder))).config_files
+    return closing(BlankCalls(folder, files, max_silence_s=max_silence_s, recipes=recipes))
+
+
+def counted(folder: Path, row: dict[str, Any], way: Way | None = None, **options: Any) -> Footprint:
+    with counts_of(folder, **options) as counts:
         return counts.count(Request(arguments=row), way or Way())
 
 
@@ -156,10 +168,143 @@ def test_a_config_that_asks_for_all_memory_ends_the_call_and_nothing_else(tmp_pa
     folder = shutil.copytree(tiny("wan"), tmp_path / "m")
     path = folder / "transformer/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_max_seq_len": 1 << 34}))
-    files = open_weights(open_source(str(folder))).config_files
-    with closing(BlankCalls(folder, files, max_silence_s=180)) as calls:
+    with calls_of(folder) as calls:
         call = calls.call(Request(arguments=SMALLEST["wan"] | {"prompt": "a"}), Precision())
     assert call.objection is not None
+
+
+ROW = {"prompt": "a", **SMALLEST["sd"]}
+RECIPES = """
+import os, sys
+from pathlib import Path
+from framefleet.pipeline.recipes.recipe import generate
+
+PLACE = Path(__file__).parent
+
+def ends(pipe, request):
+    sys.exit("it leaves")
+
+def crashes(pipe, request):
+    os.abort()
+
+def quotes(pipe, request):
+    raise ValueError("the key is\\n" + (PLACE / "key").read_text() + " " + "x" * 400)
+
+def hangs(pipe, request):
+    with (PLACE / "calls").open("a") as file:
+        file.write("call ")
+    os.abort()
+
+def twice(pipe, request, *, again: bool = True):
+    (PLACE / "called").touch()
+    return generate(pipe, request)
+"""
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> tuple[Path, str]:
+    """The folder and the name of a module, which hides one of the same name that Python finds first."""
+    name, folder = "blank_recipes", tmp_path / "job"
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(RECIPES)
+    return folder, name
+
+
+def test_equal_rows_take_the_same_each_time_they_are_called() -> None:
+    with calls_of(tiny("sd")) as calls:
+        first, again = (calls.call(Request(arguments=ROW)) for _ in range(2))
+    assert first == again
+    assert first.networks["unet"].peak > 0 and first.networks["vae"].peak > 0
+
+
+def test_only_calls_without_an_objection_are_remembered_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path))
+    with counts_of(tiny("sd")) as counts:
+        assert "height" in counts.count(Request(arguments=ROW | {"height": 17}), Way()).missing
+        answers = {*tmp_path.rglob("*.json")}
+        assert not counts.count(Request(arguments=ROW), Way()).missing
+        assert len({*tmp_path.rglob("*.json")} - answers) == 1
+    assert not any('"objection": {' in file.read_text() for file in tmp_path.rglob("*.json"))
+
+
+def test_rows_whose_arguments_differ_are_counted_for_themselves() -> None:
+    def deciding(**arguments: Any) -> str:
+        return canonical_json(_deciding(Request(arguments=arguments)))
+
+    assert deciding(prompt="a", negative_prompt="b") == deciding(prompt="c", negative_prompt="d")
+    values = [1.5, 2.5, "720p", "480p", (1, 2), (3, 4), [5], {"uri": "a"}, {"uri": "a", "num_frames": 9}]
+    assert len({deciding(one=value) for value in values}) == len(values)
+    assert deciding(image={"uri": "a", "sha256": "b"}) == deciding(image={"uri": "c", "sha256": "d"})
+
+
+def test_a_recipe_of_the_users_own_is_called_only_where_that_was_announced(recipes: tuple[Path, str]) -> None:
+    folder, name = recipes
+    row = Request(arguments=ROW | {"again": True}, recipe=f"{name}:twice")
+    with counts_of(tiny("sd")) as counts:
+        footprint = counts.count(row, Way())
+    assert "is only called with --hollow" in footprint.missing
+    assert footprint.activations_gb > 0 and not (folder / "called").exists()
+    with counts_of(tiny("sd"), recipes=str(folder)) as counts:
+        footprint = counts.count(row, Way())
+    assert (footprint.missing, (folder / "called").exists()) == ("", True)
+    assert footprint.activations_gb > 0
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        ("ends", "SystemExit: it leaves"),
+        ("crashes", "the process that called the pipeline crashed (SIGABRT)"),
+    ],
+)
+def test_a_recipe_that_ends_its_process_objects(function: str, text: str, recipes: tuple[Path, str]) -> None:
+    folder, name = recipes
+    with calls_of(tiny("sd"), str(folder)) as calls:
+        call = calls.call(Request(arguments=ROW, recipe=f"{name}:{function}"))
+        assert call.objection is not None and call.objection.text == text
+        assert calls.call(Request(arguments=ROW)).objection is None
+
+
+def test_what_a_recipe_says_is_one_short_line_without_the_secrets_of_this_process(
+    recipes: tuple[Path, str],
+) -> None:
+    folder, name = recipes
+    (folder / "key").write_text("only-this-process-knows")
+    keep_secrets({"api_key": "only-this-process-knows"})
+    with calls_of(tiny("sd"), str(folder)) as calls:
+        call = calls.call(Request(arguments=ROW, recipe=f"{name}:quotes"))
+    assert call.objection is not None
+    assert call.objection.text.startswith("ValueError: the key is *** xxx")
+    assert len(call.objection.text) == 300
+
+
+def test_a_call_that_ended_its_process_is_not_made_a_second_time(recipes: tuple[Path, str]) -> None:
+    folder, name = recipes
+    row = Request(arguments=ROW, recipe=f"{name}:hangs")
+    with counts_of(tiny("sd"), recipes=str(folder)) as counts:
+        first, again = (counts.count(row, Way(offload=offload)) for offload in ("none", "model"))
+    assert first is again and "crashed" in first.missing
+    assert (folder / "calls").read_text() == "call "
+
+
+def test_weights_that_are_read_from_files_alone_count_in_the_dtype_that_is_loaded() -> None:
+    row = {"prompt": "a", "other": {"uri": "x", "digest": "y"}}
+    whole, half = (counted(tiny("sd"), row, Way(dtype=dtype)) for dtype in ("fp32", "bf16"))
+    assert "second model" in whole.missing
+    assert whole.networks["unet"].weights == 2 * half.networks["unet"].weights > 0
+
+
+@pytest.mark.parametrize("name", long_but(STARTING, "wan_i2v", "svd", "flux_kontext", "qwen_edit"))
+def test_the_models_own_row_has_the_pictures_and_videos_that_its_call_needs(name: str) -> None:
+    row = dict(native_row(inspect_model(tiny(name))).arguments)
+    assert {*INPUTS[name]} <= {*row}
+    footprint = counted(tiny(name), row | SMALLEST[name])
+    if name == "qwen_edit":  # the picture comes as far as its text encoder, which looks at values
+        assert "meta tensor" in footprint.missing and footprint.weights_gb > 0
+        return
+    assert not footprint.missing and footprint.activations_gb > 0
 
 
 @pytest.mark.parametrize("name", ["minimax_h3", "sd"])

@@ -94,7 +94,7 @@ def test_frames_of_an_unknown_size_are_taken_for_the_largest() -> None:
 
 def test_what_crashes_a_sandbox_is_refused(describer: Describer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(describer, "_boxes", Sandboxes("tests.no_such_module", max_silence_s=10.0))
-    with pytest.raises(InputError, match="what reads it crashes on it") as caught:
+    with pytest.raises(InputError, match="the process that read it crashed") as caught:
         describer.describe(image_file(), "image")
     assert caught.value.fix
     assert description.MAX_DECODING_S > 0

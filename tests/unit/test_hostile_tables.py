@@ -291,7 +291,7 @@ def test_a_reader_that_crashes_is_an_error_about_the_file(
 
     monkeypatch.setattr(table_files, "_READERS", Sandboxes("tests.no_such_module", max_silence_s=10.0))
     write_parquet(tmp_path / "t.parquet", {"prompt": ["a"]})
-    assert "what reads it crashes on it (exit code 1)" in refusal(tmp_path / "t.parquet").problem
+    assert "the process that read it crashed (exit code 1)" in refusal(tmp_path / "t.parquet").problem
 
 
 def test_carried_columns_of_large_rows_are_written_in_small_parts(tmp_path: Path) -> None:

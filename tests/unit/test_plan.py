@@ -17,6 +17,7 @@ from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.footprint import GB, Footprint, Way
 from framefleet.jobs.plan.memory import Memory, estimate, read_memory, room_of
+from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -190,6 +191,41 @@ def test_what_cannot_be_counted_is_said_with_its_reason() -> None:
 
     line = memory_line(estimate(stored, Way(), place=("the GPU", 80.0)))
     assert "weights 31.0 GB; what the row needs is not counted: it looks at values" in line
+
+
+@pytest.mark.parametrize(
+    ("has_gb", "advice"),
+    [
+        (22.0, "it does not fit; the weights do with `model: {offload: model}`"),
+        (10.0, "it does not fit; the weights do with `model: {offload: group}`"),
+        (2.0, "it does not fit; try `model: {offload: group}`, or a smaller size or model"),
+    ],
+)
+def test_weights_that_exceed_a_card_are_offloaded_also_where_nothing_else_was_counted(
+    has_gb: float, advice: str
+) -> None:
+    calls: list[Way] = []
+
+    def stored(way: Way) -> Footprint:
+        calls.append(way)
+        networks = {name: replace(one, peaks={}) for name, one in FOOTPRINT.networks.items()}
+        return Footprint(networks=networks, missing="it takes more than 90 s")
+
+    assert memory_line(estimate(stored, Way(), place=("the GPU", has_gb))).endswith(advice)
+    assert {*calls} == {Way()}  # no other call that would take 90 s
+
+
+def test_the_largest_row_is_found_also_where_the_pipeline_decides_a_side() -> None:
+    rows = [
+        {"height": 512, "width": 512},
+        {"height": 640},  # times the 1,024 that a missing side counts as
+        {"height": 512, "width": 512, "segment_frame_length": 2},
+    ]
+    examples = {str(index): Request(arguments=row) for index, row in enumerate(rows)}
+    survey = Survey(examples=examples)
+    assert survey.largest() == examples["1"]
+    examples["2"] = Request(arguments=rows[2] | {"segment_frame_length": 77})
+    assert survey.largest() == examples["2"]
 
 
 def test_a_worker_with_a_share_of_a_card_has_that_share_of_its_memory() -> None:

@@ -100,7 +100,9 @@ def test_a_function_that_exits_costs_its_score_alone() -> None:
 def test_a_function_that_crashes_costs_its_score_alone() -> None:
     scored = score_clip(open_scores(named("crashing", "half")), FRAMES, VALUES)
     assert scored.values == {"crashing": None, "half": 0.5}
-    assert scored.errors == {"crashing": "the clip cannot be measured: what reads it crashes on it (SIGABRT)"}
+    assert scored.errors == {
+        "crashing": "the clip cannot be measured: the process that read it crashed (SIGABRT)"
+    }
 
 
 def test_a_function_is_neither_called_nor_imported_where_rows_are_rendered() -> None:
