@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
@@ -126,7 +127,7 @@ def _check_indexes(columns: Mapping[Any, Any]) -> None:
     for name, values in series[1:]:
         if not values.index.equals(series[0][1].index):
             raise TableError(
-                f"table=: the columns {series[0][0]!r} and {name!r} are of pandas, and have other indexes",
+                f"table=: the columns {series[0][0]!r} and {name!r} are pandas Series with different indexes",
                 "give a DataFrame, which joins them; or their `.tolist()`, where they are in one order",
             )
 
@@ -182,20 +183,27 @@ def _frame(rows: Any) -> pa.Table:
     names = [str(name) for name in rows.columns]
     if len({*names}) < len(names):  # which pandas' own error does not name
         return pa.table([pa.nulls(0)] * len(names), names=names)
-    for place, (name, kind) in enumerate(zip(names, rows.dtypes, strict=True)):
-        if str(kind) == "object":
-            _column(name, rows.iloc[:, place].tolist(), is_pandas=True)
     try:
-        return pa.Table.from_pandas(rows, preserve_index=False)
-    except (*_UNFIT, AttributeError, TypeError) as error:  # no DataFrame; columns of odd objects
+        of_objects = [str(kind) == "object" for kind in rows.dtypes]
+        typed = pa.Table.from_pandas(rows.loc[:, [not is_so for is_so in of_objects]], preserve_index=False)
+    except (*_UNFIT, AttributeError, TypeError) as error:  # no DataFrame; columns of odd types
         raise TableError(
             f"table= of pandas cannot be converted: {error}", "use columns of one type each"
         ) from None
+    columns = iter(typed.columns)
+    arrays = [
+        _column(name, rows.iloc[:, place].tolist(), is_pandas=True) if is_so else next(columns)
+        for place, (name, is_so) in enumerate(zip(names, of_objects, strict=True))
+    ]
+    return pa.table(arrays, names=names)
 
 
 def _columns(rows: object) -> dict[Any, list[Any]]:
     if isinstance(rows, io.IOBase):
-        raise TableError("table= is an open file, whose lines end in line breaks", "give the file's path")
+        raise TableError(
+            "table= is an open file, whose format and place are not known here",
+            "give the file's path; or a list of its prompts, as `[line.strip() for line in file]`",
+        )
     if not isinstance(rows, Iterable) or isinstance(rows, bytes | Set):  # whose order is another each time
         raise TableError(f"table= is of type {type(rows).__name__}", _TAKEN)
     listed = list(rows)
@@ -233,9 +241,14 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
         ) from None
     # Arrow finds a type by the first cells: dates drop the time of later ones, and times their zone and what
     # is below a microsecond.
-    kinds = {*map(type, plain)} - {type(None)}
-    if not (kinds <= {str, int, float} or kinds == {bool}):  # of which Arrow refuses what it does not hold
-        for row, (value, cell) in enumerate(zip(plain, array.to_pylist(), strict=True)):
+    kinds = _kinds_in(plain)
+    is_exact = len(kinds) == 1 and issubclass(*kinds, bool | np.bool_ | np.integer | np.floating)
+    if not (is_exact or kinds <= {str, int, float}):  # of which Arrow refuses what it does not hold
+        for row, value in enumerate(plain):  # one by one: Python takes many times the memory of Arrow
+            try:
+                cell = array[row].as_py()
+            except (OverflowError, ValueError):
+                cell = "a value that Python does not hold"
             if not _is_same(value, cell):
                 raise TableError(
                     f"table=: row {row}: {name} is {shown(value)}, and would become {shown(cell)}, as the "
@@ -246,12 +259,25 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
 
 
 _UNFIT = (pa.ArrowException, OverflowError, UnicodeEncodeError, ValueError)
-_NULLS = {"NaTType", "NAType", "float", "NoneType"}  # pandas' names
+_NULLS = {"NaTType", "NAType", "NoneType"}  # by pandas' names
+
+
+def _kinds_in(cells: Iterable[Any]) -> set[type]:
+    """Return the types of cells, and of what is in lists of them; of an array its elements' type."""
+    kinds = {*map(type, cells)}
+    nested = kinds & {list, tuple, np.ndarray}
+    for cell in cells if nested else ():
+        if isinstance(cell, np.ndarray) and not cell.dtype.hasobject:
+            kinds.add(cell.dtype.type)
+        elif type(cell) in nested:
+            kinds |= _kinds_in(cell)
+    return kinds - nested - {type(None)}
 
 
 def _is_same(value: Any, cell: Any) -> bool:
     if cell is None:
-        return type(value).__name__ in _NULLS
+        is_nan = isinstance(value, float | np.generic) and bool(value != value)
+        return is_nan or type(value).__name__ in _NULLS
     if isinstance(cell, dict) and isinstance(value, Mapping):
         return all(_is_same(value.get(key), inner) for key, inner in cell.items())
     if isinstance(cell, list) and (isinstance(value, Sequence) or hasattr(value, "__array__")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
+from framefleet.jobs.render import python_table
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.python_table import arrow_of, with_table
@@ -177,7 +178,10 @@ def test_rows_stand_beside_a_job_file_and_a_sweep(has_sweep: bool, tmp_path: Pat
         ({"prompt": np.array("fox")}, "a dict of columns"),
         ({"prompt": pd.DataFrame({"prompt": ["fox"]})}, "prompt is a table of type DataFrame"),
         ({"train": pa.table({"prompt": ["fox"]})}, "train is a table of type Table"),
-        ({"prompt": pd.Series(["a", "b"]), "seed": pd.Series([1, 2], index=[1, 0])}, "other indexes"),
+        (
+            {"prompt": pd.Series(["a", "b"]), "seed": pd.Series([1, 2], index=[1, 0])},
+            "pandas Series with different indexes",
+        ),
         (pl.DataFrame({"prompt": ["a"], "x": pl.Series([object()], dtype=pl.Object)}), "objects of Python"),
         (io.StringIO("fox\n"), "an open file"),
         (csv.DictReader(["prompt,seed", "a,1", "b,2,3"]), "row 1 has more cells"),
@@ -219,6 +223,55 @@ def test_a_cell_that_does_not_come_back_from_its_column_is_refused(cells: list[A
         assert read == [None if cell is pd.NaT else cell for cell in cells]
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [np.zeros(8, np.float32)] * 9,
+        [np.arange(8), None],
+        [[0.5, 1.0], (2.0,), []],
+        [[[0.5], [1, 2]], [[2]]],
+        [np.float16(0.5)] * 9,
+        [np.array([True])] * 9,
+    ],
+)
+@pytest.mark.parametrize("of", [lambda cells: {"x": cells}, lambda cells: pd.DataFrame({"x": cells})])
+def test_numbers_are_converted_once_and_not_compared(
+    of: Callable[[list[Any]], Any], cells: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, converted, array = of(cells), [], pa.array
+    monkeypatch.setattr(pa, "array", lambda *args, **more: converted.append(args) or array(*args, **more))
+    monkeypatch.setattr(python_table, "_is_same", None)
+    assert len(arrow_of(rows)) == len(cells)
+    assert len(converted) == 1
+
+
+@pytest.mark.parametrize("late", [True, [True], NOON])
+def test_a_cell_that_changes_is_named_however_late_it_comes(late: object) -> None:
+    first: Any = [0.5] if isinstance(late, list) else 0.5 if late is True else date(2024, 1, 1)
+    with pytest.raises(TableError, match="table=: row 3000: x is"):
+        arrow_of({"x": [first] * 3000 + [late]})
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [np.float64("nan"), "a"],
+        [np.datetime64("NaT", "s"), np.datetime64("2024-01-01", "s")],
+        [np.timedelta64("NaT", "s"), np.timedelta64(1, "s")],
+        [pd.NaT, pd.Timestamp("2024-01-01")],
+        [pd.NA, "a"],
+        [None, "a"],
+        [float("nan"), True],
+    ],
+)
+def test_what_numpy_and_pandas_have_for_nothing_is_null(cells: list[Any]) -> None:
+    frame = pd.DataFrame({"seed": [1, 2], "x": pd.Series(cells, dtype=object), "prompt": ["a", "b"]})
+    table = arrow_of(frame)
+    assert table.column_names == ["seed", "x", "prompt"]
+    assert table["x"].is_null().to_pylist() == [True, False]
+    assert table["seed"].to_pylist() == [1, 2] and table["prompt"].to_pylist() == ["a", "b"]
+
+
 @given(
     st.lists(
         st.none()
@@ -234,7 +287,8 @@ def test_a_cell_that_does_not_come_back_from_its_column_is_refused(cells: list[A
         | st.decimals(allow_nan=False, allow_infinity=False)
         | st.floats(width=32).map(np.float32)
         | st.integers(0, 2**64 - 1).map(np.uint64)
-        | st.lists(st.integers(0, 3) | st.floats(0, 1), max_size=2)
+        | st.lists(st.integers(0, 3) | st.floats(0, 1) | st.booleans() | st.dates(), max_size=2)
+        | st.lists(st.binary(max_size=1) | st.text(max_size=1), max_size=2)
         | st.dictionaries(st.sampled_from("ab"), st.integers(0, 3) | st.text(max_size=1), max_size=2),
         max_size=3,
     )
@@ -251,5 +305,9 @@ def test_cells_of_python_come_back_or_are_refused(cells: list[Any]) -> None:
                 assert back == {key: cell.get(key) for key in back} and cell.keys() <= back.keys()
             elif isinstance(cell, float | np.float32) and cell != cell:
                 assert back is None or back != back
+            elif isinstance(cell, list):
+                assert [(type(one) is bool, one) for one in back] == [
+                    (type(one) is bool, one) for one in cell
+                ]
             else:
                 assert back == cell and isinstance(back, bool) == isinstance(cell, bool)
