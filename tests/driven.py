@@ -88,6 +88,9 @@ class WorkersHere:
     def rendered(self, worker: str, row_id: str) -> None:
         """Nobody counts their faults."""
 
+    def acquitted(self, worker: str, row_id: str) -> None:
+        """Nobody counts their faults."""
+
     def cleared(self, worker: str) -> None:
         """Nobody counts their faults."""
 

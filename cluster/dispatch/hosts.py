@@ -85,8 +85,8 @@ class _Place:
 class Hosts:
     """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced.
 
-    Of one lane: what goes wrong there says nothing of a machine's work for another. proven: machines and
-    workers that have done a row; grows, and is shared by all lanes.
+    Of one lane: what goes wrong there says nothing of a machine's work for another. Only good news is shared:
+    proven, the machines and workers that have rendered a row of any lane, grows here too.
     """
 
     def __init__(self, policy: FaultPolicy, proven: set[str] | None = None) -> None:
@@ -96,6 +96,7 @@ class Hosts:
         self._at: dict[str, str] = {}  # the machine of each worker that lives
         self._in_doubt: dict[str, list[_Fault]] = {}  # by row that may be why
         self._num_done = self._num_blocked = self._num_given_up = 0
+        self._busy: set[str] = set()  # processes that have had rows ever since the first row was given up
 
     def placed(self, worker: str, host: str, name: str) -> None:
         """A process of the worker is on this machine. name: the machine's, for people."""
@@ -106,11 +107,15 @@ class Hosts:
         """The worker has rendered a row: it is sound, and so is its machine. The row did not kill others."""
         self._num_done, self._num_blocked, self._num_given_up = self._num_done + 1, 0, 0
         self.cleared(worker)
-        for fault in self._in_doubt.pop(row_id, ()):
-            fault.rows.discard(row_id)
+        self.acquitted(row_id)
         self._proven |= {worker, self._at.get(worker, worker)}
         for place in self._places_of(worker):
             place.rests_until = 0.0
+
+    def acquitted(self, row_id: str) -> None:
+        """The row has ended, and did not kill its worker: earlier deaths were not its doing."""
+        for fault in self._in_doubt.pop(row_id, ()):
+            fault.rows.discard(row_id)
 
     def cleared(self, worker: str) -> None:
         """Its faults in a row were not its own."""
@@ -131,18 +136,21 @@ class Hosts:
         rows: Collection[str] = (),
         given_up: Collection[str] = (),
         num_suspects: int = 0,
+        busy: Collection[str] = (),
         error: FramefleetError | None = None,
     ) -> float | None:
         """The worker's process is gone; return when another may be started, or None if none is to be.
 
         rows: that it had, and that may be why it died; given_up: those of them that are given up for it.
-        num_suspects: rows that were struck often, and wait to run alone. error: ours, if that is the reason.
+        num_suspects: rows that were struck often, and wait to run alone. busy: other processes of the lane
+        that have rows. error: ours, if that is the reason.
         """
         host = self._at.pop(worker, "")
         if kind == "gone":
             return now + REST_S
         own, place = self._worker(worker), self._hosts.get(host)
         fault = _Fault({*rows} if kind == "died" else set(), is_theirs=bool(given_up))
+        self._busy = self._busy & {*busy} if self._num_given_up else {*busy}
         self._num_given_up += len(given_up)
         for each in (own, place):
             if each:
@@ -197,8 +205,15 @@ class Hosts:
 
         In a cluster that has ever new ones, a row that kills its workers would go on for ever.
         """
-        is_blocked = self._num_blocked >= max(num_workers, _MOST_BLOCKED)
-        return is_blocked or self._num_given_up > MOST_GIVEN_UP
+        return self._num_blocked >= max(num_workers, _MOST_BLOCKED) or self.num_killers > 0
+
+    @property
+    def num_killers(self) -> int:
+        """How many rows in a row killed their workers, once these are too many.
+
+        0 as long as a process has had rows all the while: they may be long, and sound.
+        """
+        return self._num_given_up if self._num_given_up > MOST_GIVEN_UP and not self._busy else 0
 
     @property
     def unused(self) -> tuple[str, ...]:

@@ -433,6 +433,8 @@ class Driver:
         else:
             self._checkpoints.drop([failed.row_id])  # it may be what failed
             given_up = dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
+            if given_up is not None:
+                fleet.acquitted(worker, failed.row_id)
         if given_up is not None:
             self._give_up(given_up)
 
@@ -455,6 +457,7 @@ class Driver:
             rows=rows if cause.suspects is None else cause.suspects,
             given_up=[row.row.row_id for row in given_up],
             num_suspects=lane.dispatcher.num_suspects,
+            busy=lane.dispatcher.in_hand(),
         )
 
     def _lose_lane(self, event: LaneLost) -> None:

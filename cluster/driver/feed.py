@@ -46,10 +46,6 @@ class Pending:
         return lane_of(self.request)
 
 
-# Among the lanes of a job, which has one of rows then: names of models have no space.
-ENCODER_POOL = LaneKey("text encoders")
-
-
 def encoding_setup(setup: WorkerSetup) -> WorkerSetup:
     """Return the setup of a worker that encodes for those with `setup`: one row at a time."""
     batching = replace(setup.batching, max_rows=1)

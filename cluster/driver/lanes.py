@@ -15,12 +15,12 @@ from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lan
 from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
 from framefleet.cluster.driver.audits import Docket
-from framefleet.cluster.driver.feed import ENCODER_POOL, EncodeFirst, Feed, Pending
+from framefleet.cluster.driver.feed import EncodeFirst, Feed, Pending
 from framefleet.cluster.driver.work import Added, LanePlan, Work
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 from framefleet.pipeline.rows.ranks import AS_TABLE, LONGEST
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 

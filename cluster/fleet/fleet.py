@@ -242,6 +242,10 @@ class Fleet:
         self._slots[worker].has_rendered = True
         self._hosts(self._slots[worker]).done(self._slots[worker].name, row_id)
 
+    def acquitted(self, worker: str, row_id: str) -> None:
+        """A row of the worker has ended by an error of its own: earlier deaths were not this row's doing."""
+        self._hosts(self._slots[worker]).acquitted(row_id)
+
     def cleared(self, worker: str) -> None:
         """A row was given up: earlier faults of the worker were that row's doing."""
         self._hosts(self._slots[worker]).cleared(self._slots[worker].name)
@@ -257,11 +261,12 @@ class Fleet:
         rows: Collection[str] = (),
         given_up: Collection[str] = (),
         num_suspects: int = 0,
+        busy: Collection[str] = (),
     ) -> None:
         """Start another process in its place, if that may help.
 
         rows: that it had, and that may be why; given_up: those of them that are given up for it.
-        num_suspects: rows of its lane that wait to run alone.
+        num_suspects: rows of its lane that wait to run alone. busy: the lane's workers that have rows.
         """
         slot, unused, cause = self._losses.pop(lost.worker), self.unused, lost.cause
         starts_at = self._lanes.fault(
@@ -272,6 +277,7 @@ class Fleet:
             rows=rows,
             given_up=given_up,
             num_suspects=num_suspects,
+            busy=busy,
         )
         if self.has_too_many:
             self._num_slots -= 1
@@ -490,10 +496,14 @@ class Fleet:
         is_full = bool(blocked) and not self._shares.room(self._machines.alive, but=blocked)
         is_one_left = any(not hosts.is_barred(slot.name) for slot in slots) and not is_full
         num_workers = max(self._settings.max_workers or 0, self._num_slots)
-        if (is_placed or is_one_left) and not hosts.are_hopeless(num_workers):
-            return None
+        problem = "no machine is left that can render"
+        if is_placed or is_one_left:
+            if not hosts.are_hopeless(num_workers):
+                return None
+            if hosts.num_killers:
+                problem = f"{hosts.num_killers} rows in a row killed their workers, with none done in between"
         return hosts.error or FleetError(
-            "\n".join(["no machine is left that can render", *hosts.unused]),
+            "\n".join([problem, *hosts.unused]),
             "look for the cause there, then run the same command again to continue",
         )
 

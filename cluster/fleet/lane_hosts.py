@@ -9,7 +9,7 @@ from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import SILENT_REST_S, Hosts
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 
 
 class LaneHosts:
@@ -18,12 +18,13 @@ class LaneHosts:
     def __init__(self, faults: FaultPolicy) -> None:
         self._faults = faults
         self._by_lane: dict[LaneKey, Hosts] = {}
-        self._proven: set[str] = set()  # machines and workers that have done a row of any lane
+        self._proven: set[str] = set()  # machines and workers that have rendered a row of any lane
         self.closed: dict[LaneKey, FramefleetError] = {}
 
     def of(self, lane: LaneKey) -> Hosts:
         if lane not in self._by_lane:
-            self._by_lane[lane] = Hosts(self._faults, self._proven)
+            # A text that was encoded says nothing of a machine that renders.
+            self._by_lane[lane] = Hosts(self._faults, None if lane == ENCODER_POOL else self._proven)
         return self._by_lane[lane]
 
     def fault(
@@ -36,6 +37,7 @@ class LaneHosts:
         rows: Collection[str],
         given_up: Collection[str],
         num_suspects: int,
+        busy: Collection[str] = (),
     ) -> float | None:
         """Do what `Hosts.fault` does, for a worker of a lane; a machine out of reach is so for all lanes."""
         hosts = self.of(lane)
@@ -48,6 +50,7 @@ class LaneHosts:
             rows=rows,
             given_up=given_up,
             num_suspects=num_suspects,
+            busy=busy,
             error=cause.error,
         )
         if cause.kind == "silent" and host:

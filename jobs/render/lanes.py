@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 
-from framefleet.cluster.driver.feed import ENCODER_POOL, encoding_setup
+from framefleet.cluster.driver.feed import encoding_setup
 from framefleet.cluster.driver.work import LanePlan
 from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.rows.lane_key import LaneKey, lane_named
+from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey, lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 

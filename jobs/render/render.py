@@ -18,7 +18,6 @@ from framefleet.cluster.driver.earlier_runs import (
     model_time_before,
     spent_before,
 )
-from framefleet.cluster.driver.feed import ENCODER_POOL
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop
@@ -50,7 +49,7 @@ from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.audit_budget import ComputeTime
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 

@@ -13,13 +13,12 @@ from torch import nn
 
 import framefleet
 from framefleet import Batching, Clip, Failure, Model, Renderer, Request, Store
-from framefleet.cluster.driver.feed import ENCODER_POOL
 from framefleet.pipeline.errors import NotEncoded, NotLoaded, RowError
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import ModelSettings, Stage
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.pipeline.render.embeddings import AwaitedEmbeddings, Embeddings
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 from tests.driven import render_driven
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
 from tests.long import long_but

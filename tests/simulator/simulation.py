@@ -330,6 +330,7 @@ class Simulation:
             rows=rows,
             given_up=given_up,
             num_suspects=self.dispatcher.num_suspects,
+            busy=self.dispatcher.in_hand(),
         )
         if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):
             self._start(worker.machine, at=rest + self.fleet.start_s)

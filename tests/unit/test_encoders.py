@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from framefleet import plan
-from framefleet.cluster.driver.lanes import ENCODER_POOL, Lanes
+from framefleet.cluster.driver.lanes import Lanes
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.plan.command import memory_line
@@ -21,7 +21,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
 
@@ -80,6 +80,7 @@ def test_workers_encode_as_many_as_asked_as_long_as_there_is_text_and_then_denoi
         while lease := first.lease("e", 0.0):
             for leased in lease.rows:
                 assert lanes.encoded("e", leased.row.row_id, 9.0)
+        assert not lanes._proven, "an encoded text does not prove that a machine renders"
         assert lanes.next_lane({LaneKey(): 1}) == LaneKey()
         assert lanes.move_from("e", {ENCODER_POOL: 1}) == LaneKey()  # nobody denoises
         lanes.fill()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from pydantic import ValidationError
 
 import framefleet
+from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.fleet import connection, ray_start
-from framefleet.cluster.fleet.actors import check_gpus, check_hello, modules_to_ship
+from framefleet.cluster.fleet.actors import Slot, check_gpus, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import connect
+from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.render.command import idle_lines
@@ -22,6 +25,7 @@ from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import WORKER_SECONDS, idle_shares
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
+from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.jobs import ROOT
 
 HELLO = Hello(
@@ -107,6 +111,20 @@ def test_a_worker_that_finds_no_gpu_though_ray_gave_it_one_may_not_join() -> Non
     check_gpus(hello, [0], "cpu")
     check_gpus(hello, [], "auto")
     check_gpus(dataclasses.replace(hello, environment={"device": "cuda"}), [0], "auto")
+
+
+def test_a_lane_whose_rows_kill_their_workers_ends_by_that_and_not_for_lack_of_machines() -> None:
+    setup: Any = None
+    fleet = Fleet(FleetSettings(), {LaneKey(): setup}, FaultPolicy())
+    fleet._resting.append(Slot(0))
+    hosts = fleet._lanes.of(LaneKey())
+    for number in range(25):
+        assert fleet._hopeless(LaneKey()) is None
+        hosts.placed(f"worker-{number}", f"{number}", f"machine {number}")
+        hosts.fault(f"worker-{number}", "SIGSEGV", kind="died", now=0.0, rows=["x"], given_up=["x"])
+    assert "25 rows in a row killed their workers" in str(fleet._hopeless(LaneKey()))
+    fleet._resting.clear()
+    assert "no machine is left" in str(fleet._hopeless(LaneKey()))
 
 
 def test_a_worker_takes_one_gpu_at_most() -> None:

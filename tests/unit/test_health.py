@@ -55,6 +55,7 @@ class Played:
     hand: list[Assignment] = field(default_factory=list)
     lost: list[Cause] = field(default_factory=list)
     explained: list[bool] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)  # rows, by errors of their own
     rehearsing: set[int] = field(default_factory=set)  # numbers of workers that were given the largest row
 
     def grow(self, num_rows: int) -> None:
@@ -75,6 +76,9 @@ class Played:
     def cleared(self, worker: str) -> None:
         """It was not at fault."""
 
+    def acquitted(self, worker: str, row_id: str) -> None:
+        self.ended.append(row_id)
+
     def drain(self, worker: str) -> None:
         """It hands back all but the row that failed."""
         handed_back = tuple(assignment.row_id for assignment in self.hand[1:])
@@ -88,7 +92,13 @@ class Played:
         return Lost(worker, cause)
 
     def replace(
-        self, lost: Lost, *, rows: Collection[str], given_up: Collection[str], num_suspects: int
+        self,
+        lost: Lost,
+        *,
+        rows: Collection[str],
+        given_up: Collection[str],
+        num_suspects: int,
+        busy: Collection[str],
     ) -> None:
         self.lost.append(lost.cause)
         self.explained.append(bool(given_up))
@@ -139,8 +149,9 @@ def run(resolved: ResolvedJob, *reports: WorkerReport) -> tuple[Summary, Played]
         return Driver(work, on_progress=lambda _: None).run(cast(Fleet, fleet)), fleet
 
 
-def failed(blame: str) -> WorkerReport:
+def failed(blame: str, *, is_final: bool = False) -> WorkerReport:
     one = Failed(row_id="", error_type="OSError", message="bad", traceback="", why="it is sick")
+    one = replace(one, is_final=is_final)
     return WorkerReport(failed=(replace(one, blame=cast("Failed", blame)),))  # type: ignore[arg-type]
 
 
@@ -149,6 +160,12 @@ def test_a_machine_at_fault_costs_no_row_anything_however_often(resolved: Resolv
     assert (summary.done, summary.failed) == (NUM_ROWS, 0)
     assert {(lost.kind, lost.suspects) for lost in fleet.lost} == {("machine", ())}
     assert fleet.lost[0].reason == "OSError: bad (it is sick)"
+
+
+def test_a_row_that_ends_by_its_own_error_is_no_longer_why_a_worker_died(resolved: ResolvedJob) -> None:
+    summary, fleet = run(resolved, failed("worker"), failed("row", is_final=True))
+    assert (summary.done, summary.failed) == (NUM_ROWS - 1, 1)
+    assert len(fleet.ended) == 1
 
 
 def test_a_worker_at_fault_costs_the_row_a_death_which_it_may_have_caused(resolved: ResolvedJob) -> None:

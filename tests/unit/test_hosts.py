@@ -10,7 +10,9 @@ from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind
+from framefleet.cluster.fleet.lane_hosts import LaneHosts
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 
 
 def fault(
@@ -22,10 +24,11 @@ def fault(
     now: float = 0.0,
     rows: Collection[str] = (),
     given_up: Collection[str] = (),
+    busy: Collection[str] = (),
 ) -> bool:
     """Let the worker begin there and fail; return whether it is started again."""
     hosts.placed(worker, host, f"machine {host}")
-    starts_at = hosts.fault(worker, "CUDA error", kind=kind, now=now, rows=rows, given_up=given_up)
+    starts_at = hosts.fault(worker, "CUDA error", kind=kind, now=now, rows=rows, given_up=given_up, busy=busy)
     return starts_at is not None
 
 
@@ -136,7 +139,59 @@ def test_a_lane_whose_rows_all_kill_is_hopeless_once_many_are_given_up() -> None
     for number in range(25):
         assert not hosts.are_hopeless(1)
         fault(hosts, f"w{number}", f"machine {number}", "died", rows=["x"], given_up=["x"])
-    assert hosts.are_hopeless(1) and not hosts.unused
+    assert hosts.are_hopeless(1) and hosts.num_killers == 25 and not hosts.unused
+
+
+def killed(hosts: Hosts, *, num_rows: int, busy: Collection[str]) -> bool:
+    """Give up that many rows for deaths, while others have rows; return whether the lane is hopeless then."""
+    for number in range(num_rows):
+        fault(hosts, f"w{number}", f"machine {number}", "died", rows=["x"], given_up=["x"], busy=busy)
+    return hosts.are_hopeless(64)
+
+
+def test_a_lane_is_not_closed_while_one_of_its_workers_has_had_rows_all_the_while() -> None:
+    hosts = Hosts(FaultPolicy())
+    healthy = [f"healthy-{number}" for number in range(64)]
+    assert not killed(hosts, num_rows=200, busy=healthy)
+    assert not killed(hosts, num_rows=1, busy=healthy[:1])
+    hosts.placed("healthy-0", "a", "machine a")
+    hosts.done("healthy-0", "long")
+    assert not killed(hosts, num_rows=24, busy=[]), "counted anew from there"
+    assert killed(hosts, num_rows=1, busy=["new"]), "what began since may be of the same rows"
+
+
+def test_a_lane_is_closed_once_the_last_worker_that_had_rows_all_the_while_dies_too() -> None:
+    hosts = Hosts(FaultPolicy())
+    assert not killed(hosts, num_rows=40, busy=["old", "older"])
+    fault(hosts, "old", "b", "died", rows=["y"], busy=["older", "new"])
+    assert not hosts.are_hopeless(1)
+    fault(hosts, "older", "c", "died", rows=["z"], busy=["new"])
+    assert hosts.num_killers == 40 and hosts.are_hopeless(1)
+
+
+def test_a_row_that_ends_by_its_own_error_is_not_why_its_worker_died_before() -> None:
+    hosts = Hosts(FaultPolicy())
+    for number in range(3):
+        fault(hosts, "w", "a", "died", rows=[f"{number}"])
+    assert not hosts.unused, "in doubt"
+    for number in range(3):
+        hosts.acquitted(f"{number}")
+    fault(hosts, "w", "a")
+    assert hosts.is_blocked("a")
+
+
+def test_what_one_lane_has_rendered_proves_a_machine_for_all_and_an_encoded_text_for_none() -> None:
+    lanes, other = LaneHosts(FaultPolicy()), LaneKey("a model")
+    for encoded in (True, False):
+        lanes.of(ENCODER_POOL if encoded else other).placed("w", "a", "machine a")
+        lanes.of(ENCODER_POOL if encoded else other).done("w", "row")
+        hosts = lanes.of(LaneKey())
+        hosts.cleared("w")
+        for number in range(7):
+            assert not hosts.unused
+            fault(hosts, "w", "a", "died", rows=[str(number)])
+        assert hosts.is_blocked("a") == encoded
+        lanes.renew()
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,13 @@ class Mixed(Workers):
         return Lost(worker, cause)
 
     def replace(
-        self, lost: Lost, *, rows: Collection[str], given_up: Collection[str], num_suspects: int
+        self,
+        lost: Lost,
+        *,
+        rows: Collection[str],
+        given_up: Collection[str],
+        num_suspects: int,
+        busy: Collection[str],
     ) -> None:
         """None takes its place."""
 
