@@ -1,7 +1,7 @@
 """Calls that come out of what `torch.compile` made: known by the compiler's hook, which this thread has then.
 
 `torch._dynamo` takes seconds to import, and a process has it only once it has compiled something. Its C part
-comes with torch.
+comes with torch. It is private: a torch without these names renders too, and compiles calls like any others.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from torch._C._dynamo.eval_frame import (
-    _FrameAction,
-    _FrameExecStrategy,
-    get_eval_frame_callback,
-    set_code_exec_strategy,
-    set_eval_frame,
-)
+try:
+    from torch._C._dynamo.eval_frame import (
+        _FrameAction,
+        _FrameExecStrategy,
+        get_eval_frame_callback,
+        set_code_exec_strategy,
+        set_eval_frame,
+    )
+except ImportError:
+    HAS_HOOK = False
+else:
+    HAS_HOOK = True
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -24,15 +29,16 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def left_to_python(function: _Function) -> _Function:
     """Have the compiler call a function as it is, not take it apart."""
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
-    strategy = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.DEFAULT)
-    set_code_exec_strategy(function.__code__, strategy)
+    if HAS_HOOK:
+        strategy = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.DEFAULT)
+        set_code_exec_strategy(function.__code__, strategy)
     return function
 
 
 @left_to_python
 def is_compiled_call() -> bool:
     """Tell whether the code that calls this was itself called by code that `torch.compile` made."""
-    return callable(get_eval_frame_callback())
+    return HAS_HOOK and callable(get_eval_frame_callback())
 
 
 def compiling_only_the_original(around: _Function) -> _Function:
@@ -43,7 +49,7 @@ def compiling_only_the_original(around: _Function) -> _Function:
 
     @functools.wraps(around)
     def call(self: Any, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        hook = get_eval_frame_callback()
+        hook = get_eval_frame_callback() if HAS_HOOK else None
         if not callable(hook):
             return around(self, name, original, *args, **kwargs)
 

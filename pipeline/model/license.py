@@ -64,7 +64,9 @@ class License:
         """Return it in one line, with its unusual terms."""
         if self.source == "unknown":
             others = License(name=self.usual, source="card").terms if self.usual else None
-            published = f"; weights published for its class have {self.usual}" if self.usual else ""
+            published = (
+                f"; weights published for its class are licensed under {self.usual}" if self.usual else ""
+            )
             published += f": {'; '.join(others.unusual())}" if others and others.unusual() else ""
             return f"unknown: neither the model's card nor a preset says{published}; set `model.license`"
         source = f"{self.name} ({'preset' if self.source == 'preset' else f'the {self.source} says so'})"

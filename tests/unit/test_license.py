@@ -79,7 +79,7 @@ def test_what_nobody_says_is_unknown(card: str | None, tmp_path: Path) -> None:
 def test_of_what_nobody_says_the_usual_license_of_its_class_is_named_and_not_recorded(tmp_path: Path) -> None:
     found = license_of(model(tmp_path, None), None, None, usual="minimax-h3")
     assert (found.name, found.source) == ("unknown", "unknown")
-    assert "weights published for its class have minimax-h3: not for use, outputs" in str(found)
+    assert "weights published for its class are licensed under minimax-h3: not for use, outputs" in str(found)
 
 
 def test_a_hostile_card_gives_one_short_line(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def check_options(
             )
     for module in denoisers.values() if options.fuse_qkv else ():
         if not hasattr(module, "fuse_qkv_projections"):
-            raise ModelError(f"fuse_qkv: {type(module).__name__} does not do it", "leave it out")
+            raise ModelError(
+                f"fuse_qkv: {type(module).__name__} cannot join query, key and value", "leave it out"
+            )
     if options.matmul == "triton" and device is not None:
         if not device.startswith("cuda"):
             raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
@@ -147,7 +149,7 @@ def _check_vae(what: str, vae: Component | None, folder: Path) -> None:
     if vae is None:
         raise ModelError(f"vae_{what}: the model has no autoencoder `vae`", "leave it out")
     if not hasattr(_without_weights(vae, folder), f"use_{what}"):
-        raise ModelError(f"vae_{what}: {vae.class_name} does not do it", "leave it out")
+        raise ModelError(f"vae_{what}: {vae.class_name} has no {what}", "leave it out")
 
 
 def _without_weights(component: Component, folder: Path) -> Any:

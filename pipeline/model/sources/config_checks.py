@@ -190,9 +190,8 @@ def check_configs(folder: Path, files: Iterable[str]) -> None:
     """
     for file in files:
         kind = None if is_weights(file) else foreign(read_first(folder / file, HEAD_BYTES))
-        if kind and (
-            file.endswith(".json") or (folder / file).stat().st_size
-        ):  # a list of merges may be empty
+        may_be_empty = not file.endswith(".json")  # as a list of merges
+        if kind and not (may_be_empty and (folder / file).stat().st_size == 0):
             raise ModelError(f"{folder / file} {kind[0]}", kind[1])
         if file.endswith("config.json"):
             for key, value in _pairs(read_object(folder / file)):
