@@ -242,7 +242,7 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
     # Arrow finds a type by the first cells: dates drop the time of later ones, and times their zone and what
     # is below a microsecond.
     kinds = _kinds_in(plain)
-    is_exact = len(kinds) == 1 and issubclass(*kinds, bool | np.bool_ | np.integer | np.floating)
+    is_exact = len(kinds) == 1 and issubclass(next(iter(kinds)), bool | np.bool_ | np.integer | np.floating)
     if not (is_exact or kinds <= {str, int, float}):  # of which Arrow refuses what it does not hold
         for row, value in enumerate(plain):  # one by one: Python takes many times the memory of Arrow
             try:

@@ -202,7 +202,8 @@ def test_texts_come_back_whoever_wrote_them(prompts: list[str], texts: list[str]
 @settings(deadline=None, max_examples=examples(100))
 @given(numbers=_NUMBERS, writer=st.sampled_from([*_WRITERS]))
 def test_numbers_come_back_whoever_wrote_them(numbers: list[Any], writer: str) -> None:
-    if writer in _WITHOUT_EMPTY or writer.startswith("DuckDB"):  # which has no column of nulls alone
+    if writer in _WITHOUT_EMPTY or writer.startswith(("DuckDB", "pandas")):
+        # DuckDB has no column of nulls alone, and pandas makes floats of whole numbers beside null.
         numbers = [number for number in numbers if number is not None] or [1]
     if writer == "pandas JSON lines":  # which writes ten digits of a number
         numbers = [number for number in numbers if not isinstance(number, float)] or [1]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -250,6 +251,13 @@ with DriverLock(store, beat_s=0.05) as lock:
 """
 
 
+def _still(path: str, content: bytes) -> Any:
+    """Return what a file says, but for the beat of the driver that it is of: it may wake within one."""
+    if not path.startswith("drivers/"):
+        return content
+    return {key: value for key, value in json.loads(content).items() if key not in ("beat", "beat_at")}
+
+
 def test_a_frozen_driver_that_wakes_after_a_takeover_stops_and_changes_nothing(
     store: Store, tmp_path: Path
 ) -> None:
@@ -269,8 +277,8 @@ def test_a_frozen_driver_that_wakes_after_a_takeover_stops_and_changes_nothing(
         assert "True" in printed and "not the newest lock any more" in printed
         late = {path for path in after if path not in before}
         assert len(late) <= 1, "the part that it was writing when it was frozen"
-        assert {path: content for path, content in after.items() if path not in late} == {
-            path: content for path, content in before.items() if path != epoch_path(lock.epoch)
+        assert {path: _still(path, content) for path, content in after.items() if path not in late} == {
+            path: _still(path, content) for path, content in before.items() if path != epoch_path(lock.epoch)
         }
         assert committed(store) == rows
         assert int(said) < len(rows)
