@@ -61,7 +61,8 @@ def _hollow(network: nn.Module, peaks: dict[str, int], *, ends: bool) -> None:
             )
     if not hasattr(network, "decode"):
         for part in network.modules():  # pipelines call layers directly, too
-            object.__setattr__(part, "forward", _Shapes(part.forward, stub, "forward"))
+            shapes = _Shapes(part.forward, stub, "forward", is_part=part is not network)
+            object.__setattr__(part, "forward", shapes)
         return
     for half in (getattr(network, "encoder", None), getattr(network, "decoder", None)):
         if isinstance(half, nn.Module):
@@ -100,8 +101,11 @@ def _meta(network: nn.Module) -> _Tensors:
 class _Shapes:
     """A method of a network that is called on the meta device. Calls of shapes that it knows cost nothing."""
 
-    def __init__(self, call: Callable[..., Any], stub: _Stub, name: str, *, ends: bool = False) -> None:
+    def __init__(
+        self, call: Callable[..., Any], stub: _Stub, name: str, *, ends: bool = False, is_part: bool = False
+    ) -> None:
         self._call, self._stub, self._name, self._ends = call, stub, name, ends
+        self._is_part = is_part
         self.__wrapped__ = call  # what reads the signature of `forward` reads the network's
         self._known: dict[Hashable, Any] = {}
 
@@ -110,12 +114,25 @@ class _Shapes:
             return self._call(*args, **kwargs)
         key = call_key(args, kwargs)
         if key not in self._known:
-            self._known[key] = self._computed(args, kwargs)
+            try:
+                self._known[key] = self._computed(args, kwargs)
+            except (RuntimeError, NotImplementedError):
+                if not self._is_part:
+                    raise
+                return self._with_values(args, kwargs)
         answer, peak = self._known[key]
         self._stub.note(self._name, peak)  # also of a later row, whose peaks are counted anew
         if self._ends:
             raise Decoded
         return _zeros(answer)
+
+    def _with_values(self, args: Any, kwargs: Any) -> Any:
+        """Call a part whose shapes follow from values, as sizes of pictures; its memory is not counted."""
+        self._stub.is_called = True
+        try:
+            return self._call(*args, **kwargs)
+        finally:
+            self._stub.is_called = False
 
     def _computed(self, args: Any, kwargs: Any) -> tuple[Any, int]:
         """Return the answer and its peak, which is noted also where the network raises."""
