@@ -1,4 +1,4 @@
-"""Kepts about classes, kept on disk: whoever asks again need not import them, which takes seconds.
+"""Facts about classes, kept on disk: whoever asks again need not import them, which takes seconds.
 
 An answer is a plain value, and follows from the names and plain values that were asked with, and from what is
 installed here. It is kept below the user's cache folder, by a digest over all of that.
