@@ -63,6 +63,10 @@ class Routed:
         """Of the lane that was spoken of last."""
         return self.by_lane[self._last].room
 
+    def in_hand(self) -> dict[str, int]:
+        """Of the lane that was spoken of last."""
+        return self.by_lane[self._last].in_hand()
+
     @property
     def counts(self) -> QueueCounts:
         each = [one.counts for one in self.by_lane.values()]
