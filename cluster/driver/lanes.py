@@ -47,6 +47,11 @@ class Lane:
         return bool(self.key.recipe)
 
     @property
+    def may_spoil(self) -> bool:
+        """Whether its rows may change what later ones of their process need, as nobody says otherwise."""
+        return self.is_users and not self.setup.recipes[self.key.recipe].is_batched
+
+    @property
     def encodes(self) -> bool:
         """Whether its workers encode the text of rows, and do nothing else."""
         return self.setup.stage == "encode"
@@ -65,7 +70,6 @@ class Lanes:
         self._of_worker: dict[str, Lane] = {}
         self.docket = Docket()
         self._encoding: EncodeFirst | None = None
-        self._proven: set[str] = set()  # machines that have rendered a row of any lane
         self._open(work.lanes, work.run.table)
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
@@ -99,7 +103,7 @@ class Lanes:
         order = order_of(job.order, ranked_by)
         if key == ENCODER_POOL:
             return Dispatcher(job.retries.model_copy(update={"copies": False}), size=size, order=order)
-        return Dispatcher(job.retries, size=size, order=order, paces=ranked_by, proven=self._proven)
+        return Dispatcher(job.retries, size=size, order=order, paces=ranked_by)
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._by_key.values())
