@@ -50,9 +50,16 @@ def test_a_worker_of_another_build_is_refused_with_the_fix(change: dict[str, str
     assert "install the same version" in refusal.value.fix
 
 
-def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
-    with pytest.raises(FleetError, match="no Ray cluster answers"), connect("127.0.0.1:1", num_cpus=1):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1"])
+def test_an_address_where_nothing_answers_is_refused_at_once(address: str) -> None:
+    with pytest.raises(FleetError, match="no Ray cluster answers") as refusal, connect(address, num_cpus=1):
         pass
+    assert "not known" not in refusal.value.problem
+
+
+def test_an_empty_address_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        FleetSettings(address="")
 
 
 @pytest.mark.parametrize("address", [None, "auto"])
