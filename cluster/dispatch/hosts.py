@@ -33,7 +33,7 @@ SILENT_REST_S = 70.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class LostRows:
     """What a worker that is lost leaves behind in its lane."""
 
     rows: Collection[str] = ()  # that it had, and that may be why
@@ -143,7 +143,7 @@ class Hosts:
         *,
         kind: LossKind,
         now: float,
-        loss: Loss = Loss(),
+        loss: LostRows = LostRows(),
         error: FramefleetError | None = None,
     ) -> float | None:
         """The worker's process is gone; return when another may be started, or None if none is to be.

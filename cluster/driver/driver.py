@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
-from framefleet.cluster.dispatch.hosts import Loss
+from framefleet.cluster.dispatch.hosts import LostRows
 from framefleet.cluster.driver.audits import Audits, Case
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
@@ -455,7 +455,7 @@ class Driver:
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
-        loss = Loss(
+        loss = LostRows(
             rows=rows if cause.suspects is None else cause.suspects,
             given_up=[row.row.row_id for row in given_up],
             num_suspects=lane.dispatcher.num_suspects,

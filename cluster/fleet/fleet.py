@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import MAX_REST_S, REST_S, Hosts, Loss
+from framefleet.cluster.dispatch.hosts import MAX_REST_S, REST_S, Hosts, LostRows
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
@@ -254,7 +254,7 @@ class Fleet:
         """End a worker that is no longer of use; tell `replace` about it as if it were lost."""
         return self._lose(self._slots[worker], cause)
 
-    def replace(self, lost: Lost, loss: Loss = Loss()) -> None:  # noqa: B008 - frozen
+    def replace(self, lost: Lost, loss: LostRows = LostRows()) -> None:  # noqa: B008 - frozen
         """Start another process in its place, if that may help."""
         slot, unused = self._losses.pop(lost.worker), self.unused
         starts_at = self._lanes.fault(slot.lane, slot.name, lost.cause, loss=loss, now=time.monotonic())

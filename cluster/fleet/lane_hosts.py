@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import SILENT_REST_S, Hosts, Loss
+from framefleet.cluster.dispatch.hosts import SILENT_REST_S, Hosts, LostRows
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.rows.lane_key import LaneKey
@@ -25,7 +25,7 @@ class LaneHosts:
             self._by_lane[lane] = Hosts(self._faults)
         return self._by_lane[lane]
 
-    def fault(self, lane: LaneKey, worker: str, cause: Cause, *, loss: Loss, now: float) -> float | None:
+    def fault(self, lane: LaneKey, worker: str, cause: Cause, *, loss: LostRows, now: float) -> float | None:
         """Do what `Hosts.fault` does, for a worker of a lane; a machine out of reach is so for all lanes."""
         hosts = self.of(lane)
         host = hosts.host_of(worker)

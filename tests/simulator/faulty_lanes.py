@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import Loss, LossKind
+from framefleet.cluster.dispatch.hosts import LossKind, LostRows
 from framefleet.cluster.dispatch.lane_choice import Backlog
 from framefleet.cluster.fleet.lane_hosts import LaneHosts
 from framefleet.cluster.fleet.losses import Cause
@@ -29,7 +29,7 @@ class _HostsOfLanes:
     def __getattr__(self, name: str) -> Any:
         return lambda slot, *args: getattr(self._lanes.of(self.lane_of[slot]), name)(slot, *args)
 
-    def fault(self, slot: str, reason: str, *, kind: LossKind, loss: Loss, now: float) -> float | None:
+    def fault(self, slot: str, reason: str, *, kind: LossKind, loss: LostRows, now: float) -> float | None:
         cause = Cause(reason=reason, kind=kind)
         return self._lanes.fault(self.lane_of[slot], slot, cause, loss=loss, now=now)
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 import framefleet
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import Loss
+from framefleet.cluster.dispatch.hosts import LostRows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.fleet import connection, ray_start
 from framefleet.cluster.fleet.actors import Slot, check_gpus, check_hello, modules_to_ship
@@ -129,7 +129,7 @@ def test_a_lane_whose_rows_kill_their_workers_ends_by_that_and_not_for_lack_of_m
     for number in range(25):
         assert fleet._hopeless(LaneKey()) is None
         hosts.placed(f"worker-{number}", f"{number}", f"machine {number}")
-        loss = Loss(rows=["x"], given_up=["x"])
+        loss = LostRows(rows=["x"], given_up=["x"])
         hosts.fault(f"worker-{number}", "SIGSEGV", kind="died", now=0.0, loss=loss)
     assert "25 rows in a row killed their workers" in str(fleet._hopeless(LaneKey()))
     fleet._resting.clear()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, Loss, LossKind
+from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind, LostRows
 from framefleet.cluster.fleet.lane_hosts import LaneHosts
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
@@ -28,7 +28,7 @@ def fault(
 ) -> bool:
     """Let the worker begin there and fail; return whether it is started again."""
     hosts.placed(worker, host, f"machine {host}")
-    loss = Loss(rows=rows, given_up=given_up, busy=busy)
+    loss = LostRows(rows=rows, given_up=given_up, busy=busy)
     starts_at = hosts.fault(worker, "CUDA error", kind=kind, now=now, loss=loss)
     return starts_at is not None
 
