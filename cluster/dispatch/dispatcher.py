@@ -48,6 +48,7 @@ class Dispatcher:
     """Decides which worker renders which row next.
 
     window: rows that may wait at once (those in the workers' hands come on top). order: of fresh rows.
+    proven: machines that have done a row; grows, and may be shared by dispatchers.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Dispatcher:
         size: LeaseSize | None = None,
         order: Order | None = None,
         paces: Paces | None = None,
+        proven: set[str] | None = None,
     ) -> None:
         self._window = window
         self._faults = faults or FaultPolicy()
@@ -70,7 +72,7 @@ class Dispatcher:
         self._for_new = deque[Entry]()  # rows whose last try is in a new process
         self._seats: dict[str, Seat] = {}
         self._live: dict[str, Whereabouts] = {}  # where those with a seat are
-        self._proven: set[str] = set()  # machines that have done a row
+        self._proven = set() if proven is None else proven
         self._emptying: set[str] = set()  # workers that get nothing more until they can take a suspect
         self._paces = paces or Paces()
         self._copies = Copies(self._seats, self._paces)

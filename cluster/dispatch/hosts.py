@@ -95,12 +95,12 @@ class _Place:
 class Hosts:
     """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced.
 
-    Of one lane: neither a fault nor a finished row says anything about a machine's work for another.
+    Of one lane: a fault says nothing about a machine's work for another. proven: the machines and workers
+    that have rendered a row; it grows here, and lanes of a model may share it.
     """
 
-    def __init__(self, policy: FaultPolicy) -> None:
-        self._policy = policy
-        self._proven: set[str] = set()  # machines and workers that have rendered a row
+    def __init__(self, policy: FaultPolicy, proven: set[str] | None = None) -> None:
+        self._policy, self._proven = policy, set() if proven is None else proven
         self._hosts: dict[str, _Place] = {}
         self._workers: dict[str, _Place] = {}
         self._at: dict[str, str] = {}  # the machine of each worker that lives

@@ -7,6 +7,7 @@ and what is remembered of rows under way.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -70,6 +71,7 @@ class Lanes:
         self._of_worker: dict[str, Lane] = {}
         self.docket = Docket()
         self._encoding: EncodeFirst | None = None
+        self._proven = defaultdict[str, set[str]](set)  # by model: machines that have rendered a row of it
         self._open(work.lanes, work.run.table)
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
@@ -103,7 +105,9 @@ class Lanes:
         order = order_of(job.order, ranked_by)
         if key == ENCODER_POOL:
             return Dispatcher(job.retries.model_copy(update={"copies": False}), size=size, order=order)
-        return Dispatcher(job.retries, size=size, order=order, paces=ranked_by)
+        return Dispatcher(
+            job.retries, size=size, order=order, paces=ranked_by, proven=self._proven[key.model]
+        )
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._by_key.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -18,11 +19,12 @@ class LaneHosts:
     def __init__(self, faults: FaultPolicy) -> None:
         self._faults = faults
         self._by_lane: dict[LaneKey, Hosts] = {}
+        self._proven = defaultdict[str, set[str]](set)  # by model: where a row of it was rendered
         self.closed: dict[LaneKey, FramefleetError] = {}
 
     def of(self, lane: LaneKey) -> Hosts:
         if lane not in self._by_lane:
-            self._by_lane[lane] = Hosts(self._faults)
+            self._by_lane[lane] = Hosts(self._faults, self._proven[lane.model])
         return self._by_lane[lane]
 
     def fault(self, lane: LaneKey, worker: str, cause: Cause, *, loss: LostRows, now: float) -> float | None:
@@ -49,6 +51,7 @@ class LaneHosts:
     def renew(self) -> None:
         """Forget refusals and faults, because the weights are others now."""
         self._by_lane.clear()
+        self._proven.clear()
         self.closed.clear()
 
     def unused(self, *, are_several: bool) -> tuple[str, ...]:

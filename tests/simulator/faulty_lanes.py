@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 from unittest import mock
@@ -45,6 +46,9 @@ class FaultyLanes(SeveralLanes):
     ) -> None:
         super().__init__(lanes, fleet, faults=FaultPolicy())
         self.lanes, self._broken = LaneHosts(FaultPolicy()), broken
+        proven = defaultdict[str, set[str]](set)
+        for key, dispatcher in self._routed.by_lane.items():  # as the driver's lanes of a model share it
+            dispatcher._proven = proven[key.model]
         self._hosts: Any = _HostsOfLanes(self.lanes)
         self._routed.closed = self._closed
 
