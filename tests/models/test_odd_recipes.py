@@ -21,6 +21,7 @@ IN_CI = (
     "adapters.weight_changed_on_the_way",
     "patches.scheduler_class",
     "hooks.on_a_layer_of_the_encoder",
+    "hooks.on_the_second_encoder",
     "weights.encoder_whose_outputs_are_kept",
     "weights.submodule_replaced",
     "modes.autocast",
