@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from framefleet.plugins.doctor.results import CheckResult
     from framefleet.plugins.export.export import export
     from framefleet.plugins.export.records import read_records
-    from framefleet.plugins.marks.trace.trace import Traced, trace
+    from framefleet.plugins.marks.trace import Traced, trace
     from framefleet.plugins.pages.gallery.gallery import gallery
     from framefleet.plugins.pages.gallery.serve import GalleryServer
     from framefleet.plugins.pages.report.live_page import StatusServer
@@ -148,7 +148,7 @@ _HOMES = {
     "StatusServer": "framefleet.plugins.pages.report.live_page",
     "Store": "framefleet.pipeline.outputs.stores.store",
     "Summary": "framefleet.cluster.driver.progress",
-    "Traced": "framefleet.plugins.marks.trace.trace",
+    "Traced": "framefleet.plugins.marks.trace",
     "TrainPlan": "framefleet.plugins.train.plan",
     "WarmFleet": "framefleet.plugins.rollouts.warm_fleet",
     "add": "framefleet.jobs.control.add",
@@ -178,7 +178,7 @@ _HOMES = {
     "step_log_prob": "framefleet.pipeline.render.scheduler_steps",
     "stop": "framefleet.jobs.control.control",
     "submit": "framefleet.jobs.control.submission",
-    "trace": "framefleet.plugins.marks.trace.trace",
+    "trace": "framefleet.plugins.marks.trace",
     "train": "framefleet.plugins.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",
 }

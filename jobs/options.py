@@ -102,6 +102,9 @@ StorageSets = Annotated[
 SummaryAsJson = Annotated[bool, Option("--json", help="Print one JSON object at the end, for scripts.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON instead of text, one object per line.")]
 Verbose = Annotated[bool, Option("--verbose", "-v", help="Show logs, and tracebacks of errors.")]
+AllowPickle = Annotated[
+    bool, Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
+]
 ErrorTypes = Annotated[
     list[str] | None,
     Option(

@@ -66,18 +66,14 @@ def _merged(store: Store) -> dict[str, KeptPick]:
     latest: dict[str, KeptPick] = {}
     # The last: who corrects a line of it by hand leaves its `at` as it is.
     for path in (*(path for path in store.list(PICK_FILES) if path.endswith(".jsonl")), PICKS):
-        for pick in _picks_in(store, path):
+        try:
+            lines = store.read(path, _MAX_BYTES).splitlines()
+        except FileNotFoundError:
+            continue
+        for pick in (read_as(_KEPT, line, store.url_of(path)) for line in lines if line.strip()):
             if pick.row_id not in latest or latest[pick.row_id].at <= pick.at:
                 latest[pick.row_id] = pick
     return latest
-
-
-def _picks_in(store: Store, path: str) -> list[KeptPick]:
-    try:
-        lines = store.read(path, _MAX_BYTES).splitlines()
-    except FileNotFoundError:
-        return []
-    return [read_as(_KEPT, line, store.url_of(path)) for line in lines if line.strip()]
 
 
 class PickKeeper:
@@ -103,17 +99,12 @@ class PickKeeper:
             # Stored, or not kept at all: the caller learns which.
             self._store.write(self._path, _lines({**self._own, pick.row_id: dated}.values()))
             self._own[pick.row_id] = dated
-            self._gather()
-
-    def _gather(self) -> None:
-        """Write stars.jsonl, until it has what is there: another server's change may come meanwhile.
-
-        That one's server writes it, too, after its change: so the last to write has seen all.
-        """
-        before, now = None, self.all()
-        while now != before:
-            self._store.write(PICKS, _lines(now.values()))
-            before, now = now, self.all()
+            # Until stars.jsonl has what is there: another server's change may come meanwhile. That one's
+            # server writes it, too, after its change: so the last to write has seen all.
+            before, now = None, self.all()
+            while now != before:
+                self._store.write(PICKS, _lines(now.values()))
+                before, now = now, self.all()
 
 
 def _lines(picks: Iterable[KeptPick]) -> bytes:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from framefleet.plugins.ports.conversion.plan import Origin, same_names
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.plugins.ports.opensora.autoencoder_keys import (
+from framefleet.plugins.ports.opensora.keys import (
     dc_config,
     dc_origins,
     hunyuan_config,
+    transformer_config,
+    transformer_origins,
 )
-from framefleet.plugins.ports.opensora.transformer_keys import transformer_config, transformer_origins
 from tests.crafter_originals import weight
 
 Shapes = dict[str, tuple[int, ...]]

@@ -6,8 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.families.registry import PRESETS
-from framefleet.plugins.models.descriptions import KINDS, frames_text, in_words, makes, shared, size_text
-from framefleet.plugins.models.measurements import Finding, Measurements, read_measured
+from framefleet.plugins.models.descriptions import (
+    KINDS,
+    Finding,
+    Measurements,
+    frames_text,
+    in_words,
+    makes,
+    read_measured,
+    shared,
+    size_text,
+)
 
 HEADS = (
     "class",

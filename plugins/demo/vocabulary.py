@@ -88,16 +88,15 @@ def hint_about(prompt: str) -> str | None:
     unknown = unknown_words(prompt)
     if not unknown:
         return None
+    words = []
+    for word in unknown:
+        near = nearest(word, _ENGLISH, cutoff=_TYPO)
+        words.append(f"{word} ({near[0]}?)" if near else word)
     return (
-        f"the model was never trained on {', '.join(map(_with_nearest, unknown))}; it knows "
+        f"the model was never trained on {', '.join(words)}; it knows "
         f"{_listed(SHAPES)} in {_listed(COLORS)} that move left, right, up or down, bounce, grow, shrink or "
         "stay still"
     )
-
-
-def _with_nearest(word: str) -> str:
-    near = nearest(word, _ENGLISH, cutoff=_TYPO)
-    return f"{word} ({near[0]}?)" if near else word
 
 
 def _listed(words: tuple[str, ...]) -> str:

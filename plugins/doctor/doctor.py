@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import FleetError, JobError
-from framefleet.plugins.doctor.machine import MACHINE_CHECKS
+from framefleet.plugins.doctor.machine import MACHINE_CHECKS, versions
 from framefleet.plugins.doctor.results import Check, CheckResult, error, ok, run_checks, warning
 from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
-from framefleet.plugins.doctor.software import SOFTWARE_CHECKS, versions
 
 if TYPE_CHECKING:
     from framefleet.jobs.job.schema import TableJob
@@ -82,7 +81,6 @@ def checks_of(targets: Targets) -> dict[str, Check]:
     """Return the checks of one machine, by name."""
     checks: dict[str, Check] = {
         **MACHINE_CHECKS,
-        **SOFTWARE_CHECKS,
         "hub": partial(inspect_hub, targets.model, targets.revision),
         "clock": partial(inspect_clock, targets.store, targets.storage_options),
     }

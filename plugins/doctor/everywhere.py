@@ -64,10 +64,14 @@ class Everywhere:
             sent = time.time()
             answers = self.run(_connect_to, places, timeout_s=timeout_s)
             received = time.time()
-        return {
-            name: answer if isinstance(answer, FleetError) else _met(answer, sent, received)
-            for name, answer in answers.items()
-        }
+        for name, answer in answers.items():
+            if not isinstance(answer, FleetError):
+                began, unreachable, ended = answer
+                # It began after we sent, and ended before we received: what contradicts that is the clocks'
+                # difference.
+                offset_s = min(began - sent, 0.0) + max(ended - received, 0.0)
+                answers[name] = Met(unreachable=unreachable, offset_s=offset_s)
+        return answers
 
 
 @contextmanager
@@ -99,10 +103,3 @@ def _connect_to(places: Mapping[str, tuple[str, int]]) -> tuple[float, tuple[str
         except OSError as error:
             unreachable.append(f"{name} at {address}:{port} ({error})")
     return began, tuple(unreachable), time.time()
-
-
-def _met(answer: tuple[float, tuple[str, ...], float], sent: float, received: float) -> Met:
-    began, unreachable, ended = answer
-    # It began after we sent, and ended before we received: what contradicts that is the clocks' difference.
-    offset_s = min(began - sent, 0.0) + max(ended - received, 0.0)
-    return Met(unreachable=unreachable, offset_s=offset_s)

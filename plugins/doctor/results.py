@@ -49,7 +49,13 @@ def run_checks(checks: Mapping[str, Check]) -> list[CheckResult]:
     began, results_by_check = time.monotonic(), dict[str, list[CheckResult]]()
 
     def run(name: str) -> None:
-        results = _results_of(checks[name])
+        try:
+            results = list(checks[name]())
+        except FramefleetError as failure:
+            results = [error(failure.problem, failure.fix)]
+        except Exception as failure:  # of a library that is broken, which is what is looked for
+            message = public_text(f"{type(failure).__name__}: {failure}")
+            results = [error(f"the check failed: {message}", "see whether the library that raised it works")]
         seconds = round(time.monotonic() - began, 2)
         results_by_check[name] = [replace(result, check=name, seconds=seconds) for result in results]
 
@@ -64,13 +70,3 @@ def run_checks(checks: Mapping[str, Check]) -> list[CheckResult]:
         for name in checks
         for result in results_by_check.get(name, [replace(late, check=name, seconds=LIMIT_S)])
     ]
-
-
-def _results_of(check: Check) -> list[CheckResult]:
-    try:
-        return list(check())
-    except FramefleetError as failure:
-        return [error(failure.problem, failure.fix)]
-    except Exception as failure:  # of a library that is broken, which is what is looked for
-        message = public_text(f"{type(failure).__name__}: {failure}")
-        return [error(f"the check failed: {message}", "see whether the library that raised it works")]

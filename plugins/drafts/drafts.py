@@ -1,13 +1,18 @@
-"""From a job to the job of its drafts, and from their records to the table of the rows that are kept."""
+"""From a job to the job of its drafts, and from their records to the table of the rows that are kept.
+
+Of the drafts, with their scores, the best of each group are kept.
+"""
 
 from __future__ import annotations
 
+import heapq
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,22 +22,76 @@ from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, step_columns
+from framefleet.jobs.plan.plan import JobPlan, PlanOptions
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import added_columns
 from framefleet.pipeline.outputs.layout import CHOSEN
-from framefleet.pipeline.outputs.parts.records import record_schema
-from framefleet.pipeline.outputs.query import check_where
+from framefleet.pipeline.outputs.parts.records import record_schema, with_arguments
+from framefleet.pipeline.outputs.query import check_where, records_where
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.plugins.drafts.choice import Draft, kept_drafts
 from framefleet.plugins.drafts.section import DRAFTS, SECTION, DraftSection, KeepSection
+
+_READ = ("row_id", "path", "arguments")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A draft that is rendered in full."""
+
+    row_id: str
+    path: str | None  # of its clip
+    values: dict[str, Any]  # of clip steps, by column
+
+
+@dataclass(slots=True)
+class _Groups:
+    """The best of each group so far, the worst of them on top."""
+
+    keep: KeepSection
+    heaps: dict[str, list[tuple[float, int, Draft]]] = field(default_factory=dict)
+
+    def add(self, row: dict[str, Any], draft: Draft) -> None:
+        columns = with_arguments(row)
+        group = canonical_json([str(columns.get(name)) for name in self.keep.per])
+        # Equal scores: the smaller row_id, so that every run keeps the same.
+        score = draft.values.get(self.keep.score) if self.keep.score else None
+        rank = float("-inf")  # a draft without the score comes after all others
+        if isinstance(score, int | float) and score == score:
+            rank = float(score) if self.keep.by == self.keep.score else -float(score)
+        entry = (rank, -int(draft.row_id, 16), draft)
+        heap = self.heaps.setdefault(group, [])
+        if self.keep.best is None or len(heap) < self.keep.best:
+            heapq.heappush(heap, entry)
+        else:
+            heapq.heappushpop(heap, entry)
+
+
+def kept_drafts(
+    store: Store, keep: KeepSection, measured: list[str], is_wanted: Callable[[str], bool]
+) -> dict[str, Draft]:
+    """Return what is kept of an output of drafts, by row_id.
+
+    measured: columns to return. is_wanted: tells drafts of the table from those that earlier tables left.
+    Raises JobError for a column or a condition that is none.
+    """
+    groups = _Groups(keep)
+    for table in records_where(store, [*_READ, *measured, *keep.per], keep.where):
+        for row in table.to_pylist():
+            if is_wanted(row["row_id"]):
+                values = {name: row.get(name) for name in measured}
+                groups.add(row, Draft(row_id=row["row_id"], path=row["path"], values=values))
+    return {draft.row_id: draft for heap in groups.heaps.values() for _, _, draft in heap}
+
 
 _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
 
@@ -103,7 +162,10 @@ def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[st
 def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str:
     """Write the rows that are kept, each with its draft's seed, and return where."""
     seed = job.columns.get("seed", "seed")
-    schema = _chosen_schema(drafted, seed)
+    own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
+    measured = [pa.field(_SCORE.format(field.name), field.type) for field in _measured(drafted)]
+    texts = [pa.field(name, pa.string()) for name in (_ROW_ID, _PATH)]
+    schema = pa.schema([*own, pa.field(seed, pa.int64()), *texts, *measured])
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         file = Path(folder, "chosen.parquet")
         with pq.ParquetWriter(file, schema) as writer:
@@ -119,13 +181,6 @@ def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str:
         if not store.exists(path):
             store.upload(path, file)
     return below(job, path)
-
-
-def _chosen_schema(drafted: ResolvedJob, seed: str) -> pa.Schema:
-    own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
-    measured = [pa.field(_SCORE.format(field.name), field.type) for field in _measured(drafted)]
-    texts = [pa.field(name, pa.string()) for name in (_ROW_ID, _PATH)]
-    return pa.schema([*own, pa.field(seed, pa.int64()), *texts, *measured])
 
 
 def _chosen(
@@ -218,3 +273,24 @@ def check_in_full(job: Job, keep: KeepSection, watch: Watch, table: str | None =
         check_claim(full)
         survey = survey_rows(full, index, watch)
         check_valid(survey, full.table, on_invalid=job.on_invalid, verb="rendered in full")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftedPlan(JobPlan):
+    """The plan of the rows in full, with that of their drafts."""
+
+    drafts: JobPlan  # of every row
+    most_kept: int  # rows in full, at the most
+    keep: str  # which
+
+    @property
+    def to_render(self) -> str:
+        return f"at most {self.most_kept:,}"
+
+    def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
+        yield "drafts, of every row:"
+        yield self.drafts
+        yield f"in full, at most {self.most_kept:,} of these rows: {self.keep}"
+        yield self
+        if wanted.probe:
+            yield "only drafts are predicted: which rows are rendered in full is not known yet"

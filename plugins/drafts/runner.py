@@ -59,12 +59,7 @@ class DraftRunner(JobRunner):
         watch.say(f"drafts: {first.output}")
         drafted = run(first, watch, only=only, table=table, spent=drafts.spent_on(job, spent))
         ended = Summary(
-            done=0,
-            failed=0,
-            elapsed_s=0.0,
-            mean_batch=None,
-            inner={DRAFTS: drafted},
-            store=store_of_job(job),
+            done=0, failed=0, elapsed_s=0.0, mean_batch=None, inner={DRAFTS: drafted}, store=store_of_job(job)
         )
         if drafted.over_budget:
             return replace(ended, over_budget=drafted.over_budget)
@@ -80,7 +75,7 @@ class DraftRunner(JobRunner):
 
     def plan(self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun) -> JobPlan:
         from framefleet.plugins.drafts import drafts
-        from framefleet.plugins.drafts.plan import DraftedPlan
+        from framefleet.plugins.drafts.drafts import DraftedPlan
 
         _check_limit(wanted.limit)
         first, keep = run(drafts.draft_job(job), watch, wanted), drafts.keep_of(job)

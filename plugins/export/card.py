@@ -114,16 +114,15 @@ def _card(models: Sequence[tuple[str, str]]) -> str:
     # What the hub reads, as a library writes it: licenses have names of any kind.
     values = {"license": "other", "license_name": _plain(name), "tags": ["synthetic"]}
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
-    lines = [f"- `{_plain(model)}`: {_plain(_terms_text(license))}" for model, license in models]
+    lines = []
+    for model, license in models:
+        terms = License(name=license, source="card").terms
+        unusual = f": {'; '.join(terms.unusual())} ({terms.text})" if terms and terms.unusual() else ""
+        lines.append(f"- `{_plain(model)}`: {_plain(license + unusual)}")
     return (
         f"---\n{head}---\n\n# Clips rendered with framefleet\n\n"
         "Models, and the licenses of their weights:\n\n" + "\n".join([*lines, ""])
     )
-
-
-def _terms_text(name: str) -> str:
-    terms = License(name=name, source="card").terms
-    return f"{name}: {'; '.join(terms.unusual())} ({terms.text})" if terms and terms.unusual() else name
 
 
 def _plain(text: str) -> str:

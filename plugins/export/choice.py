@@ -74,13 +74,12 @@ class ExportChoice:
 
     def description(self) -> dict[str, Any]:
         """Return what decides which rows are in which shard, as JSON has it."""
-        picks = None if self.picks is None else "".join(map(_pick_text, sorted(self.picks.items()))).encode()
+        texts = [
+            row_id if pick == Pick() else json.dumps([row_id, pick.stars, pick.note])
+            for row_id, pick in sorted((self.picks or {}).items())
+        ]
+        digest = hashlib.sha256("".join(texts).encode()).hexdigest()
         return asdict(replace(self, picks=None)) | {
-            "picks": None if picks is None else hashlib.sha256(picks).hexdigest(),
+            "picks": None if self.picks is None else digest,
             "columns": "lean" if self.columns is None else list(self.columns),
         }
-
-
-def _pick_text(labelled: tuple[str, Pick]) -> str:
-    row_id, pick = labelled
-    return row_id if pick == Pick() else json.dumps([row_id, pick.stars, pick.note])

@@ -19,22 +19,30 @@ from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
 from framefleet.plugins.export.labels import picked
-from framefleet.plugins.export.near_duplicates import (
+from framefleet.plugins.export.open_table import CATALOG, export_table
+from framefleet.plugins.export.selection import (
+    CLIPS_AT_ONCE,
+    SPLITS,
     NearDuplicate,
+    Piece,
+    Selection,
     check_dedup,
     find_near_duplicates,
+    read_clips,
 )
-from framefleet.plugins.export.open_table import CATALOG, export_table
-from framefleet.plugins.export.plan import NOTES, ExportPlan, claim_place, parts_to_export, plan_of
-from framefleet.plugins.export.selection import CLIPS_AT_ONCE, SPLITS, Piece, Selection, read_clips
 from framefleet.plugins.export.shard import (
+    NOTES,
+    ExportPlan,
     FolderShard,
     ParquetShard,
     ShardWriter,
     Target,
     TarShard,
     check_folder,
+    claim_place,
     feature_of,
+    parts_to_export,
+    plan_of,
 )
 
 
@@ -157,6 +165,10 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     if choice.format == "hf":
         write_card(store, place, parts, columns=selection.fields, endings=plan.endings)
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
+    splits: dict[str, int] = {} if choice.validation is None else dict.fromkeys(SPLITS, 0)
+    for number, shard in enumerate(plan.shards):
+        if shard.split is not None:
+            splits[shard.split] += shard.num_rows - len(damages.get(number, ()))
     return Exported(
         place=place,
         num_rows=plan.num_rows - len(left_out),
@@ -165,20 +177,11 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
         left_out=left_out,
         columns=selection.columns,
         columns_left_out=selection.left_out,
-        splits=_splits(plan, damages) if choice.validation is not None else {},
+        splits=splits,
         near_duplicates=tuple(duplicates),
         num_not_compared=num_not_compared,
         num_newer_parts=num_newer,
     )
-
-
-def _splits(plan: ExportPlan, damages: Mapping[int, Sequence[Damage]]) -> dict[str, int]:
-    """Return the rows of each split that are there."""
-    counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    for number, shard in enumerate(plan.shards):
-        assert shard.split is not None
-        counts[shard.split] += shard.num_rows - len(damages.get(number, ()))
-    return counts
 
 
 _KINDS: dict[ExportFormat, type[ShardWriter]] = {

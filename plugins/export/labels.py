@@ -90,8 +90,10 @@ class Labels:
         table = table.rename_columns([self.renamed(name) for name in table.column_names])
         for name in self.names:
             kind = pa.int64() if name == STARS else pa.string()
-            cells = [_encodable(self._cell(name, row)) for row in rows]
-            table = table.append_column(name, pa.array(cells, kind))
+            cells = (self._cell(name, row) for row in rows)
+            # Whole characters: JSON may hold halves of them, and Arrow none.
+            whole = [c.encode("utf-8", "replace").decode() if isinstance(c, str) else c for c in cells]
+            table = table.append_column(name, pa.array(whole, kind))
         return table
 
     def _cell(self, name: str, row: Mapping[str, Any]) -> str | int | None:
@@ -100,37 +102,25 @@ class Labels:
             return pick.stars if name == STARS else pick.note
         if name == CAPTION and self.template is not None:
             columns = {PROMPT_COLUMN: prompt_of(row), **row}
-            return "".join(before + _text(columns, name) for before, name in self.template)
+            # A null is an empty text.
+            cells = ((before, name and columns[name]) for before, name in self.template)
+            return "".join(before + ("" if cell is None else str(cell)) for before, cell in cells)
         return prompt_of(row)
-
-
-def _encodable(cell: str | int | None) -> str | int | None:
-    """Return a text of whole characters: JSON may hold halves of them, and Arrow none."""
-    return cell.encode("utf-8", "replace").decode() if isinstance(cell, str) else cell
-
-
-def _text(row: Mapping[str, Any], name: str | None) -> str:
-    """Return a cell in a caption; a null is an empty text."""
-    value = None if name is None else row[name]
-    return "" if value is None else str(value)
 
 
 def picked(
     picks: str | Path | Collection[str] | None, storage_options: Mapping[str, Any]
 ) -> dict[str, Pick] | None:
-    """Return row_ids that are given, or are in a file with their stars and notes; None for all rows."""
+    """Return the chosen rows; None for all.
+
+    picks: row_ids, or the path or URL of a JSONL file that names each row by its `row_id`, with stars and
+    note. Rows with 0 stars are not chosen.
+    """
     if picks is None:
         return None
-    if isinstance(picks, str | Path):
-        return _read_picks(str(picks), storage_options)
-    return {row_id: Pick() for row_id in picks}
-
-
-def _read_picks(place: str, storage_options: Mapping[str, Any]) -> dict[str, Pick]:
-    """Return the rows that a JSONL file names, each line by its `row_id`, but for those with 0 stars.
-
-    place: a path or a URL.
-    """
+    if not isinstance(picks, str | Path):
+        return {row_id: Pick() for row_id in picks}
+    place = str(picks)
     folder, _, name = place.rpartition("/")
     store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
     try:

@@ -30,7 +30,7 @@ from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
-from framefleet.plugins.export.plan import NOTES
+from framefleet.plugins.export.shard import NOTES
 
 CATALOG = "iceberg:"  # before the name of a table in a catalog of pyiceberg's own configuration
 _NAME = "framefleet.records"  # of an Iceberg table in a folder
@@ -154,13 +154,10 @@ def _table_schema(store: Store, parts: list[Part], choice: ExportChoice) -> pa.S
                 f"records have the columns {other!r} and {name!r}, which differ in case alone",
                 "leave one of them out with --columns",
             )
-    return pa.schema([pa.field(field.name, _plain(field.type)) for field in record_schema])
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_null(kind):
-        return pa.string()
-    return pa.int64() if pa.types.is_unsigned_integer(kind) else kind
+    kinds = {pa.null(): pa.string()} | dict.fromkeys(
+        (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), pa.int64()
+    )
+    return pa.schema([pa.field(field.name, kinds.get(field.type, field.type)) for field in record_schema])
 
 
 def _state_of(store: Store, choice: ExportChoice, parts: list[Part], schema: pa.Schema) -> TableState:

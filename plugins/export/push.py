@@ -19,7 +19,7 @@ from framefleet.pipeline.errors import JobError, ServiceError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.card import CROISSANT, DATASET_CARD
-from framefleet.plugins.export.plan import NOTES
+from framefleet.plugins.export.shard import NOTES
 
 _COMMIT_FILES, _COMMIT_BYTES = 200, 1 << 30  # a commit takes seconds; what it takes lies on the disk here
 _NO_RIGHT = (401, 403, 404)  # the hub says of what may not be written that it is not there

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -41,22 +41,19 @@ class _Records(Datasource):
         tasks = []
         for first in range(0, len(self._parts), size):
             parts = self._parts[first : first + size]
-            read = partial(_read, self._store, self._schema, self._where, parts, self._elsewhere(parts))
             paths = tuple(part.path for part in parts)
+            # The rows whose records in other parts count.
+            elsewhere = [row_id for row_id, path in self._doubled.items() if path not in paths]
+            read = partial(_read, self._store, self._schema, self._where, parts, elsewhere)
             about = BlockMetadata(num_rows=None, size_bytes=None, input_files=paths, exec_stats=None)
             tasks.append(ReadTask(read, about, self._schema))
         return tasks
 
-    def _elsewhere(self, parts: Sequence[Part]) -> Mapping[str, str]:
-        """Return the rows whose records in other parts count."""
-        paths = {part.path for part in parts}
-        return {row_id: path for row_id, path in self._doubled.items() if path not in paths}
-
 
 def _read(
-    store: Store, schema: pa.Schema, where: str | None, parts: Sequence[Part], elsewhere: Mapping[str, str]
+    store: Store, schema: pa.Schema, where: str | None, parts: Sequence[Part], elsewhere: Sequence[str]
 ) -> Iterator[pa.Table]:
-    left_out = pa.array(list(elsewhere), pa.string())
+    left_out = pa.array(elsewhere, pa.string())
     for table in records_where(store, ["row_id", *schema.names], where, parts):
         rows = table.filter(pc.invert(pc.is_in(table["row_id"], left_out)))
         columns = [

@@ -1,25 +1,34 @@
 """In: an output and what is chosen of it. Out: its records, cut into shards, and the bytes of their clips.
 
-Clips are read side by side, and each is compared with its record.
+Clips are read side by side, and each is compared with its record. Those that look like an earlier one are
+left out by perceptual hashes of three frames of each: pHash of imagehash, 64 bits of low frequencies, which
+survive compression, noise and scaling.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
-from framefleet.pipeline.errors import JobError
+from framefleet.jobs.show.watch import ClipsPace, Watch
+from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
@@ -241,20 +250,80 @@ def read_clips(
         rows = piece.rows.select(list(CLIP_COLUMNS)).to_pylist()
         waiting.append((piece, [readers.submit(_clip, store, row) for row in rows]))
         if len(waiting) > _PIECES_AHEAD:
-            yield _done(*waiting.popleft())
-    while waiting:
-        yield _done(*waiting.popleft())
-
-
-def _done(piece: Piece, reads: list[Future[bytes | Damage]]) -> tuple[Piece, list[bytes | Damage]]:
-    return piece, [read.result() for read in reads]
+            first, reads = waiting.popleft()
+            yield first, [read.result() for read in reads]
+    for piece, reads in waiting:
+        yield piece, [read.result() for read in reads]
 
 
 def _clip(store: Store, record: dict[str, Any]) -> bytes | Damage:
     file = recorded_clip(record)
     content = sound_content(store, file)
-    return (
-        content
-        if isinstance(content, bytes)
-        else Damage(kind=content, path=file.path, row_id=record["row_id"])
-    )
+    if isinstance(content, bytes):
+        return content
+    return Damage(kind=content, path=file.path, row_id=record["row_id"])
+
+
+Hashes: TypeAlias = npt.NDArray[np.uint64]  # (3,): of the first, middle and last frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearDuplicate:
+    """A row that looks like an earlier one, which is kept. distance: bits in which the hashes differ."""
+
+    row_id: str
+    kept: str
+    distance: int
+
+
+def check_dedup() -> None:
+    """Raise JobError where the library is not installed."""
+    if find_spec("imagehash") is None:
+        raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
+
+
+def find_near_duplicates(
+    store: Store, selection: Selection, distance: int, watch: Watch
+) -> tuple[list[NearDuplicate], int]:
+    """Return the rows that look like an earlier one: all their hashes differ in at most `distance` bits.
+
+    And how many clips could not be compared: sound alone, damaged, or not decodable. Compares each clip with
+    all that are kept: time grows with the square of their number.
+    """
+    total = sum(len(piece.rows) for piece in selection.pieces())
+    pace = ClipsPace("compared", total=total, watch=watch)
+    hashes_of_unique, unique_ids = np.empty((total, 3), np.uint64), list[str]()
+    duplicates: list[NearDuplicate] = []
+    num_without_frames = 0
+    with ThreadPoolExecutor(CLIPS_AT_ONCE) as readers, ThreadPoolExecutor(os.cpu_count() or 1) as decoders:
+        for piece, clips in read_clips(store, selection.pieces(), readers):
+            row_ids = piece.rows["row_id"].to_pylist()
+            for row_id, clip, hashes in zip(row_ids, clips, decoders.map(_hashes, clips), strict=True):
+                pace.add(1, len(clip) if isinstance(clip, bytes) else 0)
+                if hashes is None:
+                    num_without_frames += 1
+                    continue
+                if unique_ids:
+                    distances = np.bitwise_count(hashes_of_unique[: len(unique_ids)] ^ hashes).max(axis=1)
+                    near = int(distances.argmin())
+                    if distances[near] <= distance:
+                        bits = int(distances[near])
+                        duplicates.append(NearDuplicate(row_id=row_id, kept=unique_ids[near], distance=bits))
+                        continue
+                hashes_of_unique[len(unique_ids)] = hashes
+                unique_ids.append(row_id)
+    return duplicates, num_without_frames
+
+
+def _hashes(clip: bytes | Damage) -> Hashes | None:
+    import imagehash  # SciPy and PyWavelets take a second
+
+    if isinstance(clip, Damage):
+        return None
+    try:
+        frames = decode(clip)
+    except StoreError:  # sound alone, or bytes that were committed like this
+        return None
+    chosen = [frames[number] for number in (0, len(frames) // 2, -1)]
+    bits = [np.packbits(imagehash.phash(Image.fromarray(frame)).hash) for frame in chosen]
+    return np.stack(bits).view(np.uint64).reshape(3)

@@ -1,29 +1,162 @@
-"""Shards take rows with their clips: a tar, a Parquet file or a folder, there when it is finished."""
+"""From a selection to shards: planned first, and held against what another run planned; then written.
+
+A place that an export goes to has `.framefleet/export.json`: hidden from readers of data, and written before
+the first shard. Shards follow from it, so a run that was killed is taken up where it was. A shard takes rows
+with their clips: a tar, a Parquet file or a folder, there when it is finished.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import math
 import re
 import tarfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import JobError
+import framefleet
+from framefleet.pipeline.errors import JobError, StoreConflict
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.media.clip_names import recorded_path
+from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.parts import rows_of
+from framefleet.pipeline.outputs.parts.seals import SEALED, is_sealed, live_parts, sealed_of
+from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.export.choice import ExportChoice
 from framefleet.plugins.export.labels import CAPTION, prompt_of
+from framefleet.plugins.export.selection import Selection, Split
+
+NOTES = ".framefleet"
+_PLAN = f"{NOTES}/export.json"
+_OTHER = "choose another place, or empty this one"
+_DESCRIPTION = TypeAdapter(dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedShard:
+    """Its rows, by number, and which: SHA-256 over their row_ids and digests.
+
+    name: the split and the shard's number in it, e.g. train-000000; shard-000000 where split is None.
+    """
+
+    name: str
+    split: Split | None
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportPlan:
+    """shards: in their order. endings: of the clips' names, as ".mp4"."""
+
+    shards: tuple[PlannedShard, ...]
+    endings: frozenset[str]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(shard.num_rows for shard in self.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(shard.num_bytes for shard in self.shards)
+
+
+def plan_of(selection: Selection) -> ExportPlan:
+    """Read the records once; what a shard is depends on nothing else. Raises JobError if none is chosen."""
+    shards, endings = [], set()
+    of_split: Counter[Split | None] = Counter()
+    for _, pieces in groupby(selection.pieces(), key=lambda piece: piece.shard):
+        num_rows, num_bytes, digest = 0, 0, hashlib.sha256()
+        for piece in pieces:
+            piece.digest(digest)
+            rows = piece.rows.select(["row_id", "uri", "path", "bytes"]).to_pylist()
+            num_rows, num_bytes = num_rows + len(rows), num_bytes + sum(row["bytes"] for row in rows)
+            endings |= {"".join(PurePosixPath(recorded_path(row, RECORDS)).suffixes) for row in rows}
+            split = piece.split
+        shards.append(
+            PlannedShard(
+                name=f"{split or 'shard'}-{of_split[split]:06}",
+                split=split,
+                num_rows=num_rows,
+                num_bytes=num_bytes,
+                sha256=digest.hexdigest(),
+            )
+        )
+        of_split[split] += 1
+    if not shards:
+        raise selection.nothing_chosen()
+    return ExportPlan(shards=tuple(shards), endings=frozenset(endings))
+
+
+def parts_to_export(store: Store, place: Store) -> tuple[list[Part], int]:
+    """Return the parts of records that there are; of an export that was begun, those that there were then.
+
+    And how many have newer rows.
+    """
+    parts = live_parts(store)
+    try:
+        then = SEALED.validate_python(read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER).get("parts"))
+    except (FileNotFoundError, ValueError):  # none was begun, or by an earlier version
+        return parts, 0
+    exported = [part for part in parts if is_sealed(part, then)]
+    if sealed_of(exported) != then:
+        raise JobError(
+            f"{place.url_of('')} holds an export that was begun with parts of records that are gone since, "
+            "e.g. merged by `framefleet compact`",
+            _OTHER,
+        )
+    return exported, len(parts) - len(exported)
+
+
+def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Sequence[Part]) -> None:
+    """Make an empty place this export's, unless it is already. Raises JobError for another's."""
+    rows = hashlib.sha256("".join(shard.sha256 for shard in plan.shards).encode()).hexdigest()
+    ours = choice.description() | {"num_rows": plan.num_rows, "rows": rows}
+    try:
+        theirs = read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER)
+    except FileNotFoundError:
+        if place.list(""):
+            raise JobError(f"{place.url_of('')} holds other files", _OTHER) from None
+        theirs = ours
+        description = ours | {"parts": sealed_of(parts), "framefleet": framefleet.__version__}
+        content = json.dumps(description, indent=2, ensure_ascii=False)
+        try:
+            place.create(_PLAN, content.encode() + b"\n")
+        except StoreConflict:  # another run was quicker
+            theirs = read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER)
+    if differing := [name for name, value in ours.items() if theirs.get(name) != value]:
+        compared = "; ".join(
+            f"{name} is {_shown(theirs.get(name))} there and {_shown(ours[name])} here"
+            for name in differing
+            if name != "rows"
+        )
+        raise JobError(
+            f"{place.url_of('')} holds an export of something else: "
+            + (compared or "the output has other clips now"),
+            _OTHER,
+        )
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else str(value)
+
 
 Feature = Literal["video", "image", "audio", "clip"]
 # As the `datasets` library sorts endings; clip: several, or what it has no name for.
@@ -202,22 +335,19 @@ class ParquetShard(ShardWriter):
         table = own_columns(rows, self._target.columns, taken=[feature])
         table = table.append_column(pa.field(feature, _CLIP), cells)
         if self._writer is None:
+            # Columns as Parquet names them, nested ones by their leaves.
+            sink = pa.BufferOutputStream()
+            pq.write_table(table.schema.empty_table(), sink)
+            parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+            leaves = [parquet.column(index).path for index in range(len(parquet))]
             features = {} if feature == "clip" else {feature: {"_type": feature.capitalize()}}
             self._writer = pq.ParquetWriter(
                 self._file,
                 table.schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})}),
-                compression={name: "zstd" for name in _leaves(table.schema)} | {f"{feature}.bytes": "none"},
+                compression=dict.fromkeys(leaves, "zstd") | {f"{feature}.bytes": "none"},
                 use_dictionary=[name for name in table.column_names if name != feature],
             )
         self._writer.write_table(table, row_group_size=len(table))
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    """Return the columns as Parquet names them, nested ones by their leaves."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
-    parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return [parquet.column(index).path for index in range(len(parquet))]
 
 
 class TarShard(ShardWriter):

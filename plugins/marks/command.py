@@ -15,7 +15,7 @@ from framefleet.jobs.options import AsJson, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
 if TYPE_CHECKING:
-    from framefleet.plugins.marks.trace.trace import Traced
+    from framefleet.plugins.marks.trace import Traced
 
 _SIGNERS = {
     "own": "with the output's own certificate",
@@ -63,8 +63,7 @@ def trace_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import places, storage_options
-        from framefleet.plugins.marks.trace.lookup import open_outputs
-        from framefleet.plugins.marks.trace.trace import trace_files
+        from framefleet.plugins.marks.trace import open_outputs, trace_files
 
         opened = open_outputs(outputs or [], storage_options(sets))
         num_files = num_found = 0

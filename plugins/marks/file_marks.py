@@ -18,15 +18,9 @@ from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
 from framefleet.pipeline.outputs.media.frame_zip import ZIP_SIGNATURE
 from framefleet.pipeline.outputs.media.media import decode, decode_audio
 from framefleet.pipeline.request import Request, inputs_in
+from framefleet.pipeline.rows.inputs import video_frames
 from framefleet.pipeline.rows.inputs.arguments import checked_content
 from framefleet.pipeline.rows.inputs.pictures import open_image
-from framefleet.pipeline.rows.inputs.video_frames import (
-    FileKind,
-    file_kind,
-    frame_rate,
-    frames_of,
-    open_sound,
-)
 from framefleet.plugins.marks.label import FoundLabel, label_in
 from framefleet.plugins.marks.manifest import Ingredient
 from framefleet.plugins.marks.manifest_reader import FoundManifest, read_manifest
@@ -105,10 +99,8 @@ def marks_in(
     is_quick: look for watermarks at the size in which they were made, and no other. anchors: as
     `read_manifest` takes them. Without c2pa-python, manifests are not seen.
     """
-    manifest = None
-    if find_spec("c2pa"):
-        manifest = read_manifest(content, anchors=anchors)
-    kind = file_kind(content)
+    manifest = read_manifest(content, anchors=anchors) if find_spec("c2pa") else None
+    kind = video_frames.file_kind(content)
     decoded = _decoded(content, kind)
     readings = decoded and watermarks_in(decoded.frames, decoded.audio, watermarks, is_quick=is_quick)
     return FoundMarks(
@@ -140,38 +132,34 @@ class _Decoded:
         )
 
 
-def _decoded(content: bytes, kind: FileKind | None) -> _Decoded | None:
+def _decoded(content: bytes, kind: video_frames.FileKind | None) -> _Decoded | None:
     """Return what a file shows, within the bounds for what rows name; None for what is not decoded."""
     try:
         if content.startswith(ZIP_SIGNATURE):  # maybe of framefleet's own
             frames = decode(content)[..., :3]
             some = list(frames[:: -(-len(frames) // _MOST_FRAMES)])
-            return _Decoded(frames=some, num_frames=len(frames), audio=_sound_of_zip(content))
+            audio = None
+            if sound := decode_audio(content):
+                audio = Audio(samples=(sound[0].T / 32767).astype(np.float32), sample_rate=sound[1])
+            return _Decoded(frames=some, num_frames=len(frames), audio=audio)
         if kind is None or kind.kind is None:
             return None
         if kind.kind == "image" and kind.name != "gif":
             return _Decoded(frames=[np.asarray(open_image(content))], num_frames=1)
-        audio = None if kind.name == "gif" else open_sound(content)
+        audio = None if kind.name == "gif" else video_frames.open_sound(content)
         if kind.kind == "audio":
             return _Decoded(audio=audio)
         some, num_frames = _sampled(content)
-        return _Decoded(frames=some, num_frames=num_frames, fps=frame_rate(content), audio=audio)
+        return _Decoded(frames=some, num_frames=num_frames, fps=video_frames.frame_rate(content), audio=audio)
     except Exception:  # decoders meet broken files with nearly every class there is; no file may end a row
         return None
-
-
-def _sound_of_zip(content: bytes) -> Audio | None:
-    sound = decode_audio(content)
-    if sound is None:
-        return None
-    return Audio(samples=(sound[0].T / 32767).astype(np.float32), sample_rate=sound[1])
 
 
 def _sampled(content: bytes) -> tuple[list[Frames], int]:
     """Return frames at equal distances, at most as many as are wanted, and the number of all."""
     sample: list[Frames] = []
     step, count = 1, 0
-    for count, frame in enumerate(frames_of(content), 1):
+    for count, frame in enumerate(video_frames.frames_of(content), 1):
         if (count - 1) % step == 0:
             sample.append(np.asarray(frame))
         if len(sample) > _MOST_FRAMES:

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.util import find_spec
@@ -162,7 +162,7 @@ def open_signing(signing: Signing) -> Signing:
         fix = "pip install 'framefleet[c2pa]', on every machine"
         raise JobError("marks.sign needs c2pa-python", fix)
     chain = read_pem("marks.sign.certificate", signing.certificate)
-    opened = replace(signing, certificate=chain.decode("utf-8", "replace"))
+    opened = signing.model_copy(update={"certificate": chain.decode("utf-8", "replace")})
     leaf_of(opened)
     if Path(signing.private_key).exists():
         check_signing(opened)
@@ -178,7 +178,7 @@ def check_signing(signing: Signing) -> None:
 
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, format="PNG")
-    untimed = ClipMarks(sign=replace(signing, time_authority=None))
+    untimed = ClipMarks(sign=signing.model_copy(update={"time_authority": None}))
     try:
         sign(pixel.getvalue(), marks=untimed, title="", made={})
     except c2pa.C2paError as error:

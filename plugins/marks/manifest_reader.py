@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.plugins.marks.manifest import ASSERTION, SETTINGS, mime_type_of
 
@@ -72,7 +70,7 @@ def read_manifest(
             c2pa.Reader(mime_type, io.BytesIO(content), context=context) as reader,
         ):
             report = reader.json()
-        return _manifest_of(_Report.model_validate(parse_json(report)))
+        return _manifest_of(parse_json(report))
     except c2pa.C2paError.ManifestNotFound:
         return None
     except c2pa.C2paError as error:
@@ -83,67 +81,17 @@ def read_manifest(
         )
 
 
-class _Lenient(BaseModel):
-    """What c2pa reports, as far as it is read here. What is in it may be anybody's."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-
-class _Status(_Lenient):
-    code: str = ""
-
-
-class _Results(_Lenient):
-    success: list[_Status] = []
-    failure: list[_Status] = []
-
-
-class _Validation(_Lenient):
-    activeManifest: _Results  # as c2pa calls it
-
-
-class _Assertion(_Lenient):
-    label: str = ""
-    data: Any = None
-
-
-class _Signature(_Lenient):
-    common_name: str | None = None
-    issuer: str | None = None
-    time: str | None = None
-
-
-class _Generator(_Lenient):
-    name: str | None = None
-    version: str | None = None
-
-
-class _Ingredient(_Lenient):
-    title: str | None = None
-
-
-class _Manifest(_Lenient):
-    assertions: list[_Assertion] = []
-    signature_info: _Signature | None = None
-    claim_generator_info: list[_Generator] | None = None
-    ingredients: list[_Ingredient] = []
-
-
-class _Report(_Lenient):
-    active_manifest: str
-    manifests: dict[str, _Manifest]
-    validation_results: _Validation
-
-
-def _manifest_of(report: _Report) -> FoundManifest:
-    """Return what c2pa's report says of the active manifest. Raises KeyError where there is none."""
-    active = report.manifests[report.active_manifest]
-    results = report.validation_results.activeManifest
-    succeeded = {one.code for one in results.success}
-    problems = {one.code for one in results.failure if not _STRANGER.fullmatch(one.code)}
+def _manifest_of(report: Any) -> FoundManifest:
+    """Return what c2pa's report says of the active manifest. Raises where it is not as C2PA defines it."""
+    active = report["manifests"][report["active_manifest"]]
+    results = report["validation_results"]["activeManifest"]
+    succeeded = {_text(one, "code") for one in results.get("success", ())}
+    failed = {_text(one, "code") for one in results.get("failure", ())}
+    problems = {code for code in failed if not _STRANGER.fullmatch(code)}
     is_changed = bool(problems) and all(map(_CONTENT.fullmatch, problems))
-    assertions = {one.label: one.data for one in active.assertions}
-    signature = active.signature_info or _Signature()
+    assertions = {_text(one, "label"): one.get("data") for one in active.get("assertions", ())}
+    signature = active.get("signature_info") or {}
+    generators = active.get("claim_generator_info") or ()
     clip = assertions.get(ASSERTION)
     # How the file was made, as the first action says that says it.
     assertion = assertions.get("c2pa.actions.v2") or assertions.get("c2pa.actions")
@@ -153,14 +101,20 @@ def _manifest_of(report: _Report) -> FoundManifest:
     return FoundManifest(
         state="changed" if is_changed else "forged" if problems else "intact",
         is_trusted="signingCredential.trusted" in succeeded,
-        signer=", ".join(name for name in (signature.common_name, signature.issuer) if name),
-        signed_at=signature.time,
+        signer=", ".join(filter(None, (_text(signature, name) for name in ("common_name", "issuer")))),
+        signed_at=_text(signature, "time") or None,
         has_time="timeStamp.validated" in succeeded,
-        generator=" ".join(
-            f"{one.name or ''} {one.version or ''}".strip() for one in active.claim_generator_info or []
-        ),
+        generator=" ".join(f"{_text(one, 'name')} {_text(one, 'version')}".strip() for one in generators),
         source_type=next((one for one in types if isinstance(one, str)), None),
         clip=clip if isinstance(clip, dict) else {},
-        ingredients=tuple(one.title or "" for one in active.ingredients),
+        ingredients=tuple(_text(one, "title") for one in active.get("ingredients", ())),
         problems=tuple(sorted(problems)),
     )
+
+
+def _text(values: Any, name: str) -> str:
+    """Return a text of the report; "" where it has none. Raises TypeError for anything else."""
+    text = values.get(name)
+    if text is not None and not isinstance(text, str):
+        raise TypeError(name)
+    return text or ""

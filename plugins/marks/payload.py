@@ -36,7 +36,12 @@ def payload_of(row_id: str, num_bits: int) -> Bits:
     num_id, num_check = _shares(num_bits)
     digits = _bits_of(bytes.fromhex(row_id))[:num_id]
     message = np.concatenate([digits, _checksum(digits, num_check)])
-    return np.resize(_coded(message), num_bits) if num_bits >= _NUM_CODED else np.resize(message, num_bits)
+    if num_bits >= _NUM_CODED:  # three bits for each of the message, and of the zeros behind it
+        sent = [*message.tolist(), *[0] * _MEMORY]
+        registers = accumulate(sent, lambda past, bit: (past << 1 | bit) & (2 * _STATES - 1), initial=0)
+        coded = [_parity(one & taps) for one in list(registers)[1:] for taps in _GENERATORS]
+        message = np.array(coded, np.uint8)
+    return np.resize(message, num_bits)
 
 
 def row_prefix(soft: Soft) -> str | None:
@@ -71,13 +76,6 @@ def _bits_of(content: bytes) -> Bits:
 
 def _checksum(digits: Bits, count: int) -> Bits:
     return _bits_of(hashlib.sha256(b"framefleet" + np.packbits(digits).tobytes()).digest())[:count]
-
-
-def _coded(message: Bits) -> Bits:
-    """Return three bits for each of the message, and of the zeros behind it."""
-    sent = [*message.tolist(), *[0] * _MEMORY]
-    registers = accumulate(sent, lambda past, bit: (past << 1 | bit) & (2 * _STATES - 1), initial=0)
-    return np.array([_parity(one & taps) for one in list(registers)[1:] for taps in _GENERATORS], np.uint8)
 
 
 def _decoded(soft: Soft) -> Bits:

@@ -4,6 +4,6 @@ from framefleet.doors import Plugin
 
 PLUGIN = Plugin(
     commands={"Check and repair": ["framefleet.plugins.marks.command:trace_command"]},
-    sections={"marks": "framefleet.plugins.marks.section:MarksSection"},
+    sections={"marks": "framefleet.plugins.marks.settings:MarksSection"},
     clip_steps={"marks": "framefleet.plugins.marks.step:MarkStep"},
 )

@@ -1,4 +1,7 @@
-"""What a job says about the marks that its clips carry, and the weights it locks. Imports nothing heavy."""
+"""The section `marks` of a job file, the marks that clips carry, and the weights it locks.
+
+Imports nothing heavy: each job file is read with it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
+from pydantic import BeforeValidator, Field
+
+from framefleet.jobs.job.section import Key, Section, as_list
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 
+_Text = Annotated[str, Field(min_length=1)]
 WatermarkName = Literal["spread", "videoseal", "audioseal", "trustmark"]
 # Whether others may train on a clip or mine it, in the words of CAWG's assertion.
 TrainingUse = Literal["allowed", "notAllowed", "constrained"]
@@ -27,26 +34,30 @@ _CODE = re.compile(r"[!#-\[\]-~]+", re.ASCII)
 MAX_WEIGHTS_BYTES, _MAX_FILES = 4 << 30, 64  # of one watermark; the largest of the four libraries has 0.3 GB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signing:
-    """Who says that a model made a clip. certificate: the chain, in PEM. private_key: the file of its key, on
-    each machine that signs; its content travels nowhere. time_authority: the URL of an RFC 3161 service.
-    """
+class Signing(Section):
+    """Signed C2PA manifests, which state in your name that a model made the clip."""
 
-    certificate: str
-    private_key: str
-    time_authority: str | None = None
+    certificate: _Text
+    """File on this machine with your certificate in PEM, and those of its issuers."""
+    private_key: _Text
+    """File on every worker's machine with its key in PEM. The key is never transferred."""
+    time_authority: _Text | None = None
+    """URL of a service that stamps signatures with the time (RFC 3161). Default: no time stamp."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
-    """Who is responsible for the system that made a clip. code: what the Chinese label calls it."""
+class Provider(Section):
+    """Who provides the system that made the clips, for manifests and labels."""
 
-    name: str
-    url: str | None = None
-    system: str | None = None
-    version: str | None = None
-    code: str | None = None
+    name: _Text
+    """Name of the provider."""
+    url: _Text | None = None
+    """URL of the provider, e.g. where its detector is."""
+    system: _Text | None = None
+    """Name of the system that makes the clips."""
+    version: _Text | None = None
+    """Version of that system."""
+    code: _Text | None = None
+    """Code of the provider in the Chinese label. Default: its name."""
 
     @property
     def label_code(self) -> str:
@@ -54,17 +65,61 @@ class Provider:
 
     def description(self) -> dict[str, str]:
         """Return what manifests say of it."""
-        description = {"name": self.name, "url": self.url, "system": self.system, "version": self.version}
-        return {name: text for name, text in description.items() if text}
+        return self.model_dump(exclude={"code"}, exclude_none=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watermark:
-    """weights: a file or folder on each machine; digest: what it must be, None until it was read."""
+class WatermarkSection(Section):
+    """A watermark, which carries the first bits of the row_id in the frames or the sound."""
 
     name: WatermarkName
-    weights: str | None = None
-    digest: str | None = None
+    """spread needs no weights and marks frames and sound. videoseal and trustmark mark frames, audioseal
+    sound."""
+    weights: _Text | None = None
+    """File or folder of its weights, on this machine and every worker's."""
+
+
+class Watermark(WatermarkSection):
+    """A watermark with its weights locked."""
+
+    # What the weights must be; None until they were read.
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class MarksSection(Section):
+    """Marks that say that a model made the clip."""
+
+    paths: ClassVar[tuple[Key, ...]] = (
+        ("sign", "certificate"),
+        ("sign", "private_key"),
+        ("watermark", "weights"),
+        ("watermark", "*", "weights"),
+    )
+    record_columns: ClassVar[Mapping[str, str]] = {"marks": "string"}
+
+    sign: Signing | None = None
+    """Sign mp4, png, webp, gif, flac and wav. Their bytes are then not repeatable."""
+    provider: Provider | None = None
+    """Who provides the system."""
+    watermark: Annotated[
+        list[
+            Annotated[
+                WatermarkSection,
+                BeforeValidator(
+                    lambda value: {"name": value} if isinstance(value, str) else value,
+                    json_schema_input_type=WatermarkName | WatermarkSection,
+                ),
+            ]
+        ],
+        BeforeValidator(
+            as_list,
+            json_schema_input_type=WatermarkName | WatermarkSection | list[WatermarkName | WatermarkSection],
+        ),
+    ] = Field(default_factory=list)
+    """Watermark of the frames and the sound: spread, videoseal, audioseal, trustmark, or a list of two."""
+    label: bool = False
+    """Write the AIGC label of GB 45438-2025 and IPTC's digital source type into each file, or next to it."""
+    training: TrainingUse = "notAllowed"
+    """Whether others may train on the clips or mine them, as signed manifests state it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +188,11 @@ def weight_file_digests(watermark: Watermark) -> dict[str, str]:
                 f"marks.watermark: {path} has more than {_MAX_FILES} files or {MAX_WEIGHTS_BYTES:,} bytes",
                 "give the files that its authors publish; docs/marks.md names them",
             )
-        return {name: _sha256(file) for name, file in files.items()}
+        digests = {}
+        for name, file in files.items():
+            with file.open("rb") as opened:
+                digests[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+        return digests
     except OSError as error:
         raise ModelError(
             f"marks.watermark: the weights of {watermark.name} at {path} cannot be read: {error.strerror}",
@@ -146,8 +205,3 @@ def joint_digest(digests: Mapping[str, str]) -> str:
     if "" in digests:
         return digests[""]
     return hashlib.sha256("".join(f"{digests[name]}  {name}\n" for name in digests).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -45,9 +45,8 @@ _NEAR = sorted(product((0, -2, 2, -4, 4, -6, 6), repeat=2), key=lambda at: (abs(
 _REGION = 512  # pixels a side of the clip in which sizes are tried
 _SUSPECT = 5.2  # standard deviations of a peak among 65,536 places; of noise one in a dozen passes
 _MOST_TRIED = 6
-_MOST_PIXELS = (
-    1 << 26
-)  # of a clip at its own size, as `LARGEST_FRAME` in pipeline/outputs/media/media_settings.py
+# Of a clip at its own size, as `LARGEST_FRAME` in pipeline/outputs/media/media_settings.py.
+_MOST_PIXELS = 1 << 26
 
 
 class SpreadFrames:
@@ -129,21 +128,17 @@ def _flattened(frames: Iterable[Frames]) -> dict[int, Plane] | None:
 
     By the pixels over which it is flattened: fewer for pictures that were made smaller.
     """
+    from scipy.ndimage import uniform_filter
+
     sums: dict[int, Plane] = {}
     for frame in frames:
         light = frame @ _LUMA
         for size in (5, 9, 17):
-            sums[size] = sums.get(size, 0) + _flat(light, size)
+            rest = light - uniform_filter(light, size)
+            # Where it is flat, noise stays small.
+            usual = np.sqrt(uniform_filter(rest * rest, 2 * size + 1).clip(0)) + 1.5
+            sums[size] = sums.get(size, 0) + (rest / usual).clip(-2, 2)
     return sums or None
-
-
-def _flat(light: Plane, size: int) -> Plane:
-    from scipy.ndimage import uniform_filter
-
-    rest = light - uniform_filter(light, size)
-    usual = np.sqrt(uniform_filter(rest * rest, 2 * size + 1).clip(0)) + 1.5  # where flat, noise stays small
-    flat: Plane = (rest / usual).clip(-2, 2)
-    return flat
 
 
 def _at_scale(flat: dict[int, Plane], scale: float) -> Plane:

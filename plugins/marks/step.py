@@ -1,58 +1,86 @@
 """The clip step of the section `marks`: watermarks frames and sound, labels the file and signs it.
 
-It is the last of all steps: what it signs is the file as it is stored.
+It is the last of all steps: what it signs is the file as it is stored. What job.json says of the marks of an
+output's clips is checked: it may be anybody's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
+from pydantic import Field, TypeAdapter, ValidationError
 
+from framefleet.jobs.job.job_json import Sha256, Written
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
+from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.media.pillow_file import XMP_TAG
-from framefleet.plugins.marks.claim import claimed_marks, claimed_signing
+from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.plugins.marks import settings
 from framefleet.plugins.marks.file_marks import ingredients_of
 from framefleet.plugins.marks.label import AIGC, aigc_label, with_chunks, with_xmp_box, xmp_packet
 from framefleet.plugins.marks.manifest import Ingredient, certificate_sha256, open_signing, sign
-from framefleet.plugins.marks.section import MarksSection
-from framefleet.plugins.marks.settings import (
-    LABELLED,
-    SIGNED,
-    ClipMarks,
-    Provider,
-    Signing,
-    Watermark,
-    weights_digest,
-)
 from framefleet.plugins.marks.watermark import check_marks, mark_frames, mark_sound
+
+
+class ClaimedSigning(Written):
+    certificate_sha256: Sha256
+
+
+class ClaimedMarks(Written):
+    """The marks of clips. Whoever signs is not asked again."""
+
+    sign: ClaimedSigning | None = None
+    provider: settings.Provider | None = None
+    watermark: list[settings.Watermark] = Field(default_factory=list)
+    label: bool = False
+
+
+_SIGNING = TypeAdapter(ClaimedSigning | None)
+
+
+def claimed_marks(section: Any) -> ClaimedMarks:
+    """Return what job.json says below `marks`. Raises JobError for what cannot be."""
+    try:
+        return ClaimedMarks.model_validate({} if section is None else section)
+    except ValidationError as error:
+        raise not_ours(CLAIM, f"marks: {error.errors()[0]['msg']}") from None
+
+
+def claimed_signing(job: Mapping[str, Any]) -> ClaimedSigning | None:
+    """Return who signs by job.json, which said it below `media` in earlier versions."""
+    sign, media = claimed_marks(job.get("marks")).sign, job.get("media")
+    try:
+        return sign or _SIGNING.validate_python(media.get("c2pa") if isinstance(media, Mapping) else None)
+    except ValidationError:
+        raise not_ours(CLAIM, "media.c2pa has no SHA-256 of a certificate") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkStep(ClipStep):
-    marks: ClipMarks
+    marks: settings.ClipMarks
 
     order: ClassVar[int] = 1000
 
     @classmethod
-    def open(cls, section: MarksSection, *, folder: str | None) -> Self | None:
-        watermarks = [Watermark(**one.model_dump()) for one in section.watermark]
-        marks = ClipMarks(
-            sign=open_signing(Signing(**section.sign.model_dump())) if section.sign else None,
-            provider=Provider(**section.provider.model_dump()) if section.provider else None,
+    def open(cls, section: settings.MarksSection, *, folder: str | None) -> Self | None:
+        watermarks = [settings.Watermark(**one.model_dump()) for one in section.watermark]
+        marks = settings.ClipMarks(
+            sign=open_signing(section.sign) if section.sign else None,
+            provider=section.provider,
             watermarks=tuple(watermarks),
             label=section.label,
             training=section.training if section.sign else None,
         )
-        locked = tuple(replace(one, digest=weights_digest(one)) for one in watermarks)
+        locked = tuple(one.model_copy(update={"digest": settings.weights_digest(one)}) for one in watermarks)
         return cls(marks=replace(marks, watermarks=locked)) if marks else None
 
     @property
@@ -69,9 +97,9 @@ class MarkStep(ClipStep):
         return self.marks.names()
 
     def check(self, media: Media) -> None:
-        if self.marks.sign and media.format not in SIGNED:
+        if self.marks.sign and media.format not in settings.SIGNED:
             raise JobError(
-                f"marks.sign signs {', '.join(SIGNED)}, and media.format is {media.format}",
+                f"marks.sign signs {', '.join(settings.SIGNED)}, and media.format is {media.format}",
                 "leave marks.sign out, or set media.format to mp4 or, for images, png",
             )
 
@@ -80,7 +108,7 @@ class MarkStep(ClipStep):
         return replace(self, marks=marks) if marks else None
 
     def written(self, section: dict[str, Any]) -> dict[str, Any]:
-        values = {**section, "watermark": [asdict(one) for one in self.marks.watermarks]}
+        values = {**section, "watermark": [one.model_dump() for one in self.marks.watermarks]}
         if signing := self.marks.sign:
             values["sign"] = {"certificate_sha256": certificate_sha256(signing)}
             if signing.time_authority:
@@ -107,7 +135,7 @@ class MarkStep(ClipStep):
             one.pop("digest", None)
 
     @classmethod
-    def untrusted(cls, section: MarksSection) -> Iterator[tuple[str, Any]]:
+    def untrusted(cls, section: settings.MarksSection) -> Iterator[tuple[str, Any]]:
         if any(one.weights for one in section.watermark):  # which are pickles
             yield "marks.watermark", section.model_dump(exclude_none=True)["watermark"]
 
@@ -120,15 +148,13 @@ class MarkStep(ClipStep):
                     f"its watermark {one.name} may contain pickles, which can run code when they are opened",
                     "if you trust where it comes from, add --allow-pickle",
                 )
-        marks = ClipMarks(
-            provider=Provider(**claimed.provider.model_dump()) if claimed.provider else None,
-            watermarks=tuple(Watermark(**one.model_dump()) for one in claimed.watermark),
-            label=claimed.label,
+        marks = settings.ClipMarks(
+            provider=claimed.provider, watermarks=tuple(claimed.watermark), label=claimed.label
         )
         return cls(marks=marks) if marks else None
 
     @classmethod
-    def for_comparison(cls, section: MarksSection) -> MarksSection:
+    def for_comparison(cls, section: settings.MarksSection) -> settings.MarksSection:
         return section.model_copy(update={"sign": None, "label": False})
 
     def prepare(self) -> None:
@@ -155,10 +181,16 @@ class MarkStep(ClipStep):
             label = aigc_label(provider, row_id).encode()
             is_mp4 = format == "mp4"
             content = with_xmp_box(content, iptc) if is_mp4 else with_chunks(content, AIGC=label, _PMX=iptc)
-        return self._signed(content, of) if self.marks.sign else content
+        if not self.marks.sign:
+            return content
+        # A manifest says what made it.
+        clip, title = of.clip, f"{of.clip.row_id}{of.media.suffix}"
+        made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
+        made |= {"license": clip.license} if clip.license else {}
+        return sign(content, marks=self.marks, title=title, made=made, inputs=_inputs(of))
 
     def label(self, of: StepInput) -> bytes | None:
-        if self._label_provider is None or of.media.format in LABELLED:
+        if self._label_provider is None or of.media.format in settings.LABELLED:
             return None
         return xmp_packet(self._label_provider, of.clip.row_id)
 
@@ -171,16 +203,9 @@ class MarkStep(ClipStep):
         return StepValues(values={"marks": canonical_json(description)})
 
     @property
-    def _label_provider(self) -> Provider | None:
+    def _label_provider(self) -> settings.Provider | None:
         """Who provides the system, where there is to be a label."""
         return self.marks.provider if self.marks.label else None
-
-    def _signed(self, content: bytes, of: StepInput) -> bytes:
-        """Return the file with a manifest that says what made it."""
-        clip, title = of.clip, f"{of.clip.row_id}{of.media.suffix}"
-        made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
-        made |= {"license": clip.license} if clip.license else {}
-        return sign(content, marks=self.marks, title=title, made=made, inputs=_inputs(of))
 
 
 def _inputs(of: StepInput) -> Sequence[Ingredient]:

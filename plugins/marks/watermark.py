@@ -119,11 +119,7 @@ def mark_sound(audio: Audio, watermarks: Iterable[Watermark], row_id: str, *, de
 
 
 def watermarks_in(
-    frames: Sequence[Frames],
-    audio: Audio | None,
-    watermarks: Iterable[Watermark],
-    *,
-    is_quick: bool = False,
+    frames: Sequence[Frames], audio: Audio | None, watermarks: Iterable[Watermark], *, is_quick: bool = False
 ) -> Iterator[FoundWatermark]:
     """Yield what each of these watermarks carries, where there is one. frames: (H, W, 3) each.
 

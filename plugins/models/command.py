@@ -13,7 +13,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from framefleet.jobs.options import Verbose
+from framefleet.jobs.options import AllowPickle, Verbose
 from framefleet.jobs.show.console import EscapingConsole, reporting, stderr, stdout
 from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError, ModelError
@@ -40,9 +40,6 @@ _Parts = Annotated[
         "--part", metavar="NAME=FILE", help="File with a component's weights, as in a job; repeatable."
     ),
 ]
-_AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
-]
 
 
 def lock_command(
@@ -58,14 +55,34 @@ def lock_command(
     revision: _Revision = None,
     base: _Base = None,
     parts: _Parts = None,
-    allow_pickle: _AllowPickle = False,
+    allow_pickle: AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
     """Write model.lock.json: size and SHA-256 of each file that is loaded. `render` refuses other files."""
     with reporting(verbose=verbose):
-        show_lock(
-            model, revision=revision, allow_pickle=allow_pickle, output=output, base=base, parts=parts or ()
+        from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, model_digest
+        from framefleet.pipeline.outputs.stores.folder import Folder
+
+        # An older lock of the folder does not count.
+        weights = _opened(model, revision, allow_pickle, ignore_lock=True, base=base, parts=parts or ())
+        with stderr.status(f"reading {weights.source.name}"):
+            digests = weights.digests()
+        lock = ModelLock(
+            source=weights.source.name,
+            revision=weights.source.revision,
+            class_name=weights.class_name,
+            sizes=_sizes(weights),
+            digests=digests,
         )
+        is_in_model = weights.source.is_local and not weights.parts  # where it holds for the base alone
+        path = output or (Path(weights.source.path) if is_in_model else Path()) / LOCK_FILE
+        try:
+            # In the name's place, and not through it: it may be a link that came with the model.
+            Folder(path.absolute().parent).write(path.name, lock.to_json().encode())
+        except OSError as error:
+            raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
+        size = _gigabytes(sum(lock.sizes.values()))
+        stdout.say(f"{path}: {len(digests)} files, {size}, digest {model_digest(digests)}")
 
 
 def verify_command(
@@ -76,7 +93,7 @@ def verify_command(
     revision: _Revision = None,
     base: _Base = None,
     parts: _Parts = None,
-    allow_pickle: _AllowPickle = False,
+    allow_pickle: AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
     """Read every file that is loaded, and compare it with the lock and with the hub's digests."""
@@ -113,7 +130,7 @@ def list_command(
 def info_command(
     model: _ModelArgument,
     revision: _Revision = None,
-    allow_pickle: _AllowPickle = False,
+    allow_pickle: AllowPickle = False,
     verbose: Verbose = False,
 ) -> None:
     """Show what a model consists of and what it renders. Fetches only small files and headers."""
@@ -121,8 +138,7 @@ def info_command(
         from framefleet.pipeline.model.license import license_of
         from framefleet.pipeline.model.sources.integrity import model_digest
         from framefleet.pipeline.model.specs.spec import inspect_model
-        from framefleet.plugins.models.descriptions import in_company
-        from framefleet.plugins.models.measurements import read_measured
+        from framefleet.plugins.models.descriptions import in_company, read_measured
 
         weights = _opened(model, revision, allow_pickle)
         spec = inspect_model(weights.configs())
@@ -174,40 +190,6 @@ def _components(weights: Weights) -> Table:
         )
     table.add_row("all", "", "", f"{num_parameters:,}", f"{num_bytes:,}")
     return table
-
-
-def show_lock(
-    model: str,
-    *,
-    revision: str | None,
-    allow_pickle: bool,
-    output: Path | None,
-    base: str | None = None,
-    parts: Sequence[str] = (),
-) -> None:
-    """Write the lock file and print where it is. An older one of the folder does not count."""
-    from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, model_digest
-    from framefleet.pipeline.outputs.stores.folder import Folder
-
-    weights = _opened(model, revision, allow_pickle, ignore_lock=True, base=base, parts=parts)
-    with stderr.status(f"reading {weights.source.name}"):
-        digests = weights.digests()
-    lock = ModelLock(
-        source=weights.source.name,
-        revision=weights.source.revision,
-        class_name=weights.class_name,
-        sizes=_sizes(weights),
-        digests=digests,
-    )
-    is_in_model = weights.source.is_local and not weights.parts  # where it holds for the base alone
-    path = output or (Path(weights.source.path) if is_in_model else Path()) / LOCK_FILE
-    try:
-        # In the name's place, and not through it: it may be a link that came with the model.
-        Folder(path.absolute().parent).write(path.name, lock.to_json().encode())
-    except OSError as error:
-        raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
-    size = _gigabytes(sum(lock.sizes.values()))
-    stdout.say(f"{path}: {len(digests)} files, {size}, digest {model_digest(digests)}")
 
 
 def _opened(
@@ -291,8 +273,7 @@ def _gigabytes(size_bytes: int) -> str:
 
 def _classes() -> Table:
     """Return every pipeline class of diffusers, what it makes, and what is known of it."""
-    from framefleet.plugins.models.descriptions import class_states
-    from framefleet.plugins.models.measurements import read_measured
+    from framefleet.plugins.models.descriptions import class_states, read_measured
 
     measured = read_measured()
     table = Table("class", "makes", f"with diffusers {measured.diffusers}", box=box.SIMPLE_HEAD)

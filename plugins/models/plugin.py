@@ -5,7 +5,5 @@ from framefleet.doors import Plugin
 _COMMANDS = "framefleet.plugins.models.command"
 
 PLUGIN = Plugin(
-    commands={
-        "model": [f"{_COMMANDS}:{name}_command" for name in ("list", "info", "lock", "verify")],
-    },
+    commands={"model": [f"{_COMMANDS}:{name}_command" for name in ("list", "info", "lock", "verify")]}
 )

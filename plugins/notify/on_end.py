@@ -14,14 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
-from tenacity import (
-    RetryError,
-    Retrying,
-    retry_if_exception_type,
-    retry_if_not_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+import tenacity
 
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import store_of_job
@@ -32,7 +25,7 @@ from framefleet.plugins.notify.section import OnEndSection
 
 # An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
 _ATTEMPTS = 4
-_PAUSE = wait_random_exponential(multiplier=1, max=10)
+_PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)
 _WEBHOOK_S, _COMMAND_S = 10.0, 60.0
 
 _SECTION = "on_end"
@@ -43,7 +36,7 @@ log = logging.getLogger(__name__)
 @contextmanager
 def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
     """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it."""
-    wanted = _section_of(job)
+    wanted: OnEndSection = getattr(job, _SECTION)
     if not (wanted.webhook or wanted.command):
         yield lambda _: None
         return
@@ -52,20 +45,14 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
     try:
         yield summaries.append
     except BaseException as error:
-        _send(job, None, error)
+        _send(job, wanted, None, error)
         raise
-    _send(job, summaries[0], None)
+    _send(job, wanted, summaries[0], None)
 
 
-def _section_of(job: Job) -> OnEndSection:
-    section: OnEndSection = getattr(job, _SECTION)
-    return section
-
-
-def _send(job: Job, summary: Summary | None, error: BaseException | None) -> None:
+def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseException | None) -> None:
     content = json.dumps(public_texts(_ending(job, summary, error))).encode()
     num_attempts = _ATTEMPTS if error is None or isinstance(error, Exception) else 1
-    wanted = _section_of(job)
     if url := wanted.webhook:
         _tried(lambda: _post(url, content), f"on_end.webhook at {urlsplit(url).hostname}", num_attempts)
     if command := wanted.command:
@@ -89,15 +76,15 @@ def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> d
 
 
 def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:
-    attempts = Retrying(
-        stop=stop_after_attempt(num_attempts),
+    attempts = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(num_attempts),
         wait=_PAUSE,
-        retry=retry_if_exception_type(Exception) & retry_if_not_exception_type(_Final),
+        retry=tenacity.retry_if_exception_type(Exception) & tenacity.retry_if_not_exception_type(_Final),
     )
     try:
         attempts(act)
-    except (RetryError, _Final) as failed:
-        last = failed.last_attempt.exception() if isinstance(failed, RetryError) else failed
+    except (tenacity.RetryError, _Final) as failed:
+        last = failed.last_attempt.exception() if isinstance(failed, tenacity.RetryError) else failed
         log.warning("%s", public_text(f"{what} could not be notified that the job ended: {last}"))
 
 

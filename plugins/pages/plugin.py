@@ -27,11 +27,11 @@ class GalleryListener(Listener):
 
 PLUGIN = Plugin(
     commands={
-        "Watch and control": ["framefleet.plugins.pages.report.command:report_command"],
+        "Watch and control": ["framefleet.plugins.pages.command:report_command"],
         "Look at clips": [
-            "framefleet.plugins.pages.gallery.command:gallery_command",
-            "framefleet.plugins.pages.sheet.command:sheet_command",
-            "framefleet.plugins.pages.sheet.command:grid_command",
+            "framefleet.plugins.pages.command:gallery_command",
+            "framefleet.plugins.pages.command:sheet_command",
+            "framefleet.plugins.pages.command:grid_command",
         ],
     },
     listeners=["framefleet.plugins.pages.plugin:GalleryListener"],

@@ -8,19 +8,12 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageOps
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.plugins.pictures.lettering import (
-    MAX_LINE_LENGTH,
-    Colour,
-    draw_line,
-    is_within_sign,
-    length_of,
-    runs_of,
-)
+from framefleet.plugins.pictures import lettering
 
-BACKGROUND: Colour = (15, 17, 21)
-CARD: Colour = (27, 30, 38)
-TITLE_COLOUR: Colour = (238, 240, 245)
-DETAIL_COLOUR: Colour = (140, 148, 165)
+BACKGROUND: lettering.Colour = (15, 17, 21)
+CARD: lettering.Colour = (27, 30, 38)
+TITLE_COLOUR: lettering.Colour = (238, 240, 245)
+DETAIL_COLOUR: lettering.Colour = (140, 148, 165)
 
 MARGIN = 20  # around the sheet and between cards
 _PADDING = 14  # between a card's edge and its caption
@@ -72,7 +65,7 @@ def stacked(pages: Sequence[tuple[str, Image.Image]]) -> Image.Image:
         if title:
             width = sheet.width - 2 * MARGIN
             (line, *_) = fold(title, TITLE_SIZE, width=width, max_lines=1)
-            draw_line(draw, (MARGIN, top + _PADDING), line, size=TITLE_SIZE, fill=TITLE_COLOUR)
+            lettering.draw_line(draw, (MARGIN, top + _PADDING), line, size=TITLE_SIZE, fill=TITLE_COLOUR)
         sheet.paste(image, (0, top + height - image.height))
         top += height
     return sheet
@@ -94,30 +87,25 @@ def _card(images: list[Image.Image], caption: str, strip_size: tuple[int, int]) 
     lines = list(_lines(caption, width - 2 * _PADDING))
     caption_height = sum(line.height for line in lines) + 2 * _PADDING if lines else 0
     card = Image.new("RGB", (width, strip_height + caption_height), CARD)
-    _paste_strip(card, images, strip_size)
+    # The frames stand side by side in the middle of the strip, which is black where they do not reach.
+    card.paste((0, 0, 0), (0, 0, width, strip_height))
+    left = (width - sum(image.width for image in images) - GAP * (len(images) - 1)) // 2
+    for image in images:
+        card.paste(image, (left, (strip_height - image.height) // 2))
+        left += image.width + GAP
     draw = ImageDraw.Draw(card)
     top = strip_height + _PADDING
     for line in lines:
-        draw_line(draw, (_PADDING, top), line.text, size=line.size, fill=line.colour)
+        lettering.draw_line(draw, (_PADDING, top), line.text, size=line.size, fill=line.colour)
         top += line.height
     return card
-
-
-def _paste_strip(card: Image.Image, images: list[Image.Image], strip_size: tuple[int, int]) -> None:
-    """Put the frames side by side into the middle of the strip, which is black where they do not reach."""
-    width, height = strip_size
-    card.paste((0, 0, 0), (0, 0, width, height))
-    left = (width - sum(image.width for image in images) - GAP * (len(images) - 1)) // 2
-    for image in images:
-        card.paste(image, (left, (height - image.height) // 2))
-        left += image.width + GAP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Line:
     text: str
     size: int
-    colour: Colour
+    colour: lettering.Colour
 
     @property
     def height(self) -> int:
@@ -129,21 +117,22 @@ def _lines(caption: str, width: int) -> Iterator[_Line]:
     for number, text in enumerate(caption.split("\n")):
         title = number == 0
         size, colour = (TITLE_SIZE, TITLE_COLOUR) if title else (DETAIL_SIZE, DETAIL_COLOUR)
-        if runs_of(text.strip(), size):
+        if lettering.runs_of(text.strip(), size):
             for folded in fold(text, size, width=width, max_lines=TITLE_LINES if title else 1):
                 yield _Line(text=folded, size=size, colour=colour)
 
 
 def fold(text: str, size: int, *, width: int, max_lines: int) -> Iterator[str]:
     """Yield lines no wider than `width`: broken at spaces, or anywhere in words too long and in Chinese."""
-    rest = " ".join(text[:MAX_LINE_LENGTH].split())
+    rest = " ".join(text[: lettering.MAX_LINE_LENGTH].split())
     for number in range(1, max_lines + 1):
         fits = _num_fitting(rest, size, width)
         if fits == len(rest):
             yield rest
             return
         if number == max_lines:
-            yield rest[: max(_num_fitting(rest, size, width - length_of("...", size)), 1)].rstrip() + "..."
+            shorter = _num_fitting(rest, size, width - lettering.length_of("...", size))
+            yield f"{rest[: max(shorter, 1)].rstrip()}..."
             return
         space = rest.rfind(" ", 1, fits + 1)
         # A space far to the left is one between Chinese words: breaking there would waste the line.
@@ -157,7 +146,7 @@ def _num_fitting(text: str, size: int, width: float) -> int:
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if length_of(text[:middle], size) <= width else (low, middle - 1)
-    while is_within_sign(text, low):
+        low, high = (middle, high) if lettering.length_of(text[:middle], size) <= width else (low, middle - 1)
+    while lettering.is_within_sign(text, low):
         low -= 1
     return low

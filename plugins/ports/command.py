@@ -70,7 +70,7 @@ def convert_command(
         settings = config_values(sets or [])
         quiet_libraries()
         if base:
-            from framefleet.plugins.ports.conversion.single_file import convert_parts
+            from framefleet.plugins.ports.conversion.convert import convert_parts
 
             others = places(parts or [], "--part")
             name, components = convert_parts(str(checkpoint), folder, base=base, parts=others, dtype=dtype)

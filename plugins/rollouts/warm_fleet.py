@@ -36,13 +36,7 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import TableRows
-from framefleet.plugins.rollouts.weight_updates import (
-    WeightUpdate,
-    WeightUpdates,
-    check_update,
-    store_weights,
-    updated_digest,
-)
+from framefleet.plugins.rollouts import weight_updates
 
 if TYPE_CHECKING:
     from framefleet.cluster.fleet.fleet import Fleet
@@ -63,7 +57,9 @@ class WarmFleet:
         self._job, self._watch = job, Callback(on_progress)
         self._stack = ExitStack()
         self._resolved: ResolvedJob | None = None
-        self._updates: dict[str, tuple[WeightUpdate, ...]] = {}  # of the weights of models, by name
+        self._updates: dict[
+            str, tuple[weight_updates.WeightUpdate, ...]
+        ] = {}  # of the weights of models, by name
         self.summary: Summary | None = None
 
     def __enter__(self) -> Self:
@@ -123,11 +119,19 @@ class WarmFleet:
         own = resolved.models[model]
         updates = {update.component: update for update in self._updates.get(model, ())}
         for component, content in weights.items():
-            fits = check_update(component, own.weights.components, own.settings.options, own.configs)
-            updates[component] = store_weights(resolved.store, component, content, fits=fits)
+            fits = weight_updates.check_update(
+                component, own.weights.components, own.settings.options, own.configs
+            )
+            updates[component] = weight_updates.store_weights(resolved.store, component, content, fits=fits)
         self._updates[model] = tuple(updates.values())
-        self._resolved = resolved = _with_updates(resolved, model, self._updates[model])
-        return resolved.models[model].identity.model_digest
+        updated = self._updates[model]
+        digest = weight_updates.updated_digest(model_digest(own.files), updated)
+        rows = TableRows(own.plan, replace(own.identity, model_digest=digest))
+        update = weight_updates.WeightUpdates(updated) if updated else None
+        by_model = rows_by_model(resolved.job, resolved.table, {**resolved.rows.by_model, model: rows})
+        models = {**resolved.models, model: replace(own, update=update, rows=rows)}
+        self._resolved = replace(resolved, models=models, rows=by_model)
+        return digest
 
     @property
     def _begun(self) -> ResolvedJob:
@@ -199,14 +203,3 @@ def _with_rows(resolved: ResolvedJob, job: Job) -> ResolvedJob:
     }
     rows = rows_by_model(job, table, {name: model.rows for name, model in models.items()})
     return replace(resolved, job=job, table=table, models=models, rows=rows)
-
-
-def _with_updates(resolved: ResolvedJob, name: str, updates: tuple[WeightUpdate, ...]) -> ResolvedJob:
-    model = resolved.models[name]
-    digest = updated_digest(model_digest(model.files), updates)
-    rows = TableRows(model.plan, replace(model.identity, model_digest=digest))
-    update = WeightUpdates(updates) if updates else None
-    models = {**resolved.models, name: replace(model, update=update, rows=rows)}
-    by_model = {**resolved.rows.by_model, name: rows}
-    rows_now = rows_by_model(resolved.job, resolved.table, by_model)
-    return replace(resolved, models=models, rows=rows_now)

@@ -77,7 +77,11 @@ def store_weights(
         if not files or not all(file.is_file() for file in files):
             raise ModelError(f"{weights} has no .safetensors files", "give a file, a folder, or a state dict")
         fits(files)
-        return WeightUpdate(component=component, files=tuple(_stored(store, file) for file in files))
+        paths = {f"{WEIGHTS}/{sha256_of(file)}.safetensors": file for file in files}
+        for path, file in paths.items():
+            if not store.exists(path):
+                store.upload(path, file)
+        return WeightUpdate(component=component, files=tuple(paths))
 
 
 def check_update(
@@ -124,13 +128,6 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
                         current[name].copy_(file.get_tensor(name))
     update_of_all = WeightUpdates(updates) if updates else None
     return replace(model, update=update_of_all, digest=updated_digest(model_digest(model.digests), updates))
-
-
-def _stored(store: Store, file: Path) -> str:
-    path = f"{WEIGHTS}/{sha256_of(file)}.safetensors"
-    if not store.exists(path):
-        store.upload(path, file)
-    return path
 
 
 @contextmanager

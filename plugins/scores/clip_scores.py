@@ -1,7 +1,7 @@
 """Scores by name: framefleet's own, similarity by a CLIP folder, or a function of frames and record.
 
-And from a clip's frames and its record to its scores. What fails is null, and reported: a clip is worth more
-than a score of it.
+And from a clip's frames and its record to its scores, as the clip step of the section `scores` measures them.
+What fails is null, and reported: a clip is worth more than a score of it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,18 +21,16 @@ from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.clip_step import StepValues
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.parts.records import with_arguments
-from framefleet.plugins.scores.measures import (
-    flicker,
-    is_black,
-    is_static,
-    motion,
-    num_torn_frames,
-    sharpness,
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    MAY_COME_LATER,
+    RECORD_FIELDS,
+    with_arguments,
 )
-from framefleet.plugins.scores.section import SIMILARITY
+from framefleet.plugins.scores import measures
+from framefleet.plugins.scores.section import SIMILARITY, ScoresSection
 from framefleet.plugins.scores.similarity import Similarity, open_similarity
 from framefleet.plugins.scores.users_process import ScoreFailed, UsersScore
 
@@ -68,12 +66,12 @@ def _of_frames(
 
 
 _MEASURES: tuple[tuple[Callable[[Frames], ScoreValue], pa.DataType], ...] = (
-    (sharpness, pa.float64()),
-    (motion, pa.float64()),
-    (flicker, pa.float64()),
-    (is_black, pa.bool_()),
-    (is_static, pa.bool_()),
-    (num_torn_frames, pa.int64()),
+    (measures.sharpness, pa.float64()),
+    (measures.motion, pa.float64()),
+    (measures.flicker, pa.float64()),
+    (measures.is_black, pa.bool_()),
+    (measures.is_static, pa.bool_()),
+    (measures.num_torn_frames, pa.int64()),
 )
 OWN_SCORES = {
     measure.__name__: ClipScore(name=measure.__name__, kind=kind, function=partial(_of_frames, measure))
@@ -96,9 +94,8 @@ def open_scores(
     """Return the scores of these names; a user's is `module:function`, and the function's name is its column.
 
     clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. folder: where
-    modules are, besides the current folder. Only for
-    names of those who run the job: importing a module runs it. Raises UserError for what is none, or is
-    there twice.
+    modules are, besides the current folder. Only for names of those who run the job: importing a module runs
+    it. Raises UserError for what is none, or is there twice.
     """
     scores = [_score(name, folder) for name in names]
     if clip is not None:
@@ -207,3 +204,50 @@ def _number(score: ClipScore, given: object) -> ScoreValue:
     kinds = {pa.bool_(): bool, pa.int64(): int, pa.float64(): float}
     number: ScoreValue = kinds[score.kind](value)
     return number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreStep(ClipStep):
+    """A score that fails is null, and its row is kept: see README.md."""
+
+    scores: tuple[ClipScore, ...]
+
+    changes_file: ClassVar[bool] = False
+
+    @classmethod
+    def open(cls, section: ScoresSection, *, folder: str | None) -> Self | None:
+        if not section:
+            return None
+        if len(section.folders) > 1:
+            raise JobError("scores: there are two CLIP models", "remove one")
+        reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
+        clip = next(iter(section.folders), None)
+        return cls(scores=tuple(open_scores(section.names, clip, reserved=reserved, folder=folder)))
+
+    @property
+    def columns(self) -> pa.Schema:
+        return pa.schema([field.with_metadata(MAY_COME_LATER) for field in score_fields(self.scores)])
+
+    @classmethod
+    def column_names(cls, section: ScoresSection) -> list[str]:
+        return section.column_names
+
+    @property
+    def functions(self) -> tuple[Callable[..., object], ...]:
+        scores = (score.function for score in self.scores)
+        return tuple(one.function for one in scores if isinstance(one, UsersScore) and one.function)
+
+    @classmethod
+    def untrusted(cls, section: ScoresSection) -> Iterator[tuple[str, Any]]:
+        if section.folders or any(":" in name for name in section.names):
+            yield "scores", section.model_dump()
+
+    @classmethod
+    def for_choice(cls, section: ScoresSection) -> ScoresSection:
+        return section if section else ScoresSection(list(OWN_SCORES))
+
+    def prepare(self) -> None:
+        load_scores(self.scores)
+
+    def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
+        return score_clip(self.scores, of.clip.frames, record)

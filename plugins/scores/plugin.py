@@ -5,5 +5,5 @@ from framefleet.doors import Plugin
 PLUGIN = Plugin(
     commands={"Use clips": ["framefleet.plugins.scores.command:score_command"]},
     sections={"scores": "framefleet.plugins.scores.section:ScoresSection"},
-    clip_steps={"scores": "framefleet.plugins.scores.step:ScoreStep"},
+    clip_steps={"scores": "framefleet.plugins.scores.clip_scores:ScoreStep"},
 )

@@ -44,14 +44,7 @@ from framefleet.pipeline.outputs.parts.records import (
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.scores.clip_scores import (
-    OWN_SCORES,
-    ClipScore,
-    load_scores,
-    open_scores,
-    score_clip,
-    score_fields,
-)
+from framefleet.plugins.scores import clip_scores
 
 _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 # What clips are found and compared by.
@@ -108,17 +101,19 @@ def score(
     store, watch = Store(str(output), storage_options), Callback(on_progress)
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
-    names = list(scores) or ([] if similarity else list(OWN_SCORES))
+    names = list(scores) or ([] if similarity else list(clip_scores.OWN_SCORES))
     clip_model = None if similarity is None else str(similarity)
-    opened = open_scores(names, clip_model, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
-    load_scores(opened)
+    opened = clip_scores.open_scores(
+        names, clip_model, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
+    )
+    clip_scores.load_scores(opened)
     _check_free(store, opened)
     measured = set() if again else _measured(store, opened)
     left = partial(_left, store, opened, where, measured, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
     summary = ScoreSummary(columns=tuple(score.name for score in opened))
-    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *score_fields(opened)])
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *clip_scores.score_fields(opened)])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
     clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
@@ -127,7 +122,9 @@ def score(
                 summary.add(clip)
                 if clip.damage is None:
                     of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
-                    writer.add(None, of_clip | fitting_cells(score_fields(opened), clip.scored.values))
+                    writer.add(
+                        None, of_clip | fitting_cells(clip_scores.score_fields(opened), clip.scored.values)
+                    )
                 if writer.due(time.monotonic()):
                     writer.flush()
                 pace.add(1)
@@ -137,7 +134,7 @@ def score(
     return summary
 
 
-def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
+def _check_free(store: Store, scores: Sequence[clip_scores.ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
     columns = record_schema_of(store)
     # Quotes in texts are escaped, so only names of arguments match.
@@ -158,7 +155,7 @@ def _check_free(store: Store, scores: Sequence[ClipScore]) -> None:
             )
 
 
-def _measured(store: Store, scores: Sequence[ClipScore]) -> set[bytes]:
+def _measured(store: Store, scores: Sequence[clip_scores.ClipScore]) -> set[bytes]:
     """Return the clips that earlier runs measured all of these on, with or without a result; see `_key`."""
     wanted = {score.name for score in scores}
     parts = [part.path for part in parts_in(store, SCORES)]
@@ -174,7 +171,7 @@ def _key(row_id: str, clip: str) -> bytes:
 
 def _left(
     store: Store,
-    scores: Sequence[ClipScore],
+    scores: Sequence[clip_scores.ClipScore],
     where: str | None,
     known: set[bytes],
     *,
@@ -204,7 +201,11 @@ class ScoredClip:
 
 
 def scored_clips(
-    store: Store, scores: Sequence[ClipScore], records: Iterable[Mapping[str, Any]], *, num_threads: int
+    store: Store,
+    scores: Sequence[clip_scores.ClipScore],
+    records: Iterable[Mapping[str, Any]],
+    *,
+    num_threads: int,
 ) -> Iterator[ScoredClip]:
     """Yield the scores of clips in the order of their records, several measured at once.
 
@@ -225,9 +226,9 @@ def scored_clips(
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]) -> ScoredClip:
+def _scored(store: Store, scores: Sequence[clip_scores.ClipScore], record: Mapping[str, Any]) -> ScoredClip:
     if record["frames_sha256"] is None:  # sound alone
-        return _clip(record, score_clip(scores, None, record))
+        return _clip(record, clip_scores.score_clip(scores, None, record))
     try:
         file = recorded_clip(record)
         if record["bytes"] > MAX_CLIP_BYTES:
@@ -241,7 +242,7 @@ def _scored(store: Store, scores: Sequence[ClipScore], record: Mapping[str, Any]
         frames = decode(content)
     except StoreError as error:
         return _clip(record, damage=f"{file.path}: {error.problem}")
-    return _clip(record, score_clip(scores, frames, record))
+    return _clip(record, clip_scores.score_clip(scores, frames, record))
 
 
 def _clip(

@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.checkpoints import TRAIN_CHECKPOINTS, Checkpoints
-from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.dataset.batches import TrainingRows
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.resolve import ResolvedTraining
 
@@ -55,12 +55,9 @@ class TrainingClaim(Written):
     job: ClaimedTrainJob
 
 
-_TRAIN_JSON = TypeAdapter(TrainingClaim)
-
-
 def read_training_claim(store: Store) -> TrainingClaim:
     """Return what train.json says; FileNotFoundError where there is none, JobError where it is damaged."""
-    return read_json(store, TRAINING, _TRAIN_JSON)
+    return read_json(store, TRAINING, TypeAdapter(TrainingClaim))
 
 
 def as_begun(resolved: ResolvedTraining) -> ResolvedTraining:

@@ -1,35 +1,28 @@
-"""`framefleet train`: what is typed, and what it prints."""
+"""`framefleet train`, and `framefleet plan` of a training: what is typed, and what they print."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 
-from framefleet.jobs.options import (
-    JobFile,
-    LogFormat,
-    ModelPlace,
-    OutputPlace,
-    Quiet,
-    Sets,
-    SummaryAsJson,
-    TablePlace,
-    Verbose,
-)
+from framefleet.doors import JobKind
+from framefleet.jobs import options
+from framefleet.jobs.plan.command import counted
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.plugins.train.job import TrainJob
 
 
 def train_command(
-    job: JobFile = None,
-    table: TablePlace = None,
-    model: ModelPlace = None,
-    output: OutputPlace = None,
-    log_format: LogFormat = "text",
-    sets: Sets = None,
-    as_json: SummaryAsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    job: options.JobFile = None,
+    table: options.TablePlace = None,
+    model: options.ModelPlace = None,
+    output: options.OutputPlace = None,
+    log_format: options.LogFormat = "text",
+    sets: options.Sets = None,
+    as_json: options.SummaryAsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Train or fine-tune a model on a table of videos. Run it again to continue after an interruption.
 
@@ -52,8 +45,40 @@ def train_command(
             stdout.say(json.dumps(asdict(summary)))
             return
         if not quiet:
-            took = f"{summary.steps_done:,} steps trained in {duration(summary.elapsed_s)}"
-            stderr.say(
-                took if summary.steps_done else f"nothing to do: all {summary.steps:,} steps are trained"
-            )
+            text = f"nothing to do: all {summary.steps:,} steps are trained"
+            if summary.steps_done:
+                text = f"{summary.steps_done:,} steps trained in {duration(summary.elapsed_s)}"
+            stderr.say(text)
         stdout.say(summary.result)
+
+
+def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
+    """Print what training a job would do."""
+    from framefleet.jobs.show.headline import duration
+    from framefleet.jobs.show.progress import watch_on
+    from framefleet.pipeline.text import SHAPE_ORDER
+    from framefleet.plugins.train.plan import plan_train_job
+
+    quiet_libraries()
+    with watch_on(stderr) as watch:
+        plan = plan_train_job(job, watch, probe=probe)
+    if as_json:
+        stdout.say(json.dumps(asdict(plan) | {"elapsed_s": plan.elapsed_s}, ensure_ascii=False))
+        return
+    stdout.say(f"table:  {plan.table}")
+    stdout.say(f"output: {plan.output}")
+    stdout.say(f"model:  {plan.model} ({plan.pipeline}), of which {plan.component} is trained")
+    stdout.print(counted(f"bucket ({SHAPE_ORDER})", plan.buckets))
+    for bucket, count in plan.unused.items():
+        stdout.say(f"never used: {count:,} rows of {bucket}, too few for a batch")
+    workers = f"{plan.num_workers} workers" if plan.num_workers else "1 worker"
+    stdout.say(
+        f"{plan.steps:,} steps of {plan.rows_per_step:,} rows with {workers}: {plan.epochs:.3g} epochs of "
+        f"{plan.num_rows:,} rows"
+    )
+    stdout.say(f"memory: about {plan.weights_gb:.1f} GB for weights, gradients and moments, and activations")
+    if plan.seconds_per_step is not None and plan.elapsed_s is not None:
+        stdout.say(f"predicted: {plan.seconds_per_step:.3g} s a step here, {duration(plan.elapsed_s)} in all")
+
+
+TRAINING_KIND = JobKind(schema=TrainJob, show_plan=show_train_plan)

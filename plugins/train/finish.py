@@ -9,7 +9,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
@@ -21,8 +21,10 @@ from framefleet.pipeline.model.specs.dtypes import torch_dtype
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.task import TrainingTask
-from framefleet.plugins.train.training import Training
 from framefleet.plugins.train.world import World, whole_tensor
+
+if TYPE_CHECKING:
+    from framefleet.plugins.train.run import Training  # which imports this
 
 _MODEL, _MARKER = "model", "finished.json"
 _INDEX = "model_index.json"

@@ -49,9 +49,11 @@ def matching_names(names: Iterable[str], *, only: Sequence[str], freeze: Sequenc
     for setting, patterns in (("only", only), ("freeze", freeze)):
         for pattern in patterns:
             if not any(_matches(name, pattern) for name in names):
-                raise JobError(
-                    f"train.{setting}: {pattern!r} matches no weight of the model", _nearest(pattern, names)
-                )
+                wanted = pattern.rstrip(".*")  # those that may be meant are as deep, and most like it
+                stems = (".".join(name.split(".")[: wanted.count(".") + 1]) for name in names)
+                near = nearest(wanted, dict.fromkeys(stems), most=3, cutoff=0.0)
+                problem = f"train.{setting}: {pattern!r} matches no weight of the model"
+                raise JobError(problem, f"the nearest are {', '.join(near)}")
     return [name for name in names if (not only or matches_any(name, only)) and not matches_any(name, freeze)]
 
 
@@ -62,15 +64,6 @@ def matches_any(name: str, patterns: Sequence[str]) -> bool:
 
 def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
-
-
-def _nearest(pattern: str, names: Sequence[str]) -> str:
-    """Return the names that may be meant: as deep as the pattern, and most like it."""
-    wanted = pattern.rstrip(".*")
-    depth = wanted.count(".") + 1
-    stems = dict.fromkeys(".".join(name.split(".")[:depth]) for name in names)
-    stems_nearby = nearest(wanted, stems, most=3, cutoff=0.0)
-    return f"the nearest are {', '.join(stems_nearby)}"
 
 
 def is_lora(name: str) -> bool:
@@ -92,20 +85,18 @@ def trained_component(settings: TrainSettings, components: Iterable[str]) -> str
         raise JobError(
             f"train.part is {settings.part}, and the model has none", f"it has {', '.join(present)}"
         )
-    chosen = names if len(names) == 1 else [name for name in names if _is_chosen(name, settings)]
+    # Those of which the patterns leave anything to train.
+    heads = [pattern.partition(".")[0] for pattern in settings.only]
+    frozen = [pattern.removesuffix(".*") for pattern in settings.freeze]
+    chosen = names
+    if len(names) > 1:
+        chosen = [n for n in names if (not heads or matches_any(n, heads)) and not matches_any(n, frozen)]
     if len(chosen) != 1:
         raise JobError(
             f"train: one job trains one denoiser, and the model has {', '.join(names)}",
             "set `only: [transformer]` for high noise, `only: [transformer_2]` for low; run a job for each",
         )
     return chosen[0]
-
-
-def _is_chosen(component: str, settings: TrainSettings) -> bool:
-    """Whether the patterns leave anything of a component to train."""
-    heads = [pattern.partition(".")[0] for pattern in settings.only]
-    frozen = [pattern.removesuffix(".*") for pattern in settings.freeze]
-    return (not heads or matches_any(component, heads)) and not matches_any(component, frozen)
 
 
 def add_lora(pipe: Any, components: Mapping[str, nn.Module], settings: LoraSettings, *, seed: int) -> None:

@@ -21,8 +21,7 @@ from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.claim import as_begun, check_output
-from framefleet.plugins.train.dataset.batches import Batches
-from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.freezing import trained_component
 from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.reports import Step, TrainingReport

@@ -4,5 +4,5 @@ from framefleet.doors import Plugin
 
 PLUGIN = Plugin(
     commands={"Render": ["framefleet.plugins.train.command:train_command"]},
-    job_kinds={"train": "framefleet.plugins.train.kind:TRAINING_KIND"},
+    job_kinds={"train": "framefleet.plugins.train.command:TRAINING_KIND"},
 )

@@ -37,11 +37,10 @@ from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.plugins.train.dataset.batches import buckets_of
+from framefleet.plugins.train.dataset.batches import TrainingRows, buckets_of
 from framefleet.plugins.train.dataset.columns import Columns, column_kinds, plan_columns, table_folder
-from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.dataset.survey import survey
-from framefleet.plugins.train.denoiser.latents import check_trainable
+from framefleet.plugins.train.denoiser.objective import check_trainable
 from framefleet.plugins.train.freezing import trained_component
 from framefleet.plugins.train.job import TrainJob, TrainSettings
 from framefleet.plugins.train.task import Bucket

@@ -10,9 +10,9 @@ import io
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ import torch
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.load import load
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.numerics import DEFAULT
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
@@ -32,25 +33,18 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import clip_fps
+from framefleet.pipeline.request import Request, clip_fps
+from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.pictures.contact_sheet import contact_sheet
 from framefleet.plugins.train.checkpoints import Checkpoints
-from framefleet.plugins.train.dataset.batches import Batches
+from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.dataset.prepared_cache import PreparedRows
 from framefleet.plugins.train.finish import write_result
 from framefleet.plugins.train.freezing import choose_parameters
 from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import Learner
-from framefleet.plugins.train.reports import (
-    Kept,
-    Preparing,
-    Step,
-    TrainingReport,
-    read_losses,
-    write_losses,
-)
+from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, read_losses, write_losses
 from framefleet.plugins.train.task import Finishes, Prepared, TrainingTask
-from framefleet.plugins.train.training import Training
 from framefleet.plugins.train.world import World
 
 # What a task measures over rows at the end (means, spreads) settles with this many.
@@ -60,6 +54,20 @@ Tell = Callable[[TrainingReport], None]
 STEPS_AHEAD = 2  # one is ready, one is being read
 T = TypeVar("T")
 _SAMPLES = "samples"  # the folder of clips and contact sheets, by step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One output's training."""
+
+    model: ModelSettings
+    files: Mapping[str, str]  # of the model, each with its SHA-256
+    rows: TrainingRows
+    settings: TrainSettings
+    store: Store
+    prepared: Store  # where latents and embeddings are kept
+    inputs: Inputs  # opens the rows' videos
+    samples: Sequence[Request] = ()  # what is rendered now and then
 
 
 def run_training(training: Training, world: World, tell: Tell) -> None:
@@ -116,15 +124,22 @@ class _Run:
         self._world.wait()
         self._learner = Learner(self._task, self._settings, self._world)
         steps = range(self._resume(), self._settings.steps)
-        for step, batches in zip(steps, read_ahead(self._batches_of, steps), strict=True):
+        places = range(self._settings.accumulation)
+
+        def batches_of(step: int) -> list[list[Prepared]]:
+            rows = (self._batches.rows_of(step, micro, self._world.rank) for micro in places)
+            return [[self._rows[position] for position in batch] for batch in rows]
+
+        for step, batches in zip(steps, read_ahead(batches_of, steps), strict=True):
             done = self._learner.learn(step, batches)
             self._losses.append(done)
             self._tell(done)
             number, settings = done.step + 1, self._settings
             is_last = number == settings.steps
-            if self._training.samples and (is_last or _is_due(number, settings.sample_every)):
+            is_sampled = settings.sample_every is not None and number % settings.sample_every == 0
+            if self._training.samples and (is_last or is_sampled):
                 self._sample(number)  # before the checkpoint, or a kill in between would leave them out
-            if is_last or _is_due(number, settings.checkpoint_every):
+            if is_last or number % settings.checkpoint_every == 0:
                 state = self._learner.state()
                 if self._world.is_first:
                     write_losses(self._store, self._losses)
@@ -164,12 +179,6 @@ class _Run:
         self._losses = read_losses(self._store, before=checkpoint.step)
         return checkpoint.step
 
-    def _batches_of(self, step: int) -> list[list[Prepared]]:
-        return [
-            [self._rows[position] for position in self._batches.rows_of(step, micro, self._world.rank)]
-            for micro in range(self._settings.accumulation)
-        ]
-
     def _sample(self, number: int) -> None:
         is_shared = self._settings.strategy == "fsdp"  # then a forward takes all processes
         if not (self._world.is_first or is_shared):
@@ -202,10 +211,6 @@ def _prepared_identity(training: Training, pipe: Any) -> dict[str, Any]:
     }
 
 
-def _is_due(number: int, every: int | None) -> bool:
-    return every is not None and number % every == 0
-
-
 def read_ahead(load: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:
     """Yield `load(step)` for each of `steps`, in order."""
     remaining = iter(steps)
@@ -218,24 +223,22 @@ def read_ahead(load: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:
 
 def task_for(pipe: Any, settings: TrainSettings) -> TrainingTask:
     """Return the task; of its components' weights those that the job chooses require gradients."""
-    task = _task(pipe, settings)
-    choose_parameters(task.trained, settings.only, settings.freeze, settings.lora is not None)
-    return task
-
-
-def _task(pipe: Any, settings: TrainSettings) -> TrainingTask:
+    task: TrainingTask
     # Imports one kind: each brings much along.
     if settings.part == "denoiser":
         from framefleet.plugins.train.denoiser.task import DenoiserTask
 
-        return DenoiserTask(pipe, settings)
-    if settings.part == "autoencoder":
+        task = DenoiserTask(pipe, settings)
+    elif settings.part == "autoencoder":
         from framefleet.plugins.train.autoencoder import AutoencoderTask
 
-        return AutoencoderTask(pipe)
-    from framefleet.plugins.train.text_encoder import TextEncoderTask
+        task = AutoencoderTask(pipe)
+    else:
+        from framefleet.plugins.train.text_encoder import TextEncoderTask
 
-    return TextEncoderTask(pipe)
+        task = TextEncoderTask(pipe)
+    choose_parameters(task.trained, settings.only, settings.freeze, settings.lora is not None)
+    return task
 
 
 def _write_samples(store: Store, step: int, outcomes: Iterable[Outcome]) -> Iterator[str]:

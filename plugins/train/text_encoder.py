@@ -43,7 +43,11 @@ class TextEncoderTask:
 
     def prepare(self, row: TrainingRow, frames: Frames | None) -> Prepared:
         """Return the token ids of the row's texts by their columns, (n) each, without padding."""
-        return {name: self._ids(text) for name, text in row.arguments.items()}
+        limit = min(self._tokenizer.model_max_length, _MAX_TOKENS)
+        return {
+            name: torch.tensor(self._tokenizer(text, truncation=True, max_length=limit).input_ids)
+            for name, text in row.arguments.items()
+        }
 
     def loss(self, batch: Sequence[Prepared], generator: torch.Generator) -> Tensor:
         texts = [row[name] for name in ("prompt", "paraphrase") for row in batch]
@@ -51,7 +55,9 @@ class TextEncoderTask:
         sizes = [len(batch), len(batch), len(contrasts)]
         encoded = self._encode([*texts, *contrasts])  # one forward: they pad alike
         prompts, paraphrases, others = torch.split(encoded, sizes)
-        excluded = _excluded(*torch.split(_numbered([*texts, *contrasts]), sizes)).to(encoded.device)
+        numbers: dict[tuple[int, ...], int] = {}  # of texts, equal for equal ones
+        numbered = [numbers.setdefault(tuple(ids.tolist()), len(numbers)) for ids in (*texts, *contrasts)]
+        excluded = _excluded(*torch.split(torch.tensor(numbered), sizes)).to(encoded.device)
         own = torch.arange(len(batch), device=encoded.device)
 
         def contrast_loss(texts: Tensor, pairs: Tensor) -> Tensor:
@@ -61,10 +67,6 @@ class TextEncoderTask:
         # In fp32: the embeddings to distinguish are nearly alike.
         with torch.autocast(encoded.device.type, enabled=False):
             return (contrast_loss(prompts, paraphrases) + contrast_loss(paraphrases, prompts)) / 2
-
-    def _ids(self, text: str) -> Tensor:
-        limit = min(self._tokenizer.model_max_length, _MAX_TOKENS)
-        return torch.tensor(self._tokenizer(text, truncation=True, max_length=limit).input_ids)
 
     def _encode(self, texts: Sequence[Tensor]) -> Tensor:
         """Return unit vectors (B, D), fp32: the mean over the outputs of each text's own tokens."""
@@ -76,12 +78,6 @@ class TextEncoderTask:
         outputs = self._encoder(input_ids=ids, attention_mask=mask.long())[0].float()  # (B, N, D)
         masked = outputs * mask[..., None]
         return functional.normalize(masked.sum(1) / mask.sum(1, keepdim=True), dim=-1)
-
-
-def _numbered(texts: Sequence[Tensor]) -> Tensor:
-    """Return a number for each text, equal for equal ones."""
-    numbers: dict[tuple[int, ...], int] = {}
-    return torch.tensor([numbers.setdefault(tuple(ids.tolist()), len(numbers)) for ids in texts])
 
 
 def _excluded(prompts: Tensor, paraphrases: Tensor, contrasts: Tensor) -> Tensor:

@@ -19,14 +19,13 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.claim import as_begun, check_output, claim_training
-from framefleet.plugins.train.dataset.batches import Batches
-from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.job import TrainJob, TrainSettings
 from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, TrainProgress, read_losses
 from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
+from framefleet.plugins.train.run import Training
 from framefleet.plugins.train.trainers import Trainers
-from framefleet.plugins.train.training import Training
 
 # Losses jump with the noise that was drawn: the mean of some shows where they go.
 STEPS_SHOWN = 20
@@ -136,7 +135,6 @@ def training_of(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
     return Training(
         model=resolved.model,
         files=resolved.files,
-        digest=resolved.digest,
         rows=rows,
         settings=resolved.job.train,
         store=resolved.store,

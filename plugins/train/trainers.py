@@ -29,8 +29,7 @@ from framefleet.cluster.fleet.settings import FleetSettings, worker_variables
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.plugins.train.reports import TrainingReport
-from framefleet.plugins.train.run import run_training
-from framefleet.plugins.train.training import Training
+from framefleet.plugins.train.run import Training, run_training
 from framefleet.plugins.train.world import World
 
 # From which a run recovers; a worker that dies more often does so for a reason of its own.
@@ -180,16 +179,14 @@ def _train_on_ray(config: dict[str, Any]) -> None:
 def _train(config: dict[str, Any]) -> None:
     """Be one of the processes, or the only one."""
     training, context = config["training"], ray.train.get_context()
-    device = torch.device(training.model.device) if training.model.device != "auto" else _device()
+    if training.model.device != "auto":
+        device = torch.device(training.model.device)
+    elif torch.cuda.is_available():  # the one that Ray Train chose for this process
+        device = torch.device("cuda", torch.cuda.current_device())
+    else:
+        device = torch.device("cpu")
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
     run_training(replace(training, model=replace(training.model, device=str(device))), world, config["tell"])
-
-
-def _device() -> torch.device:
-    """Return the GPU that Ray Train chose for this process, if there is one."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _build() -> tuple[str, str]:

@@ -10,7 +10,7 @@ import pytest
 from framefleet.pipeline.model.specs import pipeline_call
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.plugins.models.measurements import read_measured
+from framefleet.plugins.models.descriptions import read_measured
 from tests.configs import WAN
 from tests.tiny import tiny
 

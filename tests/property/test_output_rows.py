@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part, withdraw
 from framefleet.plugins.compact.compaction import merge_small_parts
-from framefleet.plugins.pages.gallery.rows import shown_failures
+from framefleet.plugins.pages.gallery.blocks import shown_failures
 from tests.long import examples
 from tests.rows import failure, record
 

@@ -13,8 +13,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.plugins.drafts.choice import kept_drafts
-from framefleet.plugins.drafts.drafts import draft_job, keep_of
+from framefleet.plugins.drafts.drafts import draft_job, keep_of, kept_drafts
 from framefleet.plugins.drafts.section import KeepSection
 from framefleet.plugins.scores.clip_scores import OWN_SCORES, score_fields
 from tests.rows import record

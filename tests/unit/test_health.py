@@ -31,8 +31,7 @@ from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECO
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.plugins.scores.clip_scores import ClipScore
-from framefleet.plugins.scores.step import ScoreStep
+from framefleet.plugins.scores.clip_scores import ClipScore, ScoreStep
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.rows import RECORD
 from tests.unit.test_encode_clip import CLIP

@@ -23,8 +23,8 @@ from framefleet.plugins.ports.opensora.conditions import (
     row_rules,
 )
 from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
-from framefleet.plugins.ports.opensora.pipeline_components import with_suffixes
-from framefleet.plugins.ports.opensora.transformer_keys import axes_of
+from framefleet.plugins.ports.opensora.keys import axes_of
+from framefleet.plugins.ports.opensora.pipeline_opensora import with_suffixes
 
 SPEC: Any = SimpleNamespace(size_multiple=16, frame_rest=1, frame_step=4)
 DC_SPEC: Any = SimpleNamespace(size_multiple=32, frame_rest=0, frame_step=4)

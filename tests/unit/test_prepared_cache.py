@@ -17,8 +17,8 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.plugins.train.dataset import prepared_cache as module
+from framefleet.plugins.train.dataset.batches import TrainingRows
 from framefleet.plugins.train.dataset.prepared_cache import PreparedRows
-from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.media_files import sha256
 

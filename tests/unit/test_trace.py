@@ -31,7 +31,7 @@ from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.plugins.marks.step import MarkStep
-from framefleet.plugins.marks.trace.lookup import Wanted, look_up
+from framefleet.plugins.marks.trace import Wanted, look_up
 from tests import outputs
 from tests.certificates import issue
 from tests.commands import command

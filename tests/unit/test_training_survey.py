@@ -20,9 +20,8 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.plugins.train.dataset.batches import buckets_of
+from framefleet.plugins.train.dataset.batches import TrainingRows, buckets_of
 from framefleet.plugins.train.dataset.columns import column_kinds, plan_columns, table_folder
-from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.dataset.survey import survey
 from framefleet.plugins.train.job import TrainedPart
 from framefleet.plugins.train.task import NO_FRAMES, Bucket

@@ -202,14 +202,14 @@ def test_weights_are_locked(tmp_path: Path) -> None:
         torch.save({"model": {"x": torch.ones(2)}, "step": 3}, tmp_path / name)
     folder = Watermark(name="trustmark", weights=str(tmp_path))
     one = Watermark(name="videoseal", weights=str(tmp_path / "a.pth"))
-    locked = replace(one, digest=weights_digest(one))
+    locked = one.model_copy(update={"digest": weights_digest(one)})
     assert [list(tensors) for tensors in read_weights(locked)] == [["x"]]
     assert weights_digest(folder) != weights_digest(one)
     torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "a.pth")
     with pytest.raises(ModelError, match="are not those of the job"):
         read_weights(locked)
     with pytest.raises(ModelError, match="No such file"):
-        weights_digest(replace(one, weights=str(tmp_path / "none")))
+        weights_digest(one.model_copy(update={"weights": str(tmp_path / "none")}))
     with pytest.raises(ModelError, match=r"there is no c\.pth"):
         read_weights(folder, ["c.pth"])
 

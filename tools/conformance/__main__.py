@@ -18,7 +18,7 @@ import tests.conftest  # noqa: F401  the token of the cluster, before Ray is imp
 from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, resolved
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.plugins.models.measurements import Finding, Measurements, read_measured, write_measured
+from framefleet.plugins.models.descriptions import Finding, Measurements, read_measured, write_measured
 from tests.jobs import ROOT
 from tests.mixed import mixed_table
 from tests.servers import warm_cluster

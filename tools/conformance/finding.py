@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import mean
 
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.plugins.models.measurements import Finding, Sound
+from framefleet.plugins.models.descriptions import Finding, Sound
 from tests.tiny import INPUTS, tiny
 from tools.conformance.batches import Rendered
 from tools.conformance.plain import Made

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.text import Text
 from typer import Argument, Exit, Option
 
-from framefleet.jobs.options import StorageSets, Verbose
+from framefleet.jobs.options import AllowPickle, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.errors import JobError
@@ -59,9 +59,6 @@ OwnRecipe = Annotated[
 ReadableRoots = Annotated[
     list[str] | None,
     Option("--root", help="Folder or URL from which a row's images and videos may be read; repeatable."),
-]
-AllowPickle = Annotated[
-    bool, Option("--allow-pickle", help="Allow pickles of tensors where there are no safetensors.")
 ]
 _Save = Annotated[Path | None, Option("--save", metavar="FILE", help="Write the clip to this file.")]
 _Script = Annotated[

@@ -15,7 +15,6 @@ from rich.text import Text
 from typer import Exit, Option
 
 from framefleet.jobs.keep.replay.command import (
-    AllowPickle,
     MovedIpAdapter,
     MovedLoras,
     MovedModels,
@@ -27,7 +26,7 @@ from framefleet.jobs.keep.replay.command import (
     said_of,
     unforged,
 )
-from framefleet.jobs.options import AsJson, OutputToRead, Sets, Verbose
+from framefleet.jobs.options import AllowPickle, AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.terminal import quiet_libraries
 from framefleet.pipeline.text import command

@@ -16,7 +16,7 @@ from framefleet.pipeline.model.specs.signature import Scalar
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 SiblingTask = Literal["image_to_video", "video_to_video", "image_to_image"]
-# How a denoiser gets a video in training; each is a function in plugins/train/denoiser/latents.py.
+# How a denoiser gets a video in training; each is a function in plugins/train/denoiser/objective.py.
 LatentLayout = Literal[
     "scaled",
     "normalised",

@@ -1,7 +1,9 @@
-"""From tables to columns in blocks of rows, as the page loads them one by one: JSON in scripts without code.
+"""From an output to the rows that its gallery shows, in columns and blocks of rows, as the page loads them.
 
-A page opened from a folder may load scripts, and no other data. The names of blocks say what is in them, so
-that a page never meets a block of a gallery written later, and one that did not change is not written again.
+A block is JSON in a script without code: a page opened from a folder may load scripts, and no other data. The
+names of blocks say what is in them, so that a page never meets a block of a gallery written later, and one
+that did not change is not written again. Records may be anybody's: a clip is named only where a record of
+ours has it.
 """
 
 from __future__ import annotations
@@ -9,12 +11,105 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS
+from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, told_arguments
+from framefleet.pipeline.outputs.row_states import failed_tables
+from framefleet.pipeline.outputs.stores.store import Store
+
+_MAX_ARGUMENTS = 200  # that have columns: no call has as many, and rows may have made up any number of names
+_OURS = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
+
+
+def shown_records(store: Store) -> Iterator[pa.Table]:
+    """Yield the records, with a column for each scalar argument; paths are those of files of ours."""
+    previews: set[str] | None = None
+    argument_names: set[str] = set()
+    column_names = record_schema_of(store).names  # of earlier versions without the two
+    columns = dict.fromkeys([*column_names, "path", "preview_path"])
+    for table in record_tables(store, list(columns)):
+        rows = table.select(["row_id", "uri", "path", "preview_path"]).to_pylist()
+        if previews is None and any(row["preview_path"] is None for row in rows):
+            previews = set(store.list(PREVIEWS))  # made later, or by a worker that was cut off
+        places = [_places(row, previews or set()) for row in rows]
+        for number, name in enumerate(("path", "preview_path")):
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, pa.array([place[number] for place in places], pa.string()))
+        table = table.drop_columns(["uri"])  # where it was first; `path` says where it is
+        yield _with_arguments(table, argument_names)
+
+
+def shown_failures(store: Store) -> Iterator[pa.Table]:
+    """Yield the rows that failed and have no record, with every scalar argument as a column."""
+    argument_names: set[str] = set()
+    for table in failed_tables(store):
+        yield _with_arguments(table, argument_names)
+
+
+def roles_in(table: pa.Table) -> dict[str, Role]:
+    """Return what each column is: an argument of the pipeline, framefleet's own, or carried along."""
+    arguments = {name for text in table["arguments"].unique().to_pylist() for name, _ in _scalars(text)}
+    arguments.add("seed")
+    return {
+        name: "argument" if name in arguments else "record" if name in _OURS else "carried"
+        for name in table.column_names
+    }
+
+
+def _places(row: Mapping[str, Any], previews: Collection[str]) -> tuple[str | None, str | None]:
+    """Return where a row's clip and its still lie; None for what cannot be ours, or was never made."""
+    try:
+        clip = recorded_path(row, RECORDS)
+    except JobError:
+        return None, None
+    still = preview_path(clip)
+    return clip, still if still == row["preview_path"] or still in previews else None
+
+
+def _with_arguments(table: pa.Table, named: set[str]) -> pa.Table:
+    """Return the table with a column for each scalar of `arguments` that it has none for.
+
+    named: those that tables before this one got; these are added to it.
+    """
+    coded = table["arguments"].combine_chunks().dictionary_encode()
+    arguments_of = [dict(_scalars(text)) for text in coded.dictionary.to_pylist()]
+    names = {name: None for arguments in arguments_of for name in arguments}
+    for name in names:
+        if name not in table.column_names and (name in named or len(named) < _MAX_ARGUMENTS):
+            named.add(name)
+            values = _column([arguments.get(name) for arguments in arguments_of])
+            table = table.append_column(name, values.take(coded.indices))
+    return table
+
+
+def _scalars(arguments: str) -> Iterator[tuple[str, Any]]:
+    for name, value in told_arguments({"arguments": arguments}).items():
+        if isinstance(value, str | int | float):
+            yield _whole(name), _whole(value) if isinstance(value, str) else value
+
+
+def _whole(text: str) -> str:
+    """Return text without halves of characters, which JSON may have and Arrow has not."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Return values of one type; as text, where they have several."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+
 
 BLOCK_ROWS = 4096  # about 100 KB of a column: soon there, and 245 blocks for a million rows
 MAX_CELL = 1 << 14  # characters of a cell: a few pages
@@ -134,7 +229,9 @@ def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
     if pa.types.is_floating(kind):
         array = array.cast(pa.float64())
         array = pc.if_else(pc.is_finite(array), array, None)  # JSON has no others
-        return _rounded(array) if name.endswith("_s") else array
+        with suppress(pa.ArrowInvalid):  # of a number near the largest
+            array = pc.round(array, _DIGITS) if name.endswith("_s") else array
+        return array
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return array
     if pa.types.is_decimal(kind):
@@ -150,13 +247,6 @@ def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return pc.utf8_slice_codeunits(array.cast(pa.string()), 0, MAX_CELL + 1)
     return pa.array([_as_text(cell) for cell in array], pa.string())
-
-
-def _rounded(array: pa.Array) -> pa.Array:
-    try:
-        return pc.round(array, _DIGITS)
-    except pa.ArrowInvalid:  # of a number near the largest
-        return array
 
 
 def _as_text(cell: pa.Scalar) -> str | None:

@@ -44,8 +44,15 @@ from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.record_files import FRAMES_OF, recorded_frames
 from framefleet.pipeline.outputs.stores.json_file import read_json
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.pages.gallery.blocks import BLOCK_ROWS, TableBlocks, in_blocks, script
-from framefleet.plugins.pages.gallery.rows import roles_in, shown_failures, shown_records
+from framefleet.plugins.pages.gallery.blocks import (
+    BLOCK_ROWS,
+    TableBlocks,
+    in_blocks,
+    roles_in,
+    script,
+    shown_failures,
+    shown_records,
+)
 
 _PAGE = Path(__file__).with_name("page")
 INDEX, _MANIFEST, _VERSION, _AXES = (
@@ -97,7 +104,11 @@ def write_gallery(
     check: called before each block of rows, and before what is written counts; what it raises leaves the page
     as it was.
     """
-    axes = _remembered(store) | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
+    try:
+        remembered = read_json(store, _AXES, TypeAdapter(dict[str, str]))
+    except (FileNotFoundError, JobError):  # the gallery is derived, and written anew as if it were the first
+        remembered = {}
+    axes = remembered | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
     version, worked = _version(store, axes), _Worked()
     there = set(store.list(GALLERY))
     is_whole = {INDEX, _MANIFEST, _VERSION} <= there
@@ -139,13 +150,6 @@ def write_gallery(
 def gallery_of(store: Store) -> str | None:
     """Return where an output's gallery is; None where it has none."""
     return store.url_of(INDEX) if store.exists(INDEX) else None
-
-
-def _remembered(store: Store) -> dict[str, str]:
-    try:
-        return read_json(store, _AXES, TypeAdapter(dict[str, str]))
-    except (FileNotFoundError, JobError):  # the gallery is derived, and written anew as if it were the first
-        return {}
 
 
 def _version(store: Store, axes: Mapping[str, str]) -> str:

@@ -120,7 +120,10 @@ def workers_chart(work: ModelTime) -> str:
     workers = work.workers[:MAX_BARS]
     causes = list(work.idle)[: len(SERIES) - 2]
     kinds = ["computing", *(f"idle: {cause}" for cause in causes), "idle: other"]
-    parts = [_parts(one, causes) for one in workers]
+    parts = []  # seconds of computing, of being idle by these causes, and by others
+    for one in workers:
+        idle = [one.idle.get(cause, 0.0) for cause in causes]
+        parts.append([one.busy_s, *idle, max(0.0, one.idle_s - sum(idle))])
     names = [one.name or ADOPTED for one in workers]
 
     def draw(axes: Axes) -> None:
@@ -195,12 +198,6 @@ def _named_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def _parts(worker: WorkerTime, causes: Sequence[str]) -> list[float]:
-    """Return seconds of computing, of being idle by these causes, and by others."""
-    idle = [worker.idle.get(cause, 0.0) for cause in causes]
-    return [worker.busy_s, *idle, max(0.0, worker.idle_s - sum(idle))]
-
-
 def _short(name: str) -> str:
     shown = escaped(name).replace("\n", " ")
     return shown if len(shown) <= _MAX_NAME else f"{shown[: _MAX_NAME - 1]}…"
@@ -220,8 +217,5 @@ def rate_unit(bin_s: int) -> tuple[int, str]:
 
 def _worked(worker: WorkerTime) -> str:
     whole = worker.busy_s + worker.idle_s
-    return f"{_hours(whole)}, idle {worker.idle_s / whole:.1%}" if whole else "0"
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.1f} h" if seconds >= 36_000 else duration(seconds)
+    spent = f"{whole / 3600:,.1f} h" if whole >= 36_000 else duration(whole)
+    return f"{spent}, idle {worker.idle_s / whole:.1%}" if whole else "0"

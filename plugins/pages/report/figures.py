@@ -6,7 +6,7 @@ Records may be anybody's: numbers are taken as far as they can be true, names as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.render.audit.verdict import (
-    AUDIT,
-    EQUAL,
-    NOT_COMPARED,
-    PLAINLY,
-    UNREPEATABLE,
-)
+from framefleet.pipeline.render.audit.verdict import AUDIT, EQUAL, NOT_COMPARED, PLAINLY, UNREPEATABLE
 
 COLUMNS = [
     *("worker", "node", "started_at", "finished_at", "batch_size", "encode_s"),
@@ -157,7 +151,10 @@ class Figures:
             key = _count(self.models, key, row["count_all"], (THE_REST, "", "", ""))
             self.model_s[key] = self.model_s.get(key, 0.0) + (row[f"{COMPUTE}_sum"] or 0.0)
         for environment, rows in _grouped(table, ["environment"]):
-            place, remark = _split(environment)
+            # The environment without the remark on the audit.
+            values, place, remark = mapping_in(environment), environment, None
+            if AUDIT in values:
+                remark, place = values.pop(AUDIT), canonical_json(values)
             _count(self.environments, place, rows, "{}")
             starts = (start for start in _REMARKS if str(remark).startswith(start))
             self.remarks[next(starts, NOT_COMPARED)] += rows
@@ -182,9 +179,10 @@ class Figures:
         )
         for name, node, causes in idle_causes:
             sums = self._worker(name, node).idle
-            for cause, seconds in _causes(causes or "").items():
-                if cause in sums or len(sums) < MAX_CAUSES:
-                    sums[cause] = sums.get(cause, 0.0) + seconds
+            for cause, value in list(mapping_in(causes or "").items())[:20]:
+                is_sound = isinstance(value, int | float) and 0 <= value < _MAX_S
+                if is_sound and (cause[:40] in sums or len(sums) < MAX_CAUSES):
+                    sums[cause[:40]] = sums.get(cause[:40], 0.0) + float(value)
 
     def _estimate(self, table: pa.Table) -> None:
         """Add the time from one clip of a worker to its next, but for what it was idle, as computing."""
@@ -259,21 +257,3 @@ def mapping_in(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _split(environment: str) -> tuple[str, object]:
-    """Return the environment of rows without the remark on their audit, and that remark."""
-    values = mapping_in(environment)
-    if AUDIT not in values:
-        return environment, None
-    remark = values.pop(AUDIT)
-    return canonical_json(values), remark
-
-
-def _causes(text: str) -> Mapping[str, float]:
-    """Return seconds by cause from JSON; nothing where it is malformed."""
-    return {
-        str(cause)[:40]: float(value)
-        for cause, value in list(mapping_in(text).items())[:20]
-        if isinstance(value, int | float) and 0 <= value < _MAX_S
-    }

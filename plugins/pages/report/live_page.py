@@ -9,32 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from framefleet.cluster.driver.progress import num_rendering
-from framefleet.jobs.look.status.status import DriverSeen, NewClip, Status, StatusReader, newest_clips
+from framefleet.jobs.look.status.status import NewClip, Status, StatusReader, newest_clips
 from framefleet.jobs.show.headline import duration
-from framefleet.pipeline.metrics import (
-    BLOCKED_PLACES,
-    CLIP_BYTES,
-    FAILED_BY_TYPE,
-    ROW_RETRIES,
-    SPENT_MONEY,
-    STORE_SILENT_SECONDS,
-    idle_shares,
-)
+from framefleet.pipeline import metrics
 from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
 from framefleet.pipeline.outputs.media.clip_names import preview_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.text import bytes_text, command
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
+from framefleet.plugins.pages.report import page
 from framefleet.plugins.pages.report.charts import MAX_BARS, bars_chart
-from framefleet.plugins.pages.report.page import (
-    fact_tiles,
-    html_card,
-    html_page,
-    html_table,
-    html_text,
-    time_charts,
-)
 
 _PAGE = "status.html"
 _SCRIPT = Path(__file__).with_name("live.js")
@@ -85,10 +70,10 @@ class _Handler(OutputHandler):
 
 def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> str:
     """Return the page. Its parts have names, by which the script of a page that is open takes new ones."""
-    title = html_text(status.output.rstrip("/").rpartition("/")[2] or status.output)
+    title = page.html_text(status.output.rstrip("/").rpartition("/")[2] or status.output)
     parts = {"head": _head(status, title), "rows": "".join(_rows(status)), "clips": _clips(clips)}
     inner = {
-        name: f"<h2>{html_text(name.capitalize())}</h2>{''.join(_rows(one))}"
+        name: f"<h2>{page.html_text(name.capitalize())}</h2>{''.join(_rows(one))}"
         for name, one in status.inner.items()
     }
     parts = inner | parts
@@ -96,21 +81,21 @@ def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> st
     parts |= {"failures": _failures(status), "workers": _workers(status)}
     body = [f'<div id="part-{name}">{html}</div>' for name, html in parts.items()]
     head = f'<script src="live.js" data-every="{every_s:g}" defer></script>\n'
-    return html_page(f"{title}: status", body, policy=_POLICY, head=head)
+    return page.html_page(f"{title}: status", body, policy=_POLICY, head=head)
 
 
 def _head(status: Status, title: str) -> str:
     paused = f" paused since {status.paused_since}" if status.paused_since else ""
-    about = (status.output, f"{_driver(status.driver)}{paused}")
-    lost = '<p id="lost" class="bad" hidden>The server does not answer: this is what it said last.</p>'
-    return f"<header><h1>{title}</h1>{''.join(f'<p>{html_text(text)}</p>' for text in about)}{lost}</header>"
-
-
-def _driver(driver: DriverSeen) -> str:
+    driver = status.driver
     if driver.state in ("none", "unknown"):
-        return "no driver yet"
-    heard = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"
-    return f"driver {driver.state}: pid {driver.pid} on {driver.host} since {driver.started_at}{heard}"
+        about = (status.output, f"no driver yet{paused}")
+    else:
+        heard = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"
+        place = f"pid {driver.pid} on {driver.host} since {driver.started_at}"
+        about = (status.output, f"driver {driver.state}: {place}{heard}{paused}")
+    lost = '<p id="lost" class="bad" hidden>The server does not answer: this is what it said last.</p>'
+    lines = "".join(f"<p>{page.html_text(text)}</p>" for text in about)
+    return f"<header><h1>{title}</h1>{lines}{lost}</header>"
 
 
 def _rows(status: Status) -> Iterator[str]:
@@ -119,7 +104,7 @@ def _rows(status: Status) -> Iterator[str]:
         parts = (("done", status.num_done), ("failed", status.num_failed))
         bars = "".join(f'<i class="{name}" style="width: {100 * n / whole:.2f}%"></i>' for name, n in parts)
         yield f'<div class="progress" role="img" aria-label="{status.num_done} of {whole} rows">{bars}</div>'
-    yield fact_tiles(_facts(status))
+    yield page.fact_tiles(_facts(status))
 
 
 def _facts(status: Status) -> Iterator[tuple[str, str, bool]]:
@@ -135,38 +120,38 @@ def _facts(status: Status) -> Iterator[tuple[str, str, bool]]:
         yield "left", duration(status.eta_s), False
     if status.workers:
         yield "workers rendering", num_rendering(status.workers), False
-    if shares := idle_shares(figures):
+    if shares := metrics.idle_shares(figures):
         yield "idle time of models", f"{sum(shares.values()):.1%}", False
-    if size := CLIP_BYTES.of(figures):
+    if size := metrics.CLIP_BYTES.of(figures):
         yield "clips of this run", bytes_text(size), False
-    if retries := ROW_RETRIES.of(figures):
+    if retries := metrics.ROW_RETRIES.of(figures):
         yield "repeated attempts", f"{retries:,.0f}", True
-    if blocked := BLOCKED_PLACES.of(figures):
+    if blocked := metrics.BLOCKED_PLACES.of(figures):
         yield "blocked machines, workers", f"{blocked:,.0f}", True
-    if (silent_s := STORE_SILENT_SECONDS.of(figures)) > _SILENT_S:
+    if (silent_s := metrics.STORE_SILENT_SECONDS.of(figures)) > _SILENT_S:
         yield "since the output answered", duration(silent_s), True
-    if SPENT_MONEY.name in figures:
-        yield "spent", f"{SPENT_MONEY.of(figures):,.2f}", False
+    if metrics.SPENT_MONEY.name in figures:
+        yield "spent", f"{metrics.SPENT_MONEY.of(figures):,.2f}", False
 
 
 def _charts(status: Status) -> Iterator[str]:
-    yield from time_charts(status.figures)
-    if failed := list(FAILED_BY_TYPE.by_label(status.figures).items())[:MAX_BARS]:
+    yield from page.time_charts(status.figures)
+    if failed := list(metrics.FAILED_BY_TYPE.by_label(status.figures).items())[:MAX_BARS]:
         numbers = [f"{count:,.0f}" for _, count in failed]
         chart = bars_chart(failed, numbers, what="Failures", series=[2] * len(failed))
-        yield html_card("Failures", "Rows of this run by type of error.", chart)
+        yield page.html_card("Failures", "Rows of this run by type of error.", chart)
     if status.workers:
         done, here = Counter[str](), Counter[str]()
         for worker in status.workers:
             done[worker.node] += worker.rows_done
             here[worker.node] += worker.state in ("rendering", "idle")
         rows = [(name, f"{here[name]:,}", f"{count:,}") for name, count in done.most_common(MAX_BARS)]
-        yield html_table("Machines", "Those with most rows.", ("machine", "workers", "rows done"), rows)
+        yield page.html_table("Machines", "Those with most rows.", ("machine", "workers", "rows done"), rows)
 
 
 def _clips(clips: Sequence[NewClip]) -> str:
     figures = "".join(
-        f'<figure id="{html_text(clip.row_id)}">{_player(clip)}<figcaption>{html_text(clip.prompt)}'
+        f'<figure id="{page.html_text(clip.row_id)}">{_player(clip)}<figcaption>{page.html_text(clip.prompt)}'
         "</figcaption></figure>"
         for clip in clips
     )
@@ -174,13 +159,13 @@ def _clips(clips: Sequence[NewClip]) -> str:
 
 
 def _player(clip: NewClip) -> str:
-    path = html_text(clip.path)
+    path = page.html_text(clip.path)
     if clip.path.endswith((".mp4", ".webm")):
         return f'<video src="{path}" muted autoplay loop playsinline></video>'
     if clip.path.endswith(SOUNDS):
         return f'<audio src="{path}" controls></audio>'
     is_shown = clip.path.endswith((".webp", ".gif", ".png"))
-    return f'<img alt="" src="{path if is_shown else html_text(preview_path(clip.path))}">'
+    return f'<img alt="" src="{path if is_shown else page.html_text(preview_path(clip.path))}">'
 
 
 def _failures(status: Status) -> str:
@@ -189,7 +174,7 @@ def _failures(status: Status) -> str:
         for row in status.last_failures
     ]
     names = ("error", "message", "fix", "what happened to the row")
-    return html_table("Last failures", "The newest first.", names, rows)
+    return page.html_table("Last failures", "The newest first.", names, rows)
 
 
 def _workers(status: Status) -> str:
@@ -199,4 +184,4 @@ def _workers(status: Status) -> str:
     ]
     more = len(status.workers) - len(rows)
     note = f"The first {_MAX_WORKERS}, of {len(status.workers):,}." if more else ""
-    return html_table("Workers", note, ("worker", "state", "machine", "rows in hand", "rows done"), rows)
+    return page.html_table("Workers", note, ("worker", "state", "machine", "rows in hand", "rows done"), rows)

@@ -9,25 +9,13 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from framefleet.jobs.show.headline import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
 from framefleet.pipeline.text import bytes_text, escaped
-from framefleet.plugins.pages.report.charts import (
-    MAX_BARS,
-    SERIES,
-    bars_chart,
-    batches_chart,
-    mean_rate,
-    rate_unit,
-    states_chart,
-    throughput_chart,
-    workers_chart,
-)
-from framefleet.plugins.pages.report.clip_yield import Yield
-from framefleet.plugins.pages.report.values import Report, UsedModel
+from framefleet.plugins.pages.report import charts
+from framefleet.plugins.pages.report.values import Report
 
 _STYLE = Path(__file__).with_name("page.css")
 _MAX_TEXT = 400  # characters of a cell
@@ -44,8 +32,10 @@ def page_of(report: Report, stills: Sequence[tuple[str, bytes]] = ()) -> str:
         f"<figcaption>{html_text(prompt)}</figcaption></figure>"
         for prompt, still in stills
     )
+    models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
     body = [
-        *_top(report, title),
+        f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>",
+        fact_tiles(_facts(report)),
         f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if stills else "",
         *_charts(report),
         *_tables(report),
@@ -70,12 +60,6 @@ def html_text(value: object) -> str:
     """Return a text for the page: without control characters, of a bounded length, escaped."""
     text = escaped(str(value)).encode("utf-8", "replace").decode()
     return escape(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
-
-
-def _top(report: Report, title: str) -> Iterator[str]:
-    models = ", ".join(html_text(one.model) for one in report.models[:3]) or "no clips yet"
-    yield f"<header><h1>{title}</h1><p>{models}</p><p>{html_text(report.output)}</p></header>"
-    yield fact_tiles(_facts(report))
 
 
 def fact_tiles(facts: Iterable[tuple[str, str, bool]]) -> str:
@@ -107,8 +91,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     if seconds := report.throughput.wall_s:
         yield "from first to last row", duration(seconds), False
     if report.throughput.bins:
-        _, per = rate_unit(report.throughput.bin_s)
-        yield f"rows per {per}", f"{mean_rate(report.throughput):,.3g}", False
+        _, per = charts.rate_unit(report.throughput.bin_s)
+        yield f"rows per {per}", f"{charts.mean_rate(report.throughput):,.3g}", False
     yield "total length of clips", duration(clips.seconds), False
     yield "total size of clips", bytes_text(clips.num_bytes), False
     if clips.mean_batch:
@@ -134,33 +118,54 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
 
 
 def _charts(report: Report) -> Iterator[str]:
-    work, clips = report.work, report.clips
+    work, clips, pace, total = report.work, report.clips, report.throughput, report.rows.total
     yield '<div class="charts">'
-    yield html_card("Rows by state", _state_note(report), states_chart(report))
-    if report.throughput.bins:
-        yield html_card("Throughput", _pace_note(report), throughput_chart(report.throughput))
+    note = "The number of rows in the table is not known."
+    if total is not None:
+        note = f"{total:,} distinct, valid rows in the table."
+    yield html_card("Rows by state", note, charts.states_chart(report))
+    if pace.bins:
+        mean = f"Mean {charts.mean_rate(pace):,.3g} rows per {charts.rate_unit(pace.bin_s)[1]}, dashed."
+        note = f"{mean} Each column is {duration(pace.bin_s)} wide."
+        yield html_card("Throughput", note, charts.throughput_chart(pace))
     if clips.batch_sizes:
-        yield html_card("Batch sizes", "Rows by the size of their batch.", batches_chart(clips.batch_sizes))
+        yield html_card(
+            "Batch sizes", "Rows by the size of their batch.", charts.batches_chart(clips.batch_sizes)
+        )
     if work.workers:
-        yield html_card("Time of workers", _work_note(report), workers_chart(work))
+        note = "From a worker's first row on, without loading the model."
+        if work.num_workers > charts.MAX_BARS:
+            note += f" The {charts.MAX_BARS} busiest of {work.num_workers:,}."
+        if work.is_estimated:
+            note += " Computing is estimated from the times of clips."
+        yield html_card("Time of workers", note, charts.workers_chart(work))
     yield from time_charts(report.spent)
-    if report.clip_yield:
-        yield _yield_card(report.clip_yield)
+    if gain := report.clip_yield:
+        seconds, whole = list(gain.seconds.items()), sum(gain.seconds.values())
+        numbers = [f"{spent / whole:.1%}" for _, spent in seconds]
+        series = [1, *[2] * (len(seconds) - 1)]
+        chart = charts.bars_chart(seconds, numbers, what="What became of the time", series=series)
+        rule = f" Accepted: {gain.accepted}." if gain.accepted else ""
+        yield html_card("What became of the time", f"{gain.text()}.{rule}", chart)
     if work.idle and not report.spent:
-        idle = list(work.idle.items())[:MAX_BARS]
+        idle = list(work.idle.items())[: charts.MAX_BARS]
         numbers = [_seconds(seconds) for _, seconds in idle]
         note = "Seconds in which a model waited, by cause."
-        series = [min(number, len(SERIES) - 1) for number in range(1, len(idle) + 1)]  # as of the workers
-        yield html_card("Idle time", note, bars_chart(idle, numbers, what="Idle seconds", series=series))
+        series = [
+            min(number, len(charts.SERIES) - 1) for number in range(1, len(idle) + 1)
+        ]  # as of the workers
+        yield html_card(
+            "Idle time", note, charts.bars_chart(idle, numbers, what="Idle seconds", series=series)
+        )
     if write_s := sum(worker.write_s for worker in work.workers):
         note = "Seconds that background threads spent encoding and uploading clips."
         bars = [("encoding and uploading", write_s)]
-        chart = bars_chart(bars, [_seconds(write_s)], what="Seconds", series=[4])
+        chart = charts.bars_chart(bars, [_seconds(write_s)], what="Seconds", series=[4])
         yield html_card("Background work", note, chart)
     if report.failures_by_type:
-        types = list(report.failures_by_type.items())[:MAX_BARS]
+        types = list(report.failures_by_type.items())[: charts.MAX_BARS]
         numbers = [f"{count:,}" for _, count in types]
-        chart = bars_chart(types, numbers, what="Failures", series=[2] * len(types))
+        chart = charts.bars_chart(types, numbers, what="Failures", series=[2] * len(types))
         yield html_card("Failures", "Rows by type of error.", chart)
     yield "</div>"
 
@@ -169,39 +174,13 @@ def time_charts(figures: Mapping[str, float]) -> Iterator[str]:
     """Yield what workers' time went to, by cause, if anything was counted."""
     spent = WORKER_SECONDS.by_label(figures)
     if whole := sum(spent.values()):  # a driver that was killed early has counted none
-        shown = list(spent.items())[:MAX_BARS]
+        shown = list(spent.items())[: charts.MAX_BARS]
         numbers = [f"{seconds / whole:.1%}" for _, seconds in shown]
         series = [0 if cause in BUSY else 5 if cause == LOAD else 2 for cause, _ in shown]
         note = f"{duration(whole)} of all workers. Blue: the model computes; red: it waits; grey: loading."
-        yield html_card("Where the time goes", note, bars_chart(shown, numbers, what="Time", series=series))
-
-
-def _yield_card(gain: Yield) -> str:
-    seconds, whole = list(gain.seconds.items()), sum(gain.seconds.values())
-    numbers = [f"{spent / whole:.1%}" for _, spent in seconds]
-    series = [1, *[2] * (len(seconds) - 1)]
-    chart = bars_chart(seconds, numbers, what="What became of the time", series=series)
-    rule = f" Accepted: {gain.accepted}." if gain.accepted else ""
-    return html_card("What became of the time", f"{gain.text()}.{rule}", chart)
-
-
-def _state_note(report: Report) -> str:
-    if report.rows.total is None:
-        return "The number of rows in the table is not known."
-    return f"{report.rows.total:,} distinct, valid rows in the table."
-
-
-def _pace_note(report: Report) -> str:
-    pace = report.throughput
-    _, unit = rate_unit(pace.bin_s)
-    return f"Mean {mean_rate(pace):,.3g} rows per {unit}, dashed. Each column is {duration(pace.bin_s)} wide."
-
-
-def _work_note(report: Report) -> str:
-    work = report.work
-    more = f" The {MAX_BARS} busiest of {work.num_workers:,}." if work.num_workers > MAX_BARS else ""
-    estimate = " Computing is estimated from the times of clips." if work.is_estimated else ""
-    return f"From a worker's first row on, without loading the model.{more}{estimate}"
+        yield html_card(
+            "Where the time goes", note, charts.bars_chart(shown, numbers, what="Time", series=series)
+        )
 
 
 def html_card(title: str, note: str, svg: str) -> str:
@@ -222,29 +201,25 @@ def _tables(report: Report) -> Iterator[str]:
         ]
         note = "By message. List every row with framefleet failures, render them again with framefleet retry."
         yield html_table("Rows that failed", note, ("rows", "error", "message", "fix", "example row"), rows)
-    shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[:MAX_BARS]]
+    shapes = [(shape, f"{count:,}") for shape, count in list(report.clips.shapes.items())[: charts.MAX_BARS]]
     yield html_table("Shapes", "Frames x height x width.", ("shape", "rows"), shapes)
-    yield html_table(
-        "Model",
-        "The digest covers all files that were loaded.",
-        ("model", "license", "digest", "rows", "s a row"),
-        [_model(one) for one in report.models],
-    )
-    for one in report.environments:
-        yield html_table(
-            "Environment", f"{one.rows:,} rows.", ("name", "value"), _environment(one.values.items())
+    models = [
+        (
+            f"{one.name}: {one.model}" if one.name else one.model,
+            *(one.license, one.digest, f"{one.rows:,}", f"{one.busy_s / one.rows:.3g}"),
         )
-
-
-def _model(one: UsedModel) -> tuple[str, ...]:
-    name = f"{one.name}: {one.model}" if one.name else one.model
-    return name, one.license, one.digest, f"{one.rows:,}", f"{one.busy_s / one.rows:.3g}"
-
-
-def _environment(values: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
-    texts = {str(key): value if isinstance(value, str) else canonical_json(value) for key, value in values}
-    first = [key for key in _FIRST_KEYS if key in texts]
-    return [(key, texts[key]) for key in [*first, *sorted(texts.keys() - set(first))][:60]]
+        for one in report.models
+    ]
+    names = ("model", "license", "digest", "rows", "s a row")
+    yield html_table("Model", "The digest covers all files that were loaded.", names, models)
+    for place in report.environments:
+        values = {
+            str(key): value if isinstance(value, str) else canonical_json(value)
+            for key, value in place.values.items()
+        }
+        first = [key for key in _FIRST_KEYS if key in values]
+        cells = [(key, values[key]) for key in [*first, *sorted(values.keys() - set(first))][:60]]
+        yield html_table("Environment", f"{place.rows:,} rows.", ("name", "value"), cells)
 
 
 def html_table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

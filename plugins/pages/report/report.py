@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.status.status import Status, StatusReader, figures_of, newest_clips
-from framefleet.pipeline.metrics import WORKER_SECONDS
+from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
 from framefleet.pipeline.outputs.media.clip_names import preview_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.pages.report.clip_yield import yield_of
+from framefleet.plugins.pages.report import values
 from framefleet.plugins.pages.report.figures import (
     COLUMNS,
     COMPUTE,
@@ -27,21 +31,12 @@ from framefleet.plugins.pages.report.figures import (
     THE_REST,
     Figures,
     mapping_in,
+    positive,
 )
-from framefleet.plugins.pages.report.values import (
-    AuditedRows,
-    Clips,
-    Cost,
-    FailedAlike,
-    ModelTime,
-    Report,
-    RowsByState,
-    Throughput,
-    UsedEnvironment,
-    UsedModel,
-)
+from framefleet.plugins.picks import read_picks
 
 PAGE, VALUES = "report.html", "report.json"  # in the output
+_STARS = "stars"  # in conditions: of the output's own picks, null of clips that nobody gave any
 _MAX_FAILURES = 20  # messages that are shown
 _MAX_WORKERS = 200  # of the JSON: the busiest
 _MAX_ENVIRONMENTS = 20  # of the most rows; models too
@@ -57,7 +52,7 @@ def report(
     ceiling: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
     write: bool = True,
-) -> Report:
+) -> values.Report:
     """Return the report of an output, and write report.html and report.json into it.
 
     price: of a GPU hour, in any currency. accepted: a condition in SQL on the clips that count, by columns of
@@ -71,17 +66,21 @@ def report(
     return made
 
 
-def write_report(store: Store, found: Report) -> None:
-    """Put both files into an output."""
+def write_report(store: Store, made: values.Report) -> None:
+    """Put both files into an output; the page shows the newest clips that have a preview."""
     from framefleet.plugins.pages.report.page import page_of  # imports matplotlib
 
-    store.write(PAGE, page_of(found, _stills(store)).encode("utf-8", "replace"))
-    store.write(VALUES, found.to_json().encode("utf-8", "replace"))
+    stills = []
+    for clip in newest_clips(store, _MAX_STILLS):
+        with suppress(FileNotFoundError):  # never made
+            stills.append((clip.prompt, store.read(preview_path(clip.path), _MAX_STILL)))
+    store.write(PAGE, page_of(made, stills).encode("utf-8", "replace"))
+    store.write(VALUES, made.to_json().encode("utf-8", "replace"))
 
 
 def report_of(
     store: Store, *, price: float | None = None, accepted: str | None = None, ceiling: float | None = None
-) -> Report:
+) -> values.Report:
     """Return the report of an output; memory does not grow with its records."""
     figures, gpus, spent = _figures(store), gpus_per_worker(store), figures_of(store)
     by_type, failures = _failures(store)
@@ -89,12 +88,12 @@ def report_of(
     hours = (WORKER_SECONDS.total(spent) or work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
     reported, by_remark = status.audits, dict(figures.remarks.most_common())
     share = reported.most_wrong / figures.num_rows if reported and figures.num_rows else None
-    return Report(
+    return values.Report(
         framefleet=framefleet.__version__,
         made_at=datetime.now(UTC).replace(microsecond=0),
         output=store.url_of(""),
         rows=_rows(status, Output(store).counts()),
-        clips=Clips(
+        clips=values.Clips(
             num_bytes=figures.num_bytes,
             seconds=figures.clip_s,
             mean_batch=figures.batch_sum / figures.num_rows if figures.num_rows else None,
@@ -102,18 +101,25 @@ def report_of(
             shapes=dict(figures.shapes.most_common()),
             peak_memory_bytes=figures.peak_memory_bytes,
         ),
-        throughput=Throughput(
+        throughput=values.Throughput(
             started=_moment(figures.started),
             finished=_moment(figures.finished),
             bin_s=figures.timeline.width_s,
             bins=figures.timeline.bins(),
         ),
         work=work,
-        audits=AuditedRows(said=reported, wrong_share=share, by_remark=by_remark),
+        audits=values.AuditedRows(said=reported, wrong_share=share, by_remark=by_remark),
         spent=spent,
         gpus_per_worker=gpus,
         gpu_hours=hours,
-        cost=None if price is None else _cost(price, hours, figures.num_rows),
+        cost=None
+        if price is None
+        else values.Cost(
+            price_per_gpu_hour=price,
+            gpu_hours=hours,
+            total=hours * price,
+            per_clip=hours * price / figures.num_rows if figures.num_rows else None,
+        ),
         clip_yield=yield_of(
             store,
             accepted=accepted,
@@ -123,11 +129,11 @@ def report_of(
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
         environments=tuple(
-            UsedEnvironment(rows=rows, values=mapping_in(text))
+            values.UsedEnvironment(rows=rows, values=mapping_in(text))
             for text, rows in figures.environments.most_common(_MAX_ENVIRONMENTS)
         ),
         models=tuple(
-            UsedModel(
+            values.UsedModel(
                 rows=rows,
                 model=key[0],
                 digest=key[1],
@@ -140,40 +146,30 @@ def report_of(
     )
 
 
-def _stills(store: Store) -> list[tuple[str, bytes]]:
-    """Return prompts and previews of the newest clips; a clip without a preview is left out."""
-    stills = []
-    for clip in newest_clips(store, _MAX_STILLS):
-        with suppress(FileNotFoundError):  # never made
-            stills.append((clip.prompt, store.read(preview_path(clip.path), _MAX_STILL)))
-    return stills
-
-
 def _figures(store: Store) -> Figures:
     figures = Figures()
     later = {COMPUTE, LICENSE, MODEL_NAME} & {*record_schema_of(store).names}
-    names = [*COLUMNS, *sorted(later)]
-    for table in record_tables(store, names):
+    for table in record_tables(store, [*COLUMNS, *sorted(later)]):
         figures.add(table)
     figures.timeline.settle()
     return figures
 
 
-def _rows(status: Status, counts: OutputCounts) -> RowsByState:
+def _rows(status: Status, counts: OutputCounts) -> values.RowsByState:
     done, failed = counts.done, counts.failed
     reported = None if status.num_rows is None else max(status.num_rows, done + failed)
     total = reported if counts.rows is None else counts.rows
     left = None if total is None else total - done - failed
-    return RowsByState(
+    return values.RowsByState(
         total=total, done=done, failed=failed, invalid=status.num_invalid, left=left, former=counts.former
     )
 
 
-def _work(figures: Figures) -> ModelTime:
+def _work(figures: Figures) -> values.ModelTime:
     workers = sorted(figures.workers.values(), key=lambda one: (-(one.busy_s + one.idle_s), one.name))
     causes = {cause for one in workers for cause in one.idle}
     sums = {cause: sum(one.idle.get(cause, 0.0) for one in workers) for cause in causes}
-    return ModelTime(
+    return values.ModelTime(
         busy_s=sum(one.busy_s for one in workers),
         idle_s=sum(one.idle_s for one in workers),
         idle=dict(sorted(sums.items(), key=lambda pair: -pair[1])[:_MAX_CAUSES]),
@@ -183,7 +179,7 @@ def _work(figures: Figures) -> ModelTime:
     )
 
 
-def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:
+def _failures(store: Store) -> tuple[Counter[str], tuple[values.FailedAlike, ...]]:
     """Return how many rows failed by type of error, and by message for the most frequent."""
     by_type: Counter[str] = Counter()
     alike: Counter[tuple[str, str]] = Counter()
@@ -196,13 +192,71 @@ def _failures(store: Store) -> tuple[Counter[str], tuple[FailedAlike, ...]]:
             alike[message] += 1
             last.setdefault(message, row)
     shown = alike.most_common(_MAX_FAILURES)
-    return by_type, tuple(FailedAlike(rows=count, row=last[message]) for message, count in shown)
-
-
-def _cost(price: float, hours: float, done: int) -> Cost:
-    per_clip = hours * price / done if done else None
-    return Cost(price_per_gpu_hour=price, gpu_hours=hours, total=hours * price, per_clip=per_clip)
+    return by_type, tuple(values.FailedAlike(rows=count, row=last[message]) for message, count in shown)
 
 
 def _moment(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def yield_of(
+    store: Store, *, accepted: str | None, ceiling: float | None, hour_price: float | None
+) -> values.Yield | None:
+    """Return the yield; None where no driver counted anything.
+
+    accepted: a condition on records in SQL; None accepts all. ceiling: rows that one worker renders in an
+    hour at most. hour_price: of a worker's hour.
+    """
+    own = WORKER_SECONDS.by_label(figures_of(store))
+    inner = {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
+    if not (whole_s := sum(own.values()) + sum(inner.values())):
+        return None
+    num_clips, clips_s = _sums(_records(store, None))
+    num_accepted, accepted_s = (num_clips, clips_s) if accepted is None else _sums(_records(store, accepted))
+    busy_s = sum(own.get(cause, 0.0) for cause in BUSY)
+    seconds = {
+        "accepted clips": accepted_s,
+        "other clips": clips_s - accepted_s,
+        **inner,
+        "failed or repeated": max(0.0, busy_s - clips_s),
+        "loading": own.get(LOAD, 0.0),
+        "waiting": sum(spent for cause, spent in own.items() if cause not in (*BUSY, LOAD)),
+    }
+    hours = whole_s / 3600
+    return values.Yield(
+        accepted=accepted,
+        num_clips=num_clips,
+        num_accepted=num_accepted,
+        seconds={name: spent for name, spent in seconds.items() if spent or name == "accepted clips"},
+        networks_share=sum(own.get(cause, 0.0) for cause in NETWORKS) / whole_s,
+        ceiling_share=num_clips / (sum(own.values()) / 3600) / ceiling if ceiling and own else None,
+        cost_per_accepted=hours * hour_price / num_accepted if hour_price and num_accepted else None,
+    )
+
+
+def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
+    """Yield what records took, of those for which the condition is true."""
+    schema = record_schema_of(store)
+    columns = [COMPUTE, *(columns_in(condition, schema) if condition else [])]
+    columns = [name for name in dict.fromkeys([*columns, "row_id"]) if name in schema.names]
+    tables = record_tables(store, columns)
+    return rows_where(_with_stars(tables, store), condition) if condition else tables
+
+
+def _with_stars(tables: Iterator[pa.Table], store: Store) -> Iterator[pa.Table]:
+    picks = read_picks(store).items()
+    stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
+    for table in tables:
+        if _STARS not in table.column_names:
+            ranks = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]
+            table = table.append_column(_STARS, pa.array(ranks, pa.int64()))
+        yield table
+
+
+def _sums(tables: Iterator[pa.Table]) -> tuple[int, float]:
+    num, seconds = 0, 0.0
+    for table in tables:
+        num += len(table)
+        if COMPUTE in table.column_names:
+            seconds += pc.sum(positive(table[COMPUTE])).as_py() or 0.0
+    return num, seconds

@@ -10,8 +10,38 @@ from typing import Any
 
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.pipeline.outputs.row_states import FailedRow
-from framefleet.plugins.pages.report.clip_yield import Yield
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Yield:
+    """seconds: of all workers, by what became of them; they add up to the whole. accepted: the condition.
+
+    networks_share: of all time, that of the model's networks. ceiling_share: of what this GPU can do, as it
+    was measured; None where nobody said. cost_per_accepted: None without a price.
+    """
+
+    accepted: str | None
+    num_clips: int
+    num_accepted: int
+    seconds: Mapping[str, float]
+    networks_share: float
+    ceiling_share: float | None
+    cost_per_accepted: float | None
+
+    @property
+    def accepted_share(self) -> float:
+        """Which part of the workers' time became clips that are accepted."""
+        return self.seconds["accepted clips"] / sum(self.seconds.values())
+
+    def text(self) -> str:
+        """Return it in words: "94 % of what this GPU can do; 31 % of the time became accepted clips"."""
+        used = f"{self.networks_share:.0%} of the time in networks"
+        if self.ceiling_share is not None:
+            used = f"{self.ceiling_share:.0%} of what this GPU can do"
+        clips = f"{self.num_accepted:,} of {self.num_clips:,} clips"
+        cost = "" if self.cost_per_accepted is None else f"; {self.cost_per_accepted:,.4g} for each of them"
+        return f"{used}; {self.accepted_share:.0%} of the time became accepted clips ({clips}){cost}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

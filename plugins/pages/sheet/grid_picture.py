@@ -10,19 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.plugins.pictures.contact_sheet import (
-    BACKGROUND,
-    CARD,
-    DETAIL_COLOUR,
-    DETAIL_SIZE,
-    LEADING,
-    TITLE_COLOUR,
-    fold,
-)
+from framefleet.plugins.pictures import contact_sheet
 from framefleet.plugins.pictures.lettering import draw_line, runs_of
 
 _GAP, _MARGIN, _PADDING = 8, 16, 6
-_LINE = round(DETAIL_SIZE * LEADING)
+_LINE = round(contact_sheet.DETAIL_SIZE * contact_sheet.LEADING)
 _NAME_LINES, _CAPTION_LINES = 3, 2
 _ROW_NAMES = 150  # as wide as names of rows may be
 
@@ -121,12 +113,12 @@ class GridPicture:
 
     def _still(self) -> Frames:
         """Return all that does not move."""
-        image = Image.new("RGB", self.size, BACKGROUND)
+        image = Image.new("RGB", self.size, contact_sheet.BACKGROUND)
         draw = ImageDraw.Draw(image)
         width, height = self._cell
         for tile in self.tiles:
             left, top = self._corner(tile)
-            image.paste(CARD, (left, top, left + width, top + height))
+            image.paste(contact_sheet.CARD, (left, top, left + width, top + height))
             for number, text in enumerate(tile.caption.split("\n")[:_CAPTION_LINES]):
                 at = left + _PADDING, top + self._tile[1] + _PADDING + number * _LINE
                 _write(draw, at, text, width=width - 2 * _PADDING, is_title=number == 0, max_lines=1)
@@ -147,13 +139,13 @@ def _write(
     max_lines: int = _NAME_LINES,
 ) -> None:
     """Write a text, folded; nothing of one that no font here has."""
-    colour = TITLE_COLOUR if is_title else DETAIL_COLOUR
+    colour = contact_sheet.TITLE_COLOUR if is_title else contact_sheet.DETAIL_COLOUR
     for number, line in enumerate(_folded(text, width, max_lines)):
-        draw_line(draw, (at[0], at[1] + number * _LINE), line, size=DETAIL_SIZE, fill=colour)
+        draw_line(draw, (at[0], at[1] + number * _LINE), line, size=contact_sheet.DETAIL_SIZE, fill=colour)
 
 
 @lru_cache(maxsize=1000)
 def _folded(text: str, width: int, max_lines: int) -> tuple[str, ...]:
-    if not runs_of(text.strip(), DETAIL_SIZE):
+    if not runs_of(text.strip(), contact_sheet.DETAIL_SIZE):
         return ()
-    return tuple(fold(text, DETAIL_SIZE, width=width, max_lines=max_lines))
+    return tuple(contact_sheet.fold(text, contact_sheet.DETAIL_SIZE, width=width, max_lines=max_lines))

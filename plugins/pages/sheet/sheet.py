@@ -131,7 +131,10 @@ def grid(
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
     if path.suffix in (".gif", ".webp"):
-        _written(path, lambda to: _save_animation(to, picture))
+        images = (Image.fromarray(frame) for frame in picture.frames())
+        moving: dict[str, Any] = {"save_all": True, "duration": round(1000 / picture.fps), "loop": 0}
+        first = next(images)
+        _written(path, lambda to: first.save(to, append_images=images, quality=_WEBP_QUALITY, **moving))
     else:
         media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
         content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
@@ -177,14 +180,6 @@ def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) 
     titles = [tile.caption.partition("\n")[0] for tile in tiles]
     warn_of_missing_fonts([*titles, *chosen.row_names, *chosen.column_names])
     return GridPicture(tiles=tiles, row_names=chosen.row_names, column_names=chosen.column_names)
-
-
-def _save_animation(path: Path, picture: GridPicture) -> None:
-    """Write a GIF or an animated WebP that loops."""
-    images = (Image.fromarray(frame) for frame in picture.frames())
-    first = next(images)
-    duration_ms = round(1000 / picture.fps)
-    first.save(path, save_all=True, append_images=images, duration=duration_ms, loop=0, quality=_WEBP_QUALITY)
 
 
 def _written(path: Path, write: Callable[[Path], object]) -> None:

@@ -114,17 +114,14 @@ def _weight_files(path: Path) -> list[str]:
         seen.add(place)
         folders[:] = sorted(name for name in folders if not is_junk(name))
         files = [file for file in files if not is_junk(file)]
-        own = [file for file in files if file.endswith(SUFFIXES) and not _is_twin(file, files)]
-        paths += [(Path(folder) / file).relative_to(path).as_posix() for file in own]
+        safe = [file for file in files if file.endswith(".safetensors")]
+        for file in files:
+            # Where safetensors of the same weights are there too, transformers takes these.
+            twin = _TWIN.fullmatch(file)
+            is_twin = twin is not None and any(name.startswith(f"{twin[1]}model") for name in safe)
+            if file.endswith(SUFFIXES) and not is_twin:
+                paths.append((Path(folder) / file).relative_to(path).as_posix())
     return sorted(paths)
-
-
-def _is_twin(file: str, files: list[str]) -> bool:
-    """Whether safetensors of the same weights are there too, which transformers takes then."""
-    twin = _TWIN.fullmatch(file)
-    if twin is None:
-        return False
-    return any(name.startswith(f"{twin[1]}model") and name.endswith(".safetensors") for name in files)
 
 
 def _open_file(path: Path) -> Checkpoint:
@@ -162,7 +159,10 @@ def _shape(entry: Any, path: Path) -> Tensor:
 
 def _open_pickle(path: Path) -> Checkpoint:
     content = read_pickle(path)
-    tensors = _tensors(content)
+    tensors: dict[str, Tensor] = {}
+    if isinstance(content, Mapping):  # others are a tensor or a list of them, which have no names
+        nested = next((content[nest] for nest in _NESTS if isinstance(content.get(nest), Mapping)), content)
+        tensors = {str(name): value for name, value in nested.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ModelError(
             f"{path} holds no tensors", f"they are looked for in it and in {' and '.join(_NESTS)}"
@@ -170,13 +170,6 @@ def _open_pickle(path: Path) -> Checkpoint:
     names = _unwrapped(list(tensors))
     shapes = {name: tensors[stored].to(_META) for name, stored in names.items()}
     return Checkpoint(path=path, shapes=shapes, read=lambda name: tensors[names[name]])
-
-
-def _tensors(content: Any) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):  # a tensor or a list of them, which have no names
-        return {}
-    nested = next((content[nest] for nest in _NESTS if isinstance(content.get(nest), Mapping)), content)
-    return {str(name): value for name, value in nested.items() if isinstance(value, Tensor)}
 
 
 def _unwrapped(stored: list[str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """From a checkpoint as its authors ship it to a pipeline folder that renders: `framefleet model convert`.
 
 Streamed: components are written one after the other, tensor by tensor, from a mapped file. The new folder is
-there whole or not at all, whoever else writes to that name and whatever is killed.
+there whole or not at all, whoever else writes to that name and whatever is killed. Files with weights, and
+the pipeline that they were made for, become one folder with plain weights.
 
 safetensors' own `save_file` takes all tensors at once, too much where a checkpoint has 24 GB. The format is 8
 bytes of length, JSON, then the values (github.com/huggingface/safetensors).
@@ -25,9 +26,14 @@ from transformers import PreTrainedModel
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.registry import FAMILIES
+from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.registry import named
+from framefleet.pipeline.model.sources.parts import ModelPart, base_and_parts, by_component
+from framefleet.pipeline.model.sources.single_file import SingleFile
+from framefleet.pipeline.model.sources.verified_folder import alone
 from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.plugins.ports.conversion.checkpoint import DTYPES, Checkpoint, open_checkpoint
 from framefleet.plugins.ports.conversion.plan import Conversion, Converter, Network, check
 from framefleet.plugins.ports.families import ORIGINALS
@@ -149,23 +155,20 @@ def write_network(
 ) -> None:
     """Write config and weights under the names that the component's library looks for."""
     folder.mkdir(parents=True)
+    name = "diffusion_pytorch_model.safetensors"
     if isinstance(network.module, PreTrainedModel):
+        name = "model.safetensors"
         network.module.config.architectures = [type(network.module).__name__]
         network.module.config.save_pretrained(folder)
     else:
         network.module.save_config(folder)  # type: ignore[operator]  # diffusers' ConfigMixin
-    file = folder / (
-        "model.safetensors"
-        if isinstance(network.module, PreTrainedModel)
-        else "diffusion_pytorch_model.safetensors"
-    )
 
     def read(name: str) -> Tensor:
         tensor = _taken(network, name, checkpoint.read, dtype)
         wrote(tensor.nbytes)
         return tensor
 
-    write_safetensors(file, shapes_of(network, checkpoint, dtype), read)
+    write_safetensors(folder / name, shapes_of(network, checkpoint, dtype), read)
 
 
 def _taken(network: Network, name: str, read: Callable[[str], Tensor], dtype: torch.dtype | None) -> Tensor:
@@ -257,3 +260,46 @@ def write_safetensors(path: Path, shapes: Mapping[str, Tensor], read: Callable[[
             tensor = read(name)
             assert (tensor.shape, tensor.dtype) == (shape.shape, shape.dtype), name
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def convert_parts(
+    path: str,
+    folder: Path,
+    *,
+    base: str | None = None,
+    parts: Mapping[str, str | ModelPart],
+    dtype: str | None,
+) -> tuple[str, list[str]]:
+    """Write a pipeline folder with plain safetensors; return its class, and the components of the files.
+
+    path, base, parts: as below `model:` in a job. dtype: of the components that come from files; without it,
+    fp32 for what is packed, else as the file has it.
+    Raises ModelError for files that a job would not render with.
+    """
+    check_new(folder)
+    place, files = base_and_parts(path, base, parts)
+    settings = ModelSettings(path=place, parts=files)
+    source = source_of(settings)
+    weights = weights_of(settings, source)
+    configs = weights.configs(is_built=True)
+    stored, digests = weights.fetched()
+    by_name = by_component(weights.parts, weights.components)
+    opened = {part.key: SingleFile(part.fetched(), part.is_gguf, part.where) for part in by_name.values()}
+    unpacked = sum(tensor.num_parameters for part in weights.parts for tensor in part.tensors)
+    own = {"F16": torch.float16, "BF16": torch.bfloat16}
+    with whole_folder(folder, 4 * unpacked + weights.stored_bytes()) as new, alone():
+        for name in digests.keys() - opened.keys():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(stored / name, new / name)
+        for component in weights.components:
+            if component.name in by_name:
+                part = by_name[component.name]
+                chosen = torch_dtype(dtype) if dtype else own.get(part.tensors[0].dtype, torch.float32)
+                network: Any = opened[part.key].network(component, configs, chosen, None)
+                if part.is_gguf:
+                    network.dequantize()
+                    network.to(chosen)
+                network.save_pretrained(new / component.name)
+        for file in opened.values():
+            file.check_all_placed(allow_unmatched=False)
+    return inspect_model(folder).class_name, [*by_name]

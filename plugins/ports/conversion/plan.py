@@ -20,6 +20,8 @@ from framefleet.pipeline.model.sources.leftovers import check_scales, listed
 from framefleet.pipeline.text import setting
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
 
+TensorShapes = Mapping[str, Tensor]  # tensors without values
+
 
 def unchanged(tensor: Tensor) -> Tensor:
     return tensor
@@ -28,6 +30,11 @@ def unchanged(tensor: Tensor) -> Tensor:
 def as_linear(weight: Tensor, *, dims: int) -> Tensor:
     """(O, I, 1, ...), of a convolution of this many dimensions that sees one place, -> (O, I)."""
     return weight.reshape(weight.shape[:2]) if weight.shape[2:] == (1,) * dims else weight
+
+
+def third(tensor: Tensor, *, i: int) -> Tensor:
+    """(3 * O, ...), of queries, keys and values in one, -> (O, ...)."""
+    return tensor.chunk(3)[i]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,13 +153,12 @@ def _check_shape(place: str, origin: Origin, name: str, like: Tensor, checkpoint
         )
 
 
-_Shapes = Mapping[str, Tensor]  # tensors without values
 Config = dict[str, Any]
 # What no tensor's shape tells. None where the sizes are none of a released model: the user has to say it.
 UNTOLD = ("num_attention_heads", "attention_head_dim", "norm_num_groups")
 
 
-def size_of(shapes: _Shapes, name: str, dims: int) -> tuple[int, ...]:
+def size_of(shapes: TensorShapes, name: str, dims: int) -> tuple[int, ...]:
     """Return the shape of a tensor. Raises KeyError, and ValueError for another number of dimensions."""
     shape = tuple(shapes[name].shape)
     if len(shape) != dims:
@@ -160,7 +166,7 @@ def size_of(shapes: _Shapes, name: str, dims: int) -> tuple[int, ...]:
     return shape
 
 
-def count_below(shapes: _Shapes, stem: str) -> int:
+def count_below(shapes: TensorShapes, stem: str) -> int:
     """Return how many numbered parts there are, "layers." for layers.0.weight. Raises KeyError for none."""
     numbers = {name[len(stem) :].split(".")[0] for name in shapes if name.startswith(stem)}
     last = max((int(number) for number in numbers if number.isdecimal()), default=None)
@@ -182,8 +188,8 @@ class NetworkPart:
     """
 
     prefix: str
-    config: Callable[[_Shapes], Config]
-    origins: Callable[[list[str], _Shapes], dict[str, Origin]]
+    config: Callable[[TensorShapes], Config]
+    origins: Callable[[list[str], TensorShapes], dict[str, Origin]]
     make: Callable[..., nn.Module]
 
     def inferred(self, component: str, checkpoint: Checkpoint) -> Config:

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from framefleet.plugins.ports.call_types import Generators, StepCallback
-from framefleet.plugins.ports.crafter.pipeline_base import Condition, Steps, batch_size_of
-from framefleet.plugins.ports.crafter.pipeline_image import ImageCrafterPipeline
+from framefleet.plugins.ports.crafter.pipeline_base import (
+    Condition,
+    ImageCrafterPipeline,
+    Steps,
+    batch_size_of,
+)
 
 # Of arXiv 2305.08891, for models whose last timestep is pure noise; others need none.
 _RESCALE_AT_ZERO_SNR = 0.7

@@ -10,8 +10,13 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from framefleet.plugins.ports.call_types import Generators, StepCallback
-from framefleet.plugins.ports.crafter.pipeline_base import Condition, CrafterPipeline, Steps, batch_size_of
-from framefleet.plugins.ports.crafter.pipeline_image import ImageCrafterPipeline
+from framefleet.plugins.ports.crafter.pipeline_base import (
+    Condition,
+    CrafterPipeline,
+    ImageCrafterPipeline,
+    Steps,
+    batch_size_of,
+)
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.plugins.ports.crafter.unet import VideoCrafterUNet3DModel
 

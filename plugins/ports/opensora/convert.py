@@ -26,17 +26,9 @@ from transformers import (
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.plugins.ports.conversion import plan
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
-from framefleet.plugins.ports.conversion.plan import (
-    Config,
-    Conversion,
-    Network,
-    NetworkPart,
-    Origin,
-    same_names,
-    settled,
-)
-from framefleet.plugins.ports.opensora import autoencoder_keys, transformer_keys
+from framefleet.plugins.ports.opensora import keys
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 
@@ -57,7 +49,7 @@ _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # two names of T
 class TextPart:
     """One text encoder. ignored: names of tensors in its folder that it does not need."""
 
-    network: Network
+    network: plan.Network
     tokenizer: PreTrainedTokenizerBase
     ignored: frozenset[str]
 
@@ -67,8 +59,10 @@ def text_parts(path: Path, files: Files) -> dict[str, TextPart]:
     folders = {str(Path(file).parent) for file in files}
     kinds = {folder: _model_type(path / folder / "config.json") for folder in sorted(folders)}
     return {
-        "text_encoder": _part(path, files, kinds, ("clip", "clip_text_model"), _clip),
-        "text_encoder_2": _part(path, files, kinds, ("t5",), _t5),
+        "text_encoder": _part(
+            path, files, kinds, ("clip", "clip_text_model"), (CLIPTextModel, CLIPTextConfig)
+        ),
+        "text_encoder_2": _part(path, files, kinds, ("t5",), (T5EncoderModel, T5Config)),
     }
 
 
@@ -85,7 +79,7 @@ def _part(
     files: Files,
     kinds: Mapping[str, str | None],
     wanted: tuple[str, ...],
-    build: Callable[[str], Any],
+    classes: tuple[Any, Any],
 ) -> TextPart:
     folder = next((folder for folder, kind in kinds.items() if kind in wanted), None)
     if folder is None:
@@ -95,13 +89,14 @@ def _part(
     ordered = sorted(own, key=lambda file: file.endswith(".safetensors"))
     tensors = {name: f"{file}:{name}" for file in ordered for name in own[file]}
     with torch.device("meta"):
-        module = build(str(path / folder))
+        model, config = classes
+        module = model(config.from_pretrained(str(path / folder), local_files_only=True))
     origins = {}
     for name in module.state_dict():
         stored = _stored(name, tensors)
-        origins[name] = Origin(name=tensors.get(stored, f"{folder}:{stored}"))
+        origins[name] = plan.Origin(name=tensors.get(stored, f"{folder}:{stored}"))
     tokenizer = _tokenizer(path / folder, module.config.vocab_size)
-    network = Network(module=module, origins=origins)
+    network = plan.Network(module=module, origins=origins)
     # Tensors of no use here: of the model's other half, or there twice.
     chosen = set(tensors.values())
     names = {f"{file}:{name}": name for file in own for name in own[file]}
@@ -133,57 +128,55 @@ def _stored(name: str, tensors: Mapping[str, str]) -> str:
     return f"text_model.{name}" if is_whole else name
 
 
-def _clip(folder: str) -> CLIPTextModel:
-    return CLIPTextModel(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
-
-
-def _t5(folder: str) -> T5EncoderModel:
-    return T5EncoderModel(T5Config.from_pretrained(folder, local_files_only=True))
-
-
-_Shapes = Mapping[str, Tensor]
-
-
-_TRANSFORMER = NetworkPart(
-    "", transformer_keys.transformer_config, transformer_keys.transformer_origins, FluxTransformer2DModel
-)
+_TRANSFORMER = plan.NetworkPart("", keys.transformer_config, keys.transformer_origins, FluxTransformer2DModel)
 # By the variant whose latents they make: what a file's names and shapes tell one by, and what it becomes.
-_AUTOENCODERS: Mapping[str, tuple[Callable[[_Shapes], bool], NetworkPart]] = {
+_AUTOENCODERS: Mapping[str, tuple[Callable[[plan.TensorShapes], bool], plan.NetworkPart]] = {
     "open-sora-v2": (
-        autoencoder_keys.is_hunyuan_autoencoder,
-        NetworkPart("", autoencoder_keys.hunyuan_config, same_names, AutoencoderKLHunyuanVideo),
+        keys.is_hunyuan_autoencoder,
+        plan.NetworkPart("", keys.hunyuan_config, plan.same_names, AutoencoderKLHunyuanVideo),
     ),
     "open-sora-v2-dc-ae": (
-        autoencoder_keys.is_dc_autoencoder,
-        NetworkPart("", autoencoder_keys.dc_config, autoencoder_keys.dc_origins, AutoencoderDCVideo),
+        keys.is_dc_autoencoder,
+        plan.NetworkPart("", keys.dc_config, keys.dc_origins, AutoencoderDCVideo),
     ),
 }
-_Pair = tuple[str, dict[str, NetworkPart], dict[str, Config]]  # variant, and by component what is found
+_Pair = tuple[
+    str, dict[str, plan.NetworkPart], dict[str, plan.Config]
+]  # variant, and by component what is found
 
 
 def convert_opensora(
     checkpoint: Checkpoint, *, variant: str | None, given: Mapping[str, Any]
-) -> Conversion | None:
+) -> plan.Conversion | None:
     """Return the conversion, or None for a checkpoint of another family."""
     place = str(checkpoint.path)
     files: dict[str, dict[str, Tensor]] = {}  # tensors of each file; of a single one, its name is empty
     for path, tensor in checkpoint.shapes.items():
         file, _, key = path.rpartition(":")
         files.setdefault(file, {})[key] = tensor
-    all_transformers = [file for file, shapes in files.items() if transformer_keys.is_transformer(shapes)]
-    conditioned = [file for file in all_transformers if transformer_keys.is_conditioned(files[file])]
+    all_transformers = [file for file, shapes in files.items() if keys.is_transformer(shapes)]
+    conditioned = [file for file in all_transformers if keys.is_conditioned(files[file])]
     pairs = list(_pairs(conditioned or all_transformers, files, checkpoint))
     if not pairs and not conditioned:
         return None
     name, parts, configs = _chosen(pairs, variant, place)
-    configs = settled(configs, given, place=place)
+    configs = plan.settled(configs, given, place=place)
     texts = text_parts(checkpoint.path, files)
     used = {part.prefix for part in parts.values()}
-    unneeded = [file for file in files if file in all_transformers or _is_autoencoder(files[file])]
+    # Autoencoders that Open-Sora ships: of its other variant, and of Flux.
+    tests = [recognises for recognises, _ in _AUTOENCODERS.values()]
+    of_flux = {"encoder.conv_in.weight", "decoder.mid.attn_1.q.weight"}
+    unneeded = [
+        file
+        for file, shapes in files.items()
+        if file in all_transformers
+        or of_flux <= set(shapes)
+        or any(recognises(shapes) for recognises in tests)
+    ]
     ignored = {
         f"{_prefix(file)}{key}" for file in unneeded if _prefix(file) not in used for key in files[file]
     }
-    return Conversion(
+    return plan.Conversion(
         variant=name,
         pipeline=OpenSoraPipeline,
         networks={
@@ -200,7 +193,7 @@ def convert_opensora(
 
 
 def _pairs(
-    transformers: Iterable[str], files: Mapping[str, _Shapes], checkpoint: Checkpoint
+    transformers: Iterable[str], files: Mapping[str, plan.TensorShapes], checkpoint: Checkpoint
 ) -> Iterator[_Pair]:
     """Yield what goes together. Raises ModelError for a network that is not complete."""
     for file in transformers:
@@ -235,9 +228,3 @@ def _chosen(pairs: list[_Pair], asked: str | None, place: str) -> _Pair:
         for name, parts, _ in fitting
     )
     raise ModelError(f"{place} holds several models: {listed}", "say which with --variant, or take files out")
-
-
-def _is_autoencoder(shapes: _Shapes) -> bool:
-    """Whether it is one of those that Open-Sora ships: of its other variant, or of Flux."""
-    of_flux = {"encoder.conv_in.weight", "decoder.mid.attn_1.q.weight"} <= set(shapes)
-    return of_flux or any(recognises(shapes) for recognises, _ in _AUTOENCODERS.values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.pictures import open_image
 from framefleet.pipeline.rows.inputs.video_frames import file_kind, frames_of
-from framefleet.plugins.train.dataset.rows import TrainingRows
+from framefleet.plugins.train.dataset.batches import TrainingRows
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow, TrainingTask
 
 _FOLDER = "prepared"
@@ -192,7 +192,10 @@ def read_frames(row: TrainingRow, read: Callable[[str], bytes]) -> Frames | None
                     "the file has changed since the table was checked",
                     "restore the old file, or train into another output",
                 )
-            with closing(_pictures(content)) as pictures:
+            kind = file_kind(content)
+            if kind is not None and kind.kind == "image" and kind.name != "gif":
+                return fitted_frames([open_image(content)], row.bucket)
+            with closing(frames_of(content)) as pictures:
                 return fitted_frames(pictures, row.bucket)
     except InputError as error:
         raise TableError(f"row {row.index}: {error.problem}", error.fix) from error
@@ -205,29 +208,17 @@ def fitted_frames(pictures: Iterable[Image.Image], bucket: Bucket) -> Frames:
     return np.stack([np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC)) for picture in chosen])
 
 
-def _pictures(content: bytes) -> Generator[Image.Image]:
-    kind = file_kind(content)
-    if kind is not None and kind.kind == "image" and kind.name != "gif":
-        yield open_image(content)
-    else:
-        yield from frames_of(content)
-
-
 def shard_bytes(rows: Sequence[Prepared]) -> bytes:
     """Return the file; equal rows give equal bytes."""
     tensors: dict[str, Tensor] = {}
-    names = [
-        {name: _keep(tensor.detach().cpu(), tensors) for name, tensor in prepared.items()}
-        for prepared in rows
-    ]
+    names: list[dict[str, str]] = []
+    for prepared in rows:
+        names.append({})
+        for name, tensor in prepared.items():
+            names[-1][name] = digest = digest_of(tensor.detach().cpu()).hex()
+            if digest not in tensors:  # a copy: safetensors takes no two tensors of one memory
+                tensors[digest] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     return safetensors.torch.save(tensors, {_METADATA: canonical_json(names)})
-
-
-def _keep(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
-    digest = digest_of(tensor).hex()
-    if digest not in tensors:  # a copy: safetensors takes no two tensors of one memory
-        tensors[digest] = tensor.clone(memory_format=torch.contiguous_format)
-    return digest
 
 
 class Shard:

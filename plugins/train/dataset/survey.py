@@ -27,9 +27,8 @@ from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import InvalidRow
-from framefleet.plugins.train.dataset.batches import choose_bucket
+from framefleet.plugins.train.dataset.batches import TrainingRows, choose_bucket
 from framefleet.plugins.train.dataset.columns import REPEATS, Columns
-from framefleet.plugins.train.dataset.rows import TrainingRows
 from framefleet.plugins.train.task import NO_FRAMES, Bucket, TrainingRow
 
 _FOLDER = "survey"
@@ -45,8 +44,8 @@ _SCHEMA = pa.schema(
         pa.field("num_frames", pa.int64(), nullable=False),
     ]
 )
-_Found = tuple[str | None, str | None, Bucket]  # where a video lies, its SHA-256, the bucket that it fills
-_NO_VIDEO: _Found = (None, None, NO_FRAMES)
+_Located = tuple[str | None, str | None, Bucket]  # where a video lies, its SHA-256, the bucket that it fills
+_NO_VIDEO: _Located = (None, None, NO_FRAMES)
 _A = {"video": "a video", "image": "an image"}
 
 
@@ -135,7 +134,7 @@ class _Videos:
         if is_old or self._writer.rows_waiting >= _MAX_WAITING:
             self._flush()
 
-    def find(self, cell: Any, buckets: Sequence[Bucket]) -> _Found | Refused:
+    def find(self, cell: Any, buckets: Sequence[Bucket]) -> _Located | Refused:
         """Return where the video lies, its SHA-256, and the bucket that it fills; or what is wrong."""
         if cell is None:
             return Refused(reason=f"every row needs {_A[self._kind]}", fix="write its path or URL")

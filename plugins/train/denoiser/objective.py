@@ -1,7 +1,14 @@
-"""From a pipeline's noise scheduler to what its denoiser learns: clean latents and noise in, a target out."""
+"""What a denoiser learns: frames become clean latents, and these with noise a sample and its target.
+
+Latents are normalised and laid out as the pipeline's denoiser gets them. They are the mean of the encoder's
+distribution, not a draw from it: latents are computed once and kept, and one draw that is kept would be an
+error that all epochs repeat. The mean is also what decodes best.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +16,11 @@ import torch
 from torch import Generator, Tensor
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.families.family import LatentLayout
+from framefleet.pipeline.model.families.registry import FAMILIES, family_of
+from framefleet.pipeline.model.latent_tokens import pack
 from framefleet.pipeline.model.specs.schedulers import steps_flow
+from framefleet.pipeline.outputs.frames.frames import Frames
 
 Drawing = Literal["uniform", "logit_normal"]
 
@@ -112,3 +123,113 @@ def objective_of(scheduler: Any, *, drawing: Drawing, share: tuple[float, float]
 def _along(values: Tensor, latents: Tensor) -> Tensor:
     """Return one value for each row of latents (B, ...)."""
     return values.to(latents.device, latents.dtype).view(-1, *[1] * (latents.dim() - 1))
+
+
+def latents_of(pipe: Any, frames: Frames) -> Tensor:
+    """Return fp32 latents with a batch dimension of one. frames: uint8 RGB (T, H, W, 3)."""
+    encode = encoder_of(type(pipe).__name__)
+    pixels = torch.from_numpy(frames).movedim(-1, 0)[None].float() / 127.5 - 1  # (1, 3, T, H, W)
+    with _not_in_fp16(pipe.vae):
+        return encode(pipe, pixels.to(pipe.vae.device, pipe.vae.dtype)).float()
+
+
+@contextmanager
+def _not_in_fp16(vae: Any) -> Iterator[None]:
+    """Keep an autoencoder of fp16 in fp32 meanwhile: encoding overflows, in SDXL's always."""
+    if vae.dtype != torch.float16:
+        yield
+        return
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(torch.float16)
+
+
+def check_trainable(pipeline: str) -> None:
+    """Raise ModelError for pipelines of a class that cannot be trained."""
+    if pipeline not in family_of(pipeline).training:
+        trainable = [name for family in FAMILIES for name in family.training]
+        raise ModelError(
+            f"{pipeline} cannot be trained: it is not known how its denoiser gets a video",
+            f"the pipelines that can are {', '.join(trainable)}",
+        )
+
+
+def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:
+    """Return what encodes for pipelines of this class. Raises ModelError as `check_trainable` does."""
+    check_trainable(pipeline)
+    return _LAYOUTS[family_of(pipeline).training[pipeline].layout]
+
+
+def _normalised(pipe: Any, pixels: Tensor) -> Tensor:
+    config, latents = pipe.vae.config, _mean(pipe.vae.encode(pixels))
+    return (latents - _by_channel(config.latents_mean, latents)) / _by_channel(config.latents_std, latents)
+
+
+def _frames_first(pipe: Any, pixels: Tensor) -> Tensor:
+    """Frames before channels. Where tokens take pairs of latent frames, the first stands there twice."""
+    latents = _scaled(pipe, pixels).transpose(1, 2)
+    missing = -latents.shape[1] % (pipe.transformer.config.patch_size_t or 1)
+    return torch.cat([latents[:, :1]] * missing + [latents], dim=1)
+
+
+def _normalised_in_tokens(pipe: Any, pixels: Tensor) -> Tensor:
+    vae, latents = pipe.vae, _mean(pipe.vae.encode(pixels))
+    centred = latents - _by_channel(vae.latents_mean, latents)
+    return pack(
+        centred * vae.config.scaling_factor / _by_channel(vae.latents_std, latents),
+        pipe.transformer_spatial_patch_size,
+    )
+
+
+def _scaled(pipe: Any, pixels: Tensor) -> Tensor:
+    factor: float = pipe.vae.config.scaling_factor
+    return _mean(pipe.vae.encode(pixels)) * factor
+
+
+def _image(pipe: Any, pixels: Tensor) -> Tensor:
+    return _scaled(pipe, pixels[:, :, 0])
+
+
+def _image_normalised(pipe: Any, pixels: Tensor) -> Tensor:
+    """Derived models may have a mean and a deviation, as the pipeline knows."""
+    mean, std = (getattr(pipe.vae.config, name, None) for name in ("latents_mean", "latents_std"))
+    latents = _image(pipe, pixels)
+    if mean is None or std is None:
+        return latents
+    factor: float = pipe.vae.config.scaling_factor
+    return (latents - _by_channel(mean, latents) * factor) / _by_channel(std, latents)
+
+
+def _image_shifted(pipe: Any, pixels: Tensor) -> Tensor:
+    config = pipe.vae.config
+    shift: float = config.shift_factor
+    factor: float = config.scaling_factor
+    return (_mean(pipe.vae.encode(pixels[:, :, 0])) - shift) * factor
+
+
+_LAYOUTS: dict[LatentLayout, Callable[[Any, Tensor], Tensor]] = {
+    "scaled": _scaled,
+    "normalised": _normalised,
+    "normalised_in_tokens": _normalised_in_tokens,
+    "frames_first": _frames_first,
+    "in_tokens": lambda pipe, pixels: pack(_scaled(pipe, pixels), pipe.transformer.config.patch_size),
+    # (1, 3, T, H, W) -> (1, C, T, h, w), with an autoencoder of images. One by one, which bounds memory.
+    "frame_by_frame": lambda pipe, pixels: torch.stack([_scaled(pipe, f) for f in pixels.unbind(2)], dim=2),
+    "image": _image,
+    "image_normalised": _image_normalised,
+    "image_shifted": _image_shifted,
+    "image_in_tokens": lambda pipe, pixels: pack(_image_shifted(pipe, pixels)[:, :, None], 2),
+}
+
+
+def _mean(encoded: Any) -> Tensor:
+    mean: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
+    return mean
+
+
+def _by_channel(values: Any, latents: Tensor) -> Tensor:
+    """Return one value for each channel, for latents (B, C, ...)."""
+    shape = (1, -1, *[1] * (latents.dim() - 2))
+    return torch.as_tensor(values).to(latents.device, latents.dtype).view(shape)

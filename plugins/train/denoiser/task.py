@@ -1,7 +1,7 @@
 """The task `denoiser`: videos and prompts in, the loss of the pipeline's own denoiser out.
 
 What a denoiser is called with is what the pipeline's own `__call__` calls it with: `prepare` runs that up to
-the first forward. Only how frames become latents (`latents.py`) and what is learned (`objective.py`) is ours.
+the first forward. Only how frames become latents and what is learned (`objective.py`) is ours.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from framefleet.pipeline.recipes.siblings import call_parameters, fitted_argumen
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.text_encoders import Memo
 from framefleet.plugins.train.denoiser.bucket_call import BucketCall, Captured, capture
-from framefleet.plugins.train.denoiser.latents import check_trainable, latents_of
-from framefleet.plugins.train.denoiser.objective import Objective, objective_of
+from framefleet.plugins.train.denoiser.objective import Objective, check_trainable, latents_of, objective_of
 from framefleet.plugins.train.freezing import add_lora, trained_component
 from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow

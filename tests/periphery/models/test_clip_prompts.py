@@ -17,8 +17,7 @@ from transformers import CLIPTokenizer
 from framefleet.plugins.ports.crafter import pipeline_base as open_clip
 from framefleet.plugins.ports.crafter.convert import clip_tokenizer
 from framefleet.plugins.ports.crafter.pipeline_videocrafter import VideoCrafterPipeline
-from framefleet.plugins.ports.opensora.pipeline_components import clip_ids
-from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline, clip_ids
 from tests.crafter import SMALLEST, TEXT, crafter
 from tests.tiny import tiny
 

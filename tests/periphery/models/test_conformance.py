@@ -10,7 +10,7 @@ import pytest
 
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.plugins.models.measurements import Finding, read_measured
+from framefleet.plugins.models.descriptions import Finding, read_measured
 from tests.long import long_but
 from tests.mixed import DTYPES, mixed_table
 from tests.tiny import SMALLEST, TYPICAL

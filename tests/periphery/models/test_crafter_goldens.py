@@ -12,8 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
 from framefleet.plugins.ports.crafter.convert import clip_tokenizer
-from framefleet.plugins.ports.crafter.pipeline_base import guide
-from framefleet.plugins.ports.crafter.pipeline_image import clip_pixels
+from framefleet.plugins.ports.crafter.pipeline_base import clip_pixels, guide
 from framefleet.plugins.ports.crafter.pipeline_videocrafter import VideoCrafterImageToVideoPipeline
 from framefleet.plugins.ports.crafter.resampler import VideoCrafterImageProjector
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler

@@ -15,8 +15,7 @@ from framefleet.pipeline.model.latent_tokens import unpack
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.plugins.ports.opensora.conditions import named_size
 from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
-from framefleet.plugins.ports.opensora.pipeline_components import with_suffixes
-from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
+from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline, with_suffixes
 from tests import goldens
 from tests.goldens import close, close_after_steps
 from tests.opensora import Shapes, Size, dc_shapes, transformer_shapes

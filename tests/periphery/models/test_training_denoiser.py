@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.model.latent_tokens import pack, unpack
-from framefleet.plugins.train.denoiser.latents import latents_of
+from framefleet.plugins.train.denoiser.objective import latents_of
 from framefleet.plugins.train.denoiser.task import DenoiserTask
 from framefleet.plugins.train.freezing import choose_parameters
 from framefleet.plugins.train.job import TrainSettings

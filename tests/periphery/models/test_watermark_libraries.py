@@ -6,7 +6,6 @@ Run where the libraries are installed; none is needed for the other tests.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ def _drawn() -> None:
 
 def locked(name: WatermarkName, path: Path) -> Watermark:
     plain = Watermark(name=name, weights=str(path))
-    return replace(plain, digest=weights_digest(plain))
+    return plain.model_copy(update={"digest": weights_digest(plain)})
 
 
 def check_frames(watermark: Watermark) -> None:

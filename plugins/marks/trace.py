@@ -1,4 +1,7 @@
-"""From files, whoever made them, to the marks in each and the row that it came from."""
+"""From files, whoever made them, to the marks in each and the row that it came from.
+
+A batch of files is looked up in one pass over the records of each output. Files and outputs may be anybody's.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,23 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import Output, find_claim_as
 from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
@@ -29,8 +36,99 @@ from framefleet.plugins.marks.label import label_in
 from framefleet.plugins.marks.manifest import read_pem
 from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import LABELLED, Watermark, WatermarkName
-from framefleet.plugins.marks.trace.lookup import TracedRecord, Wanted, look_up, open_outputs
+from framefleet.plugins.marks.step import claimed_signing
 from framefleet.plugins.marks.watermark import open_watermark
+
+# Of each record: what is shown, and what a file is compared with.
+TRACED_COLUMNS = (
+    *("row_id", "row_indices", "arguments", "seed", "scheduler", "recipe"),
+    *("model", "model_digest", "license"),
+    *("uri", "path", "media_sha256", "frames_sha256", "marked_sha256", "audio_sha256", "marks"),
+    *("height", "width", "num_frames", "fps", "finished_at"),
+)
+_MAX_INDEX_BYTES = 1 << 20
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What some files name. prefixes: of row_ids."""
+
+    digests: set[str] = field(default_factory=set)
+    row_ids: set[str] = field(default_factory=set)
+    prefixes: set[str] = field(default_factory=set)
+
+    def mask(self, table: pa.Table) -> pa.ChunkedArray:
+        matches = pc.is_in(table["media_sha256"], pa.array(sorted(self.digests), pa.string()))
+        matches = pc.or_(matches, pc.is_in(table["row_id"], pa.array(sorted(self.row_ids), pa.string())))
+        for length in {len(prefix) for prefix in self.prefixes}:
+            some = pa.array(sorted(one for one in self.prefixes if len(one) == length), pa.string())
+            matches = pc.or_(matches, pc.is_in(pc.utf8_slice_codeunits(table["row_id"], 0, length), some))
+        return matches
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRecord:
+    """A record, and the URL of its output. certificates: SHA-256 of those that may sign its clip."""
+
+    output: str
+    record: Mapping[str, Any]
+    certificates: tuple[str, ...]
+
+    @property
+    def row_id(self) -> str:
+        return str(self.record["row_id"])
+
+    @property
+    def marks(self) -> Mapping[str, Any]:
+        """What it says that its clip carries; it may be anybody's."""
+        try:
+            content = parse_json(self.record["marks"] or "{}")
+        except ValueError:
+            content = None
+        return content if isinstance(content, dict) else {}
+
+
+def open_outputs(places: Sequence[str], storage_options: Mapping[str, Any] | None) -> list[Output]:
+    """Return outputs, and those in them. JobError for what is neither an output nor a list of them.
+
+    places: each an output, or a text file that lists some, one per line.
+    """
+    outputs = [Output.open(place, storage_options) for listed in places for place in _listed(listed)]
+    return [one for output in outputs for one in (output, *output.inner.values()) if one.is_begun]
+
+
+def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]:
+    """Yield the records of all outputs that these names may mean, in one pass over each."""
+    for output in outputs:
+        # Of clips whose records are of earlier versions job.json says who signed them.
+        try:
+            claim = find_claim_as(output.store, JOB_JSON)
+        except JobError:
+            claim = None
+        signing = claimed_signing(claim.job.model_dump()) if claim else None
+        certificates = (signing.certificate_sha256,) if signing else ()
+        for table in output.records(TRACED_COLUMNS):
+            for record in table.filter(wanted.mask(table)).to_pylist():
+                traced = TracedRecord(output.url, record, ())
+                own = traced.marks.get("c2pa")
+                signed = (own,) if isinstance(own, str) and _SHA256.fullmatch(own) else certificates
+                yield TracedRecord(output.url, record, signed)
+
+
+def _listed(place: str) -> list[str]:
+    if "://" in place or not Path(place).exists() or Path(place).is_dir():
+        return [place]
+    fix = "give an output, or a text file with one per line"
+    try:
+        content = read_regular(place, _MAX_INDEX_BYTES + 1)
+    except OSError as error:
+        raise JobError(f"--output: {place} cannot be read: {error.strerror}", fix) from None
+    if len(content) > _MAX_INDEX_BYTES:
+        raise JobError(f"{place} is not a list of outputs", fix)
+    lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
+    return [line for line in lines if line]
+
 
 FoundBy = Literal["digest", "manifest", "watermark", "tags"]
 # own: the certificate of the output that has the row. foreign: the manifest names a row of an output, and
@@ -96,9 +194,13 @@ def trace_files(
     if find_spec("c2pa") is None:
         raise JobError("trace needs c2pa-python, to read manifests", "pip install 'framefleet[c2pa]'")
     anchors = read_pem("--trust", str(trust)).decode("utf-8", "replace") if trust else None
-    watermarks = [SPREAD, *(_watermark(name, place) for name, place in weights.items())]
-    for watermark in watermarks:
-        open_watermark(watermark)  # what is wrong with its weights is not said of every file
+    watermarks, names = [SPREAD], [one for one in get_args(WatermarkName) if one != SPREAD.name]
+    for name, place in weights.items():
+        if name not in names:
+            problem = f"--watermark {name}: there is no such watermark"
+            raise JobError(problem, f"use one of {', '.join(names)}")
+        watermarks.append(Watermark(name=cast(WatermarkName, name), weights=str(place)))
+        open_watermark(watermarks[-1])  # what is wrong with its weights is not said of every file
     every = _files(paths)
     while some := [_read(path, watermarks, anchors) for path in islice(every, _AT_ONCE)]:
         wanted = Wanted(
@@ -109,13 +211,6 @@ def trace_files(
         records = list(look_up(outputs, wanted))
         for one in some:
             yield _settled(one, records, has_anchors=anchors is not None) if one.marks else one
-
-
-def _watermark(name: str, weights: AnyPath) -> Watermark:
-    names = [one for one in get_args(WatermarkName) if one != SPREAD.name]
-    if name not in names:
-        raise JobError(f"--watermark {name}: there is no such watermark", f"use one of {', '.join(names)}")
-    return Watermark(name=cast(WatermarkName, name), weights=str(weights))
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

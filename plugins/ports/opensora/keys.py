@@ -1,26 +1,36 @@
-"""From the keys of an Open-Sora v2 transformer's checkpoint to diffusers' FluxTransformer2DModel.
+"""From the keys of Open-Sora v2's checkpoints to our configs and the origin of each of our tensors.
 
-The network is Flux with one more Linear, `cond_in`, whose output is added to that of `img_in`. Two Linears
-that are added are one Linear of both inputs side by side, so no class of our own is needed: `x_embedder`
-takes the noisy tokens, then the tokens of mask and reference.
+The transformer becomes diffusers' FluxTransformer2DModel. It is Flux with one more Linear, `cond_in`, whose
+output is added to that of `img_in`. Two Linears that are added are one Linear of both inputs side by side, so
+no class of our own is needed: `x_embedder` takes the noisy tokens, then the tokens of mask and reference.
 
 Released checkpoints rotate pairs (d, d + 64) of a head, diffusers pairs (2d, 2d + 1): the rows of queries and
 keys are put in that order. Checkpoints in Flux's own layout, with one `qkv`, are in it already.
+
+A video DC-AE becomes AutoencoderDCVideo: renamed, nothing else. HunyuanVideo's is named as in diffusers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from framefleet.plugins.ports.conversion.plan import Origin, count_below, size_of, unchanged
+from framefleet.plugins.ports.conversion.plan import (
+    Origin,
+    TensorShapes,
+    count_below,
+    renamed,
+    size_of,
+    third,
+    unchanged,
+)
 
-_Shapes = Mapping[str, Tensor]  # tensors without values
 Change = Callable[[Tensor], Tensor]
 Layer = tuple[str, str, Change]  # their name, ours, and what becomes of weight and bias
 
@@ -44,18 +54,18 @@ _STREAMS = {  # of a double block: norm, queries, keys, values, output, norms of
 _NORMS = ("query_norm", "key_norm")  # whose weight is called `scale`
 
 
-def is_transformer(shapes: _Shapes) -> bool:
+def is_transformer(shapes: TensorShapes) -> bool:
     """Tell whether these are keys of an Open-Sora v2 transformer, or of Flux in its authors' layout."""
     ends = {"img_in.weight", "txt_in.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"}
     return bool(ends & set(shapes)) and any(name.startswith("double_blocks.") for name in shapes)
 
 
-def is_conditioned(shapes: _Shapes) -> bool:
+def is_conditioned(shapes: TensorShapes) -> bool:
     """Whether it takes mask and given frames, which Flux does not."""
     return bool({"cond_in.weight", "cond_in.bias"} & set(shapes))
 
 
-def transformer_config(shapes: _Shapes) -> dict[str, Any]:
+def transformer_config(shapes: TensorShapes) -> dict[str, Any]:
     """Return the config of the FluxTransformer2DModel, read from the shapes."""
     head, (hidden, inputs) = _head(shapes), size_of(shapes, "img_in.weight", 2)
     token, _ = size_of(shapes, "final_layer.linear.weight", 2)
@@ -85,7 +95,7 @@ def axes_of(head: int) -> list[int]:
     return [frames, (head - frames) // 2, (head - frames) // 2]
 
 
-def transformer_origins(names: Iterable[str], shapes: _Shapes) -> dict[str, Origin]:
+def transformer_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
     """Return what each tensor of the FluxTransformer2DModel is made of. names: ours."""
     layers = {ours: (theirs, change) for theirs, ours, change in _layers(shapes)}
     origins = {}
@@ -102,7 +112,7 @@ def transformer_origins(names: Iterable[str], shapes: _Shapes) -> dict[str, Orig
     return origins
 
 
-def _layers(shapes: _Shapes) -> Iterator[Layer]:
+def _layers(shapes: TensorShapes) -> Iterator[Layer]:
     is_split = any(".q_proj." in name for name in shapes)
     hidden, head = shapes["img_in.weight"].shape[0], _head(shapes)
     turned = partial(_interleave, head=head) if is_split else unchanged
@@ -126,7 +136,7 @@ def _double_block(turned: Change, *, is_split: bool) -> Iterator[Layer]:
             yield f"{stream}_attn.v_proj", f"attn.{v}", unchanged
         else:
             for index, name in enumerate((q, k, v)):
-                yield f"{stream}_attn.qkv", f"attn.{name}", partial(_third, index=index)
+                yield f"{stream}_attn.qkv", f"attn.{name}", partial(third, i=index)
         yield f"{stream}_attn.proj", f"attn.{out}", unchanged
         yield f"{stream}_attn.norm.query_norm", f"attn.{norm_q}", turned
         yield f"{stream}_attn.norm.key_norm", f"attn.{norm_k}", turned
@@ -150,12 +160,8 @@ def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[La
     yield "norm.key_norm", "attn.norm_k", turned
 
 
-def _head(shapes: _Shapes) -> int:
+def _head(shapes: TensorShapes) -> int:
     return size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0]
-
-
-def _third(tensor: Tensor, *, index: int) -> Tensor:
-    return tensor.chunk(3)[index]
 
 
 def _rows(tensor: Tensor, *, start: int, stop: int | None) -> Tensor:
@@ -179,3 +185,89 @@ def _side_by_side(*weights: Tensor) -> Tensor:
 
 def _added(*biases: Tensor) -> Tensor:
     return torch.stack(biases).sum(dim=0)
+
+
+_ORIGINAL = (  # of our names; tried in order, each on what the one before left
+    (r"^encoder\.conv_in\.", "encoder.project_in.conv."),
+    (r"^encoder\.conv_out\.", "encoder.project_out.main.op_list.0.conv."),
+    (r"^decoder\.conv_in\.", "decoder.project_in.main.conv."),
+    (r"^decoder\.norm_out\.", "decoder.project_out.op_list.0."),
+    (r"^decoder\.conv_out\.", "decoder.project_out.op_list.2.conv."),
+    (r"^encoder\.down_blocks\.(\d+)\.", r"encoder.stages.\1.op_list."),
+    (r"^decoder\.up_blocks\.(\d+)\.", r"decoder.stages.\1.op_list."),
+    (r"\.attn\.to_qkv\.", ".context_module.main.qkv.conv."),
+    (r"\.attn\.to_qkv_multiscale\.(\d+)\.proj_in\.", r".context_module.main.aggreg.\1.0."),
+    (r"\.attn\.to_qkv_multiscale\.(\d+)\.proj_out\.", r".context_module.main.aggreg.\1.1."),
+    (r"\.attn\.to_out\.", ".context_module.main.proj.conv."),
+    (r"\.attn\.norm_out\.", ".context_module.main.proj.norm."),
+    (r"\.conv_out\.conv_(inverted|depth|point)\.", r".local_module.main.\1_conv.conv."),
+    (r"\.conv_out\.norm\.", ".local_module.main.point_conv.norm."),
+    (r"\.(conv[12])\.(weight|bias)$", r".main.\1.conv.\2"),
+    (r"(op_list\.\d+)\.norm\.", r"\1.main.conv2.norm."),
+    (r"^(encoder\.stages\.\d+\.op_list\.\d+)\.conv\.", r"\1.main.conv."),  # of a downsampling block
+    (r"^(decoder\.stages\.\d+\.op_list\.\d+)\.conv\.", r"\1.main.conv.conv."),  # of an upsampling one
+)
+# What tells a block's kind and width.
+_LAST = {"main.conv1.conv": "ResBlock", "context_module.main.proj.conv": "EfficientViTBlock"}
+
+_GROUPS = 32  # of norms in the released model, which no tensor tells
+
+
+def is_dc_autoencoder(shapes: TensorShapes) -> bool:
+    return any(re.match(r"(en|de)coder\.stages\.\d+\.op_list\.", name) for name in shapes)
+
+
+def dc_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
+    """Return where each tensor of the AutoencoderDCVideo comes from."""
+    return {name: Origin(name=renamed(name, _ORIGINAL)) for name in names}
+
+
+def dc_config(shapes: TensorShapes) -> dict[str, Any]:
+    """Return the config of the AutoencoderDCVideo, read from the shapes."""
+    encoder, decoder = _levels(shapes, "encoder"), _levels(shapes, "decoder")
+    groups = [name for name in shapes if name.endswith(".context_module.main.aggreg.0.1.weight")]
+    return {
+        "in_channels": size_of(shapes, "encoder.project_in.conv.weight", 5)[1],
+        "latent_channels": size_of(shapes, "encoder.project_out.main.op_list.0.conv.weight", 5)[0],
+        "attention_head_dim": size_of(shapes, groups[0], 5)[1] if groups else 32,
+        "encoder_block_types": [kind for kind, _, _ in encoder],
+        "decoder_block_types": [kind for kind, _, _ in decoder],
+        "encoder_block_out_channels": [width for _, width, _ in encoder],
+        "decoder_block_out_channels": [width for _, width, _ in decoder],
+        "encoder_layers_per_block": [depth for _, _, depth in encoder],
+        "decoder_layers_per_block": [depth for _, _, depth in decoder],
+        "temporal_compression_ratio": 4,  # strides, which no tensor tells
+    }
+
+
+def _levels(shapes: TensorShapes, half: str) -> list[tuple[str, int, int]]:
+    """Return (block type, width, depth) of each level. Raises KeyError for one without blocks."""
+    blocks_by_level: list[dict[str, tuple[str, int]]] = [
+        {} for _ in range(count_below(shapes, f"{half}.stages."))
+    ]
+    for name, tensor in shapes.items():
+        block = re.match(rf"{half}\.stages\.(\d+)\.op_list\.(\d+)\.(.+)\.weight$", name)
+        if block and block[3] in _LAST:
+            blocks_by_level[int(block[1])][block[2]] = (_LAST[block[3]], tensor.shape[0])
+    for level, blocks in enumerate(blocks_by_level):
+        if not blocks:
+            raise KeyError(f"{half}.stages.{level}.op_list.0.main.conv1.conv.weight")
+    return [(*next(iter(blocks.values())), len(blocks)) for blocks in blocks_by_level]
+
+
+def is_hunyuan_autoencoder(shapes: TensorShapes) -> bool:
+    return any(re.match(r"(en|de)coder\.(down|up)_blocks\.\d+\..+\.conv\.weight$", name) for name in shapes)
+
+
+def hunyuan_config(shapes: TensorShapes) -> dict[str, Any]:
+    """Return the config that the shapes tell; the groups of its norms where they can be the released ones."""
+    levels = range(count_below(shapes, "encoder.down_blocks."))
+    widths = [size_of(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight", 5)[0] for i in levels]
+    return {
+        "latent_channels": size_of(shapes, "post_quant_conv.weight", 5)[0],
+        "block_out_channels": widths,
+        "layers_per_block": count_below(shapes, "encoder.down_blocks.0.resnets."),
+        "norm_num_groups": _GROUPS if all(width % _GROUPS == 0 for width in widths) else None,
+        "down_block_types": ["HunyuanVideoDownBlock3D"] * len(widths),
+        "up_block_types": ["HunyuanVideoUpBlock3D"] * len(widths),
+    }

@@ -1,0 +1,272 @@
+"""`framefleet gallery`, `sheet`, `grid` and `report`: what is typed, and what they print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verbose, Where
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.outputs.layout import PICKS
+from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.plugins.pages.page_server import PageServer
+    from framefleet.plugins.pages.sheet.sheet import Drawn
+
+
+def gallery_command(
+    output: OutputToRead,
+    x: Annotated[
+        str | None, Option("--x", "--columns", metavar="COLUMN", help="Column across the grid, e.g. seed.")
+    ] = None,
+    y: Annotated[
+        str | None,
+        Option("--y", "--rows", metavar="COLUMN", help="Column down the grid, e.g. guidance_scale."),
+    ] = None,
+    previews: Annotated[
+        bool, Option("--previews", help="Make a preview image for each clip that has none.")
+    ] = False,
+    serve: Annotated[
+        bool,
+        Option("--serve", help="Serve the page on this machine, and save stars and notes in the output."),
+    ] = False,
+    port: Port = 0,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write a page into an output, to view, filter, compare and pick its clips. Prints its location.
+
+    Open the page in a browser, from a folder, a bucket or any web server. `render` writes it for local
+    outputs.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import storage_options_alone
+        from framefleet.jobs.show.progress import watch_on
+        from framefleet.jobs.show.watch import wait_for
+        from framefleet.pipeline.outputs.output import Output
+        from framefleet.plugins.pages.gallery.gallery import make_stills, write_gallery
+        from framefleet.plugins.pages.gallery.serve import GalleryServer
+
+        store = Output.open_rendered(output, storage_options_alone(sets)).store
+        with watch_on(stderr) as watch:
+            if previews:
+                wait_for(watch, "making previews")
+                watch.say(f"{make_stills(store):,} previews made")
+            wait_for(watch, "writing the gallery")
+            place = write_gallery(store, x=x, y=y)
+        if not serve:
+            stdout.say(place)
+            return
+        with GalleryServer(store, port=port) as server:
+            _serve(server, f"stars and notes are saved in {store.url_of(PICKS)}; ")
+
+
+def _serve(server: PageServer, note: str = "") -> None:
+    """Print where a page is served, and wait for Ctrl-C."""
+    stdout.say(server.url)
+    stderr.say(f"{note}press Ctrl-C to stop")
+    with suppress(KeyboardInterrupt):
+        server.wait()
+
+
+def _column(option: str, text: str) -> Any:
+    return Option(option, metavar="COLUMN", help=text)
+
+
+_Rows = Annotated[str | None, _column("--rows", "Column whose values are on the left.")]
+_Columns = Annotated[str | None, _column("--columns", "Column whose values are at the top.")]
+_Captions = Annotated[list[str] | None, _column("--caption", "Column to show below each clip; repeatable.")]
+_Limit = Annotated[int, Option("--limit", min=1, max=1000, metavar="N", help="Maximum number of clips.")]
+
+
+def sheet_command(
+    output: OutputToRead,
+    to: Annotated[
+        Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")
+    ] = Path("sheet.png"),
+    rows: _Rows = None,
+    columns: _Columns = None,
+    pages: Annotated[
+        str | None,
+        Option(
+            "--pages",
+            metavar="COLUMN",
+            help="Draw one grid for each value of this column, one below the other.",
+        ),
+    ] = None,
+    where: Where = None,
+    captions: _Captions = None,
+    limit: _Limit = 60,
+    tile: Annotated[
+        int | None,
+        Option(
+            "--tile",
+            min=16,
+            max=2048,
+            metavar="PIXELS",
+            help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
+        ),
+    ] = None,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Draw the clips of an output in one picture: three frames of each, in the order of the table.
+
+    With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import storage_options_alone
+        from framefleet.plugins.pages.sheet.sheet import sheet
+
+        draw = partial(
+            sheet,
+            output,
+            to,
+            rows=rows,
+            columns=columns,
+            pages=pages,
+            where=where,
+            captions=captions or (),
+            limit=limit,
+            tile=tile,
+            storage_options=storage_options_alone(sets),
+        )
+        _show(draw, (rows, columns, pages))
+
+
+def grid_command(
+    output: OutputToRead,
+    to: Annotated[
+        Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
+    ] = Path("grid.mp4"),
+    rows: _Rows = None,
+    columns: _Columns = None,
+    where: Where = None,
+    captions: _Captions = None,
+    limit: _Limit = 60,
+    tile: Annotated[
+        int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
+    ] = 192,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import storage_options_alone
+        from framefleet.plugins.pages.sheet.sheet import grid
+
+        draw = partial(
+            grid,
+            output,
+            to,
+            rows=rows,
+            columns=columns,
+            where=where,
+            captions=captions or (),
+            limit=limit,
+            tile=tile,
+            storage_options=storage_options_alone(sets),
+        )
+        _show(draw, (rows, columns))
+
+
+def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
+    """Draw; print where the picture is, and how many clips are not in it."""
+    from framefleet.jobs.show.progress import watch_on
+    from framefleet.jobs.show.watch import wait_for
+
+    with watch_on(stderr) as watch:
+        wait_for(watch, "reading records")
+        drawn = draw(on_progress=watch.show)
+    if drawn.num_found > drawn.num_clips + drawn.num_more:
+        stderr.say(f"{drawn.num_clips:,} of {drawn.num_found:,} clips are shown: --limit, --where")
+    if drawn.num_more:
+        same = " and ".join(filter(None, axes))
+        stderr.say(
+            f"{drawn.num_more:,} clips are not shown, because another clip has the same {same}; "
+            "choose clips with --where, or use other columns"
+        )
+    stdout.say(str(drawn.path))
+
+
+def report_command(
+    output: OutputToRead,
+    price: Annotated[
+        float | None,
+        Option(
+            "--price",
+            min=0.0,
+            metavar="PRICE",
+            help="Price of a GPU for one hour, in any currency, e.g. 2.5. Adds the cost.",
+        ),
+    ] = None,
+    accepted: Annotated[
+        str | None,
+        Option(
+            "--accepted",
+            metavar="SQL",
+            help='Count only clips for which this is true, e.g. "stars >= 3" or "sharpness > 0.4". '
+            "Default: all.",
+        ),
+    ] = None,
+    ceiling: Annotated[
+        float | None,
+        Option(
+            "--ceiling",
+            min=0.0,
+            metavar="ROWS",
+            help="Highest number of rows per hour that you measured on one GPU; the report compares with it.",
+        ),
+    ] = None,
+    serve: Annotated[
+        bool, Option("--serve", help="Serve a page on this machine that follows the job and plays new clips.")
+    ] = False,
+    port: Port = 0,
+    every_s: Every = 5.0,
+    as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")] = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write report.html and report.json into an output: throughput, failures, cost and more.
+
+    Shows rows by state, throughput, batch sizes, worker and idle time, failures, cost, environment and model.
+    --serve writes nothing: it serves a live page of a job that is running. Needs no cluster.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import output_at
+
+        if serve:
+            from framefleet.plugins.pages.report.live_page import StatusServer
+
+            with StatusServer(output_at(output, sets), port=port, every_s=every_s) as server:
+                _serve(server)
+            return
+        from framefleet.jobs.show.progress import watch_on
+        from framefleet.jobs.show.watch import wait_for
+        from framefleet.plugins.pages.report.report import PAGE, VALUES, report_of, write_report
+
+        opened = output_at(output, sets, is_rendered=True)
+        store = opened.store
+        with watch_on(stderr) as watch:
+            wait_for(watch, f"reading the records of {opened.url}")
+            made = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
+        if as_json:
+            stdout.say(made.to_json(is_ascii=True).rstrip("\n"))
+            return
+        write_report(store, made)
+        if made.cost:
+            unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
+            hours = f"{cost.gpu_hours:,.3g} {unit} hours x {cost.price_per_gpu_hour:g}"
+            stdout.say(f"cost: {cost.total:,.2f} ({hours})")
+        if made.clip_yield:
+            stdout.say(f"yield: {made.clip_yield.text()}")
+        stdout.say(f"report: {store.url_of(PAGE)}")
+        stdout.say(f"json:   {store.url_of(VALUES)}")
+        for name, one in opened.inner.items():
+            stderr.say(f"{name} have a report of their own: {command('report', one.url)}")
