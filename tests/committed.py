@@ -12,7 +12,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of

@@ -13,7 +13,7 @@ import pyarrow as pa
 from framefleet import Store
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.parts.part_names import new_run

@@ -15,9 +15,14 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import Assignment, StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.render.audit.audit_budget import is_affordable, is_small
-from framefleet.pipeline.render.audit.audited_kinds import AuditedKinds, OneAudit
-from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
+from framefleet.pipeline.render.audit.schedule import (
+    MAX_KINDS,
+    AuditedKinds,
+    AuditSchedule,
+    OneAudit,
+    is_affordable,
+    is_small,
+)
 from framefleet.pipeline.render.audit.verdict import (
     EQUAL,
     UNREPEATABLE,

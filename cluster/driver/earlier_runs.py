@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of, kind_of_record
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex

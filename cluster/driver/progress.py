@@ -13,7 +13,7 @@ from framefleet.doors import inner_outputs
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from framefleet.pipeline.outputs.clip_presence import Gone  # imports pyarrow
+    from framefleet.pipeline.outputs.damage import Gone  # imports pyarrow
     from framefleet.pipeline.outputs.stores.store import Store
 
 GONE = ("drained", "lost")

@@ -30,7 +30,7 @@ from framefleet.pipeline.metrics import (
     added,
 )
 from framefleet.pipeline.outputs.clip_step import StepValues
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.render.audit.verdict import Audited
 
 MAX_GONE_TOLD = 100  # workers that are there no longer, in `Progress`

@@ -26,7 +26,7 @@ from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
-from framefleet.pipeline.outputs.clip_presence import Gone
+from framefleet.pipeline.outputs.damage import Gone
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.input_shapes import Shapes
 from framefleet.pipeline.request import one_step

@@ -38,7 +38,7 @@ from framefleet.pipeline.text import command
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
-    from framefleet.pipeline.outputs.clip_presence import Gone
+    from framefleet.pipeline.outputs.damage import Gone
     from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_MESSAGE = 200  # characters: a line or two

@@ -30,7 +30,7 @@ from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.outputs.layout import ROWS
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import ROW_FIELDS
-from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
+from framefleet.pipeline.outputs.stores.store import not_ours, read_json
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.lane_key import lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex

@@ -48,7 +48,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex

@@ -25,8 +25,7 @@ from framefleet.pipeline.outputs.layout import ROWS
 from framefleet.pipeline.outputs.parts.part_file import storage_of
 from framefleet.pipeline.outputs.parts.records import row_schema
 from framefleet.pipeline.outputs.parts.seals import Hold
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import Carried

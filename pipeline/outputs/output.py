@@ -32,8 +32,7 @@ from framefleet.pipeline.outputs.row_states import (
     failed_rows,
     log_lines,
 )
-from framefleet.pipeline.outputs.stores.json_file import Value, read_as, read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
 
 log = logging.getLogger(__name__)
 

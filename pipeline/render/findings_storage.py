@@ -28,9 +28,8 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import PROBES
-from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.retries import Soon
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_as
 from framefleet.pipeline.render.input_shapes import input_shape
 from framefleet.pipeline.request import Request
 

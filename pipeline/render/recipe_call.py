@@ -29,7 +29,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.schedulers import schedulers_of
 from framefleet.pipeline.model.specs.signature import references_of
-from framefleet.pipeline.outputs.frames.pixels import LateFrames
+from framefleet.pipeline.outputs.frames.frames import LateFrames
 from framefleet.pipeline.outputs.frames.result import (
     KEPT,
     WRITTEN_PROMPT,

@@ -16,15 +16,15 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.model.registry import numerics_of_code
+from framefleet.pipeline.model.snapshot import Loaded
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.result import KeptSteps, Rendered
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
+from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe, RecipeSet
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime, is_affordable
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
-from framefleet.pipeline.render.audit.schedule import Audit
+from framefleet.pipeline.render.audit.schedule import Audit, ComputeTime, is_affordable
 from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited, AuditOrder
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
@@ -36,13 +36,11 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.loaded_model import Loaded
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
-from framefleet.pipeline.render.recipe_set import RecipeSet
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
 from framefleet.pipeline.render.row_seconds import RowSeconds

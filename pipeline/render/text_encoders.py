@@ -27,12 +27,11 @@ from framefleet.pipeline.model.lora import adapter_name
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.assembly import entrances
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.embedding_file import UNKEPT, Encoded
-from framefleet.pipeline.render.embeddings import EMBEDDINGS, EncodedEmbeddings, NoEmbeddings
+from framefleet.pipeline.recipes.recipe import RecipeSet
+from framefleet.pipeline.render.embeddings import EMBEDDINGS, UNKEPT, Encoded, EncodedEmbeddings, NoEmbeddings
 from framefleet.pipeline.render.fused.calls import digests_of, is_private
 from framefleet.pipeline.render.fused.exact import are_equal
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.recipe_set import RecipeSet
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,7 @@ from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record
 from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.outputs.parts.seals import is_sealed, live_parts, sealed_of
 from framefleet.pipeline.outputs.query import records_where
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.plan import NOTES
 

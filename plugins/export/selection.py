@@ -26,8 +26,7 @@ from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, re
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.query import check_where, records_where
 from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES, recorded_clip, sound_content
-from framefleet.pipeline.outputs.stores.json_file import not_ours
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, not_ours
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
 

@@ -14,7 +14,7 @@ import torch
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request
 from framefleet.cluster.worker.blame import culprit_of
-from framefleet.pipeline.outputs.frames import pixels
+from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.render.checkpoints import journal
 from framefleet.pipeline.render.fused import exact, forwards, pins
 from framefleet.pipeline.render.outcome import with_frames
@@ -46,7 +46,7 @@ POINTS = (
     Point("holders", lambda _: forwards, "with_holders"),
     Point("journal copy", lambda _: journal, "_kept"),
     Point("decode", lambda model: model.pipe.vae, "decode"),
-    Point("frame conversion", lambda _: pixels, "_to_uint8"),
+    Point("frame conversion", lambda _: frames_module, "_to_uint8"),
 )
 
 

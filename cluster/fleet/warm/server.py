@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.outputs.stores.store import read_as
 
 # Variables that libraries read while they are imported.
 READ_ON_IMPORT = (

@@ -22,13 +22,12 @@ from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora, digests_i
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of
+from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
-from framefleet.pipeline.model.specs.ranges import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.outputs.stores.json_file import not_ours, read_as
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, not_ours, read_as
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
 from framefleet.pipeline.request import Request, inputs_in, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs

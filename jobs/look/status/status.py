@@ -17,8 +17,7 @@ from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, added
-from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
-from framefleet.pipeline.outputs.media.clip_names import recorded_path
+from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS, recorded_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import told_arguments

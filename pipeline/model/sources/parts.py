@@ -130,7 +130,7 @@ class PartFile:
 
         if self.is_gguf:
             check_package("gguf", self.where)
-            from framefleet.pipeline.model.sources.gguf_header import read_gguf_header
+            from framefleet.pipeline.model.sources.headers import read_gguf_header
 
             return tuple(read_gguf_header(read, self.where)[1])
         return tuple(read_header(header_reader(read), self.where)[1])
@@ -162,7 +162,7 @@ class PartFile:
         if not path.is_file():
             raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
         if self.is_gguf:
-            from framefleet.pipeline.model.sources.gguf_header import check_gguf_size
+            from framefleet.pipeline.model.sources.headers import check_gguf_size
 
             check_gguf_size(path)
         else:

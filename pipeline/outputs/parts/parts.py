@@ -20,8 +20,7 @@ from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, read_p
 from framefleet.pipeline.outputs.parts.part_names import part_path, parts_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, fields_named, record_of
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.json_file import not_ours
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, not_ours
 
 # When a part is written: after this many rows, or this long. What has no record yet when a driver dies is
 # adopted, which asks the store for each row. Both double with every 1,024 parts of a folder, up to 8,192 rows

@@ -14,7 +14,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
-from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.pipeline.outputs.stores.store import not_ours
 from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.request import each_input
 

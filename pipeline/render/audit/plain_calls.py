@@ -21,9 +21,9 @@ from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.memory import NoWorkspace, free_memory, whole_workspaces
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.step_cache import StepCache
+from framefleet.pipeline.model.snapshot import Loaded
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.render.fused.batcher import as_in_pipelines
-from framefleet.pipeline.render.loaded_model import Loaded
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.row_queue import RenderRow

@@ -18,7 +18,7 @@ import numpy as np
 
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.guards.regular_file import read_regular
-from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
+from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.records import ROW_ID

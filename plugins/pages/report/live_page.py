@@ -20,8 +20,7 @@ from framefleet.pipeline.metrics import (
     STORE_SILENT_SECONDS,
     idle_shares,
 )
-from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
-from framefleet.pipeline.outputs.media.clip_names import preview_path
+from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS, preview_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.text import bytes_text, command

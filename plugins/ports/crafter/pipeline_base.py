@@ -15,7 +15,7 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.pipeline.model.specs.check import check_ranges
 from framefleet.plugins.ports import clip_words
 from framefleet.plugins.ports.call_types import Generators, StepCallback
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler

@@ -12,7 +12,7 @@ from diffusers.utils import BaseOutput
 from PIL.Image import Image
 from torch import Tensor
 
-from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.pipeline.model.specs.check import check_ranges
 from framefleet.plugins.ports.call_types import Generators, StepCallback
 from framefleet.plugins.ports.opensora.conditions import (
     FrameCondition,
