@@ -30,7 +30,7 @@ from framefleet.jobs.options import (
     Workers,
 )
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.headline import audit_line
+from framefleet.jobs.show.watch import audit_line
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.text import command
@@ -130,7 +130,7 @@ def show_ending(summary: Summary) -> int:
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
     from framefleet.doors import inner_outputs, listeners
-    from framefleet.jobs.show.headline import duration
+    from framefleet.jobs.show.watch import duration
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
@@ -221,7 +221,7 @@ def retry_command(
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.cluster.driver.progress import Summary
         from framefleet.jobs.render.output_job import job_of
-        from framefleet.jobs.render.retry import rows_to_retry
+        from framefleet.jobs.render.render import rows_to_retry
         from framefleet.pipeline.outputs.stores.store import Store
 
         found = job_of(job, sets or [])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.lanes import early_setups, lanes_of, plan_lanes
+from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -41,6 +43,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
@@ -271,3 +274,43 @@ def _first_device(store: Store) -> str:
         if isinstance(environment, dict):
             return device_name(environment)
     return ""
+
+
+@dataclass(slots=True)
+class FailedRows:
+    """Rows that failed, of inner outputs too. examples: one message for each type of error."""
+
+    num_by_type: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    row_ids: set[str] = field(default_factory=set)
+
+
+def retry(
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    error_types: Collection[str] = (),
+    sets: Sequence[str] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Render the rows of a job again that failed, and no others; return how many were done, how many failed.
+
+    job: an output, whose job.json says the rest; or a job file, or its content. error_types: only those of
+    these errors, as "OutOfMemory". sets: as "fleet.workers=2". Raises as `render` does.
+    """
+    resolved = job_of(job, sets)
+    failed = rows_to_retry(resolved, error_types)
+    if not failed.row_ids:
+        store = Store(resolved.output, resolved.storage_options)
+        return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
+    return render_job(resolved, Callback(on_progress), only=failed.row_ids)
+
+
+def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:
+    """Return what failed of a job and of its inner outputs, of these types or of all."""
+    found = FailedRows()
+    for row in Output(Store(job.output, job.storage_options)).failures():
+        if not error_types or row.error_type in error_types:
+            found.num_by_type[row.error_type] += 1
+            found.examples.setdefault(row.error_type, row.message)
+            found.row_ids.add(row.row_id)
+    return found

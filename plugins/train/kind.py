@@ -14,8 +14,8 @@ from framefleet.plugins.train.job import TrainJob
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     """Print what training a job would do."""
-    from framefleet.jobs.show.headline import duration
     from framefleet.jobs.show.progress import watch_on
+    from framefleet.jobs.show.watch import duration
     from framefleet.pipeline.text import SHAPE_ORDER
     from framefleet.plugins.train.plan import plan_train_job
 

@@ -19,9 +19,8 @@ from safetensors.torch import save
 
 import framefleet
 from framefleet import Store
-from framefleet.jobs.keep.replay.compare import Compared, compare
+from framefleet.jobs.keep.replay.compare import Again, Compared, compare
 from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.pipeline.outputs.damage import look_at, look_for_clips
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 import framefleet
 from framefleet import Output, Store
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.retry import rows_to_retry
+from framefleet.jobs.render.render import rows_to_retry
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter

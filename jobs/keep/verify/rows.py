@@ -15,10 +15,9 @@ import numpy as np
 from framefleet.doors import runners_of
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.steps import for_comparison, steps_again
-from framefleet.jobs.keep.replay.compare import Compared, compare
+from framefleet.jobs.keep.replay.compare import Again, Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
-from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.jobs.keep.verify.row_process import replay_alone
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.render import render_rows

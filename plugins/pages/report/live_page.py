@@ -10,7 +10,7 @@ from pathlib import Path
 
 from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.status.status import DriverSeen, NewClip, Status, StatusReader, newest_clips
-from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.watch import duration
 from framefleet.pipeline.metrics import (
     BLOCKED_PLACES,
     CLIP_BYTES,

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from framefleet.jobs.show.headline import VAGUE, duration, share_text
+from framefleet.jobs.show.watch import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
 from framefleet.pipeline.text import bytes_text, escaped
