@@ -1,4 +1,4 @@
-"""Progress of a job as plain values, each in one line too, and where it is reported: a terminal, a log, nowhere."""
+"""Progress of a job as plain values, and in one line each, and where it is reported."""
 
 from __future__ import annotations
 

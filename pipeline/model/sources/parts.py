@@ -21,7 +21,13 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
-from framefleet.pipeline.model.sources.headers import Tensor, check_file_size, header_reader, read_header
+from framefleet.pipeline.model.sources.headers import (
+    Tensor,
+    check_file_size,
+    header_reader,
+    read_gguf_header,
+    read_header,
+)
 from framefleet.pipeline.model.sources.integrity import named_sha256, sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
@@ -130,8 +136,6 @@ class PartFile:
 
         if self.is_gguf:
             check_package("gguf", self.where)
-            from framefleet.pipeline.model.sources.headers import read_gguf_header
-
             return tuple(read_gguf_header(read, self.where)[1])
         return tuple(read_header(header_reader(read), self.where)[1])
 
