@@ -36,13 +36,14 @@ from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import added, is_summed
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
-from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
     MAX_DRIVER_BYTES,
+    Part,
     Sealed,
     epoch_path,
     epochs_of,
+    parts_in,
     request_path,
     seal_now,
     seal_of,

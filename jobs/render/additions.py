@@ -10,16 +10,15 @@ from pathlib import PurePosixPath
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
 from framefleet.jobs.render.lanes import check_lanes, plan_lanes
-from framefleet.jobs.render.recalled_survey import remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_parts import remember_survey, write_rows
 from framefleet.jobs.render.row_source import added_in, with_added
 from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
 from framefleet.pipeline.rows.tables.table import Table

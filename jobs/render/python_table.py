@@ -18,10 +18,9 @@ import pyarrow.parquet
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import TableError, shown
 from framefleet.pipeline.guards.redaction import USERINFO, public_url
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.outputs.layout import TABLES
 
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path

@@ -33,9 +33,8 @@ from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.lanes import early_setups, lanes_of, plan_lanes
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import with_table
-from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_parts import distrust_parts, write_rows
+from framefleet.jobs.render.row_parts import distrust_parts, recall_survey, remember_survey, write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.prometheus import serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
@@ -44,12 +43,11 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
-from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
+from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey

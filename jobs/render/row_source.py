@@ -11,9 +11,8 @@ from framefleet.jobs.job.model import OpenedModel, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import check_free
 from framefleet.jobs.show.watch import Watch
-from framefleet.pipeline.errors import JobError, RecipeError, TableError
+from framefleet.pipeline.errors import JobError, RecipeError, TableError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns

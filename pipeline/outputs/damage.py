@@ -22,11 +22,10 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import CLIPS, EXTRAS, LABEL_SUFFIX, PREVIEWS, RECORDS, recorded_path
 from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.parts import read_parts, rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, newest_seal
+from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, newest_seal, part_of
 from framefleet.pipeline.outputs.record_files import (
     FileState,
     Unsound,

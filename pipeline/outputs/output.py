@@ -19,9 +19,9 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRIVERS, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.record_files import recorded_frames, recorded_tensors
 from framefleet.pipeline.outputs.row_states import (

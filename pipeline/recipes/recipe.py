@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.errors import RecipeError, Refused, shown
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.spec import PipelineSpec, spec_of
 from framefleet.pipeline.recipes.conditioning import (

@@ -22,8 +22,7 @@ from framefleet.pipeline.render.findings_storage import Found, Places, RowMemory
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.input_shapes import input_shape
-from framefleet.pipeline.render.outcome import failure_of
-from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_queue import RenderRow, failure_of
 from framefleet.pipeline.request import Request, one_step
 
 log = logging.getLogger(__name__)

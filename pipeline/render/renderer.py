@@ -37,12 +37,11 @@ from framefleet.pipeline.render.fused.forwards import Forwards, second_try
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
-from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
 from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.shared_calls import SharedCalls

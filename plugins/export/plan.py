@@ -20,8 +20,7 @@ from pydantic import TypeAdapter
 import framefleet
 from framefleet.pipeline.errors import JobError, StoreConflict
 from framefleet.pipeline.outputs.layout import RECORDS, recorded_path
-from framefleet.pipeline.outputs.parts.part_names import Part
-from framefleet.pipeline.outputs.parts.seals import SEALED, is_sealed, live_parts, sealed_of
+from framefleet.pipeline.outputs.parts.seals import SEALED, Part, is_sealed, live_parts, sealed_of
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.plugins.export.choice import ExportChoice
 from framefleet.plugins.export.selection import Selection, Split

@@ -26,7 +26,7 @@ from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render import recipe_call
 from framefleet.pipeline.render.fused.batching import Mode
-from framefleet.pipeline.render.outcome import with_frames
+from framefleet.pipeline.render.row_queue import with_frames
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
 

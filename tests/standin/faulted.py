@@ -17,8 +17,7 @@ from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.render.checkpoints import journal
 from framefleet.pipeline.render.fused import exact, forwards, pins
-from framefleet.pipeline.render.outcome import with_frames
-from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_queue import RenderRow, with_frames
 from tests.standin.gpu import ILLEGAL, out_of_memory
 from tests.standin.tensor import gpus
 from tests.tiny import SMALLEST

@@ -32,7 +32,6 @@ from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
     read_folder,
@@ -50,6 +49,7 @@ from framefleet.pipeline.outputs.parts.records import (
     told_arguments,
     values_of,
 )
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.outputs.record_files import recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from framefleet.pipeline.errors import Refused, shown
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS, parse_json
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import (
     FRAME_PARAMETERS,
     PART_KINDS,

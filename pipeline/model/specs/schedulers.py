@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.errors import UserError, shown
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import class_named, is_standin
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import Scalar, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

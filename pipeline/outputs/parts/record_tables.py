@@ -24,10 +24,9 @@ from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
-from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, may_come_later
-from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store, not_ours
 
 _ROWS_AT_ONCE = 4096

@@ -34,8 +34,7 @@ from framefleet.pipeline.render.audit.verdict import (
     told,
     verdict_of,
 )
-from framefleet.pipeline.render.outcome import with_frames
-from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_queue import RenderRow, with_frames
 from framefleet.pipeline.request import Request
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,7 @@ from framefleet.pipeline.render.findings import surroundings
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.outcome import seconds_of
-from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_queue import RenderRow, seconds_of
 
 log = logging.getLogger(__name__)
 

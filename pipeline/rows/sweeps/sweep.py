@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, Refused, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, Indices, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep

@@ -19,8 +19,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from framefleet.pipeline.errors import Problem, Refused
 from framefleet.pipeline.guards.json_text import CANONICAL, EXACT_FLOATS, parse_json
-from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.formats import likely_encoding, raw_bytes
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.errors import JobError, Refused, UserError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora, check_loras
 from framefleet.pipeline.model.registry import named
@@ -22,7 +22,6 @@ from framefleet.pipeline.model.specs.check import (
     is_list,
 )
 from framefleet.pipeline.model.specs.model_index import is_modular
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import (
     PART_KINDS,

@@ -25,9 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import Problem, Refused, TableError
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS
-from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.csv_text import CsvText
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, mistaken_file, to_utf_8

@@ -8,9 +8,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import JobError, Refused, TableError
 from framefleet.pipeline.model.specs.check import check_argument, check_frames
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.rows.inputs.pictures import Described
