@@ -31,8 +31,8 @@ from framefleet.pipeline.outputs.damage import Gone
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.input_shapes import Shapes
 from framefleet.pipeline.request import clip_fps, each_input, one_step
+from framefleet.pipeline.rows.identity import Shapes
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan

@@ -34,10 +34,9 @@ from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_reci
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.rows.identity import Identity
+from framefleet.pipeline.rows.identity import Identity, check_order
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
-from framefleet.pipeline.rows.ranks import check_order
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table_rows import TableRows, joined_columns

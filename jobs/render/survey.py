@@ -18,10 +18,9 @@ from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, invalid_schema
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.render.input_shapes import Shapes
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import Shapes, work_in
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
-from framefleet.pipeline.rows.ranks import work_in
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row

@@ -30,8 +30,8 @@ from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import PROBES
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store, read_as
-from framefleet.pipeline.render.input_shapes import input_shape
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import input_shape
 
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.
 MAX_FILE_BYTES = 2**20

@@ -21,9 +21,9 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.findings_storage import Found, Places, RowMemory, memory_name
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.calls import Call
-from framefleet.pipeline.render.input_shapes import input_shape
 from framefleet.pipeline.render.row_queue import RenderRow, failure_of
 from framefleet.pipeline.request import Request, one_step
+from framefleet.pipeline.rows.identity import input_shape
 
 log = logging.getLogger(__name__)
 

@@ -44,8 +44,7 @@ from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
 from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.render.row_tails import Tails
-from framefleet.pipeline.render.shared_calls import SharedCalls
-from framefleet.pipeline.render.text_encoders import Encoders
+from framefleet.pipeline.render.text_encoders import Encoders, SharedCalls
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs

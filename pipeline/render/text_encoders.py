@@ -2,14 +2,16 @@
 
 The weights of encoders whose outputs are kept wait in host memory, and are on the GPU only during calls. A
 model that was loaded to denoise has no encoders, and takes what one that was loaded to encode has kept.
+
+`SharedCalls` are all that rows call besides denoisers, decoders too: each counted, some shared.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch.utils import swap_tensors
 
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.hooks.adapters import of_one_row
-from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import empty_cache
 from framefleet.pipeline.metrics import Spending
@@ -28,10 +30,14 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.assembly import entrances
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import RecipeSet
+from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.embeddings import EMBEDDINGS, UNKEPT, Encoded, EncodedEmbeddings, NoEmbeddings
-from framefleet.pipeline.render.fused.calls import digests_of, is_private
+from framefleet.pipeline.render.fused.batching import Mode
+from framefleet.pipeline.render.fused.calls import Method, digests_of, dtype_of, is_private
 from framefleet.pipeline.render.fused.exact import are_equal
+from framefleet.pipeline.render.fused.row_thread import stay
 from framefleet.pipeline.render.lora_layers import LoraLayers
+from framefleet.pipeline.render.row_seconds import RowSeconds, timed
 
 log = logging.getLogger(__name__)
 
@@ -295,3 +301,80 @@ def _are_values(leaves: list[Any]) -> bool:
     """Whether nothing among them has a state of its own."""
     values = Tensor | bool | int | float | str
     return all(leaf is None or leaf is UNKEPT or isinstance(leaf, values) for leaf in leaves)
+
+
+# By the beginnings of their names, networks that are given pictures to describe.
+_IMAGE_ENCODERS = ("image_encoder",)
+
+_Seconds = Callable[[], RowSeconds | None]
+
+
+class SharedCalls:
+    """The shared calls of one model's rows. shared: what rows may call together, by name."""
+
+    def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
+        self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
+        self._device: str = model.environment["device"]
+        decoders, texts = _decoders_of(model), _text_encoders_of(model)
+        self._methods = decoders | texts
+        # Not texts: a row that waits to share a call does not see that another row encodes the same text.
+        self.shared = {} if mode == "exact" else decoders
+        self._timed = self._methods if mode == "exact" else texts
+        denoisers = model.denoisers()  # of which a call is not a forward yet
+        self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
+        self._pictures = Memo(copies_objects=True)
+        self._autoencoders = {name: part for name, part in self._others.items() if hasattr(part, "encode")}
+        self._image_encoders = model.networks(_IMAGE_ENCODERS)
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """Give each row its LoRAs while the block runs, and be busy while networks compute."""
+        with self._loras.seen(), self._clock.seeing(self._others):
+            yield
+
+    @contextmanager
+    def around_rows(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
+        """Remember what encoders return while rows are at work. seconds: of the one that is."""
+        with ExitStack() as stack:
+            stack.callback(self._encoders.leave)
+            stack.enter_context(intercept(self._encoders.called, self._encoders))
+            stack.enter_context(intercept(self._autoencoders, self._encode_picture, method="encode"))
+            stack.enter_context(intercept(self._image_encoders, self._encode_picture))
+            for name, method in self._timed.items():
+                stopwatch = timed(method.seconds, seconds, self._device)
+                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+            for name, method in self._methods.items():
+                stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
+            yield
+
+    def _encode_picture(self, name: str, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Encode each distinct picture or video once, as it lies in memory."""
+        stay()
+        has_modes = torch.is_grad_enabled() or torch.is_autocast_enabled(torch.device(self._device).type)
+        if has_modes or not self._encoders.is_known(name):  # of a recipe of the user's own
+            return encode(*args, **kwargs)
+        tensors = (leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
+        place = (name, _switches(self._others[name]), *(tensor.stride() for tensor in tensors))
+        return self._pictures(place, encode, *args, **kwargs)
+
+
+def _switches(network: Any) -> tuple[tuple[str, Any], ...]:
+    """Return what code may set on a network for its calls, such as an autoencoder's tiles."""
+    plain = (bool, int, float)
+    return tuple((name, v) for name, v in vars(network).items() if name[0] != "_" and type(v) in plain)
+
+
+def _decoders_of(model: Model) -> dict[str, Method]:
+    """Return decoders by the names that logs have for them."""
+    return {
+        f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
+        for name, network in model.networks().items()
+        if callable(getattr(network, "decode", None))
+    }
+
+
+def _text_encoders_of(model: Model) -> dict[str, Method]:
+    return {
+        name: Method(network, seconds="encode_s", dtype=dtype_of(network))
+        for name, network in model.text_encoders().items()
+    }
