@@ -3,7 +3,8 @@
 To the pipeline every tensor is on the CPU, so that schedulers, generators and masks work with real values. A
 network's call goes through its own code on the meta device, where shapes are computed and nothing else, and
 comes back as zeros; the bytes of tensors that are alive at once there are counted, without workspaces of
-kernels, and fragments. Not covered: networks that look at values (how many tokens a mask leaves). Files that a row names are grey pictures and silence.
+kernels, and fragments. Not covered: networks that look at values (how many tokens a mask leaves). Files that
+a row names are grey pictures and silence.
 """
 
 from __future__ import annotations
