@@ -329,7 +329,9 @@ class DriverLock:
     def _take_next(self) -> bool:
         """Wait until the newest driver is gone, and try to be the next; tell whether it worked."""
         # Where somebody has cleared drivers/, parts still tell how far epochs went.
-        newest = max(epochs_of(self._store), default=0) or _newest_part(self._store)
+        newest = max(epochs_of(self._store), default=0) or max(
+            (part.epoch for part in parts_in(self._store, RECORDS)), default=0
+        )
         self._wait_until_abandoned(epoch_path(newest))
         self.epoch = newest + 1
         try:
@@ -386,7 +388,3 @@ class DriverLock:
                 self.num_tables = len(self._store.list(TABLES))
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
-
-
-def _newest_part(store: Store) -> int:
-    return max((part.epoch for part in parts_in(store, RECORDS)), default=0)

@@ -62,20 +62,15 @@ def eta_s(points: Sequence[Point], left: int, *, now: float, workers: int, batch
     rows = points[-1][1] - points[0][1] if points else 0
     if not workers or rows < max(MIN_BATCHES, MIN_BATCHES_EACH * workers) * max(batch, 1.0):
         return None
-    quarters = _quarters(points)
+    (_, first), (_, last) = points[0], points[-1]
+    counts = [count for _, count in points]
+    edges = [points[bisect_left(counts, first + (last - first) * part / 4)][0] for part in range(5)]
+    quarters = [later - earlier for earlier, later in pairwise(edges)]  # seconds for each quarter of the rows
     longest = max(later[0] - earlier[0] for earlier, later in pairwise(points))
     is_even = max(quarters) <= MAX_UNLIKE * min(quarters)
     if not is_even or now - points[-1][0] > MAX_SILENCE * longest:
         return None
     return left * (points[-1][0] - points[0][0]) / rows
-
-
-def _quarters(points: Sequence[Point]) -> list[float]:
-    """Return how many seconds each quarter of the rows took."""
-    (_, first), (_, last) = points[0], points[-1]
-    counts = [count for _, count in points]
-    edges = [points[bisect_left(counts, first + (last - first) * part / 4)][0] for part in range(5)]
-    return [later - earlier for earlier, later in pairwise(edges)]
 
 
 class TimeLeft:

@@ -78,7 +78,8 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
         while not is_ready():
             for started, process in processes.items():
                 if started in _VITAL and (code := process.poll()) is not None:
-                    said = _last_lines(logs, started)
+                    text = (logs / f"{started}.err").read_text(errors="replace")
+                    said = text.partition("*** StackTrace")[0].splitlines()[-6:]
                     raise ChildProcessError("\n".join([f"its {started} ended with {ending(code)}", *said]))
             if time.monotonic() > ends_at:
                 raise TimeoutError(f"its {name} was not ready after {patience_s:.0f} s")
@@ -113,11 +114,6 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
                 process.kill()
                 process.wait()
             raise
-
-
-def _last_lines(logs: Path, name: str) -> list[str]:
-    text = (logs / f"{name}.err").read_text(errors="replace")
-    return text.partition("*** StackTrace")[0].splitlines()[-6:]
 
 
 def _knows(client: Any, node_id: str) -> bool:

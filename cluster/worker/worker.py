@@ -42,7 +42,7 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model, ModelUpdate
+    from framefleet.pipeline.model.model import ModelUpdate
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -248,7 +248,10 @@ class Worker:
             self._doing = "preparing clip steps"
             for step in self._setup.steps.values():
                 step.prepare()
-            model = self._load()
+            from framefleet.pipeline.model.load import load
+
+            self._doing = "loading the model"
+            model = load(self._setup.model, self._setup.model_files, self._setup.stage)
             while True:
                 if self._update:
                     model = self._update.apply(model, self._setup.store)
@@ -264,7 +267,10 @@ class Worker:
                     keep=self._setup.keep,
                 )
                 self._load_s = self._load_s or time.perf_counter() - self._started - renderer.clock.elapsed_s
-                self._begin(renderer)
+                with self._news:
+                    self._renderer = renderer
+                    if self._update == renderer.model.update:  # or else it has to have other weights by now
+                        self._loaded.set()
                 while self._take(renderer):
                     self._deliver(renderer.step(), renderer)
                     self._checkpointer.look(renderer)
@@ -277,13 +283,6 @@ class Worker:
                 self._broken = error
                 self._news.notify_all()
             self._loaded.set()
-
-    def _begin(self, renderer: Renderer) -> None:
-        """Say that the model is loaded, unless it has to have other weights by now."""
-        with self._news:
-            self._renderer = renderer
-            if self._update == renderer.model.update:
-                self._loaded.set()
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
         """Pass on what became of rows."""
@@ -312,12 +311,6 @@ class Worker:
                 self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
             else:
                 self._checkpointer.keep(outcome, is_over=True)
-
-    def _load(self) -> Model:
-        from framefleet.pipeline.model.load import load
-
-        self._doing = "loading the model"
-        return load(self._setup.model, self._setup.model_files, self._setup.stage)
 
     def _take(self, renderer: Renderer) -> bool:
         """Give the renderer as many rows as it can work on; wait for one when it has none.

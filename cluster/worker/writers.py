@@ -15,7 +15,7 @@ from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.outputs.clip_step import StepInput, StepValues
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_input, store_clip
+from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
 
@@ -92,19 +92,14 @@ class Writers:
         of = StepInput(clip=clip, media=self._setup.media, read=self._setup.inputs.read)
         encoded = encode_input(of, self._setup.steps.values())
         encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
-        values = self._values(of, encoded, held)
+        values: dict[str, StepValues] = {}
+        for section, step in self._setup.steps.items():
+            held.measuring = section
+            values[section] = step.values(of, encoded.content, values_of(encoded.record))
+        held.measuring = None
         held.doing = "storing"
         announce(store, encoded.record, was_batched=clip.was_batched, values=values)
         record = store_clip(store, encoded)
         if not store.exists(path_of_intent(record)):  # this process stood still, and another driver swept it
             announce(store, encoded.record, was_batched=clip.was_batched, values=values)
         return StoredRow(record=record, was_batched=clip.was_batched, values=values)
-
-    def _values(self, of: StepInput, encoded: EncodedClip, held: _Held) -> dict[str, StepValues]:
-        """Return what each step adds to the record."""
-        values = {}
-        for section, step in self._setup.steps.items():
-            held.measuring = section
-            values[section] = step.values(of, encoded.content, values_of(encoded.record))
-        held.measuring = None
-        return values

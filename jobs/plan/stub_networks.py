@@ -49,15 +49,13 @@ class Meter(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         for leaf in result if isinstance(result, list | tuple) else (result,):
             if isinstance(leaf, Tensor) and leaf.is_meta:
-                self._add(leaf.untyped_storage())
+                storage = leaf.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                if key not in self._others and key not in self._alive:
+                    self._alive[key] = weakref.ref(storage, partial(self._free, key, size))
+                    self.now += size
+                    self.peak = max(self.peak, self.now)
         return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._others and key not in self._alive:
-            self._alive[key] = weakref.ref(storage, partial(self._free, key, size))
-            self.now += size
-            self.peak = max(self.peak, self.now)
 
     def _free(self, key: int, size: int, _: Any) -> None:
         del self._alive[key]
@@ -242,7 +240,8 @@ class _Shapes:
         self._stub.note(self._name, peak)  # also of a later row, whose peaks are counted anew
         if self._ends:
             raise Decoded
-        return _zeros(answer)
+        leaves, structure = flatten(answer)
+        return unflatten(structure, [_zeros_of(leaf) for leaf in leaves])
 
     def _with_values(self, args: Any, kwargs: Any) -> Any:
         """Call a part whose shapes follow from values, as sizes of pictures; its memory is not counted."""
@@ -308,12 +307,6 @@ class _NoValues(TorchFunctionMode):
         if asks and args[0].dtype == torch.bool:
             return False
         return func(*args, **(kwargs or {}))
-
-
-def _zeros(answer: Any) -> Any:
-    """Return what a network answered, with new zeros on the CPU for all tensors: they may be changed."""
-    leaves, structure = flatten(answer)
-    return unflatten(structure, [_zeros_of(leaf) for leaf in leaves])
 
 
 def _zeros_of(leaf: Any) -> Any:

@@ -69,7 +69,13 @@ class Additions:
             log.warning("%s: %s", path, line)
         self._table, self._resolved = table, resolved
         self._survey += found
-        num_done = self._mark_done(first)
+        fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
+        num_done = sum(
+            self._index.mark_done(
+                ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
+            )
+            for _, records in tables_by_part(self._resolved.store, fields)
+        )
         write_rows(resolved, index, self._lock, start=first)
         remember_survey(resolved, self._survey)
         if resolved.job.on_invalid == "skip":
@@ -79,14 +85,4 @@ class Additions:
             lanes=plan_lanes(resolved, index, self._survey),
             num_new=index.render_added(first),
             num_done=num_done,
-        )
-
-    def _mark_done(self, first: int) -> int:
-        """Note which rows from a position on have a record, as the table once had them; return how many."""
-        fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
-        return sum(
-            self._index.mark_done(
-                ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
-            )
-            for _, records in tables_by_part(self._resolved.store, fields)
         )

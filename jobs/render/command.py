@@ -146,7 +146,10 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
             lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
-    lines += _lacking_lines(summary)
+    lines += [
+        f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
+        for name, failed in summary.lacking.items()
+    ]
     lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
@@ -194,14 +197,6 @@ def _audit_lines(summary: Summary) -> list[str]:
         prefix = "audit: of other kinds, " if summary.apart else "audit: "
         lines.append(prefix + audit_line(summary.audits, summary.done))
     return lines
-
-
-def _lacking_lines(summary: Summary) -> list[str]:
-    """Return which columns of clip steps failed: their clips are stored without them."""
-    return [
-        f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
-        for name, failed in summary.lacking.items()
-    ]
 
 
 def retry_command(

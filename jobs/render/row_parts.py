@@ -77,7 +77,10 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
         lines = (_lines(first, batch, index, carried, schema) for first, batch in pieces)
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             file = Path(folder, "part.parquet")
-            digests[path] = _written(file, lines, schema)
+            with pq.ParquetWriter(file, schema, **storage_of(schema)) as part:
+                for table in lines:
+                    part.write_table(table)
+            digests[path] = sha256_of(file)
             if path in sound and noted[path][0] == digests[path]:
                 continue
             hold.check()
@@ -150,14 +153,6 @@ def _texts(joined: str, length: int) -> pa.Array:
     return pa.Array.from_buffers(
         pa.string(), len(joined) // length, [None, ends, pa.py_buffer(joined.encode())]
     )
-
-
-def _written(file: Path, lines: Iterator[pa.Table], schema: pa.Schema) -> str:
-    """Write a part; return the SHA-256 of its file."""
-    with pq.ParquetWriter(file, schema, **storage_of(schema)) as part:
-        for table in lines:
-            part.write_table(table)
-    return sha256_of(file)
 
 
 def _noted(store: Store) -> Mapping[str, tuple[str, str]]:

@@ -94,7 +94,10 @@ class Clock:
             if self._marks.are_anyones or self._cause not in BUSY:
                 self._end_part()
             while self._parts and (seconds := self._marks.seconds(*self._parts[0][:2])) is not None:
-                self._share_out(seconds, self._parts.pop(0)[2])
+                part = self._parts.pop(0)[2]
+                seen = sum(part.values())
+                for cause, share in part.items():
+                    self._total[cause] += seconds * (share / seen if seen else 1 / len(part))
             return {cause: seconds for cause, seconds in self._total.items() if seconds}
 
     def idle_seconds(self) -> dict[str, float]:
@@ -140,11 +143,6 @@ class Clock:
         before, self._marked = self._marked, self._marks.mark()
         self._parts.append((before, self._marked, self._part))
         self._part = defaultdict(float)
-
-    def _share_out(self, seconds: float, part: Mapping[str, float]) -> None:
-        seen = sum(part.values())
-        for cause, share in part.items():
-            self._total[cause] += seconds * (share / seen if seen else 1 / len(part))
 
 
 class _Moments:

@@ -130,7 +130,11 @@ def surroundings(model: Model, batching: Batching) -> str:
         "torch": _settings_of_torch(),
         "processor": lines_beginning("/proc/cpuinfo", ("flags", "Features")),
         "driver": lines_beginning("/proc/driver/nvidia/version", ("NVRM",)),
-        "variables": _variables(),
+        "variables": {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith((*_PREFIXES, *_PREFIXES_OF_TORCH)) and name != _PLACE
+        },
     }
     return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:32]
 
@@ -150,11 +154,3 @@ def _settings_of_torch() -> list[Any]:
         [mkldnn.enabled, mkldnn.deterministic],
         str(torch.backends.cuda.preferred_blas_library()),
     ]
-
-
-def _variables() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith((*_PREFIXES, *_PREFIXES_OF_TORCH)) and name != _PLACE
-    }

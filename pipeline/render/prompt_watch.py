@@ -35,7 +35,11 @@ class PromptWatch:
         """components: of the pipeline, among them its tokenizers."""
         self.lengths: PromptLengths | None = None
         found = (getattr(component, "tokenizer", component) for component in components)
-        tokenizers = [tokenizer for tokenizer in found if _is_tokenizer(tokenizer)]
+        tokenizers = [
+            tokenizer
+            for tokenizer in found
+            if callable(tokenizer) and hasattr(tokenizer, "pad_token_id") and hasattr(tokenizer, "decode")
+        ]
         self._counters = [PromptLengths(tokenizer) for tokenizer in tokenizers]
         self._readers = [
             TextReader(
@@ -88,7 +92,3 @@ def _rest(arguments: Mapping[str, Any]) -> Hashable:
 
 def _is_free(name: str, value: Any) -> bool:
     return name not in SHAPING and isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_tokenizer(component: Any) -> bool:
-    return callable(component) and hasattr(component, "pad_token_id") and hasattr(component, "decode")

@@ -292,7 +292,10 @@ class Renderer:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
             if row.is_plain:
-                return self._given_out([self._rendered_plainly(row)])
+                task = self._plain_task(row)
+                self._charges.work_on({task: row})
+                self._charges.charge()
+                return self._given_out([self._outcome(task, row)])
             self._start(row)
         self._charges.work_on(self._rows.under_way)
         was_found = self._watch.found
@@ -308,7 +311,12 @@ class Renderer:
                 # The next one may have begun meanwhile, with its step cache on.
                 what = self._loaded.difference(expected=self._expected)
                 if what and not self._call.is_own(row):
-                    self._keep_apart(row, what)
+                    log.warning(
+                        "rows of %s change %s as they render: from here on each runs alone", row.kind, what
+                    )
+                    self._auditor.apart[row.kind] = f"such a row changes {what} as it renders"
+                    self._begin_again()
+                    self._loaded.restore()
                     return []
         except AttentionChanged:
             self._watch.forget()
@@ -435,13 +443,6 @@ class Renderer:
             self._cache.stop()
         self._watch.restore()
 
-    def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
-        """Render a row by a plain call with nothing at all around it."""
-        task = self._plain_task(row)
-        self._charges.work_on({task: row})
-        self._charges.charge()
-        return self._outcome(task, row)
-
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
         task = RowTask(partial(self._judge, row))
@@ -470,13 +471,6 @@ class Renderer:
         if row and not row.is_alone and not self._batcher.is_waited_in:
             self._rows.halve(row.kind)
         self._batcher.wait()
-
-    def _keep_apart(self, row: RenderRow, what: str) -> None:
-        """Render rows of a kind by plain calls, as their calls change what all rows share."""
-        log.warning("rows of %s change %s as they render: from here on each runs alone", row.kind, what)
-        self._auditor.apart[row.kind] = f"such a row changes {what} as it renders"
-        self._begin_again()
-        self._loaded.restore()
 
     def _is_audit_affordable(self) -> bool:
         """Whether one more audit is within its share of this model's time."""

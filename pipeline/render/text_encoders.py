@@ -31,7 +31,7 @@ from framefleet.pipeline.model.sources.assembly import entrances
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import RecipeSet
 from framefleet.pipeline.render.clock import Clock
-from framefleet.pipeline.render.embeddings import EMBEDDINGS, UNKEPT, Encoded, EncodedEmbeddings, NoEmbeddings
+from framefleet.pipeline.render.embeddings import EMBEDDINGS, UNKEPT, EncodedEmbeddings, NoEmbeddings
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, digests_of, dtype_of, is_private
 from framefleet.pipeline.render.fused.exact import are_equal
@@ -263,29 +263,21 @@ class Memo:
                 self._kept.refuse(place)
                 return output
             self._remember(key, leaves, structure)
-            self._keep(key, (leaves, structure), found)
+            if found is not None and found[1] == structure and are_equal(found[0], leaves):
+                self._proven.add(key[0])
+            else:
+                self._kept.keep(key, (leaves, structure), is_instead=found is not None)
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
-        self._forget()
+        while self._bytes > self._max_bytes:
+            _, (_, _, size) = self._known.popitem(last=False)
+            self._bytes -= size
         return unflatten(structure, [_copy(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
-
-    def _keep(self, key: tuple[Hashable, ...], output: Encoded, found: Encoded | None) -> None:
-        """Have what was encoded written. found: what was kept of the same call, by another run."""
-        is_equal = found is not None and found[1] == output[1] and are_equal(found[0], output[0])
-        if is_equal:
-            self._proven.add(key[0])
-        else:
-            self._kept.keep(key, output, is_instead=found is not None)
 
     def _remember(self, key: Hashable, leaves: list[Any], structure: Hashable) -> None:
         size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
         self._known[key] = (leaves, structure, size)
         self._bytes += size
-
-    def _forget(self) -> None:
-        while self._bytes > self._max_bytes:
-            _, (_, _, size) = self._known.popitem(last=False)
-            self._bytes -= size
 
 
 def _copy(tensor: Tensor) -> Tensor:

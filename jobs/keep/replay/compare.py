@@ -257,20 +257,15 @@ def _with_loss(
         found = replace(found, one_level_psnr_db=reference.psnr_db)
     if _are_frames(found.which) and distance.is_like(reference):
         return replace(found, verdict="off by about one")
-    others = _other_encoder(then, changes)
+    own = [f"{then.media_encoder} then"] if "nvenc" in (then.media_encoder or "") else []
+    changed = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
+    others = ", ".join([*own, *changed])
     if not others:
         return found
     loss = difference(frames, decode(encoded(frames)))
     is_within = _are_frames(found.which) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
     doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
     return replace(found, verdict="other encoder" if is_within else "different", doubt=doubt)
-
-
-def _other_encoder(then: Record, changes: Sequence[EnvironmentChange]) -> str:
-    """Return how the encoder of the stored file differs from ours, as far as its record says; "" if not."""
-    own = [f"{then.media_encoder} then"] if "nvenc" in (then.media_encoder or "") else []
-    changed = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
-    return ", ".join([*own, *changed])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

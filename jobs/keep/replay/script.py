@@ -126,18 +126,16 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     request = check_again(recorded.request, spec, BUILT_IN["generate"])
     check_dtype(recorded.model.dtype, spec.components)
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
-    setup = _setup(recorded, spec, weights.components)
-    choice = resolve_scheduler(recorded.request.scheduler, spec)
-    call = _call_of(recorded, source, spec, weights.components, setup, without_loras(request.arguments))
-    return _filled(recorded, source, call, choice, setup)
-
-
-def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Component]) -> Setup:
     steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
     if is_modular(spec.class_name) and isinstance(options.offload, ModelOffload):
         options = options.model_copy(update={"offload": None})  # they have no call for it; it changes no bit
-    libraries = {component.name: component.library for component in components if component.has_weights}
-    return script_setup(options, libraries, device=recorded.model.device, steps=steps)
+    libraries = {
+        component.name: component.library for component in weights.components if component.has_weights
+    }
+    setup = script_setup(options, libraries, device=recorded.model.device, steps=steps)
+    choice = resolve_scheduler(recorded.request.scheduler, spec)
+    call = _call_of(recorded, source, spec, weights.components, setup, without_loras(request.arguments))
+    return _filled(recorded, source, call, choice, setup)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,11 @@ class DriverReports:
 
         num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
         """
-        reports = [one for one in self.reports() if one.audits and _is_sound(one.done, one.audits)]
+        reports = [
+            one
+            for one in self.reports()
+            if one.audits and all(0 <= n < _MOST for n in (one.done, *astuple(one.audits)))
+        ]
         if not reports:
             return None
         total = sum((one.audits for one in reports if one.audits), AuditFigures())
@@ -258,7 +262,3 @@ class _Cached(Generic[_Read]):
         if self._known is None or self._known[0] != seen:
             self._known = seen, self._read()
         return self._known[1]
-
-
-def _is_sound(num_done: int, audits: AuditFigures) -> bool:
-    return all(0 <= n < _MOST for n in (num_done, *astuple(audits)))

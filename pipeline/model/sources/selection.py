@@ -66,7 +66,12 @@ def select(
     model's folder in errors. Raises ModelError for pickles, missing shards, and weights besides those chosen.
     """
     names = set(names)
-    inside = _by_folder(names)
+    inside: dict[str, set[str]] = {}  # by component
+    for name in names:
+        folder, *parts = name.split("/")
+        is_inside = 0 < len(parts) < MAX_FOLDER_DEPTH and not any(part in ("", ".", "..") for part in parts)
+        if is_inside and not is_junk(name):
+            inside.setdefault(folder, set()).add("/".join(parts))
     chosen = [index_file(names)]
     for folder, loader in ((folder, part.loader) for part in components for folder in part.folders):
         files, place = inside.get(folder, set()), f"{where}/{folder}"
@@ -117,17 +122,6 @@ def is_weights(name: str) -> bool:
 
 def is_shard_index(name: str) -> bool:
     return any(part in name for part in SHARD_INDEXES)
-
-
-def _by_folder(names: Iterable[str]) -> dict[str, set[str]]:
-    """Group names by their component."""
-    inside: dict[str, set[str]] = {}
-    for name in names:
-        folder, *parts = name.split("/")
-        is_inside = 0 < len(parts) < MAX_FOLDER_DEPTH and not any(part in ("", ".", "..") for part in parts)
-        if is_inside and not is_junk(name):
-            inside.setdefault(folder, set()).add("/".join(parts))
-    return inside
 
 
 def _weights(

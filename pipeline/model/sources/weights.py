@@ -92,7 +92,11 @@ class Weights:
 
         Raises ModelError for files that are not those of the lock, and for broken ones.
         """
-        read = [file for file in self.files if self._must_be_read(file)]
+        read = [
+            file
+            for file in self.files
+            if self.source.is_local or not is_weights(file) or file not in self.expected
+        ]
         parts = {part.key: part.digest() for part in self.parts}
         return {**self.expected, **self._hashed(self.source.fetch(read), read), **parts}
 
@@ -102,16 +106,18 @@ class Weights:
         parts = {part.key: part.checked()[1] for part in self.parts}
         return folder, self._hashed(folder, list(self.files)) | parts
 
-    def _must_be_read(self, file: str) -> bool:
-        return self.source.is_local or not is_weights(file) or file not in self.expected
-
     def _hashed(self, folder: Path, files: list[str]) -> dict[str, str]:
         _check_files(folder, files)
         found = file_digests(folder, files)
         named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
         check_digests(folder, found, self.expected, named_by=named_by)
         # A file in a cache is named by its SHA-256 too.
-        check_digests(folder, found, _names(folder), named_by="its own name")
+        check_digests(
+            folder,
+            found,
+            {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256},
+            named_by="its own name",
+        )
         check_git_names(folder, files)
         return found
 
@@ -248,7 +254,3 @@ def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> 
     if LOCK_FILE in source.files:
         return parse_lock(read(LOCK_FILE), f"{source.name}/{LOCK_FILE}")
     return None
-
-
-def _names(folder: Path) -> dict[str, str]:
-    return {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}

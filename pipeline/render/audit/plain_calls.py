@@ -79,12 +79,8 @@ class PlainCalls:
                     self._cache.stop()
                 self._loras.release()
                 self._encoders.leave()
-                if not is_own:
-                    self._put_back(row)
-
-    def _put_back(self, row: RenderRow) -> None:
-        if what := self._loaded.difference():
-            if row.kind not in self._told:
-                self._told.add(row.kind)
-                log.warning("rows of %s leave %s changed: it is put back after each", row.kind, what)
-            self._loaded.restore()
+                if not is_own and (what := self._loaded.difference()):
+                    if row.kind not in self._told:
+                        self._told.add(row.kind)
+                        log.warning("rows of %s leave %s changed: it is put back after each", row.kind, what)
+                    self._loaded.restore()

@@ -93,7 +93,12 @@ class Journal:
     def note(self, call: Call, result: Result) -> None:
         """A call was made, as `answer` asked for."""
         if self.is_behind:
-            self._compare(call, result)
+            leaves, structure = flatten(result.value)
+            output = self._outputs[_look(call)] = _Output.of(structure, leaves)
+            made = self.made[self._place].tensors
+            if result.error or not output.fits(made) or (self._are_bits and not _are_equal(made, leaves)):
+                self._difference = f"{call.module} does not return what it returned"
+            self._place += 1
         elif not self.obstacle:
             self._keep(call, result)
 
@@ -113,14 +118,6 @@ class Journal:
         if self.is_behind or self._then:
             return public_text(f"it fails on the way: {error}") if error else "it ends before where it was"
         return None
-
-    def _compare(self, call: Call, result: Result) -> None:
-        leaves, structure = flatten(result.value)
-        output = self._outputs[_look(call)] = _Output.of(structure, leaves)
-        made = self.made[self._place].tensors
-        if result.error or not output.fits(made) or (self._are_bits and not _are_equal(made, leaves)):
-            self._difference = f"{call.module} does not return what it returned"
-        self._place += 1
 
     def _keep(self, call: Call, result: Result) -> None:
         leaves, _ = flatten(result.value)

@@ -135,7 +135,10 @@ def with_masks(call: Call, *, keep: float) -> Call:
     """Return the call with texts of other lengths: that part of each mask of tokens counts."""
     leaves = list(call.leaves)
     for place in masks_of(call):
-        leaves[place] = _counting(leaves[place], keep)
+        mask = leaves[place]
+        other = torch.ones_like(mask)
+        other[:, max(1, int(mask.shape[1] * keep)) :] = 0
+        leaves[place] = other
     return replace(call, leaves=leaves, given=None)
 
 
@@ -143,12 +146,6 @@ def _is_mask(leaf: Any, batch: int) -> bool:
     """Whether it says for each token of each row that it counts (1) or not (0)."""
     is_flat = isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[0] == batch and leaf.shape[1] > 1
     return is_flat and bool(((leaf == 0) | (leaf == 1)).all())
-
-
-def _counting(mask: Tensor, keep: float) -> Tensor:
-    other = torch.ones_like(mask)
-    other[:, max(1, int(mask.shape[1] * keep)) :] = 0
-    return other
 
 
 def are_unlike(calls: Sequence[Call]) -> bool:

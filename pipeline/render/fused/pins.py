@@ -169,19 +169,19 @@ class Rows:
         self.is_nested = True
         try:
             for row in range(self.rows):
-                own_args, own_kwargs = unflatten(structure, self._own(leaves, row, trace))
+                own_args, own_kwargs = unflatten(
+                    structure,
+                    [
+                        leaf if joint is None else row_slice(leaf, row, self.rows, layout, joint)
+                        for leaf, layout in zip(leaves, trace.arguments, strict=True)
+                        for joint in [joint_of(leaf, self.rows, layout)]
+                    ],
+                )
                 with working_on(working_rows()[row : row + 1]):
                     outputs.append(flatten(forward(*own_args, **own_kwargs), holders=[]))
         finally:
             self.is_nested = False
         return outputs
-
-    def _own(self, leaves: list[Any], row: int, trace: Trace) -> list[Any]:
-        return [
-            leaf if joint is None else row_slice(leaf, row, self.rows, layout, joint)
-            for leaf, layout in zip(leaves, trace.arguments, strict=True)
-            for joint in [joint_of(leaf, self.rows, layout)]
-        ]
 
 
 def joined(outputs: Outputs, trace: Trace) -> Any:

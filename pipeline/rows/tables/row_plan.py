@@ -261,16 +261,12 @@ def _defaults(
             if value is not None:
                 place_of = arguments if _is_argument(name, spec) else special
                 place_of[name] = value  # one that is refused is not missing too
-                place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
+                checked = checks[name](value)
+                if isinstance(checked, Refused):
+                    public = public_cell(value) if targets[name] in PLACES else value
+                    raise JobError(f"{section}.{name} is {shown(public)}, but {checked.reason}", checked.fix)
+                place_of[name] = checked
     return arguments, special
-
-
-def _checked_default(place: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
-    checked = check(value)
-    if isinstance(checked, Refused):
-        public = public_cell(value) if kind in PLACES else value
-        raise JobError(f"{place} is {shown(public)}, but {checked.reason}", checked.fix)
-    return checked
 
 
 def check_value(name: str, value: Any, kind: ScalarKind | ListKind | EitherKind, spec: PipelineSpec) -> Any:

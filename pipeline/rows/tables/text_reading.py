@@ -65,19 +65,16 @@ def text_reader(
     content: from `unpacked`. arguments: columns whose cells are checked later, with their kind. Raises
     TableError for a file that is empty, no UTF-8, or something else than its name says.
     """
-    _check_beginning(content.peek(_AHEAD)[:_AHEAD], name)
-    if kind == "jsonl":
-        return JsonLines(content, schema, arguments)
-    return CsvRows(CsvText(content, SEPARATORS[kind], name), schema, arguments, name)
-
-
-def _check_beginning(beginning: bytes, name: str) -> None:
+    beginning = content.peek(_AHEAD)[:_AHEAD]
     if mistake := mistaken_file(beginning, name):
         raise mistake
     if not beginning.removeprefix(codecs.BOM_UTF8).strip():
         raise TableError(f"{name} is empty", "add rows, or give another table")
     if encoding := marked_encoding(beginning):
         raise TableError(f"{name} is {encoding}", to_utf_8(encoding, name))
+    if kind == "jsonl":
+        return JsonLines(content, schema, arguments)
+    return CsvRows(CsvText(content, SEPARATORS[kind], name), schema, arguments, name)
 
 
 class CsvRows:
