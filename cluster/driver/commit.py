@@ -99,9 +99,9 @@ class Committer:
         self.flush()
         self._cleaner.wait()  # what it deletes is written anew
         apart = {path_of(kind) for kind in self._owed_kinds}
-        found = take_back(self._store, self._index, apart, self._lock, has_begun=True)
+        taken_back = take_back(self._store, self._index, apart, self._lock, has_begun=True)
         self._owed_kinds.clear()
-        return found
+        return taken_back
 
     def _note_owed(self) -> None:
         for kind in self._owed_kinds:

@@ -66,8 +66,8 @@ class EncodeFirst:
     @property
     def room(self) -> int:
         """How many more rows may wait, for either."""
-        held = self._first.counts
-        return max(0, min(self._first.room, self._then.room - held.waiting - held.leased))
+        counts = self._first.counts
+        return max(0, min(self._first.room, self._then.room - counts.waiting - counts.leased))
 
     def add(self, row: Row) -> None:
         self._first.add(row)

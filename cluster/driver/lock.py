@@ -103,13 +103,13 @@ def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
     earlier: what it said of rows that the same driver rendered before these; counts are of both together.
     """
     workers = progress.workers[:MAX_WORKERS_TOLD]
-    told = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
+    shown = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
     if earlier is None:
-        return told
+        return shown
     figures = {key: value for key, value in earlier.figures.items() if is_summed(key)}
     audits = [one.audits for one in (earlier, progress) if one.audits]
     return replace(
-        told,
+        shown,
         total=earlier.total + progress.total,
         done=earlier.done + progress.done,
         failed=earlier.failed + progress.failed,
@@ -251,13 +251,13 @@ class DriverLock:
 
     def _unfinished(self) -> set[int]:
         """Return the epochs since the last driver that finished everything it began."""
-        found = set[int]()
+        epochs = set[int]()
         for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
-            held = read_holder(self._store, epoch)
-            if held and held.left_nothing:
+            holder = read_holder(self._store, epoch)
+            if holder and holder.left_nothing:
                 break
-            found.add(epoch)
-        return found
+            epochs.add(epoch)
+        return epochs
 
     @property
     def _path(self) -> str:
@@ -267,8 +267,8 @@ class DriverLock:
         """Tell whether the newest epoch is this driver's."""
         if max(epochs_of(self._store), default=0) > self.epoch:  # a listing may lag, and lack our own
             return False
-        held = read_holder(self._store, self.epoch)
-        return held is not None and held.owner == self._ours.owner
+        holder = read_holder(self._store, self.epoch)
+        return holder is not None and holder.owner == self._ours.owner
 
     def check(self) -> None:
         """Raise StoreError if another driver has taken the output."""
@@ -342,12 +342,12 @@ class DriverLock:
 
     def _wait_until_abandoned(self, path: str) -> None:
         """Return when the driver that wrote `path` is surely gone, if there was one; or raise JobError."""
-        held = self._read(path)
-        if held is None:
+        current = self._read(path)
+        if current is None:
             return
-        holder = parse_holder(held)
+        holder = parse_holder(current)
         if holder is None or (holder.runs_elsewhere() and not holder.is_gone()):
-            self._watch(path, held)
+            self._watch(path, current)
         elif not holder.is_gone():
             raise self._refusal(holder)
 

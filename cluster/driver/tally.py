@@ -113,9 +113,9 @@ class Scale:
         """Return how many workers the rows left need."""
         num_new = max(0, progress.done - self._num_done)
         num_busy = sum(worker.state == "rendering" for worker in progress.workers)
-        kept = _KEPT**num_new
-        self._rows = self._rows * kept + num_new
-        self._busy_s = self._busy_s * kept + num_busy * (progress.elapsed_s - self._elapsed_s)
+        weight = _KEPT**num_new
+        self._rows = self._rows * weight + num_new
+        self._busy_s = self._busy_s * weight + num_busy * (progress.elapsed_s - self._elapsed_s)
         self._num_done, self._elapsed_s = progress.done, progress.elapsed_s
         if progress.done < MIN_ROWS:
             return self._workers.min
@@ -251,9 +251,9 @@ class Tally:
 
     def audited(self, audited: Audited) -> None:
         self.counts.add(AUDITS, label=audited.verdict)
-        named = {"differs": self._apart, "unrepeatable": self._unrepeatable}.get(audited.verdict, [])
-        if audited.kind not in named:
-            named.append(audited.kind)
+        kinds = {"differs": self._apart, "unrepeatable": self._unrepeatable}.get(audited.verdict, [])
+        if audited.kind not in kinds:
+            kinds.append(audited.kind)
 
     def failed(self, message: str) -> None:
         self._failed += 1

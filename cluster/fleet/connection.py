@@ -196,10 +196,10 @@ def _connection_of_program(address: str | None, modules: Sequence[str]) -> Conne
     if not modules:
         return Connection()
     with tempfile.TemporaryDirectory(prefix="framefleet-") as scratch:
-        found = upload_py_modules_if_needed(
+        uploaded = upload_py_modules_if_needed(
             {"py_modules": list(modules)}, include_gitignore=True, scratch_dir=scratch, logger=log
         )
-    return Connection(runtime_env={"py_modules": [*theirs, *found["py_modules"]]})
+    return Connection(runtime_env={"py_modules": [*theirs, *uploaded["py_modules"]]})
 
 
 def _start(address: str | None, options: dict[str, Any]) -> None:

@@ -186,7 +186,7 @@ class Worker:
             self._news.wait_for(lambda: bool(self._untold or self._broken), timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
-            rows: dict[str, Any] = {name: tuple(told) for name, told in self._untold.items()}
+            rows: dict[str, Any] = {name: tuple(values) for name, values in self._untold.items()}
             report = WorkerReport(
                 **rows,
                 is_leaving=self._notice.is_given,
@@ -224,8 +224,8 @@ class Worker:
     def _tell(self, *, ended: str = "", **news: Any) -> None:
         """Have the next report say this, each by the name of its field. ended: a row that has left here."""
         with self._news:
-            for name, told in news.items():
-                self._untold[name].append(told)
+            for name, value in news.items():
+                self._untold[name].append(value)
             self._attempts.pop(ended, None)
             self._news.notify_all()
 

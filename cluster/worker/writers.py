@@ -62,29 +62,29 @@ class Writers:
     @property
     def _cause(self) -> str:
         """What most of them are about, as what a worker's time goes to."""
-        num_storing = sum(held.doing == "storing" for held in self._held)
+        num_storing = sum(one.doing == "storing" for one in self._held)
         return "upload" if 2 * num_storing > self.num else "media"
 
     def slowest(self) -> dict[str, Any]:
         """Return for a report how long one of them has had its clip, and what measures it."""
-        held = min(self._held, key=lambda held: held.since, default=None)
-        if held is None:
+        oldest = min(self._held, key=lambda one: one.since, default=None)
+        if oldest is None:
             return {}
-        measuring = (held.measuring, held.row_id) if held.measuring else None
-        return {"writing_s": time.monotonic() - held.since, "measuring": measuring}
+        measuring = (oldest.measuring, oldest.row_id) if oldest.measuring else None
+        return {"writing_s": time.monotonic() - oldest.since, "measuring": measuring}
 
     def _run(self) -> None:
         while True:
             clip, attempt = self._clips.get()
-            held = _Held(clip.row_id)
+            work = _Held(clip.row_id)
             with self._lock:
-                self._held = (*self._held, held)
+                self._held = (*self._held, work)
             try:
-                news: StoredRow | Failed = self._stored(clip, attempt, held)
+                news: StoredRow | Failed = self._stored(clip, attempt, work)
             except Exception as error:  # the row's own failure, or the store's: the driver decides
                 news = Failed.of(clip.row_id, error, traceback.format_exc())
             with self._lock:
-                self._held = tuple(other for other in self._held if other is not held)
+                self._held = tuple(other for other in self._held if other is not work)
             self._report(news)
 
     def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:

@@ -249,8 +249,8 @@ def _model_lines(plan: ModelPlan) -> Iterator[str]:
 def _carried_lines(plan: JobPlan) -> list[str]:
     from framefleet.pipeline.rows.tables.column_checks import as_argument
 
-    named = [name for name, _ in plan.lookalikes]
-    others = [name for name in plan.carried if name not in named]
+    columns = [name for name, _ in plan.lookalikes]
+    others = [name for name in plan.carried if name not in columns]
     more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
     lines = [f"carried into the records: {', '.join(others[:_MAX_NAMES])}{more}"] if others else []
     return lines + [

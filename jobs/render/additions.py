@@ -59,16 +59,16 @@ class Additions:
         first, index = self._survey.num_rows, self._index
         resolved = replace(self._resolved, table=table)
         with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
-            found = survey_rows(resolved, new, Callback(), start=first)
+            survey = survey_rows(resolved, new, Callback(), start=first)
             self._lock.check()
             check_lanes(resolved, {*index.lanes, *new.lanes})
-            rows = new.row_ids_in(first, found.num_rows)
+            rows = new.row_ids_in(first, survey.num_rows)
             index.add(rows, new.lanes_at([position for position, _ in rows]))
-            index.leave_out(new.left_out_in(first, found.num_rows))
-        for line in found.invalid_lines():
+            index.leave_out(new.left_out_in(first, survey.num_rows))
+        for line in survey.invalid_lines():
             log.warning("%s: %s", path, line)
         self._table, self._resolved = table, resolved
-        self._survey += found
+        self._survey += survey
         fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
         num_done = sum(
             self._index.mark_done(

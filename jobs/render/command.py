@@ -219,19 +219,19 @@ def retry_command(
         from framefleet.jobs.render.render import rows_to_retry
         from framefleet.pipeline.outputs.stores.store import Store
 
-        found = job_of(job, sets or [])
-        failed = rows_to_retry(found, frozenset(error_types or []))
+        resolved = job_of(job, sets or [])
+        failed = rows_to_retry(resolved, frozenset(error_types or []))
         for kind, count in failed.num_by_type.most_common():
-            said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
+            message = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
             if not quiet:
-                (stderr if as_json else stdout).say(f"{count:,} rows failed with {kind}, e.g. {said}")
+                (stderr if as_json else stdout).say(f"{count:,} rows failed with {kind}, e.g. {message}")
         code = 0
         if failed.row_ids:
             code = show_render(
-                found, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
+                resolved, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
             )
         else:
-            store = Store(found.output, found.storage_options)
+            store = Store(resolved.output, resolved.storage_options)
             if not quiet:
                 kinds = f" with {', '.join(sorted(error_types))}" if error_types else ""
                 stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")

@@ -70,10 +70,10 @@ def render(
     nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
     goes on from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
     """
-    asked = load_job(job) if table is None else with_table(job, table)
+    loaded = load_job(job) if table is None else with_table(job, table)
     at = None if metrics_port is None else str(metrics_port)
-    with serving_metrics(Callback(on_progress), at, output=store_of_job(asked).url_of("")) as watch:
-        return render_job(asked, watch)
+    with serving_metrics(Callback(on_progress), at, output=store_of_job(loaded).url_of("")) as watch:
+        return render_job(loaded, watch)
 
 
 def render_job(
@@ -305,10 +305,10 @@ def retry(
 
 def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:
     """Return what failed of a job and of its inner outputs, of these types or of all."""
-    found = FailedRows()
+    failed = FailedRows()
     for row in Output(Store(job.output, job.storage_options)).failures():
         if not error_types or row.error_type in error_types:
-            found.num_by_type[row.error_type] += 1
-            found.examples.setdefault(row.error_type, row.message)
-            found.row_ids.add(row.row_id)
-    return found
+            failed.num_by_type[row.error_type] += 1
+            failed.examples.setdefault(row.error_type, row.message)
+            failed.row_ids.add(row.row_id)
+    return failed

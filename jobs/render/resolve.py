@@ -172,11 +172,11 @@ def _check_encoders(job: Job, models: Mapping[str, OpenedModel]) -> None:
 
 def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
     """Return how clips are stored: those of all models alike."""
-    found: dict[str, Media] = {}
+    by_name: dict[str, Media] = {}
     for name, model in models.items():
         with naming_model(place_of(name)):
-            found[name] = media_of(job, model.spec)
-    (first, media), *others = found.items()
+            by_name[name] = media_of(job, model.spec)
+    (first, media), *others = by_name.items()
     for name, other in others:
         if other != media:
             raise JobError(

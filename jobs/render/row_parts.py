@@ -66,12 +66,12 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
     """
     store, carried = resolved.store, resolved.rows.carried
     schema = row_schema(carried.schema(resolved.table.schema))
-    noted, found = _noted(store), store.details(ROWS)
-    sound = {path for path, (_, stamp) in noted.items() if path in found and found[path].stamp == stamp}
-    kept = {_part(number) for number in range(start // _ROWS_IN_PART)}
-    digests = {path: noted[path][0] for path in kept & sound}
+    noted, stored = _noted(store), store.details(ROWS)
+    sound = {path for path, (_, stamp) in noted.items() if path in stored and stored[path].stamp == stamp}
+    parts = {_part(number) for number in range(start // _ROWS_IN_PART)}
+    digests = {path: noted[path][0] for path in parts & sound}
     is_changed = False
-    pieces_from = _pieces(resolved.table, len(kept) * _ROWS_IN_PART)
+    pieces_from = _pieces(resolved.table, len(parts) * _ROWS_IN_PART)
     for number, pieces in groupby(pieces_from, key=lambda piece: piece[0] // _ROWS_IN_PART):
         path = _part(number)
         lines = (_lines(first, batch, index, carried, schema) for first, batch in pieces)
@@ -88,20 +88,22 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
                 store.delete(_NOTES)
             is_changed = True
             store.upload(path, file)
-    beyond = [path for path in found if path not in digests and path != _NOTES and path not in kept]
+    beyond = [path for path in stored if path not in digests and path != _NOTES and path not in parts]
     if beyond or is_changed:
         hold.check()
         store.delete_many(beyond)
-        found = store.details(ROWS)
-        notes = {path: (digest, found[path].stamp) for path, digest in digests.items() if path in found}
+        stored = store.details(ROWS)
+        notes = {path: (digest, stored[path].stamp) for path, digest in digests.items() if path in stored}
         store.write(_NOTES, canonical_json(notes).encode())
 
 
 def sound_parts(store: Store) -> dict[str, str]:
     """Return the parts with the digest of each; {} where one is not as it was written, or is not known."""
-    noted, found = _noted(store), store.details(ROWS)
-    parts = {path for path in found if path.endswith(".parquet")}
-    is_sound = parts == noted.keys() and all(found[path].stamp == stamp for path, (_, stamp) in noted.items())
+    noted, stored = _noted(store), store.details(ROWS)
+    parts = {path for path in stored if path.endswith(".parquet")}
+    is_sound = parts == noted.keys() and all(
+        stored[path].stamp == stamp for path, (_, stamp) in noted.items()
+    )
     return {path: digest for path, (digest, _) in noted.items()} if is_sound else {}
 
 
@@ -134,8 +136,8 @@ def _lines(
 ) -> pa.Table:
     rows = index.row_ids_in(first, batch.num_rows)
     is_whole = len(rows) == batch.num_rows
-    found = [batch] if is_whole else [batch.slice(position - first, 1) for position, _ in rows]
-    mine = pa.Table.from_batches(map(carried.of, found), carried.schema(batch.schema))
+    batches = [batch] if is_whole else [batch.slice(position - first, 1) for position, _ in rows]
+    mine = pa.Table.from_batches(map(carried.of, batches), carried.schema(batch.schema))
     places = pa.py_buffer(array("q", [position for position, _ in rows]))
     return pa.Table.from_arrays(
         [
@@ -209,15 +211,15 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
 def _fill(index: RowIndex, resolved: ResolvedJob, parts: Iterable[str], watch: Watch, seen: _Seen) -> None:
     end = num_valid = 0
     store, rows = resolved.store, resolved.rows
-    named = [] if rows.column is None else [pa.field(rows.carried.names[rows.column], pa.string())]
-    for part in read_parts(store, parts, pa.schema([*ROW_FIELDS, *named])):
+    fields = [] if rows.column is None else [pa.field(rows.carried.names[rows.column], pa.string())]
+    for part in read_parts(store, parts, pa.schema([*ROW_FIELDS, *fields])):
         positions = positions_of(part["row_index"])
         if (np.diff(positions, prepend=end - 1) < 1).any():
             raise not_ours(store.url_of(ROWS), f"a row after row {end - 1} is not in its place", _WRITE_AGAIN)
         first, end = end, int(positions.max(initial=end - 1)) + 1
         if end > seen.num_rows:
             break
-        cells = part[named[0].name].to_pylist() if named else [None] * len(part)
+        cells = part[fields[0].name].to_pylist() if fields else [None] * len(part)
         # Rows name no recipes here, see `_key`.
         lanes = {cell: lane_named(str(rows.model_of(cell)), resolved.job.recipe) for cell in set(cells)}
         index.add_ids(positions, ids_of(part["row_id"]), [lanes[cell] for cell in cells])

@@ -59,7 +59,7 @@ def open_rows(
             check_free(steps, meanings(called[name], own), called[name].class_name)
     table = table_of_job(job, called.values(), own, added)
     ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *added_columns(steps).names}
-    known = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
+    columns = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
     plans: dict[str, RowPlan] = {}
     mistakes = Mistakes()
     for name, spec in called.items():
@@ -80,7 +80,7 @@ def open_rows(
                 loras=models[name].settings.loras,
                 second_models=second_models,
                 model=name,
-                elsewhere=known,
+                elsewhere=columns,
             )
     mistakes.report()
     if isinstance(table, Swept):

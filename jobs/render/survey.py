@@ -79,8 +79,8 @@ class Survey:
     def unusual_lines(self, specs: Mapping[str, PipelineSpec]) -> list[str]:
         """Return which sizes are far from those that the model knows. specs: of these models alone."""
         examples = [(shape, one) for shape, one in self.examples.items() if one.model in specs]
-        found = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
-        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
+        remarks = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
+        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in remarks if line]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 

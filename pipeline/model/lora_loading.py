@@ -237,9 +237,9 @@ def _as_peft_names(weights: dict[str, Tensor], network: Any) -> dict[str, Tensor
     themselves.
     """
     if isinstance(network, PreTrainedModel):
-        named: dict[str, Tensor] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
+        renamed: dict[str, Tensor] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
         is_flat = not hasattr(network, "text_model")
-        return {key.removeprefix("text_model.") if is_flat else key: w for key, w in named.items()}
+        return {key.removeprefix("text_model.") if is_flat else key: w for key, w in renamed.items()}
     if any(".lora_A" in key or ".lokr_" in key for key in weights):
         return weights
     converted: dict[str, Tensor] = convert_unet_state_dict_to_peft(weights)

@@ -88,18 +88,18 @@ class Output:
     @property
     def inner(self) -> Mapping[str, Output]:
         """The outputs in it that its job has rendered to choose rows, by name (see `doors.JobRunner`)."""
-        found = {
+        outputs = {
             name: runner.section
             for name, runner in inner_outputs().items()
             if (inner := self.store.below(name)).list(DRIVERS) or parts_in(inner, RECORDS)
         }
         try:
-            claim = find_claim_as(self.store, _CLAIMED) if found else None
+            claim = find_claim_as(self.store, _CLAIMED) if outputs else None
         except JobError:  # `verify` reports it as damage, and `repair` puts it back
             return {}
         return {
             name: Output(self.store.below(name))
-            for name, section in found.items()
+            for name, section in outputs.items()
             if claim is None or claim.job.get(section) is not None  # else a folder of that name
         }
 

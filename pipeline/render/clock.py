@@ -113,9 +113,9 @@ class Clock:
 
     def lap(self) -> Mapping[str, float]:
         """Return the idle time since the last lap."""
-        total, told = self.idle_seconds(), self._told
+        total, before = self.idle_seconds(), self._told
         self._told = total
-        return {cause: more for cause in total if (more := total[cause] - told.get(cause, 0.0))}
+        return {cause: more for cause in total if (more := total[cause] - before.get(cause, 0.0))}
 
     def still_s(self) -> float:
         """Return how long the thread has been at one thing; 0 while it waits for others. From any thread."""

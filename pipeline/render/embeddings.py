@@ -108,10 +108,10 @@ class Embeddings(NoEmbeddings):
         self._waiting: deque[tuple[Future[None], int]] = deque()
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
-        found = self._soon.ask(partial(self._read, self._key(call)))
-        if found is None or not (self.takes_unkept or all(leaf is not UNKEPT for leaf in found[0])):
+        answer = self._soon.ask(partial(self._read, self._key(call)))
+        if answer is None or not (self.takes_unkept or all(leaf is not UNKEPT for leaf in answer[0])):
             return None
-        return self._on_device(found)
+        return self._on_device(answer)
 
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
         """See `NoEmbeddings.keep`. Raises StoreError when an earlier one could not be written."""
@@ -222,9 +222,9 @@ class AwaitedEmbeddings(ExchangedEmbeddings):
         """Return the output of a call. Raises NotEncoded if it is not kept, or damaged."""
         key = self._key(call)
         with self._spending("store"):
-            found = self._read(key)
-        if found is not None:
-            return self._on_device(found)
+            entry = self._read(key)
+        if entry is not None:
+            return self._on_device(entry)
         raise NotEncoded(
             f"no stored embedding of {_called(call[0])} at {self._store.url_of(_path(key))}. Possible "
             "causes: it was deleted or damaged; the worker that encodes has other versions of torch or "
@@ -337,14 +337,14 @@ def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
         return note
     if "unkept" in note:
         return UNKEPT
-    found = tensors[note["tensor"]]
+    tensor = tensors[note["tensor"]]
     # In the strides it had: what comes next might round differently in others.
     strides = note["strides"]
-    last = sum((size - 1) * stride for size, stride in zip(found.shape, strides, strict=True))
-    if found.numel() and not (all(stride >= 0 for stride in strides) and last < found.numel()):
-        raise ValueError(f"a tensor of {tuple(found.shape)} has no strides {strides}")
-    own = torch.empty_strided(found.shape, strides, dtype=found.dtype)
-    return own.copy_(found)
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
+    if tensor.numel() and not (all(stride >= 0 for stride in strides) and last < tensor.numel()):
+        raise ValueError(f"a tensor of {tuple(tensor.shape)} has no strides {strides}")
+    own = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    return own.copy_(tensor)
 
 
 def _spelled_structure(structure: Any) -> Any:
@@ -373,8 +373,8 @@ def _class(name: str) -> type | None:
         return PLAIN[name]
     module, _, own_name = name.rpartition(".")
     is_theirs = module.partition(".")[0] in LIBRARIES and module in sys.modules
-    found = vars(sys.modules[module]).get(own_name) if is_theirs else None
-    return found if isinstance(found, type) and issubclass(found, ModelOutput | BaseOutput) else None
+    kind = vars(sys.modules[module]).get(own_name) if is_theirs else None
+    return kind if isinstance(kind, type) and issubclass(kind, ModelOutput | BaseOutput) else None
 
 
 def _sha256(text: str) -> str:

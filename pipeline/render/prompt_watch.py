@@ -34,10 +34,10 @@ class PromptWatch:
     def __init__(self, components: Iterable[Any]) -> None:
         """components: of the pipeline, among them its tokenizers."""
         self.lengths: PromptLengths | None = None
-        found = (getattr(component, "tokenizer", component) for component in components)
+        tokenized = (getattr(component, "tokenizer", component) for component in components)
         tokenizers = [
             tokenizer
-            for tokenizer in found
+            for tokenizer in tokenized
             if callable(tokenizer) and hasattr(tokenizer, "pad_token_id") and hasattr(tokenizer, "decode")
         ]
         self._counters = [PromptLengths(tokenizer) for tokenizer in tokenizers]
@@ -64,11 +64,11 @@ class PromptWatch:
         kind = (request.recipe, _rest(request.arguments))
         if self.lengths or sizes is None or (kind not in self._seen and len(self._seen) == _MAX_KINDS):
             return
-        known = self._seen.setdefault(kind, {})
-        if sizes in known or len(known) == _MAX_SIZES:
+        texts = self._seen.setdefault(kind, {})
+        if sizes in texts or len(texts) == _MAX_SIZES:
             return
-        known[sizes] = request.arguments
-        rows = list(known.values())
+        texts[sizes] = request.arguments
+        rows = list(texts.values())
         if len(rows) > 1:
             self.lengths = next((own for own in self._counters if _tells_apart(own, rows)), None)
 

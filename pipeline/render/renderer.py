@@ -94,13 +94,13 @@ class Renderer:
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
         batching = Batching() if batching is None else batching
         self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
-        self._recipes = known = KnownRecipes(recipes)
+        self._recipes = known_recipes = KnownRecipes(recipes)
         self._recipe_set = RecipeSet()
         numerics = model.settings.numerics(self.batching.mode) | numerics_of_code(model.spec.class_name)
-        self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
+        self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known_recipes)
         others = SecondModels(open_second_models(second_models or {}), main=model)
         inputs = inputs or Inputs([os.getcwd(), os.sep])
-        self._check = request_check(model, known, others, inputs, self._identity)
+        self._check = request_check(model, known_recipes, others, inputs, self._identity)
         self.clock = Clock(model.environment["device"])
         if model.settings.options.compile:
             self.clock.watch_compiler()
@@ -111,7 +111,9 @@ class Renderer:
             lambda: self._batcher.num_away,
             is_able=not (options.offload or options.compile or keep),  # whose hooks and notes are others' too
         )
-        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep, self._tails)
+        self._call = RecipeCall(
+            model, known_recipes, others, inputs, self.clock, self._second_try, keep, self._tails
+        )
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(
             model,
@@ -135,7 +137,7 @@ class Renderer:
             audit.odds() if self._is_audited else None,
             audited,
             self._is_audit_affordable,
-            lambda request: known[request.recipe].is_own,
+            lambda request: known_recipes[request.recipe].is_own,
         )
         self._cache = StepCache(options.cache, model.denoisers()) if options.cache else None
         self._rows = RowQueue(self._auditor.apart, all_alone=options.cache is not None)
@@ -201,9 +203,9 @@ class Renderer:
                 bar.show(num_ended=len(ended), num_active=self.num_active)
                 for outcome in ended:
                     with self.clock.spending("frames"):
-                        found = with_frames(outcome)
+                        clip = with_frames(outcome)
                     with self.clock.spending("rows"):  # until the caller wants more
-                        yield found
+                        yield clip
         finally:
             bar.close()
             self.cancel()
@@ -347,19 +349,19 @@ class Renderer:
         Some may end on the way. Of these, what an audit would have to look at before goes on elsewhere too.
         """
         self._park()
-        found: list[Outcome | HalfDone] = []
+        half_done: list[Outcome | HalfDone] = []
         for task in self._batcher.take_finished():
             row = self._rows.under_way.pop(task)
             if self._is_audited:
-                found.append(self._hand_over.half_done(row, task))
+                half_done.append(self._hand_over.half_done(row, task))
             elif outcome := self._outcome(task, row):
-                found.append(outcome)
-        found += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
-        found += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
+                half_done.append(outcome)
+        half_done += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
+        half_done += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
         ready, doubtful = self._auditor.release()
-        found += [*ready, *(HalfDone(clip.row_id, clip.request, None) for clip in doubtful)]
+        half_done += [*ready, *(HalfDone(clip.row_id, clip.request, None) for clip in doubtful)]
         self.cancel()
-        return found
+        return half_done
 
     def drop(self, row_id: str) -> None:
         """Forget one row. Between two steps, so one that is under way ends before its next forward."""
@@ -491,9 +493,9 @@ class Renderer:
             self._begin_again()
             for clip in doubtful:
                 self._rows.add(self._charges.again(clip))
-        told = [self._charges.told(ended) if isinstance(ended, Clip) else ended for ended in ready]
+        charged = [self._charges.told(ended) if isinstance(ended, Clip) else ended for ended in ready]
         self._charges.work_on({})  # what has ended is held no longer
-        return told
+        return charged
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""

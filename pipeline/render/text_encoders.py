@@ -245,16 +245,20 @@ class Memo:
 
     def __call__(self, place: Hashable, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """place: what is called, by name and weights; `Embeddings` wants (encoder, LoRAs ...)."""
-        given, nesting = flatten((args, kwargs))
-        if is_private() or not _are_values(given):
+        leaves_in, nesting = flatten((args, kwargs))
+        if is_private() or not _are_values(leaves_in):
             self._kept.refuse(place)
             return forward(*args, **kwargs)
-        digests = iter(digests_of([value for value in given if isinstance(value, Tensor)]))
-        key = (place, nesting, tuple(next(digests) if isinstance(v, Tensor) else (type(v), v) for v in given))
+        digests = iter(digests_of([value for value in leaves_in if isinstance(value, Tensor)]))
+        key = (
+            place,
+            nesting,
+            tuple(next(digests) if isinstance(v, Tensor) else (type(v), v) for v in leaves_in),
+        )
         if key in self._known:
             self._kept.keep_again(key, self._known[key][:2])
-        elif (found := self._kept.find(key)) and (place in self._proven or self._kept.is_certain):
-            self._remember(key, *found)
+        elif (entry := self._kept.find(key)) and (place in self._proven or self._kept.is_certain):
+            self._remember(key, *entry)
         else:
             output = forward(*args, **kwargs)
             leaves, structure = flatten(output, holders=[] if self._copies_objects else None)
@@ -263,10 +267,10 @@ class Memo:
                 self._kept.refuse(place)
                 return output
             self._remember(key, leaves, structure)
-            if found is not None and found[1] == structure and are_equal(found[0], leaves):
+            if entry is not None and entry[1] == structure and are_equal(entry[0], leaves):
                 self._proven.add(key[0])
             else:
-                self._kept.keep(key, (leaves, structure), is_instead=found is not None)
+                self._kept.keep(key, (leaves, structure), is_instead=entry is not None)
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
         while self._bytes > self._max_bytes:

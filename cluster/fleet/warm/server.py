@@ -104,14 +104,14 @@ def serve_forks(
                 _import_pipeline(name)
             continue
         asker, _ = listener.accept()
-        asked, streams = _asked(asker)
-        is_warm = read_on_import(asked.environment) == seen and is_alone()
-        if is_warm and _fork(asked.parent):
+        request, streams = _asked(asker)
+        is_warm = read_on_import(request.environment) == seen and is_alone()
+        if is_warm and _fork(request.parent):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for ours in filter(None, [listener, driver]):
                 ours.close()
-            _become(asked, asker, streams)
-            return asked, asker
+            _become(request, asker, streams)
+            return request, asker
         if not is_warm:
             asker.sendall(b"c")
         for descriptor in (*streams, asker.detach()):

@@ -246,7 +246,7 @@ def _are_frames(which: Sequence[str]) -> bool:
 
 
 def _with_loss(
-    found: Compared, distance: Difference, then: Record, again: Again, changes: Sequence[EnvironmentChange]
+    compared: Compared, distance: Difference, then: Record, again: Again, changes: Sequence[EnvironmentChange]
 ) -> Compared:
     """Return what is found, with the loss of frames that differ by one level, which files do not keep."""
     frames = again.frames()
@@ -254,18 +254,18 @@ def _with_loss(
     encoded = partial(encode, media=again.media, fps=then.fps or 1.0, metadata={})
     reference = one_level(frames.astype(np.uint8, copy=False), encoded)
     if math.isfinite(reference.psnr_db):
-        found = replace(found, one_level_psnr_db=reference.psnr_db)
-    if _are_frames(found.which) and distance.is_like(reference):
-        return replace(found, verdict="off by about one")
+        compared = replace(compared, one_level_psnr_db=reference.psnr_db)
+    if _are_frames(compared.which) and distance.is_like(reference):
+        return replace(compared, verdict="off by about one")
     own = [f"{then.media_encoder} then"] if "nvenc" in (then.media_encoder or "") else []
     changed = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
     others = ", ".join([*own, *changed])
     if not others:
-        return found
+        return compared
     loss = difference(frames, decode(encoded(frames)))
-    is_within = _are_frames(found.which) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
+    is_within = _are_frames(compared.which) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
     doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
-    return replace(found, verdict="other encoder" if is_within else "different", doubt=doubt)
+    return replace(compared, verdict="other encoder" if is_within else "different", doubt=doubt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,7 @@ def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
 def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
     """Return what is known about the row of a record."""
     environment, arguments = environment_of(record), arguments_of(record)
-    named = filter(is_model, arguments.values())
+    models = filter(is_model, arguments.values())
     claimed, what, option = _claimed_model(record, claim)
     name = record.model_name
     moved = given.models.get(name) if name and given.models else given.model
@@ -186,7 +186,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
             ip_adapter=_ip_adapter(claimed, given),
         ),
         model_files=claimed.files if isinstance(claimed, ClaimedOfSeveral) else claim.model_files,
-        second_models={one["name"]: _second_model(one, claim, given) for one in named},
+        second_models={one["name"]: _second_model(one, claim, given) for one in models},
         inputs=_inputs(arguments, given),
         store=store,
     )
@@ -286,7 +286,7 @@ def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
     They lie in folders and object stores wherever the record says: what is read there must have the record's
     SHA-256. What is on the web is read from public addresses, and from the caller's roots.
     """
-    uris = [named["uri"] for value in arguments.values() for named in inputs_in(value)]
+    uris = [place["uri"] for value in arguments.values() for place in inputs_in(value)]
     own = []
     for uri in uris:
         scheme, mark, rest = uri.partition("://")

@@ -210,11 +210,11 @@ def _parts(
 ) -> tuple[dict[str, str], set[str]]:
     """Return the line that loads the single file of each component that has one, and the classes in it."""
     files = open_parts(recorded.model.parts, recorded.model.storage_options)
-    given = by_component(files, components)
+    by_name = by_component(files, components)
     classes = {component.name: component for component in components}
     dtypes = for_diffusers(recorded.environment["dtype"])
     lines, names = {}, set()
-    for name, file in given.items():
+    for name, file in by_name.items():
         if classes[name].loader != "diffusers" or is_modular(spec.class_name):
             raise JobError(
                 f"its {name} is of the file {file.where}, which --script cannot include",

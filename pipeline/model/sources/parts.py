@@ -196,19 +196,19 @@ class PartFile:
         is_vae = any(name.startswith(_AUTOENCODER) for name in names)
         has_texts = any(name.startswith(_TEXT_ENCODERS) for name in names)
         is_denoiser = any(not name.startswith((*_AUTOENCODER, *_TEXT_ENCODERS)) for name in names)
-        held = [
+        parts = [
             name
             for name in by_name
             if (is_vae and name == "vae")
             or (has_texts and name.startswith("text_encoder") and self._holds_text(by_name[name]))
             or (is_denoiser and name in DENOISERS)
         ]
-        if not held:
+        if not parts:
             raise ModelError(
                 f"{self.where} holds no weights for the components of its base: {', '.join(by_name)}",
                 "give the base that the file was made for, or name its component in `model.parts`",
             )
-        return tuple(held)
+        return tuple(parts)
 
     def _holds_text(self, component: Component) -> bool:
         """Ask diffusers, which has no public function for it (diffusers.loaders.single_file_utils, 0.42)."""

@@ -99,9 +99,9 @@ def check_weights(
 
     without: components whose weights come from elsewhere.
     """
-    found = {file.partition("/")[0] for file in files if is_weights(file)} | {*without}
+    folders = {file.partition("/")[0] for file in files if is_weights(file)} | {*without}
     for component in components:
-        lacking = [folder for folder in component.folders if folder not in found]
+        lacking = [folder for folder in component.folders if folder not in folders]
         if component.has_weights and lacking:
             raise ModelError(
                 f"{where}/{lacking[0]} cannot be loaded: a {component.class_name} needs weights, and "
@@ -132,8 +132,8 @@ def _weights(
     *,
     allow_pickle: bool,
 ) -> list[str]:
-    known = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
-    for name in known:
+    suffixes = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
+    for name in suffixes:
         if name in names:
             return [name, *_shards(names, name, read(name), place)] if name.endswith(".json") else [name]
     pickles = sorted(name for name in names if name.endswith(PICKLES))

@@ -167,9 +167,9 @@ class Auditor:
         started = time.perf_counter()
         verdict = None
         try:
-            kept, first = _digests(clip), self._digests(clip)
-            second = first if first == kept else self._digests(clip)
-            verdict = verdict_of(kept, first, second)
+            mine, first = _digests(clip), self._digests(clip)
+            second = first if first == mine else self._digests(clip)
+            verdict = verdict_of(mine, first, second)
         except MemoryError:
             log.warning("row %s is not audited: no memory for its plain call", clip.row_id, extra=about)
         if verdict is None:  # after the handler: until then the error holds the call's tensors

@@ -228,8 +228,8 @@ class AuditSchedule:
         rows = {kind: count for kind, count in self._rows.items() if kind not in self._settled}
         unknown = sum(count for kind, count in rows.items() if kind in self._blind)
         unknown += sum(count for kind, count in self._passed.items() if kind not in self._settled)
-        known = [count for kind, count in rows.items() if kind not in self._blind]
-        return unknown + self._odds.most_wrong(known, num_differing=num_differing)
+        counts = [count for kind, count in rows.items() if kind not in self._blind]
+        return unknown + self._odds.most_wrong(counts, num_differing=num_differing)
 
     def _counted(self, kind: str) -> str:
         if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:

@@ -86,10 +86,10 @@ def not_compared(num_equal: int, *, recipe: str = "") -> str:
 def remark_of(environment: str) -> str | None:
     """Return what is said in the environment of a record; None where nothing is: it may be anybody's."""
     try:
-        told = parse_json(environment)
+        values = parse_json(environment)
     except ValueError:
         return None
-    remark = told.get(AUDIT) if isinstance(told, dict) else None
+    remark = values.get(AUDIT) if isinstance(values, dict) else None
     return remark if isinstance(remark, str) else None
 
 

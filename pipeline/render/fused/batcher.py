@@ -258,8 +258,8 @@ class Batcher:
             return forward(*args, **kwargs)
         stay()
         call = parse_call(name, args, kwargs, task.draws)
-        if self._forwards.is_denoising(call) and (known := task.journal.answer(call)):
-            return known[0]
+        if self._forwards.is_denoising(call) and (answer := task.journal.answer(call)):
+            return answer[0]
         task.call = call
         task.pause(self._hub)
         result, task.result = task.result, None
@@ -277,8 +277,8 @@ class Batcher:
         call = parse_call(name, args, kwargs, task.draws)
         if not self._forwards.is_denoising(call):
             return forward(*args, **kwargs)
-        if known := task.journal.answer(call):
-            return known[0]
+        if answer := task.journal.answer(call):
+            return answer[0]
         task.pause(self._hub)
         started = time.perf_counter()
         with self._forwards.spending(method.seconds.removesuffix("_s")):

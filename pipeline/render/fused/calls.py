@@ -90,13 +90,13 @@ def parse_call(
     first = next(iter(args), None) if args else next(iter(kwargs.values()), None)
     batch, has_lists = _batch_of(first, (*args, *kwargs.values()))
 
-    given = (args, kwargs)
+    arguments = (args, kwargs)
 
     def is_row_list(value: Any) -> bool:
-        return has_lists and len(value) == batch and value is not args and value is not given
+        return has_lists and len(value) == batch and value is not args and value is not arguments
 
     holders: list[Any] = []
-    leaves, structure = flatten(given, is_leaf=is_row_list, holders=holders)
+    leaves, structure = flatten(arguments, is_leaf=is_row_list, holders=holders)
     if has_lists:  # copies: a network may change the lists that it is given
         leaves = [type(leaf)(leaf) if isinstance(leaf, list | tuple) else leaf for leaf in leaves]
     return Call(
@@ -108,7 +108,7 @@ def parse_call(
         axes=tuple([_axis(leaf, batch) for leaf in leaves]),
         has_lists=has_lists,
         holders=tuple(holders),
-        given=given if holders else None,
+        given=arguments if holders else None,
         adapters=of_one_row(),
         draws=draws or GlobalDraws(),
     )
@@ -218,9 +218,9 @@ def fingerprint(leaf: Any) -> Hashable:
         return tuple(fingerprint(child) for child in leaf)
     if not isinstance(leaf, Tensor):
         return None  # its shape says it
-    known = _fingerprints.get(leaf)
-    if known is not None and known[0] == leaf._version:
-        return known[1]
+    remembered = _fingerprints.get(leaf)
+    if remembered is not None and remembered[0] == leaf._version:
+        return remembered[1]
     digest = digest_of(leaf)
     _fingerprints[leaf] = (leaf._version, digest)
     return digest
