@@ -27,7 +27,7 @@ class Copies:
         self._ranked_at = float("-inf")
 
     def take(self, worker: str, now: float) -> list[Entry]:
-        """Return the row of which this idle worker gets a copy; [] where no copy pays."""
+        """Return the row that this idle worker gets a copy of; [] where no copy pays."""
         if now - self._ranked_at >= _RANK_EVERY_S:
             self._ranked, self._ranked_at = sorted(self._worthwhile(now)), now
         while self._ranked:

@@ -33,8 +33,8 @@ from framefleet.pipeline.render.audit.verdict import (
     level_of,
     not_compared,
     remark_of,
-    told,
     verdict_of,
+    verdict_text,
     with_remark,
 )
 from framefleet.pipeline.rows.lane_key import LaneKey
@@ -149,7 +149,7 @@ class Audits:
             self._schedule.owe(kind)
 
     def leased(self, worker: str, kinds: Iterable[str]) -> None:
-        """Note which worker batches rows of which kinds; beyond `MAX_KINDS`, any worker may."""
+        """Note the kinds of rows that a worker batches; beyond `MAX_KINDS`, any worker may."""
         for kind in kinds:
             if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < MAX_KINDS):
                 self._workers.setdefault(kind, set()).add(worker)
@@ -170,7 +170,7 @@ class Audits:
         self._longest_s = max(audited.seconds, self._longest_s or 0.0)
         kind = audited.kind
         self._kinds.compared(kind, audited.batch_size)
-        log.log(level_of(audited), "%s: %s", worker, told(audited))
+        log.log(level_of(audited), "%s: %s", worker, verdict_text(audited))
         if self._adoption.is_apart(kind):
             return 0  # known by now: it was under way
         if audited.verdict == "equal":

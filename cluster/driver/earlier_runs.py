@@ -69,7 +69,7 @@ def _are_sound(*seconds: float) -> bool:
 
 @dataclass(slots=True)
 class Adoption:
-    """Clips that an earlier run finished, by row_id. apart: kinds of which only plain calls are adopted.
+    """Clips that an earlier run finished, by row_id. apart: kinds whose plain calls alone are adopted.
 
     models: of the job, each with what records call it, and its digest.
     """

@@ -91,4 +91,4 @@ class Work:
     def over_budget(self, spent: Spent) -> str | None:
         """Return the message if the budget is spent, else None. spent: by this run."""
         job = self.run.job
-        return job.budget.told(self.spent + spent, gpus_per_worker=job.fleet.paid_gpus)
+        return job.budget.overrun(self.spent + spent, gpus_per_worker=job.fleet.paid_gpus)

@@ -317,7 +317,7 @@ def _reachable(address: str) -> str:
     """
     is_found = address == "auto"
     if is_found:
-        address = _found()
+        address = _address_here()
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "://" in address:
         return address  # ray:// is Ray's own to find
@@ -331,7 +331,7 @@ def _reachable(address: str) -> str:
     return address
 
 
-def _found() -> str:
+def _address_here() -> str:
     try:
         return str(ray._private.services.get_ray_address_from_environment("auto", None))
     except ConnectionError as error:

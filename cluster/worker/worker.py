@@ -114,7 +114,7 @@ class Worker:
         self._broken: BaseException | None = None
         self._writers = Writers(setup, self._report)
         self._checkpointer = Checkpointer(
-            setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
+            setup.store, self._note_kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
         )
         self._inbox = Inbox(self._checkpointer.fetch, self._wake)
         self._remarks = Remarks()
@@ -386,7 +386,7 @@ class Worker:
         else:
             self._tell(ended=news.row_id, failed=news)
 
-    def _kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+    def _note_kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
         if is_saved:
             self._tell(saved=row_id)
         if is_over:

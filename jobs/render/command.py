@@ -99,7 +99,7 @@ def show_render(
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Render; return the exit code. only, limit: as of `render_job`. as_json: print the summary to stdout."""
+    """Render; return the exit code. only, limit: as in `render_job`. as_json: print the summary to stdout."""
     from framefleet.jobs.job.output import store_of_job
     from framefleet.jobs.render.render import render_job
     from framefleet.jobs.show.progress import watch_on

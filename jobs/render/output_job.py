@@ -49,7 +49,7 @@ def is_job_file(place: str | Path) -> bool:
 
 
 def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
-    """Return the job of an output. sets: as of `load_job`, in place of what job.json says.
+    """Return the job of an output. sets: as in `load_job`, in place of what job.json says.
 
     Raises JobError where there is no job.json, or it is damaged, and for what it is not trusted with.
     """

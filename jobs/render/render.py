@@ -104,7 +104,7 @@ def render_rows(
     table: str | None = None,
     spent: Spent | None = None,
 ) -> Summary:
-    """Render the rows of one table into the job's own output. Parameters: as of `doors.Run`."""
+    """Render the rows of one table into the job's own output. Parameters: as in `doors.Run`."""
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
     check_gpu(job)

@@ -60,7 +60,7 @@ _NOTED = TypeAdapter(dict[str, tuple[str, str]])
 
 
 def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int = 0) -> None:
-    """Make rows/ say what the table says. index: of the whole table. Only for who holds the output.
+    """Make rows/ say what the table says. index: of the whole table. Needs the output's lock.
 
     start: the first row that may not be there as it should.
     """

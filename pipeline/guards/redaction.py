@@ -45,7 +45,7 @@ def public_url(url: str) -> str:
 
 
 def check_url(url: str) -> None:
-    """Raise JobError for a URL of which nobody can tell where its password ends."""
+    """Raise JobError for a URL whose password has no certain end."""
     userinfo = USERINFO.search(url)
     if userinfo and set(userinfo[0]) & set("/?#"):
         raise JobError(

@@ -74,7 +74,7 @@ class GlobalDraws:
             self.leave()
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def preserved(self) -> Iterator[None]:
         """Let the block draw what it likes, and go on as before."""
         self.leave()
         try:
@@ -86,7 +86,7 @@ class GlobalDraws:
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Let the block draw as `GlobalDraws.seed` says; after it the generators are as before."""
-    with GlobalDraws().kept():
+    with GlobalDraws().preserved():
         GlobalDraws().seed(seed)
         yield
 

@@ -337,8 +337,8 @@ class Sourced(Tensor):
 
     @classmethod
     def of(cls, name: str, tensor: Tensor, read: set[str]) -> Sourced:
-        """read: where names are noted of which a number is read."""
-        return _named(tensor.as_subclass(cls), frozenset([name]), read)
+        """read: collects the names of weights that a number is read from."""
+        return _with_names(tensor.as_subclass(cls), frozenset([name]), read)
 
     @classmethod
     def __torch_function__(
@@ -355,11 +355,11 @@ class Sourced(Tensor):
         # what is changed in place is the first argument, which some calls do not return
         for leaf in tree_leaves((result, args[:1] if function is Tensor.__setitem__ else ())):
             if isinstance(leaf, Sourced):
-                _named(leaf, names, read)
+                _with_names(leaf, names, read)
         return result
 
 
-def _named(tensor: Sourced, names: frozenset[str], read: set[str]) -> Sourced:
+def _with_names(tensor: Sourced, names: frozenset[str], read: set[str]) -> Sourced:
     tensor.names, tensor.read = names, read
     return tensor
 

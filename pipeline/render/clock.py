@@ -212,7 +212,7 @@ class Charges:
         again = (replace(self.again(clip), started_at=clip.started_at) for clip in clips)
         self._rows = {RowTask(lambda: None): row for row in again}
 
-    def told(self, clip: Clip) -> Clip:
+    def charged(self, clip: Clip) -> Clip:
         """Return the clip of one of these rows with all the time that its row took until now."""
         assert isinstance(clip.seconds, ClipSeconds)
         return replace(clip, seconds=clip.seconds.plus(compute_s=self._took_s(clip)))

@@ -92,7 +92,7 @@ class RecipeCall:
         return [read for read in begun if read]
 
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
-        """pipelines: of which the row gets a copy, if not of the model's; nothing of it is put off then."""
+        """pipelines: what the row gets a copy of, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
         fresh = self._fresh_scheduler(request.scheduler)
         recipe = self._recipes[request.recipe]

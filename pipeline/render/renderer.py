@@ -493,7 +493,7 @@ class Renderer:
             self._begin_again()
             for clip in doubtful:
                 self._rows.add(self._charges.again(clip))
-        charged = [self._charges.told(ended) if isinstance(ended, Clip) else ended for ended in ready]
+        charged = [self._charges.charged(ended) if isinstance(ended, Clip) else ended for ended in ready]
         self._charges.work_on({})  # what has ended is held no longer
         return charged
 

@@ -43,7 +43,7 @@ POINTS = (
     Point("split", lambda _: pins, "part"),
     Point("probe", lambda _: exact, "_is_proven"),
     Point("holders", lambda _: forwards, "with_holders"),
-    Point("journal copy", lambda _: journal, "_kept"),
+    Point("journal copy", lambda _: journal, "_copied"),
     Point("decode", lambda model: model.pipe.vae, "decode"),
     Point("frame conversion", lambda _: frames_module, "_to_uint8"),
 )

@@ -104,7 +104,7 @@ def serve_forks(
                 _import_pipeline(name)
             continue
         asker, _ = listener.accept()
-        request, streams = _asked(asker)
+        request, streams = _request(asker)
         is_warm = read_on_import(request.environment) == seen and is_alone()
         if is_warm and _fork(request.parent):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -130,7 +130,7 @@ def _fork(parent: int | None) -> bool:
     return True
 
 
-def _asked(asker: socket.socket) -> tuple[Asked, list[int]]:
+def _request(asker: socket.socket) -> tuple[Asked, list[int]]:
     _, streams, *_ = socket.recv_fds(asker, 1, 3)
     with asker.makefile() as text:
         return read_as(_ASKED, text.read(), "what a process asks for"), list(streams)

@@ -112,7 +112,7 @@ def _mended(
 
 
 def put_back(store: Store, hold: Hold) -> bool:
-    """Write job.json anew if it is not what it was; return whether it was not. Only for who holds the output.
+    """Write job.json anew if it is not what it was; return whether it was not. Needs the output's lock.
 
     What is there is kept in damaged/. Raises JobError where no part holds it.
     """

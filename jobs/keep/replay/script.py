@@ -190,7 +190,7 @@ def _call_of(
     pipe = blank(spec.class_name, spec.configs)
     output = next(name for name, seen in SEEN.items() if seen == pictures)
     guiders = [
-        f"pipe.update_components({name}=pipe.{name}.new({_named(changes)}))\n"
+        f"pipe.update_components({name}=pipe.{name}.new({_keywords(changes)}))\n"
         for name, changes in guiding(pipe, arguments).items()
     ]
     return _Call(
@@ -230,7 +230,7 @@ def _parts(
     return lines, names
 
 
-def _named(arguments: Mapping[str, Any]) -> str:
+def _keywords(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
@@ -324,4 +324,4 @@ def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
         options["load_into_transformer_2"] = True
     if not str(lora.file).endswith(SAFETENSORS):
         del options["use_safetensors"]
-    return f"pipe.load_lora_weights({lora.path!r}, {_named(options)})  # SHA-256 {lora.sha256}"
+    return f"pipe.load_lora_weights({lora.path!r}, {_keywords(options)})  # SHA-256 {lora.sha256}"

@@ -86,7 +86,7 @@ def check_sizes(
                 config = read_object(path) if path.is_file() else {}
                 times = TIMES_PACKED if config.get(KEY) else _TIMES_STORED
                 most = times * stored[name] + _MAX_TABLES_BYTES
-                if problem := _said(component.library, class_name, config, most, is_built=is_built):
+                if problem := _oversize(component.library, class_name, config, most, is_built=is_built):
                     largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
                     values = ", ".join(f"{key} {value}" for key, value in largest)
                     raise ModelError(
@@ -96,7 +96,7 @@ def check_sizes(
                     )
 
 
-def _said(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
+def _oversize(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
     first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
     if first * (first if library == "diffusers" else second) > _SMALL:
         try:

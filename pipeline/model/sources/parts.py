@@ -292,7 +292,7 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
 
 
 class _OneFile(FolderSource):
-    """A folder of this machine, of which one file is read."""
+    """A folder of this machine, one file in it."""
 
     def __init__(self, path: str) -> None:
         super().__init__(os.path.dirname(path))

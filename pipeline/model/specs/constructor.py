@@ -110,7 +110,7 @@ class Constructed:
 
 
 class _Values:
-    """A config, of which small values may be asked for."""
+    """A config that gives small values alone."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values

@@ -31,8 +31,8 @@ from framefleet.pipeline.render.audit.verdict import (
     kind_of,
     level_of,
     not_compared,
-    told,
     verdict_of,
+    verdict_text,
 )
 from framefleet.pipeline.render.row_queue import RenderRow, with_frames
 from framefleet.pipeline.request import Request
@@ -179,7 +179,7 @@ class Auditor:
         size = clip.batch_size
         audited = Audited(kind=kind, row_id=clip.row_id, verdict=verdict, seconds=seconds, batch_size=size)
         self._audited.append(audited)
-        log.log(level_of(audited), "%s", told(audited))
+        log.log(level_of(audited), "%s", verdict_text(audited))
         if verdict == "differs":
             self.apart[kind] = DIFFERED
         elif verdict == "unrepeatable":

@@ -63,7 +63,7 @@ class PlainCalls:
             stack.enter_context(as_in_pipelines())
             stack.enter_context(torch.set_grad_enabled(is_own))  # as in a script, around pipelines
             stack.enter_context(self._encoders.answering())
-            stack.enter_context(GlobalDraws().kept())
+            stack.enter_context(GlobalDraws().preserved())
             stack.enter_context(self._loaded.networks())
             if self._model.attention:
                 self._model.attention.use_again()

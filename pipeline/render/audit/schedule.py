@@ -309,7 +309,7 @@ class AuditedKinds:
 
     @property
     def num_compared(self) -> int:
-        """Of these, the kinds of which a row was compared."""
+        """Of these, the kinds with a row that was compared."""
         return len(self._compared)
 
 

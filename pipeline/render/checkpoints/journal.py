@@ -125,7 +125,7 @@ class Journal:
         self._size += sum(tensor.nbytes for tensor in tensors)
         self.obstacle = _obstacle(call, result, leaves, self._size)
         try:
-            copies = () if self.obstacle else tuple(map(_kept, tensors))
+            copies = () if self.obstacle else tuple(map(_copied, tensors))
         except RuntimeError as error:  # no memory for it, or a broken GPU, which the row's next call meets
             self.obstacle = f"what {call.module} returned could not be copied: {error}"
         if self.obstacle:
@@ -190,7 +190,7 @@ def _copy(tensor: Tensor, place: _Place) -> Tensor:
     return own.copy_(tensor)
 
 
-def _kept(tensor: Tensor) -> Tensor:
+def _copied(tensor: Tensor) -> Tensor:
     """Return a copy on the CPU. A GPU is not waited for: it copies after what was launched before."""
     return tensor.detach().contiguous().to("cpu", copy=True, non_blocking=True)
 

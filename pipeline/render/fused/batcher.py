@@ -199,13 +199,13 @@ class Batcher:
         self.park(around)
         finished = self.take_finished()
         if not finished:
-            with as_in_pipelines(), self._process.kept():
+            with as_in_pipelines(), self._process.preserved():
                 self._run_forwards()
         return finished
 
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         """Run every task to its next forward or its end, and run no forward. around: see `step`."""
-        with as_in_pipelines(), self._process.kept(), ExitStack() as stack:
+        with as_in_pipelines(), self._process.preserved(), ExitStack() as stack:
             for name, method in self._forwards.methods.items() if not self.is_surrounded else ():
                 stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
             stack.enter_context(around())
@@ -220,13 +220,13 @@ class Batcher:
 
     def drop(self, task: RowTask) -> None:
         """End one task where it is, and forget it."""
-        with as_in_pipelines(), self._process.kept():
+        with as_in_pipelines(), self._process.preserved():
             task.end_its_turn()
         self._forget(task)
 
     def cancel(self) -> None:
         """End all tasks where they are, the last one first, because each puts back what it changed."""
-        with as_in_pipelines(), self._process.kept():
+        with as_in_pipelines(), self._process.preserved():
             for task in reversed(self.tasks.values()):
                 task.end()
         for task in [*self.tasks.values()]:
