@@ -42,7 +42,7 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import ModelUpdate
+    from framefleet.pipeline.model.model import Model, ModelUpdate
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -248,10 +248,7 @@ class Worker:
             self._doing = "preparing clip steps"
             for step in self._setup.steps.values():
                 step.prepare()
-            from framefleet.pipeline.model.load import load
-
-            self._doing = "loading the model"
-            model = load(self._setup.model, self._setup.model_files, self._setup.stage)
+            model = self._load()
             while True:
                 if self._update:
                     model = self._update.apply(model, self._setup.store)
@@ -311,6 +308,12 @@ class Worker:
                 self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
             else:
                 self._checkpointer.keep(outcome, is_over=True)
+
+    def _load(self) -> Model:
+        from framefleet.pipeline.model.load import load
+
+        self._doing = "loading the model"
+        return load(self._setup.model, self._setup.model_files, self._setup.stage)
 
     def _take(self, renderer: Renderer) -> bool:
         """Give the renderer as many rows as it can work on; wait for one when it has none.
