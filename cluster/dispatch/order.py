@@ -5,8 +5,8 @@ few thousand rows. With a short table, and at the end of a long one, these are a
 
 Where no row waits, an idle worker renders a row under way as well (`Copies`). Clips are named by their
 content and never replaced, so a copy does no harm: the first to finish counts, and the other worker leaves
-the row at its next step. A copy is worth it where it is likely to end first: the row waits behind others, or its worker
-is late with it. What is late is expected to be as late again.
+the row at its next step. A copy is worth it where it is likely to end first: the row waits behind others, or
+its worker is late with it. What is late is expected to be as late again.
 """
 
 from __future__ import annotations
