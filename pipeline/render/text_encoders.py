@@ -185,13 +185,11 @@ class Parked:
         """Free the device of all modules."""
         if self._present:
             while self._present:
-                self._leave(*self._present.popitem())
+                name, pairs = self._present.popitem()
+                _swap(pairs)
+                size = sum(twin.nbytes for _, twin in pairs)
+                log.info("%s left %s: %s bytes are free", name, self._device, f"{size:,}")
             empty_cache()
-
-    def _leave(self, name: str, pairs: Pairs) -> None:
-        _swap(pairs)
-        size = sum(twin.nbytes for _, twin in pairs)
-        log.info("%s left %s: %s bytes are free", name, self._device, f"{size:,}")
 
     def _bring(self, name: str) -> None:
         if name not in self._present:

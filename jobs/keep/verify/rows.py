@@ -256,7 +256,17 @@ def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
 
     Equal records and an equal seed give the same rows.
     """
-    return _spread(_candidates(store, count, seed), count)
+    # Choose one after the other what there is least of among the chosen.
+    left = sorted({one.row_id: one for one in _candidates(store, count, seed)}.values())
+    chosen: list[Candidate] = []
+    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
+    while left and len(chosen) < count:
+        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
+        left.remove(best)
+        chosen.append(best)
+        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
+            counter[name] += 1
+    return chosen
 
 
 def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
@@ -283,17 +293,3 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
         elif entry > heap[0]:
             heapq.heapreplace(heap, entry)
     return [one for heap in groups.values() for _, one in heap]
-
-
-def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Choose one after the other what there is least of among the chosen."""
-    left = sorted({one.row_id: one for one in candidates}.values())
-    chosen: list[Candidate] = []
-    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
-    while left and len(chosen) < count:
-        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
-        left.remove(best)
-        chosen.append(best)
-        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
-            counter[name] += 1
-    return chosen

@@ -209,7 +209,12 @@ class Batcher:
             for name, method in self._forwards.methods.items() if not self.is_surrounded else ():
                 stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
             stack.enter_context(around())
-            self._resume_all()
+            self._hub = greenlet.getcurrent()
+            for task in self.tasks.values():
+                is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
+                has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
+                if task.call is None and has_turn and not is_held:
+                    task.resume()
 
     def take_finished(self) -> list[RowTask]:
         """Return finished tasks, and forget them."""
@@ -236,14 +241,6 @@ class Batcher:
         del self.tasks[task.greenlet]
         if task.surroundings:
             task.surroundings.close()
-
-    def _resume_all(self) -> None:
-        self._hub = greenlet.getcurrent()
-        for task in self.tasks.values():
-            is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
-            has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
-            if task.call is None and has_turn and not is_held:
-                task.resume()
 
     @left_to_python
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

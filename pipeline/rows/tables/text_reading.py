@@ -107,7 +107,25 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[tuple[pa.RecordBatch, OddCells]]:
         for batch in itertools.chain(self._first, self._batches):
-            yield self._typed(batch)
+            odd: OddCells = {}
+            columns = []
+            for field in self.schema:
+                if field.name in self._names:
+                    texts = batch.column(self._names.index(field.name))
+                else:  # the column without a name, which only other files have
+                    texts = pa.nulls(len(batch), pa.string())
+                column, misfits = typed_cells(texts, field.type)
+                columns.append(column)
+                for offset in misfits:
+                    why = Refused(reason=another_type(field.type).reason, fix=_WRITE_TEXT)
+                    odd.setdefault(offset, []).append(Problem(field.name, _shown(texts[offset]), why))
+            self._tell_of_nameless(batch, odd)
+            # One message for a line of separators alone, which spreadsheets leave behind.
+            if len(self._names) > 1 and all(texts.null_count for texts in batch.columns):
+                is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
+                for offset in pc.indices_nonzero(is_blank).to_pylist():
+                    odd[offset] = [Problem("every cell", None, _BLANK)]
+            yield pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
 
     def _inferred(self, arguments: Mapping[str, ArgumentKind]) -> pa.Schema:
         columns = self._first[0].columns if self._first else [pa.nulls(0, pa.string())] * len(self._names)
@@ -129,28 +147,6 @@ class CsvRows:
                 if name or place in nameless
             ]
         )
-
-    def _typed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, OddCells]:
-        """Return the columns of the schema, and what is wrong with cells that are null in it."""
-        odd: OddCells = {}
-        columns = []
-        for field in self.schema:
-            if field.name in self._names:
-                texts = batch.column(self._names.index(field.name))
-            else:  # the column without a name, which only other files have
-                texts = pa.nulls(len(batch), pa.string())
-            column, misfits = typed_cells(texts, field.type)
-            columns.append(column)
-            for offset in misfits:
-                why = Refused(reason=another_type(field.type).reason, fix=_WRITE_TEXT)
-                odd.setdefault(offset, []).append(Problem(field.name, _shown(texts[offset]), why))
-        self._tell_of_nameless(batch, odd)
-        # One message for a line of separators alone, which spreadsheets leave behind.
-        if len(self._names) > 1 and all(texts.null_count for texts in batch.columns):
-            is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
-            for offset in pc.indices_nonzero(is_blank).to_pylist():
-                odd[offset] = [Problem("every cell", None, _BLANK)]
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
 
     def _tell_of_nameless(self, batch: pa.RecordBatch, odd: OddCells) -> None:
         is_carried = "" in self.schema.names  # the first of them
