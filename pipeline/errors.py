@@ -33,6 +33,7 @@ from framefleet.pipeline.text import escaped
 # unreachable: it does not answer, or is busy. refused: credentials, rights, a read-only folder. missing: the
 # bucket, or the folder that was there.
 StoreTrouble = Literal["unreachable", "refused", "full", "missing", "other"]
+PUT_BACK = "put it back as it was, or choose another output"
 
 
 class FramefleetError(Exception):
@@ -140,6 +141,11 @@ class NotLoaded(RowError):
 
 
 _MAX_SHOWN, _BITS = 80, 256  # characters of a value in a message; 78 digits
+
+
+def not_ours(where: str, reason: str, fix: str = PUT_BACK) -> JobError:
+    """Return that a file of an output, which may be anybody's, is damaged or of another program."""
+    return JobError(f"{where} is not as framefleet wrote it: {reason}", fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from framefleet.jobs.render.claim import deciding_values
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
 from framefleet.jobs.show.watch import Checked, Watch
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import JobError, TableError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.sources.integrity import sha256_of
@@ -42,7 +42,7 @@ from framefleet.pipeline.outputs.parts.part_file import storage_of
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, row_schema
 from framefleet.pipeline.outputs.parts.seals import Hold
-from framefleet.pipeline.outputs.stores.store import Store, not_ours, read_json
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.lane_key import lane_named
 from framefleet.pipeline.rows.sweeps.sweep import RowSource

@@ -50,8 +50,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
+from framefleet.pipeline.errors import not_ours
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
-from framefleet.pipeline.outputs.stores.store import not_ours
 
 CLAIM, TRAINING = "job.json", "train.json"  # which of them is there tells the two kinds of outputs apart
 DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"

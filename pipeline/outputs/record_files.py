@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from framefleet.pipeline.errors import JobError, NoFile, StoreError
+from framefleet.pipeline.errors import JobError, NoFile, StoreError, not_ours
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import EXTRAS, RECORDS, extras_path, recorded_path
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
-from framefleet.pipeline.outputs.stores.store import Store, not_ours
+from framefleet.pipeline.outputs.stores.store import Store
 
 FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded_frames` asks of a record
 MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage
@@ -26,7 +26,7 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_argume
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.query import check_where, records_where
 from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES, recorded_clip, sound_content
-from framefleet.pipeline.outputs.stores.store import Store, not_ours
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
 

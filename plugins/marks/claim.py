@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from framefleet.jobs.job.job_json import Sha256, Written
+from framefleet.pipeline.errors import not_ours
 from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.stores.store import not_ours
 from framefleet.plugins.marks.section import ProviderSection, WatermarkSection
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from framefleet.jobs.job.job_json import Claim, ClaimedModel, ClaimedOfSeveral, Sha256, claim_of
 from framefleet.jobs.render.output_job import STORES, is_opened
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, not_ours
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
@@ -27,7 +27,7 @@ from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.outputs.stores.store import Store, not_ours, read_as
+from framefleet.pipeline.outputs.stores.store import Store, read_as
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
 from framefleet.pipeline.request import Request, inputs_in, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs

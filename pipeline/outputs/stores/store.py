@@ -17,7 +17,15 @@ from urllib.parse import urlsplit
 import fsspec
 from pydantic import TypeAdapter, ValidationError
 
-from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreConflict, StoreError
+from framefleet.pipeline.errors import (
+    PUT_BACK,
+    FramefleetError,
+    JobError,
+    NoFile,
+    StoreConflict,
+    StoreError,
+    not_ours,
+)
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.metrics import STORE_BYTES, Counts
@@ -296,12 +304,11 @@ def sweep_in_background(store: Store) -> threading.Thread:
 
 
 _MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megabyte
-OTHER = "put it back as it was, or choose another output"
 
 Value = TypeVar("Value")
 
 
-def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = OTHER) -> Value:
+def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = PUT_BACK) -> Value:
     """Return what a file of the output says; FileNotFoundError when it is not there. fix: of damage."""
     content = store.read(path, _MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
@@ -309,7 +316,7 @@ def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = O
     return read_as(kind, content, store.url_of(path), fix=fix)
 
 
-def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str, *, fix: str = OTHER) -> Value:
+def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str, *, fix: str = PUT_BACK) -> Value:
     """Return what JSON says. where: what messages call it."""
     try:
         return kind.validate_python(parse_json(text))
@@ -319,7 +326,3 @@ def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str, *, fix: str
         raise not_ours(where, f"{place}: {first['msg']}" if place else first["msg"], fix) from None
     except ValueError as error:
         raise not_ours(where, str(error), fix) from None
-
-
-def not_ours(where: str, reason: str, fix: str = OTHER) -> JobError:
-    return JobError(f"{where} is not as framefleet wrote it: {reason}", fix)
