@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.render.render import render, retry
     from framefleet.pipeline.errors import FramefleetError
-    from framefleet.pipeline.model.model import Model, load_model
+    from framefleet.pipeline.model.load_model import load_model
+    from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.clips import Clip, Failure
     from framefleet.pipeline.outputs.frames.result import KeptSteps
     from framefleet.pipeline.outputs.output import Output, open_output

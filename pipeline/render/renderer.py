@@ -485,7 +485,7 @@ class Renderer:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
         ended = [outcome for outcome in outcomes if outcome]
         if may_put_off:
-            ended = self._auditor.put_off(ended, self._charges.told)
+            ended = self._auditor.put_off(ended, self._charges.charged)
         with self.clock.spending("frames"):  # those that audits compare
             ready, doubtful = self._auditor.check(ended)
         self._charges.charge()

@@ -4,7 +4,7 @@ The one place that waits: libraries below try once or twice. All threads of a pr
 one `Patience`, so that the log has a line when an outage begins, one every minute, and one at its end.
 Reads that only spare work are not waited for (`Soon`).
 
-What a store's library, or the operating system, raised has one of five meanings, told by names and numbers:
+What a store's library, or the operating system, raised has one of five meanings, found by names and numbers:
 importing the libraries of all stores takes seconds, and most of them are optional.
 """
 
