@@ -158,7 +158,7 @@ _HOMES = {
     "gallery": "framefleet.plugins.pages.gallery.gallery",
     "failures": "framefleet.jobs.look.failures",
     "grid": "framefleet.plugins.pages.sheet.sheet",
-    "load_model": "framefleet.pipeline.model.model",
+    "load_model": "framefleet.pipeline.model.load_model",
     "logs": "framefleet.jobs.control.submission",
     "open_output": "framefleet.pipeline.outputs.output",
     "pause": "framefleet.jobs.control.control",
