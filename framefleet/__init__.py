@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.look.failures import failures
     from framefleet.jobs.look.status.status import Status, status
     from framefleet.jobs.plan.plan import JobPlan, plan
-    from framefleet.jobs.render.render import render
-    from framefleet.jobs.render.retry import retry
+    from framefleet.jobs.render.render import render, retry
     from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.model.load_model import load_model
     from framefleet.pipeline.model.model import Model
@@ -171,7 +170,7 @@ _HOMES = {
     "repair": "framefleet.jobs.keep.repair.repair",
     "report": "framefleet.plugins.pages.report.report",
     "resume": "framefleet.jobs.control.control",
-    "retry": "framefleet.jobs.render.retry",
+    "retry": "framefleet.jobs.render.render",
     "score": "framefleet.plugins.scores.score_output",
     "sheet": "framefleet.plugins.pages.sheet.sheet",
     "status": "framefleet.jobs.look.status.status",

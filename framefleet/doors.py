@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.specs.spec import PipelineSpec
     from framefleet.pipeline.outputs.clip_step import ClipStep
     from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.pipeline.render.input_shapes import Shapes
+    from framefleet.pipeline.rows.identity import Shapes
     from framefleet.pipeline.rows.tables.index import RowIndex
 
 Command: TypeAlias = Callable[..., None]

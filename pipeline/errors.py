@@ -19,17 +19,21 @@ FramefleetError
     ├── OutOfMemory
     ├── NotEncoded            the store has no embeddings of its text
     └── NotLoaded             it calls a network that this process has not loaded
+
+A value of a row that cannot be rendered is no error but a `Refused`; sandboxes say it too.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from framefleet.pipeline.text import escaped
 
 # unreachable: it does not answer, or is busy. refused: credentials, rights, a read-only folder. missing: the
 # bucket, or the folder that was there.
 StoreTrouble = Literal["unreachable", "refused", "full", "missing", "other"]
+PUT_BACK = "put it back as it was, or choose another output"
 
 
 class FramefleetError(Exception):
@@ -134,3 +138,40 @@ class NotEncoded(RowError):
 
 class NotLoaded(RowError):
     """A row calls a network whose weights were left out of this process."""
+
+
+_MAX_SHOWN, _BITS = 80, 256  # characters of a value in a message; 78 digits
+
+
+def not_ours(where: str, reason: str, fix: str = PUT_BACK) -> JobError:
+    """Return that a file of an output, which may be anybody's, is damaged or of another program."""
+    return JobError(f"{where} is not as framefleet wrote it: {reason}", fix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Why a value cannot be rendered, as the end of "height is 100, but ...", and what to do."""
+
+    reason: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One value of a row that is refused. column: as the table names it, or `defaults.` and the argument."""
+
+    column: str
+    value: Any
+    why: Refused
+
+    def __str__(self) -> str:
+        value = f"is {shown(self.value)}" if self.value is not None else "is empty"
+        return f"{self.column} {value}, but {self.why.reason}"
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: cells may be pages, and Python spells no numbers of pages."""
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        return f"a whole number of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."

@@ -21,8 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS
 from framefleet.pipeline.outputs.parts.records import ROW_ID
-from framefleet.pipeline.outputs.stores.json_file import read_as
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_as
 
 _MAX_BYTES = 1 << 28
 

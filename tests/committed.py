@@ -12,10 +12,10 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.media.clip_names import clip_path
-from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.rows import record

@@ -27,7 +27,7 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 

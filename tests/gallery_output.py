@@ -14,7 +14,7 @@ import pyarrow as pa
 from framefleet import Clip, Request, Store
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, added_columns, all_values
 from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
-from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter

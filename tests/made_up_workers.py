@@ -25,10 +25,9 @@ from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.pending_clips import announce, intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import public_arguments
-from framefleet.pipeline.outputs.parts.seals import sweep_late
+from framefleet.pipeline.outputs.parts.seals import new_run, sweep_late
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
     EQUAL,

@@ -13,12 +13,12 @@ import pyarrow as pa
 from framefleet import Store
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of
+from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.rows import record
 
 PROMPT = "a red ball 一只猫 <b>&"

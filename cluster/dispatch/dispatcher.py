@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from framefleet.cluster.dispatch.copies import Copies
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import (
     Entry,
@@ -38,7 +37,7 @@ from framefleet.cluster.dispatch.lease import (
     Seat,
     Whereabouts,
 )
-from framefleet.cluster.dispatch.order import Order, TableOrder
+from framefleet.cluster.dispatch.order import Copies, Order, TableOrder
 from framefleet.cluster.dispatch.waiting_rows import OversizedRows, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]

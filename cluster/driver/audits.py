@@ -15,9 +15,14 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import Assignment, StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.render.audit.audit_budget import is_affordable, is_small
-from framefleet.pipeline.render.audit.audited_kinds import AuditedKinds, OneAudit
-from framefleet.pipeline.render.audit.schedule import MAX_KINDS, AuditSchedule
+from framefleet.pipeline.render.audit.schedule import (
+    MAX_KINDS,
+    AuditedKinds,
+    AuditSchedule,
+    OneAudit,
+    is_affordable,
+    is_small,
+)
 from framefleet.pipeline.render.audit.verdict import (
     EQUAL,
     UNREPEATABLE,
@@ -28,8 +33,8 @@ from framefleet.pipeline.render.audit.verdict import (
     level_of,
     not_compared,
     remark_of,
-    told,
     verdict_of,
+    verdict_text,
     with_remark,
 )
 from framefleet.pipeline.rows.lane_key import LaneKey
@@ -144,7 +149,7 @@ class Audits:
             self._schedule.owe(kind)
 
     def leased(self, worker: str, kinds: Iterable[str]) -> None:
-        """Note which worker batches rows of which kinds; beyond `MAX_KINDS`, any worker may."""
+        """Note the kinds of rows that a worker batches; beyond `MAX_KINDS`, any worker may."""
         for kind in kinds:
             if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < MAX_KINDS):
                 self._workers.setdefault(kind, set()).add(worker)
@@ -165,7 +170,7 @@ class Audits:
         self._longest_s = max(audited.seconds, self._longest_s or 0.0)
         kind = audited.kind
         self._kinds.compared(kind, audited.batch_size)
-        log.log(level_of(audited), "%s: %s", worker, told(audited))
+        log.log(level_of(audited), "%s: %s", worker, verdict_text(audited))
         if self._adoption.is_apart(kind):
             return 0  # known by now: it was under way
         if audited.verdict == "equal":
@@ -201,20 +206,22 @@ class Audits:
 
     def take_back(self, kind: str) -> int:
         """Take back the records of a kind that differs; return how many rows are rendered again."""
-        found = self._committer.withdraw(kind)
-        if found.num_rows:
-            log.warning("rows of %s: %s that had a record are rendered again", kind, found.num_rows)
-            self._num_unaudited -= found.num_rows - found.num_before
-            self._tally.withdrawn(found.num_rows, num_bytes=found.num_bytes, num_before=found.num_before)
+        withdrawn = self._committer.withdraw(kind)
+        if withdrawn.num_rows:
+            log.warning("rows of %s: %s that had a record are rendered again", kind, withdrawn.num_rows)
+            self._num_unaudited -= withdrawn.num_rows - withdrawn.num_before
+            self._tally.withdrawn(
+                withdrawn.num_rows, num_bytes=withdrawn.num_bytes, num_before=withdrawn.num_before
+            )
             self._reopen()
-        if found.num_elsewhere:
+        if withdrawn.num_elsewhere:
             log.warning(
                 "rows of %s: %s that are not in the table keep their records, and may be wrong; to have them "
                 "rendered again, put them back into the table",
                 kind,
-                found.num_elsewhere,
+                withdrawn.num_elsewhere,
             )
-        return found.num_rows
+        return withdrawn.num_rows
 
 
 _MOST_JUDGES = 4  # that may fail to render a row which was rendered before
@@ -276,13 +283,13 @@ class Docket:
         if case is None or case.row_id != stored.record.row_id:
             return None
         del self._judged[worker]
-        kept, now = recorded_digests(case.stored.record), recorded_digests(stored.record)
-        if now != kept and case.first is None:
+        before, now = recorded_digests(case.stored.record), recorded_digests(stored.record)
+        if now != before and case.first is None:
             case.first = stored
             self._waiting[case.pending.lane].appendleft(case)
             return None
         first = now if case.first is None else recorded_digests(case.first.record)
-        return case, verdict_of(kept, first, now)
+        return case, verdict_of(before, first, now)
 
     def failed(self, worker: str) -> Case | None:
         """A judge did not render its row; return the case if no other judge will."""

@@ -75,7 +75,7 @@ class JobBudget(Strict):
             return "money"
         return "bytes" if self.bytes is not None and spent.num_bytes >= self.bytes else None
 
-    def told(self, spent: Spent, *, gpus_per_worker: float) -> str | None:
+    def overrun(self, spent: Spent, *, gpus_per_worker: float) -> str | None:
         """Return the message about the limit that is reached, or None."""
         limit = self.reached(spent, gpus_per_worker=gpus_per_worker)
         if limit is None:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def half_done_in(store: Store) -> Iterator[str]:
     """Yield the row_ids of all checkpoints; some of these rows may have a record by now."""
-    return (named[1] for path in store.list(CHECKPOINTS) if (named := _NAME.fullmatch(path)))
+    return (match[1] for path in store.list(CHECKPOINTS) if (match := _NAME.fullmatch(path)))
 
 
 class HalfDoneRows:

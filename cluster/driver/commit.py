@@ -99,9 +99,9 @@ class Committer:
         self.flush()
         self._cleaner.wait()  # what it deletes is written anew
         apart = {path_of(kind) for kind in self._owed_kinds}
-        found = take_back(self._store, self._index, apart, self._lock, has_begun=True)
+        taken_back = take_back(self._store, self._index, apart, self._lock, has_begun=True)
         self._owed_kinds.clear()
-        return found
+        return taken_back
 
     def _note_owed(self) -> None:
         for kind in self._owed_kinds:
@@ -190,20 +190,16 @@ class Committer:
     def _flush(self, writers: Sequence[PartWriter]) -> None:
         self._lock.check()
         written = {writer: writer.flush() for writer in writers}
-        self._confirm(written.get(self._records, []))
+        try:
+            self._lock.check()
+        except StoreError:
+            if self._lock.lost.is_set():  # parts came too late to count
+                delete_late(self._store, written.get(self._records, []))
+            raise
         if self._records in written:
             done, self._intents = self._intents, []
             self._cleaner.do(partial(_forget, self._store, done))
         self._num_flushed += 1
-
-    def _confirm(self, written: list[str]) -> None:
-        """Raise StoreError where parts came too late to count, and delete them."""
-        try:
-            self._lock.check()
-        except StoreError:
-            if self._lock.lost.is_set():
-                delete_late(self._store, written)
-            raise
 
 
 def _forget(store: Store, intents: list[str]) -> None:

@@ -16,10 +16,9 @@ from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP, moment
-from framefleet.cluster.driver.pace import Scale
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop, wait_for_rows
-from framefleet.cluster.driver.tally import Tally
+from framefleet.cluster.driver.tally import Scale, Tally
 from framefleet.cluster.driver.work import Added, Work
 from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.fleet import Fleet

@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of, kind_of_record
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -69,7 +69,7 @@ def _are_sound(*seconds: float) -> bool:
 
 @dataclass(slots=True)
 class Adoption:
-    """Clips that an earlier run finished, by row_id. apart: kinds of which only plain calls are adopted.
+    """Clips that an earlier run finished, by row_id. apart: kinds whose plain calls alone are adopted.
 
     models: of the job, each with what records call it, and its digest.
     """
@@ -80,14 +80,14 @@ class Adoption:
 
     def take(self, row_id: str, request: Request) -> StoredRow | None:
         """Return a row's clip, once. What the request says comes from the request: a note is anybody's."""
-        found = self.finished.pop(row_id, None)
-        if found is None or (found.was_batched and self.is_apart(kind_of(request))):
+        clip = self.finished.pop(row_id, None)
+        if clip is None or (clip.was_batched and self.is_apart(kind_of(request))):
             return None
         name, digest = self.models[request.model]
-        if found.record.model_digest != digest:
+        if clip.record.model_digest != digest:
             return None
         record = replace(
-            found.record,
+            clip.record,
             arguments=public_arguments(request.arguments),
             seed=request.seed,
             scheduler=request.scheduler,
@@ -95,8 +95,8 @@ class Adoption:
             model=name,
             model_name=request.model or None,
         )
-        values = {"": StepValues(values=found.values)}
-        return StoredRow(record=record, was_batched=found.was_batched, values=values)
+        values = {"": StepValues(values=clip.values)}
+        return StoredRow(record=record, was_batched=clip.was_batched, values=values)
 
     def is_apart(self, kind: str) -> bool:
         """Tell whether rows of this kind were found to differ from plain calls, in this run or before."""
@@ -119,9 +119,9 @@ def find_adoptable(
     # Those that say what a file holds. A value of another kind may come later, and is null.
     columns = {name for step in run.steps.values() if step.changes_file for name in step.columns.names}
     ours = (
-        found for found in finished if found.record.model_digest in digests and columns <= found.values.keys()
+        clip for clip in finished if clip.record.model_digest in digests and columns <= clip.values.keys()
     )
-    return Adoption({found.record.row_id: found for found in ours}, noted_apart(run.store), models)
+    return Adoption({clip.record.row_id: clip for clip in ours}, noted_apart(run.store), models)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,23 +144,23 @@ def take_back(
 
     apart: paths of the kinds that were found wrong. has_begun: the first pass over the table has.
     """
-    found = TakenBack()
+    taken_back = TakenBack()
 
     def goes(record: Mapping[str, Any]) -> bool:
         if path_of(kind_of_record(record)) not in apart or not is_doubtful(record["environment"]):
             return False
         is_here = index.is_pending(record["row_id"]) is not None
-        found.num_elsewhere += not is_here
+        taken_back.num_elsewhere += not is_here
         return is_here
 
     for row_ids, num_bytes in withdraw(store, goes, lock):
-        found.num_rows += len(row_ids)
-        found.num_bytes += num_bytes
+        taken_back.num_rows += len(row_ids)
+        taken_back.num_bytes += num_bytes
         if has_begun:
-            found.num_before += index.render_again(row_ids)
-    if found.num_rows:
+            taken_back.num_before += index.render_again(row_ids)
+    if taken_back.num_rows:
         lock.seal()  # parts of earlier runs are gone, which is no damage
-    return found
+    return taken_back
 
 
 def finish_taking_back(store: Store, index: RowIndex, lock: DriverLock) -> None:

@@ -19,9 +19,9 @@ from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import AS_TABLE, rank_of
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.prompt_lengths import CountedApart
-from framefleet.pipeline.rows.ranks import AS_TABLE, rank_of
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, ModelRows
@@ -66,8 +66,8 @@ class EncodeFirst:
     @property
     def room(self) -> int:
         """How many more rows may wait, for either."""
-        held = self._first.counts
-        return max(0, min(self._first.room, self._then.room - held.waiting - held.leased))
+        counts = self._first.counts
+        return max(0, min(self._first.room, self._then.room - counts.waiting - counts.leased))
 
     def add(self, row: Row) -> None:
         self._first.add(row)

@@ -21,8 +21,8 @@ from framefleet.cluster.driver.work import Added, LanePlan, Work
 from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import AS_TABLE, LONGEST
 from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
-from framefleet.pipeline.rows.ranks import AS_TABLE, LONGEST
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 
 

@@ -36,13 +36,14 @@ from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import added, is_summed
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
-from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
     MAX_DRIVER_BYTES,
+    Part,
     Sealed,
     epoch_path,
     epochs_of,
+    parts_in,
     request_path,
     seal_now,
     seal_of,
@@ -102,13 +103,13 @@ def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
     earlier: what it said of rows that the same driver rendered before these; counts are of both together.
     """
     workers = progress.workers[:MAX_WORKERS_TOLD]
-    told = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
+    shown = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
     if earlier is None:
-        return told
+        return shown
     figures = {key: value for key, value in earlier.figures.items() if is_summed(key)}
     audits = [one.audits for one in (earlier, progress) if one.audits]
     return replace(
-        told,
+        shown,
         total=earlier.total + progress.total,
         done=earlier.done + progress.done,
         failed=earlier.failed + progress.failed,
@@ -250,13 +251,13 @@ class DriverLock:
 
     def _unfinished(self) -> set[int]:
         """Return the epochs since the last driver that finished everything it began."""
-        found = set[int]()
+        epochs = set[int]()
         for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
-            held = read_holder(self._store, epoch)
-            if held and held.left_nothing:
+            holder = read_holder(self._store, epoch)
+            if holder and holder.left_nothing:
                 break
-            found.add(epoch)
-        return found
+            epochs.add(epoch)
+        return epochs
 
     @property
     def _path(self) -> str:
@@ -266,8 +267,8 @@ class DriverLock:
         """Tell whether the newest epoch is this driver's."""
         if max(epochs_of(self._store), default=0) > self.epoch:  # a listing may lag, and lack our own
             return False
-        held = read_holder(self._store, self.epoch)
-        return held is not None and held.owner == self._ours.owner
+        holder = read_holder(self._store, self.epoch)
+        return holder is not None and holder.owner == self._ours.owner
 
     def check(self) -> None:
         """Raise StoreError if another driver has taken the output."""
@@ -328,7 +329,9 @@ class DriverLock:
     def _take_next(self) -> bool:
         """Wait until the newest driver is gone, and try to be the next; tell whether it worked."""
         # Where somebody has cleared drivers/, parts still tell how far epochs went.
-        newest = max(epochs_of(self._store), default=0) or _newest_part(self._store)
+        newest = max(epochs_of(self._store), default=0) or max(
+            (part.epoch for part in parts_in(self._store, RECORDS)), default=0
+        )
         self._wait_until_abandoned(epoch_path(newest))
         self.epoch = newest + 1
         try:
@@ -339,12 +342,12 @@ class DriverLock:
 
     def _wait_until_abandoned(self, path: str) -> None:
         """Return when the driver that wrote `path` is surely gone, if there was one; or raise JobError."""
-        held = self._read(path)
-        if held is None:
+        current = self._read(path)
+        if current is None:
             return
-        holder = parse_holder(held)
+        holder = parse_holder(current)
         if holder is None or (holder.runs_elsewhere() and not holder.is_gone()):
-            self._watch(path, held)
+            self._watch(path, current)
         elif not holder.is_gone():
             raise self._refusal(holder)
 
@@ -385,7 +388,3 @@ class DriverLock:
                 self.num_tables = len(self._store.list(TABLES))
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
-
-
-def _newest_part(store: Store) -> int:
-    return max((part.epoch for part in parts_in(store, RECORDS)), default=0)

@@ -74,10 +74,10 @@ class Stop:
 
     def check(self) -> None:
         """Deliver a signal that was put off: mostly, KeyboardInterrupt is raised."""
-        if asked := self._so_far():
-            if asked[0] not in self._handlers:  # in a thread, where no signal comes
+        if request := self._so_far():
+            if request[0] not in self._handlers:  # in a thread, where no signal comes
                 raise KeyboardInterrupt
-            self._handlers[asked[0]](asked[0], None)
+            self._handlers[request[0]](request[0], None)
 
     def _so_far(self) -> list[int]:
         """Return the signals that came and count."""
@@ -99,7 +99,7 @@ def wait_for_rows(
 
     turn: follows what happens for a moment. in_hand: how many rows each worker has that has any.
     """
-    began = told = time.monotonic()
+    began = reported = time.monotonic()
     if left := in_hand():
         log.warning(
             "stopping: workers save %s half-done rows, at most %.0f s; press Ctrl-C again to stop at once",
@@ -107,8 +107,8 @@ def wait_for_rows(
             limit_s,
         )
     while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:
-        if now - told >= TELL_EVERY_S:
-            told = now
+        if now - reported >= TELL_EVERY_S:
+            reported = now
             waiting = ", ".join(f"{worker} ({rows})" for worker, rows in left.items())
             log.warning("waiting for the rows of %s, for %.0f s so far", waiting, now - began)
         turn()

@@ -12,7 +12,7 @@ from framefleet.cluster.driver.earlier_runs import Adoption
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Rendering, WorkerSetup
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
@@ -91,4 +91,4 @@ class Work:
     def over_budget(self, spent: Spent) -> str | None:
         """Return the message if the budget is spent, else None. spent: by this run."""
         job = self.run.job
-        return job.budget.told(self.spent + spent, gpus_per_worker=job.fleet.paid_gpus)
+        return job.budget.overrun(self.spent + spent, gpus_per_worker=job.fleet.paid_gpus)

@@ -196,10 +196,10 @@ def _connection_of_program(address: str | None, modules: Sequence[str]) -> Conne
     if not modules:
         return Connection()
     with tempfile.TemporaryDirectory(prefix="framefleet-") as scratch:
-        found = upload_py_modules_if_needed(
+        uploaded = upload_py_modules_if_needed(
             {"py_modules": list(modules)}, include_gitignore=True, scratch_dir=scratch, logger=log
         )
-    return Connection(runtime_env={"py_modules": [*theirs, *found["py_modules"]]})
+    return Connection(runtime_env={"py_modules": [*theirs, *uploaded["py_modules"]]})
 
 
 def _start(address: str | None, options: dict[str, Any]) -> None:
@@ -317,7 +317,7 @@ def _reachable(address: str) -> str:
     """
     is_found = address == "auto"
     if is_found:
-        address = _found()
+        address = _address_here()
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "://" in address:
         return address  # ray:// is Ray's own to find
@@ -331,7 +331,7 @@ def _reachable(address: str) -> str:
     return address
 
 
-def _found() -> str:
+def _address_here() -> str:
     try:
         return str(ray._private.services.get_ray_address_from_environment("auto", None))
     except ConnectionError as error:

@@ -83,15 +83,15 @@ def cause_of_death(text: str) -> str:
         used, limit = memory.groups()
         return f"Ray ended it, as the machine ran out of memory: {used} of {limit} in use"
     lines = [line for line in text.splitlines() if line.strip() and not _FIELD.match(line)]
-    said = " ".join(line.strip() for line in lines if not line.startswith(_HEADS))
-    said = said or " ".join(text.split())
-    if detail := _DETAIL.search(said):
-        said = detail.group(1)
-    if is_of_its_machine(said):
+    message = " ".join(line.strip() for line in lines if not line.startswith(_HEADS))
+    message = message or " ".join(text.split())
+    if detail := _DETAIL.search(message):
+        message = detail.group(1)
+    if is_of_its_machine(message):
         return "its machine is gone: Ray has lost touch with it"
-    if _SUDDEN in said:
+    if _SUDDEN in message:
         return _sudden_death(text)
-    return _shortened(said)
+    return _shortened(message)
 
 
 def _sudden_death(text: str) -> str:
@@ -120,8 +120,8 @@ def is_of_its_machine(text: str) -> bool:
 
 def address_in(text: str) -> str | None:
     """Return the address of the machine that a RayError names, if it names one."""
-    found = _ADDRESS.search(_ANSI.sub("", text))
-    return found.group(1) if found else None
+    match = _ADDRESS.search(_ANSI.sub("", text))
+    return match.group(1) if match else None
 
 
 def _shortened(text: str) -> str:

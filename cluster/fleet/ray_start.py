@@ -69,17 +69,18 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
                 command += [*_NO_AGENT, f"--runtime_env_agent_port={port}"]
                 variables["RAY_enable_metrics_collection"] = "0"
             settings["env_updates"] = variables | (settings.get("env_updates") or {})
-        found = start(command, name, *more, **settings)
-        processes[name] = found.process
-        return found
+        process = start(command, name, *more, **settings)
+        processes[name] = process.process
+        return process
 
     def wait(name: str, is_ready: Callable[[], bool]) -> None:
         ends_at = time.monotonic() + patience_s
         while not is_ready():
             for started, process in processes.items():
                 if started in _VITAL and (code := process.poll()) is not None:
-                    said = _last_lines(logs, started)
-                    raise ChildProcessError("\n".join([f"its {started} ended with {ending(code)}", *said]))
+                    text = (logs / f"{started}.err").read_text(errors="replace")
+                    output = text.partition("*** StackTrace")[0].splitlines()[-6:]
+                    raise ChildProcessError("\n".join([f"its {started} ended with {ending(code)}", *output]))
             if time.monotonic() > ends_at:
                 raise TimeoutError(f"its {name} was not ready after {patience_s:.0f} s")
             time.sleep(0.1)
@@ -113,11 +114,6 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
                 process.kill()
                 process.wait()
             raise
-
-
-def _last_lines(logs: Path, name: str) -> list[str]:
-    text = (logs / f"{name}.err").read_text(errors="replace")
-    return text.partition("*** StackTrace")[0].splitlines()[-6:]
 
 
 def _knows(client: Any, node_id: str) -> bool:

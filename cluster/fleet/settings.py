@@ -132,8 +132,8 @@ class Shares:
 
     def room(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
         """Return how many workers have room on these machines, without those in `but`."""
-        found = (machine for machine in machines if machine.node_id not in but)
-        return sum(machine.holds(cpus=self.cpus, gpus=self.gpus) for machine in found)
+        usable = (machine for machine in machines if machine.node_id not in but)
+        return sum(machine.holds(cpus=self.cpus, gpus=self.gpus) for machine in usable)
 
     def num_workers(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
         return self.asked if self.asked is not None else max(1, self.room(machines, but=but))
@@ -164,13 +164,13 @@ def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
     nodes = [(machine.cpus, machine.gpus) for machine in machines]
     cpus = settings.worker_cpus(nodes, gpus_per_worker=gpus)
     if isinstance(settings.workers, ElasticWorkers):
-        asked: int | None = settings.workers.min
+        num_workers: int | None = settings.workers.min
     elif settings.workers != "auto":
-        asked = settings.workers
+        num_workers = settings.workers
     else:
         # A Ray of our own may give out more cores than there are.
-        asked = None if gpus or settings.address is not None else (os.cpu_count() or 1)
-    return Shares(gpus=gpus, cpus=cpus, asked=asked)
+        num_workers = None if gpus or settings.address is not None else (os.cpu_count() or 1)
+    return Shares(gpus=gpus, cpus=cpus, asked=num_workers)
 
 
 def machines_in_words(machines: Sequence[Machine]) -> str:

@@ -75,7 +75,7 @@ _RULES: tuple[tuple[Callable[[BaseException], bool], Culprit], ...] = (
     ),
     (
         # A kernel that failed leaves the process's context unusable: all its later calls fail too.
-        lambda error: isinstance(error, RuntimeError) and any(said in str(error) for said in _OF_THE_GPU),
+        lambda error: isinstance(error, RuntimeError) and any(text in str(error) for text in _OF_THE_GPU),
         Culprit("worker", "the GPU or its context is in a bad state, which a new process may clear"),
     ),
     (

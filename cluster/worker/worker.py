@@ -114,7 +114,7 @@ class Worker:
         self._broken: BaseException | None = None
         self._writers = Writers(setup, self._report)
         self._checkpointer = Checkpointer(
-            setup.store, self._kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
+            setup.store, self._note_kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
         )
         self._inbox = Inbox(self._checkpointer.fetch, self._wake)
         self._remarks = Remarks()
@@ -186,7 +186,7 @@ class Worker:
             self._news.wait_for(lambda: bool(self._untold or self._broken), timeout=_POLL_S)
             if self._broken is not None:
                 raise self._broken
-            rows: dict[str, Any] = {name: tuple(told) for name, told in self._untold.items()}
+            rows: dict[str, Any] = {name: tuple(values) for name, values in self._untold.items()}
             report = WorkerReport(
                 **rows,
                 is_leaving=self._notice.is_given,
@@ -224,8 +224,8 @@ class Worker:
     def _tell(self, *, ended: str = "", **news: Any) -> None:
         """Have the next report say this, each by the name of its field. ended: a row that has left here."""
         with self._news:
-            for name, told in news.items():
-                self._untold[name].append(told)
+            for name, value in news.items():
+                self._untold[name].append(value)
             self._attempts.pop(ended, None)
             self._news.notify_all()
 
@@ -264,7 +264,10 @@ class Worker:
                     keep=self._setup.keep,
                 )
                 self._load_s = self._load_s or time.perf_counter() - self._started - renderer.clock.elapsed_s
-                self._begin(renderer)
+                with self._news:
+                    self._renderer = renderer
+                    if self._update == renderer.model.update:  # or else it has to have other weights by now
+                        self._loaded.set()
                 while self._take(renderer):
                     self._deliver(renderer.step(), renderer)
                     self._checkpointer.look(renderer)
@@ -277,13 +280,6 @@ class Worker:
                 self._broken = error
                 self._news.notify_all()
             self._loaded.set()
-
-    def _begin(self, renderer: Renderer) -> None:
-        """Say that the model is loaded, unless it has to have other weights by now."""
-        with self._news:
-            self._renderer = renderer
-            if self._update == renderer.model.update:
-                self._loaded.set()
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
         """Pass on what became of rows."""
@@ -393,7 +389,7 @@ class Worker:
         else:
             self._tell(ended=news.row_id, failed=news)
 
-    def _kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+    def _note_kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
         if is_saved:
             self._tell(saved=row_id)
         if is_over:

@@ -15,7 +15,7 @@ from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.outputs.clip_step import StepInput, StepValues
 from framefleet.pipeline.outputs.clips import Clip
-from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_input, store_clip
+from framefleet.pipeline.outputs.encode_clip import encode_input, store_clip
 from framefleet.pipeline.outputs.parts.pending_clips import announce, path_of_intent
 from framefleet.pipeline.outputs.parts.records import values_of
 
@@ -62,29 +62,29 @@ class Writers:
     @property
     def _cause(self) -> str:
         """What most of them are about, as what a worker's time goes to."""
-        num_storing = sum(held.doing == "storing" for held in self._held)
+        num_storing = sum(one.doing == "storing" for one in self._held)
         return "upload" if 2 * num_storing > self.num else "media"
 
     def slowest(self) -> dict[str, Any]:
         """Return for a report how long one of them has had its clip, and what measures it."""
-        held = min(self._held, key=lambda held: held.since, default=None)
-        if held is None:
+        oldest = min(self._held, key=lambda one: one.since, default=None)
+        if oldest is None:
             return {}
-        measuring = (held.measuring, held.row_id) if held.measuring else None
-        return {"writing_s": time.monotonic() - held.since, "measuring": measuring}
+        measuring = (oldest.measuring, oldest.row_id) if oldest.measuring else None
+        return {"writing_s": time.monotonic() - oldest.since, "measuring": measuring}
 
     def _run(self) -> None:
         while True:
             clip, attempt = self._clips.get()
-            held = _Held(clip.row_id)
+            work = _Held(clip.row_id)
             with self._lock:
-                self._held = (*self._held, held)
+                self._held = (*self._held, work)
             try:
-                news: StoredRow | Failed = self._stored(clip, attempt, held)
+                news: StoredRow | Failed = self._stored(clip, attempt, work)
             except Exception as error:  # the row's own failure, or the store's: the driver decides
                 news = Failed.of(clip.row_id, error, traceback.format_exc())
             with self._lock:
-                self._held = tuple(other for other in self._held if other is not held)
+                self._held = tuple(other for other in self._held if other is not work)
             self._report(news)
 
     def _stored(self, clip: Clip, attempt: int, held: _Held) -> StoredRow:
@@ -92,19 +92,14 @@ class Writers:
         of = StepInput(clip=clip, media=self._setup.media, read=self._setup.inputs.read)
         encoded = encode_input(of, self._setup.steps.values())
         encoded = replace(encoded, record=replace(encoded.record, attempt=attempt))
-        values = self._values(of, encoded, held)
+        values: dict[str, StepValues] = {}
+        for section, step in self._setup.steps.items():
+            held.measuring = section
+            values[section] = step.values(of, encoded.content, values_of(encoded.record))
+        held.measuring = None
         held.doing = "storing"
         announce(store, encoded.record, was_batched=clip.was_batched, values=values)
         record = store_clip(store, encoded)
         if not store.exists(path_of_intent(record)):  # this process stood still, and another driver swept it
             announce(store, encoded.record, was_batched=clip.was_batched, values=values)
         return StoredRow(record=record, was_batched=clip.was_batched, values=values)
-
-    def _values(self, of: StepInput, encoded: EncodedClip, held: _Held) -> dict[str, StepValues]:
-        """Return what each step adds to the record."""
-        values = {}
-        for section, step in self._setup.steps.items():
-            held.measuring = section
-            values[section] = step.values(of, encoded.content, values_of(encoded.record))
-        held.measuring = None
-        return values

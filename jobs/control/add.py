@@ -25,10 +25,9 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_source import added_in, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import JobError, TableError, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex

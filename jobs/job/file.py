@@ -88,7 +88,7 @@ def check_gpu(job: Job, places: Mapping[Key, str] = _NOWHERE) -> None:
 
 
 def job_kind_of(path: str | Path | None, sets: Sequence[str] = ()) -> JobKind | None:
-    """Return of which kind a job file is, with what --set adds; None: it is rendered. Raises JobError."""
+    """Return the kind of a job file, with what --set adds; None: it is rendered. Raises JobError."""
     values = _read(Path(path))[0] if path is not None else {}
     return job_kind([*values, *set_values(sets)])
 

@@ -16,8 +16,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.output import Output, find_claim_as
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

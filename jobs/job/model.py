@@ -146,8 +146,8 @@ def _check_model(job: Job, model: OpenedModel) -> None:
 
 def _loras_of(job: Job, models: Mapping[str, OpenedModel]) -> dict[str, dict[str, Lora]]:
     """Return the job's LoRAs as other machines find them too, for each model those that fit. Reads them."""
-    named = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
-    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in named.items()}
+    declared = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
+    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in declared.items()}
     loras: dict[str, dict[str, Lora]] = {of: {} for of in models}
     for some in [files] if len(models) == 1 else [{name: file} for name, file in files.items()]:
         misfits = []

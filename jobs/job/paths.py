@@ -113,40 +113,40 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
     What is only in the current folder is read there, with a warning. An output never is: one job file has one
     output. A name that is in neither may be of the hub. replaced: what options give in its place.
     """
-    for named in paths_in(values):
-        is_relative = "://" not in named.text and not named.text.startswith(("~", "/"))
-        if not is_relative or _is_replaced(named.key, replaced):
+    for place in paths_in(values):
+        is_relative = "://" not in place.text and not place.text.startswith(("~", "/"))
+        if not is_relative or _is_replaced(place.key, replaced):
             continue
-        parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(named.text).parts)
+        parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(place.text).parts)
         stem = str(Path(*parts))  # before the first wildcard
         is_next, is_here = os.path.lexists(job.parent / stem), os.path.lexists(stem)
-        if _VARIABLE.search(named.text) and not is_next:
+        if _VARIABLE.search(place.text) and not is_next:
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        may_be_of_hub = named.may_be_of_hub and not _is_file_name(named)
-        if named.place == "output" or is_next or not (is_here or may_be_of_hub):
-            named.replace(str(job.parent / named.text))
+        may_be_of_hub = place.may_be_of_hub and not _is_file_name(place)
+        if place.place == "output" or is_next or not (is_here or may_be_of_hub):
+            place.replace(str(job.parent / place.text))
         elif is_elsewhere:
-            log.warning("%s: %s is in the current folder, not next to the job file", named.place, named.text)
+            log.warning("%s: %s is in the current folder, not next to the job file", place.place, place.text)
 
 
 def absolute_paths(values: dict[str, Any]) -> None:
     """Have paths of a job mean the same in another folder; a name of the hub stays one."""
-    for named in paths_in(values):
-        path = os.path.expanduser(named.text)
-        if "://" not in path and (not named.may_be_of_hub or os.path.exists(path)):
-            named.replace(os.path.abspath(path))
+    for place in paths_in(values):
+        path = os.path.expanduser(place.text)
+        if "://" not in path and (not place.may_be_of_hub or os.path.exists(path)):
+            place.replace(os.path.abspath(path))
 
 
 def check_variables(values: Mapping[str, Any]) -> None:
     """Raise JobError for a path with an environment variable: workers may have others, and records theirs."""
-    for named in paths_in(values):
-        variable = (_VARIABLE_IN_URL if "://" in named.text else _VARIABLE).search(named.text)
-        if variable and not os.path.lexists(os.path.expanduser(named.text)):
+    for place in paths_in(values):
+        variable = (_VARIABLE_IN_URL if "://" in place.text else _VARIABLE).search(place.text)
+        if variable and not os.path.lexists(os.path.expanduser(place.text)):
             raise JobError(
-                f"{named.place} is {public_url(named.text)}, and environment variables are not replaced",
+                f"{place.place} is {public_url(place.text)}, and environment variables are not replaced",
                 f"write what {variable[0]} is; or let your shell replace it, in an option: "
-                f'{_SET} {named.place}="{public_url(named.text)}"',
+                f'{_SET} {place.place}="{public_url(place.text)}"',
             )
 
 

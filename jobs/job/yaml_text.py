@@ -45,9 +45,11 @@ class _Loader(yaml.SafeLoader):
     }
     yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's types say that it is no ClassVar
         first: [
-            (tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) in ("null", "bool", "merge")
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag.removeprefix(_TAG) in ("null", "bool", "merge")
         ]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     depth = 0
 

@@ -162,8 +162,8 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
         pass
     finally:
         networks |= {
-            name: NetworkMemory(weights=weights, held=held, peaks=dict(peaks[name]))
-            for name, (weights, held) in sizes.items()
+            name: NetworkMemory(weights=weights, held=peak, peaks=dict(peaks[name]))
+            for name, (weights, peak) in sizes.items()
         }
 
 
@@ -247,14 +247,14 @@ def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, in
     def all_of(part: nn.Module) -> float:
         return sum(parts[id(one)] for one in part.modules())
 
-    whole, held = all_of(network), max(parts.values())
+    whole, on_device = all_of(network), max(parts.values())
     groups = [child for child in network.children() if isinstance(child, nn.ModuleList | nn.Sequential)]
     if name.startswith(DENOISERS) and not precision.by_leaf:
         blocks = [all_of(block) for group in groups for block in group]
-        held = whole - sum(blocks) + max(blocks, default=0.0) * precision.blocks
+        on_device = whole - sum(blocks) + max(blocks, default=0.0) * precision.blocks
     if stored := precision.stored.get(name):
-        return stored, round(held * stored / whole)
-    return round(whole), round(min(held, whole))
+        return stored, round(on_device * stored / whole)
+    return round(whole), round(min(on_device, whole))
 
 
 def _stand_ins(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:

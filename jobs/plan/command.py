@@ -25,16 +25,15 @@ from framefleet.jobs.options import (
     Workers,
 )
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.headline import bound_text, share_text
 from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.jobs.show.watch import bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError
 
 if TYPE_CHECKING:
     from framefleet.doors import Shown
     from framefleet.jobs.job.schema import Job
-    from framefleet.jobs.plan.audit_plan import AuditPlan
     from framefleet.jobs.plan.memory import Memory
-    from framefleet.jobs.plan.plan import JobPlan, ModelPlan, PlanOptions, Probed
+    from framefleet.jobs.plan.plan import AuditPlan, JobPlan, ModelPlan, PlanOptions, Probed
 
 MAX_SHAPES_SHOWN = 30  # a screenful
 _MAX_VALUE = 40  # characters
@@ -229,7 +228,7 @@ def _show(plan: JobPlan) -> None:
 
 
 def _model_lines(plan: ModelPlan) -> Iterator[str]:
-    from framefleet.jobs.plan.arguments import FRAMEFLEET
+    from framefleet.jobs.plan.plan import FRAMEFLEET
 
     for line in plan.unusual:
         yield f"unusual: {line}"
@@ -250,8 +249,8 @@ def _model_lines(plan: ModelPlan) -> Iterator[str]:
 def _carried_lines(plan: JobPlan) -> list[str]:
     from framefleet.pipeline.rows.tables.column_checks import as_argument
 
-    named = [name for name, _ in plan.lookalikes]
-    others = [name for name in plan.carried if name not in named]
+    columns = [name for name, _ in plan.lookalikes]
+    others = [name for name in plan.carried if name not in columns]
     more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
     lines = [f"carried into the records: {', '.join(others[:_MAX_NAMES])}{more}"] if others else []
     return lines + [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -15,8 +16,6 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import step_labels
-from framefleet.jobs.plan.arguments import Argument, all_arguments
-from framefleet.jobs.plan.audit_plan import AuditPlan, plan_audits
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, native_row, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
@@ -24,14 +23,19 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.guards.mistakes import naming_model
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
-from framefleet.pipeline.outputs.clip_presence import Gone
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
+from framefleet.pipeline.outputs.damage import Gone
+from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
-from framefleet.pipeline.render.input_shapes import Shapes
-from framefleet.pipeline.request import one_step
+from framefleet.pipeline.render.fused.batching import Batching
+from framefleet.pipeline.request import clip_fps, each_input, one_step
+from framefleet.pipeline.rows.identity import Shapes
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
+from framefleet.pipeline.rows.tables.rows import RowPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,3 +262,114 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
             recipes=job.folder or "" if wanted.hollow or wanted.probe else None,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPlan:
+    """What is expected if no row is a plain call; there is less of it to do the more are."""
+
+    num_audits: float  # on average
+    share: float  # of the rows that are to be rendered
+    most_wrong: int  # of these rows, with 95 % confidence, if no audit finds one
+    limit: float | None = (
+        None  # the share of the models' time that audits may take; None: nothing limits them
+    )
+
+
+def plan_audits(
+    audit: Audit, batching: Batching, shapes: Mapping[str, int], *, num_pending: int
+) -> AuditPlan | None:
+    """Return what audits there will be; None for none. shapes: all rows by shape, the most frequent first."""
+    if not num_pending or not audit.is_on(batching.mode):
+        return None
+    odds, still = audit.odds(num_pending), num_pending / sum(shapes.values())
+    counts = [round(count * still) for count in shapes.values()]
+    counts = [*counts[:MAX_KINDS], sum(counts[MAX_KINDS:])]
+    num_audits = min(float(num_pending), sum(odds.expected(count) for count in counts))
+    num_passed = 0
+    if audit.limit is not None:
+        num_audits = min(num_audits, 1 + math.floor(audit.limit * num_pending))
+        num_passed = _num_passed(odds, counts, audit.limit)
+    offered = [round(count * (1 - num_passed / num_pending)) for count in counts]
+    return AuditPlan(
+        num_audits=num_audits,
+        share=num_audits / num_pending,
+        most_wrong=min(num_passed + odds.most_wrong(offered), num_pending),
+        limit=audit.limit,
+    )
+
+
+def _num_passed(odds: Odds, counts: Sequence[int], share: float) -> int:
+    """Return how many rows end before audits, which are frequent at first, take less than their share.
+
+    Those are nearly all passed over. Each audit is taken to last as long as a row.
+    """
+    num_rows = sum(counts)
+
+    def is_over(num_ended: int) -> bool:
+        so_far = (round(count * num_ended / num_rows) for count in counts)
+        return sum(odds.expected(count) for count in so_far) > share * num_ended
+
+    low, high = 0, num_rows
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if is_over(middle) else (low, middle)
+    return max(0, min(low, num_rows - 1))
+
+
+FRAMEFLEET = "framefleet"  # the origin of what neither job nor model says
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """One argument."""
+
+    name: str
+    value: Any  # of rows that give none
+    origin: str  # who says so; "" of one that only rows give
+    column: str | None  # where rows give it; None: they do not
+
+
+def all_arguments(job: Job, plan: RowPlan) -> tuple[Argument, ...]:
+    """Return all arguments that rows have, those of columns first."""
+    columns = {reader.target: reader.column for reader in plan.readers}
+    taken = plan.spec.settable()
+    sizes = [name for name in (*FRAME_PARAMETERS, "height", "width") if name in taken]
+    names = dict.fromkeys([*columns, *plan.base, *sizes, "seed", "scheduler", "fps"])
+    values = {name: (_argument if name in plan.base else _special)(name, job, plan) for name in names}
+    return tuple(
+        Argument(name=name, value=value, origin=origin, column=columns.get(name))
+        for name, (value, origin) in values.items()
+    )
+
+
+def _argument(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
+    value, spec = plan.base[name], plan.spec
+    value = each_input(value, lambda named: public_url(named["uri"]))
+    parameter = spec.parameters.get(name)
+    if name in job.overrides or name in job.defaults:
+        return value, "job"
+    if name in {own.name for own in plan.recipe.parameters()}:
+        return value, f"recipe {plan.recipe.name}"
+    if spec.preset and name in spec.preset.arguments:
+        return value, f"preset {spec.preset.name}"
+    if parameter is not None and parameter.default == value:
+        return value, "pipeline's signature"
+    return value, "model's configs"
+
+
+def _special(name: str, job: Job, plan: RowPlan) -> tuple[Any, str]:
+    """Return the value and origin of what is not an argument of the call."""
+    if name == "seed":
+        return (plan.seed, "job") if plan.seed is not None else (None, "derived from the row")
+    if name == "scheduler":
+        return plan.scheduler.class_name, "job" if name in job.defaults else "model"
+    if name == "fps" and plan.spec.kind == "video":
+        native = plan.spec.fps_of(plan.base)
+        origin = "media.fps" if job.media.fps else "model" if native else FRAMEFLEET
+        return clip_fps(job.media.fps, native), origin
+    if name == "recipe":
+        return job.recipe, "job"
+    if name in (*FRAME_PARAMETERS, "height", "width"):
+        return None, "the pipeline decides"
+    return (job.defaults[name], "job") if name in job.defaults else (None, "")

@@ -2,8 +2,9 @@
 
 To the pipeline every tensor is on the CPU, so that schedulers, generators and masks work with real values. A
 network's call goes through its own code on the meta device, where shapes are computed and nothing else, and
-comes back as zeros; how much memory it takes is counted. Not covered: networks that look at values (how many
-tokens a mask leaves). Files that a row names are grey pictures and silence.
+comes back as zeros; the bytes of tensors that are alive at once there are counted, without workspaces of
+kernels, and fragments. Not covered: networks that look at values (how many tokens a mask leaves). Files that
+a row names are grey pictures and silence.
 """
 
 from __future__ import annotations
@@ -11,22 +12,137 @@ from __future__ import annotations
 import copy
 import tempfile
 import wave
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from framefleet.jobs.plan.meter import Repeated, call_key, metered
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
+
+
+class Meter(TorchDispatchMode):
+    """Counts what operations make while it is entered. peak: the most bytes that were alive at once."""
+
+    def __init__(self, others: Iterable[Tensor]) -> None:
+        """others: weights and inputs, which are not counted; operations return views of them."""
+        super().__init__()  # type: ignore[no-untyped-call]  # torch is typed in part
+        self._others = {tensor.untyped_storage()._cdata for tensor in others}
+        self._alive: dict[int, weakref.ref[Any]] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for leaf in result if isinstance(result, list | tuple) else (result,):
+            if isinstance(leaf, Tensor) and leaf.is_meta:
+                storage = leaf.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                if key not in self._others and key not in self._alive:
+                    self._alive[key] = weakref.ref(storage, partial(self._free, key, size))
+                    self.now += size
+                    self.peak = max(self.peak, self.now)
+        return result
+
+    def _free(self, key: int, size: int, _: Any) -> None:
+        del self._alive[key]
+        self.now -= size
+
+
+@contextmanager
+def metered(others: Iterable[Tensor]) -> Iterator[Meter]:
+    """Count while the block runs, with attention as kernels of GPUs compute it: they keep no scores.
+
+    The meta device has one that does.
+    """
+    own, F.scaled_dot_product_attention = F.scaled_dot_product_attention, _attention
+    try:
+        with torch.no_grad(), Meter(others) as meter:
+            yield meter
+    finally:
+        F.scaled_dot_product_attention = own
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty((*query.shape[:-1], value.shape[-1]), dtype=query.dtype, device=query.device)
+
+
+def call_key(args: Any, kwargs: Any) -> tuple[Hashable, ...]:
+    """Return what decides the shapes that a call computes. What differs in no text does so in none."""
+    leaves, structure = flatten((args, kwargs))
+    return structure, *(
+        (tuple(leaf.shape), str(leaf.dtype)) if isinstance(leaf, Tensor) else f"{type(leaf)} {leaf!r:.200}"
+        for leaf in leaves
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, leaf: Any) -> Any:
+        return cls(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
+
+    @staticmethod
+    def filled(leaf: Any) -> Any:
+        return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, _Shape) else leaf
+
+
+class Repeated:
+    """A part of an autoencoder, which is called for each tile and frame: equal shapes are computed once.
+
+    What it leaves in lists that it is given (caches of causal convolutions) is left there again.
+    """
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+        self._known: dict[Hashable, tuple[Any, list[Any], int]] = {}
+        self.meter: Meter | None = None
+        self.__wrapped__ = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        meter = self.meter
+        if meter is None:
+            return self._call(*args, **kwargs)
+        lists = [value for value in (*args, *kwargs.values()) if isinstance(value, list)]
+        key = call_key(args, kwargs)
+        if key not in self._known:
+            before, peak, meter.peak = meter.now, meter.peak, meter.now
+            result = self._call(*args, **kwargs)
+            self._known[key] = _shapes(result), [_shapes(one) for one in lists], meter.peak - before
+            meter.peak = max(meter.peak, peak)
+            return result
+        shapes, left, more = self._known[key]
+        meter.peak = max(meter.peak, meter.now + more)
+        for one, content in zip(lists, left, strict=True):
+            one[:] = _filled(content)
+        return _filled(shapes)
+
+
+def _shapes(value: Any) -> tuple[Any, Any]:
+    leaves, structure = flatten(value)
+    return structure, [_Shape.of(leaf) for leaf in leaves]
+
+
+def _filled(shapes: tuple[Any, Any]) -> Any:
+    structure, leaves = shapes
+    return unflatten(structure, [_Shape.filled(leaf) for leaf in leaves])
+
 
 Peaks = dict[str, dict[str, int]]  # by component and method, the most bytes that a call needs besides weights
 _Tensors = list[tuple[dict[str, Tensor | None], str, Tensor]]  # where each stands, and what is to stand there
@@ -124,7 +240,8 @@ class _Shapes:
         self._stub.note(self._name, peak)  # also of a later row, whose peaks are counted anew
         if self._ends:
             raise Decoded
-        return _zeros(answer)
+        leaves, structure = flatten(answer)
+        return unflatten(structure, [_zeros_of(leaf) for leaf in leaves])
 
     def _with_values(self, args: Any, kwargs: Any) -> Any:
         """Call a part whose shapes follow from values, as sizes of pictures; its memory is not counted."""
@@ -190,12 +307,6 @@ class _NoValues(TorchFunctionMode):
         if asks and args[0].dtype == torch.bool:
             return False
         return func(*args, **(kwargs or {}))
-
-
-def _zeros(answer: Any) -> Any:
-    """Return what a network answered, with new zeros on the CPU for all tensors: they may be changed."""
-    leaves, structure = flatten(answer)
-    return unflatten(structure, [_zeros_of(leaf) for leaf in leaves])
 
 
 def _zeros_of(leaf: Any) -> Any:

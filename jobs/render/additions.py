@@ -10,16 +10,15 @@ from pathlib import PurePosixPath
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
 from framefleet.jobs.render.lanes import check_lanes, plan_lanes
-from framefleet.jobs.render.recalled_survey import remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_parts import remember_survey, write_rows
 from framefleet.jobs.render.row_source import added_in, with_added
 from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
 from framefleet.pipeline.rows.tables.table import Table
@@ -60,17 +59,23 @@ class Additions:
         first, index = self._survey.num_rows, self._index
         resolved = replace(self._resolved, table=table)
         with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
-            found = survey_rows(resolved, new, Callback(), start=first)
+            survey = survey_rows(resolved, new, Callback(), start=first)
             self._lock.check()
             check_lanes(resolved, {*index.lanes, *new.lanes})
-            rows = new.row_ids_in(first, found.num_rows)
+            rows = new.row_ids_in(first, survey.num_rows)
             index.add(rows, new.lanes_at([position for position, _ in rows]))
-            index.leave_out(new.left_out_in(first, found.num_rows))
-        for line in found.invalid_lines():
+            index.leave_out(new.left_out_in(first, survey.num_rows))
+        for line in survey.invalid_lines():
             log.warning("%s: %s", path, line)
         self._table, self._resolved = table, resolved
-        self._survey += found
-        num_done = self._mark_done(first)
+        self._survey += survey
+        fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
+        num_done = sum(
+            self._index.mark_done(
+                ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
+            )
+            for _, records in tables_by_part(self._resolved.store, fields)
+        )
         write_rows(resolved, index, self._lock, start=first)
         remember_survey(resolved, self._survey)
         if resolved.job.on_invalid == "skip":
@@ -80,14 +85,4 @@ class Additions:
             lanes=plan_lanes(resolved, index, self._survey),
             num_new=index.render_added(first),
             num_done=num_done,
-        )
-
-    def _mark_done(self, first: int) -> int:
-        """Note which rows from a position on have a record, as the table once had them; return how many."""
-        fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
-        return sum(
-            self._index.mark_done(
-                ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
-            )
-            for _, records in tables_by_part(self._resolved.store, fields)
         )

@@ -81,21 +81,26 @@ def _continued(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[dict
     Models and LoRAs that only rows of earlier runs name stay.
     """
     before, now = theirs["job"], ours["job"]
-    named = {kind: before.get(kind, {}) for kind in _NAMED}
-    is_written = all(named[kind].keys() >= now[kind].keys() for kind in _NAMED)
+    by_kind = {kind: before.get(kind, {}) for kind in _NAMED}
+    is_written = all(by_kind[kind].keys() >= now[kind].keys() for kind in _NAMED)
     is_written &= all(before.get(key) == now[key] for key in _ROWS)
     is_written &= theirs["withheld"] == ours["withheld"]
     rows = {key: now[key] for key in ("output", *_ROWS)}
-    job = {**before, **rows, **{kind: named[kind] | now[kind] for kind in _NAMED}}
+    job = {**before, **rows, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
     return {**theirs, "job": job, "withheld": ours["withheld"]}, is_written
 
 
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
-    said = _description(resolved)
+    description = _description(resolved)
     keys = ("model", "models", *clip_steps(), "on_invalid")
-    job = {key: said["job"][key] for key in keys}
-    return {**_decisive(said), **job, "versions": said["versions"], "pipeline": said.get("pipeline")}
+    job = {key: description["job"][key] for key in keys}
+    return {
+        **_decisive(description),
+        **job,
+        "versions": description["versions"],
+        "pipeline": description.get("pipeline"),
+    }
 
 
 def _is_whole(store: Store) -> bool:
@@ -218,15 +223,15 @@ def _names_of_inputs(resolved: ResolvedJob) -> set[str]:
 
 def _withheld(resolved: ResolvedJob) -> list[str]:
     """Return the keys whose values are written down with less than rows need: URLs without signatures."""
-    job, named = resolved.job, _names_of_inputs(resolved)
-    asked = {
-        "defaults": {name: value for name, value in job.defaults.items() if name in named},
+    job, inputs = resolved.job, _names_of_inputs(resolved)
+    values = {
+        "defaults": {name: value for name, value in job.defaults.items() if name in inputs},
         "overrides": job.overrides,
         **_arguments_of_sections(job),
         "sweep": job.sweep.model_dump(),
         "inputs": job.inputs.model_dump(),
     }
-    return [key for key, value in flat("", asked) if _public(value) != value]
+    return [key for key, value in flat("", values) if _public(value) != value]
 
 
 def _arguments_of_sections(job: Job) -> dict[str, Mapping[str, Any]]:
@@ -265,10 +270,10 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("previews", "c2pa"):  # the first changes no clip, the second is now a clip step's
         values["media"].pop(key, None)
     for kind, decides in _NAMED.items():
-        found = job.get(kind, {}).items()  # job.json of earlier versions has no `models`
+        models = job.get(kind, {}).items()  # job.json of earlier versions has no `models`
         values[kind] = {
             name: {key: canonical_json(of) if isinstance(of := one[key], Mapping) else of for key in decides}
-            for name, one in found
+            for name, one in models
         }
     return dict(flat("", values))
 
@@ -285,10 +290,10 @@ def _named_table(job: Mapping[str, Any]) -> str | None:
 def _settled(media: Mapping[str, Any]) -> dict[str, Any]:
     """Return how clips are stored, with what is left open: earlier versions wrote down what that is."""
     try:
-        known = Media(**{name: media[name] for name in ("format", "encoder", "crf") if name in media})
+        settings = Media(**{name: media[name] for name in ("format", "encoder", "crf") if name in media})
     except JobError:  # of no job
         return dict(media)
-    return {**media, "encoder": known.codec, "crf": known.quality}
+    return {**media, "encoder": settings.codec, "crf": settings.quality}
 
 
 def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

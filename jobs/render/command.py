@@ -30,7 +30,7 @@ from framefleet.jobs.options import (
     Workers,
 )
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.headline import audit_line
+from framefleet.jobs.show.watch import audit_line
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 from framefleet.pipeline.text import command
@@ -38,7 +38,7 @@ from framefleet.pipeline.text import command
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
-    from framefleet.pipeline.outputs.clip_presence import Gone
+    from framefleet.pipeline.outputs.damage import Gone
     from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_MESSAGE = 200  # characters: a line or two
@@ -99,7 +99,7 @@ def show_render(
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Render; return the exit code. only, limit: as of `render_job`. as_json: print the summary to stdout."""
+    """Render; return the exit code. only, limit: as in `render_job`. as_json: print the summary to stdout."""
     from framefleet.jobs.job.output import store_of_job
     from framefleet.jobs.render.render import render_job
     from framefleet.jobs.show.progress import watch_on
@@ -130,7 +130,7 @@ def show_ending(summary: Summary) -> int:
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
     from framefleet.doors import inner_outputs, listeners
-    from framefleet.jobs.show.headline import duration
+    from framefleet.jobs.show.watch import duration
 
     if not summary.done and not summary.failed:
         is_all = not (summary.over_budget or summary.gone or summary.num_parts_gone)
@@ -146,7 +146,10 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
             lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
-    lines += _lacking_lines(summary)
+    lines += [
+        f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
+        for name, failed in summary.lacking.items()
+    ]
     lines += summary.unused
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
@@ -196,14 +199,6 @@ def _audit_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def _lacking_lines(summary: Summary) -> list[str]:
-    """Return which columns of clip steps failed: their clips are stored without them."""
-    return [
-        f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
-        for name, failed in summary.lacking.items()
-    ]
-
-
 def retry_command(
     job: JobOrOutput,
     error_types: ErrorTypes = None,
@@ -221,22 +216,22 @@ def retry_command(
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.cluster.driver.progress import Summary
         from framefleet.jobs.render.output_job import job_of
-        from framefleet.jobs.render.retry import rows_to_retry
+        from framefleet.jobs.render.render import rows_to_retry
         from framefleet.pipeline.outputs.stores.store import Store
 
-        found = job_of(job, sets or [])
-        failed = rows_to_retry(found, frozenset(error_types or []))
+        resolved = job_of(job, sets or [])
+        failed = rows_to_retry(resolved, frozenset(error_types or []))
         for kind, count in failed.num_by_type.most_common():
-            said = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
+            message = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
             if not quiet:
-                (stderr if as_json else stdout).say(f"{count:,} rows failed with {kind}, e.g. {said}")
+                (stderr if as_json else stdout).say(f"{count:,} rows failed with {kind}, e.g. {message}")
         code = 0
         if failed.row_ids:
             code = show_render(
-                found, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
+                resolved, only=failed.row_ids, metrics_port=metrics_port, as_json=as_json, quiet=quiet
             )
         else:
-            store = Store(found.output, found.storage_options)
+            store = Store(resolved.output, resolved.storage_options)
             if not quiet:
                 kinds = f" with {', '.join(sorted(error_types))}" if error_types else ""
                 stderr.say(f"nothing to retry: no row of {store.url_of('')} failed{kinds}")

@@ -20,8 +20,8 @@ from framefleet.pipeline.rows.tables.index import RowIndex
 
 def lanes_named(resolved: ResolvedJob) -> list[LaneKey]:
     """Return the lanes of the job's recipe, and of those that rows have named so far, with any model."""
-    named = (lane_named(name, recipe) for recipe in resolved.recipes for name in resolved.models)
-    return [*dict.fromkeys(named)]
+    lanes = (lane_named(name, recipe) for recipe in resolved.recipes for name in resolved.models)
+    return [*dict.fromkeys(lanes)]
 
 
 def lanes_of(resolved: ResolvedJob, index: RowIndex) -> list[LaneKey]:

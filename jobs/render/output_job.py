@@ -49,31 +49,31 @@ def is_job_file(place: str | Path) -> bool:
 
 
 def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
-    """Return the job of an output. sets: as of `load_job`, in place of what job.json says.
+    """Return the job of an output. sets: as in `load_job`, in place of what job.json says.
 
     Raises JobError where there is no job.json, or it is damaged, and for what it is not trusted with.
     """
-    given = set_values(sets)
-    store = Store(output, given.get("storage_options"))
+    values = set_values(sets)
+    store = Store(output, values.get("storage_options"))
     claim = claim_of(store)
-    said: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
-    said.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
+    content: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
+    content.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
     for section in sections_not_stored():  # nor these: anybody may have written them there
-        said.pop(section, None)
-    for kind, found in _FOUND.items():
-        named = said.get(kind, {}).items()
-        said[kind] = {name: {key: one[key] for key in one if key not in found} for name, one in named}
-    make_readable(said)
-    said["table"] = _moved(said.get("table"), said.get("output"), store)
+        content.pop(section, None)
+    for kind, keys in _FOUND.items():
+        entries = content.get(kind, {}).items()
+        content[kind] = {name: {key: one[key] for key in one if key not in keys} for name, one in entries}
+    make_readable(content)
+    content["table"] = _moved(content.get("table"), content.get("output"), store)
     for key in claim.withheld:
-        if not _is_given(key, given):
+        if not _is_given(key, values):
             raise JobError(
                 f"job.json has {key} only in part: it does not store users, passwords and queries of URLs",
                 f"give it as {setting(key, '...')}; or give the job file",
             )
-    job = load_job(said | {"output": output}, sets)
+    job = load_job(content | {"output": output}, sets)
     for key, value in _untrusted(job):
-        if not _is_given(key, given):
+        if not _is_given(key, values):
             raise JobError(
                 f"job.json says {key}: {value!r}, which is not used without your consent",
                 f"if that is right, give it as {setting(key, value)}; or give the job file",
@@ -101,14 +101,14 @@ def _moved(place: Any, output: Any, store: Store) -> Any:
     return new + place.removeprefix(old) if place.startswith(f"{old}/") else place
 
 
-def _is_given(key: str, given: Any) -> bool:
+def _is_given(key: str, section: Any) -> bool:
     """Return whether `--set` says a value, by itself or with the section that it is in."""
     for name in key.split("."):
-        if not isinstance(given, Mapping):
+        if not isinstance(section, Mapping):
             return True
-        if name not in given:
+        if name not in section:
             return False
-        given = given[name]
+        section = section[name]
     return True
 
 

@@ -52,7 +52,9 @@ class CutPrompts:
 
     def add(self, rows: Iterable[IdentifiedRow]) -> None:
         """Look at some rows, those after the last."""
-        long = [found for row in rows if (found := self._long_texts(row))] if self.is_counted else []
+        long = (
+            [long_texts for row in rows if (long_texts := self._long_texts(row))] if self.is_counted else []
+        )
         try:
             for counter in self._counters.values():  # all at once
                 counter([text for _, reader, _, texts in long if reader.count is counter for text in texts])
@@ -118,10 +120,10 @@ class _Counter:
 def _reader(folder: Path, counter: _Counter) -> TextReader:
     try:
         with open(folder / _CONFIG, "rb") as file:
-            said = parse_json(file.read(_MAX_CONFIG_BYTES))
+            content = parse_json(file.read(_MAX_CONFIG_BYTES))
     except (OSError, ValueError):  # `plan` says so of the model
-        said = None
-    config = said if isinstance(said, dict) else {}
+        content = None
+    config = content if isinstance(content, dict) else {}
     name, longest = config.get("tokenizer_class"), config.get("model_max_length")
     return TextReader(class_name=str(name), max_length=longest, count=counter)
 

@@ -18,10 +18,9 @@ import pyarrow.parquet
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import TableError, shown
 from framefleet.pipeline.guards.redaction import USERINFO, public_url
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.outputs.layout import TABLES
 
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
@@ -40,12 +39,12 @@ def with_table(job: Job | str | Path | Mapping[str, Any], rows: object) -> Job:
         file = Path(folder, "table.parquet")
         _write(_tables_of(rows), file)
         name = f"{TABLES}/{sha256_of(file)[:32]}.parquet"
-        asked = _job_of(job, name)
-        store = store_of_job(asked)
+        loaded = _job_of(job, name)
+        store = store_of_job(loaded)
         if not store.exists(name):
             store.upload(name, file)
-    inputs = asked.inputs.model_copy(update={"base": asked.inputs.base or os.getcwd()})
-    return asked.model_copy(update={"table": f"{asked.output.rstrip('/')}/{name}", "inputs": inputs})
+    inputs = loaded.inputs.model_copy(update={"base": loaded.inputs.base or os.getcwd()})
+    return loaded.model_copy(update={"table": f"{loaded.output.rstrip('/')}/{name}", "inputs": inputs})
 
 
 def _tables_of(rows: object) -> Iterator[pa.Table]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.lanes import early_setups, lanes_of, plan_lanes
+from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import with_table
-from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_parts import distrust_parts, write_rows
+from framefleet.jobs.render.row_parts import distrust_parts, recall_survey, remember_survey, write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.prometheus import serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
@@ -41,14 +42,14 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
-from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
-from framefleet.pipeline.outputs.parts.seals import gone_parts, sweep_late
+from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -69,10 +70,10 @@ def render(
     nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
     goes on from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
     """
-    asked = load_job(job) if table is None else with_table(job, table)
+    loaded = load_job(job) if table is None else with_table(job, table)
     at = None if metrics_port is None else str(metrics_port)
-    with serving_metrics(Callback(on_progress), at, output=store_of_job(asked).url_of("")) as watch:
-        return render_job(asked, watch)
+    with serving_metrics(Callback(on_progress), at, output=store_of_job(loaded).url_of("")) as watch:
+        return render_job(loaded, watch)
 
 
 def render_job(
@@ -103,7 +104,7 @@ def render_rows(
     table: str | None = None,
     spent: Spent | None = None,
 ) -> Summary:
-    """Render the rows of one table into the job's own output. Parameters: as of `doors.Run`."""
+    """Render the rows of one table into the job's own output. Parameters: as in `doors.Run`."""
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
     check_gpu(job)
@@ -271,3 +272,43 @@ def _first_device(store: Store) -> str:
         if isinstance(environment, dict):
             return device_name(environment)
     return ""
+
+
+@dataclass(slots=True)
+class FailedRows:
+    """Rows that failed, of inner outputs too. examples: one message for each type of error."""
+
+    num_by_type: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    row_ids: set[str] = field(default_factory=set)
+
+
+def retry(
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    error_types: Collection[str] = (),
+    sets: Sequence[str] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Render the rows of a job again that failed, and no others; return how many were done, how many failed.
+
+    job: an output, whose job.json says the rest; or a job file, or its content. error_types: only those of
+    these errors, as "OutOfMemory". sets: as "fleet.workers=2". Raises as `render` does.
+    """
+    resolved = job_of(job, sets)
+    failed = rows_to_retry(resolved, error_types)
+    if not failed.row_ids:
+        store = Store(resolved.output, resolved.storage_options)
+        return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, store=store)
+    return render_job(resolved, Callback(on_progress), only=failed.row_ids)
+
+
+def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:
+    """Return what failed of a job and of its inner outputs, of these types or of all."""
+    failed = FailedRows()
+    for row in Output(Store(job.output, job.storage_options)).failures():
+        if not error_types or row.error_type in error_types:
+            failed.num_by_type[row.error_type] += 1
+            failed.examples.setdefault(row.error_type, row.message)
+            failed.row_ids.add(row.row_id)
+    return failed

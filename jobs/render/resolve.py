@@ -34,10 +34,9 @@ from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_reci
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.rows.identity import Identity
+from framefleet.pipeline.rows.identity import Identity, check_order
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
-from framefleet.pipeline.rows.ranks import check_order
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table_rows import TableRows, joined_columns
@@ -173,11 +172,11 @@ def _check_encoders(job: Job, models: Mapping[str, OpenedModel]) -> None:
 
 def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
     """Return how clips are stored: those of all models alike."""
-    found: dict[str, Media] = {}
+    by_name: dict[str, Media] = {}
     for name, model in models.items():
         with naming_model(place_of(name)):
-            found[name] = media_of(job, model.spec)
-    (first, media), *others = found.items()
+            by_name[name] = media_of(job, model.spec)
+    (first, media), *others = by_name.items()
     for name, other in others:
         if other != media:
             raise JobError(

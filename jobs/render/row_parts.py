@@ -3,33 +3,54 @@
 Rows with equal row_id are one clip with one record, and that has the carried columns of the first alone. Here
 each keeps its own. It is the table's image and nothing more: a part holds the same positions whatever the
 table, and is replaced as a whole, so that no kill doubles a line. Parts that are as they should be stay.
+
+rows/_survey.json: what the first pass over a table found, so that a run that goes on need not repeat it. A
+hundred million rows take half an hour to check, while every GPU waits. The pass is left out where all that
+decides its result is as it was: the table's files by what their store says of them, the job, the model, this
+code and its libraries. Rows that name images or recipes depend on more than that, so they are checked
+again; so are sweeps. Every row is still checked before it is rendered.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from array import array
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Annotated
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from framefleet.jobs.render.claim import deciding_values
 from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.pipeline.errors import JobError
+from framefleet.jobs.render.survey import Survey
+from framefleet.jobs.show.watch import Checked, Watch
+from framefleet.pipeline.errors import JobError, TableError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.sources.integrity import sha256_of
+from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.outputs.layout import ROWS
 from framefleet.pipeline.outputs.parts.part_file import storage_of
-from framefleet.pipeline.outputs.parts.records import row_schema
+from framefleet.pipeline.outputs.parts.parts import read_parts
+from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, row_schema
 from framefleet.pipeline.outputs.parts.seals import Hold
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
+from framefleet.pipeline.request import Request, inputs_in
+from framefleet.pipeline.rows.lane_key import lane_named
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import Carried
+from framefleet.pipeline.rows.tables.request_checks import check_again
+from framefleet.pipeline.rows.tables.row_ids import ids_of, positions_of
+from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
 
 _ROW_ID_LENGTH = 32
 _ROWS_IN_PART = 8192  # positions; by way of a temporary file, as rows may be megabytes
@@ -39,24 +60,27 @@ _NOTED = TypeAdapter(dict[str, tuple[str, str]])
 
 
 def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int = 0) -> None:
-    """Make rows/ say what the table says. index: of the whole table. Only for who holds the output.
+    """Make rows/ say what the table says. index: of the whole table. Needs the output's lock.
 
     start: the first row that may not be there as it should.
     """
     store, carried = resolved.store, resolved.rows.carried
     schema = row_schema(carried.schema(resolved.table.schema))
-    noted, found = _noted(store), store.details(ROWS)
-    sound = {path for path, (_, stamp) in noted.items() if path in found and found[path].stamp == stamp}
-    kept = {_part(number) for number in range(start // _ROWS_IN_PART)}
-    digests = {path: noted[path][0] for path in kept & sound}
+    noted, stored = _noted(store), store.details(ROWS)
+    sound = {path for path, (_, stamp) in noted.items() if path in stored and stored[path].stamp == stamp}
+    parts = {_part(number) for number in range(start // _ROWS_IN_PART)}
+    digests = {path: noted[path][0] for path in parts & sound}
     is_changed = False
-    pieces_from = _pieces(resolved.table, len(kept) * _ROWS_IN_PART)
+    pieces_from = _pieces(resolved.table, len(parts) * _ROWS_IN_PART)
     for number, pieces in groupby(pieces_from, key=lambda piece: piece[0] // _ROWS_IN_PART):
         path = _part(number)
         lines = (_lines(first, batch, index, carried, schema) for first, batch in pieces)
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             file = Path(folder, "part.parquet")
-            digests[path] = _written(file, lines, schema)
+            with pq.ParquetWriter(file, schema, **storage_of(schema)) as part:
+                for table in lines:
+                    part.write_table(table)
+            digests[path] = sha256_of(file)
             if path in sound and noted[path][0] == digests[path]:
                 continue
             hold.check()
@@ -64,20 +88,22 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
                 store.delete(_NOTES)
             is_changed = True
             store.upload(path, file)
-    beyond = [path for path in found if path not in digests and path != _NOTES and path not in kept]
+    beyond = [path for path in stored if path not in digests and path != _NOTES and path not in parts]
     if beyond or is_changed:
         hold.check()
         store.delete_many(beyond)
-        found = store.details(ROWS)
-        notes = {path: (digest, found[path].stamp) for path, digest in digests.items() if path in found}
+        stored = store.details(ROWS)
+        notes = {path: (digest, stored[path].stamp) for path, digest in digests.items() if path in stored}
         store.write(_NOTES, canonical_json(notes).encode())
 
 
 def sound_parts(store: Store) -> dict[str, str]:
     """Return the parts with the digest of each; {} where one is not as it was written, or is not known."""
-    noted, found = _noted(store), store.details(ROWS)
-    parts = {path for path in found if path.endswith(".parquet")}
-    is_sound = parts == noted.keys() and all(found[path].stamp == stamp for path, (_, stamp) in noted.items())
+    noted, stored = _noted(store), store.details(ROWS)
+    parts = {path for path in stored if path.endswith(".parquet")}
+    is_sound = parts == noted.keys() and all(
+        stored[path].stamp == stamp for path, (_, stamp) in noted.items()
+    )
     return {path: digest for path, (digest, _) in noted.items()} if is_sound else {}
 
 
@@ -110,8 +136,8 @@ def _lines(
 ) -> pa.Table:
     rows = index.row_ids_in(first, batch.num_rows)
     is_whole = len(rows) == batch.num_rows
-    found = [batch] if is_whole else [batch.slice(position - first, 1) for position, _ in rows]
-    mine = pa.Table.from_batches(map(carried.of, found), carried.schema(batch.schema))
+    batches = [batch] if is_whole else [batch.slice(position - first, 1) for position, _ in rows]
+    mine = pa.Table.from_batches(map(carried.of, batches), carried.schema(batch.schema))
     places = pa.py_buffer(array("q", [position for position, _ in rows]))
     return pa.Table.from_arrays(
         [
@@ -131,16 +157,113 @@ def _texts(joined: str, length: int) -> pa.Array:
     )
 
 
-def _written(file: Path, lines: Iterator[pa.Table], schema: pa.Schema) -> str:
-    """Write a part; return the SHA-256 of its file."""
-    with pq.ParquetWriter(file, schema, **storage_of(schema)) as part:
-        for table in lines:
-            part.write_table(table)
-    return sha256_of(file)
-
-
 def _noted(store: Store) -> Mapping[str, tuple[str, str]]:
     try:
         return read_json(store, _NOTES, _NOTED)
     except (FileNotFoundError, JobError):  # then all parts are written anew
         return {}
+
+
+_SURVEY = f"{ROWS}/_survey.json"  # hidden from readers of the folder, as row_parts.py's own notes
+_MAX_SHAPES = 1000  # with an example of each; a table may have a size for each row
+_WRITE_AGAIN = f"delete {ROWS}/, which is written again from the table"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What a `Survey` says of a table. of: all that decides it, as a SHA-256."""
+
+    of: str
+    num_rows: Annotated[int, Field(le=MAX_ROWS)]
+    num_invalid: int
+    shapes: dict[str, int]
+    examples: dict[str, Request]
+
+
+_SEEN = TypeAdapter(_Seen)
+
+
+def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Survey | None:
+    """Fill `index` from rows/, and return what the survey of an earlier run found; None if it may not hold.
+
+    Raises JobError where rows/ is damaged.
+    """
+    parts = sound_parts(resolved.store)
+    key = _key(resolved, parts)
+    try:
+        seen = read_json(resolved.store, _SURVEY, _SEEN) if key else None
+        if seen is None or seen.of != key:
+            return None
+        recipe = resolved.recipes[resolved.job.recipe]
+        specs = {name: model.spec for name, model in resolved.models.items()}
+        checked = {shape: check_again(one, specs[one.model], recipe) for shape, one in seen.examples.items()}
+    except (FileNotFoundError, JobError, KeyError, TableError):
+        return None
+    _fill(index, resolved, sorted(parts), watch, seen)
+    return Survey(
+        num_rows=seen.num_rows,
+        num_invalid=seen.num_invalid,
+        shapes=Counter(seen.shapes),
+        examples=checked,
+    )
+
+
+def _fill(index: RowIndex, resolved: ResolvedJob, parts: Iterable[str], watch: Watch, seen: _Seen) -> None:
+    end = num_valid = 0
+    store, rows = resolved.store, resolved.rows
+    fields = [] if rows.column is None else [pa.field(rows.carried.names[rows.column], pa.string())]
+    for part in read_parts(store, parts, pa.schema([*ROW_FIELDS, *fields])):
+        positions = positions_of(part["row_index"])
+        if (np.diff(positions, prepend=end - 1) < 1).any():
+            raise not_ours(store.url_of(ROWS), f"a row after row {end - 1} is not in its place", _WRITE_AGAIN)
+        first, end = end, int(positions.max(initial=end - 1)) + 1
+        if end > seen.num_rows:
+            break
+        cells = part[fields[0].name].to_pylist() if fields else [None] * len(part)
+        # Rows name no recipes here, see `_key`.
+        lanes = {cell: lane_named(str(rows.model_of(cell)), resolved.job.recipe) for cell in set(cells)}
+        index.add_ids(positions, ids_of(part["row_id"]), [lanes[cell] for cell in cells])
+        is_left_out = np.ones(end - first, np.bool_)
+        is_left_out[positions - first] = False
+        index.leave_out(np.flatnonzero(is_left_out) + first)
+        num_valid += len(part)
+        watch.show(Checked(num_rows=end))
+    if end > seen.num_rows or num_valid != seen.num_rows - seen.num_invalid:
+        raise not_ours(store.url_of(ROWS), f"the table has {seen.num_rows:,} rows", _WRITE_AGAIN)
+    index.leave_out(range(end, seen.num_rows))
+
+
+def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
+    """Write down what was found, if it can hold in a later run. Call after rows/ was written."""
+    key = _key(resolved, sound_parts(resolved.store))
+    if key is None or len(survey.shapes) > _MAX_SHAPES:
+        return
+    seen = _Seen(
+        of=key,
+        num_rows=survey.num_rows,
+        num_invalid=survey.num_invalid,
+        shapes=dict(survey.shapes),
+        examples=survey.examples,
+    )
+    resolved.store.write(_SURVEY, canonical_json(_SEEN.dump_python(seen)).encode())
+
+
+def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
+    """Return all that decides what a survey finds; None where something that does is not known.
+
+    parts: of rows/, with the digest of each.
+    """
+    table, plans = resolved.table, [model.plan for model in resolved.models.values()]
+    files = table.stamps() if isinstance(table, Table) else None
+    readers = [reader for plan in plans for reader in plan.readers]
+    names_more = any(reader.kind in PLACES or reader.target == "recipe" for reader in readers)
+    if (
+        not parts
+        or files is None
+        or names_more
+        or any(inputs_in(v) for plan in plans for v in plan.base.values())
+    ):
+        return None
+    recipes = {name: recipe.digest for name, recipe in resolved.recipes.items()}
+    values = [source_fingerprint(), deciding_values(resolved), recipes, files, parts]
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()

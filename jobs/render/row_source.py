@@ -11,9 +11,8 @@ from framefleet.jobs.job.model import OpenedModel, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import check_free
 from framefleet.jobs.show.watch import Watch
-from framefleet.pipeline.errors import JobError, RecipeError, TableError
+from framefleet.pipeline.errors import JobError, RecipeError, TableError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
@@ -60,7 +59,7 @@ def open_rows(
             check_free(steps, meanings(called[name], own), called[name].class_name)
     table = table_of_job(job, called.values(), own, added)
     ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *added_columns(steps).names}
-    known = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
+    columns = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
     plans: dict[str, RowPlan] = {}
     mistakes = Mistakes()
     for name, spec in called.items():
@@ -81,7 +80,7 @@ def open_rows(
                 loras=models[name].settings.loras,
                 second_models=second_models,
                 model=name,
-                elsewhere=known,
+                elsewhere=columns,
             )
     mistakes.report()
     if isinstance(table, Swept):

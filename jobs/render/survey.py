@@ -13,15 +13,14 @@ from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.clip_presence import Gone, look_for_clips
+from framefleet.pipeline.outputs.damage import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, invalid_schema
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.render.input_shapes import Shapes
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import Shapes, work_in
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
-from framefleet.pipeline.rows.ranks import work_in
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
@@ -80,8 +79,8 @@ class Survey:
     def unusual_lines(self, specs: Mapping[str, PipelineSpec]) -> list[str]:
         """Return which sizes are far from those that the model knows. specs: of these models alone."""
         examples = [(shape, one) for shape, one in self.examples.items() if one.model in specs]
-        found = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
-        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in found if line]
+        remarks = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
+        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in remarks if line]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 

@@ -17,8 +17,7 @@ from rich.text import Text
 
 from framefleet.cluster.driver.progress import Progress, WorkerState, num_rendering
 from framefleet.jobs.show.console import EscapingConsole
-from framefleet.jobs.show.headline import headline
-from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing, Watch
+from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing, Watch, headline
 
 # A log of a week-long job stays readable; a terminal is redrawn as often as the eye wants.
 LINE_EVERY_S = 5.0

@@ -36,7 +36,7 @@ USERINFO = re.compile(r"(?<=://)(?:[^/?#@\[:]*:(?!\d*(?:[/?#]|$)).{0,2048}@|[^/?
 URL_IN_TEXT = re.compile(r"""[a-z][a-z0-9+.-]{0,30}://[^\s'"<>]+""", re.IGNORECASE)
 MIN_LENGTH = 6  # what is shorter would be blotted out of ordinary words too
 
-_told: set[str] = set()
+_secrets: set[str] = set()
 
 
 def public_url(url: str) -> str:
@@ -45,7 +45,7 @@ def public_url(url: str) -> str:
 
 
 def check_url(url: str) -> None:
-    """Raise JobError for a URL of which nobody can tell where its password ends."""
+    """Raise JobError for a URL whose password has no certain end."""
     userinfo = USERINFO.search(url)
     if userinfo and set(userinfo[0]) & set("/?#"):
         raise JobError(
@@ -58,7 +58,7 @@ def public_text(text: str) -> str:
     """Return another's text without the secrets that we know, and its URLs as `public_url` shows them."""
     variables = {name: value for name, value in os.environ.items() if not FILE_NAME.search(name)}
     environment = {secret for secret in _worth_hiding(variables) if not os.path.exists(secret)}
-    written = {form for secret in _told | environment for form in _written(secret)}
+    written = {form for secret in _secrets | environment for form in _written(secret)}
     for secret in sorted(written, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return URL_IN_TEXT.sub(lambda url: public_url(url[0]), text) if "://" in text else text
@@ -86,7 +86,7 @@ def public_value(value: Any) -> Any:
 
 def keep_secrets(values: Any) -> None:
     """Hide from here on what these values hold that is secret: by the names of keys, and in URLs."""
-    _told.update(_worth_hiding(values))
+    _secrets.update(_worth_hiding(values))
 
 
 @lru_cache

@@ -61,8 +61,8 @@ class GlobalDraws:
         """Return a digest that is equal where the same numbers are drawn next; of where `leave` was."""
         # Distinct ones: as often as not all GPUs draw alike, and another machine may have more of them.
         states = sorted({state.numpy().tobytes() for state in self._torch or ()})
-        said = repr((self._python, self._numpy.mark()))
-        return hashlib.sha256(b"".join(states) + said.encode()).digest()
+        text = repr((self._python, self._numpy.mark()))
+        return hashlib.sha256(b"".join(states) + text.encode()).digest()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -74,7 +74,7 @@ class GlobalDraws:
             self.leave()
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def preserved(self) -> Iterator[None]:
         """Let the block draw what it likes, and go on as before."""
         self.leave()
         try:
@@ -86,7 +86,7 @@ class GlobalDraws:
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Let the block draw as `GlobalDraws.seed` says; after it the generators are as before."""
-    with GlobalDraws().kept():
+    with GlobalDraws().preserved():
         GlobalDraws().seed(seed)
         yield
 

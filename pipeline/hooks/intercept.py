@@ -66,7 +66,7 @@ def own_method(target: Any, method: str = "forward") -> Any:
 
     None too where that is the class's own, which hooks of diffusers and accelerate leave behind.
     """
-    found = vars(target).get(method)
-    while isinstance(found, Interception):
-        found = found.shadowed
-    return None if getattr(found, "__func__", None) is getattr(type(target), method, None) else found
+    own = vars(target).get(method)
+    while isinstance(own, Interception):
+        own = own.shadowed
+    return None if getattr(own, "__func__", None) is getattr(type(target), method, None) else own

@@ -47,7 +47,7 @@ def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
 
 
 def rebuilt(node: Any, children: list[Any]) -> Any:
-    """Make the value of which `children_of` gave the node, with these children."""
+    """Make the value whose node `children_of` gave, with these children."""
     kind, keys = node
     if keys is None:
         return kind(*children) if hasattr(kind, "_fields") else kind(children)

@@ -126,8 +126,8 @@ def _check_keys(path: Path) -> None:
     if _NORM in keys and "image_proj.proj.weight" not in keys:
         other = _NORM  # as diffusers tells those for faces
     if other or not keys:
-        held = other or "no weights"
-        raise ModelError(f"{path} is not an IP-adapter for images: it holds {held}", "use another file")
+        content = other or "no weights"
+        raise ModelError(f"{path} is not an IP-adapter for images: it holds {content}", "use another file")
 
 
 def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:

@@ -2,6 +2,10 @@
 
 diffusers drops some weights when it converts a file, and warns of others that it has no place for. Here each
 weight of the file must end in a layer of its adapter, and each weight of the adapter must be of the file.
+
+diffusers' converters rename, split, join and scale weights. New names do not show which, so the tensors carry
+the names that they come from (`Sourced`) through whatever is computed with them. One of which a number is
+read, like an `alpha` that others are multiplied by, counts as used.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +28,13 @@ from diffusers.utils import (
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.lora import LoraFile, adapter_name
-from framefleet.pipeline.model.lora_origins import Sourced, sources_of
 from framefleet.pipeline.model.lora_refusals import (
     SAVE_PREFIXED,
     USE_OTHER,
@@ -233,9 +237,9 @@ def _as_peft_names(weights: dict[str, Tensor], network: Any) -> dict[str, Tensor
     themselves.
     """
     if isinstance(network, PreTrainedModel):
-        named: dict[str, Tensor] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
+        renamed: dict[str, Tensor] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
         is_flat = not hasattr(network, "text_model")
-        return {key.removeprefix("text_model.") if is_flat else key: w for key, w in named.items()}
+        return {key.removeprefix("text_model.") if is_flat else key: w for key, w in renamed.items()}
     if any(".lora_A" in key or ".lokr_" in key for key in weights):
         return weights
     converted: dict[str, Tensor] = convert_unet_state_dict_to_peft(weights)
@@ -319,3 +323,47 @@ def _plain(key: str) -> str:
 
 def _networks(pipe: Any) -> dict[str, nn.Module]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+_READ = (Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__)
+_LIKE = (torch.zeros_like, torch.ones_like, torch.empty_like)  # which take a shape and no value
+
+
+class Sourced(Tensor):
+    """A tensor that knows the names of the weights that it is made of."""
+
+    names: frozenset[str]
+    read: set[str]
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor, read: set[str]) -> Sourced:
+        """read: collects the names of weights that a number is read from."""
+        return _with_names(tensor.as_subclass(cls), frozenset([name]), read)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = super().__torch_function__(function, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        sources = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Sourced)]
+        names = frozenset[str]()
+        if function not in _LIKE:
+            names = names.union(*(getattr(source, "names", ()) for source in sources))
+        read = next((source.read for source in sources if hasattr(source, "read")), set[str]())
+        if function in _READ:
+            read |= names
+        # what is changed in place is the first argument, which some calls do not return
+        for leaf in tree_leaves((result, args[:1] if function is Tensor.__setitem__ else ())):
+            if isinstance(leaf, Sourced):
+                _with_names(leaf, names, read)
+        return result
+
+
+def _with_names(tensor: Sourced, names: frozenset[str], read: set[str]) -> Sourced:
+    tensor.names, tensor.read = names, read
+    return tensor
+
+
+def sources_of(weights: Iterable[Any]) -> set[str]:
+    """Return the names that these are made of."""
+    return {name for weight in weights if isinstance(weight, Sourced) for name in weight.names}

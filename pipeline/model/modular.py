@@ -209,8 +209,8 @@ def lacking_components(blocks: Any, components: Collection[str]) -> list[str]:
 
     components: those that the model has.
     """
-    named = getattr(blocks, "_workflow_map", None) or {"": {}}  # `available_workflows`, with their inputs
-    ways = [spelled[0] if isinstance(spelled, tuple) else spelled for spelled in named.values()]
+    workflows = getattr(blocks, "_workflow_map", None) or {"": {}}  # `available_workflows`, with their inputs
+    ways = [spelled[0] if isinstance(spelled, tuple) else spelled for spelled in workflows.values()]
     chosen = [blocks.get_execution_blocks(**way) for way in ways]
     return min((sorted(needed_components(one).difference(components)) for one in chosen), key=len)
 

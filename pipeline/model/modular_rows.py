@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.model.modular import (
     blank,
     guided,
@@ -18,7 +19,6 @@ from framefleet.pipeline.model.modular import (
     needed_components,
     scales_of,
 )
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

@@ -1,17 +1,25 @@
-"""What the networks of a loaded model consist of: what calls change in that is found, named and undone.
+"""A model as it was loaded, and what its calls have changed since: found when a row ends, and put back.
 
 Modules, hooks and methods, by their identities: this takes a fraction of a millisecond, so every row is
 looked at. Not covered: values of weights, and attributes and buffers, which `network_state.py` compares.
+Recipes of framefleet call pipelines of diffusers, which put back what they change unless they fail. Rows of a
+user's recipe are not looked at, as no list of what these may change is complete: they have processes of their
+own, and are judged by processes that have run none of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
 from framefleet.pipeline.hooks.intercept import own_method
+from framefleet.pipeline.model.model import Model
+from framefleet.pipeline.model.network_state import NetworkState
+from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
 # Libraries put hooks on their own networks in a first forward (transformers, to record what layers return).
 _LIBRARIES = ("transformers.", "diffusers.", "accelerate.", "torch.")
@@ -156,3 +164,38 @@ def _is_foreign(hook: Callable[..., Any]) -> bool:
     """Whether a hook is none of the libraries' own."""
     module = getattr(hook, "__module__", None) or type(hook).__module__
     return not f"{module}.".startswith(_LIBRARIES)
+
+
+class Loaded:
+    """What calls may change of a model, as it was before any of them. Takes some 50 ms to note."""
+
+    def __init__(self, model: Model, states: Mapping[str, NetworkState]) -> None:
+        """states: of networks, as far as they were noted; by their names."""
+        self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
+        networks = model.networks()
+        self._states = [states.get(name) or NetworkState(network) for name, network in networks.items()]
+        self._pristine = Pristine(networks)
+        self.difference, self.differences = self._pristine.difference, self._pristine.differences
+
+    @cached_property
+    def pipelines(self) -> OwnPipelines:
+        """Copies of a copy that no row sees: found when one is called for, as tokenizers take long."""
+        return OwnPipelines(self._pipe, tells=False, shares_tools=False)
+
+    @contextmanager
+    def networks(self) -> Iterator[None]:
+        """Let networks hold what they did when they were loaded, and afterwards what they held before."""
+        with ExitStack() as stack:
+            for state in self._states:
+                stack.enter_context(state.restored())
+            yield
+
+    def restore(self) -> None:
+        """Put the networks back to what they were."""
+        self._pristine.restore()
+        for state in self._states:
+            state.restore()
+
+    def is_untouched(self, name: str) -> bool:
+        """Whether a network is as it was: what it returned before stands for what it would return."""
+        return next(self._pristine.differences([name]), None) is None

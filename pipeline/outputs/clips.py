@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from framefleet.pipeline.outputs.frames.audio import Audio
-from framefleet.pipeline.outputs.frames.frames import Pictures
-from framefleet.pipeline.outputs.frames.pixels import Pixels
+from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels
 from framefleet.pipeline.outputs.frames.result import Extras
 from framefleet.pipeline.outputs.media.media_settings import Media, format_of
 from framefleet.pipeline.request import Request

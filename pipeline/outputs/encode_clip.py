@@ -18,7 +18,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, suffix_of
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
-from framefleet.pipeline.outputs.media.clip_names import (
+from framefleet.pipeline.outputs.layout import (
     clip_path,
     extras_path,
     label_path,

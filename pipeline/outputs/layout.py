@@ -35,9 +35,23 @@ part in records/ names is committed; all else is found again, made again or swep
     gallery/, report.html, .json  gallery, report    anybody         never: made again
     stars/<server>.jsonl          gallery --serve    anybody         stars and notes; of a clip the newest
     stars.jsonl                   gallery --serve    anybody         all of them together: made again
+
+Names of a row's files begin with its row_id, and each has one content. A row's clip is
+`clips/ab/<row_id>.mp4`. An attempt that is not repeatable, or that another version of a codec encoded, may
+find other bytes there; it takes the name with the first eight digits of its digest. So nothing has to be
+deleted to make room, least of all what a record names.
 """
 
 from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, get_args
+
+from framefleet.pipeline.errors import not_ours
+from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 
 CLAIM, TRAINING = "job.json", "train.json"  # which of them is there tells the two kinds of outputs apart
 DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"
@@ -49,3 +63,62 @@ ADDED = "added-"  # how files in tables/ begin that `add` wrote
 WEIGHTS = "weights"
 PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"
 GALLERY, PICKS, PICK_FILES = "gallery", "stars.jsonl", "stars"
+
+
+TAG = 8  # digits
+LABEL_SUFFIX = ".xmp"
+_CLIP = re.compile(
+    rf"clips/(?P<folder>..)/(?P<row_id>[^/.-]+)(?:-[0-9a-f]{{{TAG}}}|-[0-9a-f]{{64}})?(?P<suffix>\.[^/]+)",
+    re.ASCII,
+)
+_SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
+
+
+def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
+    """Where a row's clip lies in the output; 256 folders keep listings short."""
+    return f"{CLIPS}/{row_id[:2]}/{row_id}{tag and f'-{tag}'}{suffix}"
+
+
+def extras_path(row_id: str, tag: str = "") -> str:
+    """Where arrays lie that a row's pipeline returned besides its clip."""
+    return f"{EXTRAS}/{row_id}{tag and f'-{tag}'}.safetensors"
+
+
+def preview_path(clip: str) -> str:
+    """Return where the preview lies of the clip at a path, as `clip_path` has it."""
+    folder, _, name = clip.removeprefix(f"{CLIPS}/").rpartition("/")
+    return f"{PREVIEWS}/{folder}/{name.partition('.')[0]}.webp"
+
+
+def label_path(clip: str) -> str:
+    """Return where the label of a clip lies whose format has no place for it."""
+    return f"{clip}{LABEL_SUFFIX}"
+
+
+def tags(media_sha256: str, extras_sha256: str | None) -> tuple[str, str, str]:
+    """Return the tags under which an attempt's files may lie, in the order in which they are tried.
+
+    The second tells it from other attempts at the row: eight digits of the clip's SHA-256, where arrays lie
+    next to it of both digests. The third has all digits: where a damaged file has the name before.
+    """
+    digest = media_sha256
+    if extras_sha256 is not None:
+        digest = hashlib.sha256(f"{media_sha256} {extras_sha256}".encode()).hexdigest()
+    return "", digest[:TAG], digest
+
+
+def recorded_path(record: Mapping[str, Any], where: str) -> str:
+    """Return where the clip of a record lies; of an output that was moved too.
+
+    where: for messages. Raises JobError for a path that is none of the row's.
+    """
+    row_id, path = record["row_id"], record.get("path")
+    suffix = "".join(PurePosixPath(path or record["uri"]).suffixes)
+    if suffix not in _SUFFIXES:
+        raise not_ours(where, f"the clip of {row_id} is a {suffix!r}")
+    if path is None:  # of an earlier version
+        return clip_path(row_id, suffix)
+    name = _CLIP.fullmatch(path)
+    if not name or (name["folder"], name["row_id"]) != (row_id[:2], row_id) or name["suffix"] != suffix:
+        raise not_ours(where, f"the clip of {row_id} is at {path!r}")
+    return str(path)

@@ -19,9 +19,9 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRIVERS, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.part_names import parts_in
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.record_files import recorded_frames, recorded_tensors
 from framefleet.pipeline.outputs.row_states import (
@@ -32,8 +32,7 @@ from framefleet.pipeline.outputs.row_states import (
     failed_rows,
     log_lines,
 )
-from framefleet.pipeline.outputs.stores.json_file import Value, read_as, read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
 
 log = logging.getLogger(__name__)
 
@@ -89,18 +88,18 @@ class Output:
     @property
     def inner(self) -> Mapping[str, Output]:
         """The outputs in it that its job has rendered to choose rows, by name (see `doors.JobRunner`)."""
-        found = {
+        outputs = {
             name: runner.section
             for name, runner in inner_outputs().items()
             if (inner := self.store.below(name)).list(DRIVERS) or parts_in(inner, RECORDS)
         }
         try:
-            claim = find_claim_as(self.store, _CLAIMED) if found else None
+            claim = find_claim_as(self.store, _CLAIMED) if outputs else None
         except JobError:  # `verify` reports it as damage, and `repair` puts it back
             return {}
         return {
             name: Output(self.store.below(name))
-            for name, section in found.items()
+            for name, section in outputs.items()
             if claim is None or claim.job.get(section) is not None  # else a folder of that name
         }
 

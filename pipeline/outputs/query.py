@@ -17,9 +17,9 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import plain_name
+from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes

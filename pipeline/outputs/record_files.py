@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from framefleet.pipeline.errors import JobError, NoFile, StoreError
+from framefleet.pipeline.errors import JobError, NoFile, StoreError, not_ours
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import EXTRAS, RECORDS
-from framefleet.pipeline.outputs.media.clip_names import extras_path, recorded_path
+from framefleet.pipeline.outputs.layout import EXTRAS, RECORDS, extras_path, recorded_path
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
-from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.outputs.stores.store import Store
 
 FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded_frames` asks of a record

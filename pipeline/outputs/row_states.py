@@ -19,10 +19,9 @@ import pyarrow.compute as pc
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.layout import FAILURES, LOGS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import find_record, read_parts, rows_in_table, rows_of
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")

@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError, RenderError
+from framefleet.pipeline.errors import RecipeError, Refused, RenderError
 from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.source_facts import source_facts
 from framefleet.pipeline.model.specs.spec import size_multiple

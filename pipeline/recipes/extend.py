@@ -13,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError, RenderError
+from framefleet.pipeline.errors import RecipeError, Refused, RenderError
+from framefleet.pipeline.model.specs.check import too_large
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.ranges import too_large
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.audio import Audio
-from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
-from framefleet.pipeline.outputs.frames.pixels import Pixels
+from framefleet.pipeline.outputs.frames.frames import Frames, Pixels, to_frames
 from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
 from framefleet.pipeline.recipes.conditioning import check_strength, takes
 from framefleet.pipeline.recipes.siblings import (

@@ -15,15 +15,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.errors import RecipeError, Refused, shown
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.check import coerce
+from framefleet.pipeline.model.specs.check import coerce, out_of_range
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.ranges import out_of_range
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.recipes.siblings import call_parameters
 
 GUIDANCE_ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")

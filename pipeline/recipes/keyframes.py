@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.errors import RecipeError, Refused
 from framefleet.pipeline.model.families.registry import FROM_IMAGE_TO_IMAGE
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames

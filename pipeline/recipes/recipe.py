@@ -1,4 +1,7 @@
-"""Recipes: ordinary diffusers code that renders one row, and what the rows of each accept."""
+"""Recipes: ordinary diffusers code that renders one row, and what the rows of each accept.
+
+A process that has run a user's recipe renders nothing else: `RecipeSet` refuses rows of a second set.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import dataclasses
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.errors import RecipeError, Refused, shown
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of
 from framefleet.pipeline.model.specs.spec import PipelineSpec, spec_of
 from framefleet.pipeline.recipes.conditioning import (
@@ -279,3 +282,43 @@ def frames_read(recipe: Recipe, spec: PipelineSpec, arguments: Mapping[str, Any]
     if recipe.cut_to is None or recipe.cut_to in spec_for(recipe, spec).parameters:
         return None
     return arguments.get(recipe.cut_to)
+
+
+_FIX = "render rows of each in a process of its own, as `framefleet render` does"
+_in_this_process: set[str] = set()  # users' recipes of which any renderer has taken rows
+
+
+class RecipeSet:
+    """What one renderer renders rows of: one of a user's recipes, or those of framefleet."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self.own: Recipe | None = None  # that of a user's, if it is one
+
+    def check(self, recipe: Recipe) -> None:
+        """Take a row of a recipe. Raises RecipeError where the renderer has taken rows of another set.
+
+        Warns where another renderer of this process has run a user's recipe: it may have left something.
+        """
+        name = recipe.name if recipe.is_own else ""
+        if name == self._name:
+            return
+        if self._name is not None:
+            raise RecipeError(
+                f"this renderer has rows of {_title(self._name)}, and renders none of {_title(name)}, "
+                "as a recipe of yours may leave something behind in its process",
+                _FIX,
+            )
+        self._name, self.own = name, recipe if name else None
+        if others := sorted(_in_this_process - {name}):
+            warnings.warn(
+                f"rows of {_title(name)} are rendered in a process that has run {', '.join(others)}, "
+                f"which may have left something behind; {_FIX}",
+                stacklevel=4,
+            )
+        if name:
+            _in_this_process.add(name)
+
+
+def _title(name: str) -> str:
+    return name or "framefleet's own recipes"

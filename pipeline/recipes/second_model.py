@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.errors import JobError, ModelError, Refused, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean, naming_model
 from framefleet.pipeline.model.families.registry import IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
 from framefleet.pipeline.model.lora import NAME
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype, check_dtype
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import MODELS, PLACES, InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.request import Request, is_model

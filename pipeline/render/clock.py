@@ -94,7 +94,10 @@ class Clock:
             if self._marks.are_anyones or self._cause not in BUSY:
                 self._end_part()
             while self._parts and (seconds := self._marks.seconds(*self._parts[0][:2])) is not None:
-                self._share_out(seconds, self._parts.pop(0)[2])
+                part = self._parts.pop(0)[2]
+                seen = sum(part.values())
+                for cause, share in part.items():
+                    self._total[cause] += seconds * (share / seen if seen else 1 / len(part))
             return {cause: seconds for cause, seconds in self._total.items() if seconds}
 
     def idle_seconds(self) -> dict[str, float]:
@@ -110,9 +113,9 @@ class Clock:
 
     def lap(self) -> Mapping[str, float]:
         """Return the idle time since the last lap."""
-        total, told = self.idle_seconds(), self._told
+        total, before = self.idle_seconds(), self._told
         self._told = total
-        return {cause: more for cause in total if (more := total[cause] - told.get(cause, 0.0))}
+        return {cause: more for cause in total if (more := total[cause] - before.get(cause, 0.0))}
 
     def still_s(self) -> float:
         """Return how long the thread has been at one thing; 0 while it waits for others. From any thread."""
@@ -140,11 +143,6 @@ class Clock:
         before, self._marked = self._marked, self._marks.mark()
         self._parts.append((before, self._marked, self._part))
         self._part = defaultdict(float)
-
-    def _share_out(self, seconds: float, part: Mapping[str, float]) -> None:
-        seen = sum(part.values())
-        for cause, share in part.items():
-            self._total[cause] += seconds * (share / seen if seen else 1 / len(part))
 
 
 class _Moments:
@@ -214,7 +212,7 @@ class Charges:
         again = (replace(self.again(clip), started_at=clip.started_at) for clip in clips)
         self._rows = {RowTask(lambda: None): row for row in again}
 
-    def told(self, clip: Clip) -> Clip:
+    def charged(self, clip: Clip) -> Clip:
         """Return the clip of one of these rows with all the time that its row took until now."""
         assert isinstance(clip.seconds, ClipSeconds)
         return replace(clip, seconds=clip.seconds.plus(compute_s=self._took_s(clip)))

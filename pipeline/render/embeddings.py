@@ -3,6 +3,9 @@
 An entry is written once, in the background, and replaced only where it turns out to be wrong. One that is not
 written, or not read in time, since the store is slow or the process ends, costs an encode and nothing else.
 But where text is encoded in processes of its own (`Model.stage`), those that denoise wait for entries.
+
+Tensors of an entry go by their digests; classes by name, and only of libraries that are imported: files must
+not choose what runs. Bytes that are not whole, or not of the call that is asked for, are refused.
 """
 
 from __future__ import annotations
@@ -10,24 +13,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
+import safetensors.torch
+import torch
+from diffusers.utils import BaseOutput
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Cache
+from transformers.utils import ModelOutput
 
-from framefleet.pipeline.errors import NotEncoded, RowError, StoreConflict, StoreError
-from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.errors import NotEncoded, NotLoaded, RowError, StoreConflict, StoreError
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.hooks.tree import unflatten
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.model import Model, Stage
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.parts import CHECKPOINT
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.embedding_file import UNKEPT, Encoded, embedding_bytes, from_bytes, name_of
+from framefleet.pipeline.render.fused.calls import digest_of
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +108,10 @@ class Embeddings(NoEmbeddings):
         self._waiting: deque[tuple[Future[None], int]] = deque()
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
-        found = self._soon.ask(partial(self._read, self._key(call)))
-        if found is None or not (self.takes_unkept or all(leaf is not UNKEPT for leaf in found[0])):
+        answer = self._soon.ask(partial(self._read, self._key(call)))
+        if answer is None or not (self.takes_unkept or all(leaf is not UNKEPT for leaf in answer[0])):
             return None
-        return self._on_device(found)
+        return self._on_device(answer)
 
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
         """See `NoEmbeddings.keep`. Raises StoreError when an earlier one could not be written."""
@@ -212,9 +222,9 @@ class AwaitedEmbeddings(ExchangedEmbeddings):
         """Return the output of a call. Raises NotEncoded if it is not kept, or damaged."""
         key = self._key(call)
         with self._spending("store"):
-            found = self._read(key)
-        if found is not None:
-            return self._on_device(found)
+            entry = self._read(key)
+        if entry is not None:
+            return self._on_device(entry)
         raise NotEncoded(
             f"no stored embedding of {_called(call[0])} at {self._store.url_of(_path(key))}. Possible "
             "causes: it was deleted or damaged; the worker that encodes has other versions of torch or "
@@ -255,3 +265,117 @@ def _spelled(value: Any) -> Any:
     if isinstance(value, type):
         return name_of(value)
     return value.hex() if isinstance(value, bytes) else repr(value)
+
+
+Encoded = tuple[list[Any], Hashable]  # leaves and structure, as `flatten` returns them
+
+PLAIN: dict[str, type] = {"tuple": tuple, "list": list, "dict": dict}
+LIBRARIES = ("transformers", "diffusers")
+METADATA = "framefleet"  # one entry: several are written in any order, and equal outputs in equal bytes
+
+
+class Unkept:
+    """Stands for the cache of keys and values that a language model returns, which pipelines do not use."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotLoaded(
+            "the row uses the cache of keys and values that a text encoder returned, which is not kept",
+            "leave `fleet.encoders` out of the job",
+        )
+
+
+UNKEPT = Unkept()
+
+
+def embedding_bytes(key: str, output: Encoded) -> bytes | None:
+    """Return the file that holds `output` under `key`; None if a file cannot hold it."""
+    leaves, structure = output
+    tensors: dict[str, Tensor] = {}
+    try:
+        notes, nesting = [_noted(leaf, tensors) for leaf in leaves], _spelled_structure(structure)
+        body = canonical_json({"key": key, "leaves": notes, "nesting": nesting})
+    except ValueError:  # a class that is not rebuilt, or a NaN outside of tensors
+        return None
+    return safetensors.torch.save(tensors, {METADATA: f"{_sha256(body)} {body}"})
+
+
+def from_bytes(key: str, content: bytes) -> Encoded:
+    """Return what `embedding_bytes` was given. Raises ValueError for anything else, and for a wrong bit."""
+    try:
+        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        digest, _, body = header["__metadata__"][METADATA].partition(" ")
+        tensors = safetensors.torch.load(content)
+        said = parse_json(body)
+        is_whole = digest == _sha256(body) and said["key"] == key
+        if is_whole and all(digest_of(tensor).hex() == name for name, tensor in tensors.items()):
+            leaves, structure = [_leaf(note, tensors) for note in said["leaves"]], _structure(said["nesting"])
+            unflatten(structure, leaves)  # fails here, and not where a row waits for it
+            return leaves, structure
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, SafetensorError) as error:
+        raise ValueError(f"it is not an entry: {error}") from error
+    raise ValueError("its bytes are not those that were written")
+
+
+def name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}" if kind not in PLAIN.values() else kind.__name__
+
+
+def _noted(leaf: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return a leaf as JSON, its values in `tensors` if it is a tensor."""
+    if leaf is UNKEPT:
+        return {"unkept": True}
+    if not isinstance(leaf, Tensor):
+        return leaf
+    own = leaf.cpu().clone()  # safetensors refuses tensors that share memory, as slices of one state do
+    name = digest_of(own).hex()
+    tensors[name] = own.contiguous()
+    return {"tensor": name, "strides": list(own.stride())}
+
+
+def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(note, dict):
+        return note
+    if "unkept" in note:
+        return UNKEPT
+    tensor = tensors[note["tensor"]]
+    # In the strides it had: what comes next might round differently in others.
+    strides = note["strides"]
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
+    if tensor.numel() and not (all(stride >= 0 for stride in strides) and last < tensor.numel()):
+        raise ValueError(f"a tensor of {tuple(tensor.shape)} has no strides {strides}")
+    own = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    return own.copy_(tensor)
+
+
+def _spelled_structure(structure: Any) -> Any:
+    if structure is None:
+        return None
+    kind, keys, parts = structure
+    name = name_of(kind)
+    if _class(name) is not kind or not all(isinstance(key, str) for key in keys or ()):
+        raise ValueError(f"{name} is not an output class")
+    return [name, None if keys is None else list(keys), [_spelled_structure(part) for part in parts]]
+
+
+def _structure(nesting: Any) -> Hashable:
+    if nesting is None:
+        return None
+    name, keys, parts = nesting
+    kind = _class(name)
+    if kind is None:
+        raise ValueError(f"no class {name} is loaded here")
+    return (kind, None if keys is None else tuple(keys), tuple(_structure(part) for part in parts))
+
+
+def _class(name: str) -> type | None:
+    """Return the container or output class of that name. Imports nothing: files must not choose what runs."""
+    if name in PLAIN:
+        return PLAIN[name]
+    module, _, own_name = name.rpartition(".")
+    is_theirs = module.partition(".")[0] in LIBRARIES and module in sys.modules
+    kind = vars(sys.modules[module]).get(own_name) if is_theirs else None
+    return kind if isinstance(kind, type) and issubclass(kind, ModelOutput | BaseOutput) else None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -49,13 +49,13 @@ class Findings:
 
     def tell(self, look: Hashable, sizes: Sizes) -> bool:
         """Tell `sizes` what is known of calls that look like this; return whether anything is."""
-        known = self._of(look).sizes
-        for size in known:
+        batch_sizes = self._of(look).sizes
+        for size in batch_sizes:
             if size.verdict == "pays":
                 sizes.accept(size.rows, seconds=size.seconds)
             else:
                 sizes.refuse(size.rows, is_final=size.verdict == "inexact")
-        return bool(known)
+        return bool(batch_sizes)
 
     def pins(self, kind: Kind) -> frozenset[str] | None:
         """Return the modules that were pinned in exact forwards of a kind; None if none is known."""
@@ -87,11 +87,11 @@ class Findings:
         return self._known[name]
 
     def _keep(self, kind: Kind, size: BatchSize, pins: list[Pins]) -> None:
-        known, name = self._of(kind.look), self._name(kind.look)
+        findings, name = self._of(kind.look), self._name(kind.look)
         if name is None or self._places is None:
             return
         new = Found(sizes=[size], pins=pins)
-        self._known[name] = united(known, new)
+        self._known[name] = united(findings, new)
         self._own[name] = united(self._own.get(name, Found()), new)
         self._places.keep(name, self._own[name])
 
@@ -120,7 +120,7 @@ def surroundings(model: Model, batching: Batching) -> str:
 
     Whatever may matter is in it: what does not match is only found once more.
     """
-    said = {
+    conditions = {
         "model": model_digest(model.digests),  # other weights of the same networks have the same plans
         "loras": {name: [lora.sha256, lora.component] for name, lora in model.settings.loras.items()},
         "numerics": model.settings.numerics(batching.mode),
@@ -130,9 +130,13 @@ def surroundings(model: Model, batching: Batching) -> str:
         "torch": _settings_of_torch(),
         "processor": lines_beginning("/proc/cpuinfo", ("flags", "Features")),
         "driver": lines_beginning("/proc/driver/nvidia/version", ("NVRM",)),
-        "variables": _variables(),
+        "variables": {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith((*_PREFIXES, *_PREFIXES_OF_TORCH)) and name != _PLACE
+        },
     }
-    return hashlib.sha256(canonical_json(said).encode()).hexdigest()[:32]
+    return hashlib.sha256(canonical_json(conditions).encode()).hexdigest()[:32]
 
 
 def _settings_of_torch() -> list[Any]:
@@ -150,11 +154,3 @@ def _settings_of_torch() -> list[Any]:
         [mkldnn.enabled, mkldnn.deterministic],
         str(torch.backends.cuda.preferred_blas_library()),
     ]
-
-
-def _variables() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith((*_PREFIXES, *_PREFIXES_OF_TORCH)) and name != _PLACE
-    }

@@ -28,11 +28,10 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import PROBES
-from framefleet.pipeline.outputs.stores.json_file import read_as
 from framefleet.pipeline.outputs.stores.retries import Soon
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.input_shapes import input_shape
+from framefleet.pipeline.outputs.stores.store import Store, read_as
 from framefleet.pipeline.request import Request
+from framefleet.pipeline.rows.identity import input_shape
 
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.
 MAX_FILE_BYTES = 2**20
@@ -102,7 +101,7 @@ def united(older: Found, newer: Found) -> Found:
     """Return what both say; where they differ, what the newer one says."""
     sizes = {size.rows: size for size in (*older.sizes, *newer.sizes)}
     pins = {(p.rows, *p.loras, None, *p.differing): p for p in (*older.pins, *newer.pins)}
-    memory = {found.machine: found for found in (*older.memory, *newer.memory)}
+    memory = {row.machine: row for row in (*older.memory, *newer.memory)}
     return Found(
         sizes=[sizes[rows] for rows in sorted(sizes)], pins=list(pins.values()), memory=list(memory.values())
     )
@@ -111,8 +110,8 @@ def united(older: Found, newer: Found) -> Found:
 def memory_name(model_digest: str, settings: ModelSettings, request: Request) -> str:
     """Return the name under which a request's memory is kept, see `Places`: by model, options and shape."""
     options = settings.options.model_dump(mode="json")
-    said = [model_digest, canonical_dtype(settings.dtype), options, input_shape(request)]
-    return f"memory/{hashlib.sha256(canonical_json(said).encode()).hexdigest()[:32]}"
+    conditions = [model_digest, canonical_dtype(settings.dtype), options, input_shape(request)]
+    return f"memory/{hashlib.sha256(canonical_json(conditions).encode()).hexdigest()[:32]}"
 
 
 def to_bytes(found: Found) -> bytes:
@@ -139,8 +138,8 @@ class Places:
 
     def _read_first(self, name: str) -> Found | None:
         for store, folder in list(self._stores):
-            if (found := self._read(store, folder, name)) is not None:
-                return found
+            if (findings := self._read(store, folder, name)) is not None:
+                return findings
         return None
 
     def keep(self, name: str, found: Found) -> None:

@@ -77,9 +77,9 @@ class LoraLayers:
     def hold(self, row: RowAdapters) -> None:
         """Set all layers for a row, whose code runs next."""
         if self._all and self._holder is not row:
-            held = self._layers_of(row)
+            layers = self._layers_of(row)
             self.release()
-            for layer, one in zip(self._all.values(), held, strict=True):
+            for layer, one in zip(self._all.values(), layers, strict=True):
                 _put(layer, one)
             self._holder = row
 
@@ -127,10 +127,10 @@ class LoraLayers:
             raise ValueError(f"{name} is given {tuple(x.shape)}, which is not {len(rows)} rows")
         below = layer.base_layer(x, *args, **kwargs)
         outputs = []
-        for row, held in enumerate(own):
+        for row, layers_of_row in enumerate(own):
             output = row_slice(below, row, len(rows), None)
-            if _is_on(held):
-                _put(layer, held)
+            if _is_on(layers_of_row):
+                _put(layer, layers_of_row)
                 with intercept({name: layer.base_layer}, lambda *_, given=output, **__: given):
                     output = forward(row_slice(x, row, len(rows), None), *args, **kwargs)
             outputs.append(output)
@@ -157,10 +157,10 @@ class LoraLayers:
         row, self._holder = self._holder, None
         if row is None:
             return
-        held = [_held_by(layer) for layer in self._all.values()]
-        if held != row.layers:
-            row.layers = held
-            on = filter(_is_on, held)
+        layers = [_held_by(layer) for layer in self._all.values()]
+        if layers != row.layers:
+            row.layers = layers
+            on = filter(_is_on, layers)
             row.in_force = tuple(sorted({pair for one in on for pair in one.scaling if pair[0] in one.names}))
 
 

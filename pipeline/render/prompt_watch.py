@@ -34,8 +34,12 @@ class PromptWatch:
     def __init__(self, components: Iterable[Any]) -> None:
         """components: of the pipeline, among them its tokenizers."""
         self.lengths: PromptLengths | None = None
-        found = (getattr(component, "tokenizer", component) for component in components)
-        tokenizers = [tokenizer for tokenizer in found if _is_tokenizer(tokenizer)]
+        tokenized = (getattr(component, "tokenizer", component) for component in components)
+        tokenizers = [
+            tokenizer
+            for tokenizer in tokenized
+            if callable(tokenizer) and hasattr(tokenizer, "pad_token_id") and hasattr(tokenizer, "decode")
+        ]
         self._counters = [PromptLengths(tokenizer) for tokenizer in tokenizers]
         self._readers = [
             TextReader(
@@ -60,11 +64,11 @@ class PromptWatch:
         kind = (request.recipe, _rest(request.arguments))
         if self.lengths or sizes is None or (kind not in self._seen and len(self._seen) == _MAX_KINDS):
             return
-        known = self._seen.setdefault(kind, {})
-        if sizes in known or len(known) == _MAX_SIZES:
+        texts = self._seen.setdefault(kind, {})
+        if sizes in texts or len(texts) == _MAX_SIZES:
             return
-        known[sizes] = request.arguments
-        rows = list(known.values())
+        texts[sizes] = request.arguments
+        rows = list(texts.values())
         if len(rows) > 1:
             self.lengths = next((own for own in self._counters if _tells_apart(own, rows)), None)
 
@@ -88,7 +92,3 @@ def _rest(arguments: Mapping[str, Any]) -> Hashable:
 
 def _is_free(name: str, value: Any) -> bool:
     return name not in SHAPING and isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_tokenizer(component: Any) -> bool:
-    return callable(component) and hasattr(component, "pad_token_id") and hasattr(component, "decode")

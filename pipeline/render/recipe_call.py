@@ -29,7 +29,7 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.schedulers import schedulers_of
 from framefleet.pipeline.model.specs.signature import references_of
-from framefleet.pipeline.outputs.frames.pixels import LateFrames
+from framefleet.pipeline.outputs.frames.frames import LateFrames
 from framefleet.pipeline.outputs.frames.result import (
     KEPT,
     WRITTEN_PROMPT,
@@ -87,12 +87,12 @@ class RecipeCall:
 
     def read_ahead(self, request: Request) -> list[Future[bytes]]:
         """Begin to read the images and videos of a request that will come. From any thread."""
-        named = (part for value in request.arguments.values() for part in inputs_in(value))
-        begun = (self._ahead.start(part["uri"]) for part in named)
+        parts = (part for value in request.arguments.values() for part in inputs_in(value))
+        begun = (self._ahead.start(part["uri"]) for part in parts)
         return [read for read in begun if read]
 
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
-        """pipelines: of which the row gets a copy, if not of the model's; nothing of it is put off then."""
+        """pipelines: what the row gets a copy of, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
         fresh = self._fresh_scheduler(request.scheduler)
         recipe = self._recipes[request.recipe]
@@ -140,16 +140,16 @@ class RecipeCall:
 
     def _with_steps(self, rendered: Rendered, trace: StepTrace) -> Rendered:
         """Add what is kept of a row's steps to what its pipeline returned."""
-        kept = to_extras(trace.fields())
+        extras = to_extras(trace.fields())
         values = {**rendered.extras.values, KEPT: asdict(self._keep)}
-        arrays = {**rendered.extras.arrays, **kept.arrays}
+        arrays = {**rendered.extras.arrays, **extras.arrays}
         return replace(rendered, extras=Extras(arrays=arrays, values=values))
 
     def _fresh_scheduler(self, name: str | None) -> dict[str, Any]:
         """Return a new copy of the scheduler, which is built once for each name: that takes milliseconds."""
         if name not in self._schedulers:
-            found = schedulers_of(self._model.pipe, name, self._model.spec)
-            self._schedulers[name] = {component: OwnPipelines(made) for component, made in found.items()}
+            schedulers = schedulers_of(self._model.pipe, name, self._model.spec)
+            self._schedulers[name] = {component: OwnPipelines(made) for component, made in schedulers.items()}
         return {component: made.make() for component, made in self._schedulers[name].items()}
 
 
@@ -173,10 +173,10 @@ def with_written(rendered: Rendered, written: Sequence[str]) -> Rendered:
 
 
 def _noted(method: Callable[..., Any], written: list[str], *args: Any, **kwargs: Any) -> Any:
-    found = method(*args, **kwargs)
-    texts = found if isinstance(found, list | tuple) else [found]
+    answer = method(*args, **kwargs)
+    texts = answer if isinstance(answer, list | tuple) else [answer]
     written += [text for text in texts if isinstance(text, str)]
-    return found
+    return answer
 
 
 class Looks:

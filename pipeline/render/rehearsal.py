@@ -21,10 +21,9 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.findings_storage import Found, Places, RowMemory, memory_name
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.calls import Call
-from framefleet.pipeline.render.input_shapes import input_shape
-from framefleet.pipeline.render.outcome import failure_of
-from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_queue import RenderRow, failure_of
 from framefleet.pipeline.request import Request, one_step
+from framefleet.pipeline.rows.identity import input_shape
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +43,14 @@ class Rehearsal:
         environment = self._model.environment
         machine = f"{environment['gpu']}, torch {environment['torch']}"
         name = memory_name(self._model.digest, self._model.settings, row.request)
-        known = (self._places.read(name) if self._places else None) or Found()
-        found = next((memory for memory in known.memory if memory.machine == machine), None)
-        if found is None or found.peak_bytes - found.held_bytes > self._free_bytes():
+        findings = (self._places.read(name) if self._places else None) or Found()
+        own = next((memory for memory in findings.memory if memory.machine == machine), None)
+        if own is None or own.peak_bytes - own.held_bytes > self._free_bytes():
             with on_device(self._device):
-                found = self._measured(row, machine)
-            if found and self._places:
-                self._places.keep(name, Found(memory=[found]))
-        self._memory = found
+                own = self._measured(row, machine)
+            if own and self._places:
+                self._places.keep(name, Found(memory=[own]))
+        self._memory = own
 
     def refusal(self, request: Request) -> OutOfMemory | None:
         """Return the error of a request whose shape did not fit."""
@@ -71,7 +70,7 @@ class Rehearsal:
         return room_bytes(self._device) - torch.cuda.memory_allocated(self._device)
 
     def _measured(self, row: RenderRow, machine: str) -> RowMemory | None:
-        held = peak = torch.cuda.memory_allocated(self._device)
+        at_rest = peak = torch.cuda.memory_allocated(self._device)
         step, values = 0, 1
 
         def measure(name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -95,7 +94,7 @@ class Rehearsal:
             if self._model.settings.options.offload:
                 step = 0  # weights come and go in it
             return RowMemory(
-                machine=machine, peak_bytes=peak, held_bytes=held, step_bytes=step, step_values=values
+                machine=machine, peak_bytes=peak, held_bytes=at_rest, step_bytes=step, step_values=values
             )
         if is_out_of_memory(error):
             self._too_large = input_shape(row.request)

@@ -16,15 +16,15 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.attention import AttentionChanged
 from framefleet.pipeline.model.options.step_cache import StepCache
 from framefleet.pipeline.model.registry import numerics_of_code
+from framefleet.pipeline.model.snapshot import Loaded
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.result import KeptSteps, Rendered
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
+from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe, RecipeSet
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime, is_affordable
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
-from framefleet.pipeline.render.audit.schedule import Audit
+from framefleet.pipeline.render.audit.schedule import Audit, ComputeTime, is_affordable
 from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited, AuditOrder
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
@@ -36,19 +36,15 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.loaded_model import Loaded
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.outcome import clip_of, failure_of, with_frames
 from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
-from framefleet.pipeline.render.recipe_set import RecipeSet
 from framefleet.pipeline.render.rehearsal import Rehearsal
-from framefleet.pipeline.render.row_queue import RenderRow, RowQueue
+from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
 from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.render.row_tails import Tails
-from framefleet.pipeline.render.shared_calls import SharedCalls
-from framefleet.pipeline.render.text_encoders import Encoders
+from framefleet.pipeline.render.text_encoders import Encoders, SharedCalls
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -98,13 +94,13 @@ class Renderer:
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
         batching = Batching() if batching is None else batching
         self.batching = expected(batching, Batching, "batching", "give framefleet.Batching(...)")
-        self._recipes = known = KnownRecipes(recipes)
+        self._recipes = known_recipes = KnownRecipes(recipes)
         self._recipe_set = RecipeSet()
         numerics = model.settings.numerics(self.batching.mode) | numerics_of_code(model.spec.class_name)
-        self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known)
+        self._identity = Identity(model_digest=model.digest, numerics=numerics, recipes=known_recipes)
         others = SecondModels(open_second_models(second_models or {}), main=model)
         inputs = inputs or Inputs([os.getcwd(), os.sep])
-        self._check = request_check(model, known, others, inputs, self._identity)
+        self._check = request_check(model, known_recipes, others, inputs, self._identity)
         self.clock = Clock(model.environment["device"])
         if model.settings.options.compile:
             self.clock.watch_compiler()
@@ -115,7 +111,9 @@ class Renderer:
             lambda: self._batcher.num_away,
             is_able=not (options.offload or options.compile or keep),  # whose hooks and notes are others' too
         )
-        self._call = RecipeCall(model, known, others, inputs, self.clock, self._second_try, keep, self._tails)
+        self._call = RecipeCall(
+            model, known_recipes, others, inputs, self.clock, self._second_try, keep, self._tails
+        )
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         self._encoders = Encoders(
             model,
@@ -139,7 +137,7 @@ class Renderer:
             audit.odds() if self._is_audited else None,
             audited,
             self._is_audit_affordable,
-            lambda request: known[request.recipe].is_own,
+            lambda request: known_recipes[request.recipe].is_own,
         )
         self._cache = StepCache(options.cache, model.denoisers()) if options.cache else None
         self._rows = RowQueue(self._auditor.apart, all_alone=options.cache is not None)
@@ -205,9 +203,9 @@ class Renderer:
                 bar.show(num_ended=len(ended), num_active=self.num_active)
                 for outcome in ended:
                     with self.clock.spending("frames"):
-                        found = with_frames(outcome)
+                        clip = with_frames(outcome)
                     with self.clock.spending("rows"):  # until the caller wants more
-                        yield found
+                        yield clip
         finally:
             bar.close()
             self.cancel()
@@ -296,7 +294,10 @@ class Renderer:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
             if row.is_plain:
-                return self._given_out([self._rendered_plainly(row)])
+                task = self._plain_task(row)
+                self._charges.work_on({task: row})
+                self._charges.charge()
+                return self._given_out([self._outcome(task, row)])
             self._start(row)
         self._charges.work_on(self._rows.under_way)
         was_found = self._watch.found
@@ -312,7 +313,12 @@ class Renderer:
                 # The next one may have begun meanwhile, with its step cache on.
                 what = self._loaded.difference(expected=self._expected)
                 if what and not self._call.is_own(row):
-                    self._keep_apart(row, what)
+                    log.warning(
+                        "rows of %s change %s as they render: from here on each runs alone", row.kind, what
+                    )
+                    self._auditor.apart[row.kind] = f"such a row changes {what} as it renders"
+                    self._begin_again()
+                    self._loaded.restore()
                     return []
         except AttentionChanged:
             self._watch.forget()
@@ -343,19 +349,19 @@ class Renderer:
         Some may end on the way. Of these, what an audit would have to look at before goes on elsewhere too.
         """
         self._park()
-        found: list[Outcome | HalfDone] = []
+        half_done: list[Outcome | HalfDone] = []
         for task in self._batcher.take_finished():
             row = self._rows.under_way.pop(task)
             if self._is_audited:
-                found.append(self._hand_over.half_done(row, task))
+                half_done.append(self._hand_over.half_done(row, task))
             elif outcome := self._outcome(task, row):
-                found.append(outcome)
-        found += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
-        found += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
+                half_done.append(outcome)
+        half_done += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
+        half_done += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
         ready, doubtful = self._auditor.release()
-        found += [*ready, *(HalfDone(clip.row_id, clip.request, None) for clip in doubtful)]
+        half_done += [*ready, *(HalfDone(clip.row_id, clip.request, None) for clip in doubtful)]
         self.cancel()
-        return found
+        return half_done
 
     def drop(self, row_id: str) -> None:
         """Forget one row. Between two steps, so one that is under way ends before its next forward."""
@@ -447,13 +453,6 @@ class Renderer:
             self._cache.stop()
         self._watch.restore()
 
-    def _rendered_plainly(self, row: RenderRow) -> Outcome | None:
-        """Render a row by a plain call with nothing at all around it."""
-        task = self._plain_task(row)
-        self._charges.work_on({task: row})
-        self._charges.charge()
-        return self._outcome(task, row)
-
     def _plain_task(self, row: RenderRow) -> RowTask:
         """Make the plain call of a row; return the task, which has ended."""
         task = RowTask(partial(self._judge, row))
@@ -483,13 +482,6 @@ class Renderer:
             self._rows.halve(row.kind)
         self._batcher.wait()
 
-    def _keep_apart(self, row: RenderRow, what: str) -> None:
-        """Render rows of a kind by plain calls, as their calls change what all rows share."""
-        log.warning("rows of %s change %s as they render: from here on each runs alone", row.kind, what)
-        self._auditor.apart[row.kind] = f"such a row changes {what} as it renders"
-        self._begin_again()
-        self._loaded.restore()
-
     def _is_audit_affordable(self) -> bool:
         """Whether one more audit is within its share of this model's time."""
         if self._audit_share is None:
@@ -501,7 +493,7 @@ class Renderer:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
         ended = [outcome for outcome in outcomes if outcome]
         if may_put_off:
-            ended = self._auditor.put_off(ended, self._charges.told)
+            ended = self._auditor.put_off(ended, self._charges.charged)
         with self.clock.spending("frames"):  # those that audits compare
             ready, doubtful = self._auditor.check(ended)
         self._charges.charge()
@@ -509,9 +501,9 @@ class Renderer:
             self._begin_again()
             for clip in doubtful:
                 self._rows.add(self._charges.again(clip))
-        told = [self._charges.told(ended) if isinstance(ended, Clip) else ended for ended in ready]
+        charged = [self._charges.charged(ended) if isinstance(ended, Clip) else ended for ended in ready]
         self._charges.work_on({})  # what has ended is held no longer
-        return told
+        return charged
 
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""

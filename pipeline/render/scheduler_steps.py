@@ -73,7 +73,7 @@ class StepTrace:
         if not num_steps:
             raise RowError("keep: the row's noise scheduler made no step", "leave `keep` out of this job")
         timesteps = [torch.as_tensor(one).detach().double().flatten()[0] for one in self._timesteps]
-        found: dict[str, Any] = {"timesteps": torch.stack(timesteps)}
+        steps: dict[str, Any] = {"timesteps": torch.stack(timesteps)}
         wanted = range(num_steps + 1) if self._keep.latents == "all" else self._keep.latents
         for number in wanted:
             place = number + num_steps + 1 if number < 0 else number
@@ -82,16 +82,16 @@ class StepTrace:
                     f"keep.latents: there is no step {number} of a row with {num_steps} steps",
                     f"use 0 to {num_steps}, or -1 for the last",
                 )
-            found[f"latents.{number}"] = self._latents[place]
+            steps[f"latents.{number}"] = self._latents[place]
         if self._keep.log_probs:
-            found["log_probs"] = torch.stack(self._log_probs)
-            if bool(found["log_probs"].isnan().all()):
+            steps["log_probs"] = torch.stack(self._log_probs)
+            if bool(steps["log_probs"].isnan().all()):
                 raise RowError(
                     f"keep.log_probs: {type(self._scheduler).__name__} adds no noise in any step of this row",
                     "use a stochastic scheduler: ddim with eta above 0, ddpm, euler_a, dpmpp_2m_sde, or "
                     "flow_euler(stochastic_sampling=true)",
                 )
-        return found
+        return steps
 
     def _follow(self, own: Any, step: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if own is not self._scheduler:
@@ -110,8 +110,8 @@ class StepTrace:
         return result
 
     def _note(self, number: int, latents: Tensor) -> None:
-        kept = self._keep.latents
-        if kept == "all" or number in kept or any(one < 0 for one in kept):
+        mode = self._keep.latents
+        if mode == "all" or number in mode or any(one < 0 for one in mode):
             self._latents[number] = latents.detach().clone()  # pipelines may write to theirs
 
 

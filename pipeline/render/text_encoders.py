@@ -2,14 +2,16 @@
 
 The weights of encoders whose outputs are kept wait in host memory, and are on the GPU only during calls. A
 model that was loaded to denoise has no encoders, and takes what one that was loaded to encode has kept.
+
+`SharedCalls` are all that rows call besides denoisers, decoders too: each counted, some shared.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch.utils import swap_tensors
 
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.hooks.adapters import of_one_row
-from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import empty_cache
 from framefleet.pipeline.metrics import Spending
@@ -27,12 +29,15 @@ from framefleet.pipeline.model.lora import adapter_name
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.assembly import entrances
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.embedding_file import UNKEPT, Encoded
-from framefleet.pipeline.render.embeddings import EMBEDDINGS, EncodedEmbeddings, NoEmbeddings
-from framefleet.pipeline.render.fused.calls import digests_of, is_private
+from framefleet.pipeline.recipes.recipe import RecipeSet
+from framefleet.pipeline.render.clock import Clock
+from framefleet.pipeline.render.embeddings import EMBEDDINGS, UNKEPT, EncodedEmbeddings, NoEmbeddings
+from framefleet.pipeline.render.fused.batching import Mode
+from framefleet.pipeline.render.fused.calls import Method, digests_of, dtype_of, is_private
 from framefleet.pipeline.render.fused.exact import are_equal
+from framefleet.pipeline.render.fused.row_thread import stay
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.recipe_set import RecipeSet
+from framefleet.pipeline.render.row_seconds import RowSeconds, timed
 
 log = logging.getLogger(__name__)
 
@@ -180,13 +185,11 @@ class Parked:
         """Free the device of all modules."""
         if self._present:
             while self._present:
-                self._leave(*self._present.popitem())
+                name, pairs = self._present.popitem()
+                _swap(pairs)
+                size = sum(twin.nbytes for _, twin in pairs)
+                log.info("%s left %s: %s bytes are free", name, self._device, f"{size:,}")
             empty_cache()
-
-    def _leave(self, name: str, pairs: Pairs) -> None:
-        _swap(pairs)
-        size = sum(twin.nbytes for _, twin in pairs)
-        log.info("%s left %s: %s bytes are free", name, self._device, f"{size:,}")
 
     def _bring(self, name: str) -> None:
         if name not in self._present:
@@ -240,16 +243,20 @@ class Memo:
 
     def __call__(self, place: Hashable, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """place: what is called, by name and weights; `Embeddings` wants (encoder, LoRAs ...)."""
-        given, nesting = flatten((args, kwargs))
-        if is_private() or not _are_values(given):
+        leaves_in, nesting = flatten((args, kwargs))
+        if is_private() or not _are_values(leaves_in):
             self._kept.refuse(place)
             return forward(*args, **kwargs)
-        digests = iter(digests_of([value for value in given if isinstance(value, Tensor)]))
-        key = (place, nesting, tuple(next(digests) if isinstance(v, Tensor) else (type(v), v) for v in given))
+        digests = iter(digests_of([value for value in leaves_in if isinstance(value, Tensor)]))
+        key = (
+            place,
+            nesting,
+            tuple(next(digests) if isinstance(v, Tensor) else (type(v), v) for v in leaves_in),
+        )
         if key in self._known:
             self._kept.keep_again(key, self._known[key][:2])
-        elif (found := self._kept.find(key)) and (place in self._proven or self._kept.is_certain):
-            self._remember(key, *found)
+        elif (entry := self._kept.find(key)) and (place in self._proven or self._kept.is_certain):
+            self._remember(key, *entry)
         else:
             output = forward(*args, **kwargs)
             leaves, structure = flatten(output, holders=[] if self._copies_objects else None)
@@ -258,29 +265,21 @@ class Memo:
                 self._kept.refuse(place)
                 return output
             self._remember(key, leaves, structure)
-            self._keep(key, (leaves, structure), found)
+            if entry is not None and entry[1] == structure and are_equal(entry[0], leaves):
+                self._proven.add(key[0])
+            else:
+                self._kept.keep(key, (leaves, structure), is_instead=entry is not None)
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
-        self._forget()
+        while self._bytes > self._max_bytes:
+            _, (_, _, size) = self._known.popitem(last=False)
+            self._bytes -= size
         return unflatten(structure, [_copy(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
-
-    def _keep(self, key: tuple[Hashable, ...], output: Encoded, found: Encoded | None) -> None:
-        """Have what was encoded written. found: what was kept of the same call, by another run."""
-        is_equal = found is not None and found[1] == output[1] and are_equal(found[0], output[0])
-        if is_equal:
-            self._proven.add(key[0])
-        else:
-            self._kept.keep(key, output, is_instead=found is not None)
 
     def _remember(self, key: Hashable, leaves: list[Any], structure: Hashable) -> None:
         size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
         self._known[key] = (leaves, structure, size)
         self._bytes += size
-
-    def _forget(self) -> None:
-        while self._bytes > self._max_bytes:
-            _, (_, _, size) = self._known.popitem(last=False)
-            self._bytes -= size
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -296,3 +295,80 @@ def _are_values(leaves: list[Any]) -> bool:
     """Whether nothing among them has a state of its own."""
     values = Tensor | bool | int | float | str
     return all(leaf is None or leaf is UNKEPT or isinstance(leaf, values) for leaf in leaves)
+
+
+# By the beginnings of their names, networks that are given pictures to describe.
+_IMAGE_ENCODERS = ("image_encoder",)
+
+_Seconds = Callable[[], RowSeconds | None]
+
+
+class SharedCalls:
+    """The shared calls of one model's rows. shared: what rows may call together, by name."""
+
+    def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
+        self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
+        self._device: str = model.environment["device"]
+        decoders, texts = _decoders_of(model), _text_encoders_of(model)
+        self._methods = decoders | texts
+        # Not texts: a row that waits to share a call does not see that another row encodes the same text.
+        self.shared = {} if mode == "exact" else decoders
+        self._timed = self._methods if mode == "exact" else texts
+        denoisers = model.denoisers()  # of which a call is not a forward yet
+        self._others = {name: part for name, part in model.networks().items() if name not in denoisers}
+        self._pictures = Memo(copies_objects=True)
+        self._autoencoders = {name: part for name, part in self._others.items() if hasattr(part, "encode")}
+        self._image_encoders = model.networks(_IMAGE_ENCODERS)
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """Give each row its LoRAs while the block runs, and be busy while networks compute."""
+        with self._loras.seen(), self._clock.seeing(self._others):
+            yield
+
+    @contextmanager
+    def around_rows(self, seconds: _Seconds, second_try: Around) -> Iterator[None]:
+        """Remember what encoders return while rows are at work. seconds: of the one that is."""
+        with ExitStack() as stack:
+            stack.callback(self._encoders.leave)
+            stack.enter_context(intercept(self._encoders.called, self._encoders))
+            stack.enter_context(intercept(self._autoencoders, self._encode_picture, method="encode"))
+            stack.enter_context(intercept(self._image_encoders, self._encode_picture))
+            for name, method in self._timed.items():
+                stopwatch = timed(method.seconds, seconds, self._device)
+                stack.enter_context(intercept({name: method.network}, stopwatch, method=method.name))
+            for name, method in self._methods.items():
+                stack.enter_context(intercept({name: method.network}, second_try, method=method.name))
+            yield
+
+    def _encode_picture(self, name: str, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Encode each distinct picture or video once, as it lies in memory."""
+        stay()
+        has_modes = torch.is_grad_enabled() or torch.is_autocast_enabled(torch.device(self._device).type)
+        if has_modes or not self._encoders.is_known(name):  # of a recipe of the user's own
+            return encode(*args, **kwargs)
+        tensors = (leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
+        place = (name, _switches(self._others[name]), *(tensor.stride() for tensor in tensors))
+        return self._pictures(place, encode, *args, **kwargs)
+
+
+def _switches(network: Any) -> tuple[tuple[str, Any], ...]:
+    """Return what code may set on a network for its calls, such as an autoencoder's tiles."""
+    plain = (bool, int, float)
+    return tuple((name, v) for name, v in vars(network).items() if name[0] != "_" and type(v) in plain)
+
+
+def _decoders_of(model: Model) -> dict[str, Method]:
+    """Return decoders by the names that logs have for them."""
+    return {
+        f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
+        for name, network in model.networks().items()
+        if callable(getattr(network, "decode", None))
+    }
+
+
+def _text_encoders_of(model: Model) -> dict[str, Method]:
+    return {
+        name: Method(network, seconds="encode_s", dtype=dtype_of(network))
+        for name, network in model.text_encoders().items()
+    }

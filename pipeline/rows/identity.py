@@ -1,16 +1,22 @@
-"""From a request to its identity: a derived seed, the row_id."""
+"""From a request to what follows from it: a derived seed, the row_id, what decides its shapes, its rank."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import JsonForm, canonical_json
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
-from framefleet.pipeline.request import Request, each_input, is_model
+from framefleet.pipeline.request import Request, each_input, inputs_in, is_model
 
 
 def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,3 +96,84 @@ def _without(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sha256(content: str) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+MAX_SHAPES = 256  # of a table: sizes are few, and to call a pipeline for thousands would take an hour
+
+
+@dataclass(slots=True)
+class Shapes:
+    """The distinct shapes of a table's rows, each with the first row that has it.
+
+    num_others: rows of further shapes, which are not kept.
+    """
+
+    first: dict[str, tuple[int, Request]] = field(default_factory=dict)
+    num_others: int = 0
+
+    def add(self, index: int, request: Request) -> None:
+        shape = input_shape(request)
+        if shape not in self.first and len(self.first) == MAX_SHAPES:
+            self.num_others += 1
+        else:
+            self.first.setdefault(shape, (index, request))
+
+
+def input_shape(request: Request) -> str:
+    """Return one text for all rows whose tensors have equal shapes: numbers of frames, but no prompts."""
+    arguments = {name: _in_shape(value) for name, value in request.arguments.items()}
+    return canonical_json([arguments, request.scheduler, request.recipe])
+
+
+def _in_shape(value: Any) -> Any:
+    if pictures := inputs_in(value):
+        return [picture.get("num_frames", 1) for picture in pictures]
+    if isinstance(value, float):
+        return value > 1  # guidance is on or off
+    return value if decides_shape(value) else ""
+
+
+def decides_shape(value: Any) -> bool:
+    return isinstance(value, int | list) and not inputs_in(value)
+
+
+AS_TABLE, LONGEST, PRIORITY = "table", "longest", "priority:"
+_WORK = (*FRAME_PARAMETERS, "height", "width", "num_inference_steps")
+
+
+def check_order(order: str, *columns: pa.Schema) -> None:
+    """Raise JobError if `order` names a column that rows do not have, or one without numbers.
+
+    columns: those that records will have of a row.
+    """
+    if not order.startswith(PRIORITY):
+        return
+    name, types = (
+        order.removeprefix(PRIORITY),
+        {field.name: field.type for fields in columns for field in fields},
+    )
+    numeric = [name for name, kind in types.items() if _is_number(kind)]
+    if name not in types:
+        raise JobError(f"order is {order!r}, but no column is called {name!r}", did_you_mean(name, numeric))
+    if name not in numeric:
+        raise JobError(f"order is {order!r}, but {name!r} holds {types[name]}", "name a column of numbers")
+
+
+def rank_of(order: str, request: Request, carried: pa.RecordBatch) -> float:
+    """Return the number of a row: the highest goes first, one without a number last. carried: its columns."""
+    if order == LONGEST:
+        return work_in(request)
+    name = order.removeprefix(PRIORITY)
+    value = carried[name][0].as_py() if name in carried.schema.names else request.arguments.get(name)
+    return -math.inf if value is None or math.isnan(value) else float(value)
+
+
+def work_in(request: Request) -> float:
+    """Return frames x pixels x steps: to compare rows of one model."""
+    factors = (request.arguments.get(name) for name in _WORK)
+    return float(math.prod(factor for factor in factors if isinstance(factor, int | float)))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return any(is_kind(kind) for is_kind in kinds)

@@ -16,9 +16,8 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, to_parquet
-from framefleet.pipeline.outputs.parts.part_names import Part, merging_run, part_path
 from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.seals import MergingHold, live_parts
+from framefleet.pipeline.outputs.parts.seals import MergingHold, Part, live_parts, merging_run, part_path
 from framefleet.pipeline.outputs.stores.store import Store
 
 # As a file: some 50,000 records, read in one request. In memory they may be larger, as texts repeat.

@@ -13,9 +13,8 @@ import yaml
 
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, Refused
 from framefleet.pipeline.model.specs.check import check_argument
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import ScalarKind
 from framefleet.pipeline.model.specs.spec import inspect_model
 

@@ -14,8 +14,8 @@ import yaml
 
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.model.license import License
-from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
 
 # Not .json: `datasets` takes that for the data of a folder with few clips. `configs` in the card would help,

@@ -22,13 +22,11 @@ from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, ServiceError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.layout import SCORES
-from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record_schema_of
 from framefleet.pipeline.outputs.parts.records import plain_name
-from framefleet.pipeline.outputs.parts.seals import is_sealed, live_parts, sealed_of
+from framefleet.pipeline.outputs.parts.seals import Part, is_sealed, live_parts, parts_in, sealed_of
 from framefleet.pipeline.outputs.query import records_where
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.shard import NOTES
 

@@ -11,9 +11,8 @@ import ray.data
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from framefleet.pipeline.outputs.parts.part_names import Part
 from framefleet.pipeline.outputs.parts.record_tables import doubled_rows
-from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
 

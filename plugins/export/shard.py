@@ -31,13 +31,10 @@ from pydantic import TypeAdapter
 
 import framefleet
 from framefleet.pipeline.errors import JobError, StoreConflict
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.media.clip_names import recorded_path
-from framefleet.pipeline.outputs.parts.part_names import Part
+from framefleet.pipeline.outputs.layout import RECORDS, recorded_path
 from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.seals import SEALED, is_sealed, live_parts, sealed_of
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.parts.seals import SEALED, Part, is_sealed, live_parts, sealed_of
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.plugins.export.choice import ExportChoice
 from framefleet.plugins.export.labels import CAPTION, prompt_of
 from framefleet.plugins.export.selection import Selection, Split

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from framefleet.jobs.plan.blank_call import BlankCalls, Objection
 from framefleet.jobs.plan.plan import Probed
+from framefleet.pipeline.errors import shown
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.render.input_shapes import Shapes, decides_shape
 from framefleet.pipeline.request import Request, is_model
+from framefleet.pipeline.rows.identity import Shapes, decides_shape
 
 MAX_ALL_S = 900.0
 MAX_SILENCE_S = 180.0  # of one shape; the first one waits for imports and networks, half a minute

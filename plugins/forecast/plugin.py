@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.render.resolve import ResolvedJob
     from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.model.specs.spec import PipelineSpec
-    from framefleet.pipeline.render.input_shapes import Shapes
+    from framefleet.pipeline.rows.identity import Shapes
     from framefleet.pipeline.rows.tables.index import RowIndex
     from framefleet.plugins.forecast.prediction import Prediction
 

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from framefleet.cluster.driver.budget import HOUR_S
-from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.watch import duration
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.text import bytes_text
 

@@ -25,7 +25,7 @@ from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.regular_file import read_regular
-from framefleet.pipeline.outputs.media.clip_names import LABEL_SUFFIX
+from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
 from framefleet.pipeline.outputs.output import Output, find_claim_as
 from framefleet.pipeline.outputs.parts.records import ROW_ID

@@ -49,9 +49,8 @@ def score_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import storage_options_alone
-        from framefleet.jobs.show.headline import duration
         from framefleet.jobs.show.progress import watch_on
-        from framefleet.jobs.show.watch import wait_for
+        from framefleet.jobs.show.watch import duration, wait_for
         from framefleet.pipeline.outputs.stores.store import Store
         from framefleet.plugins.scores.score_output import score
 

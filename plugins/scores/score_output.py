@@ -26,7 +26,6 @@ from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import columns_of
-from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import (
     OF_CLIP,
@@ -41,6 +40,7 @@ from framefleet.pipeline.outputs.parts.records import (
     RECORD_FIELDS,
     fields_named,
 )
+from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from torch import Tensor
 
-from framefleet.pipeline.outputs.stores.json_file import not_ours, read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.errors import not_ours
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 
 TRAIN_CHECKPOINTS, _MARKER = "checkpoints", "checkpoint.json"
 _STEP = re.compile("[0-9]{1,18}")

@@ -19,8 +19,7 @@ from framefleet.pipeline.model.environment import PACKAGES
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.outputs.layout import CLAIM, TRAINING
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.plugins.train.checkpoints import TRAIN_CHECKPOINTS, Checkpoints
 from framefleet.plugins.train.dataset.batches import TrainingRows
 from framefleet.plugins.train.finish import read_finished

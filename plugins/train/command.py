@@ -31,8 +31,8 @@ def train_command(
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.jobs.job.file import load_job
-        from framefleet.jobs.show.headline import duration
         from framefleet.jobs.show.progress import watch_on
+        from framefleet.jobs.show.watch import duration
         from framefleet.plugins.train.job import TrainJob
 
         loaded = load_job(job, sets or [], table=table, model=model, output=output, kind=TrainJob)
@@ -54,8 +54,8 @@ def train_command(
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     """Print what training a job would do."""
-    from framefleet.jobs.show.headline import duration
     from framefleet.jobs.show.progress import watch_on
+    from framefleet.jobs.show.watch import duration
     from framefleet.pipeline.text import SHAPE_ORDER
     from framefleet.plugins.train.plan import plan_train_job
 

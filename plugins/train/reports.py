@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 
 from pydantic import TypeAdapter
 
-from framefleet.jobs.show.headline import duration
-from framefleet.pipeline.outputs.stores.json_file import read_as
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.jobs.show.watch import duration
+from framefleet.pipeline.outputs.stores.store import Store, read_as
 
 LOSSES_PATH = "loss.jsonl"
 

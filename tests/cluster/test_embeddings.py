@@ -9,7 +9,7 @@ from typing import Any
 
 import framefleet
 from framefleet import Clip, Model, Renderer, Request, Store, load_model
-from framefleet.pipeline.render.embedding_file import embedding_bytes, from_bytes
+from framefleet.pipeline.render.embeddings import embedding_bytes, from_bytes
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import tiny
 

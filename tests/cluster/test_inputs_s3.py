@@ -7,8 +7,7 @@ from contextlib import closing
 import pytest
 
 from framefleet import Inputs, Store
-from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from tests.media_files import image_file

@@ -20,10 +20,9 @@ import s3fs
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock, this_process
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.parts.seals import epoch_path, sweep_late
+from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run, sweep_late
 from tests.creates import losers_of_a_race
 from tests.faulty_s3 import faulty_s3
 from tests.outputs import committed_row_ids

@@ -11,8 +11,7 @@ import torch
 from diffusers.video_processor import VideoProcessor
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames.frames import to_pictures
-from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.frames.frames import to_pictures, to_pixels
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.recipe_call import Looks
 from framefleet.pipeline.render.row_tails import Tails

@@ -15,12 +15,11 @@ from PIL import Image
 from framefleet import Request
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import Refused, TableError
 from framefleet.pipeline.model.families.family import Family, Preset
 from framefleet.pipeline.model.families.registry import FAMILIES, PRESETS, family_of
 from framefleet.pipeline.model.registry import PIPELINES, class_named, named, own_class
 from framefleet.pipeline.model.specs.check import check_argument
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, spec_of
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames

@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from framefleet import Inputs
-from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.http_read import Limits, read_http
 from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image

@@ -16,8 +16,7 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.layout import RECORDS, clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.rows.tables.index import RowIndex

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from framefleet.jobs.plan.blank_call import BlankCalls, Precision
 from framefleet.jobs.plan.footprint import Footprint, Way
 from framefleet.jobs.plan.memory import MemoryCounts, _bits, _deciding, native_row
-from framefleet.jobs.plan.meter import Repeated, metered
+from framefleet.jobs.plan.stub_networks import Repeated, metered
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.model.load_model import load_model

@@ -18,7 +18,7 @@ from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.render.input_shapes import MAX_SHAPES, Shapes
+from framefleet.pipeline.rows.identity import MAX_SHAPES, Shapes
 from tests.commands import command
 from tests.jobs import write_table
 from tests.tiny import SMALLEST, smallest_call, tiny

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from framefleet import Audit, Batching, Renderer, Request, load_model
-from framefleet.pipeline.render.input_shapes import input_shape
 from framefleet.pipeline.request import one_step
+from framefleet.pipeline.rows.identity import input_shape
 from tests.standin.faulted import rows
 from tests.tiny import tiny
 from tests.warm.process import start

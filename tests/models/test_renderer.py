@@ -21,12 +21,12 @@ from framefleet.pipeline import memory
 from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.outputs.frames import pixels
+from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
 from framefleet.pipeline.render import recipe_call
 from framefleet.pipeline.render.fused.batching import Mode
-from framefleet.pipeline.render.outcome import with_frames
+from framefleet.pipeline.render.row_queue import with_frames
 from tests.tiny import SMALLEST, tiny
 from tests.unaudited import unaudited
 
@@ -69,7 +69,7 @@ def test_clips_come_as_they_finish_with_the_frames_of_plain_calls(model: Model) 
 
 def test_a_clip_is_out_before_its_pixels_are_made(model: Model) -> None:
     renderer, may_go_on = Renderer(model, audit=Audit(every=0)), threading.Event()
-    blocked = pixels._thread(os.getpid()).submit(may_go_on.wait, 60)
+    blocked = frames_module._thread(os.getpid()).submit(may_go_on.wait, 60)
     try:
         renderer.submit(_request(1), "1" * 32)
         while not (clips := renderer.step()):

@@ -15,7 +15,7 @@ import pytest
 from torch import nn
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
-from framefleet.pipeline.outputs.frames import pixels
+from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.row_thread import RowThread, is_away
@@ -208,7 +208,7 @@ class AtOnce:
 
 
 def test_pixels_that_are_made_of_a_clip_are_no_looks_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixels, "_thread", lambda pid: AtOnce())
+    monkeypatch.setattr(frames_module, "_thread", lambda pid: AtOnce())
     started: list[object] = []
     monkeypatch.setattr(RowThread, "__call__", lambda self: started.append(self))
     assert all(isinstance(clip, Clip) for clip in _renderer().render(_rows("generate")))

@@ -16,9 +16,8 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.output_job import claimed_job
-from framefleet.jobs.render.recalled_survey import recall_survey
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_parts import recall_survey, write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, UserError

@@ -19,14 +19,12 @@ from safetensors.torch import save
 
 import framefleet
 from framefleet import Store
-from framefleet.jobs.keep.replay.compare import Compared, compare
+from framefleet.jobs.keep.replay.compare import Again, Compared, compare
 from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.two_clips import Again
-from framefleet.pipeline.outputs.clip_presence import look_for_clips
-from framefleet.pipeline.outputs.damage import look_at
+from framefleet.pipeline.outputs.damage import look_at, look_for_clips
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
-from framefleet.pipeline.outputs.media.clip_names import clip_path
+from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import decode, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import find_record

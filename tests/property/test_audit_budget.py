@@ -13,14 +13,16 @@ from framefleet import Audit, Batching
 from framefleet.cluster.driver.audits import Audits
 from framefleet.cluster.driver.earlier_runs import Adoption, TakenBack
 from framefleet.cluster.driver.tally import Tally
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime, is_affordable, is_small
-from framefleet.pipeline.render.audit.audited_kinds import (
+from framefleet.pipeline.render.audit.schedule import (
+    SHARE,
     AuditedKinds,
+    ComputeTime,
     KindOutlook,
+    is_affordable,
+    is_small,
     most_informative,
     size_class,
 )
-from framefleet.pipeline.render.audit.schedule import SHARE
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
     EQUAL,

@@ -16,10 +16,9 @@ from hypothesis import given, settings, strategies as st
 from framefleet import Output, Store
 from framefleet.cluster.driver.lock import DriverLock, Holder
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.parts.seals import gone_parts
+from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in
 from framefleet.plugins.compact import compaction
 from framefleet.plugins.compact.compaction import merge_small_parts
 from tests.long import examples

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.sources.gguf_header import (
+from framefleet.pipeline.model.sources.headers import (
     MAX_GGUF_HEADER_BYTES,
     check_gguf_size,
     read_gguf_header,

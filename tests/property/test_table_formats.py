@@ -20,9 +20,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from hypothesis import given, settings, strategies as st
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import Refused, TableError
 from framefleet.pipeline.model.specs.check import check_seed
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.rows.tables.row_cells import odd_cells
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.long import examples

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet import Request
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN

@@ -16,10 +16,9 @@ from framefleet.cluster.driver.lock import DriverLock, Holder
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.part_names import new_run, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts, sweep_late
+from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts, new_run, parts_in, sweep_late
 from tests.long import examples
 from tests.outputs import committed_row_ids, row_ids_of
 from tests.rows import record

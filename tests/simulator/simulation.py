@@ -16,8 +16,7 @@ from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import Hosts, LossKind, LostRows
-from framefleet.cluster.driver.pace import Scale
-from framefleet.cluster.driver.tally import Tally
+from framefleet.cluster.driver.tally import Scale, Tally
 from framefleet.cluster.fleet.settings import ElasticWorkers
 
 IDLE_S = 1.0  # until a worker that got nothing asks again

@@ -14,11 +14,10 @@ import torch
 
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request
 from framefleet.cluster.worker.blame import culprit_of
-from framefleet.pipeline.outputs.frames import pixels
+from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.render.checkpoints import journal
 from framefleet.pipeline.render.fused import exact, forwards, pins
-from framefleet.pipeline.render.outcome import with_frames
-from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_queue import RenderRow, with_frames
 from tests.standin.gpu import ILLEGAL, out_of_memory
 from tests.standin.tensor import gpus
 from tests.tiny import SMALLEST
@@ -44,9 +43,9 @@ POINTS = (
     Point("split", lambda _: pins, "part"),
     Point("probe", lambda _: exact, "_is_proven"),
     Point("holders", lambda _: forwards, "with_holders"),
-    Point("journal copy", lambda _: journal, "_kept"),
+    Point("journal copy", lambda _: journal, "_copied"),
     Point("decode", lambda model: model.pipe.vae, "decode"),
-    Point("frame conversion", lambda _: pixels, "_to_uint8"),
+    Point("frame conversion", lambda _: frames_module, "_to_uint8"),
 )
 
 

@@ -25,15 +25,13 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.recalled_survey import recall_survey
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_parts import recall_survey, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.outputs.parts.part_names import new_run
-from framefleet.pipeline.outputs.parts.seals import epoch_path
+from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_table

@@ -14,10 +14,9 @@ from framefleet import Output, Progress, StatusServer, Store
 from framefleet.cluster.driver.lock import this_process
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.pipeline.metrics import METRICS
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, failure_schema, values_of
-from framefleet.pipeline.outputs.parts.seals import epoch_path
+from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
 from tests.commands import command
 from tests.rows import failure
 from tests.small_output import rendered

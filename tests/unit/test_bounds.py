@@ -9,10 +9,9 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Request
-from framefleet.pipeline.errors import JobError, RecipeError, TableError
+from framefleet.pipeline.errors import JobError, RecipeError, Refused, TableError, shown
 from framefleet.pipeline.model.lora import Lora, check_loras
 from framefleet.pipeline.model.specs.check import check_argument, check_seed
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.extend import num_frames_of
 from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for

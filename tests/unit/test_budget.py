@@ -51,7 +51,7 @@ def test_workers_that_share_a_gpu_cost_their_part_of_it() -> None:
 
 
 def test_what_is_said_names_the_limit_and_all_that_was_spent() -> None:
-    said = JobBudget(money=10.0, price=2.5).told(AN_HOUR, gpus_per_worker=1)
+    said = JobBudget(money=10.0, price=2.5).overrun(AN_HOUR, gpus_per_worker=1)
     assert (
         said
         == "budget.money is reached (10): 1.00 hours, 4.00 hours of workers, 2.0 MB of clips, 10.00 of money"

@@ -15,7 +15,6 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import beside_parts
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.part_names import Part, new_run
 from framefleet.pipeline.outputs.parts.parts import (
     PartWriter,
     find_record,
@@ -23,7 +22,7 @@ from framefleet.pipeline.outputs.parts.parts import (
     read_parts,
 )
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
-from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts
+from framefleet.pipeline.outputs.parts.seals import Part, gone_parts, live_parts, new_run
 from framefleet.plugins.compact import compaction
 from tests.commands import command
 from tests.outputs import committed_row_ids

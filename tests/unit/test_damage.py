@@ -20,7 +20,7 @@ from framefleet.jobs.keep.repair.repair import Mended, mend, put_back
 from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs import clip_presence
+from framefleet.pipeline.outputs import damage as damage_module
 from framefleet.pipeline.outputs.parts.seals import Hold
 from framefleet.plugins.compact.compaction import merge_small_parts
 from tests.commands import command
@@ -277,7 +277,7 @@ def test_job_json_of_an_output_whose_parts_do_not_hold_it_stays_lost(out: Path) 
 def test_of_a_huge_output_some_folders_are_looked_at(
     job: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clip_presence, "_MAX_CLIPS", 2)
+    monkeypatch.setattr(damage_module, "_MAX_CLIPS", 2)
     shutil.rmtree(out / "clips")
     rendered = command("render", job)
     assert rendered.exit_code in (0, 1)

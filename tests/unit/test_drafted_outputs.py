@@ -23,9 +23,8 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.python_table import with_table
-from framefleet.jobs.render.render import render_job, render_rows
+from framefleet.jobs.render.render import render_job, render_rows, rows_to_retry
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.retry import rows_to_retry
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage

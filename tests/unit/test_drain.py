@@ -30,7 +30,7 @@ from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
-from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, records_of, write_table

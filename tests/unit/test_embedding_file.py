@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.render.embedding_file import METADATA, embedding_bytes, from_bytes
+from framefleet.pipeline.render.embeddings import METADATA, embedding_bytes, from_bytes
 from framefleet.pipeline.render.fused.calls import bits, digest_of
 
 STATE = torch.arange(24, dtype=torch.float32).reshape(1, 4, 6)

@@ -17,9 +17,9 @@ from framefleet import Clip, Request, Store
 from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
-from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Extras
-from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path, recorded_path
+from framefleet.pipeline.outputs.layout import clip_path, extras_path, recorded_path
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
 

@@ -16,9 +16,9 @@ import framefleet
 from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.export.choice import ExportFormat
 from tests.commands import command
 from tests.small_output import PROMPT, rendered

@@ -27,7 +27,7 @@ def drawn() -> tuple[float, ...]:
 
 def plain(seed: int, function: Callable[[], Any]) -> Any:
     """Return what a script's function returns after it seeded the generators."""
-    with GlobalDraws().kept():
+    with GlobalDraws().preserved():
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)

@@ -10,10 +10,9 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from framefleet.pipeline.errors import RecipeError
+from framefleet.pipeline.errors import RecipeError, Refused
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.recipes.guidance import (
     GUIDANCE_ARGUMENTS,
     Guidance,

@@ -175,7 +175,7 @@ def test_a_task_goes_on_where_what_it_made_could_not_be_copied(monkeypatch: pyte
     def full(_: Tensor) -> Tensor:
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr(journals, "_kept", full)
+    monkeypatch.setattr(journals, "_copied", full)
     denoiser = Denoiser()
     batcher = batcher_of(denoiser)
     task = _after(batcher, lambda: steps(denoiser, 1.0, 5), 2)

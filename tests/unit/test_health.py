@@ -28,7 +28,7 @@ from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECONDS
-from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.plugins.scores.clip_scores import ClipScore, ScoreStep

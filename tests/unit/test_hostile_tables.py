@@ -20,7 +20,7 @@ from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder
 from framefleet.pipeline.outputs.parts.records import record_schema
-from framefleet.pipeline.rows.tables import file_reading, json_objects, table as tables, table_files
+from framefleet.pipeline.rows.tables import file_reading, json_lines, table as tables, table_files
 from framefleet.pipeline.rows.tables.formats import TO_UTF_8
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, plan_rows
@@ -104,7 +104,7 @@ def test_lines_that_are_no_rows_are_told_by_their_number(text: str, problem: str
 
 
 def test_a_line_is_bounded(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl.bz2").write_bytes(bz2.compress(b'{"prompt": "' + b" " * json_objects.MAX_LINE))
+    (tmp_path / "t.jsonl.bz2").write_bytes(bz2.compress(b'{"prompt": "' + b" " * json_lines.MAX_LINE))
     assert "line 1 is longer than 16,777,216 bytes" in refusal(tmp_path / "t.jsonl.bz2").problem
 
 

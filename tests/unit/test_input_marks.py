@@ -17,7 +17,7 @@ from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
 from framefleet.cluster.worker.writers import Writers
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.encode_clip import encode_clip
-from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.manifest_reader import read_manifest

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Inputs
-from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.errors import Refused, StoreError
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.rows.inputs.pictures import Described, describe

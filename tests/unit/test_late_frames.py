@@ -18,8 +18,7 @@ from diffusers.image_processor import VaeImageProcessor, VaeImageProcessorLDM3D
 from diffusers.video_processor import VideoProcessor
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_pictures
-from framefleet.pipeline.outputs.frames.pixels import is_late, to_pixels
+from framefleet.pipeline.outputs.frames.frames import frames_sha256, is_late, to_pictures, to_pixels
 from framefleet.pipeline.render.recipe_call import Looks
 from framefleet.pipeline.render.row_tails import Tails
 

@@ -10,9 +10,8 @@ import pytest
 
 from framefleet.jobs.job.file import load_job, places
 from framefleet.jobs.job.schema import LoraSection
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, Refused
 from framefleet.pipeline.model.lora import Lora, adapters_in, check_loras, loras_of, without_loras
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow

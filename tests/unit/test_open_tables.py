@@ -15,7 +15,7 @@ import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import JobError, ServiceError, StoreError
-from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.export import open_table
 from framefleet.plugins.export.choice import OpenFormat
 from tests.commands import command

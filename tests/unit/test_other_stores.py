@@ -10,8 +10,7 @@ import pytest
 
 from framefleet.pipeline.outputs.stores import gcs, object_store
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
-from framefleet.pipeline.outputs.stores.retries import Patience
-from framefleet.pipeline.outputs.stores.store_errors import DamagedUpload
+from framefleet.pipeline.outputs.stores.retries import DamagedUpload, Patience
 
 
 def six_times(once: Callable[..., str]) -> Callable[..., str]:

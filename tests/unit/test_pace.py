@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from framefleet.cluster.driver.pace import Point, TimeLeft, eta_s
-from framefleet.cluster.driver.tally import Tally
+from framefleet.cluster.driver.tally import Point, Tally, TimeLeft, eta_s
 
 
 def batches(count: int, *, size: int, each_s: float = 10.0, since: float = 0.0) -> list[Point]:

@@ -17,7 +17,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, store_clip
-from framefleet.pipeline.outputs.media.clip_names import clip_path, extras_path
+from framefleet.pipeline.outputs.layout import clip_path, extras_path
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import (

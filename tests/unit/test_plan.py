@@ -13,10 +13,10 @@ from framefleet import Request
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.arguments import Argument, all_arguments
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.footprint import GB, Footprint, Way
 from framefleet.jobs.plan.memory import Memory, estimate, read_memory, room_of
+from framefleet.jobs.plan.plan import Argument, all_arguments
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.families.registry import PRESETS

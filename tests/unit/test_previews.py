@@ -15,9 +15,8 @@ from framefleet import Store
 from framefleet.jobs.render.claim import differences_of
 from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
-from framefleet.pipeline.outputs.frames.frames import Pictures
-from framefleet.pipeline.outputs.frames.pixels import to_pixels
-from framefleet.pipeline.outputs.media.clip_names import clip_path, preview_path
+from framefleet.pipeline.outputs.frames.frames import Pictures, to_pixels
+from framefleet.pipeline.outputs.layout import clip_path, preview_path
 from framefleet.pipeline.outputs.media.media import PREVIEW_SIDE, preview_of
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder

@@ -11,7 +11,6 @@ import pytest
 from framefleet import Progress
 from framefleet.cluster.driver.progress import WorkerState
 from framefleet.jobs.show.console import EscapingConsole
-from framefleet.jobs.show.headline import duration, headline
 from framefleet.jobs.show.progress import (
     MAX_WORKERS_SHOWN,
     Lines,
@@ -19,7 +18,7 @@ from framefleet.jobs.show.progress import (
     picture,
     watch_on,
 )
-from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing
+from framefleet.jobs.show.watch import Awaited, Callback, Checked, Standing, duration, headline
 from framefleet.plugins.train.reports import Preparing, TrainProgress
 
 WORKERS = (

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.specs.ranges import check_ranges, out_of_range
+from framefleet.pipeline.model.specs.check import check_ranges, out_of_range
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import InvalidRow

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render import recalled_survey as module, row_parts
-from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
+from framefleet.jobs.render import row_parts
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_parts import recall_survey, remember_survey, write_rows
 from framefleet.jobs.render.survey import Survey, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
@@ -114,7 +113,7 @@ def test_after_any_change_the_table_is_checked_again(
 
 def test_other_code_checks_the_table_again(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first_run(values)
-    monkeypatch.setattr(module, "source_fingerprint", lambda: "another")
+    monkeypatch.setattr(row_parts, "source_fingerprint", lambda: "another")
     assert recalled(values) is None
 
 

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Request
-from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.errors import JobError, Refused, TableError
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.parts.records import public_arguments

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from framefleet import Progress
-from framefleet.cluster.driver.pace import MIN_ROWS, Scale
 from framefleet.cluster.driver.progress import WorkerState
+from framefleet.cluster.driver.tally import MIN_ROWS, Scale
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, shares
 from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError

@@ -18,12 +18,11 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback, ClipsProgress
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import SCORES
-from framefleet.pipeline.outputs.media.clip_names import clip_path
-from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.layout import SCORES, clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from tests.commands import command
 from tests.jobs import job_values, write_table

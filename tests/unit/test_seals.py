@@ -18,11 +18,18 @@ from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.part_names import new_run, part_of, parts_in
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_folder
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.replace_part import replace_part
-from framefleet.pipeline.outputs.parts.seals import epoch_path, gone_parts, newest_seal, sweep_late
+from framefleet.pipeline.outputs.parts.seals import (
+    epoch_path,
+    gone_parts,
+    new_run,
+    newest_seal,
+    part_of,
+    parts_in,
+    sweep_late,
+)
 from tests.outputs import committed_row_ids
 from tests.rows import record
 
@@ -228,7 +235,7 @@ holding.this_machine = lambda: "another machine"
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs.parts.part_names import new_run
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, RECORDS, values_of
 from framefleet.pipeline.outputs.stores.store import Store

@@ -16,7 +16,7 @@ from botocore.exceptions import (
 from s3fs.errors import translate_boto_error
 
 from framefleet.pipeline.errors import StoreTrouble
-from framefleet.pipeline.outputs.stores.store_errors import in_a_line, trouble_of
+from framefleet.pipeline.outputs.stores.retries import in_a_line, trouble_of
 
 
 def said(code: str, status: int) -> BaseException:

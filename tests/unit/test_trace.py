@@ -21,8 +21,7 @@ import framefleet
 from framefleet import Clip, Output, Traced, open_output
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.encode_clip import encode_clip
-from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.frames.pixels import to_pixels
+from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
 from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter

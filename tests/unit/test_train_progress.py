@@ -10,8 +10,8 @@ from PIL import Image
 
 from framefleet import Store
 from framefleet.jobs.show.console import EscapingConsole
-from framefleet.jobs.show.headline import headline
 from framefleet.jobs.show.progress import Lines
+from framefleet.jobs.show.watch import headline
 from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.reports import LOSSES_PATH, Step, write_losses

@@ -26,7 +26,7 @@ from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.cluster.driver.tally import Tally
 from framefleet.pipeline.metrics import AUDITS
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.render.audit.audit_budget import ComputeTime
+from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
     EQUAL,

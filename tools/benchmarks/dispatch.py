@@ -34,8 +34,8 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.records import Record
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.model_files import model_files
 

@@ -19,7 +19,7 @@ from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request,
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.render.outcome import with_frames
+from framefleet.pipeline.render.row_queue import with_frames
 from tests.tiny import SMALLEST, tiny
 from tools.benchmarks.command_line import parsed, parser_of
 from tools.benchmarks.results import Result, Tell, line

@@ -17,7 +17,7 @@ from typing import Any
 import diffusers
 import torch
 
-from framefleet.jobs.plan.meter import metered
+from framefleet.jobs.plan.stub_networks import metered
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.schema import Options

@@ -24,7 +24,7 @@ from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.model.model import TEXT_ENCODERS
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.pipeline.outputs.frames import pixels
+from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.render.renderer import Renderer
 
@@ -32,8 +32,8 @@ from framefleet.pipeline.render.renderer import Renderer
 _CONVERSIONS = (
     (VaeImageProcessor, "postprocess"),
     (VideoProcessor, "postprocess_video"),
-    (pixels, "to_pictures"),
-    (pixels, "_to_uint8"),
+    (frames_module, "to_pictures"),
+    (frames_module, "_to_uint8"),
 )
 
 

@@ -25,16 +25,15 @@ from framefleet.cluster.driver.feed import pending_rows
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.recalled_survey import recall_survey, remember_survey
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_parts import recall_survey, remember_survey, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import to_parquet
-from framefleet.pipeline.outputs.parts.part_names import new_run, part_path
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
+from framefleet.pipeline.outputs.parts.seals import new_run, part_path
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tools.benchmarks.dispatch import EXAMPLE, drive_null_workers, write_prompts
 from tools.benchmarks.ray_checkpoints import PART_ROWS, measure_ray_data

@@ -15,7 +15,7 @@ from safetensors.torch import save, save_file
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.plugins.marks.step import MarkStep
-from framefleet.plugins.models.command import show_lock
+from framefleet.plugins.models.command import lock_command
 from framefleet.plugins.pages.gallery.gallery import write_gallery
 from tests.certificates import issue
 from tests.crafter_originals import checkpoint
@@ -42,7 +42,7 @@ class Material:
     def lock(self, name: str) -> Path:
         """Return a lock file of the honest model."""
         path = self.folder / f"{name}.lock.json"
-        show_lock(str(self.model(name)), revision=None, allow_pickle=False, output=path)
+        lock_command(str(self.model(name)), output=path)
         return path
 
     @functools.cached_property

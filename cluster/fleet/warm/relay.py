@@ -27,8 +27,8 @@ def _forked(path: str, arguments: list[str]) -> int | None:
         try:
             server.connect(path)
             socket.send_fds(server, [b"."], [0, 1, 2])
-            asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
-            server.sendall(json.dumps(asked).encode())
+            request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+            server.sendall(json.dumps(request).encode())
             server.shutdown(socket.SHUT_WR)
             if server.recv(1) != b"f":
                 return None

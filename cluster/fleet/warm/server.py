@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.outputs.stores.json_file import read_as
+from framefleet.pipeline.outputs.stores.store import read_as
 
 # Variables that libraries read while they are imported.
 READ_ON_IMPORT = (
@@ -104,14 +104,14 @@ def serve_forks(
                 _import_pipeline(name)
             continue
         asker, _ = listener.accept()
-        asked, streams = _asked(asker)
-        is_warm = read_on_import(asked.environment) == seen and is_alone()
-        if is_warm and _fork(asked.parent):
+        request, streams = _request(asker)
+        is_warm = read_on_import(request.environment) == seen and is_alone()
+        if is_warm and _fork(request.parent):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for ours in filter(None, [listener, driver]):
                 ours.close()
-            _become(asked, asker, streams)
-            return asked, asker
+            _become(request, asker, streams)
+            return request, asker
         if not is_warm:
             asker.sendall(b"c")
         for descriptor in (*streams, asker.detach()):
@@ -130,7 +130,7 @@ def _fork(parent: int | None) -> bool:
     return True
 
 
-def _asked(asker: socket.socket) -> tuple[Asked, list[int]]:
+def _request(asker: socket.socket) -> tuple[Asked, list[int]]:
     _, streams, *_ = socket.recv_fds(asker, 1, 3)
     with asker.makefile() as text:
         return read_as(_ASKED, text.read(), "what a process asks for"), list(streams)

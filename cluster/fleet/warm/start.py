@@ -56,7 +56,7 @@ def may_fork(fleet: FleetSettings, *, device: str) -> bool:
 
 
 def environment_of_imports(*, threads: int) -> dict[str, str]:
-    """Return the environment of a process that imports what workers need. threads: as of `warm`."""
+    """Return the environment of a process that imports what workers need. threads: as in `warm`."""
     path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), _HOME])
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
 

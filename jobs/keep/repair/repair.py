@@ -33,11 +33,10 @@ from framefleet.pipeline.outputs.damage import (
 )
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.output import Output, claim_in_parts_as
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
 from framefleet.pipeline.outputs.parts.replace_part import replace_part, set_aside
-from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.parts.seals import Hold, new_run
 from framefleet.pipeline.outputs.stores.store import Store
 
 _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
@@ -113,7 +112,7 @@ def _mended(
 
 
 def put_back(store: Store, hold: Hold) -> bool:
-    """Write job.json anew if it is not what it was; return whether it was not. Only for who holds the output.
+    """Write job.json anew if it is not what it was; return whether it was not. Needs the output's lock.
 
     What is there is kept in damaged/. Raises JobError where no part holds it.
     """

@@ -121,9 +121,9 @@ def given_of(
     from framefleet.jobs.keep.replay.recorded_row import Given
     from framefleet.pipeline.model.lora import NAME
 
-    named = [text.partition("=") for text in models or []]
-    by_name = {name: place for name, equals, place in named if equals and NAME.fullmatch(name)}
-    if len(by_name) != len(named) > 1:
+    pairs = [text.partition("=") for text in models or []]
+    by_name = {name: place for name, equals, place in pairs if equals and NAME.fullmatch(name)}
+    if len(by_name) != len(pairs) > 1:
         raise JobError(
             "--model is given more than once", "give it once, or once for each model as NAME=PLACE"
         )

@@ -7,18 +7,101 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from framefleet.jobs.keep.replay.two_clips import Again, TwoClips, equal, sha256_at, two_clips
+from framefleet.pipeline.errors import NoFile, StoreError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.frames.audio import Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.media.media import decode, encode
+from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode
+from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.outputs.record_files import recorded_clip, recorded_extras
+from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES, recorded_clip, recorded_extras
 from framefleet.pipeline.outputs.stores.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A row rendered again. Its functions are called where something differs."""
+
+    record: Record
+    media: Media  # how its record's clip was encoded, as far as that can be done again
+    frames: Callable[[], Pictures | None]  # as they were rendered
+    content: Callable[[], bytes]  # the file that they give
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoClips:
+    """The clip that is stored, and that of the row rendered again."""
+
+    there: bytes | None  # the stored file; None where it is neither the recorded one nor the new one
+    there_sha256: str
+    here: bytes  # the new one
+    here_sha256: str
+    is_lossy: bool  # their format does not preserve the frames themselves
+    again: Again
+
+    def frames(self) -> tuple[Pictures, Pictures] | None:
+        """Return those of both: as they are decoded where the format has loss. None: not both have some."""
+        now = self.again.frames()
+        read = decode if now is None or now.dtype == np.uint8 else decode_floats
+        if self.there is None or now is None:
+            return None
+        try:
+            return read(self.there), decode(self.here) if self.is_lossy else now
+        except StoreError:  # no clip, or sound alone
+            return None
+
+    def sounds(self) -> tuple[Pcm, Pcm] | None:
+        """Return the samples of both, which have one rate. None: not both have some."""
+        try:
+            decoded = [decode_audio(one) for one in (self.there, self.here) if one is not None]
+        except StoreError:  # no clip
+            return None
+        sounds = [one for one in decoded if one is not None]
+        if len(sounds) < 2 or sounds[0][1] != sounds[1][1]:
+            return None
+        return sounds[0][0], sounds[1][0]
+
+
+def two_clips(store: Store, then: Record, again: Again) -> TwoClips:
+    """Return the clip of a record, and that of its row rendered again."""
+    path, here = recorded_clip(values_of(then)).path, again.content()
+    there, here_sha256 = _read(store, path) or b"", _sha256(here)
+    there_sha256 = _sha256(there)
+    return TwoClips(
+        there=there if there_sha256 in (then.media_sha256, here_sha256) else None,
+        there_sha256=there_sha256,
+        here=here,
+        here_sha256=here_sha256,
+        is_lossy=path.endswith(tuple(f".{format}" for format in LOSSY)),
+        again=again,
+    )
+
+
+def equal(pair: tuple[Any, Any] | None) -> bool:
+    """Whether there are two arrays, and they are equal."""
+    return pair is not None and np.array_equal(*pair)
+
+
+def sha256_at(store: Store, path: str) -> str:
+    """Return the digest of a file; that of no bytes where there is none that can be read whole."""
+    return _sha256(_read(store, path) or b"")
+
+
+def _read(store: Store, path: str) -> bytes | None:
+    try:
+        content = store.read(path, MAX_CLIP_BYTES + 1)
+    except (FileNotFoundError, NoFile):
+        return None
+    return content if len(content) <= MAX_CLIP_BYTES else None
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
 
 Likeness = Literal[
     "bit-exact",
@@ -163,7 +246,7 @@ def _are_frames(which: Sequence[str]) -> bool:
 
 
 def _with_loss(
-    found: Compared, distance: Difference, then: Record, again: Again, changes: Sequence[EnvironmentChange]
+    compared: Compared, distance: Difference, then: Record, again: Again, changes: Sequence[EnvironmentChange]
 ) -> Compared:
     """Return what is found, with the loss of frames that differ by one level, which files do not keep."""
     frames = again.frames()
@@ -171,23 +254,18 @@ def _with_loss(
     encoded = partial(encode, media=again.media, fps=then.fps or 1.0, metadata={})
     reference = one_level(frames.astype(np.uint8, copy=False), encoded)
     if math.isfinite(reference.psnr_db):
-        found = replace(found, one_level_psnr_db=reference.psnr_db)
-    if _are_frames(found.which) and distance.is_like(reference):
-        return replace(found, verdict="off by about one")
-    others = _other_encoder(then, changes)
-    if not others:
-        return found
-    loss = difference(frames, decode(encoded(frames)))
-    is_within = _are_frames(found.which) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
-    doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
-    return replace(found, verdict="other encoder" if is_within else "different", doubt=doubt)
-
-
-def _other_encoder(then: Record, changes: Sequence[EnvironmentChange]) -> str:
-    """Return how the encoder of the stored file differs from ours, as far as its record says; "" if not."""
+        compared = replace(compared, one_level_psnr_db=reference.psnr_db)
+    if _are_frames(compared.which) and distance.is_like(reference):
+        return replace(compared, verdict="off by about one")
     own = [f"{then.media_encoder} then"] if "nvenc" in (then.media_encoder or "") else []
     changed = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
-    return ", ".join([*own, *changed])
+    others = ", ".join([*own, *changed])
+    if not others:
+        return compared
+    loss = difference(frames, decode(encoded(frames)))
+    is_within = _are_frames(compared.which) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
+    doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
+    return replace(compared, verdict="other encoder" if is_within else "different", doubt=doubt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from framefleet.jobs.job.job_json import Claim, ClaimedModel, ClaimedOfSeveral, Sha256, claim_of
 from framefleet.jobs.render.output_job import STORES, is_opened
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, not_ours
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
@@ -22,13 +22,12 @@ from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora, digests_i
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of
+from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
-from framefleet.pipeline.model.specs.ranges import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.outputs.stores.json_file import not_ours, read_as
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_as
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
 from framefleet.pipeline.request import Request, inputs_in, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -158,7 +157,7 @@ def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
 def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
     """Return what is known about the row of a record."""
     environment, arguments = environment_of(record), arguments_of(record)
-    named = filter(is_model, arguments.values())
+    models = filter(is_model, arguments.values())
     claimed, what, option = _claimed_model(record, claim)
     name = record.model_name
     moved = given.models.get(name) if name and given.models else given.model
@@ -187,7 +186,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
             ip_adapter=_ip_adapter(claimed, given),
         ),
         model_files=claimed.files if isinstance(claimed, ClaimedOfSeveral) else claim.model_files,
-        second_models={one["name"]: _second_model(one, claim, given) for one in named},
+        second_models={one["name"]: _second_model(one, claim, given) for one in models},
         inputs=_inputs(arguments, given),
         store=store,
     )
@@ -287,7 +286,7 @@ def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
     They lie in folders and object stores wherever the record says: what is read there must have the record's
     SHA-256. What is on the web is read from public addresses, and from the caller's roots.
     """
-    uris = [named["uri"] for value in arguments.values() for named in inputs_in(value)]
+    uris = [place["uri"] for value in arguments.values() for place in inputs_in(value)]
     own = []
     for uri in uris:
         scheme, mark, rest = uri.partition("://")

@@ -9,7 +9,7 @@ from typing import Any
 from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.job.schema import MediaSection
 from framefleet.jobs.job.steps import steps_again
-from framefleet.jobs.keep.replay.compare import Compared, compare, compared_digests
+from framefleet.jobs.keep.replay.compare import Again, Compared, compare, compared_digests
 from framefleet.jobs.keep.replay.recorded_row import (
     NOTHING,
     Given,
@@ -18,7 +18,6 @@ from framefleet.jobs.keep.replay.recorded_row import (
     find_recorded,
     recipe_of,
 )
-from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load

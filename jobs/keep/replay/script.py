@@ -126,18 +126,16 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     request = check_again(recorded.request, spec, BUILT_IN["generate"])
     check_dtype(recorded.model.dtype, spec.components)
     check_options(recorded.model.options, spec, folder=configs, components=weights.components)
-    setup = _setup(recorded, spec, weights.components)
-    choice = resolve_scheduler(recorded.request.scheduler, spec)
-    call = _call_of(recorded, source, spec, weights.components, setup, without_loras(request.arguments))
-    return _filled(recorded, source, call, choice, setup)
-
-
-def _setup(recorded: Recorded, spec: PipelineSpec, components: Collection[Component]) -> Setup:
     steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
     if is_modular(spec.class_name) and isinstance(options.offload, ModelOffload):
         options = options.model_copy(update={"offload": None})  # they have no call for it; it changes no bit
-    libraries = {component.name: component.library for component in components if component.has_weights}
-    return script_setup(options, libraries, device=recorded.model.device, steps=steps)
+    libraries = {
+        component.name: component.library for component in weights.components if component.has_weights
+    }
+    setup = script_setup(options, libraries, device=recorded.model.device, steps=steps)
+    choice = resolve_scheduler(recorded.request.scheduler, spec)
+    call = _call_of(recorded, source, spec, weights.components, setup, without_loras(request.arguments))
+    return _filled(recorded, source, call, choice, setup)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +190,7 @@ def _call_of(
     pipe = blank(spec.class_name, spec.configs)
     output = next(name for name, seen in SEEN.items() if seen == pictures)
     guiders = [
-        f"pipe.update_components({name}=pipe.{name}.new({_named(changes)}))\n"
+        f"pipe.update_components({name}=pipe.{name}.new({_keywords(changes)}))\n"
         for name, changes in guiding(pipe, arguments).items()
     ]
     return _Call(
@@ -212,11 +210,11 @@ def _parts(
 ) -> tuple[dict[str, str], set[str]]:
     """Return the line that loads the single file of each component that has one, and the classes in it."""
     files = open_parts(recorded.model.parts, recorded.model.storage_options)
-    given = by_component(files, components)
+    by_name = by_component(files, components)
     classes = {component.name: component for component in components}
     dtypes = for_diffusers(recorded.environment["dtype"])
     lines, names = {}, set()
-    for name, file in given.items():
+    for name, file in by_name.items():
         if classes[name].loader != "diffusers" or is_modular(spec.class_name):
             raise JobError(
                 f"its {name} is of the file {file.where}, which --script cannot include",
@@ -232,7 +230,7 @@ def _parts(
     return lines, names
 
 
-def _named(arguments: Mapping[str, Any]) -> str:
+def _keywords(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
@@ -326,4 +324,4 @@ def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
         options["load_into_transformer_2"] = True
     if not str(lora.file).endswith(SAFETENSORS):
         del options["use_safetensors"]
-    return f"pipe.load_lora_weights({lora.path!r}, {_named(options)})  # SHA-256 {lora.sha256}"
+    return f"pipe.load_lora_weights({lora.path!r}, {_keywords(options)})  # SHA-256 {lora.sha256}"

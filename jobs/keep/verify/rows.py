@@ -15,10 +15,9 @@ import numpy as np
 from framefleet.doors import runners_of
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.steps import for_comparison, steps_again
-from framefleet.jobs.keep.replay.compare import Compared, compare
+from framefleet.jobs.keep.replay.compare import Again, Compared, compare
 from framefleet.jobs.keep.replay.recorded_row import Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
-from framefleet.jobs.keep.replay.two_clips import Again
 from framefleet.jobs.keep.verify.row_process import replay_alone
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.render import render_rows
@@ -33,7 +32,6 @@ from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.part_names import new_run
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
     read_folder,
@@ -51,6 +49,7 @@ from framefleet.pipeline.outputs.parts.records import (
     told_arguments,
     values_of,
 )
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.outputs.record_files import recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
@@ -257,7 +256,17 @@ def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
 
     Equal records and an equal seed give the same rows.
     """
-    return _spread(_candidates(store, count, seed), count)
+    # Choose one after the other what there is least of among the chosen.
+    left = sorted({one.row_id: one for one in _candidates(store, count, seed)}.values())
+    chosen: list[Candidate] = []
+    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
+    while left and len(chosen) < count:
+        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
+        left.remove(best)
+        chosen.append(best)
+        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
+            counter[name] += 1
+    return chosen
 
 
 def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
@@ -284,17 +293,3 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
         elif entry > heap[0]:
             heapq.heapreplace(heap, entry)
     return [one for heap in groups.values() for _, one in heap]
-
-
-def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Choose one after the other what there is least of among the chosen."""
-    left = sorted({one.row_id: one for one in candidates}.values())
-    chosen: list[Candidate] = []
-    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
-    while left and len(chosen) < count:
-        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
-        left.remove(best)
-        chosen.append(best)
-        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
-            counter[name] += 1
-    return chosen

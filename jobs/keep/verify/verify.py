@@ -25,7 +25,7 @@ from framefleet.pipeline.outputs.damage import (
 )
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
 from framefleet.pipeline.outputs.output import Output, claim_in_parts_as
-from framefleet.pipeline.outputs.parts.part_names import parts_in
+from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
 

@@ -17,7 +17,7 @@ from framefleet.cluster.driver.progress import num_rendering, with_inner
 from framefleet.jobs.look.failures import failure_values, one_line
 from framefleet.jobs.options import AsJson, Every, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
-from framefleet.jobs.show.headline import audit_line
+from framefleet.jobs.show.watch import audit_line
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def headline_of(status: Status) -> str:
 
 
 def _counts_of(status: Status) -> str:
-    from framefleet.jobs.show.headline import duration
+    from framefleet.jobs.show.watch import duration
 
     total = "" if status.num_rows is None else f"/{status.num_rows:,}"
     parts = [f"{status.num_done:,}{total} rows done"]
@@ -153,7 +153,7 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
 
 
 def _of_driver(driver: DriverSeen) -> str:
-    from framefleet.jobs.show.headline import duration
+    from framefleet.jobs.show.watch import duration
 
     who = f"pid {driver.pid} on {one_line(driver.host)} since {one_line(driver.started_at)}"
     heard = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"

@@ -17,8 +17,7 @@ from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, added
-from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
-from framefleet.pipeline.outputs.media.clip_names import recorded_path
+from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS, recorded_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import told_arguments
@@ -98,7 +97,11 @@ class DriverReports:
 
         num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
         """
-        reports = [one for one in self.reports() if one.audits and _is_sound(one.done, one.audits)]
+        reports = [
+            one
+            for one in self.reports()
+            if one.audits and all(0 <= n < _MOST for n in (one.done, *astuple(one.audits)))
+        ]
         if not reports:
             return None
         total = sum((one.audits for one in reports if one.audits), AuditFigures())
@@ -259,7 +262,3 @@ class _Cached(Generic[_Read]):
         if self._known is None or self._known[0] != seen:
             self._known = seen, self._read()
         return self._known[1]
-
-
-def _is_sound(num_done: int, audits: AuditFigures) -> bool:
-    return all(0 <= n < _MOST for n in (num_done, *astuple(audits)))

@@ -24,11 +24,11 @@ _NONE = Family(prefix="")  # the factors of its autoencoder and denoiser, no gue
 def _read_presets() -> Iterator[Preset]:
     """Yield what presets.toml holds, each with the rate of its family."""
     written = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
-    named = {preset["name"]: preset for presets in written.values() for preset in presets}
+    by_name = {preset["name"]: preset for presets in written.values() for preset in presets}
     rates = {family.prefix: family.fps for family in FAMILIES}
     for prefix, presets in written.items():
         for preset in presets:
-            yield Preset(**{"fps": rates[prefix]} | _inherited(preset, named))
+            yield Preset(**{"fps": rates[prefix]} | _inherited(preset, by_name))
 
 
 def _inherited(preset: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

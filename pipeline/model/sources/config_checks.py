@@ -86,17 +86,17 @@ def check_sizes(
                 config = read_object(path) if path.is_file() else {}
                 times = TIMES_PACKED if config.get(KEY) else _TIMES_STORED
                 most = times * stored[name] + _MAX_TABLES_BYTES
-                if said := _said(component.library, class_name, config, most, is_built=is_built):
+                if problem := _oversize(component.library, class_name, config, most, is_built=is_built):
                     largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
                     values = ", ".join(f"{key} {value}" for key, value in largest)
                     raise ModelError(
-                        f"{where}/{name}/config.json: {class_name} with these values {said}, and "
+                        f"{where}/{name}/config.json: {class_name} with these values {problem}, and "
                         f"its weights have {stored[name]:,} bytes; the largest values are {values}",
                         "correct the config, or download the model again",
                     )
 
 
-def _said(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
+def _oversize(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
     first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
     if first * (first if library == "diffusers" else second) > _SMALL:
         try:
@@ -123,8 +123,8 @@ def _said_in_sandbox(library: str, class_name: str, config: Mapping[str, Any], m
     """Return why a network is too large; None where it is not, or where it cannot be built at all."""
     with _BOXES.one() as box:
         box.send(json.dumps([library, class_name, config, most]).encode())
-        said: str | None = json.loads(box.receive())
-    return said
+        problem: str | None = json.loads(box.receive())
+    return problem
 
 
 def main() -> None:
@@ -132,10 +132,10 @@ def main() -> None:
 
 
 def _answer(connection: Connection) -> None:
-    asked = json.loads(connection.recv_bytes())
-    class_of(*asked[:2])  # imported before memory is bounded
+    request = json.loads(connection.recv_bytes())
+    class_of(*request[:2])  # imported before memory is bounded
     bound_memory(_MAX_BYTES)
-    connection.send_bytes(json.dumps(_said_here(*asked)).encode())
+    connection.send_bytes(json.dumps(_said_here(*request)).encode())
 
 
 def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
@@ -167,12 +167,12 @@ def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) 
                 _check(made.untyped_storage().nbytes(), most)
             return made
 
-    found = class_of(library, class_name)
+    kind = class_of(library, class_name)
     with bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
-        if hasattr(found, "from_config"):  # of diffusers
-            network = found.from_config(config)
+        if hasattr(kind, "from_config"):  # of diffusers
+            network = kind.from_config(config)
         else:
-            network = found(found.config_class.from_dict(config))
+            network = kind(kind.config_class.from_dict(config))
     _check(sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers())), most)
 
 

@@ -1,4 +1,9 @@
-"""From the first bytes of a safetensors file to its tensors: 8 bytes of length, JSON, then the values."""
+"""From the first bytes of a safetensors or GGUF file to its tensors.
+
+safetensors: 8 bytes of length, JSON, then the values. GGUF: settings, one entry for each tensor, then the
+values (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). The package `gguf` reads those. It trusts
+every number of the header, so the header is read here first, within bounds.
+"""
 
 from __future__ import annotations
 
@@ -122,3 +127,138 @@ def foreign(head: bytes) -> tuple[str, str] | None:
             "fetch it again, where a login is needed with `hf auth login` and `hf download`",
         )
     return None
+
+
+# Weights of diffusion models come with a dozen settings and some thousand tensors; a vocabulary, which text
+# encoders have, takes a few megabytes. The package keeps an object for each element.
+MAX_GGUF_HEADER_BYTES, MAX_ENTRIES = 32 * 2**20, 600_000
+_FIRST_BYTES = 2**18
+_MAGIC, _VERSIONS = b"GGUF", (2, 3)
+_MAX_DIMENSIONS = 8
+_ALIGNMENT = "general.alignment"
+# Of one value of a setting, by the number of its type; texts and arrays are read below.
+_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_TEXT, _ARRAY = 8, 9
+
+
+class _TooShort(Exception):
+    """The header goes on behind the bytes that were read."""
+
+
+class _Cursor:
+    def __init__(self, content: bytes) -> None:
+        self.content, self.place, self.num_entries = content, 0, 0
+
+    def number(self, form: str) -> int:
+        (value,) = struct.unpack_from(f"<{form}", self.content, self._step(struct.calcsize(f"<{form}")))
+        return int(value) if form not in "fd" else 0
+
+    def text(self) -> str:
+        size = self.number("Q")
+        start = self._step(size)
+        return self.content[start : start + size].decode()
+
+    def skip(self, kind: int) -> int:
+        """Pass over the value of a setting. Returns it if it is a number."""
+        self.num_entries += 1
+        if self.num_entries > MAX_ENTRIES:
+            raise ValueError(f"more than {MAX_ENTRIES:,} values")
+        if kind == _TEXT:
+            self._step(self.number("Q"))
+        elif kind == _ARRAY:
+            inner, count = self.number("I"), self.number("Q")
+            if inner in _FORMATS:
+                self.num_entries += count
+                self._step(struct.calcsize(_FORMATS[inner]) * count)
+            elif inner == _TEXT:
+                for _ in range(count):
+                    self.skip(inner)
+            else:
+                raise ValueError("an array of arrays")
+        else:
+            return self.number(_FORMATS[kind])
+        return 0
+
+    def _step(self, size: int) -> int:
+        if size > MAX_GGUF_HEADER_BYTES:
+            raise ValueError(f"a text or an array of {size:,} bytes")
+        if self.place + size > len(self.content):
+            raise _TooShort
+        start, self.place = self.place, self.place + size
+        return start
+
+
+def read_gguf_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Tensor]]:
+    """Return how many bytes stand before the values, and the tensors; dtypes as GGUF spells them, e.g. Q4_K.
+
+    read: gives this many of the file's first bytes, or all of them. Raises ModelError when it is not a GGUF
+    file, when a tensor has a type that the package does not know, and when tensors overlap.
+    """
+    size = _FIRST_BYTES
+    while True:
+        content = read(size)
+        try:
+            return _parsed(content)
+        except _TooShort:
+            if len(content) < size or size >= MAX_GGUF_HEADER_BYTES:
+                problem = "it ends within its header, or has one that is too large"
+                break
+            size *= 4
+        except (ValueError, LookupError, struct.error, OverflowError) as error:
+            kind = foreign(content[:HEAD_BYTES])
+            problem = f"it {kind[0]}" if kind else str(error)[:200]
+            break
+    raise ModelError(f"{where} is not a GGUF file: {problem}", "fetch it again")
+
+
+def check_gguf_size(path: Path) -> list[Tensor]:
+    """Return the tensors. Raises ModelError for a file that is shorter than its header says."""
+    start, tensors = read_gguf_header(lambda count: read_first(path, count), str(path))
+    expected, size = max((tensor.end for tensor in tensors), default=start), path.stat().st_size
+    if size < expected:
+        raise ModelError(f"{path} has {size} bytes, but its header says {expected}", "fetch it again")
+    return tensors
+
+
+def _parsed(content: bytes) -> tuple[int, list[Tensor]]:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    cursor = _Cursor(content)
+    if bytes(content[:4]) != _MAGIC:
+        raise ValueError("it does not begin with GGUF")
+    cursor.place = 4
+    if (version := cursor.number("I")) not in _VERSIONS:
+        raise ValueError(f"it is of version {version}; versions {_VERSIONS} are read")
+    num_tensors, num_settings = cursor.number("Q"), cursor.number("Q")
+    alignment = 32
+    for _ in range(num_settings):
+        key, value = cursor.text(), cursor.skip(cursor.number("I"))
+        alignment = value if key == _ALIGNMENT else alignment
+    if not 1 <= alignment <= 2**16 or alignment & (alignment - 1):
+        raise ValueError(f"{_ALIGNMENT} is {alignment}")
+    entries = []
+    for _ in range(num_tensors):
+        name = cursor.text()
+        num_dimensions = cursor.number("I")
+        if num_dimensions > _MAX_DIMENSIONS:
+            raise ValueError(f"{name[:80]!r} has {num_dimensions} dimensions")
+        shape = tuple(cursor.number("Q") for _ in range(num_dimensions))[::-1]
+        kind, offset = GGMLQuantizationType(cursor.number("I")), cursor.number("Q")
+        block, block_bytes = GGML_QUANT_SIZES[kind]
+        num_blocks, rest = divmod(math.prod(shape), block)
+        if rest or offset % alignment:
+            raise ValueError(f"{name[:80]!r} has a size or a place that its type does not have")
+        entries.append((name, kind.name, shape, offset, num_blocks * block_bytes))
+    start = -(-cursor.place // alignment) * alignment
+    tensors = [
+        Tensor(name=name, dtype=kind, shape=shape, begin=start + offset, end=start + offset + size)
+        for name, kind, shape, offset, size in entries
+    ]
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise ValueError("two tensors have one name")
+    place = start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
+        if tensor.begin < place:
+            raise ValueError(f"{tensor.name[:80]!r} overlaps another tensor")
+        place = tensor.end
+    return start, tensors

@@ -86,16 +86,16 @@ def load_networks(
 
     def load(library: str, class_name: str, name: str, folder: str) -> Any:
         config = quantization.quant_mapping.get(name) if quantization else None
-        found = class_of(library, class_name)
+        kind = class_of(library, class_name)
         with _shapes_named(where / folder):
-            network, report = found.from_pretrained(
+            network, report = kind.from_pretrained(
                 place / folder,
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=use_safetensors,
                 dtype=dtype_of(name),
                 # whose own error names none; they are in its report
-                **({"ignore_mismatched_sizes": True} if issubclass(found, PreTrainedModel) else {}),
+                **({"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}),
                 **({"quantization_config": config} if config else {}),
             )
         for key, shape, expected in report.get("mismatched_keys", ()):

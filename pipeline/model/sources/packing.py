@@ -91,5 +91,5 @@ def config_classes(library: str = "diffusers") -> dict[str, Any]:
     """Return the class of each method's config. library: diffusers or transformers, which have one each."""
     classes = import_module(f"{library}.quantizers.auto").AUTO_QUANTIZATION_CONFIG_MAPPING
     # bitsandbytes has two entries, by its number of bits, and one name in configs.
-    by_method = {name.removesuffix("_4bit").removesuffix("_8bit"): found for name, found in classes.items()}
-    return {name: found for name, found in by_method.items() if name not in _FETCHES_CODE}
+    by_method = {name.removesuffix("_4bit").removesuffix("_8bit"): kind for name, kind in classes.items()}
+    return {name: kind for name, kind in by_method.items() if name not in _FETCHES_CODE}

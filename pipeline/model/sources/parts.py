@@ -21,7 +21,13 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
-from framefleet.pipeline.model.sources.headers import Tensor, check_file_size, header_reader, read_header
+from framefleet.pipeline.model.sources.headers import (
+    Tensor,
+    check_file_size,
+    header_reader,
+    read_gguf_header,
+    read_header,
+)
 from framefleet.pipeline.model.sources.integrity import named_sha256, sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
@@ -130,8 +136,6 @@ class PartFile:
 
         if self.is_gguf:
             check_package("gguf", self.where)
-            from framefleet.pipeline.model.sources.gguf_header import read_gguf_header
-
             return tuple(read_gguf_header(read, self.where)[1])
         return tuple(read_header(header_reader(read), self.where)[1])
 
@@ -162,7 +166,7 @@ class PartFile:
         if not path.is_file():
             raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
         if self.is_gguf:
-            from framefleet.pipeline.model.sources.gguf_header import check_gguf_size
+            from framefleet.pipeline.model.sources.headers import check_gguf_size
 
             check_gguf_size(path)
         else:
@@ -192,19 +196,19 @@ class PartFile:
         is_vae = any(name.startswith(_AUTOENCODER) for name in names)
         has_texts = any(name.startswith(_TEXT_ENCODERS) for name in names)
         is_denoiser = any(not name.startswith((*_AUTOENCODER, *_TEXT_ENCODERS)) for name in names)
-        held = [
+        parts = [
             name
             for name in by_name
             if (is_vae and name == "vae")
             or (has_texts and name.startswith("text_encoder") and self._holds_text(by_name[name]))
             or (is_denoiser and name in DENOISERS)
         ]
-        if not held:
+        if not parts:
             raise ModelError(
                 f"{self.where} holds no weights for the components of its base: {', '.join(by_name)}",
                 "give the base that the file was made for, or name its component in `model.parts`",
             )
-        return tuple(held)
+        return tuple(parts)
 
     def _holds_text(self, component: Component) -> bool:
         """Ask diffusers, which has no public function for it (diffusers.loaders.single_file_utils, 0.42)."""
@@ -288,7 +292,7 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
 
 
 class _OneFile(FolderSource):
-    """A folder of this machine, of which one file is read."""
+    """A folder of this machine, one file in it."""
 
     def __init__(self, path: str) -> None:
         super().__init__(os.path.dirname(path))

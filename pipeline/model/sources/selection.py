@@ -66,7 +66,12 @@ def select(
     model's folder in errors. Raises ModelError for pickles, missing shards, and weights besides those chosen.
     """
     names = set(names)
-    inside = _by_folder(names)
+    inside: dict[str, set[str]] = {}  # by component
+    for name in names:
+        folder, *parts = name.split("/")
+        is_inside = 0 < len(parts) < MAX_FOLDER_DEPTH and not any(part in ("", ".", "..") for part in parts)
+        if is_inside and not is_junk(name):
+            inside.setdefault(folder, set()).add("/".join(parts))
     chosen = [index_file(names)]
     for folder, loader in ((folder, part.loader) for part in components for folder in part.folders):
         files, place = inside.get(folder, set()), f"{where}/{folder}"
@@ -94,9 +99,9 @@ def check_weights(
 
     without: components whose weights come from elsewhere.
     """
-    found = {file.partition("/")[0] for file in files if is_weights(file)} | {*without}
+    folders = {file.partition("/")[0] for file in files if is_weights(file)} | {*without}
     for component in components:
-        lacking = [folder for folder in component.folders if folder not in found]
+        lacking = [folder for folder in component.folders if folder not in folders]
         if component.has_weights and lacking:
             raise ModelError(
                 f"{where}/{lacking[0]} cannot be loaded: a {component.class_name} needs weights, and "
@@ -119,17 +124,6 @@ def is_shard_index(name: str) -> bool:
     return any(part in name for part in SHARD_INDEXES)
 
 
-def _by_folder(names: Iterable[str]) -> dict[str, set[str]]:
-    """Group names by their component."""
-    inside: dict[str, set[str]] = {}
-    for name in names:
-        folder, *parts = name.split("/")
-        is_inside = 0 < len(parts) < MAX_FOLDER_DEPTH and not any(part in ("", ".", "..") for part in parts)
-        if is_inside and not is_junk(name):
-            inside.setdefault(folder, set()).add("/".join(parts))
-    return inside
-
-
 def _weights(
     loader: Loader | None,
     names: Collection[str],
@@ -138,8 +132,8 @@ def _weights(
     *,
     allow_pickle: bool,
 ) -> list[str]:
-    known = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
-    for name in known:
+    suffixes = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
+    for name in suffixes:
         if name in names:
             return [name, *_shards(names, name, read(name), place)] if name.endswith(".json") else [name]
     pickles = sorted(name for name in names if name.endswith(PICKLES))

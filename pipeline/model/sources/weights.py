@@ -92,7 +92,11 @@ class Weights:
 
         Raises ModelError for files that are not those of the lock, and for broken ones.
         """
-        read = [file for file in self.files if self._must_be_read(file)]
+        read = [
+            file
+            for file in self.files
+            if self.source.is_local or not is_weights(file) or file not in self.expected
+        ]
         parts = {part.key: part.digest() for part in self.parts}
         return {**self.expected, **self._hashed(self.source.fetch(read), read), **parts}
 
@@ -102,18 +106,20 @@ class Weights:
         parts = {part.key: part.checked()[1] for part in self.parts}
         return folder, self._hashed(folder, list(self.files)) | parts
 
-    def _must_be_read(self, file: str) -> bool:
-        return self.source.is_local or not is_weights(file) or file not in self.expected
-
     def _hashed(self, folder: Path, files: list[str]) -> dict[str, str]:
         _check_files(folder, files)
-        found = file_digests(folder, files)
+        digests = file_digests(folder, files)
         named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
-        check_digests(folder, found, self.expected, named_by=named_by)
+        check_digests(folder, digests, self.expected, named_by=named_by)
         # A file in a cache is named by its SHA-256 too.
-        check_digests(folder, found, _names(folder), named_by="its own name")
+        check_digests(
+            folder,
+            digests,
+            {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256},
+            named_by="its own name",
+        )
         check_git_names(folder, files)
-        return found
+        return digests
 
 
 def open_weights(
@@ -156,7 +162,7 @@ def open_weights(
     if source.is_local:
         check_links(Path(source.path), files)
     check_weights(components, files, where, without=without)
-    said = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
+    listed = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
     locked = None if ignore_lock else _lock_of(source, lock, read)
     if locked and without:  # which the parts' own `sha256` says something about
         own = {
@@ -169,17 +175,17 @@ def open_weights(
         sizes = {file: source.files[file].size for file in files}
         if any(part.key in locked.digests for part in parts):  # else it was made of the base alone
             sizes |= {part.key: part.size for part in parts}
-            given = {part.key: part.part.sha256 for part in parts if part.part.sha256}
+            digests = {part.key: part.part.sha256 for part in parts if part.part.sha256}
             parts = tuple(part.locked(locked.digests.get(part.key)) for part in parts)
-            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said | given)
+            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=listed | digests)
         else:
-            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=said)
+            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=listed)
     return Weights(
         source=source,
         class_name=index.class_name,
         components=components,
         files=tuple(files),
-        expected=locked.digests if locked else said,
+        expected=locked.digests if locked else listed,
         lock=locked,
         parts=parts,
     )
@@ -200,9 +206,9 @@ def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[
         )
     check_links(folder, expected)
     _check_files(folder, [*expected])
-    found = file_digests(folder, expected)
-    check_digests(folder, found, expected, named_by="the driver's")
-    return folder, found
+    digests = file_digests(folder, expected)
+    check_digests(folder, digests, expected, named_by="the driver's")
+    return folder, digests
 
 
 def _check_files(folder: Path, files: Collection[str]) -> None:
@@ -233,11 +239,11 @@ def _check_index(folder: Path, index: str, names: Mapping[str, Collection[str]])
     place = index.rpartition("/")[0]
     for shard in {*shards.values()}:
         expected = {name for name, own in shards.items() if own == shard}
-        found = {*names.get(f"{place}/{shard}", expected)}
+        tensors = {*names.get(f"{place}/{shard}", expected)}
         check_leftovers(
             f"{folder / place / shard}",
-            unused=found - expected,
-            lacking=expected - found,
+            unused=tensors - expected,
+            lacking=expected - tensors,
             fix=f"{folder / index} says something else: fetch both again",
         )
 
@@ -248,7 +254,3 @@ def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> 
     if LOCK_FILE in source.files:
         return parse_lock(read(LOCK_FILE), f"{source.name}/{LOCK_FILE}")
     return None
-
-
-def _names(folder: Path) -> dict[str, str]:
-    return {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}

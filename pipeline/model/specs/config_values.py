@@ -104,8 +104,8 @@ def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], wh
             if value is None or rule.allows(value, rule.forms):
                 continue
             # Many take more than their annotation says, and pipelines read keys that a class does not take.
-            named = components.get(component)
-            forms = (*rule.forms, *(forms_of(*named).get(key, ()) if named else ()))
+            component_class = components.get(component)
+            forms = (*rule.forms, *(forms_of(*component_class).get(key, ()) if component_class else ()))
             if not rule.allows(value, forms):
                 raise ModelError(
                     f"{where}: {key} of {component} is {repr(value)[:_MAX_SHOWN]}, "

@@ -110,7 +110,7 @@ class Constructed:
 
 
 class _Values:
-    """A config, of which small values may be asked for."""
+    """A config that gives small values alone."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
@@ -184,7 +184,9 @@ def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Itera
                     yield from steps(otherwise, scope, names)
                     for node in ast.walk(statement):
                         for target in node.targets if isinstance(node, ast.Assign) else ():
-                            _forget(target, scope)
+                            owner, name = _place(target, scope)
+                            if owner is not None:
+                                owner.pop(name, None)
             case ast.For(target=ast.Name(id=name), iter=ast.Tuple(elts=values), body=then):
                 for value in values:
                     _assign(ast.Name(name), value, scope, names)
@@ -240,12 +242,6 @@ def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str,
     try:
         owner[name] = evaluated(value, scope, names)
     except Unknown:
-        owner.pop(name, None)
-
-
-def _forget(target: ast.expr, scope: Scope) -> None:
-    owner, name = _place(target, scope)
-    if owner is not None:
         owner.pop(name, None)
 
 

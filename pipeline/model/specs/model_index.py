@@ -160,23 +160,23 @@ def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple
         if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], dict)):
             continue
         *loaded, settings = entry
-        named = [classes for classes in (loaded, settings.get("type_hint")) if _is_class(classes)]
+        places = [classes for classes in (loaded, settings.get("type_hint")) if _is_class(classes)]
         if unknown := sorted(set(settings) - _KEYS):
             raise _odd(name, f"{unknown[0]!r} is not known there", where)
         for classes in (loaded, settings.get("type_hint")):
             # of what is not there too: a script's loader imports it all the same
-            if classes not in (None, [None, None]) and classes not in named:
+            if classes not in (None, [None, None]) and classes not in places:
                 raise _odd(name, f"{classes!r} names no class", where)
-            if classes in named and not _is_loaded_from(classes[0]):
+            if classes in places and not _is_loaded_from(classes[0]):
                 raise _odd(name, f"{classes[0]!r} is none of {' and '.join(_LOADED_FROM)}", where)
         if settings.get("pretrained_model_name_or_path", settings.get("repo")) is None:
             continue  # the index says that nothing is loaded
         if settings.get("subfolder") != name or settings.get("variant") is not None:
             place = f"{settings.get('subfolder')!r}, variant {settings.get('variant')!r}"
             raise ModelError(f"{where}: {name} lies in {place[:80]}, and not in a folder of its name", _WHOLE)
-        if not named:
+        if not places:
             raise ModelError(f"{where} does not say of which class {name} is", _WHOLE)
-        components[name] = (named[0][0], named[0][1])
+        components[name] = (places[0][0], places[0][1])
     return components
 
 

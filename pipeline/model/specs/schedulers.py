@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.errors import UserError, shown
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import class_named, is_standin
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import Scalar, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -287,11 +286,11 @@ def _fits(value: Scalar, kind: ScalarKind, words: list[str]) -> bool:
 def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
     if name in SHORT_NAMES:
         return SHORT_NAMES[name]
-    named = {class_name for class_name, _ in SHORT_NAMES.values()}
-    names = _DIFFUSION | _FLOW_MATCHING | _STOCHASTIC | named | {spec.scheduler_class}
+    classes = {class_name for class_name, _ in SHORT_NAMES.values()}
+    names = _DIFFUSION | _FLOW_MATCHING | _STOCHASTIC | classes | {spec.scheduler_class}
     if name in names:
         return name, {}
-    usable = [names for names in sorted(named) if _refusal(names, {}, spec) is None]
+    usable = [names for names in sorted(classes) if _refusal(names, {}, spec) is None]
     near = nearest(name, [*_usable_names(spec), *usable], most=3, cutoff=0.5)
     raise UserError(
         f"no scheduler is named {shown(name)}", f"did you mean {', '.join(near)}?" if near else _usable(spec)
@@ -346,8 +345,10 @@ def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) ->
 
 def steps_flow(class_name: str, config: Mapping[str, Any]) -> bool:
     """Return whether a scheduler steps models that predict a velocity between noise and data."""
-    named = class_name.startswith(_FLOW_NAMES)
-    return named or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    is_flow = class_name.startswith(_FLOW_NAMES)
+    return (
+        is_flow or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    )
 
 
 def _not_taken(class_name: str, spec: PipelineSpec) -> str | None:

@@ -90,7 +90,7 @@ PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "fl
 
 
 def reference_classes(annotation: Any) -> dict[str, type]:
-    """Return by kind the classes of which the annotation has a list; none where it has no such list."""
+    """Return by kind the classes that the annotation has lists of; none where it has no such list."""
     lists = _parameters_of(list, annotation)
     bases: list[Any] = [part for parts in lists for part in parts if isinstance(part, type)]
     subclasses: list[Any] = [made for base in bases for made in type.__subclasses__(base)]

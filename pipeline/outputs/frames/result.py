@@ -15,8 +15,7 @@ from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.outputs.frames.audio import Audio, sample_rate_of, to_audio
 from framefleet.pipeline.outputs.frames.fields import IMAGES, MAPS, PICTURES, SOUND
-from framefleet.pipeline.outputs.frames.frames import Pictures
-from framefleet.pipeline.outputs.frames.pixels import Pixels, to_pixels
+from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels, to_pixels
 
 WRITTEN_PROMPT = "written_prompt"  # by an enhancer or an upsampler: what the text encoders then read
 KEPT = "kept"  # what is kept of the steps, as the job asked for it

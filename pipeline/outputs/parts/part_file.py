@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from framefleet.pipeline.errors import JobError, NoFile, StoreError
 from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.parts.part_names import part_of
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, ROW_ID
+from framefleet.pipeline.outputs.parts.seals import part_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import command
 

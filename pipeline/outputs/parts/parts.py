@@ -14,13 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, not_ours
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, read_part, to_parquet
-from framefleet.pipeline.outputs.parts.part_names import part_path, parts_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, fields_named, record_of
-from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.pipeline.outputs.parts.seals import live_parts, part_path, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
 # When a part is written: after this many rows, or this long. What has no record yet when a driver dies is

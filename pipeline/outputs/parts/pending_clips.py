@@ -22,8 +22,9 @@ from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.outputs.clip_step import CellValue, StepValues, all_values
-from framefleet.pipeline.outputs.layout import PENDING, RECORDS
-from framefleet.pipeline.outputs.media.clip_names import (
+from framefleet.pipeline.outputs.layout import (
+    PENDING,
+    RECORDS,
     TAG,
     clip_path,
     extras_path,

@@ -19,16 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.doors import record_columns
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, not_ours
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
-from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, may_come_later
-from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.json_file import not_ours
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
 _ROWS_AT_ONCE = 4096

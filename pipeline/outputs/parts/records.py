@@ -10,11 +10,10 @@ from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import TableError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
-from framefleet.pipeline.outputs.stores.json_file import not_ours
 from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.request import each_input
 

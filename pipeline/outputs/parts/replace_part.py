@@ -20,11 +20,10 @@ import pyarrow.compute as pc
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import DAMAGED
 from framefleet.pipeline.outputs.parts.part_file import JOB, REPLACES, metadata_of, read_part, to_parquet
-from framefleet.pipeline.outputs.parts.part_names import new_run, part_path
 from framefleet.pipeline.outputs.parts.parts import NUM_READERS, read_parts, rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_path
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
+from framefleet.pipeline.outputs.parts.seals import Hold, live_parts, new_run, part_path
 from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_BYTES = 1 << 30  # as of a part

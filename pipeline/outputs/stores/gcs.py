@@ -8,7 +8,7 @@ from typing import Any
 
 import fsspec
 
-from framefleet.pipeline.outputs.stores.store_errors import DamagedUpload
+from framefleet.pipeline.outputs.stores.retries import DamagedUpload
 
 _SCHEMES = ("gs", "gcs")
 # aiohttp's own is five minutes for all of a request, also of a large one that comes along well.

@@ -22,7 +22,7 @@ import fsspec
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_text, public_url
 from framefleet.pipeline.outputs.stores import gcs, s3
-from framefleet.pipeline.outputs.stores.store_errors import DamagedUpload, said_by_server, trouble_of
+from framefleet.pipeline.outputs.stores.retries import DamagedUpload, said_by_server, trouble_of
 
 # Clocks of stores differ from ours by less, and uploads in parts take less.
 _LEFT_AFTER = timedelta(hours=6)

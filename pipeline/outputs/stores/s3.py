@@ -15,7 +15,7 @@ from typing import Any
 
 from botocore.exceptions import FlexibleChecksumError
 
-from framefleet.pipeline.outputs.stores.store_errors import DamagedUpload
+from framefleet.pipeline.outputs.stores.retries import DamagedUpload
 
 # One put up to S3's limit for it: it is sent again as a whole, but a conditional one is then kept to by every
 # server (Ceph's gateway heeds no condition when an upload in parts is completed), and its ETag is an MD5.

@@ -1,4 +1,7 @@
-"""In: one output URL (a local folder or anything fsspec opens). Out: atomic reads and writes."""
+"""In: one output URL (a local folder or anything fsspec opens). Out: atomic reads and writes.
+
+JSON in an output may be anybody's: `read_json` returns a checked value, and every damage is a JobError.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,35 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
+from pydantic import TypeAdapter, ValidationError
 
-from framefleet.pipeline.errors import FramefleetError, JobError, NoFile, StoreConflict, StoreError
+from framefleet.pipeline.errors import (
+    PUT_BACK,
+    FramefleetError,
+    JobError,
+    NoFile,
+    StoreConflict,
+    StoreError,
+    not_ours,
+)
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.metrics import STORE_BYTES, Counts
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
-from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, Reply
-from framefleet.pipeline.outputs.stores.store_errors import FIXES, LOCAL_FIXES, in_a_line, trouble_of
+from framefleet.pipeline.outputs.stores.retries import (
+    FIXES,
+    LOCAL_FIXES,
+    OUTAGE_S,
+    Patience,
+    Reply,
+    in_a_line,
+    trouble_of,
+)
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
@@ -281,3 +301,28 @@ def sweep_in_background(store: Store) -> threading.Thread:
     thread = threading.Thread(target=sweep, name="sweep", daemon=True)
     thread.start()
     return thread
+
+
+_MAX_BYTES = 1 << 26  # job.json of a model of ten thousand files has one megabyte
+
+Value = TypeVar("Value")
+
+
+def read_json(store: Store, path: str, kind: TypeAdapter[Value], *, fix: str = PUT_BACK) -> Value:
+    """Return what a file of the output says; FileNotFoundError when it is not there. fix: of damage."""
+    content = store.read(path, _MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise not_ours(store.url_of(path), f"it has more than {_MAX_BYTES:,} bytes", fix)
+    return read_as(kind, content, store.url_of(path), fix=fix)
+
+
+def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str, *, fix: str = PUT_BACK) -> Value:
+    """Return what JSON says. where: what messages call it."""
+    try:
+        return kind.validate_python(parse_json(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise not_ours(where, f"{place}: {first['msg']}" if place else first["msg"], fix) from None
+    except ValueError as error:
+        raise not_ours(where, str(error), fix) from None

@@ -31,11 +31,10 @@ from framefleet.pipeline.render.audit.verdict import (
     kind_of,
     level_of,
     not_compared,
-    told,
     verdict_of,
+    verdict_text,
 )
-from framefleet.pipeline.render.outcome import with_frames
-from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_queue import RenderRow, with_frames
 from framefleet.pipeline.request import Request
 
 log = logging.getLogger(__name__)
@@ -168,9 +167,9 @@ class Auditor:
         started = time.perf_counter()
         verdict = None
         try:
-            kept, first = _digests(clip), self._digests(clip)
-            second = first if first == kept else self._digests(clip)
-            verdict = verdict_of(kept, first, second)
+            mine, first = _digests(clip), self._digests(clip)
+            second = first if first == mine else self._digests(clip)
+            verdict = verdict_of(mine, first, second)
         except MemoryError:
             log.warning("row %s is not audited: no memory for its plain call", clip.row_id, extra=about)
         if verdict is None:  # after the handler: until then the error holds the call's tensors
@@ -180,7 +179,7 @@ class Auditor:
         size = clip.batch_size
         audited = Audited(kind=kind, row_id=clip.row_id, verdict=verdict, seconds=seconds, batch_size=size)
         self._audited.append(audited)
-        log.log(level_of(audited), "%s", told(audited))
+        log.log(level_of(audited), "%s", verdict_text(audited))
         if verdict == "differs":
             self.apart[kind] = DIFFERED
         elif verdict == "unrepeatable":

@@ -21,9 +21,9 @@ from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.memory import NoWorkspace, free_memory, whole_workspaces
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.options.step_cache import StepCache
+from framefleet.pipeline.model.snapshot import Loaded
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.render.fused.batcher import as_in_pipelines
-from framefleet.pipeline.render.loaded_model import Loaded
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.row_queue import RenderRow
@@ -63,7 +63,7 @@ class PlainCalls:
             stack.enter_context(as_in_pipelines())
             stack.enter_context(torch.set_grad_enabled(is_own))  # as in a script, around pipelines
             stack.enter_context(self._encoders.answering())
-            stack.enter_context(GlobalDraws().kept())
+            stack.enter_context(GlobalDraws().preserved())
             stack.enter_context(self._loaded.networks())
             if self._model.attention:
                 self._model.attention.use_again()
@@ -79,12 +79,8 @@ class PlainCalls:
                     self._cache.stop()
                 self._loras.release()
                 self._encoders.leave()
-                if not is_own:
-                    self._put_back(row)
-
-    def _put_back(self, row: RenderRow) -> None:
-        if what := self._loaded.difference():
-            if row.kind not in self._told:
-                self._told.add(row.kind)
-                log.warning("rows of %s leave %s changed: it is put back after each", row.kind, what)
-            self._loaded.restore()
+                if not is_own and (what := self._loaded.difference()):
+                    if row.kind not in self._told:
+                        self._told.add(row.kind)
+                        log.warning("rows of %s leave %s changed: it is put back after each", row.kind, what)
+                    self._loaded.restore()

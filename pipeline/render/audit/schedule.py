@@ -1,6 +1,6 @@
-"""Which rows are audited, as the job says, and how many may be wrong if no audit found one. No torch.
+"""Which rows are audited, what was compared, and how many may be wrong if no audit found one.
 
-Goes by row_ids and counts, so that it picks the same rows each time.
+No torch. Goes by row_ids and counts, so that it picks the same rows each time.
 Assumes nothing about which rows are wrong. If the rows in a set W are wrong, no audit finds one with
 probability prod(1 - odds of row): with weight(row) = -log(1 - odds), at most 5 % where the weights of W add
 up to -log(0.05) = 3.0. So with 95 % confidence, wrong rows that no audit found weigh less than 3.0 together,
@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.metrics import BUSY, WORKER_SECONDS
 from framefleet.pipeline.render.fused.batching import Mode
 
 CONFIDENCE = 0.95
@@ -227,8 +228,8 @@ class AuditSchedule:
         rows = {kind: count for kind, count in self._rows.items() if kind not in self._settled}
         unknown = sum(count for kind, count in rows.items() if kind in self._blind)
         unknown += sum(count for kind, count in self._passed.items() if kind not in self._settled)
-        known = [count for kind, count in rows.items() if kind not in self._blind]
-        return unknown + self._odds.most_wrong(known, num_differing=num_differing)
+        counts = [count for kind, count in rows.items() if kind not in self._blind]
+        return unknown + self._odds.most_wrong(counts, num_differing=num_differing)
 
     def _counted(self, kind: str) -> str:
         if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
@@ -240,3 +241,137 @@ class AuditSchedule:
 def lot_of(row_id: str) -> float:
     """Return the number from 0 to 1 that a row drew: the same in every run, whatever the row is."""
     return int.from_bytes(hashlib.sha256(f"audit {row_id}".encode()).digest()[:8]) / 2**64
+
+
+MOST_KINDS = 1000  # that are counted: a table may have a shape for each row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindOutlook:
+    """A kind that still has rows to be rendered."""
+
+    kind: str
+    num_rows: int  # of the job
+    size: int = 0  # of the largest forward of its rows so far, see `size_class`
+    compared_size: int | None = None  # the same of rows that were compared; None: none was
+
+
+def most_informative(kinds: Collection[KindOutlook]) -> str | None:
+    """Return the kind to compare a row of next: the one with the most rows.
+
+    Of equals, one that is batched, then one in forwards of a new size.
+    """
+
+    def rank(kind: KindOutlook) -> tuple[int, bool, bool]:
+        is_new = kind.compared_size is None or kind.size > kind.compared_size
+        return kind.num_rows, kind.size > 0, is_new
+
+    return max(kinds, key=rank).kind if kinds else None
+
+
+def size_class(batch_size: float) -> int:
+    """Return 0 for forwards of one row, 1 for up to 2 rows, 2 for up to 4, 3 for up to 8, ..."""
+    size = 0
+    while 2**size < batch_size - 1e-6:  # it is a mean, of floats
+        size += 1
+    return size
+
+
+class AuditedKinds:
+    """The sizes of forwards that rows of each kind had, and those at which they were compared."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+        self._compared: dict[str, int] = {}
+
+    def saw(self, kind: str, batch_size: float) -> bool:
+        """Note a row that may differ; tell whether no row in forwards as large was compared or seen."""
+        size = size_class(batch_size)
+        before = self._sizes.get(kind, -1)
+        if before >= 0 or len(self._sizes) < MOST_KINDS:
+            self._sizes[kind] = max(size, before)
+        return kind in self._compared and size > max(before, self._compared[kind])
+
+    def compared(self, kind: str, batch_size: float) -> None:
+        """Note a row that was compared."""
+        if kind in self._compared or len(self._compared) < MOST_KINDS:
+            self._compared[kind] = max(size_class(batch_size), self._compared.get(kind, 0))
+
+    def outlook(self, kind: str, num_rows: int) -> KindOutlook:
+        """Return what is known of a kind. num_rows: of the job."""
+        size, compared_size = self._sizes.get(kind, 0), self._compared.get(kind)
+        return KindOutlook(kind=kind, num_rows=num_rows, size=size, compared_size=compared_size)
+
+    @property
+    def num_kinds(self) -> int:
+        """Kinds that have rows that may differ; at most `MOST_KINDS`."""
+        return min(len(self._sizes | self._compared), MOST_KINDS)
+
+    @property
+    def num_compared(self) -> int:
+        """Of these, the kinds with a row that was compared."""
+        return len(self._compared)
+
+
+class OneAudit:
+    """Chooses the one row of a small job that is compared: any of the most informative kind, by its lot."""
+
+    def __init__(self, kinds: AuditedKinds) -> None:
+        self._kinds = kinds
+        self._lots: dict[str, dict[str, float]] = {}  # of rows to come, by kind and row_id
+        self._num_rows: dict[str, int] = {}  # by kind
+
+    def add(self, row_id: str, kind: str) -> None:
+        """Note a row that is still to come."""
+        self._lots.setdefault(kind, {})[row_id] = lot_of(row_id)
+        self._num_rows[kind] = self._num_rows.get(kind, 0) + 1
+
+    def is_next(self, row_id: str, kind: str) -> bool:
+        """Tell whether a row that is leased now is the one to audit, of all that were to come."""
+        lots = {kind: lots for kind, lots in self._lots.items() if lots}
+        informative = most_informative([self._kinds.outlook(kind, self._num_rows[kind]) for kind in lots])
+        is_next = kind == informative and row_id == min(lots[kind], key=lots[kind].__getitem__)
+        self._lots.get(kind, {}).pop(row_id, None)
+        return is_next
+
+
+MOST_SMALL = 1000  # all of these are in memory, to choose one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeTime:
+    """Seconds in which models computed, of all workers and runs of a job."""
+
+    rows_s: float = 0.0  # all but audits
+    audits_s: float = 0.0
+
+    @classmethod
+    def of(cls, figures: Mapping[str, float]) -> ComputeTime:
+        """Return the sums of workers' figures, see `pipeline/metrics.py`."""
+        seconds = {cause: WORKER_SECONDS.of(figures, cause) for cause in BUSY}
+        audits_s = seconds.pop("audit")
+        return cls(rows_s=sum(seconds.values()), audits_s=audits_s)
+
+    def __add__(self, other: ComputeTime) -> ComputeTime:
+        return ComputeTime(rows_s=self.rows_s + other.rows_s, audits_s=self.audits_s + other.audits_s)
+
+    def __sub__(self, other: ComputeTime) -> ComputeTime:
+        return ComputeTime(rows_s=self.rows_s - other.rows_s, audits_s=self.audits_s - other.audits_s)
+
+
+def is_affordable(
+    share: float, time: ComputeTime, *, num_open: int = 0, longest_s: float | None = None
+) -> bool:
+    """Tell whether one more row may be audited: audits so far, and those ordered, stay within this share.
+
+    So all audits together take at most the share, and one row. num_open: audits that were ordered and have
+    not ended; each counts as the longest so far, and while there is none, the first is waited for.
+    """
+    if num_open and longest_s is None:
+        return False
+    return time.audits_s + num_open * (longest_s or 0.0) <= share * time.rows_s
+
+
+def is_small(share: float, num_rows: int) -> bool:
+    """Tell whether the share of a whole job is less than one row, which is all that it then gets."""
+    return share * num_rows < 1 and num_rows <= MOST_SMALL

@@ -62,7 +62,7 @@ def verdict_of(clip: Digests, first: Digests | None, second: Digests | None) -> 
     return "differs" if first == second else "unrepeatable"
 
 
-def told(audited: Audited) -> str:
+def verdict_text(audited: Audited) -> str:
     """Return what the log says of it."""
     return _TOLD[audited.verdict].format(kind=audited.kind, row_id=audited.row_id, seconds=audited.seconds)
 
@@ -86,10 +86,10 @@ def not_compared(num_equal: int, *, recipe: str = "") -> str:
 def remark_of(environment: str) -> str | None:
     """Return what is said in the environment of a record; None where nothing is: it may be anybody's."""
     try:
-        told = parse_json(environment)
+        values = parse_json(environment)
     except ValueError:
         return None
-    remark = told.get(AUDIT) if isinstance(told, dict) else None
+    remark = values.get(AUDIT) if isinstance(values, dict) else None
     return remark if isinstance(remark, str) else None
 
 

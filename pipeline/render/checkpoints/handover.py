@@ -16,8 +16,7 @@ from framefleet.pipeline.render.findings import surroundings
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
-from framefleet.pipeline.render.outcome import seconds_of
-from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_queue import RenderRow, seconds_of
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +36,17 @@ class HandOver:
         if content is None:
             return Journal(are_bits=are_bits)
         try:
-            found = content if isinstance(content, RowCheckpoint) else read_checkpoint(content)
-            self._check(found, row)
+            checkpoint = content if isinstance(content, RowCheckpoint) else read_checkpoint(content)
+            self._check(checkpoint, row)
         except ValueError as error:
             tell_begun_again(row, public_text(str(error)))
             return Journal(are_bits=are_bits)
-        row.started_at, row.earlier, row.was_batched = found.started_at, found.seconds, found.was_batched
-        return Journal(found.made, found.then, are_bits=are_bits)
+        row.started_at, row.earlier, row.was_batched = (
+            checkpoint.started_at,
+            checkpoint.seconds,
+            checkpoint.was_batched,
+        )
+        return Journal(checkpoint.made, checkpoint.then, are_bits=are_bits)
 
     def half_done(self, row: RenderRow, task: RowTask) -> HalfDone:
         """Return a row that is parked at its next call, or at its end."""

@@ -93,7 +93,12 @@ class Journal:
     def note(self, call: Call, result: Result) -> None:
         """A call was made, as `answer` asked for."""
         if self.is_behind:
-            self._compare(call, result)
+            leaves, structure = flatten(result.value)
+            output = self._outputs[_look(call)] = _Output.of(structure, leaves)
+            made = self.made[self._place].tensors
+            if result.error or not output.fits(made) or (self._are_bits and not _are_equal(made, leaves)):
+                self._difference = f"{call.module} does not return what it returned"
+            self._place += 1
         elif not self.obstacle:
             self._keep(call, result)
 
@@ -114,32 +119,24 @@ class Journal:
             return public_text(f"it fails on the way: {error}") if error else "it ends before where it was"
         return None
 
-    def _compare(self, call: Call, result: Result) -> None:
-        leaves, structure = flatten(result.value)
-        output = self._outputs[_look(call)] = _Output.of(structure, leaves)
-        made = self.made[self._place].tensors
-        if result.error or not output.fits(made) or (self._are_bits and not _are_equal(made, leaves)):
-            self._difference = f"{call.module} does not return what it returned"
-        self._place += 1
-
     def _keep(self, call: Call, result: Result) -> None:
         leaves, _ = flatten(result.value)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self._size += sum(tensor.nbytes for tensor in tensors)
         self.obstacle = _obstacle(call, result, leaves, self._size)
         try:
-            kept = () if self.obstacle else tuple(map(_kept, tensors))
+            copies = () if self.obstacle else tuple(map(_copied, tensors))
         except RuntimeError as error:  # no memory for it, or a broken GPU, which the row's next call meets
             self.obstacle = f"what {call.module} returned could not be copied: {error}"
         if self.obstacle:
             self.made.clear()
         else:
-            self.made.append(Made(call.module, kept, result.rows, self._has_changed(call)))
+            self.made.append(Made(call.module, copies, result.rows, self._has_changed(call)))
 
     def _has_changed(self, call: Call) -> bool:
         """Whether a call changed objects among its arguments. Shared forwards may give back equal copies."""
-        held, before = _held_in(call), self._held
-        return len(before) != len(held) or not all(map(_is_same, before, held))
+        objects, before = _held_in(call), self._held
+        return len(before) != len(objects) or not all(map(_is_same, before, objects))
 
     def _differs(self, how: str) -> Differs:
         self._difference = how
@@ -148,8 +145,8 @@ class Journal:
 
 def mark_of(call: Call, draws: GlobalDraws) -> str:
     """Return a digest of a call's values, and of what the row's code draws next from global generators."""
-    said = repr((call.module, call.structure, [_value(leaf) for leaf in call.leaves]))
-    return hashlib.sha256(draws.mark() + said.encode()).hexdigest()
+    text = repr((call.module, call.structure, [_value(leaf) for leaf in call.leaves]))
+    return hashlib.sha256(draws.mark() + text.encode()).hexdigest()
 
 
 class _Place(NamedTuple):
@@ -182,9 +179,9 @@ class _Output(NamedTuple):
 
     def holding(self, tensors: Sequence[Tensor]) -> Any:
         """Return such an output with these values, in memory of its own: pipelines write to it."""
-        given = iter(tensors)
+        left = iter(tensors)
         return unflatten(
-            self.structure, [_copy(next(given), place) if place else None for place in self.places]
+            self.structure, [_copy(next(left), place) if place else None for place in self.places]
         )
 
 
@@ -193,7 +190,7 @@ def _copy(tensor: Tensor, place: _Place) -> Tensor:
     return own.copy_(tensor)
 
 
-def _kept(tensor: Tensor) -> Tensor:
+def _copied(tensor: Tensor) -> Tensor:
     """Return a copy on the CPU. A GPU is not waited for: it copies after what was launched before."""
     return tensor.detach().contiguous().to("cpu", copy=True, non_blocking=True)
 

@@ -199,17 +199,22 @@ class Batcher:
         self.park(around)
         finished = self.take_finished()
         if not finished:
-            with as_in_pipelines(), self._process.kept():
+            with as_in_pipelines(), self._process.preserved():
                 self._run_forwards()
         return finished
 
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         """Run every task to its next forward or its end, and run no forward. around: see `step`."""
-        with as_in_pipelines(), self._process.kept(), ExitStack() as stack:
+        with as_in_pipelines(), self._process.preserved(), ExitStack() as stack:
             for name, method in self._forwards.methods.items() if not self.is_surrounded else ():
                 stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
             stack.enter_context(around())
-            self._resume_all()
+            self._hub = greenlet.getcurrent()
+            for task in self.tasks.values():
+                is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
+                has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
+                if task.call is None and has_turn and not is_held:
+                    task.resume()
 
     def take_finished(self) -> list[RowTask]:
         """Return finished tasks, and forget them."""
@@ -220,13 +225,13 @@ class Batcher:
 
     def drop(self, task: RowTask) -> None:
         """End one task where it is, and forget it."""
-        with as_in_pipelines(), self._process.kept():
+        with as_in_pipelines(), self._process.preserved():
             task.end_its_turn()
         self._forget(task)
 
     def cancel(self) -> None:
         """End all tasks where they are, the last one first, because each puts back what it changed."""
-        with as_in_pipelines(), self._process.kept():
+        with as_in_pipelines(), self._process.preserved():
             for task in reversed(self.tasks.values()):
                 task.end()
         for task in [*self.tasks.values()]:
@@ -236,14 +241,6 @@ class Batcher:
         del self.tasks[task.greenlet]
         if task.surroundings:
             task.surroundings.close()
-
-    def _resume_all(self) -> None:
-        self._hub = greenlet.getcurrent()
-        for task in self.tasks.values():
-            is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
-            has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
-            if task.call is None and has_turn and not is_held:
-                task.resume()
 
     @left_to_python
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -258,8 +255,8 @@ class Batcher:
             return forward(*args, **kwargs)
         stay()
         call = parse_call(name, args, kwargs, task.draws)
-        if self._forwards.is_denoising(call) and (known := task.journal.answer(call)):
-            return known[0]
+        if self._forwards.is_denoising(call) and (answer := task.journal.answer(call)):
+            return answer[0]
         task.call = call
         task.pause(self._hub)
         result, task.result = task.result, None
@@ -277,8 +274,8 @@ class Batcher:
         call = parse_call(name, args, kwargs, task.draws)
         if not self._forwards.is_denoising(call):
             return forward(*args, **kwargs)
-        if known := task.journal.answer(call):
-            return known[0]
+        if answer := task.journal.answer(call):
+            return answer[0]
         task.pause(self._hub)
         started = time.perf_counter()
         with self._forwards.spending(method.seconds.removesuffix("_s")):

@@ -158,8 +158,8 @@ class Sizes:
     def best_below(self, size: int) -> tuple[int, float]:
         """Return the smaller size of most rows per second, and its seconds."""
         rates = self._below(size)
-        known = max(rates, key=rates.__getitem__)
-        return known, known / rates[known]
+        best = max(rates, key=rates.__getitem__)
+        return best, best / rates[best]
 
     def pays(self, size: int, *, seconds: float) -> bool:
         """Whether `size` rows in `seconds` beat every smaller size by enough."""
@@ -168,15 +168,15 @@ class Sizes:
     def _below(self, size: int) -> dict[int, float]:
         """Return the rates of smaller sizes: as this one's, of proven ones or of what was seen first."""
         rates = self._rates | self._hopes if self.is_new(size) else self._rates
-        return {known: rate for known, rate in rates.items() if known < size}
+        return {other: rate for other, rate in rates.items() if other < size}
 
     def accept(self, size: int, *, seconds: float) -> None:
         self._rates[size] = size / seconds
         self._hopes.pop(size, None)
         if size > 1:
             self._num_unproven = 0
-            smaller = (known for known in self._ladder if known < size and known.bit_count() == 1)
-            self._hopes |= {known: 0.0 for known in smaller if known not in self._rates | self._hopes}
+            smaller = (other for other in self._ladder if other < size and other.bit_count() == 1)
+            self._hopes |= {other: 0.0 for other in smaller if other not in self._rates | self._hopes}
 
     def refuse(self, size: int, *, is_final: bool) -> None:
         """Do not use this size: never again if its bits differ, or not soon if it does not pay."""

@@ -90,13 +90,13 @@ def parse_call(
     first = next(iter(args), None) if args else next(iter(kwargs.values()), None)
     batch, has_lists = _batch_of(first, (*args, *kwargs.values()))
 
-    given = (args, kwargs)
+    arguments = (args, kwargs)
 
     def is_row_list(value: Any) -> bool:
-        return has_lists and len(value) == batch and value is not args and value is not given
+        return has_lists and len(value) == batch and value is not args and value is not arguments
 
     holders: list[Any] = []
-    leaves, structure = flatten(given, is_leaf=is_row_list, holders=holders)
+    leaves, structure = flatten(arguments, is_leaf=is_row_list, holders=holders)
     if has_lists:  # copies: a network may change the lists that it is given
         leaves = [type(leaf)(leaf) if isinstance(leaf, list | tuple) else leaf for leaf in leaves]
     return Call(
@@ -108,7 +108,7 @@ def parse_call(
         axes=tuple([_axis(leaf, batch) for leaf in leaves]),
         has_lists=has_lists,
         holders=tuple(holders),
-        given=given if holders else None,
+        given=arguments if holders else None,
         adapters=of_one_row(),
         draws=draws or GlobalDraws(),
     )
@@ -135,7 +135,10 @@ def with_masks(call: Call, *, keep: float) -> Call:
     """Return the call with texts of other lengths: that part of each mask of tokens counts."""
     leaves = list(call.leaves)
     for place in masks_of(call):
-        leaves[place] = _counting(leaves[place], keep)
+        mask = leaves[place]
+        other = torch.ones_like(mask)
+        other[:, max(1, int(mask.shape[1] * keep)) :] = 0
+        leaves[place] = other
     return replace(call, leaves=leaves, given=None)
 
 
@@ -143,12 +146,6 @@ def _is_mask(leaf: Any, batch: int) -> bool:
     """Whether it says for each token of each row that it counts (1) or not (0)."""
     is_flat = isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[0] == batch and leaf.shape[1] > 1
     return is_flat and bool(((leaf == 0) | (leaf == 1)).all())
-
-
-def _counting(mask: Tensor, keep: float) -> Tensor:
-    other = torch.ones_like(mask)
-    other[:, max(1, int(mask.shape[1] * keep)) :] = 0
-    return other
 
 
 def are_unlike(calls: Sequence[Call]) -> bool:
@@ -221,9 +218,9 @@ def fingerprint(leaf: Any) -> Hashable:
         return tuple(fingerprint(child) for child in leaf)
     if not isinstance(leaf, Tensor):
         return None  # its shape says it
-    known = _fingerprints.get(leaf)
-    if known is not None and known[0] == leaf._version:
-        return known[1]
+    remembered = _fingerprints.get(leaf)
+    if remembered is not None and remembered[0] == leaf._version:
+        return remembered[1]
     digest = digest_of(leaf)
     _fingerprints[leaf] = (leaf._version, digest)
     return digest

@@ -104,23 +104,23 @@ class Company:
         for place, call in enumerate(calls):
             look = (self.look(call) or call.shape) if call.batch else place
             looks.setdefault(look, []).append(place)
-        found: list[list[int]] = []
+        groups: list[list[int]] = []
         for places in looks.values():
-            found += [places] if len(places) == 1 else self._with_equal_tables(calls, places)
-        return found
+            groups += [places] if len(places) == 1 else self._with_equal_tables(calls, places)
+        return groups
 
     def axes(self, call: Call) -> Axes:
         return self._axes.get(self.look(call)) or call.axes
 
     def ways(self, calls: Sequence[Call]) -> Iterator[Axes]:
         """Yield axes to join by: those that are known, and then others, each with one leaf changed."""
-        known = self.axes(calls[0])
-        yield known
+        axes = self.axes(calls[0])
+        yield axes
         others = []
         for leaf, column in enumerate(zip(*(call.leaves for call in calls), strict=True)):
-            others += [(leaf, axis) for axis in _ways_of(column, calls[0].batch) if axis != known[leaf]]
+            others += [(leaf, axis) for axis in _ways_of(column, calls[0].batch) if axis != axes[leaf]]
         for leaf, axis in others[:_TRIES]:
-            yield _changed(known, leaf, axis)
+            yield _changed(axes, leaf, axis)
 
     def join_by(self, call: Call, axes: Axes) -> None:
         """From now on, join such calls along these axes, which were seen to be right."""
@@ -170,7 +170,7 @@ class Company:
 
 
 def _company_of(calls: Sequence[Call], pins: Traces) -> _Shared:
-    return _Shared(are_unlike(calls), frozenset((name, tuple(found)) for name, found in pins.items()))
+    return _Shared(are_unlike(calls), frozenset((name, tuple(places)) for name, places in pins.items()))
 
 
 def _ways_of(column: tuple[Any, ...], batch: int) -> list[int | None]:

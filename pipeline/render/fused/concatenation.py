@@ -80,8 +80,8 @@ def with_holders(output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     """Return a forward's output, and copies of the objects among its arguments, which it may have changed."""
     holders: list[Any] = []
     flatten((args, kwargs), holders=holders)
-    held = tuple(unflatten(*reversed(flatten(holder, holders=[]))) for holder in holders)
-    return output, held
+    contents = tuple(unflatten(*reversed(flatten(holder, holders=[]))) for holder in holders)
+    return output, contents
 
 
 def hand_back(call: Call, held: tuple[Any, ...]) -> None:

@@ -107,7 +107,7 @@ def _differing(
     suspects: modules whose calls are taken to differ.
     """
     rows = Rows(len(calls), plan.pins)
-    found: dict[str, list[Trace]] = {}
+    by_name: dict[str, list[Trace]] = {}
 
     def compare(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
         trace = None if rows.is_nested else matching_trace(traces, name, (args, kwargs), rows.rows)
@@ -128,14 +128,14 @@ def _differing(
         is_equal = name not in suspects and _agree(fused, by_row, trace)
         if is_equal and _is_proven(rows, inner, args, kwargs, trace, fused):
             return fused
-        add_trace(found, name, trace)
+        add_trace(by_name, name, trace)
         return by_row
 
     args, kwargs = join_calls(calls, plan.axes)
     pinned = pinned_modules(module, plan.pins)
     with working_on(adapters_of(calls)), intercept(pinned, rows), intercept(level, compare):
         forward(*args, **kwargs)
-    return found
+    return by_name
 
 
 def _is_proven(

@@ -82,7 +82,7 @@ Traces = Mapping[str, Sequence[Trace]]  # by a module's name: how its calls in o
 
 def look_inside(traces: Traces) -> Hashable:
     """The shapes of inner modules' calls. Strides may differ: every shape of call is proven for itself."""
-    return tuple((name, tuple(map(_shapes, found))) for name, found in traces.items())
+    return tuple((name, tuple(map(_shapes, calls))) for name, calls in traces.items())
 
 
 def _shapes(trace: Trace) -> tuple[tuple[int, ...] | None, ...]:
@@ -120,9 +120,9 @@ def traced(
 
 
 def add_trace(traces: dict[str, list[Trace]], name: str, trace: Trace) -> None:
-    known = traces.setdefault(name, [])
-    if trace not in known:
-        known.append(trace)
+    own = traces.setdefault(name, [])
+    if trace not in own:
+        own.append(trace)
 
 
 def _is_same(leaf: Any, layout: Layout) -> bool:
@@ -169,19 +169,19 @@ class Rows:
         self.is_nested = True
         try:
             for row in range(self.rows):
-                own_args, own_kwargs = unflatten(structure, self._own(leaves, row, trace))
+                own_args, own_kwargs = unflatten(
+                    structure,
+                    [
+                        leaf if joint is None else row_slice(leaf, row, self.rows, layout, joint)
+                        for leaf, layout in zip(leaves, trace.arguments, strict=True)
+                        for joint in [joint_of(leaf, self.rows, layout)]
+                    ],
+                )
                 with working_on(working_rows()[row : row + 1]):
                     outputs.append(flatten(forward(*own_args, **own_kwargs), holders=[]))
         finally:
             self.is_nested = False
         return outputs
-
-    def _own(self, leaves: list[Any], row: int, trace: Trace) -> list[Any]:
-        return [
-            leaf if joint is None else row_slice(leaf, row, self.rows, layout, joint)
-            for leaf, layout in zip(leaves, trace.arguments, strict=True)
-            for joint in [joint_of(leaf, self.rows, layout)]
-        ]
 
 
 def joined(outputs: Outputs, trace: Trace) -> Any:
@@ -232,7 +232,7 @@ def plan_kind(calls: Sequence[Call], look: Hashable, axes: Axes, *, by_weights: 
 
 def by_loras(calls: Sequence[Call], places: Sequence[int]) -> list[list[int]]:
     """Part calls, by their places, into those of equal LoRAs."""
-    found: dict[Hashable, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for place in places:
-        found.setdefault(calls[place].adapters.in_force, []).append(place)
-    return list(found.values())
+        groups.setdefault(calls[place].adapters.in_force, []).append(place)
+    return list(groups.values())

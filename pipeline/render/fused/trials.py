@@ -55,7 +55,7 @@ class Trials:
         if not calls:
             return self._new_sizes().next(self._batching.max_rows)
         sizes = [self._known_sizes(call) or self._new_sizes(call) for call in calls if call.batch]
-        return max((known.next(self._batching.max_rows) for known in sizes), default=1)
+        return max((size.next(self._batching.max_rows) for size in sizes), default=1)
 
     def next_size(self, call: Call, waiting: int) -> int:
         """Return how many of this many calls that look alike are to be run at once."""
@@ -107,8 +107,8 @@ class Trials:
             self.halve(calls)
 
     def _sizes_of(self, call: Call) -> Sizes:
-        known = self._known_sizes(call)
-        return known or self._sizes.setdefault(self._company.look(call), self._new_sizes(call))
+        sizes = self._known_sizes(call)
+        return sizes or self._sizes.setdefault(self._company.look(call), self._new_sizes(call))
 
     def _known_sizes(self, call: Call) -> Sizes | None:
         look = self._company.look(call)
@@ -128,8 +128,8 @@ class Trials:
         )
 
     def _learn(self, sizes: Sizes, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
-        if known := self._plans.get(self._kind(calls)):
-            self._judge(calls, outputs, known)
+        if earlier := self._plans.get(self._kind(calls)):
+            self._judge(calls, outputs, earlier)
             return
         if self._recall(calls, outputs):
             return
@@ -231,7 +231,7 @@ class Trials:
     def _joined(self, calls: Sequence[Call], outputs: Sequence[Any]) -> tuple[Plan, float, bool]:
         """Return how the calls are joined, what such a forward takes, and whether it gives their outputs."""
         like = layouts(outputs[0])
-        found: tuple[Plan, float] | Exception | None = None
+        outcome: tuple[Plan, float] | Exception | None = None
         for axes in self._company.ways(calls):
             plan = Plan(axes, {}, like)
             try:
@@ -241,16 +241,16 @@ class Trials:
             except Exception as error:  # of a wrong way; without a right one it is raised
                 if is_out_of_memory(error):
                     raise
-                found = found or error
+                outcome = outcome or error
                 continue
             if are_close(fused, outputs):
                 self._company.join_by(calls[0], axes)
                 return plan, seconds, True
-            found = found or (plan, seconds)
-        if isinstance(found, Exception):
-            raise found
-        assert found is not None
-        return *found, False
+            outcome = outcome or (plan, seconds)
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert outcome is not None
+        return *outcome, False
 
     def _judge(self, calls: Sequence[Call], outputs: Sequence[Any], plan: Plan) -> None:
         """Let calls with lists of other shapes share a size that is proven, if they keep their bits too."""

@@ -109,19 +109,15 @@ class ReadAhead:
             return future.result() if future else self._read(uri)
         finally:
             with self._lock:
-                self._settle(uri)
-
-    def _settle(self, uri: str) -> None:
-        """Let go of a read that failed, and of the oldest ones above the bound."""
-        if uri in self._reads:
-            self._reads.move_to_end(uri)
-        excess = self._num_bytes() - self._max_bytes
-        for address, read in list(self._reads.items()):
-            if read.done() and read.exception():
-                del self._reads[address]
-            elif read.done() and excess > 0:
-                excess -= len(read.result())
-                del self._reads[address]
+                if uri in self._reads:
+                    self._reads.move_to_end(uri)
+                excess = self._num_bytes() - self._max_bytes
+                for address, read in list(self._reads.items()):
+                    if read.done() and read.exception():
+                        del self._reads[address]
+                    elif read.done() and excess > 0:
+                        excess -= len(read.result())
+                        del self._reads[address]
 
     def _num_bytes(self) -> int:
         return sum(

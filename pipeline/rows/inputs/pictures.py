@@ -104,7 +104,10 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         raise InputError(f"it is {file}, not an image" if file else "it is not an image", "give an image")
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-            _check_size_and_depth(image)
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise _too_large(f"it is {image.height} x {image.width} (height x width) and")
+            if image.mode.startswith(DEEP_MODES):
+                raise InputError("it has more than 8 bits per pixel of grey", "convert it to 8 bits")
             yield image
     except InputError:
         raise
@@ -116,13 +119,6 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
 
 def _decoding_bytes(image: Image.Image) -> int:
     return BYTES_PER_PIXEL * image.width * image.height
-
-
-def _check_size_and_depth(image: Image.Image) -> None:
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise _too_large(f"it is {image.height} x {image.width} (height x width) and")
-    if image.mode.startswith(DEEP_MODES):
-        raise InputError("it has more than 8 bits per pixel of grey", "convert it to 8 bits")
 
 
 def _too_large(what: str) -> InputError:

@@ -21,9 +21,17 @@ from framefleet.pipeline.errors import InputError, JobError
 from framefleet.pipeline.guards.redaction import USERINFO, check_url, public_url
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
 LOCAL = ("file", "local")
+
+
 WEB = ("http", "https")
+
+
 MAX_LENGTH = 4096  # Linux's longest path; URLs are shorter, and pictures in `data:` URLs longer
+
+
 ADD = "add {!r} to inputs.roots if this table may read there"
 
 
@@ -70,12 +78,22 @@ class Roots:
 
     def place(self, uri: str) -> LocalFile | StoredFile | WebFile:
         """Return where `uri` lies. Raises InputError when this table may not read there."""
-        _check_text(uri)
+        if not uri.strip():
+            raise InputError("it is blank", "give a path or a URL, or leave the cell empty")
+        if len(uri) > MAX_LENGTH:
+            raise InputError(f"it is longer than {MAX_LENGTH} characters", "give a path or a URL")
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in uri):
+            raise InputError("it holds control characters", "remove them")
+        if USERINFO.search(uri):
+            raise _has_userinfo()
         scheme = _scheme(uri)
         if "://" not in uri:
             return self._relative(uri)
         if scheme in LOCAL:
-            return self._local(_absolute_path(uri))
+            path = uri.partition("://")[2]
+            if not os.path.isabs(path):
+                raise InputError("it has no absolute path", "write file:///folder/name, or the path alone")
+            return self._local(path)
         if scheme in WEB:
             return self.web(_url(uri))
         if scheme is None or "::" in uri:
@@ -151,17 +169,6 @@ def _scheme(uri: str) -> str | None:
     return match[1].lower() if match else None
 
 
-def _check_text(uri: str) -> None:
-    if not uri.strip():
-        raise InputError("it is blank", "give a path or a URL, or leave the cell empty")
-    if len(uri) > MAX_LENGTH:
-        raise InputError(f"it is longer than {MAX_LENGTH} characters", "give a path or a URL")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in uri):
-        raise InputError("it holds control characters", "remove them")
-    if USERINFO.search(uri):
-        raise _has_userinfo()
-
-
 def _has_userinfo() -> InputError:
     return InputError(
         "it holds a user or a password", "leave them out; the job's storage_options are for credentials"
@@ -202,10 +209,3 @@ def _folder(url: str) -> str:
 def _check_names(path: str) -> None:
     if "" in path.split("/"):
         raise InputError("it has an empty name in its path", "write single slashes, and none at the end")
-
-
-def _absolute_path(uri: str) -> str:
-    path = uri.partition("://")[2]
-    if not os.path.isabs(path):
-        raise InputError("it has no absolute path", "write file:///folder/name, or the path alone")
-    return path

@@ -12,9 +12,8 @@ import weakref
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 
-from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.description import Describer

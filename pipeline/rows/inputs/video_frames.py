@@ -118,7 +118,9 @@ def frames_of(content: bytes) -> Generator[Image.Image]:
                 count += 1
                 _check(frame, size, count)
                 size = (frame.width, frame.height)
-                yield _upright(frame)
+                rgb = frame.reformat(format="rgb24", interpolation=SCALING, threads=1).to_ndarray()
+                turns = Fraction(frame.rotation, 90)  # counterclockwise
+                yield Image.fromarray(np.rot90(rgb, int(turns)) if turns.denominator == 1 else rgb)
     except (av.FFmpegError, EOFError, ValueError) as error:
         # FFmpeg's codes come as several classes; a frame in a layout that swscale lacks is a ValueError
         raise _damaged() from error
@@ -172,12 +174,6 @@ def _check(frame: av.VideoFrame, size: tuple[int, int] | None, count: int) -> No
     limit = min(MAX_DECODED_FRAMES, MAX_PIXELS // pixels)
     if count > limit:
         raise InputError(f"it has more than {limit:,} frames", "cut it, or make it smaller")
-
-
-def _upright(frame: av.VideoFrame) -> Image.Image:
-    rgb = frame.reformat(format="rgb24", interpolation=SCALING, threads=1).to_ndarray()
-    turns = Fraction(frame.rotation, 90)  # counterclockwise
-    return Image.fromarray(np.rot90(rgb, int(turns)) if turns.denominator == 1 else rgb)
 
 
 def _is_cut_off(content: bytes) -> bool:

@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, shown
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import read_regular
-from framefleet.pipeline.model.specs.refusal import shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.sweeps.settings import (
     MAX_VALUES,

@@ -172,7 +172,11 @@ def numbers_of(written: Spread, place: str, *, is_whole: bool) -> NumberList:
     """
     first, last, step = written.from_ or 0, written.to or 0, written.step or 1
     if written.num is not None:
-        return _spaced(first, last, written.num, place, is_log=written.scale == "log", is_whole=is_whole)
+        if written.num > MAX_VALUES:
+            raise JobError(f"{place}.num is {written.num:,}, and {MAX_VALUES:,} are the limit", "use fewer")
+        parts = [number / max(written.num - 1, 1) for number in range(written.num)]
+        numbers = [number_between(first, last, part, is_log=written.scale == "log") for part in parts]
+        return list(dict.fromkeys(map(round, numbers))) if is_whole else numbers
     if written.scale == "log":
         raise JobError(f"{place} has scale: log, and no num", "set how many numbers, e.g. num: 8")
     odd = [number for number in (first, last, step) if not float(number).is_integer()]
@@ -180,17 +184,13 @@ def numbers_of(written: Spread, place: str, *, is_whole: bool) -> NumberList:
         raise JobError(f"{place} has {odd[0]!r}, and takes whole numbers", "use whole numbers")
     if is_whole or all(isinstance(number, int) for number in (first, last, step)):
         return whole_range(int(first), int(last), int(step), place)
-    return _stepped(first, last, step, place)
-
-
-def _spaced(
-    first: float, last: float, num: int, place: str, *, is_log: bool, is_whole: bool
-) -> list[float] | list[int]:
+    # first, first + step, ... as decimals add up: 0.1 + 0.2 is 0.3
+    start, stride = Decimal(str(first)), Decimal(str(step))
+    num = int(abs(Decimal(str(last)) - start) / stride) + 1
     if num > MAX_VALUES:
-        raise JobError(f"{place}.num is {num:,}, and {MAX_VALUES:,} are the limit", "use fewer")
-    parts = [number / max(num - 1, 1) for number in range(num)]
-    numbers = [number_between(first, last, part, is_log=is_log) for part in parts]
-    return list(dict.fromkeys(map(round, numbers))) if is_whole else numbers
+        raise JobError(f"{place} has {num:,} numbers, and {MAX_VALUES:,} are the limit", "use a larger step")
+    sign = 1 if last >= first else -1
+    return [float(start + sign * stride * number) for number in range(num)]
 
 
 def number_between(first: float, last: float, part: float, *, is_log: bool) -> float:
@@ -199,13 +199,3 @@ def number_between(first: float, last: float, part: float, *, is_log: bool) -> f
         return float(last if part else first)
     number = first * (last / first) ** part if is_log else first + (last - first) * part
     return float(f"{number:.{_DIGITS}g}")
-
-
-def _stepped(first: float, last: float, step: float, place: str) -> list[float]:
-    """Return first, first + step, ... as decimals add up: 0.1 + 0.2 is 0.3."""
-    start, stride = Decimal(str(first)), Decimal(str(step))
-    num = int(abs(Decimal(str(last)) - start) / stride) + 1
-    if num > MAX_VALUES:
-        raise JobError(f"{place} has {num:,} numbers, and {MAX_VALUES:,} are the limit", "use a larger step")
-    sign = 1 if last >= first else -1
-    return [float(start + sign * stride * number) for number in range(num)]

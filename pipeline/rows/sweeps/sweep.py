@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, Refused, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
-from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, Indices, factors_of
+from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.tables.column_checks import argument_meant, plumbing_fix
 from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
@@ -57,7 +56,11 @@ def open_sweep(
     names = [*table.schema.names] if table else []
     templates = _templates(varied, names)
     _check_names(varied, templates, kinds, others)
-    _check_apart(varied, templates, names)
+    for column in varied:
+        if column.name in names and column.name not in templates.get(column.name, ()):
+            raise JobError(
+                f"sweep.{column.name}: the table has a column of that name", "leave one of them out"
+            )
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
@@ -98,17 +101,6 @@ def _check_names(
                 f"sweep.{column.name}: rows have no such argument, and no text of the sweep uses "
                 f"{{{column.name}}}",
                 plumbing_fix(column.name) if column.name in others else argument_meant(column.name, kinds),
-            )
-
-
-def _check_apart(
-    varied: Sequence[Column], templates: Mapping[str, frozenset[str]], found: Sequence[str]
-) -> None:
-    """Raise JobError for what table and sweep both give, unless it is made of what the table has."""
-    for column in varied:
-        if column.name in found and column.name not in templates.get(column.name, ()):
-            raise JobError(
-                f"sweep.{column.name}: the table has a column of that name", "leave one of them out"
             )
 
 
@@ -210,14 +202,12 @@ class Swept:
             rows = np.arange(start, min(start + batch_rows, num_rows), dtype=np.int64)
             some = batch.take(pa.array(rows // num_each)) if batch else None
             of_table = dict(zip(some.schema.names, some.columns, strict=True)) if some else {}
-            yield first * num_each + start, self._joined(of_table, self._of_factors(rows % num_each))
-
-    def _of_factors(self, combinations: Indices) -> dict[str, pa.Array]:
-        columns: dict[str, pa.Array] = {}
-        for factor in reversed(self.factors):
-            combinations, places = np.divmod(combinations, factor.num)
-            columns |= {column.name: column.take(places) for column in factor.columns}
-        return columns
+            combinations = rows % num_each
+            columns: dict[str, pa.Array] = {}
+            for factor in reversed(self.factors):
+                combinations, places = np.divmod(combinations, factor.num)
+                columns |= {column.name: column.take(places) for column in factor.columns}
+            yield first * num_each + start, self._joined(of_table, columns)
 
     def _joined(self, of_table: dict[str, pa.Array], of_factors: dict[str, pa.Array]) -> pa.RecordBatch:
         """Return the rows, their templates filled: with what the table has, where it has that name."""

@@ -7,8 +7,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Literal
 
-from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.errors import Refused, TableError
 from framefleet.pipeline.text import quoted
 
 TableFormat = Literal["parquet", "csv", "tsv", "jsonl"]

@@ -12,15 +12,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.specs.check import too_large
 from framefleet.pipeline.model.specs.constructor import method
 from framefleet.pipeline.model.specs.model_index import NETS, is_modular
 from framefleet.pipeline.model.specs.pipeline_call import pipeline_named
-from framefleet.pipeline.model.specs.ranges import too_large
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec

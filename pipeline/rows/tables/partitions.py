@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.rows.tables.cell_types import type_of, typed_cells
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
 from framefleet.pipeline.rows.tables.table_files import TableFile
+from framefleet.pipeline.rows.tables.text_reading import type_of, typed_cells
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 # Files by which tables of other kinds are recognised, and how these are opened in Python: {0} is the table's

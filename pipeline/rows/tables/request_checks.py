@@ -9,12 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import Refused, TableError, shown
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.check import check_fps, check_seed
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec

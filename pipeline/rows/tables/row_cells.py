@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.model.specs.refusal import Problem, Refused
+from framefleet.pipeline.errors import Problem, Refused
 from framefleet.pipeline.rows.tables.formats import TO_UTF_8, likely_encoding, refused_text
 
 # Bytes. Text encoders read a few thousand characters of a prompt, and longer paths and URLs do not exist.

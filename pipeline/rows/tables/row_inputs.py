@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.specs.check import check_frames, is_list, parsed_list
-from framefleet.pipeline.model.specs.ranges import MAX_IMAGES
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.model.specs.check import MAX_IMAGES, check_frames, is_list, parsed_list
 from framefleet.pipeline.model.specs.signature import (
     FRAME_PARAMETERS,
     MEDIA,

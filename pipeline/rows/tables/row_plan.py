@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.errors import JobError, Refused, UserError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora, check_loras
 from framefleet.pipeline.model.registry import named
@@ -22,7 +22,6 @@ from framefleet.pipeline.model.specs.check import (
     is_list,
 )
 from framefleet.pipeline.model.specs.model_index import is_modular
-from framefleet.pipeline.model.specs.refusal import Refused, shown
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import (
     PART_KINDS,
@@ -262,16 +261,12 @@ def _defaults(
             if value is not None:
                 place_of = arguments if _is_argument(name, spec) else special
                 place_of[name] = value  # one that is refused is not missing too
-                place_of[name] = _checked_default(f"{section}.{name}", value, targets[name], checks[name])
+                checked = checks[name](value)
+                if isinstance(checked, Refused):
+                    public = public_cell(value) if targets[name] in PLACES else value
+                    raise JobError(f"{section}.{name} is {shown(public)}, but {checked.reason}", checked.fix)
+                place_of[name] = checked
     return arguments, special
-
-
-def _checked_default(place: str, value: Any, kind: ArgumentKind, check: Callable[[Any], Any]) -> Any:
-    checked = check(value)
-    if isinstance(checked, Refused):
-        public = public_cell(value) if kind in PLACES else value
-        raise JobError(f"{place} is {shown(public)}, but {checked.reason}", checked.fix)
-    return checked
 
 
 def check_value(name: str, value: Any, kind: ScalarKind | ListKind | EitherKind, spec: PipelineSpec) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from framefleet.pipeline.errors import Problem, Refused
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.lora import ARGUMENT as LORA
-from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec

@@ -22,8 +22,7 @@ from framefleet.pipeline.errors import FramefleetError, StoreError, TableError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.outputs.stores.retries import Patience
-from framefleet.pipeline.outputs.stores.store_errors import FIXES, in_a_line, trouble_of
+from framefleet.pipeline.outputs.stores.retries import FIXES, Patience, in_a_line, trouble_of
 from framefleet.pipeline.rows.tables.file_reading import FileToRead, batches_of, explained, schema_of
 from framefleet.pipeline.rows.tables.formats import TableFormat, packed
 from framefleet.pipeline.rows.tables.text_reading import lines_in

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from framefleet.pipeline.errors import Problem, Refused, shown
 from framefleet.pipeline.guards.json_text import Blank, JsonForm, spell
 from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.model.specs.refusal import Problem, Refused, shown
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, seed_of
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of

@@ -1,4 +1,9 @@
-"""From the content of a CSV, TSV or JSONL file to a streaming reader, and to the lines that rows stand in."""
+"""From the content of a CSV, TSV or JSONL file to a streaming reader, and to the lines that rows stand in.
+
+The texts of a column get a type only where the text comes back from the value. `0001` is not a number, as 1
+is written 1; nor are `12e4567`, `+33612345678`, 2.50 and a number of twenty digits. Spaces around a number do
+not count.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import gzip
 import io
 import itertools
 import lzma
+import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,14 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.model.specs.refusal import Problem, Refused
+from framefleet.pipeline.errors import Problem, Refused, TableError
+from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.tables.cell_types import type_of, typed_cells
 from framefleet.pipeline.rows.tables.csv_text import CsvText
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, mistaken_file, to_utf_8
-from framefleet.pipeline.rows.tables.json_lines import JsonLines
-from framefleet.pipeline.rows.tables.json_objects import lines_of_json
+from framefleet.pipeline.rows.tables.json_lines import JsonLines, lines_of_json
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes that say what a file is
@@ -61,19 +65,16 @@ def text_reader(
     content: from `unpacked`. arguments: columns whose cells are checked later, with their kind. Raises
     TableError for a file that is empty, no UTF-8, or something else than its name says.
     """
-    _check_beginning(content.peek(_AHEAD)[:_AHEAD], name)
-    if kind == "jsonl":
-        return JsonLines(content, schema, arguments)
-    return CsvRows(CsvText(content, SEPARATORS[kind], name), schema, arguments, name)
-
-
-def _check_beginning(beginning: bytes, name: str) -> None:
+    beginning = content.peek(_AHEAD)[:_AHEAD]
     if mistake := mistaken_file(beginning, name):
         raise mistake
     if not beginning.removeprefix(codecs.BOM_UTF8).strip():
         raise TableError(f"{name} is empty", "add rows, or give another table")
     if encoding := marked_encoding(beginning):
         raise TableError(f"{name} is {encoding}", to_utf_8(encoding, name))
+    if kind == "jsonl":
+        return JsonLines(content, schema, arguments)
+    return CsvRows(CsvText(content, SEPARATORS[kind], name), schema, arguments, name)
 
 
 class CsvRows:
@@ -106,7 +107,25 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[tuple[pa.RecordBatch, OddCells]]:
         for batch in itertools.chain(self._first, self._batches):
-            yield self._typed(batch)
+            odd: OddCells = {}
+            columns = []
+            for field in self.schema:
+                if field.name in self._names:
+                    texts = batch.column(self._names.index(field.name))
+                else:  # the column without a name, which only other files have
+                    texts = pa.nulls(len(batch), pa.string())
+                column, misfits = typed_cells(texts, field.type)
+                columns.append(column)
+                for offset in misfits:
+                    why = Refused(reason=another_type(field.type).reason, fix=_WRITE_TEXT)
+                    odd.setdefault(offset, []).append(Problem(field.name, _shown(texts[offset]), why))
+            self._tell_of_nameless(batch, odd)
+            # One message for a line of separators alone, which spreadsheets leave behind.
+            if len(self._names) > 1 and all(texts.null_count for texts in batch.columns):
+                is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
+                for offset in pc.indices_nonzero(is_blank).to_pylist():
+                    odd[offset] = [Problem("every cell", None, _BLANK)]
+            yield pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
 
     def _inferred(self, arguments: Mapping[str, ArgumentKind]) -> pa.Schema:
         columns = self._first[0].columns if self._first else [pa.nulls(0, pa.string())] * len(self._names)
@@ -128,28 +147,6 @@ class CsvRows:
                 if name or place in nameless
             ]
         )
-
-    def _typed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, OddCells]:
-        """Return the columns of the schema, and what is wrong with cells that are null in it."""
-        odd: OddCells = {}
-        columns = []
-        for field in self.schema:
-            if field.name in self._names:
-                texts = batch.column(self._names.index(field.name))
-            else:  # the column without a name, which only other files have
-                texts = pa.nulls(len(batch), pa.string())
-            column, misfits = typed_cells(texts, field.type)
-            columns.append(column)
-            for offset in misfits:
-                why = Refused(reason=another_type(field.type).reason, fix=_WRITE_TEXT)
-                odd.setdefault(offset, []).append(Problem(field.name, _shown(texts[offset]), why))
-        self._tell_of_nameless(batch, odd)
-        # One message for a line of separators alone, which spreadsheets leave behind.
-        if len(self._names) > 1 and all(texts.null_count for texts in batch.columns):
-            is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
-            for offset in pc.indices_nonzero(is_blank).to_pylist():
-                odd[offset] = [Problem("every cell", None, _BLANK)]
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema), odd
 
     def _tell_of_nameless(self, batch: pa.RecordBatch, odd: OddCells) -> None:
         is_carried = "" in self.schema.names  # the first of them
@@ -233,3 +230,84 @@ def _starts_in_csv(content: Any, kind: TableFormat) -> Iterator[int]:
         if cells and is_below:
             yield last + 1
         is_below, last = is_below or bool(cells), reader.line_num + text.num_hidden
+
+
+# Fifteen digits come back from any number, written like this.
+_SHORT_NUMBER = r"^(?:0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.(?:0|[0-9]*[1-9]))$"
+_SHORT = 16
+_TRUTHS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))  # of JSON, Python and spreadsheets
+_DAY = "1970-01-01 "
+_TYPES = (
+    pa.int64(),
+    pa.bool_(),
+    pa.date32(),
+    pa.time32("s"),
+    *map(pa.timestamp, ("s", "ms", "us", "ns")),
+    pa.float64(),
+)
+
+
+def type_of(texts: pa.Array) -> pa.DataType:
+    """Return the first type from whose values all texts come back; text where there is none, or no text."""
+    filled = pc.ascii_trim_whitespace(texts.drop_null())
+    kinds = (kind for kind in _TYPES if _come_back(filled, kind)) if len(filled) else iter(())
+    return next(kinds, pa.string())
+
+
+def typed_cells(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
+    """Return the values, and the offsets of texts that do not come back from any, which are null there."""
+    if kind == pa.string():
+        return texts, []
+    texts = pc.ascii_trim_whitespace(texts)
+    values = _parsed(texts, kind)
+    if values is not None:
+        back = _written_as(values, texts)
+        if pc.all(back).as_py() is not False:
+            return values, []
+    if len(texts) == 1:
+        return pa.nulls(1, kind), [0]
+    half = len(texts) // 2
+    first, odd = typed_cells(texts[:half], kind)
+    second, more = typed_cells(texts[half:], kind)
+    return pa.concat_arrays([first, second]), [*odd, *(half + offset for offset in more)]
+
+
+def _come_back(texts: pa.Array, kind: pa.DataType) -> bool:
+    if kind == pa.bool_():
+        return any(pc.all(pc.is_in(texts, pa.array(words))).as_py() for words in _TRUTHS)
+    if len(texts) > 1 and _parsed(texts[:1], kind) is None:  # of most columns, the first says it
+        return False
+    return not typed_cells(texts, kind)[1]
+
+
+def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    """Return what Arrow reads, which takes too much: `0x10` and `1e400`; None where it reads one not."""
+    try:
+        if not pa.types.is_time(kind):
+            return texts.cast(kind)
+        on_a_day = pc.binary_join_element_wise(_DAY, texts, "")  # there is no cast from text to times
+        return on_a_day.cast(pa.timestamp(kind.unit)).cast(kind)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _written_as(values: pa.Array, texts: pa.Array) -> pa.Array:
+    """Tell of each text whether it is how its value is written."""
+    if values.type == pa.bool_():
+        return pc.is_in(texts, pa.array([None, *(word for words in _TRUTHS for word in words)]))
+    if values.type != pa.float64():
+        return pc.equal(values.cast(pa.string()), texts)
+    is_short = pc.and_(
+        pc.match_substring_regex(texts, _SHORT_NUMBER), pc.less_equal(pc.binary_length(texts), _SHORT)
+    )
+    if pc.all(is_short).as_py() is not False:
+        return is_short
+    pairs = zip(is_short.to_pylist(), texts.to_pylist(), strict=True)
+    return pa.array([short if short is not False else _is_spelled(text) for short, text in pairs])
+
+
+def _is_spelled(text: str) -> bool:
+    """Tell whether a text is what Python writes of a number, or a whole number that floats hold."""
+    number = float(text)
+    is_whole = abs(number) <= EXACT_FLOATS and number.is_integer()
+    return math.isfinite(number) and (repr(number) == text or (is_whole and text == str(int(number))))

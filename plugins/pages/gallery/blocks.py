@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS
-from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS, preview_path, recorded_path
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.row_states import failed_tables

@@ -35,15 +35,22 @@ from pydantic import TypeAdapter
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, GALLERY, PREVIEWS, RECORDS, SCORES
-from framefleet.pipeline.outputs.media.clip_names import preview_path, recorded_path
+from framefleet.pipeline.outputs.layout import (
+    CLAIM,
+    FAILURES,
+    GALLERY,
+    PREVIEWS,
+    RECORDS,
+    SCORES,
+    preview_path,
+    recorded_path,
+)
 from framefleet.pipeline.outputs.media.media import preview_of
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.record_files import FRAMES_OF, recorded_frames
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.plugins.pages.gallery.blocks import (
     BLOCK_ROWS,
     TableBlocks,

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
-from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.watch import duration
 from framefleet.pipeline.text import escaped
 from framefleet.plugins.pages.report.figures import WorkerTime
 from framefleet.plugins.pages.report.values import ModelTime, Report, Throughput

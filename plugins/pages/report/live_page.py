@@ -10,10 +10,9 @@ from pathlib import Path
 
 from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.status.status import NewClip, Status, StatusReader, newest_clips
-from framefleet.jobs.show.headline import duration
+from framefleet.jobs.show.watch import duration
 from framefleet.pipeline import metrics
-from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS
-from framefleet.pipeline.outputs.media.clip_names import preview_path
+from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS, preview_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.text import bytes_text, command

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from framefleet.jobs.show.headline import VAGUE, duration, share_text
+from framefleet.jobs.show.watch import VAGUE, duration, share_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
 from framefleet.pipeline.text import bytes_text, escaped

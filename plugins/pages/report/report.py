@@ -15,7 +15,7 @@ import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.status.status import Status, StatusReader, figures_of, newest_clips
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
-from framefleet.pipeline.outputs.media.clip_names import preview_path
+from framefleet.pipeline.outputs.layout import preview_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.query import columns_in, rows_where

@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 from framefleet.jobs.show.watch import ClipsProgress
-from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.errors import FramefleetError, JobError, Refused
 from framefleet.pipeline.model.specs.check import check_fps
-from framefleet.pipeline.model.specs.refusal import Refused
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
-from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.pipeline.model.specs.check import check_ranges
 from framefleet.plugins.ports import clip_words
 from framefleet.plugins.ports.call_types import Generators, StepCallback
 from framefleet.plugins.ports.crafter.resampler import VideoCrafterImageProjector

@@ -14,7 +14,7 @@ import torch
 from PIL.Image import Image, fromarray
 from torch import Tensor
 
-from framefleet.pipeline.model.specs.refusal import Refused
+from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.plugins.ports.families import OPENSORA_MAX_FRAMES

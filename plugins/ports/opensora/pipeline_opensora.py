@@ -23,7 +23,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
-from framefleet.pipeline.model.specs.ranges import check_ranges
+from framefleet.pipeline.model.specs.check import check_ranges
 from framefleet.plugins.ports import clip_words
 from framefleet.plugins.ports.call_types import Generators, StepCallback
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo

@@ -12,10 +12,9 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import JobError, Problem, Refused, TableError, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.check import check_argument, coerce
-from framefleet.pipeline.model.specs.refusal import Problem, Refused, shown
 from framefleet.pipeline.model.specs.signature import ArgumentKind, InputKind, ScalarKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.layout import RECORDS

@@ -32,8 +32,7 @@ from framefleet.pipeline.errors import InputError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.stores.json_file import read_json
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.pictures import open_image

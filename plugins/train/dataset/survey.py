@@ -16,9 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.errors import InputError, Problem, Refused
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.specs.refusal import Problem, Refused
 from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder, rows_of
 from framefleet.pipeline.outputs.stores.store import Store
