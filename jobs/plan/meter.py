@@ -53,20 +53,23 @@ class Meter(TorchDispatchMode):
 
 @contextmanager
 def metered(others: Iterable[Tensor]) -> Iterator[Meter]:
-    """Count while the block runs, with attention as kernels of GPUs compute it: they keep no scores.
+    """Count while the block runs."""
+    with torch.no_grad(), without_scores(), Meter(others) as meter:
+        yield meter
 
-    The meta device has one that does.
-    """
+
+@contextmanager
+def without_scores() -> Iterator[None]:
+    """Let attention take the memory that kernels of GPUs need: they keep no table of scores."""
     own, F.scaled_dot_product_attention = F.scaled_dot_product_attention, _attention
     try:
-        with torch.no_grad(), Meter(others) as meter:
-            yield meter
+        yield
     finally:
         F.scaled_dot_product_attention = own
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty((*query.shape[:-1], value.shape[-1]), dtype=query.dtype, device=query.device)
+    return query.new_zeros((*query.shape[:-1], value.shape[-1]))
 
 
 def call_key(args: Any, kwargs: Any) -> tuple[Hashable, ...]:
