@@ -142,7 +142,7 @@ def main() -> None:
         started = sys.modules.get("framefleet.cluster.fleet.start")
         if started and started.is_ray_left():
             sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
+            os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
         raise
 
 

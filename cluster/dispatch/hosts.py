@@ -62,7 +62,7 @@ class _Streak:
         self.faults.append(fault)
 
     def is_over(self, policy: FaultPolicy, *, num_suspects: int, is_proven: bool) -> bool:
-        """Tell whether this is enough. is_proven: a row was done here."""
+        """Tell whether these faults end the use of a place. is_proven: a row was done here."""
         num_its_own = sum(not (fault.is_theirs or fault.rows) for fault in self.faults)
         # The rows of the last death can be done elsewhere only after it.
         num_in_doubt = 1 if num_its_own and self.faults[-1].rows else 0

@@ -33,8 +33,8 @@ LOOK_S = 0.5  # between two looks, as a person sees it
 LEAVING_LOOK_S = 0.05  # each job ends by one
 # Three tries of our own Ray take four minutes; one that is joined is there, or never.
 START_S = 300.0
-# For joining a Ray though that is wanted no more, and for the end of a fleet. What hangs then ends with this
-# process. A start of our own Ray ends by itself.
+# To join a Ray, or after two Ctrl-C to start one, that nobody wants any more; to end a fleet. A call of Ray
+# that hangs longer ends with this process.
 LEAVE_S, END_S = 15.0, 60.0
 URGENT_END_S = 5.0  # after Ctrl-C came twice; a Ray that answers ends in two seconds
 
@@ -173,7 +173,7 @@ def _leave_ray() -> None:
 
 
 def is_ray_left() -> bool:
-    """Tell whether calls of Ray may hang, for which its C++ part would wait even as the process ends."""
+    """Tell whether a call of Ray may hang: Ray's C++ part would wait for it even when the process exits."""
     return _left.is_set()
 
 

@@ -43,8 +43,7 @@ _MAX_CALL_S = 90.0
 _STEPS = 2  # the fewest with which models of two denoisers call both
 _FP8_BITS = 8
 _FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors spells them: loaded in the dtype that the job uses
-# Inputs that a call cannot do without wherever it has them, though its signature may say otherwise: of
-# inpainting, of control, and of edits (by class).
+# Inputs that a call needs though its signature may say otherwise: for inpainting, control and edits.
 _NEEDED = ("original_image", "mask_image", "control_image", "control_mask", "control_video", "images")
 _EDITS = re.compile("Edit|Kontext|Pix2Pix|Upscale|Upsample|SuperResolution|Refiner|Adapter|ControlNet")
 _FRAME_COUNTS = (*FRAME_PARAMETERS, "segment_frame_length")

@@ -243,7 +243,7 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
     # is below a microsecond.
     kinds = _kinds_in(plain)
     is_exact = len(kinds) == 1 and issubclass(next(iter(kinds)), bool | np.bool_ | np.integer | np.floating)
-    if not (is_exact or kinds <= {str, int, float}):  # of which Arrow refuses what it does not hold
+    if not (is_exact or kinds <= {str, int, float}):  # Arrow itself refuses such values that it would change
         for row, value in enumerate(plain):  # one by one: Python takes many times the memory of Arrow
             try:
                 cell = array[row].as_py()

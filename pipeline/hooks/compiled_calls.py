@@ -1,4 +1,4 @@
-"""Calls that come out of what `torch.compile` made: known by the compiler's hook, which this thread has then.
+"""Tells calls that compiled code makes from others, by the hook that `torch.compile` sets in their thread.
 
 `torch._dynamo` takes seconds to import, and a process has it only once it has compiled something. Its C part
 comes with torch. It is private: a torch without these names renders too, and compiles calls like any others.
@@ -27,7 +27,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def left_to_python(function: _Function) -> _Function:
-    """Have the compiler call a function as it is, not take it apart."""
+    """Have the compiler call a function as it is instead of tracing it."""
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     if HAS_HOOK:
         strategy = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.DEFAULT)
@@ -37,14 +37,14 @@ def left_to_python(function: _Function) -> _Function:
 
 @left_to_python
 def is_compiled_call() -> bool:
-    """Tell whether the code that calls this was itself called by code that `torch.compile` made."""
+    """Tell whether the caller of this function was called by compiled code."""
     return HAS_HOOK and callable(get_eval_frame_callback())
 
 
 def compiling_only_the_original(around: _Function) -> _Function:
     """Run a method that `intercept` puts around others without the compiler, and the original with it.
 
-    Else the compiler would take apart all that runs until the method returns, other rows' code too.
+    Otherwise the compiler would trace all that runs until the method returns, other rows' code too.
     """
 
     @functools.wraps(around)

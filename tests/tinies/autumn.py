@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import (
-    AutoencoderKLWan,
     BriaFibo2Pipeline,
     BriaFibo2Transformer2DModel,
     BriaFiboEditPipeline,
@@ -158,17 +157,9 @@ _JOY: dict[str, Any] = {
 
 
 def _joy_parts() -> dict[str, Any]:
-    vae = AutoencoderKLWan(
-        base_dim=4,
-        z_dim=4,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
-    )
     return {
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
-        "vae": vae,
+        "vae": wan.wan_parts()["vae"],
         "text_encoder": qwen3_vl(num_layers=2),
         "tokenizer": sight_tokenizer(),
         "processor": sight_processor(),
@@ -182,18 +173,7 @@ def longcat_edit() -> DiffusionPipeline:
 
 def z_image_omni() -> DiffusionPipeline:
     parts = z_images.z_image().components
-    parts["transformer"] = ZImageTransformer2DModel(
-        in_channels=4,
-        dim=32,
-        n_layers=2,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        cap_feat_dim=TEXT_WIDTH,
-        siglip_feat_dim=32,
-        axes_dims=[4, 6, 6],
-        axes_lens=[1024, 32, 32],
-    )
+    parts["transformer"] = ZImageTransformer2DModel(**z_images.TRANSFORMER, siglip_feat_dim=32)
     siglip = Siglip2VisionConfig(
         hidden_size=32,
         intermediate_size=64,

@@ -13,21 +13,21 @@ from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 from tests.tinies.encoders import TEXT_WIDTH
 from tests.tinies.image import image_autoencoder
 
+TRANSFORMER = {
+    "in_channels": 4,
+    "dim": 32,
+    "n_layers": 2,
+    "n_refiner_layers": 1,
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "cap_feat_dim": TEXT_WIDTH,
+    "axes_dims": [4, 6, 6],
+    "axes_lens": [1024, 32, 32],
+}
 TEMPLATE = "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
 
 
 def z_image() -> DiffusionPipeline:
-    transformer = ZImageTransformer2DModel(
-        in_channels=4,
-        dim=32,
-        n_layers=2,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        cap_feat_dim=TEXT_WIDTH,
-        axes_dims=[4, 6, 6],
-        axes_lens=[1024, 32, 32],
-    )
     encoder = Qwen3Config(
         vocab_size=384,
         hidden_size=TEXT_WIDTH,
@@ -44,5 +44,5 @@ def z_image() -> DiffusionPipeline:
         vae=image_autoencoder(),
         text_encoder=Qwen3Model(encoder),
         tokenizer=tokenizer,
-        transformer=transformer,
+        transformer=ZImageTransformer2DModel(**TRANSFORMER),
     )

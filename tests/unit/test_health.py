@@ -95,10 +95,8 @@ class Played:
         self,
         lost: Lost,
         *,
-        rows: Collection[str],
         given_up: Collection[str],
-        num_suspects: int,
-        busy: Collection[str],
+        **_: object,
     ) -> None:
         self.lost.append(lost.cause)
         self.explained.append(bool(given_up))

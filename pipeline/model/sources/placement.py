@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ _MAX_BYTES = 4 << 30
 _MAX_SILENCE_S = 180.0  # imports take most of it
 _BOXES = Sandboxes(__name__, max_silence_s=_MAX_SILENCE_S)
 _PARTS = ".parts"  # the folder of single files, which no component is called
+_Header = tuple[list[Tensor], dict[str, str]]  # tensors, notes
 _Error = tuple[str, str]  # problem, fix
 _Errors = tuple[_Error | None, _Error | None]  # where nothing may be left over; where weights may be
 
@@ -64,34 +65,18 @@ def check_placement(
     """
     settings = sorted(file for file in files if not is_weights(file))
     folder = source.fetch(settings)
-    pickled = {
-        file.partition("/")[0] for file in files if is_weights(file) and not file.endswith(SAFETENSORS)
-    }
-    unread = pickled | packed_components(folder, files).keys()
-    compared = [one for one in components if one.has_weights and unread.isdisjoint(one.folders)]
+    compared = _comparable(components, folder, files)
     if not compared:
         return
-    names = {one.name for one in compared}
-    singles = {name: part for name, part in by_component(parts, components).items() if name in names}
-    inside = tuple(f"{name}/" for one in compared for name in one.folders)
+    singles = {name: part for name, part in by_component(parts, components).items() if name in compared}
+    inside = tuple(f"{name}/" for one in compared.values() for name in one.folders)
     weights = sorted(file for file in files if is_weights(file) and file.startswith(inside))
-
-    def write(place: Path) -> None:
-        for file in settings:
-            (place / file).parent.mkdir(parents=True, exist_ok=True)
-            (place / file).symlink_to((folder / file).resolve())
-        for file in weights:
-            write_hollow(place / file, *_header(source, file))
-        for part in singles.values():
-            packed = part.is_gguf  # compared as if it were not: its weights keep their names and shapes
-            tensors = [replace(tensor, dtype="F32") if packed else tensor for tensor in part.tensors]
-            write_hollow(place / _PARTS / part.key, tensors)
-
+    header_of = cache(partial(_header, source))  # of a file of weights; some are far away
     content = [
         source.name,
         [asdict(one) for one in components],
         [(file, sha256_of(folder / file)) for file in settings],
-        [(file, _identity(source, file)) for file in weights],
+        [(file, _identity(source, file, header_of)) for file in weights],
         [
             (name, part.where, part.key, [asdict(one) for one in part.tensors])
             for name, part in singles.items()
@@ -100,9 +85,19 @@ def check_placement(
     request = {
         "where": source.name,
         "components": [asdict(one) for one in components],
-        "compared": sorted(names),
+        "compared": sorted(compared),
         "parts": {name: (part.key, part.where) for name, part in singles.items()},
     }
+
+    def write(place: Path) -> None:
+        for file in settings:
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).symlink_to((folder / file).resolve())
+        for file in weights:
+            write_hollow(place / file, *header_of(file))
+        for part in singles.values():
+            _write_hollow_part(place / _PARTS / part.key, part)
+
     try:
         strict, lenient = _errors(hashlib.sha256(json.dumps(content).encode()).hexdigest(), request, write)
     except Ended as ended:  # whoever loads it says why, in the library's words
@@ -114,13 +109,23 @@ def check_placement(
         log.warning("%s", strict[0])
 
 
-def _identity(source: Source, file: str) -> str:
-    """Return what tells a file from another: its SHA-256 where a store says it, else what its header says."""
+def _comparable(
+    components: Iterable[Component], folder: Path, files: Collection[str]
+) -> dict[str, Component]:
+    """Return by name the components whose weights have the names and shapes that their headers say."""
+    weights = [file for file in files if is_weights(file)]
+    pickled = {file.partition("/")[0] for file in weights if not file.endswith(SAFETENSORS)}
+    unknown = pickled | packed_components(folder, files).keys()
+    return {one.name: one for one in components if one.has_weights and unknown.isdisjoint(one.folders)}
+
+
+def _identity(source: Source, file: str, header_of: Callable[[str], _Header]) -> str:
+    """Return what changes with a file of weights: the SHA-256 that its store has, or else its tensors."""
     sha256 = None if source.is_local else source.files[file].sha256
-    return sha256 or json.dumps([asdict(tensor) for tensor in _header(source, file)[0]])
+    return sha256 or json.dumps([asdict(tensor) for tensor in header_of(file)[0]])
 
 
-def _header(source: Source, file: str) -> tuple[list[Tensor], dict[str, str]]:
+def _header(source: Source, file: str) -> _Header:
     """Return a file's tensors and notes. Raises ModelError where it is cut short, or holds packed weights."""
     where, read = f"{source.name}/{file}", header_reader(partial(source.read, file))
     start, tensors = read_header(read, where)
@@ -139,10 +144,15 @@ def _errors(content: str, request: dict[str, Any], write: Callable[[Path], None]
         return TypeAdapter(_Errors).validate_json(box.receive())
 
 
-def write_hollow(path: Path, tensors: Iterable[Tensor], notes: Mapping[str, str] | None = None) -> None:
-    """Write a file of the same weights without their values, most of which is a hole.
+def _write_hollow_part(path: Path, part: PartFile) -> None:
+    """Write a single file without values. A GGUF file becomes an ordinary one: its names and shapes stay."""
+    write_hollow(path, [replace(one, dtype="F32") if part.is_gguf else one for one in part.tensors])
 
-    All numbers are of one type, as what is stored in the type that is asked for is not copied.
+
+def write_hollow(path: Path, tensors: Iterable[Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Write a sparse file: a header with these tensors, and a hole where their values would be.
+
+    All floating-point tensors become float32, the type in which they are loaded, so that nothing is copied.
     """
     header: dict[str, Any] = {"__metadata__": notes} if notes else {}
     end = 0
