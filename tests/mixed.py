@@ -122,7 +122,7 @@ MANY, NUM_ROWS = (
     {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4, "ltx2_modular": 4}
     # at a megapixel, whatever is asked for
     | {"qwen_edit_inpaint": 8, "longcat_edit": 4, "joy_edit": 4, "kandinsky_t2i": 6, "kandinsky_i2i": 4}
-    | {"qwen_edit_modular": 6, "qwen_edit_plus_modular": 4, "qwen_layered": 6, "qwen_layered_modular": 6}
+    | {"qwen_edit_modular": 3, "qwen_edit_plus_modular": 3, "qwen_layered": 6, "qwen_layered_modular": 6}
     | {"shap_e": 6, "shap_e_img2img": 6},
 )
 
@@ -133,6 +133,7 @@ SCALES = {"repaint": 2, "kandinsky3_img2img": 2, "ldm_super_resolution": 3, "sd_
 ONE_SIZE = (
     "hidream",
     "sd_attend",
+    "unidiffuser",
     "kandinsky21_img2img",
     "sd_panorama",
     "z_image_img2img",

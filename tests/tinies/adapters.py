@@ -75,6 +75,7 @@ def _sparse() -> DiffusionPipeline:
         cross_attention_dim=TEXT_WIDTH,
         motion_num_attention_heads=2,
         conditioning_embedding_out_channels=(8, 8, 8, 8),
+        conditioning_channels=3,
         use_simplified_condition_embedding=False,
     )
     return AnimateDiffSparseControlNetPipeline(**parts(animatediff()) | {"controlnet": network})

@@ -15,6 +15,7 @@ from diffusers import (
     FluxKontextModularPipeline,
     HeliosPyramidDistilledModularPipeline,
     HeliosPyramidModularPipeline,
+    HeliosScheduler,
     HunyuanVideo15ModularPipeline,
     Ideogram4ModularPipeline,
     Krea2ModularPipeline,
@@ -60,10 +61,16 @@ def wan_moe_vace() -> ModularPipeline:
     return modular_of(Wan22VaceModularPipeline, {**parts, "transformer_2": wan.wan_vace().transformer})
 
 
-def qwen_edit_plus() -> ModularPipeline:
-    """Its blocks round pictures to 32 pixels, which have to be two latents or more."""
+def helios_pyramid() -> ModularPipeline:
+    """Not distilled: with Helios' own scheduler."""
+    parts = helios.helios_pyramid().components
+    return modular_of(HeliosPyramidModularPipeline, {**parts, "scheduler": HeliosScheduler(gamma=0.3)})
+
+
+def qwen_edit(made: type[ModularPipeline]) -> ModularPipeline:
+    """Blocks round pictures to 32 pixels, which have to be two latents or more."""
     parts = qwen_kin.qwen_edit_plus().components
-    return modular_of(QwenImageEditPlusModularPipeline, {**parts, "vae": qwen_kin.autoencoder()})
+    return modular_of(made, {**parts, "vae": qwen_kin.autoencoder()})
 
 
 TINIES: dict[str, tuple[Callable[[], ModularPipeline], dict[str, Any], tuple[str, ...]]] = {
@@ -85,7 +92,7 @@ TINIES: dict[str, tuple[Callable[[], ModularPipeline], dict[str, Any], tuple[str
         (),
     ),
     "helios_pyramid_modular": (
-        partial(of, HeliosPyramidModularPipeline, helios.helios_pyramid),
+        helios_pyramid,
         {"height": 64, "width": 64, "num_frames": 33},
         (),
     ),
@@ -106,9 +113,9 @@ TINIES: dict[str, tuple[Callable[[], ModularPipeline], dict[str, Any], tuple[str
     "krea2_turbo_modular": (partial(of, Krea2TurboModularPipeline, qwen_kin.krea2_deep), _IMAGE, ()),
     "qwen_2_1_modular": (partial(of, QwenImage21ModularPipeline, qwen_2_1.qwen_2_1), _IMAGE, ()),
     "qwen_2_1_turbo_modular": (partial(of, QwenImage21TurboModularPipeline, qwen_2_1.qwen_2_1), _IMAGE, ()),
-    "qwen_edit_modular": (partial(of, QwenImageEditModularPipeline, qwen_kin.qwen_edit), _EDIT, ("image",)),
+    "qwen_edit_modular": (partial(qwen_edit, QwenImageEditModularPipeline), _EDIT, ("image",)),
     "qwen_edit_plus_modular": (
-        qwen_edit_plus,
+        partial(qwen_edit, QwenImageEditPlusModularPipeline),
         _EDIT,
         ("image",),
     ),

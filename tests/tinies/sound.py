@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from diffusers import (
@@ -13,9 +12,7 @@ from diffusers import (
     DiffusionPipeline,
     EDMDPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
-    StableAudio3AudioToAudioPipeline,
     StableAudio3DiTModel,
-    StableAudio3InpaintPipeline,
     StableAudio3Pipeline,
     StableAudioDiTModel,
     StableAudioPipeline,
@@ -102,7 +99,7 @@ def ace_step() -> DiffusionPipeline:
     )
 
 
-def stable_audio_3(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
+def stable_audio_3() -> DiffusionPipeline:
     text: dict[str, Any] = {
         "vocab_size": 384,
         "hidden_size": TEXT_WIDTH,
@@ -113,7 +110,7 @@ def stable_audio_3(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
         "head_dim": 16,
         "layer_types": ["full_attention"] * 2,
     }
-    return made(
+    return StableAudio3Pipeline(
         tokenizer=ByT5Tokenizer(model_max_length=32),
         text_encoder=T5GemmaEncoderModel(T5GemmaConfig(encoder=text, decoder=text, is_encoder_decoder=False)),
         duration_embedder=StableAudio3DurationEmbedder(output_dim=TEXT_WIDTH, fourier_dim=16),
@@ -161,15 +158,5 @@ def _oobleck() -> AutoencoderOobleck:
 
 TINIES: Tinies = {
     "ace_step": (ace_step, STEPS | {"audio_duration": 0.4, "lyrics": "softly"}, ()),
-    "stable_audio_3": (lambda: stable_audio_3(StableAudio3Pipeline), STEPS | {"duration": 1.0}, ()),
-    "stable_audio_3_redrawn": (
-        lambda: stable_audio_3(StableAudio3AudioToAudioPipeline),
-        STEPS | {"duration": 1.0},
-        (),
-    ),
-    "stable_audio_3_inpaint": (
-        lambda: stable_audio_3(StableAudio3InpaintPipeline),
-        STEPS | {"duration": 1.0},
-        (),
-    ),
+    "stable_audio_3": (stable_audio_3, STEPS | {"duration": 1.0}, ()),
 }

@@ -13,6 +13,9 @@ _NORMALIZER = "a call changes its image_normalizer, so no other row may run mean
 _SHAPES = "the rows measured share no forward: their pictures differ in shape"
 REASONS = {
     "AllegroPipeline": "decodes only with `vae_tiling: true`, and at least 24 frames",
+    "AnimateDiffControlNetPipeline": _EACH_FRAME,
+    "AnimateDiffSparseControlNetPipeline": _EACH_FRAME,
+    "AnimateDiffVideoToVideoControlNetPipeline": _EACH_FRAME,
     "AnimateDiffPAGPipeline": f"{_EACH_FRAME}; {_OWN_ATTENTION}",
     "AnimateDiffPipeline": _EACH_FRAME,
     "AnimateDiffSDXLPipeline": _EACH_FRAME,
@@ -43,6 +46,7 @@ REASONS = {
     "Kandinsky5I2IPipeline": _SHAPES,
     "LongCatImageEditPipeline": _SHAPES,
     "KandinskyImg2ImgCombinedPipeline": "diffusers itself fails where height and width differ",
+    "KolorsPAGPipeline": _OWN_ATTENTION,
     "LDMSuperResolutionPipeline": f"{_IN_BF16}; images are cut to multiples of 32 pixels: smaller ones fail",
     "LDMTextToImagePipeline": _IN_BF16,
     "LTX2ConditionPipeline": "`conditions` are objects, which a table cell cannot contain",
@@ -61,13 +65,14 @@ REASONS = {
     "MotifVideoPipeline": "guidance is set in the model's folder",
     "PIAPipeline": _EACH_FRAME,
     "PixArtSigmaPAGPipeline": _OWN_ATTENTION,
+    "QwenImageEditModularPipeline": _SHAPES,
     "QwenImageEditInpaintPipeline": "renders a megapixel in the shape of `image`, "
     "whatever `height` and `width`",
     "SanaWMPipeline": "1 of 16 rows measured differs from its plain call, and why is not known yet: use "
     "`batching: {max_rows: 1}`",
     "SanaPAGPipeline": _OWN_ATTENTION,
     "KarrasVePipeline": _IN_BF16,
-    "PNDMPipeline": _IN_BF16,
+    "PNDMPipeline": "rows differ from plain calls, and why is not known yet: use diffusers itself",
     "RePaintPipeline": _IN_BF16,
     "ScoreSdeVePipeline": _IN_BF16,
     "SkyReelsV2DiffusionForcingVideoToVideoPipeline": "in bf16 it needs its autoencoder in fp32",
@@ -99,6 +104,8 @@ REASONS = {
 _EMBEDDED = "starts from embeddings, which a table cell cannot contain; its combined class makes them itself"
 _HINTED = "starts from embeddings and a `hint`: tensors, which a table cell cannot contain"
 _PRIOR = "makes embeddings for another pipeline, and framefleet renders frames or sound"
+_HEARD = "needs `audio`: a tensor, which a table cell cannot contain"
+_GRID = "needs `image`: lists of lists of pictures, which a table cell cannot contain"
 _BOXES = "needs `gligen_boxes`: a list of lists, which a table cell cannot contain"
 _TEXTS = "writes text, and framefleet renders frames or sound"
 # Classes, and the part that their published folders name, but diffusers 0.42.1 does not find any more: it has
@@ -131,6 +138,10 @@ NOT_RENDERED = {
     "I2VGenXLPipeline": "diffusers 0.42.1 itself fails with transformers 5, whose CLIP has no text_model",
     "LongCatAudioDiTPipeline": "diffusers 0.42.1 itself does not save its scheduler, which its index names",
     "OmniGenPipeline": "needs the package torchvision",
+    "StableAudio3AudioToAudioPipeline": _HEARD,
+    "StableAudio3InpaintPipeline": _HEARD,
+    "VisualClozeGenerationPipeline": _GRID,
+    "VisualClozePipeline": _GRID,
     "DanceDiffusionPipeline": "its call takes no `output_type`, which framefleet sets",
     "DiffusionGemmaPipeline": _TEXTS,
     "LLaDA2Pipeline": _TEXTS,
