@@ -15,11 +15,13 @@ When a worker dies
   A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
   alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
 
-When a row runs out of memory on its own, see `OversizedRows`.
+When a row runs out of memory on its own, see `OversizedRows`. When it fails where earlier rows of the process
+may be why, its last try is in a new process.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from framefleet.cluster.dispatch.copies import Copies
@@ -67,6 +69,7 @@ class Dispatcher:
         self._held: set[str] = set()  # row_ids that wait or are leased
         self._waiting = Waiting(self._faults, TableOrder() if order is None else order)
         self._oversized = OversizedRows()
+        self._for_new = deque[Entry]()  # rows whose last try is in a new process
         self._seats: dict[str, Seat] = {}
         self._live: dict[str, Whereabouts] = {}  # where those with a seat are
         self._proven = set() if proven is None else proven
@@ -150,6 +153,8 @@ class Dispatcher:
         is_new = not seat.num_leases
         if entry := self._oversized.take(room=seat.room, largest=self._largest, is_new=is_new, now=now):
             return self._grant(worker, [entry], now, alone=is_new)
+        if is_new and self._for_new:
+            return self._grant(worker, [self._for_new.popleft()], now, alone=True)
         suspects, live, judges = self._waiting.suspects, self._live, self._judges()
         if worker in judges and suspects.shape_for(worker, judges) is not None:
             if not seat.rows:
@@ -202,11 +207,15 @@ class Dispatcher:
         self._num_done += 1
         return True
 
-    def failed(self, worker: str, row_id: str, error: object, *, retry: bool = True) -> GivenUp | None:
+    def failed(
+        self, worker: str, row_id: str, error: object, *, retry: bool = True, may_be_spoilt: bool = False
+    ) -> GivenUp | None:
         """Send the row to another worker, or return it when it is given up; stale reports change nothing.
 
-        It comes back to a worker where it failed only once it has failed on every live one.
+        It comes back to a worker where it failed only once it has failed on every live one. may_be_spoilt:
+        earlier rows of the process may be why, so the row is tried once more, as the first of a new one.
         """
+        is_new = self._is_alone_in_new(worker)
         entry = self._release(worker, row_id)
         if entry is None:
             return None
@@ -214,9 +223,14 @@ class Dispatcher:
         entry.tried |= {worker}
         if not retry:
             return self._give_up(entry, "its error would come again on every worker")
-        if self._faults.gives_up(len(entry.errors)):
-            return self._give_up(entry, f"it failed {len(entry.errors)} times")
-        self._put_back(entry)
+        num_errors = len(entry.errors)
+        if self._faults.gives_up(num_errors):
+            if is_new or not may_be_spoilt:
+                return self._give_up(entry, f"it failed {num_errors} times")
+            if not self._copies.has(row_id):
+                self._for_new.append(entry)
+        else:
+            self._put_back(entry)
         return None
 
     def ran_out(self, worker: str, row_id: str, error: object, *, room: int, now: float) -> GivenUp | None:
@@ -224,18 +238,26 @@ class Dispatcher:
 
         Else it is tried elsewhere, or in a new process: end this one. room: bytes of memory that it had.
         """
-        seat = self._seats.get(worker)
-        is_new = seat is not None and seat.alone and seat.num_leases == 1
+        is_new = self._is_alone_in_new(worker)
         entry = self._release(worker, row_id)
-        if seat is None or entry is None:
+        if entry is None:
             return None
-        seat.room = room
+        self._seats[worker].room = room
         entry.errors += ((worker, error),)
         if self._oversized.is_final(entry.row.shape, room=room, largest=self._largest, is_new=is_new):
             return self._give_up(entry, "it ran out of memory on its own, where there is most of it")
         if not self._copies.has(row_id):
             self._oversized.add(entry, room=room, now=now)
         return None
+
+    @property
+    def num_for_new(self) -> int:
+        """How many rows wait for a new process, as they failed in others."""
+        return len(self._for_new)
+
+    def judges(self, worker: str) -> None:
+        """The worker has a row that was not leased to it: its process is new no more."""
+        self._seats[worker].num_leases += 1
 
     def put_back(self, worker: str, row_ids: Iterable[str]) -> None:
         """Take rows back that were not rendered (drained, out of memory): no attempt is spent."""
@@ -311,6 +333,11 @@ class Dispatcher:
         """Tell whether a row was done on this worker's machine."""
         return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
 
+    def _is_alone_in_new(self, worker: str) -> bool:
+        """Tell whether a worker has had one row only, for itself."""
+        seat = self._seats.get(worker, Seat())
+        return seat.alone and seat.num_leases == 1
+
     def _grant(self, worker: str, entries: list[Entry], now: float, *, alone: bool) -> Lease:
         seat = self._seats[worker]
         self._num_leases += 1
@@ -320,7 +347,7 @@ class Dispatcher:
 
     @property
     def _num_waiting(self) -> int:
-        return len(self._waiting) + len(self._oversized)
+        return len(self._waiting) + len(self._oversized) + len(self._for_new)
 
     @property
     def _largest(self) -> int:

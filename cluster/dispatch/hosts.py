@@ -32,6 +32,16 @@ _MOST_BLOCKED = 10  # machines, for few workers in a cluster where some are bad
 SILENT_REST_S = 70.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostRows:
+    """What a worker that is lost leaves behind in its lane."""
+
+    rows: Collection[str] = ()  # that it had, and that may be why
+    given_up: Collection[str] = ()  # those of them that are given up for it
+    num_suspects: int = 0  # rows that were struck often, and wait to run alone
+    busy: Collection[str] = ()  # other processes that have rows
+
+
 @dataclass(slots=True, eq=False)
 class _Fault:
     """rows: that may be why, and have not been done since. is_theirs: one of them was given up for it."""
@@ -85,8 +95,8 @@ class _Place:
 class Hosts:
     """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced.
 
-    Of one lane: what goes wrong there says nothing of a machine's work for another. Only good news is shared:
-    proven, the machines and workers that have rendered a row of any lane, grows here too.
+    Of one lane: a fault says nothing about a machine's work for another. proven: the machines and workers
+    that have rendered a row; it grows here, and lanes of a model may share it.
     """
 
     def __init__(self, policy: FaultPolicy, proven: set[str] | None = None) -> None:
@@ -133,40 +143,35 @@ class Hosts:
         *,
         kind: LossKind,
         now: float,
-        rows: Collection[str] = (),
-        given_up: Collection[str] = (),
-        num_suspects: int = 0,
-        busy: Collection[str] = (),
+        loss: LostRows = LostRows(),
         error: FramefleetError | None = None,
     ) -> float | None:
         """The worker's process is gone; return when another may be started, or None if none is to be.
 
-        rows: that it had, and that may be why it died; given_up: those of them that are given up for it.
-        num_suspects: rows that were struck often, and wait to run alone. busy: other processes of the lane
-        that have rows. error: ours, if that is the reason.
+        error: ours, if that is the reason.
         """
         host = self._at.pop(worker, "")
         if kind == "gone":
             return now + REST_S
         own, place = self._worker(worker), self._hosts.get(host)
-        fault = _Fault({*rows} if kind == "died" else set(), is_theirs=bool(given_up))
-        self._busy = self._busy & {*busy} if self._num_given_up else {*busy}
-        self._num_given_up += len(given_up)
+        fault = _Fault({*loss.rows} if kind == "died" else set(), is_theirs=bool(loss.given_up))
+        self._busy = self._busy & {*loss.busy} if self._num_given_up else {*loss.busy}
+        self._num_given_up += len(loss.given_up)
         for each in (own, place):
             if each:
                 each.streak.add(fault, num_done=self._num_done)
         for row_id in fault.rows:
             self._in_doubt.setdefault(row_id, []).append(fault)
-        for row_id in given_up:
+        for row_id in loss.given_up:
             for earlier in self._in_doubt.pop(row_id, ()):
                 earlier.is_theirs = True
-        if guilty := self._guilty(own, place, host, kind, num_suspects=num_suspects):
+        if guilty := self._guilty(own, place, host, kind, num_suspects=loss.num_suspects):
             guilty.unused, guilty.error = reason, error
             self._num_blocked += 1
             if guilty is own:
                 return None
             own.streak = _Streak()  # it may do better elsewhere
-        are_in_turn = kind == "died" and num_suspects > 0  # its rows, of which one may be why
+        are_in_turn = kind == "died" and loss.num_suspects > 0  # its rows, of which one may be why
         rest = REST_S if are_in_turn else min(MAX_REST_S, REST_S * 2.0 ** max(0, own.streak.num_faults - 1))
         if place:
             place.rests_until = now + (SILENT_REST_S if kind == "silent" else rest)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
+from framefleet.cluster.dispatch.hosts import LostRows
 from framefleet.cluster.driver.audits import Audits, Case
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
@@ -251,7 +252,7 @@ class Driver:
             lane = self._lanes.move_from(worker, fleet.num_serving(), fleet.unfit(worker))
             if lane is not None:
                 log.info("%s: no rows are left for it; a process for %s takes its place", worker, lane)
-        if is_idle and lane is None and self._is_judge_wanted(worker, fleet):
+        if is_idle and lane is None and self._is_new_process_wanted(worker, fleet):
             lane = own.key
         if not is_going and (has_rows or (is_idle and lane is None)):
             fleet.exchange(worker, assignments, self._dropped(worker))
@@ -268,13 +269,12 @@ class Driver:
         """Tell whether a worker has rows to render, or one to judge."""
         return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or self._lanes.docket.judges(worker)
 
-    def _is_judge_wanted(self, worker: str, fleet: Fleet) -> bool:
-        """Tell whether a new process is to take an idle worker's place, as rows wait to be judged."""
+    def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
+        """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
         lane, docket = self._lanes.of(worker), self._lanes.docket
-        if worker not in docket.used or not docket.num_waiting(lane.key):
-            return False
+        num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new
         num_coming = fleet.num_by_lane()[lane.key] - self._lanes.num_joined(lane)
-        return num_coming < docket.num_waiting(lane.key)
+        return worker in docket.used and num_coming < num_waiting
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:
@@ -432,7 +432,10 @@ class Driver:
             given_up = self._lanes.came_back(worker, failed)
         else:
             self._checkpoints.drop([failed.row_id])  # it may be what failed
-            given_up = dispatcher.failed(worker, failed.row_id, failed, retry=not failed.is_final)
+            retry, lane = not failed.is_final, self._lanes.of(worker)
+            given_up = dispatcher.failed(
+                worker, failed.row_id, failed, retry=retry, may_be_spoilt=lane.may_spoil
+            )
             if given_up is not None:
                 fleet.acquitted(worker, failed.row_id)
         if given_up is not None:
@@ -452,13 +455,13 @@ class Driver:
         given_up = lane.dispatcher.lost(event.worker, suspects=cause.suspects, why=cause.reason)
         for row in given_up:
             self._give_up(row)
-        fleet.replace(
-            event,
+        loss = LostRows(
             rows=rows if cause.suspects is None else cause.suspects,
             given_up=[row.row.row_id for row in given_up],
             num_suspects=lane.dispatcher.num_suspects,
             busy=lane.dispatcher.in_hand(),
         )
+        fleet.replace(event, loss)
 
     def _lose_lane(self, event: LaneLost) -> None:
         """Continue with the rows of other lanes, if there are any; else the job ends."""
@@ -484,6 +487,7 @@ class Driver:
         assignments, kinds = [], set()
         lane, docket = self._lanes.of(worker), self._lanes.docket
         if case := docket.take(lane.key, worker):
+            lane.dispatcher.judges(worker)
             return [case]
         if docket.judges(worker) or (lane.is_one_each and worker in docket.used):
             return []

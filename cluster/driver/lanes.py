@@ -7,6 +7,7 @@ and what is remembered of rows under way.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -47,6 +48,11 @@ class Lane:
         return bool(self.key.recipe)
 
     @property
+    def may_spoil(self) -> bool:
+        """Whether its rows may change what later ones of their process need, as nobody says otherwise."""
+        return self.is_users and not self.setup.recipes[self.key.recipe].is_batched
+
+    @property
     def encodes(self) -> bool:
         """Whether its workers encode the text of rows, and do nothing else."""
         return self.setup.stage == "encode"
@@ -65,7 +71,7 @@ class Lanes:
         self._of_worker: dict[str, Lane] = {}
         self.docket = Docket()
         self._encoding: EncodeFirst | None = None
-        self._proven: set[str] = set()  # machines that have rendered a row of any lane
+        self._proven = defaultdict[str, set[str]](set)  # by model: machines that have rendered a row of it
         self._open(work.lanes, work.run.table)
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
@@ -99,7 +105,9 @@ class Lanes:
         order = order_of(job.order, ranked_by)
         if key == ENCODER_POOL:
             return Dispatcher(job.retries.model_copy(update={"copies": False}), size=size, order=order)
-        return Dispatcher(job.retries, size=size, order=order, paces=ranked_by, proven=self._proven)
+        return Dispatcher(
+            job.retries, size=size, order=order, paces=ranked_by, proven=self._proven[key.model]
+        )
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._by_key.values())

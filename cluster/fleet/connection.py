@@ -323,7 +323,7 @@ def _reachable(address: str) -> str:
         return address  # ray:// is Ray's own to find
     fix = f"check {_source_of_auto()}, or set fleet.address" if is_found else "check fleet.address"
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
         raise FleetError(f"no Ray cluster answers at {address}: {error}", fix) from error
     if is_found:  # by its process or a file, either of which may be anybody's

@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import MAX_REST_S, REST_S, Hosts
+from framefleet.cluster.dispatch.hosts import MAX_REST_S, REST_S, Hosts, LostRows
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
@@ -254,31 +254,10 @@ class Fleet:
         """End a worker that is no longer of use; tell `replace` about it as if it were lost."""
         return self._lose(self._slots[worker], cause)
 
-    def replace(
-        self,
-        lost: Lost,
-        *,
-        rows: Collection[str] = (),
-        given_up: Collection[str] = (),
-        num_suspects: int = 0,
-        busy: Collection[str] = (),
-    ) -> None:
-        """Start another process in its place, if that may help.
-
-        rows: that it had, and that may be why; given_up: those of them that are given up for it.
-        num_suspects: rows of its lane that wait to run alone. busy: the lane's workers that have rows.
-        """
-        slot, unused, cause = self._losses.pop(lost.worker), self.unused, lost.cause
-        starts_at = self._lanes.fault(
-            slot.lane,
-            slot.name,
-            cause,
-            now=time.monotonic(),
-            rows=rows,
-            given_up=given_up,
-            num_suspects=num_suspects,
-            busy=busy,
-        )
+    def replace(self, lost: Lost, loss: LostRows = LostRows()) -> None:  # noqa: B008 - frozen
+        """Start another process in its place, if that may help."""
+        slot, unused = self._losses.pop(lost.worker), self.unused
+        starts_at = self._lanes.fault(slot.lane, slot.name, lost.cause, loss=loss, now=time.monotonic())
         if self.has_too_many:
             self._num_slots -= 1
         elif starts_at is not None or len(self._lanes_open()) > 1:  # other lanes may do better there

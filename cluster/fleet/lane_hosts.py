@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Iterable
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import SILENT_REST_S, Hosts
+from framefleet.cluster.dispatch.hosts import SILENT_REST_S, Hosts, LostRows
 from framefleet.cluster.fleet.losses import Cause
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 
 class LaneHosts:
@@ -18,41 +19,19 @@ class LaneHosts:
     def __init__(self, faults: FaultPolicy) -> None:
         self._faults = faults
         self._by_lane: dict[LaneKey, Hosts] = {}
-        self._proven: set[str] = set()  # machines and workers that have rendered a row of any lane
+        self._proven = defaultdict[str, set[str]](set)  # by model: where a row of it was rendered
         self.closed: dict[LaneKey, FramefleetError] = {}
 
     def of(self, lane: LaneKey) -> Hosts:
         if lane not in self._by_lane:
-            # A text that was encoded says nothing of a machine that renders.
-            self._by_lane[lane] = Hosts(self._faults, None if lane == ENCODER_POOL else self._proven)
+            self._by_lane[lane] = Hosts(self._faults, self._proven[lane.model])
         return self._by_lane[lane]
 
-    def fault(
-        self,
-        lane: LaneKey,
-        worker: str,
-        cause: Cause,
-        *,
-        now: float,
-        rows: Collection[str],
-        given_up: Collection[str],
-        num_suspects: int,
-        busy: Collection[str] = (),
-    ) -> float | None:
+    def fault(self, lane: LaneKey, worker: str, cause: Cause, *, loss: LostRows, now: float) -> float | None:
         """Do what `Hosts.fault` does, for a worker of a lane; a machine out of reach is so for all lanes."""
         hosts = self.of(lane)
         host = hosts.host_of(worker)
-        starts_at = hosts.fault(
-            worker,
-            cause.reason,
-            kind=cause.kind,
-            now=now,
-            rows=rows,
-            given_up=given_up,
-            num_suspects=num_suspects,
-            busy=busy,
-            error=cause.error,
-        )
+        starts_at = hosts.fault(worker, cause.reason, kind=cause.kind, now=now, loss=loss, error=cause.error)
         if cause.kind == "silent" and host:
             for other in self._by_lane.values():
                 other.rest(host, now + SILENT_REST_S)
@@ -72,6 +51,7 @@ class LaneHosts:
     def renew(self) -> None:
         """Forget refusals and faults, because the weights are others now."""
         self._by_lane.clear()
+        self._proven.clear()
         self.closed.clear()
 
     def unused(self, *, are_several: bool) -> tuple[str, ...]:

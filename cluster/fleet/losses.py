@@ -65,7 +65,8 @@ def cause_of_loss(error: RayError, *, is_ready: bool) -> Cause:
 
 def _raised(error: RayTaskError, *, is_ready: bool) -> Cause:
     """The worker raised, outside of any row: as it started, or as its thread that renders ended."""
-    cause = error.cause if isinstance(error.cause, Exception) else error
+    # Not only an Exception: a recipe may raise GeneratorExit, and Ray's own text is coloured.
+    cause = error.cause if isinstance(error.cause, BaseException) else error
     ours = cause if isinstance(cause, FramefleetError) else None
     if ours and not is_ready:
         return Cause(reason=ours.problem, kind="refused", error=ours)  # ours say what must change

@@ -39,7 +39,9 @@ class FleetSettings(Strict):
     """Which machines render, and how much of them each worker takes."""
 
     address: str | None = Field(
-        default=None, description="A Ray cluster to join (auto or host:port); unset: this machine."
+        default=None,
+        min_length=1,
+        description="A Ray cluster to join (auto or host:port); unset: this machine.",
     )
     workers: Annotated[int, Field(ge=1)] | ElasticWorkers | Literal["auto"] = Field(
         default="auto",

@@ -16,7 +16,7 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.layout import FAILURES, LOGS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.part_names import Part, parts_in
@@ -62,28 +62,33 @@ class OutputCounts:
 
 def count_rows(store: Store) -> OutputCounts:
     """Read every row_id of an output once. Raises JobError for a part that is not ours, or damaged."""
-    rows = parts_in(store, ROWS)
-    ids = (
-        pa.RecordBatch.from_arrays(
-            [batch.column(0), pa.repeat(pa.scalar(place, pa.uint8()), len(batch))], schema=_PLACES
-        )
-        for place, parts in (
-            (_IN_TABLE, rows),
-            (_HAS_RECORD, live_parts(store)),
-            (_HAS_FAILURE, parts_in(store, FAILURES)),
-        )
-        for table in _row_ids(store, parts)
-        for batch in table.to_batches()
-    )
     import duckdb  # here: it takes a tenth of a second, and most commands count nothing
+
+    rows, raised = parts_in(store, ROWS), list[FramefleetError]()
+    places = (_IN_TABLE, rows), (_HAS_RECORD, live_parts(store)), (_HAS_FAILURE, parts_in(store, FAILURES))
+
+    def ids() -> Iterator[pa.RecordBatch]:
+        try:
+            for place, parts in places:
+                for batch in (batch for table in _row_ids(store, parts) for batch in table.to_batches()):
+                    column = pa.repeat(pa.scalar(place, pa.uint8()), len(batch))
+                    yield pa.RecordBatch.from_arrays([batch.column(0), column], schema=_PLACES)
+        except FramefleetError as error:  # which DuckDB hides
+            raised.append(error)
+            raise
 
     with (
         # A hundred million rows and their records need more than one gigabyte, and then the disk.
         tempfile.TemporaryDirectory(prefix="framefleet-") as folder,
         duckdb.connect(config={"temp_directory": folder, "memory_limit": "4GB"}) as database,
     ):
-        database.register("ids", pa.RecordBatchReader.from_batches(_PLACES, ids))
-        counts = dict(database.execute(_COUNT).fetchall())
+        database.register("ids", pa.RecordBatchReader.from_batches(_PLACES, ids()))
+        try:
+            counts = dict(database.execute(_COUNT).fetchall())
+        except duckdb.Error:
+            if raised:
+                raise raised[0] from None
+            raise
 
     def number(*, wanted: int, unwanted: int = 0) -> int:
         return sum(n for places, n in counts.items() if places & wanted == wanted and not places & unwanted)

@@ -51,7 +51,9 @@ def predict_job(
     by_lane: dict[LaneKey, Kinds] = {}
     for row in pending_rows(resolved.table, resolved.rows, index):
         if isinstance(row.payload, Pending):
-            by_lane.setdefault(lane_of(row.payload.request), Kinds()).add(row.shape, row.payload.request)
+            request = row.payload.request
+            new = Kinds(remembers_texts=resolved.recipes[request.recipe].is_batched)
+            by_lane.setdefault(lane_of(request), new).add(row.shape, request)
     by_lane = dict(sorted(by_lane.items(), key=lambda one: one[0].recipe))  # a user's code runs last
     job, num_rows = resolved.job, sum(kinds.num_rows for kinds in by_lane.values())
     settings, num_cores = resolved.first.settings, os.cpu_count() or 1

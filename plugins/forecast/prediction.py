@@ -56,8 +56,12 @@ class RowKind:
 
 @dataclass(slots=True)
 class Kinds:
-    """All rows that are still to render. Texts are prompts and negative prompts, each counted once."""
+    """All rows of a lane that are still to render.
 
+    remembers_texts: whether prompts and negative prompts that several rows share are encoded once.
+    """
+
+    remembers_texts: bool = True
     by_name: dict[str, RowKind] = field(default_factory=dict)
     num_rows: int = 0
     _texts: set[int] = field(default_factory=set)
@@ -68,7 +72,7 @@ class Kinds:
         name = shape if is_said else f"{request.recipe} {shape}"
         self.by_name.setdefault(name, RowKind(name)).add(request)
         self.num_rows += 1
-        if len(self._texts) < MAX_TEXTS:
+        if self.remembers_texts and len(self._texts) < MAX_TEXTS:
             self._num_asked += 1
             texts = (request.arguments.get(name) or "" for name in ("prompt", "negative_prompt"))
             self._texts.add(hash(tuple(zlib.crc32(str(text).encode("utf-8", "replace")) for text in texts)))
@@ -76,7 +80,7 @@ class Kinds:
     @property
     def num_texts(self) -> int:
         """How often a text is new to whoever renders all rows."""
-        share = len(self._texts) / self._num_asked if self._num_asked else 0.0
+        share = len(self._texts) / self._num_asked if self._num_asked else 1.0
         return round(share * self.num_rows)
 
     def most_frequent(self, count: int) -> list[RowKind]:

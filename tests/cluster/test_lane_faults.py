@@ -36,6 +36,7 @@ FAULTS = {
     "raises": ("poison", "ValueError", "this row is poison"),
     "refuses": ("unwanted", "RowError", "this row is refused"),
 }
+DEADLY = ("kills", "hangs")
 KILLERS = (0, 1, 2, 5, 7, 11)
 ALL_OF_THE_SECOND = (1, 3, 5, 7)
 RECIPE = "tests.faults:kills"
@@ -105,11 +106,16 @@ def bad_job(
     return job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
 
 
+def check_done(output: Path, bad: Collection[int]) -> None:
+    """All rows are done but the bad ones."""
+    records = all_columns(Store(str(output)), "records").to_pylist()
+    assert {index for record in records for index in record["row_indices"]} == {*range(8)} - {*bad}
+
+
 def check_ended(output: Path, fault: str, bad: Collection[int]) -> None:
     """All rows are done but the bad ones, each of which failed with its reason."""
+    check_done(output, bad)
     store = Store(str(output))
-    done = {index for record in all_columns(store, "records").to_pylist() for index in record["row_indices"]}
-    assert done == {*range(8)} - {*bad}
     failures = all_columns(store, "failures").to_pylist()
     assert {failure["row_indices"][0] for failure in failures} == {*bad}
     _, error_type, message = FAULTS[fault]
@@ -130,13 +136,25 @@ def test_some_rows_of_any_fault_fail_and_all_others_are_done(
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in DEADLY])
 def test_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, ray_cluster: str
 ) -> None:
     bad = ALL_OF_THE_SECOND
     framefleet.render(bad_job(tmp_path, fault, bad, num_models=2, address=ray_cluster))
     check_ended(tmp_path / "out", fault, bad)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("fault", DEADLY)
+def test_a_model_whose_workers_all_die_is_given_up_and_the_rows_of_the_other_are_done(
+    fault: str, tmp_path: Path, ray_cluster: str
+) -> None:
+    bad = ALL_OF_THE_SECOND
+    with pytest.raises(FleetError, match=f"ltx, tests.faults:{fault}: 4 rows are left: no machine is left"):
+        framefleet.render(bad_job(tmp_path, fault, bad, num_models=2, address=ray_cluster))
+    check_done(tmp_path / "out", bad)
+    assert not all_columns(Store(str(tmp_path / "out")), "failures").num_rows
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +197,12 @@ def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_don
     bad = ALL_OF_THE_SECOND
     values = bad_job(tmp_path, fault, bad, num_models=2, address=two_machines, workers=2)
     code, printed = render_apart(tmp_path, values)
-    assert code == 1, printed
-    check_ended(tmp_path / "out", fault, bad)
+    if fault not in DEADLY:
+        assert code == 1, printed
+        check_ended(tmp_path / "out", fault, bad)
+        return
+    assert code == 3 and "4 rows are left: no machine is left that can render" in printed, printed
+    check_done(tmp_path / "out", bad)
 
 
 @pytest.mark.ci

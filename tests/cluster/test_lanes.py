@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import framefleet
+from framefleet import Request
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.pipeline.render.audit.verdict import EQUAL
 from tests.jobs import digests_by_tag, job_values, prompt_rows, records_of, write_table
+from tests.tiny import SMALLEST
+from tools.odd_recipes.plain import plain_calls
 
 OWN, NUM_ROWS = "tests.spoilers", 12
 RECIPES = {3: f"{OWN}:stronger_steps", 4: f"{OWN}:seamless", 8: f"{OWN}:stronger_steps", 9: f"{OWN}:harmless"}
+# Each leaves something behind that spoils later rows of its process.
+SPOILING = ("mirrored", "louder_text", "slotted", "patched_torch", "modes")
 FLEET = {"workers": 1, "gpus_per_worker": 0}
 
 
@@ -50,6 +58,38 @@ def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
 
     sizes = {record["recipe"]: record["batch_size"] for record in records}
     assert sizes[f"{OWN}:stronger_steps"] == 1.0 and sizes["generate"] > 1.0
+
+
+@pytest.mark.ci
+def test_of_a_mixed_job_no_other_row_is_wrong_and_none_is_called_equal_that_is_not(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    rows = [
+        row | {"recipe": f"{OWN}:{SPOILING[number // 3]}" if number % 3 and number < 15 else "generate"}
+        for number, row in enumerate(prompt_rows(20))
+    ]
+    sizes = SMALLEST["wan"] | {"max_sequence_length": 32}
+    own = ("prompt", "num_inference_steps", "guidance_scale")
+    requests = [
+        Request(arguments=sizes | {name: row[name] for name in own}, seed=row["seed"], recipe=row["recipe"])
+        for row in rows
+    ]
+    plain = [call.sha256 for call in plain_calls("wan", {}, requests)]  # by seed
+
+    fleet = FLEET | {"address": ray_cluster}
+    more: dict[str, Any] = {"fleet": fleet, "keep_embeddings": True, "audit": {"every": 2}}
+    for num_rows in (16, 20):  # the second run finds the embeddings of the first
+        table = write_table(tmp_path / "t.parquet", rows[:num_rows])
+        summary = framefleet.render(job_values(table, tmp_path / "out", recipe=f"{OWN}:harmless", **more))
+        assert summary.failed == 0
+    records = records_of(tmp_path / "out")
+    assert len(records) == len(rows)
+    wrong = [record for record in records if record["frames_sha256"] != plain[record["seed"]]]
+    assert not [record["seed"] for record in wrong if record["recipe"] == "generate"]
+    remarks = Counter(
+        (record["recipe"], json.loads(record["environment"])["audit"] == EQUAL) for record in wrong
+    )
+    assert not any(is_equal for _, is_equal in remarks), remarks
 
 
 def test_rows_that_spoil_later_rows_of_their_recipe_are_judged_by_new_processes_and_get_one_each(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 from unittest import mock
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import LossKind
+from framefleet.cluster.dispatch.hosts import LossKind, LostRows
 from framefleet.cluster.dispatch.lane_choice import Backlog
 from framefleet.cluster.fleet.lane_hosts import LaneHosts
 from framefleet.cluster.fleet.losses import Cause
@@ -29,8 +30,9 @@ class _HostsOfLanes:
     def __getattr__(self, name: str) -> Any:
         return lambda slot, *args: getattr(self._lanes.of(self.lane_of[slot]), name)(slot, *args)
 
-    def fault(self, slot: str, reason: str, *, kind: LossKind, **more: Any) -> float | None:
-        return self._lanes.fault(self.lane_of[slot], slot, Cause(reason=reason, kind=kind), **more)
+    def fault(self, slot: str, reason: str, *, kind: LossKind, loss: LostRows, now: float) -> float | None:
+        cause = Cause(reason=reason, kind=kind)
+        return self._lanes.fault(self.lane_of[slot], slot, cause, loss=loss, now=now)
 
     def are_hopeless(self, num_workers: int) -> bool:
         return False
@@ -44,9 +46,9 @@ class FaultyLanes(SeveralLanes):
     ) -> None:
         super().__init__(lanes, fleet, faults=FaultPolicy())
         self.lanes, self._broken = LaneHosts(FaultPolicy()), broken
-        proven = set[str]()
-        for dispatcher in self._routed.by_lane.values():  # as the driver's lanes share it
-            dispatcher._proven = proven
+        proven = defaultdict[str, set[str]](set)
+        for key, dispatcher in self._routed.by_lane.items():  # as the driver's lanes of a model share it
+            dispatcher._proven = proven[key.model]
         self._hosts: Any = _HostsOfLanes(self.lanes)
         self._routed.closed = self._closed
 
@@ -100,12 +102,6 @@ class FaultyLanes(SeveralLanes):
         self, worker: Any, now: float, kind: LossKind, rows: Collection[str], given_up: Collection[str]
     ) -> None:
         rest = self._hosts.fault(
-            f"slot {worker.machine}",
-            "SIGILL",
-            kind=kind,
-            now=now,
-            rows=rows,
-            given_up=given_up,
-            num_suspects=self._routed.num_suspects,
+            f"slot {worker.machine}", "SIGILL", kind=kind, now=now, loss=self._loss(rows, given_up)
         )
         self._start(worker.machine, at=(rest or now) + self.fleet.start_s)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import Hosts, LossKind
+from framefleet.cluster.dispatch.hosts import Hosts, LossKind, LostRows
 from framefleet.cluster.driver.pace import Scale
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.fleet.settings import ElasticWorkers
@@ -327,10 +327,16 @@ class Simulation:
             "SIGILL",
             kind=kind,
             now=now,
-            rows=rows,
-            given_up=given_up,
-            num_suspects=self.dispatcher.num_suspects,
-            busy=self.dispatcher.in_hand(),
+            loss=self._loss(rows, given_up),
         )
         if rest and not self._hosts.is_blocked(f"machine {worker.machine}"):
             self._start(worker.machine, at=rest + self.fleet.start_s)
+
+    def _loss(self, rows: Collection[str], given_up: Collection[str]) -> LostRows:
+        dispatcher = self.dispatcher
+        return LostRows(
+            rows=rows,
+            given_up=given_up,
+            num_suspects=dispatcher.num_suspects,
+            busy=dispatcher.in_hand(),
+        )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize, QueueCounts, Row
-from tests.unit.dispatching import dispatcher_with, ids, lease
+from tests.unit.dispatching import dispatcher_with, ids, join, lease
 
 
 def test_a_lease_holds_rows_of_one_shape_oldest_first() -> None:
@@ -153,6 +153,23 @@ def test_an_error_that_would_come_again_is_not_retried() -> None:
     lease(dispatcher, "A")
     given_up = dispatcher.failed("A", "0", "does not fit", retry=False)
     assert given_up is not None and given_up.attempts == 1
+
+
+def test_a_row_whose_error_may_be_of_an_earlier_one_is_tried_last_in_a_new_process() -> None:
+    dispatcher = dispatcher_with("xx", min_rows=1)
+    for _ in range(3):
+        assert ids(lease(dispatcher, "A")) == "0"
+        assert dispatcher.failed("A", "0", "bad", may_be_spoilt=True) is None
+    assert (dispatcher.num_for_new, dispatcher.counts.waiting) == (1, 2)
+    assert ids(lease(dispatcher, "A")) == "1"
+    assert dispatcher.done("A", "1", 0.0)
+    join(dispatcher, "judge")
+    dispatcher.judges("judge")
+    assert dispatcher.lease("A", 9e9) is dispatcher.lease("judge", 9e9) is None
+    join(dispatcher, "B")
+    assert ids(lease(dispatcher, "B")) == "0"
+    given_up = dispatcher.failed("B", "0", "bad", may_be_spoilt=True)
+    assert given_up is not None and given_up.attempts == 4
 
 
 # Rows handed back

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 import framefleet
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.hosts import LostRows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.fleet import connection, ray_start
 from framefleet.cluster.fleet.actors import Slot, check_gpus, check_hello, modules_to_ship
@@ -49,9 +50,16 @@ def test_a_worker_of_another_build_is_refused_with_the_fix(change: dict[str, str
     assert "install the same version" in refusal.value.fix
 
 
-def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
-    with pytest.raises(FleetError, match="no Ray cluster answers"), connect("127.0.0.1:1", num_cpus=1):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1"])
+def test_an_address_where_nothing_answers_is_refused_at_once(address: str) -> None:
+    with pytest.raises(FleetError, match="no Ray cluster answers") as refusal, connect(address, num_cpus=1):
         pass
+    assert "not known" not in refusal.value.problem
+
+
+def test_an_empty_address_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        FleetSettings(address="")
 
 
 @pytest.mark.parametrize("address", [None, "auto"])
@@ -121,7 +129,8 @@ def test_a_lane_whose_rows_kill_their_workers_ends_by_that_and_not_for_lack_of_m
     for number in range(25):
         assert fleet._hopeless(LaneKey()) is None
         hosts.placed(f"worker-{number}", f"{number}", f"machine {number}")
-        hosts.fault(f"worker-{number}", "SIGSEGV", kind="died", now=0.0, rows=["x"], given_up=["x"])
+        loss = LostRows(rows=["x"], given_up=["x"])
+        hosts.fault(f"worker-{number}", "SIGSEGV", kind="died", now=0.0, loss=loss)
     assert "25 rows in a row killed their workers" in str(fleet._hopeless(LaneKey()))
     fleet._resting.clear()
     assert "no machine is left" in str(fleet._hopeless(LaneKey()))

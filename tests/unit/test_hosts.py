@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind
+from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind, LostRows
 from framefleet.cluster.fleet.lane_hosts import LaneHosts
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
@@ -28,7 +28,8 @@ def fault(
 ) -> bool:
     """Let the worker begin there and fail; return whether it is started again."""
     hosts.placed(worker, host, f"machine {host}")
-    starts_at = hosts.fault(worker, "CUDA error", kind=kind, now=now, rows=rows, given_up=given_up, busy=busy)
+    loss = LostRows(rows=rows, given_up=given_up, busy=busy)
+    starts_at = hosts.fault(worker, "CUDA error", kind=kind, now=now, loss=loss)
     return starts_at is not None
 
 
@@ -180,18 +181,20 @@ def test_a_row_that_ends_by_its_own_error_is_not_why_its_worker_died_before() ->
     assert hosts.is_blocked("a")
 
 
-def test_what_one_lane_has_rendered_proves_a_machine_for_all_and_an_encoded_text_for_none() -> None:
-    lanes, other = LaneHosts(FaultPolicy()), LaneKey("a model")
-    for encoded in (True, False):
-        lanes.of(ENCODER_POOL if encoded else other).placed("w", "a", "machine a")
-        lanes.of(ENCODER_POOL if encoded else other).done("w", "row")
-        hosts = lanes.of(LaneKey())
-        hosts.cleared("w")
-        for number in range(7):
-            assert not hosts.unused
-            fault(hosts, "w", "a", "died", rows=[str(number)])
-        assert hosts.is_blocked("a") == encoded
-        lanes.renew()
+@pytest.mark.parametrize(
+    ("other", "num_deaths"), [(LaneKey("a model"), 7), (ENCODER_POOL, 7), (LaneKey(recipe="my:own"), 13)]
+)
+def test_rows_of_one_lane_prove_a_machine_for_lanes_of_their_model_alone(
+    other: LaneKey, num_deaths: int
+) -> None:
+    lanes = LaneHosts(FaultPolicy())
+    lanes.of(other).placed("w", "a", "machine a")
+    lanes.of(other).done("w", "row")
+    hosts = lanes.of(LaneKey())
+    for number in range(num_deaths):
+        assert not hosts.unused
+        fault(hosts, "w", "a", "died", rows=[str(number)])
+    assert hosts.is_blocked("a")
 
 
 @pytest.mark.parametrize(

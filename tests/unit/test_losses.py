@@ -77,6 +77,8 @@ def test_what_a_worker_raises_is_its_machines_before_it_is_ready() -> None:
     sick = cause_of_loss(RayTaskError("start", "", RuntimeError("CUDA error: no device")), is_ready=False)
     assert (sick.kind, sick.reason) == ("machine", "RuntimeError: CUDA error: no device")
     assert cause_of_loss(RayTaskError("exchange", "", ValueError("ours")), is_ready=True).kind == "died"
+    left = cause_of_loss(RayTaskError("exchange", "Ray's own text", GeneratorExit("left")), is_ready=True)  # type: ignore[arg-type]
+    assert (left.kind, left.reason) == ("died", "GeneratorExit: left")
     full = cause_of_loss(RayTaskError("exchange", "", OSError(28, "No space left")), is_ready=True)
     assert (full.kind, full.suspects) == ("machine", ())
 

@@ -249,8 +249,8 @@ def test_guided_steps_count_twice() -> None:
     assert [calls_of(request(10)), calls_of(request(10, 5.0)), calls_of(Request())] == [10, 20, 1]
 
 
-def kinds_of(rows: list[tuple[str, Request]]) -> Kinds:
-    kinds = Kinds()
+def kinds_of(rows: list[tuple[str, Request]], **more: Any) -> Kinds:
+    kinds = Kinds(**more)
     for shape, row in rows:
         kinds.add(shape, row)
     return kinds
@@ -263,6 +263,11 @@ def test_a_sample_has_the_proportions_of_the_table() -> None:
     calls = [calls_of(row) for row in islice(kind.sample(), 16)]
     assert (calls.count(4), calls.count(8)) == (12, 4)
     assert (kind.num_rows, kind.num_calls, kinds.num_rows, kinds.num_texts) == (40, 200, 40, 1)
+
+
+def test_each_row_of_a_recipe_that_is_not_declared_encodes_its_text() -> None:
+    rows = [("s", request(4))] * 7
+    assert [kinds_of(rows, remembers_texts=remembers).num_texts for remembers in (True, False)] == [1, 7]
 
 
 def test_kinds_that_take_most_come_first() -> None:

@@ -48,6 +48,15 @@ def test_without_a_driver_rows_are_counted(tmp_path: Path) -> None:
     assert found.last_failures[0].message == "no"
 
 
+def test_a_damaged_part_is_named_with_what_mends_it(tmp_path: Path) -> None:
+    write_output(tmp_path, [record(0), record(1)])
+    (part,) = (tmp_path / "records").glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-7])
+    ended = command("status", tmp_path)
+    assert ended.exit_code == 2, ended.stderr
+    assert f"{part.name} is damaged" in ended.stderr and "framefleet repair" in ended.stderr
+
+
 def test_a_driver_that_works_is_believed_and_its_workers_are_told(tmp_path: Path) -> None:
     write_driver(write_output(tmp_path, [record(1)]))
     found = framefleet.status(str(tmp_path))

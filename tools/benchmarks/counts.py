@@ -154,7 +154,7 @@ WAYS = {
     ),
     "image to video": Way(model="wan_i2v", recipe="image_to_video"),
 }
-# By the waits that each may have: a picture is compared with those of other rows on the device.
+# The waits that each may have: a picture is compared with those of other rows on the device.
 WITH_WAITS = {"alone": 0, "cached steps": 0, "own recipe": 0, "image to video": 2}
 
 
