@@ -17,13 +17,13 @@ from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked
 from tests.pictures import write_starts
 from tests.tinies import autumn
-from tests.tiny import INPUTS, SMALLEST, tiny
+from tests.tiny import INPUTS, MEASURED, tiny
 from tests.unit.test_written_request import Anything
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # At 16 x 16 Flux has one token and CogVideoX 1.5 two, whose positions look like the batch of a row.
 LARGER = {"height": 32, "width": 32}
-SIZES = SMALLEST | {name: SMALLEST[name] | LARGER for name in ("cogvideox_1_5", "cogvideox_1_5_i2v", "flux")}
+SIZES = MEASURED | {name: MEASURED[name] | LARGER for name in ("cogvideox_1_5", "cogvideox_1_5_i2v", "flux")}
 
 Cells = Mapping[str, Any]  # one row of a table
 # What rows draw from, where the pipeline takes it, beside seeds, sizes and schedulers.
@@ -86,6 +86,13 @@ MORE: dict[str, dict[str, Sequence[Any]]] = {
     "if_inpaint": {"image": SQUARE, "mask_image": SQUARE},  # of one shape
     "if_sr_inpaint": LONGER | {"original_image": SQUARE, "mask_image": SQUARE},
     "sd_semantic": {"editing_prompt": (None, "smiling"), "reverse_editing_direction": (False, True)},
+    "helios_pyramid_modular": GUIDED | NEGATIVE,
+    "qwen_edit_modular": OF_TEXT,
+    "qwen_edit_plus_modular": OF_TEXT,
+    "pndm": {"num_inference_steps": (4, 5, 6)},
+    "text_to_video_zero": GUIDED,
+    "repaint": {"image": SQUARE, "mask_image": SQUARE},  # of one shape
+    "versatile_variation": {"negative_prompt": (None,)},  # it takes a picture there
     "sd_upscale": {"noise_level": (0, 20)},
     "sd_panorama": {"view_batch_size": (1, 2), "circular_padding": (False, True)},
     "ddim": {"eta": (0.0, 0.5)},
@@ -114,14 +121,24 @@ MANY, NUM_ROWS = (
     10,
     {"hunyuan_1_5": 5, "hunyuan_1_5_i2v": 5, "glm_image": 4, "kandinsky_6_sr": 4, "ltx2_modular": 4}
     # at a megapixel, whatever is asked for
-    | {"qwen_edit_inpaint": 8, "longcat_edit": 4, "joy_edit": 4, "kandinsky_t2i": 6, "kandinsky_i2i": 4},
+    | {"qwen_edit_inpaint": 8, "longcat_edit": 4, "joy_edit": 4, "kandinsky_t2i": 6, "kandinsky_i2i": 4}
+    | {"qwen_edit_modular": 3, "qwen_edit_plus_modular": 3, "qwen_layered": 6, "qwen_layered_modular": 6}
+    | {"shap_e": 6, "shap_e_img2img": 6},
 )
 
 # By tiny pipeline that starts from larger pictures alone: how many times as large.
-SCALES = {"kandinsky3_img2img": 2, "ldm_super_resolution": 3, "sd_latent_upscale": 2}
+SCALES = {"repaint": 2, "kandinsky3_img2img": 2, "ldm_super_resolution": 3, "sd_latent_upscale": 2}
 
 # diffusers itself fails with others, or where they are not those of the picture.
-ONE_SIZE = ("hidream", "kandinsky21_img2img", "sd_panorama", "z_image_img2img", "z_image_inpaint")
+ONE_SIZE = (
+    "hidream",
+    "sd_attend",
+    "unidiffuser",
+    "kandinsky21_img2img",
+    "sd_panorama",
+    "z_image_img2img",
+    "z_image_inpaint",
+)
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 KARRAS = {"use_karras_sigmas": True}
@@ -188,13 +205,13 @@ def mixed_table(name: str, folder: Path, *, most: int = MANY) -> list[Cells]:
 def _choices(name: str, spec: PipelineSpec, folder: Path) -> dict[str, Sequence[Any]]:
     settable = spec.settable()
     choices = {argument: values for argument, values in CHOICES.items() if argument in settable}
-    for argument in SMALLEST[name].keys() & choices.keys() - {"num_inference_steps", "strength"}:
-        choices[argument] = (SMALLEST[name][argument],)
+    for argument in MEASURED[name].keys() & choices.keys() - {"num_inference_steps", "strength"}:
+        choices[argument] = (MEASURED[name][argument],)
     choices |= MORE.get(name, {})
     if name in LISTED:
         write_starts(folder, num_frames=1)
     for argument, num_frames in INPUTS.get(name, {}).items():
-        if num_frames > 1 and "video" not in argument:  # a list of so many pictures
+        if num_frames > 1 and argument.startswith("image"):  # a list of so many pictures
             files = write_starts(folder, num_frames=1)
             choices[argument] = [list(some) for some in itertools.permutations(files, num_frames)]
             continue

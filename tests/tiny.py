@@ -265,6 +265,7 @@ UNLIKE: dict[str, dict[str, Any]] = {
     "stable_audio": {"num_inference_steps": 2, "audio_end_in_s": 0.2},
     "qwen_layered": {"num_inference_steps": 1, "layers": 2},
 }
+MEASURED = SMALLEST | UNLIKE  # by tools/conformance
 # What a job says below `model:`, without which they render nothing.
 OPTIONS: dict[str, dict[str, Any]] = {"allegro": {"vae_tiling": True}}
 # What they start from, beside a prompt, and how many frames of it.
@@ -288,6 +289,7 @@ INPUTS: dict[str, dict[str, int]] = {
     "hunyuan_1_5_i2v": {"image": 1},
     "kandinsky_i2v": {"image": 1},
     "kandinsky_6_sr": {"video": 5},
+    "qwen_layered": {"image": 1},
     "cogvideox_i2v": {"image": 1},
     "cogvideox_1_5_i2v": {"image": 1},
     "cogvideox_v2v": {"video": 9},

@@ -132,8 +132,9 @@ the GPU. This does not include workspaces of convolutions, fragmentation, LoRAs,
 programs: near the limit, test it. `framefleet plan` also shows what a worker has measured
 ([plan.md](plan.md)).
 
-Some networks cannot be called without weights, because they look at values. `plan` then says so, with the
-message of the network, and counts weights and what was computed until then.
+Of networks that look at values, such as sizes of pictures, the largest part that can be called counts. Some
+cannot be called at all without weights. `plan` then says so, with the message of the network, and counts
+weights and what was computed until then.
 
 ## What people report
 

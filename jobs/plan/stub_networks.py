@@ -3,8 +3,8 @@
 To the pipeline every tensor is on the CPU, so that schedulers, generators and masks work with real values. A
 network's call goes through its own code on the meta device, where shapes are computed and nothing else, and
 comes back as zeros; the bytes of tensors that are alive at once there are counted, without workspaces of
-kernels, and fragments. Not covered: networks that look at values (how many tokens a mask leaves). Files that
-a row names are grey pictures and silence.
+kernels, and fragments. Of a network that looks at values, such as sizes of pictures, each part is called so
+by itself. Files that a row names are grey pictures and silence.
 """
 
 from __future__ import annotations
@@ -64,20 +64,23 @@ class Meter(TorchDispatchMode):
 
 @contextmanager
 def metered(others: Iterable[Tensor]) -> Iterator[Meter]:
-    """Count while the block runs, with attention as kernels of GPUs compute it: they keep no scores.
+    """Count while the block runs."""
+    with torch.no_grad(), without_scores(), Meter(others) as meter:
+        yield meter
 
-    The meta device has one that does.
-    """
+
+@contextmanager
+def without_scores() -> Iterator[None]:
+    """Let attention take the memory that kernels of GPUs need: they keep no table of scores."""
     own, F.scaled_dot_product_attention = F.scaled_dot_product_attention, _attention
     try:
-        with torch.no_grad(), Meter(others) as meter:
-            yield meter
+        yield
     finally:
         F.scaled_dot_product_attention = own
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty((*query.shape[:-1], value.shape[-1]), dtype=query.dtype, device=query.device)
+    return query.new_zeros((*query.shape[:-1], value.shape[-1]))
 
 
 def call_key(args: Any, kwargs: Any) -> tuple[Hashable, ...]:
@@ -177,7 +180,7 @@ def _hollow(network: nn.Module, peaks: dict[str, int], *, ends: bool) -> None:
             )
     if not hasattr(network, "decode"):
         for part in network.modules():  # pipelines call layers directly, too
-            shapes = _Shapes(part.forward, stub, "forward", is_part=part is not network)
+            shapes = _Shapes(part.forward, stub, "forward", has_parts=True)
             object.__setattr__(part, "forward", shapes)
         return
     for half in (getattr(network, "encoder", None), getattr(network, "decoder", None)):
@@ -218,10 +221,11 @@ class _Shapes:
     """A method of a network that is called on the meta device. Calls of shapes that it knows cost nothing."""
 
     def __init__(
-        self, call: Callable[..., Any], stub: _Stub, name: str, *, ends: bool = False, is_part: bool = False
+        self, call: Callable[..., Any], stub: _Stub, name: str, *, ends: bool = False, has_parts: bool = False
     ) -> None:
+        """has_parts: the parts of the network compute shapes as well."""
         self._call, self._stub, self._name, self._ends = call, stub, name, ends
-        self._is_part = is_part
+        self._has_parts = has_parts
         self.__wrapped__ = call  # what reads the signature of `forward` reads the network's
         self._known: dict[Hashable, Any] = {}
 
@@ -232,24 +236,20 @@ class _Shapes:
         if key not in self._known:
             try:
                 self._known[key] = self._computed(args, kwargs)
-            except (RuntimeError, NotImplementedError):
-                if not self._is_part:
+            except (RuntimeError, NotImplementedError) as limit:
+                if not self._has_parts:
                     raise
-                return self._with_values(args, kwargs)
+                try:
+                    with without_scores():
+                        return self._call(*args, **kwargs)
+                except Exception:  # of whatever zeros are not: the limit says more
+                    raise limit from None
         answer, peak = self._known[key]
         self._stub.note(self._name, peak)  # also of a later row, whose peaks are counted anew
         if self._ends:
             raise Decoded
         leaves, structure = flatten(answer)
         return unflatten(structure, [_zeros_of(leaf) for leaf in leaves])
-
-    def _with_values(self, args: Any, kwargs: Any) -> Any:
-        """Call a part whose shapes follow from values, as sizes of pictures; its memory is not counted."""
-        self._stub.is_called = True
-        try:
-            return self._call(*args, **kwargs)
-        finally:
-            self._stub.is_called = False
 
     def _computed(self, args: Any, kwargs: Any) -> tuple[Any, int]:
         """Return the answer and its peak, which is noted also where the network raises."""

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from framefleet.jobs.show.watch import ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.errors import JobError, StoreError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import (
+    AnimateDiffControlNetPipeline,
+    AnimateDiffSparseControlNetPipeline,
+    AnimateDiffVideoToVideoControlNetPipeline,
     ControlNetUnionModel,
+    DiffusionPipeline,
     SD3ControlNetModel,
+    SparseControlNetModel,
     StableDiffusion3ControlNetInpaintingPipeline,
     StableDiffusion3ControlNetPipeline,
     StableDiffusionAdapterPipeline,
@@ -19,9 +24,11 @@ from diffusers import (
 )
 
 from tests.tinies.controlled import UNSAFE, controlled
-from tests.tinies.image import UNET_CHANNELS, sd, sd3, sdxl
+from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.image import UNET_CHANNELS, sd, sd3, sdxl, unet
 from tests.tinies.image_edits import parts
 from tests.tinies.table import EDIT, IMAGE, Tinies
+from tests.tinies.video import animatediff
 
 _MODE = {"control_mode": 1}  # of a union: which kind of picture controls
 
@@ -52,7 +59,45 @@ def _sd3_controlled(extra_channels: int = 0) -> dict[str, Any]:
     return parts(sd3()) | {"controlnet": network}
 
 
+def _moving() -> dict[str, Any]:
+    """Return AnimateDiff's parts, with the ControlNet of its U-Net as that is of pictures."""
+    return controlled(parts(animatediff()) | {"unet": unet()})
+
+
+def _sparse() -> DiffusionPipeline:
+    """Some frames control, and the network fills in the others."""
+    network = SparseControlNetModel(
+        block_out_channels=UNET_CHANNELS,
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=TEXT_WIDTH,
+        motion_num_attention_heads=2,
+        conditioning_embedding_out_channels=(8, 8, 8, 8),
+        conditioning_channels=3,
+        use_simplified_condition_embedding=False,
+    )
+    return AnimateDiffSparseControlNetPipeline(**parts(animatediff()) | {"controlnet": network})
+
+
+_CLIP = IMAGE | {"num_frames": 4}
 TINIES: Tinies = {
+    "animatediff_controlnet": (
+        lambda: AnimateDiffControlNetPipeline(**_moving()),
+        _CLIP,
+        ("conditioning_frames",),
+    ),
+    "animatediff_sparse": (
+        _sparse,
+        _CLIP | {"controlnet_frame_indices": [0, 1, 2, 3]},
+        ("conditioning_frames",),
+    ),
+    "animatediff_v2v_controlnet": (
+        lambda: AnimateDiffVideoToVideoControlNetPipeline(**_moving()),
+        IMAGE | {"strength": 0.8},
+        ("video", "conditioning_frames"),
+    ),
     "sd_adapter": (
         lambda: StableDiffusionAdapterPipeline(**_adapted(parts(sd())), **UNSAFE),
         IMAGE,

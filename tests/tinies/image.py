@@ -114,17 +114,17 @@ def flux() -> DiffusionPipeline:
 
 
 def unet(**settings: Any) -> UNet2DConditionModel:
-    given: dict[str, Any] = {"cross_attention_dim": TEXT_WIDTH}
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=UNET_CHANNELS,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-        attention_head_dim=2,
-        **{**given, **settings},
-    )
+    levels: dict[str, Any] = {
+        "sample_size": 8,
+        "block_out_channels": UNET_CHANNELS,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "attention_head_dim": 2,
+        "cross_attention_dim": TEXT_WIDTH,
+    }
+    return UNet2DConditionModel(**levels | settings)
 
 
 def unet_xl(**settings: Any) -> UNet2DConditionModel:

@@ -11,6 +11,7 @@ from tests.tinies import (
     autumn,
     controlled,
     deepfloyd,
+    deprecated,
     flux2,
     flux_kin,
     glm,
@@ -18,7 +19,9 @@ from tests.tinies import (
     image,
     image_edits,
     image_transformers,
+    in_context,
     kandinsky_images,
+    kolors,
     latent_audio,
     modular_kin,
     perturbed,
@@ -27,6 +30,7 @@ from tests.tinies import (
     qwen_image,
     qwen_kin,
     sana,
+    sound,
     stable_diffusion_kin,
     untexted,
     z_image,
@@ -194,10 +198,14 @@ _TINIES: Tinies = {
     **adapters.TINIES,
     **autumn.TINIES,
     **deepfloyd.TINIES,
+    **deprecated.TINIES,
     **hunyuan_dit.TINIES,
+    **in_context.TINIES,
     **kandinsky_images.TINIES,
+    **kolors.TINIES,
     **latent_audio.TINIES,
     **perturbed.TINIES,
+    **sound.TINIES,
     **stable_diffusion_kin.TINIES,
     **untexted.TINIES,
     **modular_kin.TINIES,
@@ -207,5 +215,7 @@ BUILDERS = {name: build for name, (build, _, _) in _TINIES.items()}
 SMALLEST = {name: call for name, (_, call, _) in _TINIES.items()}
 INPUTS = {name: dict.fromkeys(inputs, 1) for name, (_, _, inputs) in _TINIES.items() if inputs}
 INPUTS["wan_animate_2_distilled"] = {"image": 1, "driving_video": 9}
+INPUTS["animatediff_controlnet"] = INPUTS["animatediff_sparse"] = {"conditioning_frames": 4}
+INPUTS["animatediff_v2v_controlnet"] = {"video": 4, "conditioning_frames": 4}
 INPUTS["joy_edit_plus"] = {"images": 2}  # a list
 INPUTS["sd_controlnets"] = {"image": 2}  # a list of two, as each ControlNet takes one

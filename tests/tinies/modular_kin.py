@@ -14,6 +14,8 @@ from diffusers import (
     Flux2ModularPipeline,
     FluxKontextModularPipeline,
     HeliosPyramidDistilledModularPipeline,
+    HeliosPyramidModularPipeline,
+    HeliosScheduler,
     HunyuanVideo15ModularPipeline,
     Ideogram4ModularPipeline,
     Krea2ModularPipeline,
@@ -21,17 +23,32 @@ from diffusers import (
     ModularPipeline,
     QwenImage21ModularPipeline,
     QwenImage21TurboModularPipeline,
+    QwenImageEditModularPipeline,
+    QwenImageEditPlusModularPipeline,
+    QwenImageLayeredModularPipeline,
     Wan22Image2VideoModularPipeline,
     Wan22VaceModularPipeline,
     WanAnimate2DistilledModularPipeline,
     WanImage2VideoModularPipeline,
 )
 
-from tests.tinies import autumn, flux2, flux_kin, helios, hunyuan, qwen_2_1, qwen_kin, wan, wan_animate_2
+from tests.tinies import (
+    autumn,
+    flux2,
+    flux_kin,
+    helios,
+    hunyuan,
+    layered,
+    qwen_2_1,
+    qwen_kin,
+    wan,
+    wan_animate_2,
+)
 from tests.tinies.modular import modular_of
 
 _VIDEO = {"height": 16, "width": 16, "num_frames": 5, "num_inference_steps": 2}
 _IMAGE = {"height": 32, "width": 32, "num_inference_steps": 2}
+_EDIT = {"height": 128, "width": 128, "num_inference_steps": 2}
 
 
 def of(made: type[ModularPipeline], whole: Callable[[], DiffusionPipeline]) -> ModularPipeline:
@@ -42,6 +59,18 @@ def of(made: type[ModularPipeline], whole: Callable[[], DiffusionPipeline]) -> M
 def wan_moe_vace() -> ModularPipeline:
     parts = wan.wan_vace().components
     return modular_of(Wan22VaceModularPipeline, {**parts, "transformer_2": wan.wan_vace().transformer})
+
+
+def helios_pyramid() -> ModularPipeline:
+    """Not distilled: with Helios' own scheduler."""
+    parts = helios.helios_pyramid().components
+    return modular_of(HeliosPyramidModularPipeline, {**parts, "scheduler": HeliosScheduler(gamma=0.3)})
+
+
+def qwen_edit(made: type[ModularPipeline]) -> ModularPipeline:
+    """Blocks round pictures to 32 pixels, which have to be two latents or more."""
+    parts = qwen_kin.qwen_edit_plus().components
+    return modular_of(made, {**parts, "vae": qwen_kin.autoencoder()})
 
 
 TINIES: dict[str, tuple[Callable[[], ModularPipeline], dict[str, Any], tuple[str, ...]]] = {
@@ -62,6 +91,11 @@ TINIES: dict[str, tuple[Callable[[], ModularPipeline], dict[str, Any], tuple[str
         {"height": 64, "width": 64, "num_frames": 33},
         (),
     ),
+    "helios_pyramid_modular": (
+        helios_pyramid,
+        {"height": 64, "width": 64, "num_frames": 33},
+        (),
+    ),
     "wan_animate_2_distilled": (
         partial(of, WanAnimate2DistilledModularPipeline, wan_animate_2.wan_animate_2),
         {"height": 32, "width": 32, "segment_frame_length": 5, "num_inference_steps": 2},
@@ -79,6 +113,17 @@ TINIES: dict[str, tuple[Callable[[], ModularPipeline], dict[str, Any], tuple[str
     "krea2_turbo_modular": (partial(of, Krea2TurboModularPipeline, qwen_kin.krea2_deep), _IMAGE, ()),
     "qwen_2_1_modular": (partial(of, QwenImage21ModularPipeline, qwen_2_1.qwen_2_1), _IMAGE, ()),
     "qwen_2_1_turbo_modular": (partial(of, QwenImage21TurboModularPipeline, qwen_2_1.qwen_2_1), _IMAGE, ()),
+    "qwen_edit_modular": (partial(qwen_edit, QwenImageEditModularPipeline), _EDIT, ("image",)),
+    "qwen_edit_plus_modular": (
+        partial(qwen_edit, QwenImageEditPlusModularPipeline),
+        _EDIT,
+        ("image",),
+    ),
+    "qwen_layered_modular": (
+        partial(of, QwenImageLayeredModularPipeline, layered.qwen_layered),
+        {"num_inference_steps": 2, "layers": 2},
+        ("image",),
+    ),
     "flux_kontext_modular": (
         partial(of, FluxKontextModularPipeline, flux_kin.flux_kontext),
         _IMAGE | {"max_area": 1024},

@@ -1,25 +1,48 @@
-"""Tiny Stable Audio: sound alone."""
+"""Tiny pipelines that make sound alone: Stable Audio and ACE-Step."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import (
+    AceStepPipeline,
+    AceStepTransformer1DModel,
     AutoencoderOobleck,
+    AutoencoderSAME,
     DiffusionPipeline,
     EDMDPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableAudio3DiTModel,
+    StableAudio3Pipeline,
     StableAudioDiTModel,
     StableAudioPipeline,
     StableAudioProjectionModel,
 )
-from transformers import ByT5Tokenizer
+from diffusers.pipelines.ace_step import (
+    AceStepAudioTokenDetokenizer,
+    AceStepAudioTokenizer,
+    AceStepConditionEncoder,
+)
+from diffusers.pipelines.stable_audio_3.modeling_stable_audio_3 import StableAudio3DurationEmbedder
+from transformers import (
+    ByT5Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
+    T5GemmaConfig,
+    T5GemmaEncoderModel,
+)
 
 from tests.tinies.encoders import TEXT_WIDTH, t5
+from tests.tinies.table import STEPS, Tinies
+
+_LATENTS = 8  # channels
 
 
 def stable_audio() -> DiffusionPipeline:
     transformer = StableAudioDiTModel(
         sample_size=64,
-        in_channels=8,
-        out_channels=8,
+        in_channels=_LATENTS,
+        out_channels=_LATENTS,
         num_layers=2,
         attention_head_dim=16,
         num_attention_heads=2,
@@ -29,19 +52,111 @@ def stable_audio() -> DiffusionPipeline:
         global_states_input_dim=2 * TEXT_WIDTH,
         time_proj_dim=8,
     )
-    vae = AutoencoderOobleck(
-        encoder_hidden_size=8,
-        downsampling_ratios=[2, 4, 4],
-        decoder_channels=8,
-        decoder_input_channels=8,
-        channel_multiples=[1, 1, 1],
-        sampling_rate=8000,
-    )
     return StableAudioPipeline(
         tokenizer=ByT5Tokenizer(model_max_length=32),
         text_encoder=t5(),
         projection_model=StableAudioProjectionModel(TEXT_WIDTH, TEXT_WIDTH, min_value=0, max_value=32),
         transformer=transformer,
-        vae=vae,
+        vae=_oobleck(),
         scheduler=EDMDPMSolverMultistepScheduler(solver_order=2, prediction_type="v_prediction"),
     )
+
+
+def ace_step() -> DiffusionPipeline:
+    """Music with words: a language model reads the prompt, and an encoder of its own the lyrics."""
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+    }
+    heard = sizes | {"audio_acoustic_hidden_dim": _LATENTS, "pool_window_size": 2}
+    levels = {"fsq_dim": 32, "fsq_input_levels": [4, 4, 4], "fsq_input_num_quantizers": 1}
+    text = sizes | {"num_hidden_layers": 2, "vocab_size": 384, "bos_token_id": None, "eos_token_id": 1}
+    return AceStepPipeline(
+        tokenizer=ByT5Tokenizer(),
+        text_encoder=Qwen3Model(Qwen3Config(**text)),
+        condition_encoder=AceStepConditionEncoder(
+            **sizes,
+            text_hidden_dim=32,
+            timbre_hidden_dim=_LATENTS,
+            num_lyric_encoder_hidden_layers=1,
+            num_timbre_encoder_hidden_layers=1,
+        ),
+        audio_tokenizer=AceStepAudioTokenizer(**heard, **levels, num_attention_pooler_hidden_layers=1),
+        audio_token_detokenizer=AceStepAudioTokenDetokenizer(**heard, num_attention_pooler_hidden_layers=1),
+        transformer=AceStepTransformer1DModel(
+            **sizes,
+            num_hidden_layers=2,
+            in_channels=3 * _LATENTS,
+            audio_acoustic_hidden_dim=_LATENTS,
+            patch_size=2,
+            sliding_window=16,
+        ),
+        vae=_oobleck(),
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1),
+    )
+
+
+def stable_audio_3() -> DiffusionPipeline:
+    text: dict[str, Any] = {
+        "vocab_size": 384,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "layer_types": ["full_attention"] * 2,
+    }
+    return StableAudio3Pipeline(
+        tokenizer=ByT5Tokenizer(model_max_length=32),
+        text_encoder=T5GemmaEncoderModel(T5GemmaConfig(encoder=text, decoder=text, is_encoder_decoder=False)),
+        duration_embedder=StableAudio3DurationEmbedder(output_dim=TEXT_WIDTH, fourier_dim=16),
+        transformer=StableAudio3DiTModel(
+            io_channels=_LATENTS,
+            patch_size=1,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            cond_token_dim=TEXT_WIDTH,
+            global_cond_dim=TEXT_WIDTH,
+            local_add_cond_dim=1 + _LATENTS,  # a mask, and the masked sound's latents
+            timestep_features_dim=16,
+            ff_mult=2,
+            num_memory_tokens=3,
+            use_differential_attention=False,
+        ),
+        vae=AutoencoderSAME(
+            audio_channels=2,
+            patch_size=2,
+            encoder_channels=8,
+            encoder_c_mults=(2,),
+            encoder_strides=(2,),
+            encoder_transformer_depths=(1,),
+            latent_dim=_LATENTS,
+            use_differential_attention=False,
+            dim_heads=4,
+            ff_mult=2,
+            sampling_rate=64,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, stochastic_sampling=False),
+    )
+
+
+def _oobleck() -> AutoencoderOobleck:
+    return AutoencoderOobleck(
+        encoder_hidden_size=8,
+        downsampling_ratios=[2, 4, 4],
+        decoder_channels=8,
+        decoder_input_channels=_LATENTS,
+        channel_multiples=[1, 1, 1],
+        sampling_rate=8000,
+    )
+
+
+TINIES: Tinies = {
+    "ace_step": (ace_step, STEPS | {"audio_duration": 0.4, "lyrics": "softly"}, ()),
+    "stable_audio_3": (stable_audio_3, STEPS | {"duration": 1.0}, ()),
+}

@@ -49,10 +49,10 @@ def ldm_super_resolution() -> DiffusionPipeline:
         norm_num_groups=2,
         num_vq_embeddings=12,
     )
-    return LDMSuperResolutionPipeline(autoencoder, _unet(in_channels=6, out_channels=3), DDIMScheduler())
+    return LDMSuperResolutionPipeline(autoencoder, pixel_unet(in_channels=6, out_channels=3), DDIMScheduler())
 
 
-def _unet(**settings: Any) -> UNet2DModel:
+def pixel_unet(**settings: Any) -> UNet2DModel:
     return UNet2DModel(
         sample_size=16,
         block_out_channels=UNET_CHANNELS,
@@ -66,11 +66,11 @@ def _unet(**settings: Any) -> UNet2DModel:
 
 
 TINIES: Tinies = {
-    "ddpm": (lambda: DDPMPipeline(_unet(), DDPMScheduler()), STEPS, ()),
-    "ddim": (lambda: DDIMPipeline(_unet(), DDIMScheduler()), STEPS, ()),
-    "score_sde_ve": (lambda: ScoreSdeVePipeline(_unet(), ScoreSdeVeScheduler()), STEPS, ()),
+    "ddpm": (lambda: DDPMPipeline(pixel_unet(), DDPMScheduler()), STEPS, ()),
+    "ddim": (lambda: DDIMPipeline(pixel_unet(), DDIMScheduler()), STEPS, ()),
+    "score_sde_ve": (lambda: ScoreSdeVePipeline(pixel_unet(), ScoreSdeVeScheduler()), STEPS, ()),
     "consistency": (
-        lambda: ConsistencyModelPipeline(_unet(num_class_embeds=10), CMStochasticIterativeScheduler()),
+        lambda: ConsistencyModelPipeline(pixel_unet(num_class_embeds=10), CMStochasticIterativeScheduler()),
         STEPS | {"class_labels": 3},
         (),
     ),

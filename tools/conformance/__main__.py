@@ -22,7 +22,7 @@ from framefleet.plugins.models.descriptions import Finding, Measurements, read_m
 from tests.jobs import ROOT
 from tests.mixed import mixed_table
 from tests.servers import warm_cluster
-from tests.tiny import SMALLEST, tiny
+from tests.tiny import MEASURED, tiny
 from tools.conformance.batches import rendered_by_fleet, rendered_here
 from tools.conformance.classes import classes_by_kind
 from tools.conformance.finding import compare
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         write_measured(replace(read_measured(), classes=classes_by_kind(), not_rendered=NOT_RENDERED))
         _write_page()
         return 0
-    names = [argument for argument in arguments if argument != HERE] or sorted(SMALLEST)
+    names = [argument for argument in arguments if argument != HERE] or sorted(MEASURED)
     with nullcontext() if HERE in arguments else warm_cluster() as address:
         failed = [name for name in names if not _is_measured(name, address)]
     return 1 if failed else 0
@@ -63,7 +63,7 @@ def write_with(name: str, found: Finding) -> None:
     """Write all findings, and the page, with that of `name` as it is now."""
     read_measured.cache_clear()  # another process may measure others
     known = read_measured()
-    findings = {name: old for name, old in known.findings.items() if name in SMALLEST}
+    findings = {name: old for name, old in known.findings.items() if name in MEASURED}
     is_current = known.diffusers == diffusers.__version__  # reading all classes takes half a minute
     write_measured(
         Measurements(

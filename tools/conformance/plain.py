@@ -43,15 +43,16 @@ def plain_calls(
     name: str, dtype: torch.dtype | dict[str, torch.dtype], rows: Sequence[Cells], folder: Path
 ) -> Iterator[Made]:
     """Yield what each row makes. folder: of the files that rows start from."""
-    if is_modular(read_index(tiny(name)).class_name):
+    class_name = read_index(tiny(name)).class_name
+    if is_modular(class_name):
         pipe = modular.plain(tiny(name), dtype=dtype)
         for row in rows:
-            asked = Request(arguments=_opened(row, folder), seed=row["seed"])
+            asked = Request(arguments=_opened(row, folder, class_name), seed=row["seed"])
             output = modular.plain_output(pipe, asked)
             sound = SimpleNamespace(audio=output.get("audio"))
             yield Made(frames_sha256(modular.frames_of(output)), _sound_sha256(sound, pipe))
         return
-    loaded = class_named(read_index(tiny(name)).class_name).from_pretrained(tiny(name), dtype=dtype)
+    loaded = class_named(class_name).from_pretrained(tiny(name), dtype=dtype)
     loaded.set_progress_bar_config(disable=True)
     if OPTIONS.get(name, {}).get("vae_tiling"):
         loaded.vae.enable_tiling()
@@ -63,7 +64,7 @@ def plain_calls(
         if choice is not None:
             scheduler_class, changes = getattr(diffusers, choice[0]), choice[1]
             pipe.scheduler = scheduler_class.from_config(pipe.scheduler.config, **changes)
-        yield _called(pipe, row["seed"], _opened(row, folder))
+        yield _called(pipe, row["seed"], _opened(row, folder, class_name))
 
 
 def _tensors(network: torch.nn.Module) -> Iterator[torch.Tensor]:
@@ -73,24 +74,25 @@ def _tensors(network: torch.nn.Module) -> Iterator[torch.Tensor]:
         yield from (value for value in vars(module).values() if isinstance(value, torch.Tensor))
 
 
-def _opened(row: Cells, folder: Path) -> dict[str, Any]:
-    return {key: _with_files(cell, folder) for key, cell in _given(row).items()}
+def _opened(row: Cells, folder: Path, class_name: str) -> dict[str, Any]:
+    mode = "RGBA" if "Layered" in class_name else "RGB"  # as its documentation opens pictures
+    return {key: _with_files(cell, folder, mode) for key, cell in _given(row).items()}
 
 
-def _with_files(cell: Any, folder: Path) -> Any:
+def _with_files(cell: Any, folder: Path, mode: str) -> Any:
     """Return a cell with the pictures and clips that it names, as `write_starts` calls them."""
     if isinstance(cell, list):
-        return [_with_files(part, folder) for part in cell]
-    return _read(folder / cell) if isinstance(cell, str) and cell.endswith((".png", ".mkv")) else cell
+        return [_with_files(part, folder, mode) for part in cell]
+    return _read(folder / cell, mode) if isinstance(cell, str) and cell.endswith((".png", ".mkv")) else cell
 
 
 def _given(row: Cells) -> dict[str, Any]:
     return {key: cell for key, cell in row.items() if cell is not None and key not in ("seed", "scheduler")}
 
 
-def _read(path: Path) -> Image.Image | list[Image.Image]:
+def _read(path: Path, mode: str) -> Image.Image | list[Image.Image]:
     if path.suffix == ".png":
-        return Image.open(path).convert("RGB")
+        return Image.open(path).convert(mode)
     with av.open(str(path)) as container:
         return [frame.to_image() for frame in container.decode(video=0)]
 
@@ -112,7 +114,14 @@ def _frames_sha256(output: Any) -> str | None:
         if hasattr(output, "prediction"):  # maps of one picture, of which the first is shown
             frames = (frames[:1] + 1) / 2 if "Normals" in type(output).__name__ else frames[:1]
             frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
-    return None if frames is None else frames_sha256((np.asarray(frames) * 255).round().astype(np.uint8))
+    if frames is None:
+        return None
+    array = np.asarray(frames)
+    while array.ndim > 4:  # frames and layers that are called images
+        array = array[0]
+    scaled = (array * 255).round()
+    is_beyond = scaled.min() < 0 or scaled.max() > 255  # light, which no PIL image holds
+    return frames_sha256(array.astype(np.float32) if is_beyond else scaled.astype(np.uint8))
 
 
 def _sound_sha256(output: Any, pipe: Any) -> str | None:
@@ -136,4 +145,6 @@ def _rate(pipe: Any) -> int:
     if hasattr(pipe, "vocoder"):
         config = pipe.vocoder.config
         return int(getattr(config, "output_sampling_rate", None) or config.sampling_rate)
-    return int(getattr(pipe, "sound_tokenizer", pipe.vae).config.sampling_rate)
+    parts = [pipe.components.get(name) for name in ("sound_tokenizer", "vae", "unet")]
+    config = next(part for part in parts if part is not None).config
+    return int(config.get("sampling_rate") or config.sample_rate)

@@ -65,7 +65,7 @@ IMAGE_FAMILIES = (
     # diffusers turns their frames to NumPy's as they are, which has no bf16.
     *(
         Family(prefix=prefix, dtypes={"default": "fp32"})
-        for prefix in ("ConsistencyModel", "DDIM", "DDPM", "LDM", "ScoreSdeVe")
+        for prefix in ("ConsistencyModel", "DDIM", "DDPM", "KarrasVe", "LDM", "PNDM", "RePaint", "ScoreSdeVe")
     ),
     # Resizes maps with antialiasing, which CPUs do not do in bf16.
     Family(prefix="Marigold", dtypes={"default": "fp32"}),

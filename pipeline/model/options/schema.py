@@ -1,6 +1,6 @@
 """What a job says about speed and memory: text in, one checked `Options` out. Imports no torch.
 
-Caches have diffusers' own parameters, names and defaults; what they mean is in its documentation.
+Caches have the parameters, names and defaults of diffusers, or of cache-dit, where they are documented.
 """
 
 from __future__ import annotations
@@ -111,6 +111,25 @@ class TextKV(Strict):
     type: Literal["text_kv"] = "text_kv"
 
 
+class PackageSettings(BaseModel):
+    """Settings of another package, which its own class checks: what is allowed is not repeated here."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class CacheDit(PackageSettings):
+    """DBCacheConfig of the package cache-dit: while the first blocks change little, the others are skipped.
+
+    Its num_inference_steps is the row's.
+    """
+
+    type: Literal["cache_dit"] = "cache_dit"
+
+
 class TorchAo(Strict):
     """Weights quantised by torchao; dynamic: what they are multiplied with as well."""
 
@@ -136,17 +155,11 @@ class Quanto(Strict):
     components: list[str] | None = Field(default=None, min_length=1)
 
 
-class OtherQuantization(BaseModel):
+class OtherQuantization(PackageSettings):
     """Weights quantised by another backend of diffusers, with the arguments of its own config class."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     backend: Annotated[str, Field(min_length=1)]
     components: list[str] | None = Field(default=None, min_length=1)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
 
 class ModelOffload(Strict):
@@ -177,7 +190,7 @@ def _by_type(value: object) -> object:
 
 Matmul = Literal["default", "no_split_k", "triton"]
 Speed = Literal["exact", "fastest"]
-Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV
+Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV | CacheDit
 Offload = ModelOffload | GroupOffload
 Quantization = TorchAo | Quanto | OtherQuantization
 AnyCache = Annotated[Cache, Field(discriminator="type")]

@@ -1,4 +1,4 @@
-"""Step caches of diffusers: on for one row, off after it, so that nothing of a row is left for the next.
+"""Step caches of diffusers and cache-dit: on for one row, off after it, so that nothing is left for the next.
 
 They keep what blocks returned at earlier steps in the modules, and decide once for the whole batch: a row
 with a cache therefore runs alone.
@@ -7,14 +7,21 @@ with a cache therefore runs alone.
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import typing
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from framefleet.pipeline.errors import ModelError, RenderError
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.families.registry import family_of
-from framefleet.pipeline.model.options.pipe_calls import Code, New
-from framefleet.pipeline.model.options.schema import Cache, Mag, TaylorSeer
+from framefleet.pipeline.model.options.pipe_calls import Code, New, PipeCall
+from framefleet.pipeline.model.options.schema import Cache, CacheDit, Mag, TaylorSeer
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 
 CONFIGS = {
@@ -26,23 +33,32 @@ CONFIGS = {
     "sea": "SeaCacheConfig",
     "text_kv": "TextKVCacheConfig",
 }
+CACHE_DIT = "cache_dit"  # its module
 TIMED = ("pyramid", "faster")  # ask the pipeline for its current timestep
 # What a pipeline's code has to have for a cache: it names the rows of a forward, or its step as well.
 _NAMES_ROWS, _NAMES_STEP = "cache_context", "step_index"
-_NEEDED: Mapping[str, str | None] = {"sea": _NAMES_STEP, "mag": None, "text_kv": None}
+_NEEDED: Mapping[str, str | None] = {"sea": _NAMES_STEP, "mag": None, "text_kv": None, CACHE_DIT: None}
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # one of its types is a tensor
 TIMESTEP = Code("lambda: pipe.current_timestep")
 
 
-def cache_config(cache: Cache, *, steps: int, timestep: Callable[[], Any] | Code = TIMESTEP) -> New:
-    """Return diffusers' config of a cache for one row. steps: the row's num_inference_steps."""
+def enabling(
+    cache: Cache, component: str, *, steps: int, timestep: Callable[[], Any] | Code = TIMESTEP
+) -> PipeCall:
+    """Return the call that switches a cache on for one row. steps: the row's num_inference_steps."""
     arguments: dict[str, Any] = cache.model_dump(exclude={"type"}, exclude_none=True)
-    if isinstance(cache, Mag):
+    if isinstance(cache, Mag | CacheDit):
         arguments["num_inference_steps"] = steps
+    if isinstance(cache, CacheDit):
+        config = New(module=CACHE_DIT, name="DBCacheConfig", arguments=arguments)
+        settings = {"cache_config": config}
+        return PipeCall(component=component, module=CACHE_DIT, method="enable_cache", arguments=settings)
     if isinstance(cache, TaylorSeer):
         arguments["taylor_factors_dtype"] = torch_dtype(cache.taylor_factors_dtype)
     if cache.type in TIMED:
         arguments["current_timestep_callback"] = timestep
-    return New(module="diffusers", name=CONFIGS[cache.type], arguments=arguments)
+    config = New(module="diffusers", name=CONFIGS[cache.type], arguments=arguments)
+    return PipeCall(component=component, method="enable_cache", arguments={"config": config})
 
 
 class StepCache:
@@ -51,6 +67,8 @@ class StepCache:
     def __init__(self, cache: Cache, modules: Mapping[str, Any]) -> None:
         self._cache = cache
         self._modules = modules
+        if isinstance(cache, CacheDit):
+            _cache_dit()
 
     def start(self, *, steps: int, pipe: Callable[[], Any]) -> None:
         """Switch it on for a row. pipe: returns the row's own pipeline while it runs."""
@@ -65,12 +83,15 @@ class StepCache:
                 )
             return now
 
-        for module in self._modules.values():
-            module.enable_cache(cache_config(self._cache, steps=steps, timestep=timestep).make())
+        for name in self._modules:
+            call = enabling(self._cache, name, steps=steps, timestep=timestep)
+            call.make(SimpleNamespace(**self._modules))
 
     def stop(self) -> None:
         for module in self._modules.values():
-            if module.is_cache_enabled:
+            if isinstance(self._cache, CacheDit):
+                _cache_dit().disable_cache(module)
+            elif module.is_cache_enabled:
                 module.disable_cache()
 
 
@@ -87,14 +108,19 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
             f"cache faster: {class_name} does not run both prompts in one forward, as it needs",
             "use another cache, or set `is_guidance_distilled: true`, which skips attention only",
         )
-    for module in denoisers.values():
+    if isinstance(cache, CacheDit):
+        _check_cache_dit(cache)
+    for component, module in denoisers.items():
         name = type(module).__name__
-        if not hasattr(module, "enable_cache"):
+        if not isinstance(cache, CacheDit) and not hasattr(module, "enable_cache"):
             raise ModelError(f"cache: {name} does not take the caches of diffusers", "leave it out")
         try:
-            module.enable_cache(cache_config(cache, steps=1).make())
-        except (ValueError, KeyError, IndexError, re.error) as error:  # of blocks, or of a bad pattern
+            enabling(cache, component, steps=1).make(SimpleNamespace(**denoisers))
+        except (ValueError, KeyError, IndexError, AssertionError, re.error) as error:  # of blocks, a pattern
             raise ModelError(f"cache {cache.type} does not fit {name}: {error}", "use another") from error
+        if isinstance(cache, CacheDit):
+            StepCache(cache, {component: module}).stop()
+            continue
         num_hooked = sum(bool(hooks_of(part)) for part in module.modules() if part is not module)
         is_blind = any(
             getattr(hook, "raw_vision_callback", module) is None for hook in hooks_of(module).values()
@@ -107,6 +133,30 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
                 f"cache {cache.type} finds nothing in {name} by its default names, and would do nothing",
                 "name its modules in cache_identifiers, set `use_lite_mode: true`, or use another cache",
             )
+
+
+def _check_cache_dit(cache: CacheDit) -> None:
+    """Raise ModelError where cache-dit is not installed, or takes other parameters or values."""
+    try:
+        made = _cache_dit().DBCacheConfig
+    except ImportError as error:
+        raise ModelError(
+            f"cache cache_dit needs the Python package cache-dit: {error}",
+            "pip install cache-dit, on every machine",
+        ) from None
+    hints = typing.get_type_hints(made)
+    for name, value in cache.arguments.items():
+        if name not in hints or name == "num_inference_steps":
+            raise ModelError(f"cache cache_dit takes no {name!r}", did_you_mean(name, hints))
+        try:
+            TypeAdapter(hints[name], config=_STRICT).validate_python(value)
+        except ValidationError:
+            raise ModelError(f"cache cache_dit: {name} is {value!r}", f"its type is {hints[name]}") from None
+
+
+def _cache_dit() -> Any:
+    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # it has ten lines to say of each row
+    return import_module(CACHE_DIT)
 
 
 def check_called(cache: Cache, called: Iterable[type], *, own: type) -> None:

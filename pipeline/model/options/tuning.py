@@ -17,8 +17,8 @@ from framefleet.pipeline.model.options.offload import OWN_FOLDER, modules_of, of
 from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
 from framefleet.pipeline.model.options.quantization import check_quantized, pipeline_config
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
-from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.options.step_cache import cache_config
+from framefleet.pipeline.model.options.schema import CacheDit, Options
+from framefleet.pipeline.model.options.step_cache import enabling
 from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
@@ -104,7 +104,8 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     first = weight_calls(options, libraries)
     if options.offload:
         first += script_calls(options.offload, libraries, device=device, denoisers=denoisers)
-    last = [*compile_calls(options, denoisers), *cache_calls(options, denoisers, steps=steps)]
+    caches = [enabling(options.cache, name, steps=steps) for name in denoisers] if options.cache else []
+    last = [*compile_calls(options, denoisers), *caches]
     placing = [] if options.offload else [f"pipe.to({device!r})"]
     attention = backend_lines(denoisers, options.attention) if options.attention else []
     lines = [*map(str, first), *placing, *attention, *map(str, last)]
@@ -123,6 +124,7 @@ def packages_of(options: Options, device: str, methods: Collection[str] = ()) ->
     methods = {*methods, *([options.quantization.backend] if options.quantization else [])}
     found = sorted(package for method in methods if (package := METHODS.get(method, PackingMethod()).package))
     has_kernels = options.compile or options.matmul == "triton"
+    found += ["cache-dit"] * isinstance(options.cache, CacheDit)
     return found + ["triton"] * (has_kernels and device.startswith("cuda"))
 
 
@@ -147,13 +149,6 @@ def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall
 def compile_calls(options: Options, denoisers: Iterable[str]) -> list[PipeCall]:
     settings = {"fullgraph": True, "dynamic": NEVER, "options": DETERMINISTIC}
     return [_of(name, "compile_repeated_blocks", settings) for name in denoisers] * options.compile
-
-
-def cache_calls(options: Options, denoisers: Iterable[str], *, steps: int) -> list[PipeCall]:
-    if options.cache is None:
-        return []
-    settings = {"config": cache_config(options.cache, steps=steps)}
-    return [_of(name, "enable_cache", settings) for name in denoisers]
 
 
 def _of(component: str, method: str, arguments: Mapping[str, Any] | None = None) -> PipeCall:

@@ -120,6 +120,8 @@ def pipeline_named(name: str) -> type[DiffusionPipeline]:
     is_pipeline = isinstance(made, type) and issubclass(made, bases)
     if is_pipeline and any("__call__" in vars(base) for base in made.__mro__):
         return made  # type: ignore[no-any-return]
+    if is_pipeline:
+        raise ModelError(f"{name} of diffusers has no call of its own", "use a class that has one")
     near = nearest(name, [*PIPELINES, *(other for other in dir(diffusers) if other.endswith("Pipeline"))])
     hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
     problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"

@@ -180,14 +180,18 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     ]
     canonical = class_name if plain == _overrides(class_name, {}, spec) else short
     config = {**spec.scheduler_config, **overrides}
-    last = config.get("original_inference_steps", 50) if class_name in _DISTILLED else None
+    last = config.get("num_train_timesteps", 1000)
+    if class_name in _DISTILLED:
+        last = config.get("original_inference_steps", 50)
+    elif last == 1:  # the network's time runs from 0 to 1, in any number of steps (ACE-Step, Stable Audio 3)
+        last = 1000
     choice = SchedulerChoice(
         class_name=class_name,
         overrides=overrides,
         canonical=f"{canonical}({', '.join(deciding)})" if deciding else canonical,
         # stretching the sigmas to a terminal value divides by zero when there is only one
         min_steps=2 if config.get("shift_terminal") else 1,
-        max_steps=config.get("num_train_timesteps", 1000) if last is None else last,
+        max_steps=last,
     )
     fault = _fault_of(choice, spec) if settings else None
     if fault and _fault_of(resolve_scheduler(short, spec), spec) is None:

@@ -153,7 +153,9 @@ def to_rendered(output: Any, pipe: Any) -> Rendered:
     pictures, sound, map_name = _one_of(PICTURES, fields), _one_of(SOUND, fields), _one_of(MAPS, fields)
     pixels = None
     if pictures is not None:
-        pixels = to_pixels(fields[pictures], are_images=pictures in IMAGES)
+        # Text2Video-Zero calls its frames images.
+        are_images = pictures in IMAGES and "Video" not in type(output).__name__
+        pixels = to_pixels(fields[pictures], are_images=are_images)
     elif map_name is not None:
         pixels = map_pixels(map_name, fields[map_name], output)
     elif sound is None:

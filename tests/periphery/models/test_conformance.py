@@ -9,15 +9,17 @@ import diffusers
 import pytest
 
 from framefleet.pipeline.model.registry import class_named
+from framefleet.pipeline.model.sources.components import class_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
-from framefleet.plugins.models.descriptions import Finding, read_measured
+from framefleet.plugins.models.descriptions import Finding, class_states, read_measured
 from tests.long import long_but
 from tests.mixed import DTYPES, mixed_table
-from tests.tiny import SMALLEST, TYPICAL
+from tests.tiny import MEASURED, TYPICAL
 from tools.conformance.batches import rendered_here
 from tools.conformance.classes import classes_by_kind
 from tools.conformance.finding import compare
 from tools.conformance.plain import plain_calls
+from tools.conformance.reasons import LOST_PARTS
 
 AGAIN = "run `python -m tools.conformance {}` and look at what changes"
 
@@ -32,7 +34,8 @@ def network_of(name: str) -> str:
 
 def one_of_each_network() -> list[str]:
     """Return those whose networks are all that there are; `make conformance` renders the others too."""
-    names = sorted(SMALLEST.keys() & read_measured().findings.keys(), key=lambda name: (-len(name), name))
+    names = MEASURED.keys() & read_measured().findings.keys()
+    names = sorted(names, key=lambda name: (name in TYPICAL, -len(name), name))
     return sorted({network_of(name): name for name in names}.values())
 
 
@@ -55,7 +58,17 @@ def test_the_page_lists_every_class_of_the_installed_diffusers() -> None:
     measured = read_measured()
     assert measured.diffusers == diffusers.__version__
     assert measured.classes == classes_by_kind()
-    assert measured.findings.keys() == SMALLEST.keys()
+    assert measured.findings.keys() == MEASURED.keys()
+
+
+@pytest.mark.parametrize("part", sorted(set(LOST_PARTS.values())))
+def test_parts_that_diffusers_lost_are_still_lost(part: str) -> None:
+    assert class_of("diffusers", part) is None, "measure its classes: tools/conformance/reasons.py"
+
+
+def test_every_class_of_diffusers_was_tried() -> None:
+    untried = [name for name, _, state in class_states(read_measured()) if state == "not tried"]
+    assert untried == []
 
 
 def test_what_is_not_exact_or_not_shared_has_its_reason() -> None:

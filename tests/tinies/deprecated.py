@@ -1,0 +1,302 @@
+"""Tiny pipelines of classes that diffusers calls deprecated, and of others from their time.
+
+Most are Stable Diffusion with another call: `fitted` gives each what its constructor names.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+from diffusers import DiffusionPipeline
+from diffusers.pipelines.shap_e.renderer import ShapERenderer
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from torch import nn
+from transformers import (
+    CLIPConfig,
+    DPTConfig,
+    DPTForDepthEstimation,
+    DPTImageProcessorPil,
+    GPT2Tokenizer,
+)
+
+from tests.tinies.controlled import UNSAFE
+from tests.tinies.encoders import (
+    TEXT_WIDTH,
+    clip_tokenizer,
+    image_processor,
+    projected_clip,
+    projected_vision,
+    roberta_tokenizer,
+    vision,
+)
+from tests.tinies.image import NOISE, sd, sdxl, unet, unet_xl
+from tests.tinies.image_edits import parts
+from tests.tinies.table import IMAGE, REDRAWN, STEPS, Tinies
+from tests.tinies.untexted import pixel_unet
+
+# ControlNet-XS has counterparts of these alone.
+_XS: dict[str, Any] = {
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+}
+
+
+def fitted(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPipeline:
+    """Return a pipeline of what its constructor names: `given`, or else what Stable Diffusion has."""
+    names = inspect.signature(made).parameters
+    pool = parts(sdxl() if "text_encoder_2" in names else sd()) | UNSAFE | given
+    return made(**{name: pool[name] for name in names if name in pool})
+
+
+def _sighted(**given: Any) -> dict[str, Any]:
+    """Return what reads a picture as CLIP does."""
+    return {
+        "image_encoder": projected_vision(image_size=32, patch_size=8),
+        "feature_extractor": image_processor(image_size=32),
+        **given,
+    }
+
+
+def _control_xs(made: Callable[..., DiffusionPipeline], denoiser: Any) -> DiffusionPipeline:
+    adapter = diffusers.ControlNetXSAdapter.from_unet(
+        denoiser, size_ratio=1, conditioning_embedding_out_channels=(8, 8, 8, 8)
+    )
+    return fitted(made, unet=denoiser, controlnet=adapter)
+
+
+def _depth() -> DiffusionPipeline:
+    estimator = DPTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=32,
+        num_hidden_layers=4,
+        backbone_out_indices=[0, 1, 2, 3],
+        num_attention_heads=2,
+        intermediate_size=64,
+        is_hybrid=False,
+        neck_hidden_sizes=[8] * 4,
+        fusion_hidden_size=8,
+    )
+    return fitted(
+        diffusers.StableDiffusionDepth2ImgPipeline,
+        unet=unet(in_channels=5, out_channels=4),
+        depth_estimator=DPTForDepthEstimation(estimator),
+        feature_extractor=DPTImageProcessorPil(size={"height": 32, "width": 32}),
+    )
+
+
+def _checked() -> dict[str, Any]:
+    """Return a safety checker, without which some classes cannot be loaded."""
+    encoder = projected_vision(image_size=32, patch_size=8).config
+    config = CLIPConfig(vision_config=encoder.to_dict(), projection_dim=encoder.projection_dim)
+    return {
+        "safety_checker": StableDiffusionSafetyChecker(config),
+        "feature_extractor": image_processor(image_size=32),
+    }
+
+
+def _karras_ve() -> DiffusionPipeline:
+    pipe = diffusers.KarrasVePipeline(pixel_unet(), diffusers.KarrasVeScheduler())
+    # As published ones have it: diffusers would save the module that it was moved to, and not find it there.
+    pipe.register_to_config(scheduler=("diffusers", "KarrasVeScheduler"))
+    return pipe
+
+
+def _vqvae() -> Any:
+    return diffusers.VQModel(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=3,
+        vq_embed_dim=3,
+        num_vq_embeddings=12,
+    )
+
+
+def _stable_unclip(made: Callable[..., DiffusionPipeline]) -> DiffusionPipeline:
+    return fitted(
+        made,
+        **_sighted(),
+        prior_tokenizer=clip_tokenizer(),
+        prior_text_encoder=projected_clip(TEXT_WIDTH),
+        prior=_prior(),
+        prior_scheduler=diffusers.DDPMScheduler(
+            variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
+        ),
+        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=TEXT_WIDTH),
+        image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        unet=unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * TEXT_WIDTH),
+    )
+
+
+def _prior(**settings: Any) -> Any:
+    return diffusers.PriorTransformer(
+        num_attention_heads=2, attention_head_dim=16, num_layers=1, embedding_dim=TEXT_WIDTH, **settings
+    )
+
+
+def _shap_e(made: Callable[..., DiffusionPipeline], **given: Any) -> DiffusionPipeline:
+    """Return one that draws a body in 3D, and then pictures from around it."""
+    prior = _prior(
+        num_embeddings=32,
+        embedding_proj_dim=TEXT_WIDTH,
+        time_embed_dim=64,
+        clip_embed_dim=2 * TEXT_WIDTH,
+        additional_embeddings=0,
+        time_embed_act_fn="gelu",
+        norm_in_type="layer",
+        encoder_hid_proj_type=None,
+        added_emb_type=None,
+        **given,
+    )
+    return fitted(
+        made,
+        text_encoder=projected_clip(TEXT_WIDTH),
+        image_encoder=vision(image_size=32, patch_size=8),
+        image_processor=image_processor(image_size=32),
+        prior=prior,
+        shap_e_renderer=ShapERenderer(
+            param_shapes=((8, 93), (8, 8), (8, 8), (8, 8)),
+            d_latent=TEXT_WIDTH,
+            d_hidden=8,
+            n_output=12,
+            background=(0.1, 0.1, 0.1),
+        ),
+        scheduler=diffusers.HeunDiscreteScheduler(
+            beta_schedule="exp", num_train_timesteps=1024, prediction_type="sample", use_karras_sigmas=True
+        ),
+    )
+
+
+def _unidiffuser() -> DiffusionPipeline:
+    network = diffusers.UniDiffuserModel(
+        text_dim=TEXT_WIDTH,
+        clip_img_dim=TEXT_WIDTH,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        norm_num_groups=4,
+        sample_size=2,
+        patch_size=1,
+    )
+    decoder = diffusers.UniDiffuserTextDecoder(
+        prefix_length=77,
+        prefix_inner_dim=TEXT_WIDTH,
+        prefix_hidden_dim=TEXT_WIDTH,
+        vocab_size=384,
+        n_positions=128,
+        n_embd=TEXT_WIDTH,
+        n_layer=1,
+        n_head=2,
+    )
+    # Its head is the table of tokens again, and safetensors takes no two names of one memory.
+    decoder.transformer.lm_head.weight = nn.Parameter(decoder.transformer.lm_head.weight.clone())
+    words = roberta_tokenizer()
+    return fitted(
+        diffusers.UniDiffuserPipeline,
+        **_sighted(),
+        clip_image_processor=image_processor(image_size=32),
+        clip_tokenizer=clip_tokenizer(),
+        text_decoder=decoder,
+        text_tokenizer=GPT2Tokenizer(vocab=words.get_vocab(), merges=[]),
+        unet=network,
+    )
+
+
+def _versatile_variation() -> DiffusionPipeline:
+    return fitted(
+        diffusers.VersatileDiffusionImageVariationPipeline,
+        image_feature_extractor=image_processor(image_size=32),
+        image_encoder=projected_vision(image_size=32, patch_size=8),
+        image_unet=unet(),
+    )
+
+
+_ZERO = STEPS | {"height": 32, "width": 32, "video_length": 3, "t0": 0, "t1": 1}
+TINIES: Tinies = {
+    "cycle_diffusion": (
+        lambda: fitted(diffusers.CycleDiffusionPipeline),
+        REDRAWN | {"source_prompt": "a red cube"},
+        ("image",),
+    ),
+    "sd_attend": (
+        lambda: fitted(diffusers.StableDiffusionAttendAndExcitePipeline),
+        STEPS | {"height": 64, "width": 64, "token_indices": [2, 3], "attn_res": [8, 8]},
+        (),
+    ),
+    "sd_control_xs": (
+        lambda: _control_xs(diffusers.StableDiffusionControlNetXSPipeline, unet(**_XS)),
+        IMAGE,
+        ("image",),
+    ),
+    "sdxl_control_xs": (
+        lambda: _control_xs(diffusers.StableDiffusionXLControlNetXSPipeline, unet_xl(**_XS)),
+        IMAGE,
+        ("image",),
+    ),
+    "sd_model_editing": (lambda: fitted(diffusers.StableDiffusionModelEditingPipeline), IMAGE, ()),
+    "sd_paradigms": (
+        lambda: fitted(
+            diffusers.StableDiffusionParadigmsPipeline,
+            scheduler=diffusers.DDIMParallelScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
+        ),
+        IMAGE | {"parallel": 3},
+        (),
+    ),
+    "sd_depth": (_depth, REDRAWN, ("image",)),
+    "text_to_video_zero": (
+        lambda: fitted(diffusers.TextToVideoZeroPipeline, **_checked()),
+        _ZERO,
+        (),
+    ),
+    "text_to_video_zero_xl": (
+        lambda: fitted(
+            diffusers.TextToVideoZeroSDXLPipeline,
+            scheduler=diffusers.DDIMScheduler(),
+            image_encoder=None,
+        ),
+        _ZERO,
+        (),
+    ),
+    "pndm": (lambda: diffusers.PNDMPipeline(pixel_unet(), diffusers.PNDMScheduler()), STEPS, ()),
+    "karras_ve": (
+        _karras_ve,
+        STEPS,
+        (),
+    ),
+    "repaint": (
+        lambda: diffusers.RePaintPipeline(pixel_unet(), diffusers.RePaintScheduler()),
+        STEPS | {"jump_length": 2, "jump_n_sample": 2},
+        ("image", "mask_image"),
+    ),
+    "ldm_unconditional": (
+        lambda: diffusers.LDMPipeline(_vqvae(), pixel_unet(), diffusers.DDIMScheduler()),
+        STEPS,
+        (),
+    ),
+    "stable_unclip": (
+        lambda: _stable_unclip(diffusers.StableUnCLIPPipeline),
+        IMAGE | {"prior_num_inference_steps": 2},
+        (),
+    ),
+    "stable_unclip_img2img": (
+        lambda: _stable_unclip(diffusers.StableUnCLIPImg2ImgPipeline),
+        IMAGE,
+        ("image",),
+    ),
+    "shap_e": (lambda: _shap_e(diffusers.ShapEPipeline), STEPS | {"frame_size": 32}, ()),
+    "shap_e_img2img": (
+        lambda: _shap_e(diffusers.ShapEImg2ImgPipeline, embedding_proj_norm_type="layer"),
+        STEPS | {"frame_size": 32},
+        ("image",),
+    ),
+    "unidiffuser": (_unidiffuser, IMAGE, ()),
+    "versatile_variation": (_versatile_variation, IMAGE, ("image",)),
+}
