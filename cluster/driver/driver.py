@@ -272,8 +272,9 @@ class Driver:
         """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
         lane, docket = self._lanes.of(worker), self._lanes.docket
         num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new
-        num_coming = fleet.num_by_lane()[lane.key] - self._lanes.num_joined(lane)
-        return worker in docket.used and num_coming < num_waiting
+        if worker not in docket.used or not num_waiting:
+            return False
+        return fleet.num_by_lane()[lane.key] - self._lanes.num_joined(lane) < num_waiting
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:

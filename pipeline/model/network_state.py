@@ -70,6 +70,11 @@ class NetworkState:
         self._kept = OwnPipelines(SimpleNamespace(parts=values), tells=False).make()
         self._hooks = [part.hooks for part in parts]
 
+    def has_its_hooks(self) -> bool:
+        """Tell whether its modules have the hooks that they had then, and no others."""
+        pairs = zip(self._modules, self._hooks, strict=True)
+        return all(vars(module)[name] == of_name for module, hooks in pairs for name, of_name in hooks.items())
+
     def restore(self) -> None:
         """Put back what has changed, in copies: what is put back may change again."""
         for module, part in zip(self._modules, self._copies(), strict=True):

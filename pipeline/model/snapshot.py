@@ -190,6 +190,14 @@ class Loaded:
                 stack.enter_context(state.restored())
             yield
 
+    def take_off_hooks(self) -> None:
+        """Put networks back that have got hooks since: transformers adds its own in a first forward, and
+        those of a recipe would come after them.
+        """
+        for state in self._states:
+            if not state.has_its_hooks():
+                state.restore()
+
     def restore(self) -> None:
         """Put the networks back to what they were."""
         self._pristine.restore()

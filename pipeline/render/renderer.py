@@ -393,17 +393,11 @@ class Renderer:
 
     @contextmanager
     def _around_one(self) -> Iterator[None]:
-        """See what one row calls, whose code may replace methods for its calls, until it ends.
-
-        Networks hold what they did when they were loaded: transformers leaves hooks on its networks in their
-        first forward, and hooks of a row come after those.
-        """
+        """See what one row calls, whose code may replace methods for its calls, until it ends."""
         self._loras.release()
-        with self._loaded.networks(), self._shared_calls.seen(), self._around_rows():
-            try:
-                yield
-            finally:
-                self._loras.release()
+        self._loaded.take_off_hooks()
+        with self._shared_calls.seen(), self._around_rows():
+            yield
 
     def cancel(self) -> None:
         """Forget all rows."""

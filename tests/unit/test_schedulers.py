@@ -36,6 +36,21 @@ def test_no_name_the_class_and_the_short_name_are_one_scheduler(wan: PipelineSpe
     assert resolve_scheduler(None, wan).overrides == {}
 
 
+OWN = {
+    "PNDMScheduler": {"skip_prk_steps": False},
+    "UniPCMultistepScheduler": {"use_flow_sigmas": True, "flow_shift": 3.0, "shift": 5.0},
+    "FlowMatchEulerDiscreteScheduler": {"shift": 0.0, "flow_shift": 5.0},
+}
+
+
+@pytest.mark.parametrize("class_name", OWN)
+def test_a_models_own_scheduler_is_as_its_config_says(tmp_path: Path, class_name: str) -> None:
+    """A name only stands for changes where the config was written for another class."""
+    own = {"_class_name": class_name} | OWN[class_name]
+    spec = spec_of(tmp_path, "StableDiffusion3Pipeline", SD | {"scheduler": {}}, **own)
+    assert resolve_scheduler(None, spec).overrides == resolve_scheduler(class_name, spec).overrides == {}
+
+
 def test_a_short_name_that_changes_the_config_keeps_its_name(sd: PipelineSpec) -> None:
     choice = resolve_scheduler("euler_karras", sd)
     assert (choice.class_name, choice.overrides) == ("EulerDiscreteScheduler", {"use_karras_sigmas": True})
@@ -142,6 +157,9 @@ def test_step_counts_are_bounded_by_the_schedule(tmp_path: Path, sd: PipelineSpe
     assert resolve_scheduler("lcm", sd).max_steps == 50
     ltx = spec_of(tmp_path / "ltx", "LTXPipeline", SD | {"scheduler": FLOW | {"shift_terminal": 0.1}})
     assert resolve_scheduler(None, ltx).min_steps == 2
+    pndm = SD | {"scheduler": {"_class_name": "PNDMScheduler"}}
+    assert resolve_scheduler(None, spec_of(tmp_path / "pndm", "PNDMPipeline", pndm)).min_steps == 4
+    assert resolve_scheduler("pndm", sd).min_steps == 1
 
 
 def test_settings_follow_a_scheduler_and_are_written_in_one_way(sd: PipelineSpec) -> None:

@@ -72,7 +72,6 @@ REASONS = {
     "`batching: {max_rows: 1}`",
     "SanaPAGPipeline": _OWN_ATTENTION,
     "KarrasVePipeline": _IN_BF16,
-    "PNDMPipeline": "rows differ from plain calls, and why is not known yet: use diffusers itself",
     "RePaintPipeline": _IN_BF16,
     "ScoreSdeVePipeline": _IN_BF16,
     "SkyReelsV2DiffusionForcingVideoToVideoPipeline": "in bf16 it needs its autoencoder in fp32",

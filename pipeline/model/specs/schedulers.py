@@ -189,14 +189,20 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
         class_name=class_name,
         overrides=overrides,
         canonical=f"{canonical}({', '.join(deciding)})" if deciding else canonical,
-        # stretching the sigmas to a terminal value divides by zero when there is only one
-        min_steps=2 if config.get("shift_terminal") else 1,
+        min_steps=_least_steps(class_name, config),
         max_steps=last,
     )
     fault = _fault_of(choice, spec) if settings else None
     if fault and _fault_of(resolve_scheduler(short, spec), spec) is None:
         raise UserError(f"{class_name} does not take these settings: {fault}"[:_MAX_MESSAGE], "correct them")
     return choice
+
+
+def _least_steps(class_name: str, config: Mapping[str, Any]) -> int:
+    if class_name == "PNDMScheduler" and not config.get("skip_prk_steps"):
+        return 4  # its warm-up fails below
+    # Stretching the sigmas to a terminal value divides by zero when there is only one.
+    return 2 if config.get("shift_terminal") else 1
 
 
 def _fault_of(choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
@@ -305,9 +311,11 @@ def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) 
     """Return the config changes that are needed for this class on this model, and no more."""
     config = spec.scheduler_config
     wanted: dict[str, Any] = {}
-    if class_name == "PNDMScheduler":
-        wanted["skip_prk_steps"] = True  # as Stable Diffusion ships it; the warm-up fails below four steps
-    if steps_flow(spec.scheduler_class, spec.scheduler_config):
+    if class_name == spec.scheduler_class:
+        pass  # the model's own, which its config fits
+    elif class_name == "PNDMScheduler":
+        wanted["skip_prk_steps"] = True  # as Stable Diffusion ships it
+    elif steps_flow(spec.scheduler_class, spec.scheduler_config):
         shift = config.get("shift") or config.get("flow_shift") or 1.0
         if class_name in _FLOW_SOLVERS:
             wanted |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
