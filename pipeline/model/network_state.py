@@ -72,8 +72,11 @@ class NetworkState:
 
     def has_its_hooks(self) -> bool:
         """Tell whether its modules have the hooks that they had then, and no others."""
-        pairs = zip(self._modules, self._hooks, strict=True)
-        return all(vars(module)[name] == of_name for module, hooks in pairs for name, of_name in hooks.items())
+        return all(
+            vars(module)[name] == then
+            for module, hooks in zip(self._modules, self._hooks, strict=True)
+            for name, then in hooks.items()
+        )
 
     def restore(self) -> None:
         """Put back what has changed, in copies: what is put back may change again."""
