@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from threading import Event as Signal
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Summary, open_output
+from framefleet.cluster.dispatch.hosts import LostRows
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
@@ -90,15 +91,9 @@ class Played:
     def end(self, worker: str, cause: Cause) -> Lost:
         return Lost(worker, cause)
 
-    def replace(
-        self,
-        lost: Lost,
-        *,
-        given_up: Collection[str],
-        **_: object,
-    ) -> None:
+    def replace(self, lost: Lost, loss: LostRows) -> None:
         self.lost.append(lost.cause)
-        self.explained.append(bool(given_up))
+        self.explained.append(bool(loss.given_up))
         self.number, self.is_ready, self.hand = self.number + 1, False, []
 
     def wait(self, timeout_s: float) -> list[Event]:

@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from framefleet.cluster.dispatch.hosts import LostRows
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
@@ -57,7 +58,7 @@ class Mixed(Workers):
         self.refused.append(cause)
         return Lost(worker, cause)
 
-    def replace(self, lost: Lost, **_: object) -> None:
+    def replace(self, lost: Lost, loss: LostRows) -> None:
         """None takes its place."""
 
 
