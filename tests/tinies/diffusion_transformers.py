@@ -21,7 +21,7 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from tests.tinies.encoders import TEXT_WIDTH, t5
+from tests.tinies.encoders import TEXT_WIDTH, language_model, t5
 from tests.tinies.image import image_autoencoder
 from tests.tinies.templates import CHAT
 
@@ -110,13 +110,7 @@ def latte() -> DiffusionPipeline:
 
 
 def easyanimate() -> DiffusionPipeline:
-    text = {
-        "vocab_size": 384,
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
+    text = language_model(2) | {
         "bos_token_id": None,
         "eos_token_id": 1,  # ByT5's
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},

@@ -137,31 +137,31 @@ def chat_tokenizer() -> ByT5Tokenizer:
 
 
 def qwen3(*, num_layers: int) -> Qwen3ForCausalLM:
-    return Qwen3ForCausalLM(Qwen3Config(**_decoder(num_layers), head_dim=16))
+    return Qwen3ForCausalLM(Qwen3Config(**language_model(num_layers), head_dim=16))
 
 
 def mistral3(*, num_layers: int) -> Mistral3ForConditionalGeneration:
     sight = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     sight |= {"head_dim": 16, "image_size": 32, "patch_size": 8}
-    text = {"model_type": "mistral", **_decoder(num_layers), "head_dim": 16}
+    text = {"model_type": "mistral", **language_model(num_layers), "head_dim": 16}
     config = Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **sight})
     return Mistral3ForConditionalGeneration(config)
 
 
 def gemma2() -> Gemma2Model:
-    return Gemma2Model(Gemma2Config(**_decoder(2), head_dim=16))
+    return Gemma2Model(Gemma2Config(**language_model(2), head_dim=16))
 
 
 def glm() -> GlmModel:
-    return GlmModel(GlmConfig(**_decoder(2), head_dim=16, pad_token_id=0))
+    return GlmModel(GlmConfig(**language_model(2), head_dim=16, pad_token_id=0))
 
 
 def causal_llama() -> LlamaForCausalLM:
-    return LlamaForCausalLM(LlamaConfig(**_decoder(2)))
+    return LlamaForCausalLM(LlamaConfig(**language_model(2)))
 
 
 def qwen3_vl(*, num_layers: int) -> Qwen3VLForConditionalGeneration:
-    text = {**_decoder(num_layers), "head_dim": 16}
+    text = {**language_model(num_layers), "head_dim": 16}
     text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}}
     sight = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 32}
     sight |= {"patch_size": PATCH, "deepstack_visual_indexes": [0]}
@@ -196,8 +196,8 @@ def sight_processor() -> PaddleOCRVLProcessor:
     return PaddleOCRVLProcessor(pictures, sight_tokenizer(), chat_template=CHAT)
 
 
-def _decoder(num_layers: int) -> dict[str, Any]:
-    """Return what the configs of language models have in common."""
+def language_model(num_layers: int) -> dict[str, Any]:
+    """Return what configs of tiny language models have in common."""
     return {
         "vocab_size": 384,
         "hidden_size": TEXT_WIDTH,

@@ -17,7 +17,7 @@ from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 from transformers import ByT5Tokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
-from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.encoders import TEXT_WIDTH, language_model
 
 _MEL_BINS = 16
 _SOUND_CHANNELS = 2 * _MEL_BINS // 4  # of 2 latent channels, whose bands lie side by side
@@ -70,15 +70,7 @@ def parts(**settings: Any) -> dict[str, Any]:
 
 
 def _gemma() -> Gemma3ForConditionalGeneration:
-    text = {
-        "vocab_size": 384,
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-    }
+    text = language_model(2) | {"head_dim": 16}
     sight = {
         "hidden_size": 32,
         "intermediate_size": 64,

@@ -32,7 +32,7 @@ from transformers import (
     T5GemmaEncoderModel,
 )
 
-from tests.tinies.encoders import TEXT_WIDTH, t5
+from tests.tinies.encoders import TEXT_WIDTH, language_model, t5
 from tests.tinies.table import STEPS, Tinies
 
 _LATENTS = 8  # channels
@@ -100,16 +100,7 @@ def ace_step() -> DiffusionPipeline:
 
 
 def stable_audio_3() -> DiffusionPipeline:
-    text: dict[str, Any] = {
-        "vocab_size": 384,
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "layer_types": ["full_attention"] * 2,
-    }
+    text = language_model(2) | {"head_dim": 16, "layer_types": ["full_attention"] * 2}
     return StableAudio3Pipeline(
         tokenizer=ByT5Tokenizer(model_max_length=32),
         text_encoder=T5GemmaEncoderModel(T5GemmaConfig(encoder=text, decoder=text, is_encoder_decoder=False)),

@@ -10,7 +10,7 @@ from diffusers import (
 )
 from transformers import ByT5Tokenizer, Qwen3Config, Qwen3Model
 
-from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.encoders import TEXT_WIDTH, language_model
 from tests.tinies.image import image_autoencoder
 
 TRANSFORMER = {
@@ -28,15 +28,7 @@ TEMPLATE = "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
 
 
 def z_image() -> DiffusionPipeline:
-    encoder = Qwen3Config(
-        vocab_size=384,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,  # it takes what comes before the last
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-    )
+    encoder = Qwen3Config(**language_model(2), head_dim=16)  # it takes what comes before the last layer
     tokenizer = ByT5Tokenizer()
     tokenizer.chat_template = TEMPLATE
     return ZImagePipeline(
