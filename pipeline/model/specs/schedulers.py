@@ -310,20 +310,22 @@ def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
 def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> dict[str, Any]:
     """Return the config changes that are needed for this class on this model, and no more."""
     config = spec.scheduler_config
-    wanted: dict[str, Any] = {}
-    if class_name == spec.scheduler_class:
-        pass  # the model's own, which its config fits
-    elif class_name == "PNDMScheduler":
-        wanted["skip_prk_steps"] = True  # as Stable Diffusion ships it
-    elif steps_flow(spec.scheduler_class, spec.scheduler_config):
-        shift = config.get("shift") or config.get("flow_shift") or 1.0
-        if class_name in _FLOW_SOLVERS:
-            wanted |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
-        elif class_name in _FLOW_MATCHING:
-            wanted["shift"] = shift  # UniPC's config calls it flow_shift
+    wanted = {} if class_name == spec.scheduler_class else _to_fit(class_name, spec)
     wanted |= changes
     initial = inspect.signature(class_named(class_name).__init__).parameters if wanted else {}
     return {k: v for k, v in wanted.items() if config.get(k, initial[k].default) != v}
+
+
+def _to_fit(class_name: str, spec: PipelineSpec) -> dict[str, Any]:
+    """Return what a class needs that is not in a config written for another class."""
+    if class_name == "PNDMScheduler":
+        return {"skip_prk_steps": True}  # as Stable Diffusion ships it
+    if not steps_flow(spec.scheduler_class, spec.scheduler_config):
+        return {}
+    shift = spec.scheduler_config.get("shift") or spec.scheduler_config.get("flow_shift") or 1.0
+    if class_name in _FLOW_SOLVERS:
+        return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+    return {"shift": shift} if class_name in _FLOW_MATCHING else {}  # UniPC's config calls it flow_shift
 
 
 def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
