@@ -57,10 +57,12 @@ if TYPE_CHECKING:
     from framefleet.plugins.scores.score_output import score
     from framefleet.plugins.train.plan import TrainPlan, plan_training
     from framefleet.plugins.train.train import train
+    from framefleet.plugins.until.acceptance import Acceptance, acceptance
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Acceptance",
     "Audit",
     "Batching",
     "CheckResult",
@@ -89,6 +91,7 @@ __all__ = [
     "Traced",
     "TrainPlan",
     "WarmFleet",
+    "acceptance",
     "add",
     "compact",
     "doctor",
@@ -122,6 +125,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Acceptance": "framefleet.plugins.until.acceptance",
     "Audit": "framefleet.pipeline.render.audit.schedule",
     "Batching": "framefleet.pipeline.render.fused.batching",
     "CheckResult": "framefleet.plugins.doctor.results",
@@ -150,6 +154,7 @@ _HOMES = {
     "Traced": "framefleet.plugins.marks.trace",
     "TrainPlan": "framefleet.plugins.train.plan",
     "WarmFleet": "framefleet.plugins.rollouts.warm_fleet",
+    "acceptance": "framefleet.plugins.until.acceptance",
     "add": "framefleet.jobs.control.add",
     "compact": "framefleet.plugins.compact.command",
     "doctor": "framefleet.plugins.doctor.doctor",

@@ -53,6 +53,10 @@ class Listener:
         """Return what `framefleet render` prints about the plugin's files when the job has ended."""
         return ()
 
+    def notes(self, store: Store) -> Sequence[str]:
+        """Return lines about an output for its status, its pages and the end of `framefleet render`."""
+        return ()
+
 
 class Shown(Protocol):
     """A dataclass, which `framefleet plan --json` prints, and what `framefleet plan` prints of it."""
@@ -94,19 +98,32 @@ class Run(Protocol):
         limit: int | None = None,
         table: str | None = None,
         spent: Spent | None = None,
+        more: More | None = None,
     ) -> Summary:
         """Return how the run ended.
 
         only: row_ids; None: all. limit: of the table's first rows only those without a record. table: in
         place of the job's, whose folder is still where paths in cells start. spent: of the job's budget on
-        another output.
+        another output. more: adds rows while it renders; for the last runner of a job, as others take none.
+        """
+
+
+class More(Protocol):
+    """Adds rows to a run, by what its records say so far. Called while no rows wait, with the lock held."""
+
+    def __call__(self, num_rows: int) -> str | None:
+        """Return the path in the output of a table of further rows, with the same columns; None: no rows.
+
+        num_rows: that workers need now so that none is idle; 0: they have enough for the moment.
         """
 
 
 class PlanRun(Protocol):
     """Returns what a run of a job would do."""
 
-    def __call__(self, job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan: ...
+    def __call__(
+        self, job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None
+    ) -> JobPlan: ...
 
 
 class JobRunner:
@@ -144,9 +161,11 @@ class JobRunner:
         """
         raise NotImplementedError
 
-    def plan(self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun) -> JobPlan:
-        """Return what `render` would do. run: plans one job."""
-        return run(job, watch, wanted)
+    def plan(
+        self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
+    ) -> JobPlan:
+        """Return what `render` would do. run: plans one job. table: as for `render`."""
+        return run(job, watch, wanted, table=table)
 
     def table(self, job: Job) -> str | None:
         """Return the table or pattern of the rows in the job's output; None: those of the job's table."""
@@ -191,7 +210,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify", "drafts"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "until"),
 )
 
 
@@ -257,6 +276,11 @@ def runners_of(job: Job) -> Sequence[JobRunner]:
     return [runner for section, runner in runners().items() if getattr(job, section) is not None]
 
 
+def table_of(job: Job) -> str | None:
+    """Return the table or pattern of the rows in a job's output; None: those of the job's table."""
+    return next(filter(None, (runner.table(job) for runner in runners_of(job))), None)
+
+
 def inner_outputs() -> Mapping[str, JobRunner]:
     """Return the runners that have an output of their own, by its name."""
     return {runner.inner: runner for runner in runners().values() if runner.inner}
@@ -277,6 +301,11 @@ def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Any]:
 def listeners() -> Sequence[Listener]:
     """Return a listener of each kind that a plugin has."""
     return [_named(name, place)() for name, plugin in plugins().items() for place in plugin.listeners]
+
+
+def notes(store: Store) -> list[str]:
+    """Return what listeners say about an output."""
+    return [line for listener in listeners() for line in listener.notes(store)]
 
 
 def planners() -> Sequence[Planner]:

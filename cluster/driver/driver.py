@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # Often enough to commit in time and to show progress, rare enough to cost nothing.
 WAIT_S = 0.5
+# Between two looks at the records for what else to render, while workers have rows: parts are not older.
+_EXTEND_S = 5.0
 
 
 class Driver:
@@ -66,6 +68,7 @@ class Driver:
         self._attention: dict[str, str] = {}
         self._num_tables = 0
         self._has_more = False  # rows, for which there may be too few workers
+        self._extension = _Extension()
 
     def run(self, fleet: Fleet) -> Summary:
         """Render until every row has a record or is given up, `stop` is asked, or the budget is spent.
@@ -80,7 +83,7 @@ class Driver:
             self._lanes.fill()
             while not self._is_ending:
                 if self._lanes.finished:
-                    self._lanes.take_added()  # a last look for rows that were added
+                    self._take_added()  # a last look for rows that were added
                     self._lanes.fill()
                 if self._lanes.finished:
                     break
@@ -147,6 +150,8 @@ class Driver:
         self._on_progress(progress)
         if not (self._is_ending or self._lanes.finished):
             self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
+            if self._work.is_extended and self._extension.is_due(progress, self._lanes):
+                self._take_added()
 
     def _heed_requests(self, fleet: Fleet) -> None:
         """Do what others ask for through the output: stop, pause or resume."""
@@ -185,9 +190,16 @@ class Driver:
         limit_s = self._work.run.job.retries.drain_s
         wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
 
+    def _take_added(self) -> None:
+        """Take rows that were added; of a run that is extended by its records, once all are written."""
+        if self._work.is_extended:
+            self._committer.flush()
+        self._lanes.take_added(self._extension.num_needed(self._lanes))
+
     def _on_added(self, added: Added) -> None:
         """Count rows that were added to the table during the run."""
-        log.warning("%s rows were added to the table, and are rendered after it", added.num_new)
+        level = logging.INFO if self._work.is_extended else logging.WARNING
+        log.log(level, "%s rows were added to the table, and are rendered after it", added.num_new)
         self._tally.added(added.num_new, num_done=added.num_done)
         self._open({key: lane.setup for key, lane in added.lanes.items()})
         self._has_more = True
@@ -553,3 +565,27 @@ class Driver:
             "give the job machines of that kind, or set `fleet.same_gpu: false`, and no `fleet.encoders`",
         )
         return Cause(reason=error.problem, kind="refused", error=error)
+
+
+@dataclass(slots=True)
+class _Extension:
+    """When rows are to be added by what the records say, and how many."""
+
+    at: float = 0.0  # of the last time
+    num_ended: int = 0  # rows of this run, by then
+    most_leased: int = 0  # to all workers at once
+
+    def is_due(self, progress: Progress, lanes: Lanes) -> bool:
+        """Tell whether records may say more than the last time, and workers will soon need rows."""
+        self.most_leased = max(self.most_leased, progress.in_flight)
+        num_ended, now = progress.done + progress.failed, time.monotonic()
+        is_idle = any(worker.state == "idle" for worker in progress.workers)
+        if num_ended == self.num_ended or not lanes.is_low or not (is_idle or now - self.at >= _EXTEND_S):
+            return False
+        self.at, self.num_ended = now, num_ended
+        return True
+
+    def num_needed(self, lanes: Lanes) -> int:
+        """Return how many rows give each worker one lease: half of the most that all had."""
+        num_workers = sum(lanes.num_joined(lane) for lane in lanes)
+        return max(0, max(num_workers, self.most_leased // 2) - sum(lanes.in_hand().values()))

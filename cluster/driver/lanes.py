@@ -192,9 +192,18 @@ class Lanes:
         for lane in self:
             lane.dispatcher.reopen()
 
-    def take_added(self) -> None:
-        """Take rows of any lane that were added to the table: each feed reads its own after all others."""
-        while added := self._work.more():
+    @property
+    def is_low(self) -> bool:
+        """Whether no rows wait for the workers of some lane."""
+        return any(not (lane.feed.num_unread or lane.dispatcher.counts.waiting) for lane in self)
+
+    def take_added(self, num_rows: int = 0) -> None:
+        """Take rows of any lane that were added to the table: each feed reads its own after all others.
+
+        num_rows: that workers need now.
+        """
+        while added := self._work.more(num_rows):
+            num_rows = 0
             new = {key: lane for key, lane in added.lanes.items() if key not in self._by_key}
             for key in new:
                 self._work.index.reopen(key)  # all rows of which were added

@@ -110,13 +110,14 @@ class Summary(RunFigures):
     # How each of its inner outputs ended, which were rendered before (see `doors.JobRunner`), by name.
     inner: Mapping[str, Summary] = field(default_factory=dict)
     is_none_kept: bool = False  # of these no row was chosen to be rendered
+    num_short: int = 0  # groups of rows that have not reached what a section asks for
     over_budget: str | None = None  # the message, if the budget ended the run
     store: Store | None = field(default=None, repr=False, compare=False)  # the output
 
     @property
     def exit_code(self) -> int:
-        """0 if every row has a clip, otherwise 1."""
-        is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone
+        """0 if every row has a clip, and every group of rows what is asked for; otherwise 1."""
+        is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone or self.num_short
         return 1 if is_short or any(one.exit_code for one in self.inner.values()) else 0
 
     def to_json(self) -> str:

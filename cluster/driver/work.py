@@ -75,8 +75,10 @@ class Work:
     model_time: ComputeTime = field(default_factory=ComputeTime)  # of earlier runs, if it limits audits
     # GPU or processor that all workers must have; "": that of the first worker; None: any.
     device_name: str | None = None
-    # Takes rows that were added to the table since, into the index; None if there are none.
-    more: Callable[[], Added | None] = lambda: None
+    # Takes rows that were added to the table since, into the index; None if there are none. Its parameter is
+    # how many rows workers need now.
+    more: Callable[[int], Added | None] = lambda num_rows: None
+    is_extended: bool = False  # whether rows are added by what the records say, and not by people
 
     @property
     def setups(self) -> dict[LaneKey, WorkerSetup]:

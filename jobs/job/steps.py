@@ -61,12 +61,10 @@ def for_comparison(job: Job) -> dict[str, Any]:
 
 def decisive_sections(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of these sections must be the same for an output to be continued. job: as in job.json."""
-    return {
-        name: kind.decisive(
-            Job.model_fields[name].default.model_dump() if job.get(name) is None else job[name], job
-        )
-        for name, kind in clip_steps().items()
-    }
+    defaults = {name: Job.model_fields[name].default for name in clip_steps()}  # of a runner's section: None
+    sections = {name: {} if default is None else default.model_dump() for name, default in defaults.items()}
+    sections |= {name: job[name] for name in sections if job.get(name) is not None}
+    return {name: kind.decisive(sections[name], job) for name, kind in clip_steps().items()}
 
 
 def make_readable(job: dict[str, Any]) -> None:

@@ -145,8 +145,12 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
     return run(job, watch, wanted)
 
 
-def _plan_of(job: Job, watch: Watch, wanted: PlanOptions) -> JobPlan:
-    with closing(resolve_job(job, watch)) as resolved, closing(RowIndex()) as index, ExitStack() as stack:
+def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None) -> JobPlan:
+    with (
+        closing(resolve_job(job, watch, table)) as resolved,
+        closing(RowIndex()) as index,
+        ExitStack() as stack,
+    ):
         check_claim(resolved)
         for name, model in resolved.models.items():
             watch.say("comparing the weights with the networks")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
+from framefleet.doors import More
 from framefleet.jobs.render.lanes import check_lanes, plan_lanes
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.row_parts import remember_survey, write_rows
@@ -27,33 +29,50 @@ log = logging.getLogger(__name__)
 
 
 class Additions:
-    """Takes what `framefleet add` puts into the output. survey, index: of the table, as it was until then."""
+    """Takes what `framefleet add` puts into the output, or what a runner does.
 
-    def __init__(self, resolved: ResolvedJob, survey: Survey, index: RowIndex, lock: DriverLock) -> None:
+    survey, index: of the table, as it was until then. more: the runner's, if it adds rows.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedJob,
+        survey: Survey,
+        index: RowIndex,
+        lock: DriverLock,
+        more: More | None = None,
+    ) -> None:
         self._resolved, self._survey, self._index, self._lock = resolved, survey, index, lock
+        self._more = more
         self._table = resolved.table if isinstance(resolved.table, Table) else None
         sources = self._table.sources if self._table else ()
         self._seen = {PurePosixPath(source.path).name for source in sources}
         lock.promise(path for path in added_in(resolved.store) if PurePosixPath(path).name in self._seen)
 
-    def take(self) -> Added | None:
-        """Take the rows of the oldest file that is new; None where there is none.
+    def take(self, num_rows: int = 0) -> Added | None:
+        """Take the rows of the oldest file that is new; None where there is none. num_rows: as in `More`.
 
         One that cannot be taken is left to the next run, which says so too.
         """
         if self._table is None:
             return None
-        for path in added_in(self._resolved.store):
-            if (name := PurePosixPath(path).name) in self._seen:
-                continue
-            self._seen.add(name)
+        for path in self._new_files() if self._more is None else [self._more(num_rows)]:
+            if path is None:
+                break
             try:
                 added = self._taken(path, with_added(self._table, self._resolved.job, [path]))
-                self._lock.promise([path])
+                if self._more is None:
+                    self._lock.promise([path])
                 return added
             except TableError as error:
                 log.warning("%s is not rendered by this run: %s (%s)", path, error.problem, error.fix)
         return None
+
+    def _new_files(self) -> Iterator[str | None]:
+        for path in added_in(self._resolved.store):
+            if (name := PurePosixPath(path).name) not in self._seen:
+                self._seen.add(name)
+                yield path
 
     def _taken(self, path: str, table: Table) -> Added:
         first, index = self._survey.num_rows, self._index

@@ -129,7 +129,7 @@ def show_ending(summary: Summary) -> int:
 
 def ending_lines(summary: Summary, store: Store) -> list[str]:
     """Return what is said when a job has ended."""
-    from framefleet.doors import inner_outputs, listeners
+    from framefleet.doors import inner_outputs, listeners, notes
     from framefleet.jobs.show.watch import duration
 
     if not summary.done and not summary.failed:
@@ -150,7 +150,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
         for name, failed in summary.lacking.items()
     ]
-    lines += summary.unused
+    lines += [*summary.unused, *notes(store)]
     lines.append(f"records: {store.url_of(RECORDS)}")
     if summary.gone:
         lines.append(gone_line(summary.gone, store.url_of("")))

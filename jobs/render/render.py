@@ -24,7 +24,7 @@ from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
-from framefleet.doors import Run, listeners, runners_of
+from framefleet.doors import More, Run, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -103,6 +103,7 @@ def render_rows(
     limit: int | None = None,
     table: str | None = None,
     spent: Spent | None = None,
+    more: More | None = None,
 ) -> Summary:
     """Render the rows of one table into the job's own output. Parameters: as in `doors.Run`."""
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
@@ -141,7 +142,7 @@ def render_rows(
                         for listener in listeners() if is_new_to_see else ():
                             following.enter_context(listener.rendering(resolved.store))
                         summary = render_pending(
-                            resolved, survey, index, lock, watch, start, only, spent or Spent()
+                            resolved, survey, index, lock, watch, start, only, spent or Spent(), more
                         )
                 except TableError:
                     distrust_parts(resolved.store)
@@ -158,6 +159,7 @@ def render_pending(
     start: Start,
     only: Collection[str] | None,
     elsewhere: Spent,
+    more: More | None,
 ) -> Summary:
     run_id, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
@@ -168,7 +170,8 @@ def render_pending(
         work = work_of(resolved, index, lock, run=run_id, survey=survey)
         work = replace(work, spent=work.spent + elsewhere)
         if index.is_whole:
-            work = replace(work, more=Additions(resolved, survey, index, lock).take)
+            additions = Additions(resolved, survey, index, lock, more)
+            work = replace(work, more=additions.take, is_extended=more is not None)
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:

@@ -15,7 +15,7 @@ part in records/ names is committed; all else is found again, made again or swep
     failures/part-*.parquet       driver             driver          for rows without a record
     logs/part-*.parquet           driver             anybody         never: what happened to rows, for people
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered
-    scores/part-*.parquet         score              nobody          for the clips that they name; last wins
+    scores/part-*.parquet         score, driver      nobody          for the clips that they name; last wins
     clips/<2 hex>/<row_id>*       worker             driver, repair  where a record names it
     clips/<2 hex>/<row_id>*.xmp   worker             driver, repair  never: the label of the clip of that name
     extras/<row_id>*.safetensors  worker             driver, repair  where a record names it
@@ -25,6 +25,8 @@ part in records/ names is committed; all else is found again, made again or swep
     apart/<16 hex>.json           driver             nobody          its rows are neither adopted nor batched
     <name>/                       its driver         -               an output of its own (`doors.JobRunner`)
     chosen/<digest>.parquet       driver             nobody          the rows chosen in such an output
+    chosen/<16 hex>/*.parquet     driver             nobody          rows that a run with `until` renders
+    until.json                    driver             driver          never: what is accepted of each group
     tables/<digest>.parquet       Python             nobody          the job's table
     tables/added-*.parquet        add                nobody          always: rows after the table's own
     weights/<sha256>.safetensors  fleet()            fleet()         while its workers use them

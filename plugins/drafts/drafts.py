@@ -234,14 +234,14 @@ def keep_of(job: Job) -> KeepSection:
     return keep
 
 
-def most_kept(job: Job, keep: KeepSection) -> int:
+def most_kept(job: Job, keep: KeepSection, table: str | None = None) -> int:
     """Return how many drafts can be kept: of distinct rows, by the groups that they make.
 
     A column that only records have makes one group for each row. Reads the whole table.
     """
     groups: Counter[int] = Counter()
     seen: set[int] = set()  # of rows, by hashes: a hundred bytes each
-    with closing(resolve_job(draft_job(job), Callback())) as drafts:
+    with closing(resolve_job(draft_job(job), Callback(), table)) as drafts:
         check_choice(drafts, keep)
         unset = dict.fromkeys(drafts.rows.argument_fields.names)
         for first, batch in drafts.table.batches():
@@ -289,7 +289,7 @@ class DraftedPlan(JobPlan):
 
     def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
         yield "drafts, of every row:"
-        yield self.drafts
+        yield from self.drafts.parts(wanted)
         yield f"in full, at most {self.most_kept:,} of these rows: {self.keep}"
         yield self
         if wanted.probe:

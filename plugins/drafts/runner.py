@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from framefleet.doors import JobRunner, PlanRun, Run
+from framefleet.doors import JobRunner, PlanRun, Run, runners_of, table_of
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.drafts.section import DRAFTS, SECTION
 
@@ -64,7 +64,7 @@ class DraftRunner(JobRunner):
         if drafted.over_budget:
             return replace(ended, over_budget=drafted.over_budget)
         wait_for(watch, "choosing among the drafts")
-        choice = drafts.choose(job, keep, table)
+        choice = drafts.choose(job, keep, table_of(first) or table)
         watch.say(f"{choice.num_kept:,} of {choice.num_drafts:,} drafts are rendered in full: {keep}")
         if choice.place is None:
             return replace(ended, is_none_kept=True)
@@ -73,15 +73,21 @@ class DraftRunner(JobRunner):
         full = run(job, watch, only=only, table=choice.place, spent=drafts.spent_on(first, spent))
         return replace(full, inner={DRAFTS: drafted})
 
-    def plan(self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun) -> JobPlan:
+    def plan(
+        self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
+    ) -> JobPlan:
         from framefleet.plugins.drafts import drafts
         from framefleet.plugins.drafts.drafts import DraftedPlan
 
         _check_limit(wanted.limit)
-        first, keep = run(drafts.draft_job(job), watch, wanted), drafts.keep_of(job)
-        full = run(job, watch, replace(wanted, probe=False))  # of rows that nobody has chosen yet
+        drafted, keep = drafts.draft_job(job), drafts.keep_of(job)
+        first = run(drafted, watch, wanted, table=table)
+        full = run(
+            job, watch, replace(wanted, probe=False), table=table
+        )  # of rows that nobody has chosen yet
         values: dict[str, Any] = {one.name: getattr(full, one.name) for one in fields(full)}
-        most_kept = drafts.most_kept(job, keep)
+        # Another runner of the drafts decides how many there are.
+        most_kept = first.counts.distinct if runners_of(drafted) else drafts.most_kept(job, keep, table)
         values |= {"audits": None, "drafts": first, "most_kept": most_kept, "keep": str(keep)}
         return DraftedPlan(**values)
 

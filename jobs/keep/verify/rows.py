@@ -12,7 +12,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from framefleet.doors import runners_of
+from framefleet.doors import runners_of, table_of
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.steps import for_comparison, steps_again
 from framefleet.jobs.keep.replay.compare import Again, Compared, compare
@@ -185,12 +185,10 @@ def rendered_by_fleet(
     place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
     try:
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
-        runners = runners_of(job)
-        sections = dict.fromkeys(runner.section for runner in runners)
+        sections = dict.fromkeys(runner.section for runner in runners_of(job))
         changed = {"output": place, "media": media, **sections, **for_comparison(job)}
         plain = job.model_copy(update=changed)
-        table = next(filter(None, (runner.table(job) for runner in runners)), None)
-        render_rows(plain, watch, only=row_ids, table=table)
+        render_rows(plain, watch, only=row_ids, table=table_of(job))
         yield Store(place, job.storage_options)
     finally:
         Store(output, job.storage_options).delete_all(f"{SCRATCH}/{run}")

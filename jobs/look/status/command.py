@@ -145,6 +145,7 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     ]
     if status.audits and status.num_done:
         lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}"))
+    lines += map(Text, status.notes)
     if status.num_left and status.driver.state == "ended":
         lines.append(Text("to continue: run the same command again"))
     if status.num_failed:

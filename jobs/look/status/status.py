@@ -15,6 +15,7 @@ import pyarrow as pa
 from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
+from framefleet.doors import notes
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, added
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS, recorded_path
@@ -161,6 +162,7 @@ class Status:
     num_half_done: int = 0  # of the rows left, those with a checkpoint, while no driver is at work
     figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, see `pipeline/metrics.py`
     inner: Mapping[str, Status] = field(default_factory=dict)  # of each inner output, by its name
+    notes: tuple[str, ...] = ()  # of plugins
 
     @property
     def is_under_way(self) -> bool:
@@ -247,6 +249,7 @@ class StatusReader:
             num_half_done=min(num_begun, num_left or 0),
             figures=report.figures if report and _are_sound(report.figures) else {},
             inner={name: reader.status() for name, reader in self._inner.items()},
+            notes=tuple(notes(self._output.store)),
         )
 
 

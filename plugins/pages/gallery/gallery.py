@@ -20,7 +20,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
+from framefleet.doors import notes
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -116,7 +117,8 @@ def write_gallery(
     except (FileNotFoundError, JobError):  # the gallery is derived, and written anew as if it were the first
         remembered = {}
     axes = remembered | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
-    version, worked = _version(store, axes), _Worked()
+    lines = notes(store)
+    version, worked = _version(store, axes, lines), _Worked()
     there = set(store.list(GALLERY))
     is_whole = {INDEX, _MANIFEST, _VERSION} <= there
     if is_ours and is_whole and store.read(_VERSION) == script("newest", version):
@@ -135,7 +137,7 @@ def write_gallery(
             _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
     check()
-    manifest: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables}
+    manifest: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables, "notes": lines}
     # Stays when the output is moved: browsers keep stars under it.
     try:
         claim = store.read(CLAIM, _MAX_CLAIM)
@@ -159,12 +161,12 @@ def gallery_of(store: Store) -> str | None:
     return store.url_of(INDEX) if store.exists(INDEX) else None
 
 
-def _version(store: Store, axes: Mapping[str, str]) -> str:
-    """Return a digest of what a gallery shows, its page and its axes."""
+def _version(store: Store, axes: Mapping[str, str], lines: Sequence[str]) -> str:
+    """Return a digest of what a gallery shows, its page, its axes and its notes."""
     parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
     sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
     page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
-    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items())])
+    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
     return hashlib.sha256(shown.encode()).hexdigest()[:20]
 
 

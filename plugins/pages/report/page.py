@@ -188,6 +188,7 @@ def html_card(title: str, note: str, svg: str) -> str:
 
 
 def _tables(report: Report) -> Iterator[str]:
+    yield html_table("Notes", "", ("",), [(line,) for line in report.notes])
     if report.failures:
         rows = [
             (

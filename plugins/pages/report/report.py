@@ -143,6 +143,7 @@ def report_of(
             )
             for key, rows in figures.models.most_common(_MAX_ENVIRONMENTS)
         ),
+        notes=status.notes,
     )
 
 

@@ -177,6 +177,7 @@ class Report:
     failures: tuple[FailedAlike, ...]  # by message, the most frequent first
     environments: tuple[UsedEnvironment, ...]
     models: tuple[UsedModel, ...]
+    notes: tuple[str, ...] = ()  # of plugins
 
     def to_json(self, *, is_ascii: bool = False) -> str:
         """is_ascii: for a terminal, which does not get others' control characters then."""

@@ -1,0 +1,249 @@
+"""Groups of clips in the order of their seeds: which are accepted, and how many more to render.
+
+A clip is accepted if it passes, fewer than `wanted` before it do, and all clips before it are judged. So what
+is accepted never depends on which clips were rendered first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.stores.store import Store, read_json
+
+PENDING, UNJUDGED, REJECTED, PASSED = range(4)  # what is known of a clip
+_FILE = "until.json"  # of an output
+_MAX_SHOWN = 20  # groups
+# Clips of all groups that count in the rate of one, which is not known at first.
+_CLIPS_OF_ALL = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """Clips of which some are to be accepted."""
+
+    values: Mapping[str, str]  # of the columns that make the group
+    wanted: int
+    at_most: int
+    outcomes: bytearray = field(default_factory=bytearray)  # of the clips asked for, in order
+
+    @property
+    def num_pending(self) -> int:
+        return self.outcomes.count(PENDING)
+
+    @property
+    def num_open(self) -> int:
+        return self.num_pending + self.outcomes.count(UNJUDGED)
+
+    @property
+    def num_passed(self) -> int:
+        return self.outcomes.count(PASSED)
+
+    @property
+    def num_judged(self) -> int:
+        return len(self.outcomes) - self.num_open
+
+    @property
+    def num_needed(self) -> int:
+        return max(0, self.wanted - self.num_passed)
+
+    @property
+    def room(self) -> int:
+        return self.at_most - len(self.outcomes)
+
+    def marks(self) -> list[tuple[bool, bool] | None]:
+        """Return whether each clip is accepted, and whether it is surplus; None while that is not known."""
+        marks: list[tuple[bool, bool] | None] = []
+        num_accepted, is_known = 0, True
+        for outcome in self.outcomes:
+            is_full = num_accepted == self.wanted
+            is_known &= is_full or outcome in (REJECTED, PASSED)
+            is_accepted = is_known and not is_full and outcome == PASSED
+            num_accepted += is_accepted
+            marks.append((is_accepted, is_full) if is_known else None)
+        return marks
+
+    def state(self) -> GroupState:
+        marks = self.marks()
+        return GroupState(
+            values=dict(self.values),
+            wanted=self.wanted,
+            accepted=sum(mark is not None and mark[0] for mark in marks),
+            at_most=self.at_most,
+            num_asked=len(self.outcomes),
+            num_pending=self.num_pending,
+            num_unjudged=self.outcomes.count(UNJUDGED),
+            num_passed=self.num_passed,
+            num_surplus=sum(
+                mark is not None and mark[1] and outcome != PENDING
+                for outcome, mark in zip(self.outcomes, marks, strict=True)
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupState:
+    """How far a group is."""
+
+    values: dict[str, str]  # of the columns that make it
+    wanted: int
+    accepted: int
+    at_most: int
+    num_asked: int  # clips, rendered or not
+    num_pending: int  # not rendered yet
+    num_unjudged: int  # rendered, and the condition is null
+    num_passed: int
+    num_surplus: int  # rendered after the last one that was needed
+
+    @property
+    def num_rendered(self) -> int:
+        return self.num_asked - self.num_pending
+
+    @property
+    def is_short(self) -> bool:
+        return self.accepted < self.wanted
+
+    @property
+    def rate(self) -> float | None:
+        """The share of the judged clips that pass."""
+        num_judged = self.num_rendered - self.num_unjudged
+        return self.num_passed / num_judged if num_judged else None
+
+    def __str__(self) -> str:
+        name = ", ".join(f"{column}={value}" for column, value in self.values.items()) or "all rows"
+        text = f"{name}: {self.accepted:,} of {self.wanted:,} accepted, "
+        text += f"{self.num_rendered:,} of at most {self.at_most:,} rendered"
+        text += "" if self.rate is None else f", {self.rate:.1%} pass"
+        if self.num_unjudged:
+            text += f"; {self.num_unjudged:,} not judged: run `framefleet score`, then `render` again"
+        elif self.is_short and self.num_asked == self.at_most and not self.num_pending:
+            text += ": raise until.at_most, or change until.where or the rows"
+        return text
+
+
+def rate_of(groups: Iterable[Group], stated: float | None) -> float:
+    """Return the share of clips that pass. stated: what counts as one clip's; None: that it passes."""
+    passed = judged = 0
+    for group in groups:
+        passed, judged = passed + group.num_passed, judged + group.num_judged
+    return (passed + (stated or 1.0)) / (judged + 1)
+
+
+def rows_to_ask(groups: Sequence[Group], num_rows: int, stated: float | None) -> dict[int, int]:
+    """Return how many more clips to render of which groups.
+
+    All that are needed for sure; and where these are fewer than num_rows, those that most probably are.
+    """
+    rate, asked, likely = rate_of(groups, stated), dict[int, int](), list[tuple[float, int]]()
+    rates, opens = [rate] * len(groups), [0] * len(groups)
+
+    def odds(at: int) -> float:
+        """By how many standard deviations the passes expected of open clips miss those needed; median: 0."""
+        expected = opens[at] * rates[at]
+        return (groups[at].num_needed - 1 / 3 - expected) / math.sqrt(expected * (1 - rates[at]) + 1e-9)
+
+    for at, group in enumerate(groups):
+        if not group.num_needed or group.room <= 0:
+            continue
+        rates[at] = (group.num_passed + _CLIPS_OF_ALL * rate) / (group.num_judged + _CLIPS_OF_ALL)
+        num_certain = max(0, min(group.num_needed - group.num_open, group.room))
+        opens[at] = group.num_open + num_certain
+        if num_certain:
+            asked[at] = num_certain
+        if num_certain < group.room and odds(at) > 0:
+            likely.append((-odds(at), at))
+    heapq.heapify(likely)
+    num_left = num_rows - sum(asked.values())
+    while likely and num_left > 0:
+        _, at = heapq.heappop(likely)
+        opens[at], asked[at], num_left = opens[at] + 1, asked.get(at, 0) + 1, num_left - 1
+        if asked[at] < groups[at].room and odds(at) > 0:
+            heapq.heappush(likely, (-odds(at), at))
+    return asked
+
+
+def num_expected(group: Group, rate: float) -> int:
+    """Return how many clips of a group will have been asked for in the end, on average."""
+    more = math.ceil(group.num_needed / rate) - group.num_open
+    return len(group.outcomes) + max(0, min(more, group.room))
+
+
+class Quotas:
+    """Splits the clips of one group after the other by shares, which the sums of all groups have too."""
+
+    def __init__(self, shares: Mapping[tuple[str, ...], float]) -> None:
+        self._shares, self._owed = shares, dict.fromkeys(shares, 0.0)
+
+    def split(self, wanted: int) -> dict[tuple[str, ...], int]:
+        quotas = dict.fromkeys(self._shares, 0)
+        for _ in range(wanted):
+            for values, share in self._shares.items():
+                self._owed[values] += share
+            most = max(self._owed, key=lambda values: self._owed[values])
+            self._owed[most] -= 1
+            quotas[most] += 1
+        return quotas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """How far all groups of an output are."""
+
+    groups: tuple[GroupState, ...]
+    table: str  # folder in the output: the rows that its newest run asked for
+
+    @property
+    def num_short(self) -> int:
+        return sum(group.is_short for group in self.groups)
+
+    def write(self, store: Store) -> None:
+        store.write(_FILE, canonical_json(_ACCEPTANCE.dump_python(self)).encode())
+
+    def lines(self) -> list[str]:
+        """Return what people are shown: the sums, then the groups that lack most."""
+        accepted, wanted, rendered, surplus = (
+            sum(numbers)
+            for numbers in zip(
+                *((one.accepted, one.wanted, one.num_rendered, one.num_surplus) for one in self.groups),
+                strict=True,
+            )
+        )
+        num_full = len(self.groups) - self.num_short
+        lines = [
+            f"accepted: {accepted:,} of {wanted:,}, in {num_full:,} of {len(self.groups):,} groups all; "
+            f"{rendered:,} clips, {surplus:,} of them surplus"
+        ]
+        worst = sorted(self.groups, key=lambda group: group.accepted / group.wanted)
+        lines += [f"  {group}" for group in worst[:_MAX_SHOWN]]
+        hidden = len(self.groups) - _MAX_SHOWN
+        return lines + [f"  ... and {hidden:,} more groups"] * (hidden > 0)
+
+
+_ACCEPTANCE = TypeAdapter(Acceptance)
+
+
+def read_acceptance(store: Store) -> Acceptance | None:
+    """Return how far the groups of an output are, as last written; None where it has none."""
+    try:
+        return read_json(store, _FILE, _ACCEPTANCE)
+    except (FileNotFoundError, JobError):  # none; or damaged, and the next run writes it anew
+        return None
+
+
+def acceptance(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Acceptance:
+    """Return how many clips of each group are accepted in the output of a job with `until:`.
+
+    While the job runs, some seconds old. Raises JobError for an output without groups.
+    """
+    store = Output.open(output, storage_options).store
+    if not (found := read_acceptance(store)):
+        raise JobError(f"{store.url_of(_FILE)} is not there", "give the output of a job with `until:`")
+    return found

@@ -1,0 +1,340 @@
+"""From a job to its groups, the rows with new seeds that they ask for, and what the records say of these.
+
+A group's order: all its rows of the table with their own seeds, then all with the next seeds, and so on.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, count, islice, product
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import Survey, check_valid
+from framefleet.jobs.show.watch import Watch
+from framefleet.pipeline.errors import JobError, TableError, shown
+from framefleet.pipeline.outputs.clip_step import added_columns
+from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
+from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_schema
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
+from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
+from framefleet.pipeline.request import MAX_SEED, Request
+from framefleet.pipeline.rows.tables.column_checks import argument_meant
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.until.acceptance import (
+    PASSED,
+    PENDING,
+    REJECTED,
+    UNJUDGED,
+    Acceptance,
+    Group,
+    Quotas,
+    rows_to_ask,
+)
+from framefleet.plugins.until.section import ACCEPTED, SECTION, SURPLUS, UntilSection
+from framefleet.plugins.until.step import COLUMNS
+
+_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
+_MODEL = ("model", "model_name")  # what `per` may call a row's model
+
+
+class SeedRow(NamedTuple):
+    """A row of the table with a seed."""
+
+    row_id: bytes
+    place: int  # of the table's row, among the valid ones
+    seed: int
+
+
+class Candidates:
+    """The groups of a job, and the rows that they have asked for. Holds the job's table in memory."""
+
+    def __init__(self, job: Job, watch: Watch, table: str | None = None) -> None:
+        """table: in place of the job's. Raises UserError for groups that cannot be."""
+        self.section: UntilSection = getattr(job, SECTION)
+        if "seed" in job.overrides:
+            raise JobError(
+                f"overrides.seed is {job.overrides['seed']}, and `until` renders rows with new seeds",
+                "write `defaults: {seed: ...}`, where the seeds begin",
+            )
+        self._job, self._resolved = job, resolve_job(job, watch, table)
+        self._store = self._resolved.store
+        try:
+            self._check_columns()
+            self._rows: list[IdentifiedRow] = []
+            by_stratum = self._read_table(watch)
+            self.groups, self._seeds = self._grouped(by_stratum)
+        except BaseException:
+            self.close()
+            raise
+        self._folder = f"{CHOSEN}/{uuid.uuid4().hex[:16]}"  # of the rows that this run asks for
+        self._num_files = 0
+        self._places: dict[
+            bytes, tuple[int, int]
+        ] = {}  # of rows asked for, by row_id: group, and place in it
+        self._others: dict[bytes, int] = {}  # what is known of rows that nobody has asked for yet
+        self._earlier = {
+            part.path for part in parts_in(self._store, FAILURES)
+        }  # of rows that are tried again
+        self._seen = set(self._earlier)
+
+    def close(self) -> None:
+        self._resolved.close()
+
+    @property
+    def location(self) -> str:
+        """Where the job's table is, for messages."""
+        return self._resolved.table.location
+
+    # -- Groups --
+
+    def _check_columns(self) -> None:
+        columns, section = _columns_of(self._resolved), self.section
+        for key, names in (("per", section.per), ("share", section.share)):
+            for name in names:
+                if name == "seed":
+                    raise JobError(f"until.{key} has 'seed', which differs in each clip", "leave it out")
+                if name not in columns:
+                    raise JobError(f"until.{key}: rows have no {name!r}", argument_meant(name, columns))
+        resolved = self._resolved
+        carried = resolved.rows.carried.schema(resolved.table.schema)
+        added = pa.schema(
+            [field for field in added_columns(resolved.steps) if field.name not in COLUMNS.names]
+        )
+        records = record_schema(carried, resolved.rows.argument_fields, added)
+        if live_parts(self._store):  # scores may have come later
+            there = record_schema_of(self._store)
+            more = [one for one in there if one.name not in {*records.names, *COLUMNS.names}]
+            records = pa.schema([*records, *more])
+        try:
+            check_where(records, section.where)
+        except JobError as error:
+            problem = error.problem.replace("where:", "until.where:", 1)
+            raise JobError(problem, f"{error.fix}; or have it measured: `scores: [...]`") from None
+        self._judged = pa.schema([records.field(name) for name in columns_in(section.where, records)])
+
+    def _read_table(self, watch: Watch) -> dict[tuple[str, ...], list[int]]:
+        """Read the table's rows; return their places by the values of the columns of `per` and `share`."""
+        resolved, survey = self._resolved, Survey()
+        names = [*self.section.per, *self.section.share]
+        by_stratum: dict[tuple[str, ...], list[int]] = {}
+        without_seed: dict[bytes, tuple[int, tuple[str, ...]]] = {}
+        batches, valid = list[pa.RecordBatch](), list[int]()
+        for first, batch in resolved.table.batches():
+            rows, carried = list(resolved.rows.read(first, batch)), resolved.rows.carried.of(batch)
+            survey.add(rows)
+            for row in rows:
+                if not isinstance(row, IdentifiedRow):
+                    continue
+                request = row.request()
+                cells = {
+                    name: carried.column(name)[row.index - first].as_py() for name in carried.schema.names
+                }
+                cells |= request.arguments | dict.fromkeys(_MODEL, row.model)
+                values = tuple(str(cells.get(name)) for name in names)
+                for (column, shares), value in zip(
+                    self.section.share.items(), values[len(self.section.per) :], strict=True
+                ):
+                    if value not in shares:
+                        raise TableError(
+                            f"row {row.index}: {column} is {shown(value)}, which until.share.{column} lacks",
+                            f"use one of {', '.join(shares)}, or add its share",
+                        )
+                bare = self._row_id(replace(request, seed=0))
+                other, theirs = without_seed.setdefault(bare, (row.index, values))
+                if theirs != values:
+                    raise TableError(
+                        f"rows {other} and {row.index} are of two groups of `until`, and would have the same "
+                        "clips: they differ in nothing that is rendered",
+                        f"have the prompt say what {' and '.join(names)} says, or leave that out of `until`",
+                    )
+                by_stratum.setdefault(values, []).append(len(self._rows))
+                self._rows.append(row)
+                valid.append(row.index)
+            batches.append(batch)
+        self._table = pa.Table.from_batches(batches).take(pa.array(valid, pa.int64()))
+        survey.find_places(resolved.table)
+        check_valid(survey, resolved.table, on_invalid=self._job.on_invalid, verb="rendered")
+        for line in survey.invalid_lines():
+            watch.say(f"left out: {line}")
+        return by_stratum
+
+    def _grouped(
+        self, by_stratum: Mapping[tuple[str, ...], list[int]]
+    ) -> tuple[list[Group], list[Iterator[SeedRow]]]:
+        """Return the groups, of shares too, with the seeds of each."""
+        section, groups, seeds = self.section, list[Group](), list[Iterator[SeedRow]]()
+        num_per = len(section.per)
+        classes = {
+            values: math.prod(
+                shares[value] for shares, value in zip(section.share.values(), values, strict=True)
+            )
+            for values in product(*section.share.values())
+        }
+        quotas = Quotas(classes)
+        for values in dict.fromkeys(values[:num_per] for values in by_stratum):
+            for own, wanted in quotas.split(section.accepted).items():
+                names = dict(zip([*section.per, *section.share], (*values, *own), strict=True))
+                if not wanted:
+                    continue
+                if (*values, *own) not in by_stratum:
+                    group = ", ".join(f"{name}={value}" for name, value in names.items())
+                    raise JobError(
+                        f"until.share: no row has {group}, and {wanted} of {section.accepted} clips are to",
+                        "add such rows, leave columns out of `until.per`, or change the shares",
+                    )
+                at_most = max(wanted, section.at_most * wanted // section.accepted)
+                groups.append(Group(values=names, wanted=wanted, at_most=at_most))
+                seeds.append(self._seeds_of(by_stratum[(*values, *own)]))
+        return groups, seeds
+
+    def _row_id(self, request: Request) -> bytes:
+        return bytes.fromhex(self._resolved.models[request.model].identity(request))
+
+    def _seeds_of(self, places: Sequence[int]) -> Iterator[SeedRow]:
+        """Yield the rows of a group in its order, each once."""
+        seen: set[bytes] = set()
+        for number in count():
+            for place in places:
+                request = self._rows[place].request()
+                seed = (request.seed + number) % (MAX_SEED + 1)
+                row_id = self._row_id(replace(request, seed=seed))
+                if row_id not in seen:
+                    seen.add(row_id)
+                    yield SeedRow(row_id, place, seed)
+
+    # -- What records say --
+
+    def read(self, *, anew: bool = False) -> None:
+        """Take in new parts of records and failures. anew: all parts, as audits may have replaced some."""
+        if anew:
+            self._seen = set(self._earlier)
+            for group in self.groups:
+                group.outcomes[:] = bytes(len(group.outcomes))
+        records, failures = (
+            [part for part in parts if part.path not in self._seen]
+            for parts in (live_parts(self._store), parts_in(self._store, FAILURES))
+        )
+        self._seen |= {part.path for part in (*records, *failures)}
+        for table in read_parts(self._store, [part.path for part in failures], _ROW_ID):
+            for row_id in table["row_id"].to_pylist():
+                place = self._places.get(bytes.fromhex(row_id))
+                if place and self.groups[place[0]].outcomes[place[1]] == PENDING:
+                    self.groups[place[0]].outcomes[place[1]] = REJECTED
+        for row_id, outcome in self._judged_rows(records) if records else ():
+            key = bytes.fromhex(row_id)
+            if place := self._places.get(key):
+                self.groups[place[0]].outcomes[place[1]] = outcome
+            else:
+                self._others[key] = outcome
+
+    def _judged_rows(self, parts: Sequence[Part]) -> Iterator[tuple[str, int]]:
+        """Yield the rows of parts of records, each with its outcome."""
+        where, there = self.section.where, record_schema_of(self._store, parts)
+        names = dict.fromkeys(["row_id", *(name for name in self._judged.names if name in there.names)])
+        for table in record_tables(self._store, list(names), parts):
+            for field in self._judged:
+                if field.name not in names:  # of a run without that score
+                    table = table.append_column(field, pa.nulls(len(table), field.type))
+            outcomes = dict.fromkeys(table["row_id"].to_pylist(), REJECTED)
+            for condition, outcome in ((where, PASSED), (f"({where}\n) IS NULL", UNJUDGED)):
+                (rows,) = rows_where(iter([table]), condition)
+                outcomes |= dict.fromkeys(rows["row_id"].to_pylist(), outcome)
+            yield from outcomes.items()
+
+    # -- Rows asked for --
+
+    def resume(self) -> list[SeedRow]:
+        """Ask again for the rows that earlier runs asked for, take in what records say, and return them."""
+        for table in read_parts(self._store, [part.path for part in parts_in(self._store, ROWS)], _ROW_ID):
+            self._others |= {bytes.fromhex(row_id): PENDING for row_id in table["row_id"].to_pylist()}
+        self.read()
+        rows = []
+        for at, group in enumerate(self.groups):
+            while group.room > 0:
+                row = next(self._seeds[at])
+                if row.row_id not in self._others:
+                    self._seeds[at] = chain([row], self._seeds[at])
+                    break
+                rows.append(self._take(at, row))
+        return rows
+
+    def ask(self, num_rows: int) -> list[SeedRow]:
+        """Ask for more rows, as `rows_to_ask` says; return them."""
+        asked = rows_to_ask(self.groups, num_rows, self.section.rate)
+        return [row for at, number in asked.items() for row in self.extend(at, number)]
+
+    def extend(self, at: int, number: int) -> list[SeedRow]:
+        """Ask for the next rows of a group."""
+        return [self._take(at, row) for row in islice(self._seeds[at], number)]
+
+    def _take(self, at: int, row: SeedRow) -> SeedRow:
+        outcomes = self.groups[at].outcomes
+        self._places[row.row_id] = at, len(outcomes)
+        outcomes.append(self._others.pop(row.row_id, PENDING))
+        return row
+
+    def write(self, rows: Sequence[SeedRow]) -> str:
+        """Write rows as a table into the output; return its path there."""
+        path = f"{self._folder}/{self._num_files:06d}.parquet"
+        self._num_files += 1
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            self._store.upload(path, self.write_to(Path(folder, "rows.parquet"), rows))
+        return path
+
+    def write_to(self, file: Path, rows: Sequence[SeedRow]) -> Path:
+        """Write rows as a table with the columns of the job's, and their seeds."""
+        seed = self._job.columns.get("seed", "seed")
+        table = self._table.take(pa.array([row.place for row in rows], pa.int64()))
+        table = table.drop_columns([seed] if seed in table.column_names else [])
+        table = table.append_column(seed, pa.array([row.seed for row in rows], pa.int64()))
+        pq.write_table(table.replace_schema_metadata(None), file)
+        return file
+
+    # -- What is accepted --
+
+    def write_acceptance(self) -> Acceptance:
+        """Note in the output how far the groups are; return it."""
+        groups = tuple(group.state() for group in self.groups)
+        acceptance = Acceptance(groups=groups, table=self._folder)
+        acceptance.write(self._store)
+        return acceptance
+
+    def write_marks(self) -> None:
+        """Note in scores/ which clips are accepted, and which are surplus, where it does not say so yet."""
+        if not live_parts(self._store):
+            return
+        marks, key = [group.marks() for group in self.groups], [*_ROW_ID, *OF_CLIP]
+        there = [name for name in COLUMNS.names if name in record_schema_of(self._store).names]
+        writer = PartWriter(self._store, SCORES, pa.schema([*key, *COLUMNS]), run=new_run(0))
+        for table in record_tables(self._store, [*(field.name for field in key), *there]):
+            for row in table.to_pylist():
+                before = row.get(ACCEPTED), row.get(SURPLUS)
+                place = self._places.get(bytes.fromhex(row["row_id"]))
+                # One whose row is no longer asked for is surplus.
+                mark = marks[place[0]][place[1]] if place else (False, True)
+                mark = mark or ((False, False) if any(before) else None)
+                if mark and mark != before:
+                    writer.add(None, row | dict(zip(COLUMNS.names, mark, strict=True)))
+            if writer.due(time.monotonic()):
+                writer.flush()
+        writer.flush()
+
+
+def _columns_of(resolved: ResolvedJob) -> set[str]:
+    """Return the columns that rows can be grouped by."""
+    plans = [model.plan for model in resolved.models.values()]
+    arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
+    return {*resolved.rows.carried.schema(resolved.table.schema).names, *arguments, *_MODEL}

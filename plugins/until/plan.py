@@ -1,0 +1,31 @@
+"""The plan of a job with `until`: of the rows that it is expected to ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from framefleet.jobs.plan.plan import JobPlan, PlanOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UntilPlan(JobPlan):
+    """A plan of as many rows as it takes on average."""
+
+    until: str  # the section, for people
+    num_groups: int
+    rate: float | None  # share of clips that are expected to pass; None: not known, and taken as 1
+    num_judged: int  # clips of the output by which it was measured
+
+    @property
+    def to_render(self) -> str:
+        return f"{'at least' if self.rate is None else 'about'} {self.counts.pending:,}"
+
+    def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
+        yield f"until: {self.until}; groups: {self.num_groups:,}"
+        if self.rate is None:
+            yield "until.rate is not set, and no clip is judged yet: planned as if all passed"
+        else:
+            origin = f"{self.num_judged:,} clips so far" if self.num_judged else "until.rate"
+            yield f"expected to pass: {self.rate:.1%} ({origin})"
+        yield self

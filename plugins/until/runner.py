@@ -1,0 +1,112 @@
+"""Runs jobs with the section `until`: rows with new seeds, added as records say how many clips pass.
+
+    table -> groups -> chosen/, tables of rows with seeds -> the output -> records: pass or not -> more rows
+      -> which clips are accepted: columns of the records, by scores/
+
+What is asked for depends on what is known by then; what is accepted does not (`acceptance.py`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framefleet.doors import JobRunner, PlanRun, Run, runners_of
+from framefleet.pipeline.errors import JobError
+from framefleet.plugins.until.section import SECTION
+
+if TYPE_CHECKING:
+    from framefleet.cluster.driver.budget import Spent
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.job.schema import Job
+    from framefleet.jobs.plan.plan import JobPlan, PlanOptions
+    from framefleet.jobs.show.watch import Watch
+
+
+class UntilRunner(JobRunner):
+    section = SECTION
+    order = 200  # after drafts: what is judged is a draft, and the winners are rendered in full
+
+    def render(
+        self,
+        job: Job,
+        watch: Watch,
+        *,
+        run: Run,
+        only: Collection[str] | None = None,
+        limit: int | None = None,
+        table: str | None = None,
+        spent: Spent | None = None,
+    ) -> Summary:
+        """Do what `JobRunner.render` promises. only: no rows are added, as by `retry`."""
+        from framefleet.jobs.job.output import below
+        from framefleet.plugins.until.candidates import Candidates
+
+        if _is_chosen(job):
+            return run(job, watch, only=only, limit=limit, table=table, spent=spent)
+        _check_limit(limit)
+        with closing(Candidates(job, watch, table)) as candidates:
+            rows = candidates.resume()
+            rows += candidates.ask(0) if only is None else []
+            watch.say(f"until: {candidates.section}; groups: {len(candidates.groups):,}")
+
+            def more(num_rows: int) -> str | None:
+                candidates.read()
+                rows = candidates.ask(num_rows)
+                candidates.write_acceptance()
+                if not any(group.num_pending for group in candidates.groups):
+                    candidates.write_marks()  # before the pages of this run are written
+                return candidates.write(rows) if rows else None
+
+            place = below(job, candidates.write(rows))
+            ended = run(job, watch, only=only, table=place, spent=spent, more=more)
+            candidates.read(anew=True)
+            candidates.write_marks()
+            return replace(ended, num_short=candidates.write_acceptance().num_short)
+
+    def plan(
+        self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
+    ) -> JobPlan:
+        from framefleet.plugins.until.acceptance import num_expected, rate_of
+        from framefleet.plugins.until.candidates import Candidates
+        from framefleet.plugins.until.plan import UntilPlan
+
+        if _is_chosen(job):
+            return run(job, watch, wanted, table=table)
+        _check_limit(wanted.limit)
+        with (
+            closing(Candidates(job, watch, table)) as candidates,
+            tempfile.TemporaryDirectory(prefix="framefleet-") as folder,
+        ):
+            rows, groups, section = candidates.resume(), candidates.groups, candidates.section
+            num_judged, rate = sum(group.num_judged for group in groups), rate_of(groups, section.rate)
+            for at, group in enumerate(groups):
+                rows += candidates.extend(at, num_expected(group, rate) - len(group.outcomes))
+            place = candidates.write_to(Path(folder, "rows.parquet"), rows)
+            planned = run(job, watch, wanted, table=str(place))
+            values: dict[str, Any] = {one.name: getattr(planned, one.name) for one in fields(planned)}
+            values |= {"table": candidates.location, "until": str(section), "num_groups": len(groups)}
+            known = num_judged or section.rate
+            return UntilPlan(**values, rate=rate if known else None, num_judged=num_judged)
+
+    def table(self, job: Job) -> str | None:
+        from framefleet.jobs.job.output import below, store_of_job
+        from framefleet.plugins.until.acceptance import read_acceptance
+
+        if _is_chosen(job) or not (acceptance := read_acceptance(store_of_job(job))):
+            return None
+        return below(job, acceptance.table)
+
+
+def _is_chosen(job: Job) -> bool:
+    """Whether another runner has chosen the job's rows in an inner output: `until` judged them there."""
+    return any(runner.inner for runner in runners_of(job))
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None:
+        raise JobError("--limit: the job has `until`, which says how many rows there are", "leave it out")
