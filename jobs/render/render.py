@@ -159,7 +159,7 @@ def render_pending(
     start: Start,
     only: Collection[str] | None,
     elsewhere: Spent,
-    more: More | None,
+    more: More | None = None,
 ) -> Summary:
     run_id, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":

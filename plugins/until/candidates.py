@@ -129,6 +129,7 @@ class Candidates:
         """Read the table's rows; return their places by the values of the columns of `per` and `share`."""
         resolved, survey = self._resolved, Survey()
         names = [*self.section.per, *self.section.share]
+        own = {*names} & {*resolved.rows.carried.names.values()}
         by_stratum: dict[tuple[str, ...], list[int]] = {}
         without_seed: dict[bytes, tuple[int, tuple[str, ...]]] = {}
         batches, valid = list[pa.RecordBatch](), list[int]()
@@ -139,10 +140,8 @@ class Candidates:
                 if not isinstance(row, IdentifiedRow):
                     continue
                 request = row.request()
-                cells = {
-                    name: carried.column(name)[row.index - first].as_py() for name in carried.schema.names
-                }
-                cells |= request.arguments | dict.fromkeys(_MODEL, row.model)
+                cells = {name: carried.column(name)[row.index - first].as_py() for name in own}
+                cells = {**cells, **request.arguments, **dict.fromkeys(_MODEL, row.model)}
                 values = tuple(str(cells.get(name)) for name in names)
                 for (column, shares), value in zip(
                     self.section.share.items(), values[len(self.section.per) :], strict=True

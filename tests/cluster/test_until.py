@@ -122,7 +122,7 @@ def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_
     exported = command("export", out, tmp_path / "set", "--format", "parquet", "--where", "accepted")
     assert exported.exit_code == 0, exported.stderr
     assert f"{len(accepted_in(out)):,} clips in" in exported.stderr
-    added = command("add", out, tmp_path / "t.parquet")
+    added = command("add", tmp_path / "job.yaml", tmp_path / "t.parquet")
     assert added.exit_code == 2 and "the job has until" in added.stderr
 
 
@@ -150,5 +150,7 @@ def test_groups_may_be_of_several_models(tmp_path: Path, ray_cluster: str) -> No
         ({"model": "wan"}, 2),
         ({"model": "ltx"}, 2),
     ]
-    verified = command("verify", tmp_path / "out", "--rows", 1)
+    consent = ["--set", f"scores={json.dumps(SCORES)}", "--set", f"fleet.address={ray_cluster}"]
+    verified = command("verify", tmp_path / "out", "--fleet", "--sample", 1, *consent)
     assert verified.exit_code == 0, verified.stderr
+    assert command("verify", tmp_path / "out", "--files").exit_code == 0

@@ -1,0 +1,163 @@
+"""What a job with `until` is refused for, and what its groups, plans and marks are, without a fleet."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import framefleet
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.plan import PlanOptions, plan_job
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.render import render_job
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import UserError
+from framefleet.pipeline.outputs.clip_step import added_columns
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import NO_COLUMNS, record_schema, values_of
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.until.candidates import Candidates, SeedRow
+from tests.jobs import job_values, write_table
+from tests.rows import record
+
+UNTIL: dict[str, Any] = {"accepted": 2, "per": ["prompt"], "where": "sharpness > 0.4", "at_most": 6}
+ROWS = [{"prompt": prompt, "style": style} for prompt, style in (("a", "x"), ("b", "x"), ("c", "y"))]
+
+
+def job_with(folder: Path, rows: list[dict[str, Any]] = ROWS, *, job: Any = None, **until: Any) -> Job:
+    table = write_table(folder / "t.parquet", rows)
+    values = job_values(table, folder / "out", scores=["sharpness"], until=UNTIL | until)
+    return load_job(values | (job or {}))
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        ({"accepted": 0}, "`until.accepted` is 0"),
+        ({"at_most": 1}, "`until.at_most` is 1 (it must be at least `until.accepted`"),
+        ({"rate": 0}, "`until.rate` is 0"),
+        ({"share": {"style": {"x": 0.5, "y": 0.4}}}, "shares of 0 or more that add up to 1"),
+        ({"share": {"style": {}}}, "shares of 0 or more that add up to 1"),
+        ({"acepted": 2}, "did you mean `until.accepted`?"),
+        ({"per": ["promt"]}, "until.per: rows have no 'promt' (did you mean 'prompt'?)"),
+        ({"per": "seed"}, "until.per has 'seed'"),
+        ({"share": {"styl": {"x": 1}}}, "until.share: rows have no 'styl' (did you mean 'style'?)"),
+        ({"where": "sharpnes > 1"}, "until.where: there is no column 'sharpnes' (did you mean 'sharpness'?"),
+        ({"where": "accepted"}, "until.where: there is no column 'accepted'"),
+        ({"where": "sharpness >"}, "until.where: 'sharpness >' is not a condition"),
+        (
+            {"share": {"style": {"x": 1.0}}},
+            "row 2: style is 'y', which until.share.style lacks (use one of x",
+        ),
+        ({"share": {"style": {"x": 0.5, "y": 0.5}}}, "no row has prompt=a, style=y, and 1 of 2 clips are to"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    tmp_path: Path, until: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as raised:
+        render_job(job_with(tmp_path, **until), Callback())
+    assert said in f"{raised.value.problem} ({raised.value.fix})"
+    assert not (tmp_path / "out").exists()
+
+
+def test_groups_whose_clips_would_be_the_same_are_refused(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "style": "x", "seed": 1}, {"prompt": "a", "style": "y", "seed": 9}]
+    with pytest.raises(UserError, match="rows 0 and 1 are of two groups"):
+        Candidates(job_with(tmp_path, rows, per=["style"]), Callback())
+    with pytest.raises(UserError, match="seed is 3"):
+        Candidates(job_with(tmp_path, job={"overrides": {"seed": 3}}), Callback())
+    with pytest.raises(UserError, match="--limit"):
+        render_job(job_with(tmp_path), Callback(), limit=1)
+
+
+def test_seeds_follow_those_of_the_table_in_turns_and_none_comes_twice(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "style": "x", "seed": seed} for seed in (5, 6, 2**63 - 1)]
+    job = job_with(tmp_path, rows)
+    with closing(Candidates(job, Callback())) as candidates:
+        asked = candidates.extend(0, 6)
+        assert [row.seed for row in asked] == [5, 6, 2**63 - 1, 0, 7, 1]
+        place = candidates.write_to(tmp_path / "rows.parquet", asked)
+        table = pq.read_table(place)
+        assert (table["seed"].to_pylist(), {*table["prompt"].to_pylist()}) == (
+            [5, 6, 2**63 - 1, 0, 7, 1],
+            {"a"},
+        )
+    with closing(resolve_job(job, Callback(), str(place))) as resolved:  # as the core identifies them
+        rows_read = [
+            row for first, batch in resolved.table.batches() for row in resolved.rows.read(first, batch)
+        ]
+    row_ids = [bytes.fromhex(row.row_id) for row in rows_read if isinstance(row, IdentifiedRow)]
+    assert row_ids == [row.row_id for row in asked]
+
+
+def commit(job: Job, rows: list[tuple[SeedRow, float | None]]) -> None:
+    """Commit records with this sharpness, as workers would have."""
+    with closing(resolve_job(job, Callback())) as resolved:
+        claim(resolved)
+        schema = record_schema(NO_COLUMNS, added=added_columns(resolved.steps))
+        writer = PartWriter(resolved.store, "records", schema, run=f"r{len(rows)}")
+        for row, sharpness in rows:
+            one = values_of(record(0, seed=row.seed)) | {"row_id": row.row_id.hex(), "sharpness": sharpness}
+            writer.add(None, one | {"accepted": None, "surplus": None})
+        writer.flush()
+
+
+def test_marks_are_joined_by_readers_and_change_with_the_condition(tmp_path: Path) -> None:
+    job, out = job_with(tmp_path, ROWS[:1]), str(tmp_path / "out")
+    with closing(Candidates(job, Callback())) as candidates:
+        asked = candidates.extend(0, 5)
+        commit(job, list(zip(asked, (0.9, 0.1, 0.8, 0.7, None), strict=True)))
+        candidates.read()
+        candidates.write_marks()
+        (group,) = candidates.write_acceptance().groups
+    assert (group.accepted, group.num_surplus, group.num_unjudged, group.is_short) == (2, 2, 1, False)
+
+    def marks() -> list[tuple[bool | None, bool | None]]:
+        table = framefleet.read_records(out, columns=["seed", "accepted", "surplus"]).sort_by("seed")
+        return list(zip(table["accepted"].to_pylist(), table["surplus"].to_pylist(), strict=True))
+
+    yes, no, surplus = (True, False), (False, False), (False, True)
+    assert marks() == [yes, no, yes, surplus, surplus]
+    assert framefleet.acceptance(out).groups == (group,)
+    assert any("prompt=a: 2 of 2 accepted" in line for line in framefleet.status(out).notes)
+    changed = job_with(tmp_path, ROWS[:1], where="sharpness > 0.85")
+    with closing(Candidates(changed, Callback())) as candidates:
+        commit(job, [(row, 0.1) for row in asked[4:]])  # the later record counts: it is judged now
+        assert len(candidates.resume()) == 5
+        assert [mark for group in candidates.groups for mark in group.marks()] == [yes, no, no, no, no]
+        candidates.write_marks()
+    assert marks() == [yes, no, no, no, no]
+    parts = len(list((tmp_path / "out/scores").iterdir()))
+    with closing(Candidates(changed, Callback())) as candidates:
+        candidates.resume()
+        candidates.write_marks()
+    assert len(list((tmp_path / "out/scores").iterdir())) == parts, "nothing is new"
+
+
+def test_a_plan_is_of_the_rows_that_it_takes_at_the_rate(tmp_path: Path) -> None:
+    for until, number, said in (
+        ({"rate": 0.4}, "about 15", "40.0% (until.rate)"),
+        ({"rate": 0.1}, "about 18", "10.0%"),
+        ({}, "at least 6", "no clip is judged yet"),
+    ):
+        plan = plan_job(job_with(tmp_path, **until), Callback(), PlanOptions())
+        lines = " ".join(part for part in plan.parts(PlanOptions()) if isinstance(part, str))
+        assert (plan.to_render, said in lines) == (number, True)
+        assert plan.table == str(tmp_path / "t.parquet")
+
+
+def test_a_record_batch_keeps_its_columns(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "style": None, "more": [1, 2]}, {"prompt": "b", "style": "x", "more": []}]
+    with closing(Candidates(job_with(tmp_path, rows), Callback())) as candidates:
+        place = candidates.write_to(tmp_path / "rows.parquet", candidates.ask(0))
+    table = pq.read_table(place)
+    assert table.schema.field("more").type == pa.list_(pa.int64())
+    assert table["more"].to_pylist() == [[1, 2], [1, 2], [], []]
