@@ -19,7 +19,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 
-PENDING, UNJUDGED, REJECTED, PASSED = range(4)  # what is known of a clip
+UNRENDERED, UNJUDGED, REJECTED, PASSED = range(4)  # what is known of a clip
 _FILE = "until.json"  # of an output
 _MAX_SHOWN = 20  # groups
 # Clips of all groups that count in the rate of one, which is not known at first.
@@ -28,7 +28,7 @@ _CLIPS_OF_ALL = 4
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """Clips of which some are to be accepted."""
+    """Clips with the same values in some columns."""
 
     values: Mapping[str, str]  # of the columns that make the group
     wanted: int
@@ -37,7 +37,7 @@ class Group:
 
     @property
     def num_pending(self) -> int:
-        return self.outcomes.count(PENDING)
+        return self.outcomes.count(UNRENDERED)
 
     @property
     def num_open(self) -> int:
@@ -83,7 +83,7 @@ class Group:
             num_unjudged=self.outcomes.count(UNJUDGED),
             num_passed=self.num_passed,
             num_surplus=sum(
-                mark is not None and mark[1] and outcome != PENDING
+                mark is not None and mark[1] and outcome != UNRENDERED
                 for outcome, mark in zip(self.outcomes, marks, strict=True)
             ),
         )
@@ -138,11 +138,11 @@ def rate_of(groups: Iterable[Group], stated: float | None) -> float:
 
 
 def rows_to_ask(groups: Sequence[Group], num_rows: int, stated: float | None) -> dict[int, int]:
-    """Return how many more clips to render of which groups.
+    """Return how many more clips to render, by the place of their group.
 
     All that are needed for sure; and where these are fewer than num_rows, those that most probably are.
     """
-    rate, asked, likely = rate_of(groups, stated), dict[int, int](), list[tuple[float, int]]()
+    rate, numbers, likely = rate_of(groups, stated), dict[int, int](), list[tuple[float, int]]()
     rates, opens = [rate] * len(groups), [0] * len(groups)
 
     def odds(at: int) -> float:
@@ -157,17 +157,17 @@ def rows_to_ask(groups: Sequence[Group], num_rows: int, stated: float | None) ->
         num_certain = max(0, min(group.num_needed - group.num_open, group.room))
         opens[at] = group.num_open + num_certain
         if num_certain:
-            asked[at] = num_certain
+            numbers[at] = num_certain
         if num_certain < group.room and odds(at) > 0:
             likely.append((-odds(at), at))
     heapq.heapify(likely)
-    num_left = num_rows - sum(asked.values())
+    num_left = num_rows - sum(numbers.values())
     while likely and num_left > 0:
         _, at = heapq.heappop(likely)
-        opens[at], asked[at], num_left = opens[at] + 1, asked.get(at, 0) + 1, num_left - 1
-        if asked[at] < groups[at].room and odds(at) > 0:
+        opens[at], numbers[at], num_left = opens[at] + 1, numbers.get(at, 0) + 1, num_left - 1
+        if numbers[at] < groups[at].room and odds(at) > 0:
             heapq.heappush(likely, (-odds(at), at))
-    return asked
+    return numbers
 
 
 def num_expected(group: Group, rate: float) -> int:

@@ -35,16 +35,16 @@ from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.until.acceptance import (
     PASSED,
-    PENDING,
     REJECTED,
     UNJUDGED,
+    UNRENDERED,
     Acceptance,
     Group,
     Quotas,
     rows_to_ask,
 )
-from framefleet.plugins.until.section import ACCEPTED, SECTION, SURPLUS, UntilSection
-from framefleet.plugins.until.step import COLUMNS
+from framefleet.plugins.until.section import ACCEPTED, SURPLUS, UNTIL, UntilSection
+from framefleet.plugins.until.step import MARKS
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _MODEL = ("model", "model_name")  # what `per` may call a row's model
@@ -63,7 +63,7 @@ class Candidates:
 
     def __init__(self, job: Job, watch: Watch, table: str | None = None) -> None:
         """table: in place of the job's. Raises UserError for groups that cannot be."""
-        self.section: UntilSection = getattr(job, SECTION)
+        self.section: UntilSection = getattr(job, UNTIL)
         if "seed" in job.overrides:
             raise JobError(
                 f"overrides.seed is {job.overrides['seed']}, and `until` renders rows with new seeds",
@@ -74,20 +74,15 @@ class Candidates:
         try:
             self._check_columns()
             self._rows: list[IdentifiedRow] = []
-            by_stratum = self._read_table(watch)
-            self.groups, self._seeds = self._grouped(by_stratum)
+            self.groups, self._seeds = self._grouped(self._read_table(watch))
         except BaseException:
             self.close()
             raise
         self._folder = f"{CHOSEN}/{uuid.uuid4().hex[:16]}"  # of the rows that this run asks for
         self._num_files = 0
-        self._places: dict[
-            bytes, tuple[int, int]
-        ] = {}  # of rows asked for, by row_id: group, and place in it
+        self._places: dict[bytes, tuple[int, int]] = {}  # group, and place in it, of rows asked for
         self._others: dict[bytes, int] = {}  # what is known of rows that nobody has asked for yet
-        self._earlier = {
-            part.path for part in parts_in(self._store, FAILURES)
-        }  # of rows that are tried again
+        self._earlier = {part.path for part in parts_in(self._store, FAILURES)}  # these rows are tried again
         self._seen = set(self._earlier)
 
     def close(self) -> None:
@@ -110,19 +105,17 @@ class Candidates:
                     raise JobError(f"until.{key}: rows have no {name!r}", argument_meant(name, columns))
         resolved = self._resolved
         carried = resolved.rows.carried.schema(resolved.table.schema)
-        added = pa.schema(
-            [field for field in added_columns(resolved.steps) if field.name not in COLUMNS.names]
-        )
+        added = pa.schema([field for field in added_columns(resolved.steps) if field.name not in MARKS.names])
         records = record_schema(carried, resolved.rows.argument_fields, added)
         if live_parts(self._store):  # scores may have come later
             there = record_schema_of(self._store)
-            more = [one for one in there if one.name not in {*records.names, *COLUMNS.names}]
+            more = [one for one in there if one.name not in {*records.names, *MARKS.names}]
             records = pa.schema([*records, *more])
         try:
             check_where(records, section.where)
         except JobError as error:
-            problem = error.problem.replace("where:", "until.where:", 1)
-            raise JobError(problem, f"{error.fix}; or have it measured: `scores: [...]`") from None
+            also = "; or add it to `scores:`" if "no column" in error.problem else ""
+            raise JobError(error.problem.replace("where:", "until.where:", 1), error.fix + also) from None
         self._judged = pa.schema([records.field(name) for name in columns_in(section.where, records)])
 
     def _read_table(self, watch: Watch) -> dict[tuple[str, ...], list[int]]:
@@ -230,7 +223,7 @@ class Candidates:
         for table in read_parts(self._store, [part.path for part in failures], _ROW_ID):
             for row_id in table["row_id"].to_pylist():
                 place = self._places.get(bytes.fromhex(row_id))
-                if place and self.groups[place[0]].outcomes[place[1]] == PENDING:
+                if place and self.groups[place[0]].outcomes[place[1]] == UNRENDERED:
                     self.groups[place[0]].outcomes[place[1]] = REJECTED
         for row_id, outcome in self._judged_rows(records) if records else ():
             key = bytes.fromhex(row_id)
@@ -258,7 +251,7 @@ class Candidates:
     def resume(self) -> list[SeedRow]:
         """Ask again for the rows that earlier runs asked for, take in what records say, and return them."""
         for table in read_parts(self._store, [part.path for part in parts_in(self._store, ROWS)], _ROW_ID):
-            self._others |= {bytes.fromhex(row_id): PENDING for row_id in table["row_id"].to_pylist()}
+            self._others |= {bytes.fromhex(row_id): UNRENDERED for row_id in table["row_id"].to_pylist()}
         self.read()
         rows = []
         for at, group in enumerate(self.groups):
@@ -271,9 +264,12 @@ class Candidates:
         return rows
 
     def ask(self, num_rows: int) -> list[SeedRow]:
-        """Ask for more rows, as `rows_to_ask` says; return them."""
-        asked = rows_to_ask(self.groups, num_rows, self.section.rate)
-        return [row for at, number in asked.items() for row in self.extend(at, number)]
+        """Ask for more rows, as `rows_to_ask` says; return them, with those that have a record already."""
+        rows: list[SeedRow] = []
+        while numbers := rows_to_ask(self.groups, num_rows, self.section.rate):
+            rows += [row for at, number in numbers.items() for row in self.extend(at, number)]
+            num_rows = 0
+        return rows
 
     def extend(self, at: int, number: int) -> list[SeedRow]:
         """Ask for the next rows of a group."""
@@ -282,7 +278,7 @@ class Candidates:
     def _take(self, at: int, row: SeedRow) -> SeedRow:
         outcomes = self.groups[at].outcomes
         self._places[row.row_id] = at, len(outcomes)
-        outcomes.append(self._others.pop(row.row_id, PENDING))
+        outcomes.append(self._others.pop(row.row_id, UNRENDERED))
         return row
 
     def write(self, rows: Sequence[SeedRow]) -> str:
@@ -316,8 +312,8 @@ class Candidates:
         if not live_parts(self._store):
             return
         marks, key = [group.marks() for group in self.groups], [*_ROW_ID, *OF_CLIP]
-        there = [name for name in COLUMNS.names if name in record_schema_of(self._store).names]
-        writer = PartWriter(self._store, SCORES, pa.schema([*key, *COLUMNS]), run=new_run(0))
+        there = [name for name in MARKS.names if name in record_schema_of(self._store).names]
+        writer = PartWriter(self._store, SCORES, pa.schema([*key, *MARKS]), run=new_run(0))
         for table in record_tables(self._store, [*(field.name for field in key), *there]):
             for row in table.to_pylist():
                 before = row.get(ACCEPTED), row.get(SURPLUS)
@@ -326,7 +322,7 @@ class Candidates:
                 mark = marks[place[0]][place[1]] if place else (False, True)
                 mark = mark or ((False, False) if any(before) else None)
                 if mark and mark != before:
-                    writer.add(None, row | dict(zip(COLUMNS.names, mark, strict=True)))
+                    writer.add(None, row | dict(zip(MARKS.names, mark, strict=True)))
             if writer.due(time.monotonic()):
                 writer.flush()
         writer.flush()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.doors import JobRunner, PlanRun, Run, runners_of
 from framefleet.pipeline.errors import JobError
-from framefleet.plugins.until.section import SECTION
+from framefleet.plugins.until.section import UNTIL
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.budget import Spent
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class UntilRunner(JobRunner):
-    section = SECTION
+    section = UNTIL
     order = 200  # after drafts: what is judged is a draft, and the winners are rendered in full
 
     def render(

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from framefleet.jobs.job.section import Section, as_list
 
-SECTION = "until"
+UNTIL = "until"
 ACCEPTED, SURPLUS = "accepted", "surplus"  # columns of records
 _Text = Annotated[str, Field(min_length=1)]
 

@@ -11,7 +11,7 @@ from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.outputs.parts.records import MAY_COME_LATER
 from framefleet.plugins.until.section import ACCEPTED, SURPLUS, UntilSection
 
-COLUMNS = pa.schema([pa.field(name, pa.bool_(), metadata=MAY_COME_LATER) for name in (ACCEPTED, SURPLUS)])
+MARKS = pa.schema([pa.field(name, pa.bool_(), metadata=MAY_COME_LATER) for name in (ACCEPTED, SURPLUS)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class AcceptanceStep(ClipStep):
 
     @property
     def columns(self) -> pa.Schema:
-        return COLUMNS
+        return MARKS
 
     @classmethod
     def for_comparison(cls, section: Any) -> None:

@@ -8,9 +8,9 @@ from hypothesis import given, settings, strategies as st
 
 from framefleet.plugins.until.acceptance import (
     PASSED,
-    PENDING,
     REJECTED,
     UNJUDGED,
+    UNRENDERED,
     Group,
     Quotas,
     num_expected,
@@ -29,7 +29,7 @@ def render(truth: list[list[int]], *, in_hand: int, seed: int, rate: float | Non
         for at, number in rows_to_ask(groups, num_rows, rate).items():
             for _ in range(number):
                 waiting.append((at, len(groups[at].outcomes)))
-                groups[at].outcomes.append(PENDING)
+                groups[at].outcomes.append(UNRENDERED)
 
     ask(0)
     while waiting or leased:

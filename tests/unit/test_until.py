@@ -83,11 +83,11 @@ def test_seeds_follow_those_of_the_table_in_turns_and_none_comes_twice(tmp_path:
     job = job_with(tmp_path, rows)
     with closing(Candidates(job, Callback())) as candidates:
         asked = candidates.extend(0, 6)
-        assert [row.seed for row in asked] == [5, 6, 2**63 - 1, 0, 7, 1]
+        assert [row.seed for row in asked] == [5, 6, 2**63 - 1, 7, 0, 8]
         place = candidates.write_to(tmp_path / "rows.parquet", asked)
         table = pq.read_table(place)
         assert (table["seed"].to_pylist(), {*table["prompt"].to_pylist()}) == (
-            [5, 6, 2**63 - 1, 0, 7, 1],
+            [5, 6, 2**63 - 1, 7, 0, 8],
             {"a"},
         )
     with closing(resolve_job(job, Callback(), str(place))) as resolved:  # as the core identifies them
@@ -103,7 +103,7 @@ def commit(job: Job, rows: list[tuple[SeedRow, float | None]]) -> None:
     with closing(resolve_job(job, Callback())) as resolved:
         claim(resolved)
         schema = record_schema(NO_COLUMNS, added=added_columns(resolved.steps))
-        writer = PartWriter(resolved.store, "records", schema, run=f"r{len(rows)}")
+        writer = PartWriter(resolved.store, "records", schema, run=f"r{9 - len(rows)}")
         for row, sharpness in rows:
             one = values_of(record(0, seed=row.seed)) | {"row_id": row.row_id.hex(), "sharpness": sharpness}
             writer.add(None, one | {"accepted": None, "surplus": None})
