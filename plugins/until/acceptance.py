@@ -244,6 +244,6 @@ def acceptance(output: str, *, storage_options: Mapping[str, Any] | None = None)
     While the job runs, some seconds old. Raises JobError for an output without groups.
     """
     store = Output.open(output, storage_options).store
-    if not (found := read_acceptance(store)):
+    if not (groups := read_acceptance(store)):
         raise JobError(f"{store.url_of(_FILE)} is not there", "give the output of a job with `until:`")
-    return found
+    return groups

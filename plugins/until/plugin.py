@@ -15,7 +15,7 @@ class UntilListener(Listener):
     def notes(self, store: Store) -> Sequence[str]:
         from framefleet.plugins.until.acceptance import read_acceptance
 
-        return found.lines() if (found := read_acceptance(store)) else ()
+        return acceptance.lines() if (acceptance := read_acceptance(store)) else ()
 
 
 PLUGIN = Plugin(

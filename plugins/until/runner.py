@@ -90,8 +90,8 @@ class UntilRunner(JobRunner):
             planned = run(job, watch, wanted, table=str(place))
             values: dict[str, Any] = {one.name: getattr(planned, one.name) for one in fields(planned)}
             values |= {"table": candidates.location, "until": str(section), "num_groups": len(groups)}
-            known = num_judged or section.rate
-            return UntilPlan(**values, rate=rate if known else None, num_judged=num_judged)
+            has_rate = num_judged or section.rate
+            return UntilPlan(**values, rate=rate if has_rate else None, num_judged=num_judged)
 
     def table(self, job: Job) -> str | None:
         from framefleet.jobs.job.output import below, store_of_job
