@@ -579,8 +579,9 @@ class _Extension:
         """Tell whether records may say more than the last time, and workers will soon need rows."""
         self.most_leased = max(self.most_leased, progress.in_flight)
         num_ended, now = progress.done + progress.failed, time.monotonic()
-        is_idle = any(worker.state == "idle" for worker in progress.workers)
-        if num_ended == self.num_ended or not lanes.is_low or not (is_idle or now - self.at >= _EXTEND_S):
+        if num_ended == self.num_ended or not lanes.is_low:
+            return False
+        if not self.num_needed(lanes) and now - self.at < _EXTEND_S:
             return False
         self.at, self.num_ended = now, num_ended
         return True
