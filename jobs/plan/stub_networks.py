@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.attention import flex_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -73,11 +74,12 @@ def metered(others: Iterable[Tensor]) -> Iterator[Meter]:
 @contextmanager
 def without_scores() -> Iterator[None]:
     """Let attention take the memory that kernels of GPUs need: they keep no table of scores."""
-    own, F.scaled_dot_product_attention = F.scaled_dot_product_attention, _attention
+    own = F.scaled_dot_product_attention, flex_attention.flex_attention
+    F.scaled_dot_product_attention = flex_attention.flex_attention = _attention  # type: ignore[assignment]
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = own
+        F.scaled_dot_product_attention, flex_attention.flex_attention = own
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
