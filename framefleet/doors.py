@@ -191,7 +191,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify", "drafts"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post"),
 )
 
 
