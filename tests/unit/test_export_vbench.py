@@ -10,9 +10,12 @@ import pytest
 
 import framefleet
 from framefleet import Store
+from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.rows.sweeps.sweep import open_sweep
 from tests.commands import command
 from tests.small_output import PROMPT, rendered
+from tests.unit.test_sweeps import KINDS
 
 
 @pytest.fixture
@@ -78,3 +81,11 @@ def test_two_settings_of_a_prompt_and_other_formats_are_refused(tmp_path: Path) 
     assert len(table) == 2
     framefleet.export(str(tmp_path / "two"), str(tmp_path / "to"), format="vbench", caption="{name}")
     assert sorted(path.name for path in (tmp_path / "to" / "videos").iterdir()) == ["a-0.mp4", "a-1.mp4"]
+
+
+def test_the_example_renders_five_clips_of_each_prompt(tmp_path: Path) -> None:
+    job = tmp_path / "vbench.yaml"
+    job.write_bytes((Path(__file__).parents[2] / "examples/vbench.yaml").read_bytes())
+    (tmp_path / "all_dimension.txt").write_text("In a still frame, a stop sign\na toilet, frozen in time\n")
+    swept = open_sweep(load_job(job).sweep, None, kinds=KINDS, others=(), columns={}, storage_options={})
+    assert str(swept) == "2 prompts x 5 seeds = 10 rows"

@@ -224,9 +224,9 @@ def _strays(record: Mapping[str, Any], attempts: set[str], where: str) -> list[s
     clips = [clip_path(row_id, suffix, tag) for tag in attempts]
     paths = [*clips, *map(preview_path, clips), *map(label_path, clips)]
     paths += (extras_path(row_id, tag) for tag in attempts)
-    named = {clip, preview_path(clip), label_path(clip), extras}
+    recorded = {clip, preview_path(clip), label_path(clip), extras}
     if derived := record["derived_path"]:  # all rows of an output have one, or none
         seconds = [derived_path(row_id, suffix, tag) for tag in attempts]
         paths += [*seconds, *map(label_path, seconds)]
-        named |= {derived, label_path(derived)}
-    return [path for path in paths if path not in named]
+        recorded |= {derived, label_path(derived)}
+    return [path for path in paths if path not in recorded]
