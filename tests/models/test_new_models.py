@@ -30,7 +30,13 @@ TINIES = {
     "krea/Krea-2-Turbo": "krea2_turbo",
 }
 # Whose license the publisher states for all weights of its class.
-LICENSED = {"minimax_h3": "minimax-h3", "qwen_2_1": "qwen-research", "krea2_turbo": "krea-2-community"}
+LICENSED = {
+    "minimax_h3": "minimax-h3",
+    "qwen_2_1": "qwen-research",
+    "krea2_turbo": "krea-2-community",
+    "ideogram4": "ideogram-4-non-commercial",
+    "sana_wm": "apache-2.0",
+}
 
 
 def values_of(job: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
