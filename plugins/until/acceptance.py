@@ -129,7 +129,7 @@ class GroupState:
         return text
 
 
-def rate_of(groups: Iterable[Group], stated: float | None) -> float:
+def pass_rate(groups: Iterable[Group], stated: float | None) -> float:
     """Return the share of clips that pass. stated: what counts as one clip's; None: that it passes."""
     passed = judged = 0
     for group in groups:
@@ -142,7 +142,7 @@ def rows_to_ask(groups: Sequence[Group], num_rows: int, stated: float | None) ->
 
     All that are needed for sure; and where these are fewer than num_rows, those that most probably are.
     """
-    rate, numbers, likely = rate_of(groups, stated), dict[int, int](), list[tuple[float, int]]()
+    rate, numbers, likely = pass_rate(groups, stated), dict[int, int](), list[tuple[float, int]]()
     rates, opens = [rate] * len(groups), [0] * len(groups)
 
     def odds(at: int) -> float:

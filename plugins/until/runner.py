@@ -71,7 +71,7 @@ class UntilRunner(JobRunner):
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
     ) -> JobPlan:
-        from framefleet.plugins.until.acceptance import num_expected, rate_of
+        from framefleet.plugins.until.acceptance import num_expected, pass_rate
         from framefleet.plugins.until.candidates import Candidates
         from framefleet.plugins.until.plan import UntilPlan
 
@@ -83,7 +83,7 @@ class UntilRunner(JobRunner):
             tempfile.TemporaryDirectory(prefix="framefleet-") as folder,
         ):
             rows, groups, section = candidates.resume(), candidates.groups, candidates.section
-            num_judged, rate = sum(group.num_judged for group in groups), rate_of(groups, section.rate)
+            num_judged, rate = sum(group.num_judged for group in groups), pass_rate(groups, section.rate)
             for at, group in enumerate(groups):
                 rows += candidates.extend(at, num_expected(group, rate) - len(group.outcomes))
             place = candidates.write_to(Path(folder, "rows.parquet"), rows)
