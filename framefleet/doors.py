@@ -45,6 +45,16 @@ class Listener:
         """Enter the context before a job is opened; it ends with the run. Yield what gets the summary."""
         return nullcontext(lambda summary: None)
 
+    def following(self, job: Job, watch: Watch) -> AbstractContextManager[None]:
+        """Enter the context before the rows of an output are rendered, or found done; it ends after them.
+
+        job: with this output, e.g. of drafts. Entering it may raise a UserError.
+        """
+        return nullcontext()
+
+    def rendered(self, job: Job, watch: Watch) -> None:
+        """Called once all runs of a job have ended without an error."""
+
     def rendering(self, store: Store) -> AbstractContextManager[None]:
         """Enter the context when rows begin to be rendered. It ends when they are done, or with an error."""
         return nullcontext()
@@ -191,7 +201,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify", "drafts"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "words"),
 )
 
 

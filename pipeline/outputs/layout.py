@@ -15,7 +15,7 @@ part in records/ names is committed; all else is found again, made again or swep
     failures/part-*.parquet       driver             driver          for rows without a record
     logs/part-*.parquet           driver             anybody         never: what happened to rows, for people
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered
-    scores/part-*.parquet         score              nobody          for the clips that they name; last wins
+    scores/part-*.parquet         score, judge       nobody          for the clips that they name; last wins
     clips/<2 hex>/<row_id>*       worker             driver, repair  where a record names it
     clips/<2 hex>/<row_id>*.xmp   worker             driver, repair  never: the label of the clip of that name
     extras/<row_id>*.safetensors  worker             driver, repair  where a record names it
@@ -25,6 +25,8 @@ part in records/ names is committed; all else is found again, made again or swep
     apart/<16 hex>.json           driver             nobody          its rows are neither adopted nor batched
     <name>/                       its driver         -               an output of its own (`doors.JobRunner`)
     chosen/<digest>.parquet       driver             nobody          the rows chosen in such an output
+    answers/part-*.parquet        driver, prompts    nobody          the texts that replace prompts
+    prompts/<digest>.parquet      driver, prompts    nobody          the job's rows with these prompts
     tables/<digest>.parquet       Python             nobody          the job's table
     tables/added-*.parquet        add                nobody          always: rows after the table's own
     weights/<sha256>.safetensors  fleet()            fleet()         while its workers use them
@@ -59,6 +61,7 @@ FAILURES, INVALID, LOGS = "failures", "invalid", "logs"
 CLIPS, EXTRAS, PREVIEWS = "clips", "extras", "previews"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
 CHOSEN, TABLES = "chosen", "tables"
+ANSWERS, PROMPT_TABLES = "answers", "prompts"
 ADDED = "added-"  # how files in tables/ begin that `add` wrote
 WEIGHTS = "weights"
 PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"

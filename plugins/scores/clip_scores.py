@@ -14,18 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import pyarrow as pa
 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
-from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues, late_field
+from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, plain_frames
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
-    MAY_COME_LATER,
     RECORD_FIELDS,
     with_arguments,
 )
@@ -80,8 +78,8 @@ OWN_SCORES = {
 
 
 def score_fields(scores: Iterable[ClipScore]) -> pa.Schema:
-    """Return their columns."""
-    return pa.schema([(score.name, score.kind) for score in scores])
+    """Return their columns, with the digest of the model or the function that each comes from."""
+    return pa.schema([late_field(score.name, score.kind, score.digest) for score in scores])
 
 
 def open_scores(
@@ -179,19 +177,6 @@ def _message(error: Exception) -> str:
     return public_text(message)[:_MAX_MESSAGE]
 
 
-def plain_frames(pictures: Pictures) -> Frames:
-    """Return frames as scores take them, (T, H, W, 3) uint8, which no function may change."""
-    whole = pictures
-    if whole.dtype != np.uint8:
-        whole = (np.nan_to_num(whole).clip(0, 1) * 255).round()
-    colours = whole[..., :3].astype(np.uint8)
-    if whole.shape[-1] == 4:
-        colours = (colours.astype(np.uint16) * whole[..., 3:].astype(np.uint16) // 255).astype(np.uint8)
-    frames: Frames = np.ascontiguousarray(colours)
-    frames.flags.writeable = False
-    return frames
-
-
 def _number(score: ClipScore, given: object) -> ScoreValue:
     """Return what a function gave as a cell of its column. Raises for what is no finite number."""
     value: Any = given.item() if hasattr(given, "item") else given  # of NumPy, or torch: raises for many
@@ -226,7 +211,7 @@ class ScoreStep(ClipStep):
 
     @property
     def columns(self) -> pa.Schema:
-        return pa.schema([field.with_metadata(MAY_COME_LATER) for field in score_fields(self.scores)])
+        return score_fields(self.scores)
 
     @classmethod
     def column_names(cls, section: ScoresSection) -> list[str]:

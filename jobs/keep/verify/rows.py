@@ -189,7 +189,7 @@ def rendered_by_fleet(
         sections = dict.fromkeys(runner.section for runner in runners)
         changed = {"output": place, "media": media, **sections, **for_comparison(job)}
         plain = job.model_copy(update=changed)
-        table = next(filter(None, (runner.table(job) for runner in runners)), None)
+        table = next(filter(None, (runner.table(job) for runner in reversed(runners))), None)
         render_rows(plain, watch, only=row_ids, table=table)
         yield Store(place, job.storage_options)
     finally:
