@@ -28,11 +28,31 @@ from framefleet.pipeline.outputs.parts.records import (
     with_arguments,
 )
 from framefleet.plugins.scores import measures
-from framefleet.plugins.scores.section import SIMILARITY, ScoresSection
+from framefleet.plugins.scores.model_scores import (
+    Aesthetic,
+    PictureText,
+    Unsafe,
+    open_aesthetic,
+    open_text,
+    open_unsafe,
+)
+from framefleet.plugins.scores.section import (
+    SIMILARITY,
+    AestheticSection,
+    ModelScore,
+    ScoresSection,
+    SimilaritySection,
+)
 from framefleet.plugins.scores.similarity import Similarity, open_similarity
 from framefleet.plugins.scores.users_process import ScoreFailed, UsersScore
 
 ScoreValue = bool | int | float | None
+_TEXT = "text"
+_WRITTEN_AS = {
+    SIMILARITY: "{similarity: /models/clip}",
+    "aesthetic": "{aesthetic: /models/head.safetensors, clip: /models/clip-vit-large-patch14}",
+    "nsfw": "{nsfw: /models/nsfw}",
+}
 _MAX_MESSAGE = 300  # characters of what a function said
 
 log = logging.getLogger(__name__)
@@ -84,22 +104,22 @@ def score_fields(scores: Iterable[ClipScore]) -> pa.Schema:
 
 def open_scores(
     names: Sequence[str],
-    clip: str | None = None,
+    models: Sequence[ModelScore] = (),
     *,
     reserved: Collection[str] = (),
     folder: str | None = None,
 ) -> list[ClipScore]:
     """Return the scores of these names; a user's is `module:function`, and the function's name is its column.
 
-    clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. folder: where
+    models: scores by models in folders. reserved: columns that are there already. folder: where
     modules are, besides the current folder. Only for names of those who run the job: importing a module runs
     it. Raises UserError for what is none, or is there twice.
     """
     scores = [_score(name, folder) for name in names]
-    if clip is not None:
-        function = open_similarity(clip)
+    for section in models:
+        function = _by_model(section)
         scores.append(
-            ClipScore(name=SIMILARITY, kind=pa.float64(), function=function, digest=function.digest)
+            ClipScore(name=section.column, kind=pa.float64(), function=function, digest=function.digest)
         )
     columns = [score.name for score in scores]
     for column in columns:
@@ -117,15 +137,26 @@ def load_scores(scores: Iterable[ClipScore]) -> None:
     Libraries set torch's default dtype and draw from its global generator as they load.
     """
     for score in scores:
-        if isinstance(score.function, Similarity):
+        if isinstance(score.function, Similarity | Aesthetic | Unsafe | PictureText):
             score.function.load()
+
+
+def _by_model(section: ModelScore) -> Similarity | Aesthetic | Unsafe:
+    if isinstance(section, SimilaritySection):
+        return open_similarity(section.similarity)
+    if isinstance(section, AestheticSection):
+        return open_aesthetic(section.aesthetic, section.clip, allow_pickle=section.allow_pickle)
+    return open_unsafe(section.nsfw)
 
 
 def _score(name: str, folder: str | None) -> ClipScore:
     if name in OWN_SCORES:
         return OWN_SCORES[name]
-    if name == SIMILARITY:
-        raise JobError("scores: similarity needs a CLIP model", "write it as `{similarity: /models/clip}`")
+    if name == _TEXT:
+        text = open_text()
+        return ClipScore(name=_TEXT, kind=pa.float64(), function=text, digest=text.digest)
+    if name in _WRITTEN_AS:
+        raise JobError(f"scores: {name} needs a model", f"write it as `{_WRITTEN_AS[name]}`")
     if ":" not in name:
         fix = did_you_mean(name, OWN_SCORES)
         raise JobError(f"there is no score {name!r}", f"{fix}; or name yours as module:function")
@@ -203,11 +234,9 @@ class ScoreStep(ClipStep):
     def open(cls, section: ScoresSection, *, folder: str | None) -> Self | None:
         if not section:
             return None
-        if len(section.folders) > 1:
-            raise JobError("scores: there are two CLIP models", "remove one")
         reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
-        clip = next(iter(section.folders), None)
-        return cls(scores=tuple(open_scores(section.names, clip, reserved=reserved, folder=folder)))
+        opened = open_scores(section.names, section.models, reserved=reserved, folder=folder)
+        return cls(scores=tuple(opened))
 
     @property
     def columns(self) -> pa.Schema:
@@ -224,7 +253,7 @@ class ScoreStep(ClipStep):
 
     @classmethod
     def untrusted(cls, section: ScoresSection) -> Iterator[tuple[str, Any]]:
-        if section.folders or any(":" in name for name in section.names):
+        if section.models or any(":" in name for name in section.names):
             yield "scores", section.model_dump()
 
     @classmethod
