@@ -5,13 +5,12 @@ And a script that runs one in a process of its own, and ends by saying which hea
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from unittest import mock
 
 from typer.testing import CliRunner, Result
 
 from framefleet.jobs.cli import command_line
+from tests.own_environment import own_environment
 
 HEAVY = {"torch", "torchao", "diffusers", "transformers", "ray", "pandas", "aiohttp"}
 TELLING_IMPORTS = f"""
@@ -27,5 +26,5 @@ def command(*arguments: str | Path) -> Result:
 
     The variables that it sets, as its own process would, do not stay.
     """
-    with mock.patch.dict(os.environ):
+    with own_environment():
         return CliRunner().invoke(command_line(), [str(argument) for argument in arguments])

@@ -11,7 +11,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import hypothesis
 import pytest
@@ -27,6 +26,7 @@ from tests.long import (
     pytest_testnodedown,
     pytest_unconfigure,
 )
+from tests.own_environment import own_environment
 from tests.warm.process import pytest_xdist_setupnodes
 
 __all__ = [
@@ -87,7 +87,7 @@ def _not_looked_at_again() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def _own_environment() -> Iterator[None]:
     """Variables that a file leaves, or libraries in it, reach no other file and nothing that it starts."""
-    with mock.patch.dict(os.environ):
+    with own_environment():
         yield
 
 

@@ -8,7 +8,6 @@ import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from ray.exceptions import RayTaskError
@@ -26,6 +25,7 @@ from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.model.place_trial import prove
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.jobs import job_values, prompt_rows, write_table
+from tests.own_environment import own_environment
 from tests.tiny import tiny
 
 DIES = """
@@ -41,7 +41,7 @@ UNFIXED = "'ONEDNN_MAX_CPU_ISA' not in os.environ"
 @pytest.fixture(autouse=True)
 def _own_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
-    with mock.patch.dict(os.environ):
+    with own_environment():
         os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
         yield
 
