@@ -234,6 +234,10 @@ class ScoreStep(ClipStep):
     def open(cls, section: ScoresSection, *, folder: str | None) -> Self | None:
         if not section:
             return None
+        columns = [model.column for model in section.models]
+        for column in columns:
+            if columns.count(column) > 1:
+                raise JobError(f"scores: there are two models for {column!r}", "remove one")
         reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
         opened = open_scores(section.names, section.models, reserved=reserved, folder=folder)
         return cls(scores=tuple(opened))

@@ -130,12 +130,13 @@ def score(
     clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
-            for clip in clips:
-                summary.add(clip)
-                if clip.damage is None:
-                    of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
+            for scored_clip in clips:
+                summary.add(scored_clip)
+                if scored_clip.damage is None:
+                    of_clip = {"row_id": scored_clip.row_id, "media_sha256": scored_clip.media_sha256}
                     writer.add(
-                        None, of_clip | fitting_cells(clip_scores.score_fields(opened), clip.scored.values)
+                        None,
+                        of_clip | fitting_cells(clip_scores.score_fields(opened), scored_clip.scored.values),
                     )
                 if writer.due(time.monotonic()):
                     writer.flush()

@@ -95,7 +95,9 @@ class Similarity:
 
 def some_frames(frames: Frames) -> Frames:
     """Return up to 8 frames."""
-    return frames[np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)]
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
+    some: Frames = frames[chosen]
+    return some
 
 
 def open_similarity(folder: str, title: str = "similarity") -> Similarity:
