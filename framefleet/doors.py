@@ -201,7 +201,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "words"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "words"),
 )
 
 

@@ -19,7 +19,13 @@ OutputToRead = Annotated[
     str, Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.")
 ]
 TablePlace = Annotated[
-    str | None, Option("--table", help="Table of rows: a Parquet, CSV or JSONL file, folder, glob or URL.")
+    str | None,
+    Option(
+        "--table",
+        "--images",
+        help="Table of rows: a Parquet, CSV or JSONL file, folder, glob or URL; or a folder of images or "
+        "videos, one row for each.",
+    ),
 ]
 ModelPlace = Annotated[
     str | None, Option("--model", help="Diffusers pipeline: a folder, a hub id (org/name) or a URL.")

@@ -54,6 +54,14 @@ class FramefleetError(Exception):
         return f"{self.problem}\nhint: {self.fix}" if self.fix else self.problem
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of any error; one of a user's own class may fail to say it."""
+    try:
+        return str(error)
+    except Exception as failure:  # whatever its `__str__` raises
+        return f"it has no message: its __str__ raised {type(failure).__name__}"
+
+
 class UserError(FramefleetError):
     exit_code = 2
 

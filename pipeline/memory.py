@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from framefleet.pipeline.errors import OutOfMemory
+from framefleet.pipeline.errors import OutOfMemory, message_of
 
 # What has no exception class of its own: the CPU allocator, and a GPU's libraries outside torch's allocator.
 MESSAGES = (
@@ -27,7 +27,7 @@ MESSAGES = (
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | OutOfMemory | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
+    return isinstance(error, RuntimeError) and any(message in message_of(error) for message in MESSAGES)
 
 
 def room_bytes(device: str) -> int:

@@ -113,8 +113,13 @@ def added(*several: Mapping[str, float]) -> dict[str, float]:
     return dict(sums)
 
 
-def is_summed(key: str) -> bool:
-    """Return whether the figures of several runs with this key add up."""
+def of_runs(*runs: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures of several runs together; of what holds at a moment, those of the last run."""
+    *earlier, last = runs or ({},)
+    return added(*({key: value for key, value in one.items() if _is_total(key)} for one in earlier), last)
+
+
+def _is_total(key: str) -> bool:
     name, _, _ = key.partition("/")
     return name == CLIP_BYTES.name or (name in METRICS and METRICS[name].is_total)
 

@@ -17,6 +17,7 @@ _FACTORS = {
     **{unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))},
     **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib", "pib"), start=1)},
 }
+_MAX_TEXT = 20_000  # characters of an error's message or traceback: ten times a long one
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]*)")
 
 
@@ -31,6 +32,12 @@ def shape_text(num_frames: int | None, height: int | None, width: int | None) ->
 def escaped(text: str) -> str:
     r"""Return text whose control characters are spelt, as `\x1b`."""
     return CONTROLS.sub(lambda found: spelt(found[0]), text)
+
+
+def shortened(text: str) -> str:
+    """Return a text whose middle is left out if it is too long to be shown or sent."""
+    half = _MAX_TEXT // 2
+    return text if len(text) <= _MAX_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 def spelt(character: str) -> str:

@@ -7,6 +7,8 @@ import functools
 import os
 import signal
 import time
+from asyncio import CancelledError
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,42 @@ def raises(pipe: Any, request: Request) -> Any:
     """Raise for rows whose prompt says poison."""
     if "poison" in request.arguments["prompt"]:
         raise ValueError("this row is poison")
+    return generate(pipe, request)
+
+
+class Wordless(RuntimeError):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class NotAnException(BaseException):
+    pass
+
+
+def _ring() -> Exception:
+    first, second = ValueError("ring"), OSError("ring")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+ODD_ERRORS: dict[
+    str, tuple[Callable[[], BaseException], str]
+] = {  # by prompt: what is raised, and what is said of it
+    "exits": (lambda: SystemExit(3), "the recipe raised SystemExit: 3"),
+    "is cancelled": (CancelledError, "the recipe raised CancelledError"),
+    "not an exception": (NotAnException, "the recipe raised NotAnException"),
+    "wordless": (Wordless, "it has no message: its __str__ raised ValueError"),
+    "ring": (_ring, "ring"),
+    "long": (lambda: ValueError("x" * 10**7), "x ... x"),
+    "half a character": (lambda: ValueError("half \ud800 \x00 \x1b[31m"), "half"),
+}
+
+
+@framefleet.recipe(batched=True)
+def raises_oddly(pipe: Any, request: Request) -> Any:
+    """Raise what libraries and users raise, by prompt."""
+    if error := ODD_ERRORS.get(request.arguments["prompt"]):
+        raise error[0]()
     return generate(pipe, request)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import huggingface_hub.constants
 import pytest
@@ -61,18 +61,19 @@ def serve(hub: HubServer) -> Iterator[HubServer]:
             path = unquote(urlsplit(self.path).path)
             hub.requests.append(f"{self.command} {path}")
             parts = path.strip("/").split("/")
-            is_api = parts[:2] == ["api", "models"]
-            repo = "/".join(parts[2:4] if is_api else parts[:2])
-            verb, revision = (parts[4:] if is_api else parts[2:])[:2]
+            is_api = parts[0] == "api"  # /api/models/org/name/..., /api/datasets/org/name/...
+            parts = parts[2:] if is_api else parts[1:] if parts[0] == "datasets" else parts
+            repo = "/".join(parts[:2])
+            verb, revision = parts[2:4] or ("revision", "main")
             refusal = self.refusal(repo, revision)
             if refusal:
                 self.answer(refusal[0], b"{}", {"X-Error-Code": refusal[1], "X-Error-Message": refusal[1]})
             elif is_api:
-                self.answer(200, json.dumps(self.described(repo, verb)).encode(), {})
+                self.answer(200, json.dumps(self.described(repo, verb, "/".join(parts[4:]))).encode(), {})
             else:
                 self.send_file(repo, "/".join(parts[4:]))
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_GET
 
         def refusal(self, repo: str, revision: str) -> tuple[int, str] | None:
             is_known = self.headers.get("Authorization") == f"Bearer {hub.token}"
@@ -84,10 +85,24 @@ def serve(hub: HubServer) -> Iterator[HubServer]:
                 return 404, "RevisionNotFound"
             return None
 
-        def described(self, repo: str, verb: str) -> Any:
+        def described(self, repo: str, verb: str, folder: str) -> Any:
             files = hub.files(repo)
-            if verb == "tree":
-                return [
+            if verb in ("tree", "paths-info"):
+                if verb == "paths-info":  # of files and folders by name
+                    asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                    names = parse_qs(asked)["paths"]
+                    above = [name for name in names if any(file.startswith(f"{name}/") for file in files)]
+                    files = {name: content for name, content in files.items() if name in names}
+                else:
+                    start = f"{folder}/" if folder else ""
+                    files = {name: files[name] for name in files if name.startswith(start)}
+                    parents = (str(parent) for name in files for parent in PurePosixPath(name).parents)
+                    above = [one for one in dict.fromkeys(parents) if one != "." and one.startswith(start)]
+                    if "recursive=true" not in self.path.lower():  # what lies right below
+                        above = [name for name in above if "/" not in name[len(start) :]]
+                        files = {name: files[name] for name in files if "/" not in name[len(start) :]}
+                folders = [{"type": "directory", "path": name, "oid": "0" * 40} for name in above]
+                return folders + [
                     {
                         "type": "file",
                         "path": name,

@@ -34,7 +34,7 @@ from pydantic import TypeAdapter
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.metrics import added, is_summed
+from framefleet.pipeline.metrics import of_runs
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
 from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
@@ -106,7 +106,6 @@ def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
     shown = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
     if earlier is None:
         return shown
-    figures = {key: value for key, value in earlier.figures.items() if is_summed(key)}
     audits = [one.audits for one in (earlier, progress) if one.audits]
     return replace(
         shown,
@@ -115,7 +114,7 @@ def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
         failed=earlier.failed + progress.failed,
         elapsed_s=earlier.elapsed_s + progress.elapsed_s,
         audits=sum(audits, AuditFigures()) if audits else None,
-        figures=added(figures, progress.figures),
+        figures=of_runs(earlier.figures, progress.figures),
     )
 
 

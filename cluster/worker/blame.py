@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from framefleet.pipeline.errors import AuthorityError, NoFile, NotEncoded, OutOfMemory, RowError, StoreError
+from framefleet.pipeline.errors import (
+    AuthorityError,
+    NoFile,
+    NotEncoded,
+    OutOfMemory,
+    RowError,
+    StoreError,
+    message_of,
+)
 
 Blame = Literal["row", "memory", "worker", "host", "encoding", "output"]
 
@@ -75,7 +83,9 @@ _RULES: tuple[tuple[Callable[[BaseException], bool], Culprit], ...] = (
     ),
     (
         # A kernel that failed leaves the process's context unusable: all its later calls fail too.
-        lambda error: isinstance(error, RuntimeError) and any(text in str(error) for text in _OF_THE_GPU),
+        lambda error: (
+            isinstance(error, RuntimeError) and any(text in message_of(error) for text in _OF_THE_GPU)
+        ),
         Culprit("worker", "the GPU or its context is in a bad state, which a new process may clear"),
     ),
     (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import framefleet
 from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError
-from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.guards.redaction import public_message, public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate, Stage
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
@@ -27,6 +27,7 @@ from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.text import shortened
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model
@@ -134,8 +135,8 @@ class Failed:
         return cls(
             row_id=row_id,
             error_type=type(error).__name__,
-            message=public_text(str(error)),
-            traceback=public_text(traceback),
+            message=public_message(error),
+            traceback=shortened(public_text(traceback)),
             is_final=isinstance(error, RowError) and culprit.blame == "row",
             blame=culprit.blame,
             why=culprit.reason,

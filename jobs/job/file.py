@@ -141,7 +141,7 @@ def _set_of(sweep: str) -> str:
         )
     if values[0] == "@":
         return f"sweep.{name}.file={json.dumps(values[1:], ensure_ascii=False)}"
-    is_one = values[0] in "[{" or name in ("sample.num", "sample.method", "sample.seed")
+    is_one = values[0] in "[{" or name in ("wildcards", "sample.num", "sample.method", "sample.seed")
     return f"sweep.{name}={values if is_one else f'[{values}]'}"
 
 

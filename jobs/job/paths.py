@@ -46,6 +46,7 @@ _PATHS: tuple[Key, ...] = (
     ("inputs", "roots", "*"),
     ("sweep", "*", "file"),
     ("sweep", "sample", "over", "*", "file"),
+    ("sweep", "wildcards"),
     ("train", "prepared"),
 )
 _MARKED_FILES: tuple[Key, ...] = (("sweep", "*"), ("sweep", "sample", "over", "*"))  # as `@prompts.txt`

@@ -202,7 +202,7 @@ class TableJob(Section):
     """One table, one model, one output, and where the work is done."""
 
     table: _Text | None = None
-    """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL."""
+    """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; or a folder of images or videos."""
     output: _Text
     """Folder or fsspec URL, e.g. s3://bucket/run-7."""
     model: _Model

@@ -17,8 +17,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, message_of
 from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.text import shortened
 
 HIDDEN = "***"
 # The last word of a name; a letter after it makes another word, as in "keyframe".
@@ -62,6 +63,11 @@ def public_text(text: str) -> str:
     for secret in sorted(written, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return URL_IN_TEXT.sub(lambda url: public_url(url[0]), text) if "://" in text else text
+
+
+def public_message(error: BaseException) -> str:
+    """Return what any error says as `public_text` does, shortened."""
+    return shortened(public_text(message_of(error)))
 
 
 def public_texts(value: Any) -> Any:

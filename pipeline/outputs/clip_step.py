@@ -166,6 +166,13 @@ class ClipStep:
         """Return the file that is stored. content: as it was encoded."""
         return content
 
+    def derived(self, of: StepInput) -> Clip | None:
+        """Return another clip that is stored too, in a file of its own, with the other steps' marks.
+
+        Of all steps of a job one makes a clip. Its file has the format of the row's clip.
+        """
+        return None
+
     def label(self, of: StepInput) -> bytes | None:
         """Return an XMP file to lie next to the clip; the same for all clips of a row."""
         return None

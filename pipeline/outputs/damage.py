@@ -1,8 +1,9 @@
 """From an output to what of its records and clips is not as it was committed, found by reading every byte.
 
-Changes nothing; memory stays flat. Records may be anybody's: no path outside of clips/ and extras/ is opened.
-Previews are derived, and so never damaged. `look_for_clips` is a quick look: it lists folders of clips, names
-and sizes, no bytes; of huge outputs some of the 256, and some parts of records, others each time.
+Changes nothing; memory stays flat. Records may be anybody's: no path outside of clips/, derived/ and extras/
+is opened. Previews can be made again, and so are never damaged. `look_for_clips` is a quick look: it lists
+folders of clips, names and sizes, no bytes; of huge outputs some of the 256, and some parts of records, and
+others each time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.outputs.layout import CLIPS, EXTRAS, LABEL_SUFFIX, PREVIEWS, RECORDS, recorded_path
+from framefleet.pipeline.outputs.layout import (
+    CLIPS,
+    DERIVED,
+    EXTRAS,
+    LABEL_SUFFIX,
+    PREVIEWS,
+    RECORDS,
+    recorded_path,
+)
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import read_parts, rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
@@ -31,6 +40,7 @@ from framefleet.pipeline.outputs.record_files import (
     Unsound,
     file_state,
     recorded_clip,
+    recorded_derived,
     recorded_extras,
     row_named_by,
 )
@@ -38,13 +48,13 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
 _AHEAD = 64  # listings that may wait to be taken
-_EXTRAS = ("extra_outputs_sha256", "extra_outputs_path")
-_FIELDS = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "bytes", "media_sha256", *_EXTRAS)
+_OTHERS = ("extra_outputs_sha256", "extra_outputs_path", "derived_sha256", "derived_path", "derived_bytes")
+_FIELDS = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "bytes", "media_sha256", *_OTHERS)
 _SCHEMA = """
 CREATE TABLE parts (number INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL);
--- clip, extras: what follows the row_id in the names of its files.
+-- clip, extras, derived: what follows the row_id in the names of its files.
 CREATE TABLE records (part INTEGER NOT NULL, id BLOB NOT NULL, clip TEXT NOT NULL, extras TEXT,
-                      is_sound INTEGER NOT NULL);
+                      derived TEXT, is_sound INTEGER NOT NULL);
 """
 # Built after the records are in, by one sort.
 _SEAL = "CREATE INDEX IF NOT EXISTS by_id ON records (id)"
@@ -106,15 +116,21 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
 
 def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, list[Damage]]:
     """Read the files of one record. Raises JobError where it names what no record of ours does."""
-    clip, extras = recorded_clip(record), recorded_extras(record)
-    states: dict[str, FileState] = {file.path: file_state(store, file) for file in (clip, extras) if file}
+    clip, extras, derived = recorded_clip(record), recorded_extras(record), recorded_derived(record)
+    files = [file for file in (clip, extras, derived) if file]
+    states: dict[str, FileState] = {file.path: file_state(store, file) for file in files}
     damages = [
         Damage(kind=state, path=path, row_id=record["row_id"])
         for path, state in states.items()
         if state != "sound"
     ]
-    extras_path = extras.path if extras else None
-    indexed = IndexedRecord(row_id=record["row_id"], clip=clip.path, extras=extras_path, is_sound=not damages)
+    indexed = IndexedRecord(
+        row_id=record["row_id"],
+        clip=clip.path,
+        extras=extras.path if extras else None,
+        derived=derived.path if derived else None,
+        is_sound=not damages,
+    )
     return indexed, damages
 
 
@@ -140,9 +156,10 @@ def beside_parts(store: Store) -> Iterator[Damage]:
 
 
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
-    """Yield the files in clips/, previews/ and extras/ that no record of `index` names."""
+    """Yield the files in clips/, derived/, previews/ and extras/ that no record of `index` names."""
     uncommitted = announced_rows(store)
-    folders = iter([*(f"{name}/{number:02x}" for number in range(256) for name in (CLIPS, PREVIEWS)), EXTRAS])
+    folders_of_rows = (CLIPS, DERIVED, PREVIEWS)
+    folders = iter([*(f"{name}/{number:02x}" for number in range(256) for name in folders_of_rows), EXTRAS])
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         while some := list(islice(folders, _AHEAD)):
             for path in chain.from_iterable(readers.map(store.list, some)):
@@ -162,6 +179,7 @@ class IndexedRecord:
     clip: str  # its path
     extras: str | None  # their path
     is_sound: bool  # the files are as the record says
+    derived: str | None = None  # its path
 
 
 class ClipIndex:
@@ -178,10 +196,14 @@ class ClipIndex:
         self._db.execute("INSERT OR IGNORE INTO parts (path) VALUES (?)", (part,))
         (number,) = self._db.execute("SELECT number FROM parts WHERE path = ?", (part,)).fetchone()
         rows = (
-            (number, bytes.fromhex(r.row_id), _tail(r.clip, r.row_id), _tail(r.extras, r.row_id), r.is_sound)
+            (
+                *(number, bytes.fromhex(r.row_id)),
+                *(_tail(path, r.row_id) for path in (r.clip, r.extras, r.derived)),
+                r.is_sound,
+            )
             for r in records
         )
-        self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def forget(self, part: str) -> None:
         """Take back what was added of a part."""
@@ -219,7 +241,7 @@ class ClipIndex:
             query = "SELECT 1 FROM records WHERE id = ? AND substr(clip, 1, instr(clip, '.')) = ?"
             stem = (_tail(path, row_id) or "").removesuffix("webp")
             return self._db.execute(query, (bytes.fromhex(row_id), stem)).fetchone() is not None
-        column = "extras" if path.startswith(f"{EXTRAS}/") else "clip"
+        column = {EXTRAS: "extras", DERIVED: "derived"}.get(path.partition("/")[0], "clip")
         query = f"SELECT 1 FROM records WHERE id = ? AND {column} = ?"
         return self._db.execute(query, (bytes.fromhex(row_id), _tail(path, row_id))).fetchone() is not None
 

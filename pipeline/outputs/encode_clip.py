@@ -20,6 +20,7 @@ from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
 from framefleet.pipeline.outputs.layout import (
     clip_path,
+    derived_path,
     extras_path,
     label_path,
     preview_path,
@@ -49,6 +50,7 @@ class EncodedClip:
     preview: bytes | None = None  # a still
     label: bytes | None = None  # an XMP file
     frames: Pictures | None = None  # those in the file, as steps changed them
+    derived: bytes | None = None  # the file of a second clip that a step made
 
 
 def encode_clip(clip: Clip, media: Media, steps: Collection[ClipStep] = ()) -> EncodedClip:
@@ -66,7 +68,7 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
     started = time.perf_counter()
     request = clip.request
     audio = clip.audio if media.audio else None
-    fps, fps_source = _rate(clip, media)
+    fps, fps_source = rate_of(clip, media)
     frames, sound = clip.frames, audio
     for step in steps:
         frames = None if frames is None else step.frames(frames, of)
@@ -127,6 +129,14 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
         marked_sha256=None if frames is None or frames is clip.frames else frames_sha256(frames),
         marked_audio_sha256=None if sound is None or sound is audio else audio_sha256(sound),
     )
+    second = None
+    for step in steps:
+        if (derived := step.derived(of)) is not None:
+            plain = StepInput(clip=derived, media=replace(media, previews=False), read=of.read)
+            second = encode_input(plain, [other for other in steps if other is not step])
+            of_clip, names = second.record, ("bytes", "height", "width", "num_frames", "fps")
+            values = {f"derived_{name}": getattr(of_clip, name) for name in names}
+            record = replace(record, derived_sha256=of_clip.media_sha256, **values)
     return EncodedClip(
         suffix=suffix_of(media, steps),
         content=content,
@@ -135,6 +145,7 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
         preview=preview,
         label=next(filter(None, (step.label(of) for step in steps)), None),
         frames=frames,
+        derived=second.content if second else None,
     )
 
 
@@ -155,7 +166,7 @@ def encode_file(
     return content
 
 
-def _rate(clip: Clip, media: Media) -> tuple[float, str]:
+def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
     """Return frames per second, and what says so; else the rate at which a film is as long as its sound.
 
     Raises RenderError for a rate that was asked for and leaves the sound behind; logs what a model does.
@@ -212,10 +223,13 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
     Never replaces other bytes: a worker that was given up may still be at work, and come last.
     """
     started = time.perf_counter()
-    record, extras_at = encoded.record, None
-    attempts = tags(record.media_sha256, record.extra_outputs_sha256)
+    record, extras_at, derived_at = encoded.record, None, None
+    attempts = tags(record.media_sha256, record.extra_outputs_sha256, record.derived_sha256)
     if encoded.extras is not None:
         extras_at = _create(store, [extras_path(record.row_id, tag) for tag in attempts], encoded.extras)
+    if encoded.derived is not None:
+        derived = [derived_path(record.row_id, encoded.suffix, tag) for tag in attempts]
+        derived_at = _create(store, derived, encoded.derived, label=encoded.label)
     clips = [clip_path(record.row_id, encoded.suffix, tag) for tag in attempts]
     path = _create(store, clips, encoded.content, label=encoded.label)
     still_at = None
@@ -227,6 +241,7 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
         uri=store.url_of(path),
         path=path,
         extra_outputs_path=extras_at,
+        derived_path=derived_at,
         preview_path=still_at,
         finished_at=datetime.now(UTC),
         write_s=record.write_s + time.perf_counter() - started,

@@ -19,6 +19,8 @@ part in records/ names is committed; all else is found again, made again or swep
     clips/<2 hex>/<row_id>*       worker             driver, repair  where a record names it
     clips/<2 hex>/<row_id>*.xmp   worker             driver, repair  never: the label of the clip of that name
     extras/<row_id>*.safetensors  worker             driver, repair  where a record names it
+    derived/<2 hex>/<row_id>*     worker             driver, repair  where a record names it
+    derived/<2 hex>/<row_id>*.xmp  worker            driver, repair  never: as the label of a clip
     previews/<2 hex>/<row_id>*    worker, gallery    driver, repair  never: made from its clip
     pending/<row_id>-<tag>.json   worker             driver          until its row has a record
     checkpoints/<row_id>*         worker             driver          until its row has ended
@@ -58,7 +60,7 @@ from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 CLAIM, TRAINING = "job.json", "train.json"  # which of them is there tells the two kinds of outputs apart
 DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"
 FAILURES, INVALID, LOGS = "failures", "invalid", "logs"
-CLIPS, EXTRAS, PREVIEWS = "clips", "extras", "previews"
+CLIPS, EXTRAS, PREVIEWS, DERIVED = "clips", "extras", "previews", "derived"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
 CHOSEN, TABLES = "chosen", "tables"
 ANSWERS, PROMPT_TABLES = "answers", "prompts"
@@ -71,7 +73,7 @@ GALLERY, PICKS, PICK_FILES = "gallery", "stars.jsonl", "stars"
 TAG = 8  # digits
 LABEL_SUFFIX = ".xmp"
 _CLIP = re.compile(
-    rf"clips/(?P<folder>..)/(?P<row_id>[^/.-]+)(?:-[0-9a-f]{{{TAG}}}|-[0-9a-f]{{64}})?(?P<suffix>\.[^/]+)",
+    rf"(?:{CLIPS}|{DERIVED})/(?P<folder>..)/(?P<row_id>[^/.-]+)(?:-[0-9a-f]{{{TAG}}}|-[0-9a-f]{{64}})?(?P<suffix>\.[^/]+)",
     re.ASCII,
 )
 _SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
@@ -80,6 +82,11 @@ _SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
 def clip_path(row_id: str, suffix: str, tag: str = "") -> str:
     """Where a row's clip lies in the output; 256 folders keep listings short."""
     return f"{CLIPS}/{row_id[:2]}/{row_id}{tag and f'-{tag}'}{suffix}"
+
+
+def derived_path(row_id: str, suffix: str, tag: str = "") -> str:
+    """Where the second clip lies that a clip step made from a row's clip."""
+    return f"{DERIVED}{clip_path(row_id, suffix, tag).removeprefix(CLIPS)}"
 
 
 def extras_path(row_id: str, tag: str = "") -> str:
@@ -98,15 +105,16 @@ def label_path(clip: str) -> str:
     return f"{clip}{LABEL_SUFFIX}"
 
 
-def tags(media_sha256: str, extras_sha256: str | None) -> tuple[str, str, str]:
+def tags(media_sha256: str, *others: str | None) -> tuple[str, str, str]:
     """Return the tags under which an attempt's files may lie, in the order in which they are tried.
 
-    The second tells it from other attempts at the row: eight digits of the clip's SHA-256, where arrays lie
-    next to it of both digests. The third has all digits: where a damaged file has the name before.
+    The second tells it from other attempts at the row: eight digits of the clip's SHA-256, where others lie
+    next to it (arrays, a derived clip) of all digests. The third has all digits: where a damaged file has the
+    name before.
     """
     digest = media_sha256
-    if extras_sha256 is not None:
-        digest = hashlib.sha256(f"{media_sha256} {extras_sha256}".encode()).hexdigest()
+    if digests := [one for one in others if one is not None]:
+        digest = hashlib.sha256(" ".join([media_sha256, *digests]).encode()).hexdigest()
     return "", digest[:TAG], digest
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from framefleet.pipeline.errors import JobError, NoFile, StoreError, not_ours
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import EXTRAS, RECORDS, extras_path, recorded_path
+from framefleet.pipeline.outputs.layout import DERIVED, EXTRAS, RECORDS, extras_path, recorded_path
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
 from framefleet.pipeline.outputs.stores.store import Store
@@ -21,7 +21,7 @@ FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded
 MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 _NAMED = re.compile(
-    r"(?:(?:clips|previews)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
+    r"(?:(?:clips|previews|derived)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
     r"(?:-[0-9a-f]{8}|-[0-9a-f]{64})?\.[a-z0-9.]+",
     re.ASCII,
 )
@@ -67,8 +67,18 @@ def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
     return RecordedFile(path=path, sha256=sha256, size=None)
 
 
+def recorded_derived(record: Mapping[str, Any]) -> RecordedFile | None:
+    """Return the second clip that a step made from a clip, if any. Raises as `recorded_clip` does."""
+    sha256, path = record.get("derived_sha256"), record.get("derived_path") or ""
+    if sha256 is None:
+        return None
+    if not path.startswith(f"{DERIVED}/") or row_named_by(path) != record["row_id"]:
+        raise not_ours(RECORDS, f"the derived clip of {record['row_id']} is at {path!r}")
+    return RecordedFile(path=path, sha256=sha256, size=record.get("derived_bytes"))
+
+
 def row_named_by(path: str) -> str | None:
-    """Return the row_id in the name of a file in clips/, previews/, extras/; None where we wrote none."""
+    """Return the row_id in the name of a file in clips/, derived/, previews/, extras/; None for others."""
     name = _NAMED.fullmatch(path)
     return name["row_id"] if name else None
 

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framefleet.pipeline.errors import RecipeError, Refused, shown
+import greenlet
+
+from framefleet.pipeline.errors import RecipeError, Refused, message_of, shown
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
@@ -109,7 +111,14 @@ class Recipe:
         names = [parameter.name for parameter in self.parameters()]
         own = {name: request.arguments[name] for name in names if name in request.arguments}
         rest = {name: value for name, value in request.arguments.items() if name not in own}
-        return self.function(pipe, dataclasses.replace(request, arguments=open_guidance(rest)), **own)
+        try:
+            return self.function(pipe, dataclasses.replace(request, arguments=open_guidance(rest)), **own)
+        except (Exception, KeyboardInterrupt, greenlet.GreenletExit):
+            raise
+        except BaseException as error:  # as of sys.exit(): it is to end the row, not the process
+            raise RecipeError(
+                f"the recipe raised {type(error).__name__}: {message_of(error)}", "raise an Exception"
+            ) from error
 
 
 def generate(pipe: Any, request: Request) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.errors import OutOfMemory
-from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device, room_bytes
@@ -104,7 +104,7 @@ class Rehearsal:
                 room_bytes(self._device) / 1e9,
             )
         else:  # some pipelines take no single step; what else is wrong a row will say
-            log.info("the largest row cannot be rehearsed: %s", public_text(str(error)))
+            log.info("the largest row cannot be rehearsed: %s", public_message(error))
         return None
 
 

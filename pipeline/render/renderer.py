@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 
 from framefleet.pipeline.guards.mistakes import expected
+from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.model.model import Model
@@ -526,8 +527,8 @@ class Renderer:
         if task.error is None or (is_final and not is_crowded):
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
-        about, error = {"row_id": row.row_id}, task.error
-        log.info("row %s failed, and is tried again alone: %s", row.row_id, error, extra=about)
+        about, message = {"row_id": row.row_id}, public_message(task.error)
+        log.info("row %s failed, and is tried again alone: %s", row.row_id, message, extra=about)
         self._rows.add_again(row, is_alone=True, is_plain=is_plain)
         return None
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from framefleet.pipeline.errors import OutOfMemory
+from framefleet.pipeline.errors import OutOfMemory, message_of
 from framefleet.pipeline.hooks.adapters import RowAdapters
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.memory import is_out_of_memory, peak_memory_bytes
@@ -204,7 +204,7 @@ def failure_of(error: Exception, row: RenderRow, half_done: HalfDone | None = No
     text = _dropped_frames(error)
     if is_out_of_memory(error):
         error = OutOfMemory(
-            f"one row alone does not fit: {error}",
+            f"one row alone does not fit: {message_of(error)}",
             "render smaller, or shorter, or in bf16; or set model.offload or model.vae_tiling",
         )
     return Failure(row_id=row.row_id, request=row.request, error=error, traceback=text, half_done=half_done)
@@ -224,7 +224,12 @@ def with_frames(outcome: Outcome) -> Outcome:
 def _dropped_frames(error: BaseException | None) -> str:
     """Return an error's traceback, and have it forget the frames, which hold the row's tensors."""
     text = "".join(traceback.format_exception(error))
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    links, seen = [error], set[int]()
+    while links:
+        link = links.pop()
+        if link is None or id(link) in seen:  # a chain of errors may be a ring
+            continue
+        seen.add(id(link))
+        link.__traceback__ = None
+        links += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
     return text

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 from framefleet.pipeline.errors import JobError
 
 OpenFormat = Literal["iceberg", "delta", "lance"]  # of records alone, whose clips stay where they are
-ExportFormat = Literal["webdataset", "parquet", "hf", "iceberg", "delta", "lance"]
+ExportFormat = Literal["webdataset", "parquet", "hf", "vbench", "iceberg", "delta", "lance"]
+ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a clip step made
 # The hub takes 10,000 files in a folder, and a shard of half a gigabyte is read at once by one worker.
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
@@ -31,6 +32,7 @@ class ExportChoice:
     """Which rows of an output are exported, and how."""
 
     format: ExportFormat
+    file: ClipFile = "clip"
     where: str | None = None  # a condition in SQL
     picks: Mapping[str, Pick] | None = None  # only these rows
     columns: tuple[str, ...] | None = None  # of the records; None: the lean set
@@ -44,6 +46,10 @@ class ExportChoice:
     def __post_init__(self) -> None:
         if self.format not in get_args(ExportFormat):
             raise JobError(f"format is {self.format!r}", f"use {', '.join(get_args(ExportFormat))}")
+        if self.file not in get_args(ClipFile):
+            raise JobError(f"file is {self.file!r}", f"use {' or '.join(get_args(ClipFile))}")
+        if self.format == "vbench" and self.validation is not None:
+            raise JobError("validation is set, and VBench has no splits", "leave it out")
         for name in ("shard_rows", "shard_mb"):
             if getattr(self, name) < 1:
                 raise JobError(f"{name} is {getattr(self, name)}", "use a whole number from 1 up")
@@ -79,7 +85,10 @@ class ExportChoice:
             for row_id, pick in sorted((self.picks or {}).items())
         ]
         digest = hashlib.sha256("".join(texts).encode()).hexdigest()
-        return asdict(replace(self, picks=None)) | {
+        values = asdict(replace(self, picks=None))
+        if self.file == "clip":  # of earlier versions too
+            del values["file"]
+        return values | {
             "picks": None if self.picks is None else digest,
             "columns": "lean" if self.columns is None else list(self.columns),
         }

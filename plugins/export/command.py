@@ -8,7 +8,7 @@ from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ExportFormat
+from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportFormat
 
 if TYPE_CHECKING:
     from framefleet.plugins.export.export import Exported
@@ -19,6 +19,7 @@ _READ_BY: dict[ExportFormat, str] = {
     "webdataset": "read it with webdataset.WebDataset",
     "parquet": "read it with datasets.load_dataset, DuckDB, pandas",
     "hf": "read it with datasets.load_dataset",
+    "vbench": "score it with `vbench evaluate --videos_path DEST/videos`",
     "iceberg": "read it with pyiceberg, DuckDB, Spark",
     "delta": "read it with deltalake, DuckDB, Spark",
     "lance": "read it with lance, DuckDB",
@@ -33,9 +34,13 @@ def export_command(
         Option(
             "--format",
             help="Format: webdataset (tar shards), parquet (with the clips), hf (Hugging Face `datasets`), "
-            "or iceberg, delta or lance (a table of the records).",
+            "vbench (file names that VBench scores), or iceberg, delta or lance (a table of the records).",
         ),
     ],
+    file: Annotated[
+        ClipFile,
+        Option("--file", help="File of each row: clip, or derived, the second one that `post:` made."),
+    ] = "clip",
     where: Where = None,
     picks: Annotated[
         str | None,
@@ -112,6 +117,7 @@ def export_command(
         names = [name.strip() for text in columns or [] for name in text.split(",")]
         choice = ExportChoice(
             format=format,
+            file=file,
             where=where,
             picks=picked(picks, theirs),
             columns=tuple(names) if columns else None,

@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.plugins.export.card import write_card
-from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ExportChoice, ExportFormat
+from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice, ExportFormat
 from framefleet.plugins.export.labels import picked
 from framefleet.plugins.export.open_table import CATALOG, export_table
 from framefleet.plugins.export.selection import (
@@ -38,12 +38,14 @@ from framefleet.plugins.export.shard import (
     ShardWriter,
     Target,
     TarShard,
+    VBenchShard,
     check_folder,
     claim_place,
     feature_of,
     parts_to_export,
     plan_of,
 )
+from framefleet.plugins.export.vbench import vbench_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ def export(
     to: str,
     *,
     format: ExportFormat,
+    file: ClipFile = "clip",
     where: str | None = None,
     picks: str | Path | Collection[str] | None = None,
     columns: Sequence[str] | Literal["all"] | None = None,
@@ -83,8 +86,9 @@ def export(
 ) -> Exported:
     """Write the clips and records of an output as a dataset for others, to a folder or a URL.
 
-    format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens), or
-    iceberg, delta or lance: a table of the records, to which the same call adds what is new.
+    format: webdataset (tar shards), parquet (clips in a column), hf (what `datasets.load_dataset` opens),
+    vbench (file names that VBench scores), or iceberg, delta or lance: a table of the records, to which the
+    same call adds what is new. file: of each row; derived: the second one, which `post:` of the job made.
     where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery
     saves it, whose stars and notes become columns. columns: of the records; "all"; None is what a trainer
     needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g. "{prompt},
@@ -97,6 +101,7 @@ def export(
     options = dict(storage_options or {})
     choice = ExportChoice(
         format=format,
+        file=file,
         where=where,
         picks=picked(picks, options),
         columns=(columns,) if isinstance(columns, str) else None if columns is None else tuple(columns),
@@ -147,6 +152,7 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     feature = feature_of(plan.endings)
     if choice.format == "hf":
         check_folder(plan.endings, feature, selection.schema)
+    names = vbench_names(selection, plan.endings) if choice.format == "vbench" else {}
     claim_place(place, choice, plan, parts)
     sweep_in_background(place)
     with (
@@ -160,6 +166,7 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
             feature=feature,
             scratch=Path(scratch),
             copiers=readers,
+            names=names,
         )
         damages = write_shards(store, selection, choice, plan, target, watch)
     if choice.format == "hf":
@@ -188,6 +195,7 @@ _KINDS: dict[ExportFormat, type[ShardWriter]] = {
     "webdataset": TarShard,
     "parquet": ParquetShard,
     "hf": FolderShard,
+    "vbench": VBenchShard,
 }
 
 

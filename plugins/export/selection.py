@@ -48,6 +48,10 @@ _LEAN = frozenset(
 _DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides arguments and seed
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
+# What records say of the second clip, by what they say of the row's own.
+_DERIVED = {"path": "derived_path", "media_sha256": "derived_sha256"} | {
+    name: f"derived_{name}" for name in ("bytes", "height", "width", "num_frames", "fps")
+}
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
 
 Split = Literal["train", "validation"]
@@ -120,7 +124,10 @@ class Selection:
     def nothing_chosen(self) -> JobError:
         """Return the error for a choice without a row."""
         if self._choice.picks is None or self._choice.where is not None:
-            return JobError("no row is chosen", "loosen --where, or choose other rows")
+            fix = (
+                "" if self._choice.file == "clip" else "; only rows of a job with `post:` have a second clip"
+            )
+            return JobError("no row is chosen", f"loosen --where, or choose other rows{fix}")
         inner = Output(self._store).inner.items()
         fix = "".join(f"picks of {name} belong to {one.url}; " for name, one in inner)
         problem = f"none of the picks is a clip of {self._store.url_of('')}"
@@ -150,12 +157,27 @@ class Selection:
                 raise JobError(f"columns: there is no {name!r}", did_you_mean(name, known))
         return [name for name in dict.fromkeys(("row_id", *names)) if name in known]
 
-    def _tables(self, split: Split | None, is_whole: bool) -> Iterator[pa.Table]:
+    def rows(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield these columns of the chosen rows, besides `CLIP_COLUMNS`, `columns`, and those of prompts."""
+        yield from self._tables(None, True, columns)
+
+    def _tables(self, split: Split | None, is_whole: bool, more: Sequence[str] = ()) -> Iterator[pa.Table]:
         whole = (*self.schema.names, *self._labels.caption_columns) if is_whole else ()
         texts = self._texts if is_whole or split else ()
-        names = dict.fromkeys((*CLIP_COLUMNS, *texts, *(name for name in whole if name != PROMPT_COLUMN)))
-        for table in records_where(self._store, names, self._choice.where, self._parts):
-            rows = self._chosen(table, split).select(list(names))
+        names = dict.fromkeys(
+            (*CLIP_COLUMNS, *more, *texts, *(name for name in whole if name != PROMPT_COLUMN))
+        )
+        others = {name: other for name, other in _DERIVED.items() if name in names}
+        if self._choice.file == "clip":
+            others = {}
+        read = dict.fromkeys((*names, *others.values()))
+        for table in records_where(self._store, read, self._choice.where, self._parts):
+            rows = self._chosen(table, split)
+            if others:
+                rows = rows.filter(pc.is_valid(rows["derived_sha256"])).drop_columns([*others])
+                renamed = {other: name for name, other in others.items()}
+                rows = rows.rename_columns([renamed.get(name, name) for name in rows.column_names])
+            rows = rows.select(list(names))
             yield self._labels.add_to(rows) if is_whole else rows
 
     def _chosen(self, table: pa.Table, split: Split | None) -> pa.Table:

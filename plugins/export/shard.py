@@ -16,9 +16,9 @@ import re
 import tarfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -171,7 +171,8 @@ _CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 class Target:
     """Where shards go and what they have in common. columns: of each row. added: those the export made.
 
-    scratch: a folder for what is under way. copiers: threads, where a shard is many files.
+    scratch: a folder for what is under way. copiers: threads, where a shard is many files. names: of clips by
+    row_id; the others are called as `file_name` says.
     """
 
     place: Store
@@ -180,6 +181,7 @@ class Target:
     feature: Feature
     scratch: Path
     copiers: ThreadPoolExecutor
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 class ShardWriter(ABC):
@@ -286,9 +288,15 @@ class FolderShard(ShardWriter):
     def path_of(name: str) -> str:
         return f"{_folder(name)}/metadata.parquet"
 
+    @staticmethod
+    def _clips(name: str) -> str:
+        """Return the folder of its clips."""
+        return _folder(name)
+
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
-        target, names = self._target, file_names(rows)
-        paths = [f"{_folder(self._name)}/{name}" for name in names]
+        target, folder = self._target, self._clips(self._name)
+        names = [target.names.get(name.partition(".")[0], name) for name in file_names(rows)]
+        paths = [f"{folder}/{name}" for name in names]
         list(target.copiers.map(target.place.write, paths, clips))
         taken = [target.feature, *filter(_FILE_NAME.fullmatch, target.columns)]
         table = own_columns(rows, target.columns, taken=taken)
@@ -301,6 +309,8 @@ class FolderShard(ShardWriter):
                     "folder",
                     "leave it out with --columns, or use --format parquet",
                 )
+        beside = PurePosixPath(self.path_of(self._name)).parent
+        names = [str(PurePosixPath(path).relative_to(beside)) for path in paths]
         table = table.add_column(0, "file_name", pa.array(names))
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd")
@@ -311,6 +321,21 @@ def _folder(name: str) -> str:
     """Return data/000000, or data/train/000000: `datasets` reads the split from the path."""
     split, _, number = name.partition("-")
     return f"data/{number}" if split == "shard" else f"data/{split}/{number}"
+
+
+class VBenchShard(FolderShard):
+    """Clips called as VBench looks for them, all in one folder with nothing else in it, and a Parquet file.
+
+    VBench takes the ending of all videos from any file of that folder.
+    """
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        return f"{name}.parquet"
+
+    @staticmethod
+    def _clips(name: str) -> str:
+        return "videos"
 
 
 class ParquetShard(ShardWriter):

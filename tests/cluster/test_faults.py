@@ -9,6 +9,7 @@ import pytest
 
 import framefleet
 from framefleet import Store, Summary
+from tests.faults import ODD_ERRORS
 from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
 
 BAD = {
@@ -73,3 +74,22 @@ def test_a_row_that_never_fits_says_what_would_help(failures: dict[str, dict[str
 def test_memory_running_out_above_three_rows_fails_no_row(rendered: tuple[Summary, Path]) -> None:
     rows = records_of(rendered[1])
     assert 1.0 < max(row["batch_size"] for row in rows) <= 3.0
+
+
+@pytest.mark.ci
+def test_an_error_of_any_kind_ends_its_row_and_not_the_worker(tmp_path: Path, ray_cluster: str) -> None:
+    rows = prompt_rows(2 * len(ODD_ERRORS), num_inference_steps=1)
+    for row, prompt in zip(rows[::2], ODD_ERRORS, strict=True):
+        row["prompt"] = prompt
+    fleet = {"workers": 1, "gpus_per_worker": 0, "address": ray_cluster}
+    more: dict[str, Any] = {"recipe": "tests.faults:raises_oddly", "fleet": fleet}
+    summary = framefleet.render(
+        job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out", **more)
+    )
+    assert (summary.done, summary.failed) == (len(ODD_ERRORS), len(ODD_ERRORS))
+    failures = all_columns(Store(str(tmp_path / "out")), "failures").to_pylist()
+    for failure in failures:
+        _, said = ODD_ERRORS[rows[failure["row_indices"][0]]["prompt"]]
+        assert said in failure["message"] and failure["error_type"] != "WorkerDied", failure["message"][:200]
+        assert failure["attempts"] == 3 and len(failure["traceback"]) < 30_000
+    assert len({record["worker"] for record in records_of(tmp_path / "out")}) == 1

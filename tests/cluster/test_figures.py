@@ -17,7 +17,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import framefleet
-from framefleet.pipeline.metrics import CLIP_BYTES, JOB_ROWS, METRICS, ROW_OUTCOMES, STORE_BYTES
+from framefleet.pipeline.metrics import (
+    CLIP_BYTES,
+    JOB_ROWS,
+    METRICS,
+    ROW_OUTCOMES,
+    STORE_BYTES,
+    WORKERS,
+    of_runs,
+)
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 from tests.servers import free_port
@@ -64,18 +72,23 @@ def hook() -> Iterator[str]:
         server.shutdown()
 
 
-def test_all_who_tell_how_a_run_went_tell_the_same(tmp_path: Path, hook: str) -> None:
-    table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS))
-    out = tmp_path / "out"
-    job = write_job(tmp_path / "job.yaml", job_values(table, out, on_end={"webhook": hook}))
-    more = ("--json", "--limit", str(LIMIT), "--metrics-port", str(Hook.metrics_port))
+def rendered(job: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = ("render", job, "--json", "--metrics-port", str(Hook.metrics_port), *more)
     run = subprocess.run(
-        [sys.executable, "-m", "framefleet", "render", job, *more],
+        [sys.executable, "-m", "framefleet", *arguments],
         capture_output=True,
         text=True,
         env=os.environ | {"NO_COLOR": "1"},
     )
     assert run.returncode == 0, run.stderr
+    return run
+
+
+def test_all_who_tell_how_a_run_went_tell_the_same(tmp_path: Path, hook: str) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS))
+    out = tmp_path / "out"
+    job = write_job(tmp_path / "job.yaml", job_values(table, out, on_end={"webhook": hook}))
+    run = rendered(job, "--limit", str(LIMIT))
     assert f"{NUM_ROWS} rows, 0 done, {LIMIT} to render, {NUM_ROWS - LIMIT} left for later runs" in run.stderr
     summary = json.loads(run.stdout)
     status = json.loads(command("status", out, "--json").stdout)
@@ -99,3 +112,12 @@ def test_all_who_tell_how_a_run_went_tell_the_same(tmp_path: Path, hook: str) ->
     assert report["clips"]["num_bytes"] == CLIP_BYTES.total(figures)
     assert report["clips"]["mean_batch"] == pytest.approx(summary["mean_batch"])
     assert report["spent"] == pytest.approx(figures)
+
+    second = json.loads(rendered(job).stdout)["figures"]
+    assert Hook.ending["summary"]["figures"] == second
+    framefleet.report(str(out))
+    report = json.loads((out / "report.json").read_text())
+    assert report["spent"] == pytest.approx(of_runs(figures, second))
+    assert ROW_OUTCOMES.of(report["spent"], "done") == JOB_ROWS.of(report["spent"], "done") == NUM_ROWS
+    assert WORKERS.by_label(report["spent"]) == WORKERS.by_label(second), "those of the last run"
+    assert report["clips"]["num_bytes"] == CLIP_BYTES.total(report["spent"])

@@ -105,6 +105,22 @@ class OddDefault(_Constant):
     default_fps = 12
 
 
+class OddSample(_Constant):
+    sample_fps = 12
+
+
+class OddPerSecond(_Constant):
+    DEFAULT_FRAMES_PER_SECOND = 12
+
+
+class OddAttribute(OddUpper):
+    FPS, RATE = None, 12
+
+    def __init__(self, *components: Any, **named: Any) -> None:
+        super().__init__(*components, **named)
+        self.frame_rate = self.RATE
+
+
 class OddInherited(OddUpper):
     pass
 
@@ -115,7 +131,13 @@ class OddProperty(OddUpper):
         return self.FPS / 1
 
 
-@pytest.mark.parametrize("made", [OddFps, OddUpper, OddRate, OddDefault, OddInherited, OddProperty])
+@pytest.mark.parametrize(
+    "made",
+    [
+        *(OddFps, OddUpper, OddRate, OddDefault, OddSample, OddPerSecond),
+        *(OddAttribute, OddInherited, OddProperty),
+    ],
+)
 def test_a_rate_that_is_a_constant_of_a_pipelines_class_is_that_of_its_files(
     made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,9 @@ import errno
 import pytest
 
 from framefleet.cluster.worker.blame import culprit_of
+from framefleet.cluster.worker.messages import Failed
 from framefleet.pipeline.errors import NoFile, OutOfMemory, RenderError, StoreError
+from framefleet.pipeline.memory import is_out_of_memory
 
 
 def raised(error: Exception, *, over: Exception | None = None) -> Exception:
@@ -71,3 +73,23 @@ def test_a_chain_of_errors_that_is_a_ring_ends() -> None:
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
     assert culprit_of(first).blame == "row"
+
+
+class Wordless(RuntimeError):
+    """Of a user: raises where it is shown."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class NoWord(Exception):
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("error", "why"), [(Wordless(), "ValueError"), (NoWord(), "TypeError")])
+def test_an_error_that_cannot_be_shown_is_its_rows_own(error: Exception, why: str) -> None:
+    assert not is_out_of_memory(error)
+    failed = Failed.of("x", error, "")
+    assert (failed.blame, failed.error_type) == ("row", type(error).__name__)
+    assert failed.message == f"it has no message: its __str__ raised {why}"

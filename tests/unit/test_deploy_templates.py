@@ -164,6 +164,9 @@ def test_skypilots_own_parser_takes_the_task() -> None:
 
 def test_the_image_is_made_of_what_is_there() -> None:
     text = (TEMPLATES / "Dockerfile").read_text()
-    for places in re.findall(r"^COPY (.+) \S+$", text, re.M):
-        assert all((ROOT / place).exists() for place in places.split())
+    copied = {place for places in re.findall(r"^COPY (.+) \S+$", text, re.M) for place in places.split()}
+    assert all((ROOT / place).exists() for place in copied)
+    rooms = {link.resolve().name for link in (ROOT / "framefleet").iterdir() if link.is_symlink()}
+    assert {"framefleet", *rooms} <= copied, "else the image lacks what the package links to"
     assert "USER framefleet" in text and "STOPSIGNAL SIGTERM" in text
+    assert "RUN mkdir -m 700 ray\nENV RAY_TMPDIR=/home/framefleet/ray\n" in text

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from framefleet.pipeline.metrics import METRICS, ROW_OUTCOMES, STORE_RETRIES, Counts, added
+from framefleet.pipeline.metrics import (
+    CLIP_BYTES,
+    JOB_ROWS,
+    METRICS,
+    ROW_OUTCOMES,
+    SPENT_MONEY,
+    STORE_RETRIES,
+    Counts,
+    added,
+    of_runs,
+)
 from tests.jobs import ROOT
 
 
@@ -26,3 +36,14 @@ def test_figures_of_several_add_up() -> None:
     assert figures == {"rows/done": 2, "rows/failed": 1, "store_retries": 4}
     assert ROW_OUTCOMES.by_label(figures) == {"done": 2, "failed": 1}
     assert (ROW_OUTCOMES.total(figures), STORE_RETRIES.total(figures)) == (3, 4)
+
+
+def test_what_holds_at_a_moment_does_not_add_up_over_runs() -> None:
+    own = {ROW_OUTCOMES.key("done"): 2.0, CLIP_BYTES.key(): 10.0}
+    runs = [
+        own | {JOB_ROWS.key("done"): 2.0, JOB_ROWS.key("leased"): 1.0, SPENT_MONEY.key(): 3.0},
+        own | {JOB_ROWS.key("done"): 4.0, SPENT_MONEY.key(): 5.0},
+    ]
+    together = {"rows/done": 4.0, "clip_bytes": 20.0, "job_rows/done": 4.0, "spent_money": 5.0}
+    assert of_runs(*runs) == together
+    assert (of_runs(runs[1]), of_runs()) == (runs[1], {})

@@ -73,6 +73,7 @@ def test_every_key_of_a_job_is_judged(out: str) -> None:
         "second_models",
         "recipe",
         "scores",
+        "post",
         "marks",
     }
     elsewhere = {"output", "storage_options", "on_end"}  # are never job.json's
@@ -101,6 +102,7 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("", {"recipe": "os:system"}, "recipe"),
         ("", {"scores": ["motion", "os:system"]}, "scores"),
         ("", {"scores": [{"similarity": "/etc"}]}, "scores"),
+        ("", {"post": [{"upscale": "/etc/x.safetensors"}]}, "post"),
         ("", {"table": "http://127.0.0.1/t.csv"}, "table"),
         ("", {"table": "http://127.0.0.1/t.csv; touch PWN #"}, "table"),
         ("", {"loras": LORA}, "loras.style.path"),

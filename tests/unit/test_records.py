@@ -40,7 +40,8 @@ DESIGNED = (
     "started_at finished_at encode_s denoise_s decode_s write_s peak_memory_bytes frames_format "
     "audio_sha256 audio_sample_rate audio_channels extra_outputs extra_outputs_sha256 idle_s "
     "idle_causes media_encoder path extra_outputs_path num_prompt_tokens is_prompt_cut compute_s "
-    "preview_path fps_source audio_duration_s license model_name marked_sha256 marked_audio_sha256"
+    "preview_path fps_source audio_duration_s license model_name marked_sha256 marked_audio_sha256 "
+    "derived_path derived_sha256 derived_bytes derived_height derived_width derived_num_frames derived_fps"
 )
 
 CARRIED = pa.schema([("id", pa.string()), ("score", pa.float32())])

@@ -184,7 +184,7 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
 def _show(row: VerifiedRow) -> None:
     verdict, record = row.compared.verdict, row.record
     line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
-    parts = ["", *said_of(row.compared), *([str(row.error)] if row.error else [])]
+    parts = ["", *said_of(row.compared), *([row.error.problem] if row.error else [])]
     stdout.say(line.append(unforged(f"{', '.join(parts)}, rendered by {record.worker} on {record.node}")))
     if row.compared.doubt:
         stdout.say(unforged(f"  {row.compared.doubt}"))

@@ -16,7 +16,7 @@ from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.metrics import CLIP_BYTES, added
+from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS, recorded_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
@@ -130,7 +130,7 @@ class DriverReports:
 def figures_of(store: Store) -> dict[str, float]:
     """Return what all drivers of an output counted, as far as they said; files may be anybody's."""
     reports = DriverReports(store).reports()
-    return added(*(report.figures for report in reports if _are_sound(report.figures)))
+    return of_runs(*(report.figures for report in reports if _are_sound(report.figures)))
 
 
 def _are_sound(figures: Mapping[str, float]) -> bool:

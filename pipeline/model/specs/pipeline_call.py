@@ -125,7 +125,9 @@ def pipeline_named(name: str) -> type[DiffusionPipeline]:
     near = nearest(name, [*PIPELINES, *(other for other in dir(diffusers) if other.endswith("Pipeline"))])
     hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
     problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
-    raise ModelError(problem, f"{hint}; or update diffusers")
+    raise ModelError(
+        problem, f"{hint}; update diffusers; or install the package that has it (docs/plugins.md)"
+    )
 
 
 def fields_returned(pipeline: type) -> frozenset[str]:

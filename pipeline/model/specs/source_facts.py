@@ -37,10 +37,11 @@ _FACTORS = {
         "temporal_compression_ratio",
     ),
 }
-# How classes call their rate, as a property or a constant: the usual ones first.
-_RATES = (
-    *("fps", "frame_rate", "native_fps", "default_fps"),
-    *("model_fps", "video_fps", "output_fps", "target_fps"),
+# How classes call their rate, as a property or a constant: the usual names first.
+_RATES = tuple(
+    f"{of}{rate}"
+    for of in ("", "native_", "default_", "model_", "video_", "output_", "target_", "sample_")
+    for rate in ("fps", "frame_rate", "frames_per_second")
 )
 _MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # of a clip; of frames and of pixels of a side: no model has a tenth
 

@@ -27,6 +27,7 @@ from framefleet.pipeline.outputs.layout import (
     RECORDS,
     TAG,
     clip_path,
+    derived_path,
     extras_path,
     label_path,
     preview_path,
@@ -48,7 +49,8 @@ _NAME = re.compile(rf"{PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}}
 _TAG = re.compile(rf"-([0-9a-f]{{{TAG}}})\.")  # of a clip's or a preview's name
 _MAX_BYTES = 1 << 20  # of one: a record, whose arguments are a few prompts
 _NUM_READERS = 4  # clips in memory at once
-_PLACES = fields_named(RECORD_FIELDS, "row_id", "uri", "path", "extra_outputs_sha256", "extra_outputs_path")
+_OTHERS = ("extra_outputs_sha256", "extra_outputs_path", "derived_path")
+_PLACES = fields_named(RECORD_FIELDS, "row_id", "uri", "path", *_OTHERS)
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +79,13 @@ class FinishedClip:
 _FINISHED = TypeAdapter(FinishedClip)
 
 
-def intent_path(row_id: str, media_sha256: str, extras_sha256: str | None) -> str:
-    """Return where it stands that such a clip is to be."""
-    return f"{PENDING}/{row_id}-{tags(media_sha256, extras_sha256)[1]}.json"
+def intent_path(row_id: str, media_sha256: str, *others: str | None) -> str:
+    """Return where it stands that such a clip is to be. others: digests, as `tags` takes them."""
+    return f"{PENDING}/{row_id}-{tags(media_sha256, *others)[1]}.json"
 
 
 def path_of_intent(record: Record) -> str:
-    return intent_path(record.row_id, record.media_sha256, record.extra_outputs_sha256)
+    return intent_path(record.row_id, record.media_sha256, record.extra_outputs_sha256, record.derived_sha256)
 
 
 def announce(
@@ -144,12 +146,16 @@ def _finished(store: Store, intent: Intent, *, suffix: str) -> FinishedClip | No
         row_id, extras_sha256 = record.row_id, record.extra_outputs_sha256
         if path_of_intent(record) != intent.path:
             return None
-        attempts = tags(record.media_sha256, extras_sha256)
+        attempts = tags(record.media_sha256, extras_sha256, record.derived_sha256)
         clips = [clip_path(row_id, suffix, tag) for tag in attempts]
         path = _first(store, clips, record.media_sha256, record.bytes)
         arrays = [extras_path(row_id, tag) for tag in attempts]
         extras = extras_sha256 and _first(store, arrays, extras_sha256)
-        if path is None or (extras_sha256 and not extras):
+        seconds = [derived_path(row_id, suffix, tag) for tag in attempts]
+        derived = record.derived_sha256 and _first(
+            store, seconds, record.derived_sha256, record.derived_bytes
+        )
+        if path is None or (extras_sha256 and not extras) or (record.derived_sha256 and not derived):
             return None
         still = preview_path(path)
         placed = replace(
@@ -157,6 +163,7 @@ def _finished(store: Store, intent: Intent, *, suffix: str) -> FinishedClip | No
             path=path,
             uri=store.url_of(path),
             extra_outputs_path=extras,
+            derived_path=derived,
             preview_path=still if store.exists(still) else None,
         )
     except (FileNotFoundError, ValueError, OverflowError, pa.ArrowException):
@@ -217,4 +224,9 @@ def _strays(record: Mapping[str, Any], attempts: set[str], where: str) -> list[s
     clips = [clip_path(row_id, suffix, tag) for tag in attempts]
     paths = [*clips, *map(preview_path, clips), *map(label_path, clips)]
     paths += (extras_path(row_id, tag) for tag in attempts)
-    return [path for path in paths if path not in (clip, preview_path(clip), label_path(clip), extras)]
+    recorded = {clip, preview_path(clip), label_path(clip), extras}
+    if derived := record["derived_path"]:  # all rows of an output have one, or none
+        seconds = [derived_path(row_id, suffix, tag) for tag in attempts]
+        paths += [*seconds, *map(label_path, seconds)]
+        recorded |= {derived, label_path(derived)}
+    return [path for path in paths if path not in recorded]

@@ -90,6 +90,14 @@ class Record:
     model_name: str | None = None  # in the job's `models`; None: the job has one model
     marked_sha256: str | None = None  # of the frames in the file, if clip steps changed them
     marked_audio_sha256: str | None = None  # of the sound, likewise
+    # Of the second clip that a clip step made from this one; None: there is none.
+    derived_path: str | None = None  # relative to the output
+    derived_sha256: str | None = None
+    derived_bytes: int | None = None
+    derived_height: int | None = None
+    derived_width: int | None = None
+    derived_num_frames: int | None = None
+    derived_fps: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,8 @@ from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_BYTES = 1 << 30  # as of a part
 _REASONS = ("recipe", "arguments", "environment", "model_name")
-_FIELDS = fields_named(RECORD_FIELDS, "row_id", "media_sha256", "bytes", "extra_outputs_sha256", *_REASONS)
+_FILES = ("row_id", "media_sha256", "extra_outputs_sha256", "derived_sha256")
+_FIELDS = fields_named(RECORD_FIELDS, *_FILES, "bytes", *_REASONS)
 
 
 def replace_part(
@@ -110,9 +111,9 @@ def withdraw(
         gone = [row for rows in rows_in_table(table, where) for row in rows if goes(row)]
         if gone:
             number += 1
-            row_ids, extras = [row["row_id"] for row in gone], "extra_outputs_sha256"
+            row_ids = [row["row_id"] for row in gone]
             out = {*row_ids}  # also other records of these rows, which go with them
             taken = (row for rows in rows_in_table(table, where) for row in rows if row["row_id"] in out)
-            disown(store, [intent_path(row["row_id"], row["media_sha256"], row[extras]) for row in taken])
+            disown(store, [intent_path(*(row[name] for name in _FILES)) for row in taken])
             replace_part(store, part.path, row_ids, run=run, number=number, hold=hold)
             yield row_ids, sum(row["bytes"] for row in gone)

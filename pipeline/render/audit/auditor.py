@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeGuard
 
-from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
@@ -196,9 +196,7 @@ class Auditor:
             if is_out_of_memory(error):
                 raise MemoryError from error
             about = {"row_id": clip.row_id}
-            log.warning(
-                "the plain call of row %s fails: %s", clip.row_id, public_text(str(error)), extra=about
-            )
+            log.warning("the plain call of row %s fails: %s", clip.row_id, public_message(error), extra=about)
         return None
 
     def _remarked(self, outcome: Outcome, kind: str, verdict: Verdict | None) -> Outcome:

@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone, RowCheckpoint, read_checkpoint
@@ -39,7 +39,7 @@ class HandOver:
             checkpoint = content if isinstance(content, RowCheckpoint) else read_checkpoint(content)
             self._check(checkpoint, row)
         except ValueError as error:
-            tell_begun_again(row, public_text(str(error)))
+            tell_begun_again(row, public_message(error))
             return Journal(are_bits=are_bits)
         row.started_at, row.earlier, row.was_batched = (
             checkpoint.started_at,

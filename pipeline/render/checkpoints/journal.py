@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from framefleet.pipeline.errors import message_of
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
@@ -116,7 +117,11 @@ class Journal:
         if self._difference:
             return self._difference
         if self.is_behind or self._then:
-            return public_text(f"it fails on the way: {error}") if error else "it ends before where it was"
+            return (
+                public_text(f"it fails on the way: {message_of(error)}")
+                if error
+                else "it ends before where it was"
+            )
         return None
 
     def _keep(self, call: Call, result: Result) -> None:

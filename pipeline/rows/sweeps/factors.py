@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import fsspec
@@ -29,6 +30,7 @@ from framefleet.pipeline.rows.sweeps.settings import (
     numbers_of,
     short_range,
 )
+from framefleet.pipeline.rows.sweeps.wildcards import Choices, wildcard_texts
 from framefleet.pipeline.rows.tables.formats import (
     file_format,
     likely_encoding,
@@ -86,7 +88,7 @@ def factors_of(
 
     kinds: of all arguments; other names are words.
     """
-    reading = _Reading(kinds, storage_options)
+    reading = _Reading(kinds, storage_options, sweep.wildcards)
     crossed = [
         Factor(columns=(column,), num=count(column.values), unit=name.removeprefix("num_").replace("_", " "))
         for name, written in sweep.factors.items()
@@ -99,10 +101,18 @@ def factors_of(
 class _Reading:
     kinds: Mapping[str, ArgumentKind]
     storage_options: Mapping[str, Any]
+    wildcards: str | None  # the folder of their files
 
     def column(self, name: str, written: Spread, place: str) -> Column:
         kind = self.kinds.get(name)
         values = self._values(written, kind, place)
+        if isinstance(values, Choices):
+            if values.num > MAX_VALUES:
+                raise JobError(
+                    f"{place} stands for {values.num:,} texts, and {MAX_VALUES:,} are the limit",
+                    f"draw some of them: sweep: {{sample: {{num: 1000, over: {{{name}: ...}}}}}}",
+                )
+            values = [*values]
         if not isinstance(values, range):
             values = _array(values, kind, place)
         return Column(name=name, kind=kind, values=values)
@@ -131,13 +141,15 @@ class _Reading:
             values = drawn_from(places, self._values(written, kind, place))
         return Column(name=name, kind=kind, values=_array(values, kind, place))
 
-    def _values(self, written: Spread, kind: ArgumentKind | None, place: str) -> range | list[Any]:
-        if written.file is not None:
-            return lines_of(written.file, place, self.storage_options)
+    def _values(self, written: Spread, kind: ArgumentKind | None, place: str) -> range | list[Any] | Choices:
         if written.is_range:
             return numbers_of(written, place, is_whole=kind == "int")
-        listed = written.values or []
-        if kind in (*TEXT_KINDS, "bool"):
+        listed: list[Any] = written.values or []
+        if written.file is not None:
+            listed = lines_of(written.file, f"{place}.file", self.storage_options)
+        if kind in ("str", None) and (texts := wildcard_texts(listed, partial(self._lines, place), place)):
+            return texts
+        if written.file is not None or kind in (*TEXT_KINDS, "bool"):
             return listed
         ranges = [short_range(value, place) for value in listed]
         if len(ranges) == 1 and ranges[0] is not None:
@@ -145,6 +157,15 @@ class _Reading:
         if sum(count(numbers) for numbers in ranges if numbers) > MAX_VALUES:
             raise JobError(f"{place} lists more than {MAX_VALUES:,} values", "give one range, e.g. 0-63")
         return [one for value, numbers in zip(listed, ranges, strict=True) for one in numbers or [value]]
+
+    def _lines(self, place: str, name: str) -> list[str]:
+        """Return the lines of the file that `__name__` stands for; those that begin with # are comments."""
+        if self.wildcards is None:
+            fix = f"set sweep.wildcards to the folder of {name}.txt; in a table it is plain text"
+            raise JobError(f"{place} has __{name}__, and sweep.wildcards is not set", fix)
+        file = f"{self.wildcards.rstrip('/')}/{name}.txt"
+        lines = lines_of(file, f"{place}: __{name}__", self.storage_options)
+        return [line for line in lines if not line.startswith("#")] or [""]
 
 
 def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array:
@@ -191,8 +212,10 @@ def drawn_between(places: NDArray[np.float64], written: Spread, *, is_whole: boo
     return [*map(round, numbers)] if is_whole else numbers
 
 
-def drawn_from(places: NDArray[np.float64], values: NumberList | list[Any]) -> list[Any]:
+def drawn_from(places: NDArray[np.float64], values: NumberList | list[Any] | Choices) -> list[Any]:
     """Return one of the values for each place, 0 to below 1."""
+    if isinstance(values, Choices):
+        return [values.drawn(float(place)) for place in places]
     num = count(values)
     return [values[min(int(place * num), num - 1)] for place in places]
 
@@ -204,16 +227,16 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
     if not path.lower().endswith(".txt"):  # job.json may name files, and their lines go into records
         as_table = "give a table as `table:`; its rows are rendered with each combination of the sweep"
         fix = "rename it" if file_format(file) is None else as_table
-        raise JobError(f"{place}.file is {shown}, which is not a .txt file", fix)
-    content = _read(file, f"{place}.file is {shown}", storage_options)
+        raise JobError(f"{place} is {shown}, which is not a .txt file", fix)
+    content = _read(file, f"{place} is {shown}", storage_options)
     if len(content) > _MAX_BYTES:
-        raise JobError(f"{place}.file {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
-    text = _decoded(content, f"{place}.file {shown}", shown)
+        raise JobError(f"{place} {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
+    text = _decoded(content, f"{place} {shown}", shown)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise JobError(f"{place}.file {shown} is empty", "write a value on each line")
+        raise JobError(f"{place} {shown} is empty", "write a value on each line")
     if len(lines) > MAX_VALUES:
-        raise JobError(f"{place}.file {shown} has more than {MAX_VALUES:,} lines", "use a table")
+        raise JobError(f"{place} {shown} has more than {MAX_VALUES:,} lines", "use a table")
     return lines
 
 

@@ -119,6 +119,11 @@ class Sweep(Strict):
     sample: Sample | None = Field(
         default=None, description="Draw a random sample of combinations, instead of all."
     )
+    wildcards: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of text files. `__name__` in a text is a line of name.txt.",
+    )
 
     @property
     def factors(self) -> dict[str, Spread]:
@@ -127,10 +132,11 @@ class Sweep(Strict):
 
     @property
     def files(self) -> dict[str, str]:
-        """Return the text files that it names, by their keys below `sweep`."""
+        """Return the text files that it names, and their folder, by their keys below `sweep`."""
         over = self.sample.over if self.sample else {}
         written_by_key = self.factors | {f"sample.over.{name}": written for name, written in over.items()}
-        return {f"{name}.file": written.file for name, written in written_by_key.items() if written.file}
+        files = {f"{name}.file": written.file for name, written in written_by_key.items() if written.file}
+        return files | ({"wildcards": self.wildcards} if self.wildcards else {})
 
     def __bool__(self) -> bool:
         return bool(self.factors or self.sample)

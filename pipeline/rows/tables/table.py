@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import PurePosixPath
@@ -23,6 +23,7 @@ from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
+from framefleet.pipeline.rows.tables.media_folder import list_media, media_column
 from framefleet.pipeline.rows.tables.partitions import (
     check_lake_files,
     check_lake_folders,
@@ -141,6 +142,8 @@ def open_table(
 ) -> Table:
     """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
 
+    Also a folder that holds only images or videos: each is a row.
+
     arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV and JSONL they
     are text: one odd cell is then refused as a row and not with the whole file. Other columns of these get
     the type that fits the first megabyte; a later cell that does not fit it is an error that names the row.
@@ -157,6 +160,10 @@ def open_table(
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
         paths, root = _paths(filesystem, path, shown)
+        if media_column(paths[0]):
+            below = _below(filesystem, path, shown)
+            filesystem = list_media(filesystem, paths, below, folder=path, location=shown)
+            paths, root = [f"{path.rstrip('/')}/files.parquet"], path
         kinds = _TEXT_COLUMNS | dict(arguments or {})
         patience = Patience(shown, outage_s)
         files = [
@@ -198,7 +205,7 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
         below, root = _below(filesystem, path, location), _table_folder(path)
         check_lake_files(filesystem, below, location)
         check_lake_folders(filesystem, [root], location)
-        files = _visible(below, path)
+        files = _visible(below, path) or _visible(below, path, media_column)
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
             check_regular(path)
@@ -206,7 +213,7 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     for file in files if isinstance(filesystem, LocalFileSystem) else ():
         check_regular(file)
     if not files:
-        raise TableError(f"no table files in {location}", ENDINGS)
+        raise TableError(f"no table files in {location}", f"{ENDINGS}; images and videos are rows too")
     formats = {file_format(name): name for name in files}
     if len(formats) > 1:
         both = " and ".join(list(formats.values())[:2])
@@ -242,8 +249,10 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
     return paths
 
 
-def _visible(paths: Collection[str], root: str) -> list[str]:
-    """Return table files in order, without hidden and temporary ones: Spark's _SUCCESS, editors' .swp,
+def _visible(
+    paths: Collection[str], root: str, kind_of: Callable[[str], str | None] = file_format
+) -> list[str]:
+    """Return files of a kind in order, without hidden and temporary ones: Spark's _SUCCESS, editors' .swp,
     Excel's ~$."""
     depth = len(PurePosixPath(root).parts)
 
@@ -253,7 +262,7 @@ def _visible(paths: Collection[str], root: str) -> list[str]:
         hidden = [name, *(folder for folder in folders if "=" not in folder)]
         return not any(part.startswith((".", "_", "~$")) for part in hidden)
 
-    return sorted(path for path in paths if shown(path) and file_format(path))
+    return sorted(path for path in paths if shown(path) and kind_of(path))
 
 
 def _table_folder(folder: str) -> str:

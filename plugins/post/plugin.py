@@ -1,0 +1,8 @@
+"""A second file of each clip, upscaled or with more frames: the section `post` of a job."""
+
+from framefleet.doors import Plugin
+
+PLUGIN = Plugin(
+    sections={"post": "framefleet.plugins.post.section:PostSection"},
+    clip_steps={"post": "framefleet.plugins.post.step:PostStep"},
+)

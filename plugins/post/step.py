@@ -1,0 +1,105 @@
+"""The clip step of the section `post`: frames as rendered -> larger, or more of them -> a second file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+
+from framefleet.pipeline.errors import JobError, RenderError
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
+from framefleet.pipeline.outputs.encode_clip import rate_of
+from framefleet.pipeline.outputs.frames.frames import Frames, Pixels
+from framefleet.pipeline.outputs.frames.result import Extras
+from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
+from framefleet.plugins.post.interpolate import Interpolation
+from framefleet.plugins.post.section import PostSection, UpscaleSection
+from framefleet.plugins.post.upscale import Upscaling, open_network
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.clips import Clip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostStep(ClipStep):
+    operations: tuple[Upscaling | Interpolation, ...]
+
+    changes_file: ClassVar[bool] = False  # it adds one
+
+    @classmethod
+    def open(cls, section: PostSection, *, folder: str | None) -> Self | None:
+        operations = tuple(
+            Upscaling.open(one) if isinstance(one, UpscaleSection) else Interpolation(times=one.interpolate)
+            for one in section.root
+        )
+        return cls(operations=operations) if operations else None
+
+    @property
+    def columns(self) -> pa.Schema:
+        return pa.schema([("post", pa.string())])  # JSON: how the second file was made
+
+    @classmethod
+    def column_names(cls, section: PostSection) -> list[str]:
+        return ["post"] if section else []
+
+    def check(self, media: Media) -> None:
+        is_moving = any(isinstance(one, Interpolation) for one in self.operations)
+        formats = (*VIDEOS, "webp", "gif") + (() if is_moving else ("png",))
+        if media.format not in formats:
+            raise JobError(
+                f"post makes {', '.join(formats)}, and media.format is {media.format}",
+                "leave post out, or set media.format to one of these",
+            )
+
+    def written(self, section: Any) -> Any:
+        digests = [{"digest": one.digest} if isinstance(one, Upscaling) else {} for one in self.operations]
+        return [{**one, **digest} for one, digest in zip(section, digests, strict=True)]
+
+    @classmethod
+    def decisive(cls, section: Any, job: Mapping[str, Any]) -> Any:
+        """Return what decides: weights may be moved. Each row of an output has a second file, or none."""
+        return [(one.get("digest"), one.get("interpolate")) for one in _mappings(section)]
+
+    @classmethod
+    def make_readable(cls, job: dict[str, Any]) -> None:
+        for one in _mappings(job.get("post")):
+            one.pop("digest", None)
+
+    @classmethod
+    def untrusted(cls, section: PostSection) -> Iterator[tuple[str, Any]]:
+        if any(isinstance(one, UpscaleSection) for one in section.root):  # as models of scores
+            yield "post", section.model_dump()
+
+    @classmethod
+    def for_choice(cls, section: PostSection) -> PostSection:
+        return PostSection()
+
+    def prepare(self) -> None:
+        for one in self.operations:
+            if isinstance(one, Upscaling):
+                open_network(one, "cpu")
+
+    def derived(self, of: StepInput) -> Clip:
+        clip, frames = of.clip, of.clip.frames
+        if frames is None or frames.dtype != np.uint8 or frames.shape[-1] != 3:
+            what = "sound alone" if frames is None else "HDR" if frames.dtype != np.uint8 else "alpha"
+            raise RenderError(f"post takes clips of RGB frames, and this one has {what}", "leave post out")
+        pictures: Frames = frames.astype(np.uint8, copy=False)
+        fps, _ = rate_of(clip, of.media)
+        device = str(clip.environment.get("device", "cpu"))
+        for operation in self.operations:
+            pictures, fps = operation(pictures, fps, device=device)
+        request = replace(clip.request, fps=fps)
+        return replace(clip, pixels=Pixels.of(pictures), native_fps=fps, request=request, extras=Extras())
+
+    def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
+        return StepValues(values={"post": canonical_json([one.facts for one in self.operations])})
+
+
+def _mappings(section: Any) -> list[dict[str, Any]]:
+    """Return the entries of what job.json has of the section, which may be anybody's."""
+    return [one for one in section if isinstance(one, dict)] if isinstance(section, list) else []

@@ -1,0 +1,111 @@
+"""In: frames, and weights that spandrel knows. Out: larger frames, the same for the same frames."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.model.sources.selection import SAFETENSORS
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.post.section import UpscaleSection
+
+if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor
+
+_BUSY = threading.Lock()  # one clip at a time: the memory for a second one may not be there
+_FIX = "give the file that the network's authors publish, for RGB pictures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upscaling:
+    """A network by its weights. digest: SHA-256 that the file must have."""
+
+    weights: str
+    digest: str
+
+    @classmethod
+    def open(cls, section: UpscaleSection) -> Upscaling:
+        """Return what a section asks for. Raises UserError for what cannot be used."""
+        if find_spec("spandrel") is None:
+            raise JobError("post.upscale needs spandrel", "pip install 'framefleet[post]', on every machine")
+        if not section.upscale.endswith(SAFETENSORS) and not section.allow_pickle:
+            raise JobError(
+                f"post.upscale: {section.upscale} may be a pickle, which can run code when it is opened",
+                "use safetensors; or, if you trust where it comes from, "
+                f"write {{upscale: {section.upscale}, allow_pickle: true}}",
+            )
+        return cls(weights=section.upscale, digest=hashlib.sha256(_content(section.upscale)).hexdigest())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What records say of it. The network must be loaded."""
+        network = open_network(self, "cpu")
+        names = {"upscale": network.scale, "architecture": network.architecture.name}
+        return {**names, "weights": Path(self.weights).name, "sha256": self.digest}
+
+    def __call__(self, frames: Frames, fps: float, *, device: str) -> tuple[Frames, float]:
+        """frames: (T, H, W, 3) uint8. The network has one frame at a time, in float32."""
+        import torch
+
+        with _BUSY, torch.inference_mode():
+            network = open_network(self, device)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # the bits of networks depend on it
+            try:
+                larger = []
+                for frame in frames:
+                    pixels = torch.from_numpy(np.array(frame)).to(device).permute(2, 0, 1)[None] / 255
+                    large = network(pixels)[0].clamp(0, 1).mul(255).round()
+                    larger.append(large.permute(1, 2, 0).to("cpu", torch.uint8).numpy())
+            finally:
+                torch.set_num_threads(threads)
+        return np.stack(larger), fps
+
+
+@cache
+def open_network(upscale: Upscaling, device: str) -> ImageModelDescriptor[Any]:
+    """Return the network, kept for the process. Raises ModelError for what is not as the job has it."""
+    import safetensors.torch
+    import torch
+    from spandrel import ImageModelDescriptor, ModelLoader, canonicalize_state_dict
+
+    path, content = upscale.weights, _content(upscale.weights)
+    if hashlib.sha256(content).hexdigest() != upscale.digest:
+        raise ModelError(
+            f"post.upscale: {path} is not the file of the job", "put the same file there, on every machine"
+        )
+    try:
+        if path.endswith(SAFETENSORS):
+            tensors = safetensors.torch.load(content)
+        else:
+            tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        network = ModelLoader().load_from_state_dict(canonicalize_state_dict(tensors))
+    except Exception as error:  # anybody's file: each architecture has errors of its own
+        problem = f"{type(error).__name__}: {error}"[:300]
+        raise ModelError(f"post.upscale: spandrel cannot load {path}: {problem}", _FIX) from error
+    if not isinstance(network, ImageModelDescriptor) or (network.input_channels, network.output_channels) != (
+        *(3, 3),
+    ):
+        raise ModelError(
+            f"post.upscale: {path} is {network.architecture.name}, which does not take and give RGB", _FIX
+        )
+    return network.eval().to(device)
+
+
+def _content(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"post.upscale: {path} cannot be read: {error.strerror}",
+            "give a file that is on this machine and every worker's",
+        ) from error
