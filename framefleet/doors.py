@@ -45,6 +45,16 @@ class Listener:
         """Enter the context before a job is opened; it ends with the run. Yield what gets the summary."""
         return nullcontext(lambda summary: None)
 
+    def following(self, job: Job, watch: Watch) -> AbstractContextManager[None]:
+        """Enter the context before the rows of an output are rendered, or found done; it ends after them.
+
+        job: with this output, e.g. of drafts. Entering it may raise a UserError.
+        """
+        return nullcontext()
+
+    def rendered(self, job: Job, watch: Watch) -> None:
+        """Called once all runs of a job have ended without an error."""
+
     def rendering(self, store: Store) -> AbstractContextManager[None]:
         """Enter the context when rows begin to be rendered. It ends when they are done, or with an error."""
         return nullcontext()
@@ -210,7 +220,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
 )
 
 
@@ -276,9 +286,13 @@ def runners_of(job: Job) -> Sequence[JobRunner]:
     return [runner for section, runner in runners().items() if getattr(job, section) is not None]
 
 
-def table_of(job: Job) -> str | None:
-    """Return the table or pattern of the rows in a job's output; None: those of the job's table."""
-    return next(filter(None, (runner.table(job) for runner in runners_of(job))), None)
+def table_of(job: Job, *, inside: JobRunner | None = None) -> str | None:
+    """Return the table or pattern of the rows in a job's output; None: those of the job's table.
+
+    inside: as the runners below this one have it.
+    """
+    runners = [runner for runner in runners_of(job) if inside is None or runner.order > inside.order]
+    return next(filter(None, (runner.table(job) for runner in reversed(runners))), None)
 
 
 def inner_outputs() -> Mapping[str, JobRunner]:

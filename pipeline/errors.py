@@ -12,6 +12,7 @@ FramefleetError
 │   │   ├── StoreConflict     other bytes are already stored under that name
 │   │   └── NoFile            a folder or a pipe is in a file's place       exit code 2
 │   ├── AuthorityError        no time stamp for a signature
+│   ├── EndpointError         a service that judges or writes does not answer
 │   └── FleetError
 └── RowError              one row failed; the others go on
     ├── InputError            an image or a video that the row names
@@ -114,6 +115,10 @@ class NoFile(StoreError):
 
 class AuthorityError(ServiceError):
     """The authority that gives time stamps does not answer, or gives none."""
+
+
+class EndpointError(ServiceError):
+    """A service that judges clips or writes text does not answer, or refuses every request."""
 
 
 class FleetError(ServiceError):

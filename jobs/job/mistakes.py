@@ -51,7 +51,9 @@ def mistakes_in(
             key = (*_reached(mistake["loc"][:-1], values), mistake["loc"][-1])
         by_key.setdefault(key, []).append(mistake)
     for key, errors in by_key.items():
-        where = f"{places[key]}: " if key in places else ""
+        in_list = next((number for number, part in enumerate(key) if isinstance(part, int)), len(key))
+        place = places.get(key) or places.get(key[:in_list])
+        where = f"{place}: " if place else ""
         problem, fix = _sentence(key, errors, kind)
         yield where + problem, fix
 
@@ -60,7 +62,8 @@ def _reached(location: Key, values: Any) -> Key:
     """Take out what pydantic adds to a key: the member of a union that it tried, or that the value names."""
     key: Key = ()
     for part in location:
-        if isinstance(values, dict) and part in values:
+        is_entry = isinstance(values, list) and isinstance(part, int) and isinstance(values[part], dict)
+        if is_entry or (isinstance(values, dict) and part in values):
             key, values = (*key, part), values[part]
         elif part not in (values.values() if isinstance(values, dict) else [values]):
             break

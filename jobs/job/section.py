@@ -25,6 +25,9 @@ class SectionFacts:
     record_columns: ClassVar[Mapping[str, str]] = {}
     # Whether job.json has it, so that whoever reads an output takes it over.
     is_stored: ClassVar[bool] = True
+    # Whether job.json, which may be anybody's, is believed about it. If not, whoever continues an output
+    # without its job file has to give the section again.
+    is_trusted: ClassVar[bool] = True
 
     @property
     def row_arguments(self) -> Mapping[str, Any]:

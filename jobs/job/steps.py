@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from framefleet.doors import clip_steps
+from framefleet.doors import clip_steps, sections
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
@@ -77,6 +77,9 @@ def untrusted_sections(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield the keys of these sections, with their values, that are not used because job.json says so."""
     for name, kind in clip_steps().items():
         yield from kind.untrusted(getattr(job, name))
+    for name, model in sections().items():
+        if not model.is_trusted and (section := getattr(job, name)):
+            yield name, section.model_dump()
 
 
 def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, ClipStep]:

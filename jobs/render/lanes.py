@@ -14,6 +14,7 @@ from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.outputs.clip_step import LateStep
 from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey, lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -100,8 +101,9 @@ def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
     for recipe in recipes.values():  # of a user's, whose process says nothing that others may believe
         max_rows = batching.max_rows if recipe.is_batched else 1
         batching = replace(batching, max_rows=max_rows, remember=False)
+    steps = {name: step for name, step in resolved.steps.items() if not isinstance(step, LateStep)}
     return WorkerSetup(
-        **shared | {"recipes": recipes, "batching": batching},
+        **shared | {"recipes": recipes, "batching": batching, "steps": steps},
         model=model.settings,
         model_files=model.files,
         update=model.update,

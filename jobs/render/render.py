@@ -90,6 +90,8 @@ def render_job(
         for runner in reversed(runners_of(job)):
             run = partial(runner.render, run=run)
         summary = run(job, watch, only=only, limit=limit)
+        for listener in listeners():
+            listener.rendered(job, watch)
         for note_ending in endings:
             note_ending(summary)
     return summary
@@ -139,8 +141,10 @@ def render_rows(
                 is_new_to_see = index.counts().pending > 0
                 try:
                     with ExitStack() as following:
-                        for listener in listeners() if is_new_to_see else ():
-                            following.enter_context(listener.rendering(resolved.store))
+                        for listener in listeners():
+                            following.enter_context(listener.following(job, watch))
+                            if is_new_to_see:
+                                following.enter_context(listener.rendering(resolved.store))
                         summary = render_pending(
                             resolved, survey, index, lock, watch, start, only, spent or Spent(), more
                         )

@@ -25,7 +25,7 @@ HIDDEN = "***"
 # The last word of a name; a letter after it makes another word, as in "keyframe".
 SECRET_NAME = re.compile(
     r"(key|secret|token|passwd|password|passphrase|pwd|credential|auth|authorization|signature|sig|sas|cookie"
-    r"|webhook|connection_?string)s?(?![a-z])",
+    r"|webhook|connection_?string)s?(?![a-z]|_env$)",  # `..._env` names a variable, whose value is secret
     re.IGNORECASE,
 )
 # Of variables that say where a secret lies: a file that is missing has to be named.

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pyarrow as pa
 
+from framefleet.pipeline.outputs.parts.records import DIGEST, MAY_COME_LATER
 from framefleet.pipeline.pickling import quickly_pickled
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip
     from framefleet.pipeline.outputs.frames.audio import Audio
-    from framefleet.pipeline.outputs.frames.frames import Pictures
+    from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
     from framefleet.pipeline.outputs.media.media_settings import Media
 
 CellValue = bool | int | float | str | None
@@ -179,6 +180,44 @@ class ClipStep:
     def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
         """Return the values of its columns. content: the stored file. record: the other columns."""
         return StepValues()
+
+
+class LateStep(ClipStep):
+    """A step whose columns are filled in after a clip has its record: another's answers, which may be slow.
+
+    The driver asks in the background, and `framefleet judge` later; workers do not get the step. Columns are
+    null until then, and whatever chooses among clips waits. A subclass makes its columns by `late_field`.
+    """
+
+    changes_file: ClassVar[bool] = False
+
+    @property
+    def where(self) -> str | None:
+        """A condition in SQL on records; only these clips are asked about, once all rows have ended."""
+        return None
+
+    @property
+    def num_parallel(self) -> int:
+        """Clips that are asked about at once; `ask` is then called in as many threads."""
+        return 1
+
+    def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
+        """Return the cell of a column. frames: (T, H, W, 3) uint8. record: columns, and the row's arguments.
+
+        Raises EndpointError or an OSError where nobody answers now: the column is not asked for again in this
+        pass. What else it raises is about this clip.
+        """
+        raise NotImplementedError
+
+
+def late_field(name: str, kind: pa.DataType, digest: str | None = None) -> pa.Field:
+    """Return a column that may be filled in later. digest: of what its values come from, e.g. a question."""
+    return pa.field(name, kind).with_metadata(MAY_COME_LATER | ({DIGEST: digest.encode()} if digest else {}))
+
+
+def late_columns(steps: Mapping[str, ClipStep]) -> list[str]:
+    """Return the columns for which whatever chooses among clips has to wait."""
+    return [name for step in steps.values() if isinstance(step, LateStep) for name in step.columns.names]
 
 
 def added_columns(steps: Mapping[str, ClipStep]) -> pa.Schema:

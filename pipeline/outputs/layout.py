@@ -15,7 +15,7 @@ part in records/ names is committed; all else is found again, made again or swep
     failures/part-*.parquet       driver             driver          for rows without a record
     logs/part-*.parquet           driver             anybody         never: what happened to rows, for people
     invalid/part-*.parquet        driver             driver          always: rows that cannot be rendered
-    scores/part-*.parquet         score, driver      nobody          for the clips that they name; last wins
+    scores/part-*.parquet         score, driver, judge  nobody       for the clips that they name; last wins
     clips/<2 hex>/<row_id>*       worker             driver, repair  where a record names it
     clips/<2 hex>/<row_id>*.xmp   worker             driver, repair  never: the label of the clip of that name
     extras/<row_id>*.safetensors  worker             driver, repair  where a record names it
@@ -29,6 +29,8 @@ part in records/ names is committed; all else is found again, made again or swep
     chosen/<digest>.parquet       driver             nobody          the rows chosen in such an output
     chosen/<16 hex>/*.parquet     driver             nobody          rows that a run with `until` renders
     until.json                    driver             driver          never: what is accepted of each group
+    answers/part-*.parquet        driver, prompts    nobody          the texts that replace prompts
+    prompts/<digest>.parquet      driver, prompts    nobody          the job's rows with these prompts
     tables/<digest>.parquet       Python             nobody          the job's table
     tables/added-*.parquet        add                nobody          always: rows after the table's own
     weights/<sha256>.safetensors  fleet()            fleet()         while its workers use them
@@ -63,6 +65,7 @@ FAILURES, INVALID, LOGS = "failures", "invalid", "logs"
 CLIPS, EXTRAS, PREVIEWS, DERIVED = "clips", "extras", "previews", "derived"
 PENDING, CHECKPOINTS, APART = "pending", "checkpoints", "apart"
 CHOSEN, TABLES = "chosen", "tables"
+ANSWERS, PROMPT_TABLES = "answers", "prompts"
 ADDED = "added-"  # how files in tables/ begin that `add` wrote
 WEIGHTS = "weights"
 PROBES, DAMAGED, SCRATCH = ".probes", "damaged", ".verify"

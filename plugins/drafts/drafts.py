@@ -27,13 +27,13 @@ from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import EndpointError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.outputs.clip_step import added_columns
+from framefleet.pipeline.outputs.clip_step import added_columns, late_columns
 from framefleet.pipeline.outputs.layout import CHOSEN
-from framefleet.pipeline.outputs.parts.records import record_schema, with_arguments
+from framefleet.pipeline.outputs.parts.records import plain_name, record_schema, with_arguments
 from framefleet.pipeline.outputs.query import check_where, records_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
@@ -142,11 +142,27 @@ def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
     with closing(resolve_job(draft_job(job), silent, table)) as drafted, closing(RowIndex()) as index:
         survey_rows(drafted, index, silent)
         measured = _measured(drafted).names
-        chosen = kept_drafts(
-            drafted.store, keep, measured, is_wanted=lambda row_id: index.is_pending(row_id) is not None
-        )
+
+        def is_wanted(row_id: str) -> bool:
+            return index.is_pending(row_id) is not None
+
+        _check_answered(drafted, keep, is_wanted)
+        chosen = kept_drafts(drafted.store, keep, measured, is_wanted)
         place = _written(job, drafted, chosen) if chosen else None
         return Choice(place=place, num_kept=len(chosen), num_drafts=index.counts().distinct)
+
+
+def _check_answered(drafted: ResolvedJob, keep: KeepSection, is_wanted: Callable[[str], bool]) -> None:
+    """Raise EndpointError for drafts whose columns for the choice are still to be filled in."""
+    where = plain_name(keep.where or "")
+    late = late_columns(drafted.steps)
+    for name in (name for name in late if name == keep.score or plain_name(name) in where):
+        tables = records_where(drafted.store, ["row_id", name], None)
+        lacking = (row for table in tables for row in table.to_pylist() if row.get(name) is None)
+        if num := sum(is_wanted(row["row_id"]) for row in lacking):
+            raise EndpointError(
+                f"{num:,} drafts have no {name} yet, by which they are chosen", "run the same command again"
+            )
 
 
 def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[str]:

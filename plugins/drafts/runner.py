@@ -64,7 +64,7 @@ class DraftRunner(JobRunner):
         if drafted.over_budget:
             return replace(ended, over_budget=drafted.over_budget)
         wait_for(watch, "choosing among the drafts")
-        choice = drafts.choose(job, keep, table_of(first) or table)
+        choice = drafts.choose(job, keep, table_of(first, inside=self) or table)
         watch.say(f"{choice.num_kept:,} of {choice.num_drafts:,} drafts are rendered in full: {keep}")
         if choice.place is None:
             return replace(ended, is_none_kept=True)

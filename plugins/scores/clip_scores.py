@@ -14,27 +14,45 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import pyarrow as pa
 
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
-from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues, late_field
+from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, plain_frames
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
-    MAY_COME_LATER,
     RECORD_FIELDS,
     with_arguments,
 )
 from framefleet.plugins.scores import measures
-from framefleet.plugins.scores.section import SIMILARITY, ScoresSection
+from framefleet.plugins.scores.model_scores import (
+    Aesthetic,
+    PictureText,
+    Unsafe,
+    open_aesthetic,
+    open_text,
+    open_unsafe,
+)
+from framefleet.plugins.scores.section import (
+    SIMILARITY,
+    AestheticSection,
+    ModelScore,
+    ScoresSection,
+    SimilaritySection,
+)
 from framefleet.plugins.scores.similarity import Similarity, open_similarity
 from framefleet.plugins.scores.users_process import ScoreFailed, UsersScore
 
 ScoreValue = bool | int | float | None
+_TEXT = "text"
+_WRITTEN_AS = {
+    SIMILARITY: "{similarity: /models/clip}",
+    "aesthetic": "{aesthetic: /models/head.safetensors, clip: /models/clip-vit-large-patch14}",
+    "nsfw": "{nsfw: /models/nsfw}",
+}
 _MAX_MESSAGE = 300  # characters of what a function said
 
 log = logging.getLogger(__name__)
@@ -80,28 +98,28 @@ OWN_SCORES = {
 
 
 def score_fields(scores: Iterable[ClipScore]) -> pa.Schema:
-    """Return their columns."""
-    return pa.schema([(score.name, score.kind) for score in scores])
+    """Return their columns, with the digest of the model or the function that each comes from."""
+    return pa.schema([late_field(score.name, score.kind, score.digest) for score in scores])
 
 
 def open_scores(
     names: Sequence[str],
-    clip: str | None = None,
+    models: Sequence[ModelScore] = (),
     *,
     reserved: Collection[str] = (),
     folder: str | None = None,
 ) -> list[ClipScore]:
     """Return the scores of these names; a user's is `module:function`, and the function's name is its column.
 
-    clip: the folder of a CLIP model, for similarity. reserved: columns that are there already. folder: where
+    models: scores by models in folders. reserved: columns that are there already. folder: where
     modules are, besides the current folder. Only for names of those who run the job: importing a module runs
     it. Raises UserError for what is none, or is there twice.
     """
     scores = [_score(name, folder) for name in names]
-    if clip is not None:
-        function = open_similarity(clip)
+    for section in models:
+        function = _by_model(section)
         scores.append(
-            ClipScore(name=SIMILARITY, kind=pa.float64(), function=function, digest=function.digest)
+            ClipScore(name=section.column, kind=pa.float64(), function=function, digest=function.digest)
         )
     columns = [score.name for score in scores]
     for column in columns:
@@ -119,15 +137,26 @@ def load_scores(scores: Iterable[ClipScore]) -> None:
     Libraries set torch's default dtype and draw from its global generator as they load.
     """
     for score in scores:
-        if isinstance(score.function, Similarity):
+        if isinstance(score.function, Similarity | Aesthetic | Unsafe | PictureText):
             score.function.load()
+
+
+def _by_model(section: ModelScore) -> Similarity | Aesthetic | Unsafe:
+    if isinstance(section, SimilaritySection):
+        return open_similarity(section.similarity)
+    if isinstance(section, AestheticSection):
+        return open_aesthetic(section.aesthetic, section.clip, allow_pickle=section.allow_pickle)
+    return open_unsafe(section.nsfw)
 
 
 def _score(name: str, folder: str | None) -> ClipScore:
     if name in OWN_SCORES:
         return OWN_SCORES[name]
-    if name == SIMILARITY:
-        raise JobError("scores: similarity needs a CLIP model", "write it as `{similarity: /models/clip}`")
+    if name == _TEXT:
+        text = open_text()
+        return ClipScore(name=_TEXT, kind=pa.float64(), function=text, digest=text.digest)
+    if name in _WRITTEN_AS:
+        raise JobError(f"scores: {name} needs a model", f"write it as `{_WRITTEN_AS[name]}`")
     if ":" not in name:
         fix = did_you_mean(name, OWN_SCORES)
         raise JobError(f"there is no score {name!r}", f"{fix}; or name yours as module:function")
@@ -179,19 +208,6 @@ def _message(error: Exception) -> str:
     return public_text(message)[:_MAX_MESSAGE]
 
 
-def plain_frames(pictures: Pictures) -> Frames:
-    """Return frames as scores take them, (T, H, W, 3) uint8, which no function may change."""
-    whole = pictures
-    if whole.dtype != np.uint8:
-        whole = (np.nan_to_num(whole).clip(0, 1) * 255).round()
-    colours = whole[..., :3].astype(np.uint8)
-    if whole.shape[-1] == 4:
-        colours = (colours.astype(np.uint16) * whole[..., 3:].astype(np.uint16) // 255).astype(np.uint8)
-    frames: Frames = np.ascontiguousarray(colours)
-    frames.flags.writeable = False
-    return frames
-
-
 def _number(score: ClipScore, given: object) -> ScoreValue:
     """Return what a function gave as a cell of its column. Raises for what is no finite number."""
     value: Any = given.item() if hasattr(given, "item") else given  # of NumPy, or torch: raises for many
@@ -218,15 +234,17 @@ class ScoreStep(ClipStep):
     def open(cls, section: ScoresSection, *, folder: str | None) -> Self | None:
         if not section:
             return None
-        if len(section.folders) > 1:
-            raise JobError("scores: there are two CLIP models", "remove one")
+        columns = [model.column for model in section.models]
+        for column in columns:
+            if columns.count(column) > 1:
+                raise JobError(f"scores: there are two models for {column!r}", "remove one")
         reserved = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
-        clip = next(iter(section.folders), None)
-        return cls(scores=tuple(open_scores(section.names, clip, reserved=reserved, folder=folder)))
+        opened = open_scores(section.names, section.models, reserved=reserved, folder=folder)
+        return cls(scores=tuple(opened))
 
     @property
     def columns(self) -> pa.Schema:
-        return pa.schema([field.with_metadata(MAY_COME_LATER) for field in score_fields(self.scores)])
+        return score_fields(self.scores)
 
     @classmethod
     def column_names(cls, section: ScoresSection) -> list[str]:
@@ -239,7 +257,7 @@ class ScoreStep(ClipStep):
 
     @classmethod
     def untrusted(cls, section: ScoresSection) -> Iterator[tuple[str, Any]]:
-        if section.folders or any(":" in name for name in section.names):
+        if section.models or any(":" in name for name in section.names):
             yield "scores", section.model_dump()
 
     @classmethod

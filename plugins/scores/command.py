@@ -18,7 +18,7 @@ def score_command(
         Option(
             "--scores",
             help="Scores, separated by commas, e.g. sharpness,my_scores:colourful. "
-            "Default: all that need no model; none with --similarity.",
+            "Default: all that need no model; none with a model.",
         ),
     ] = None,
     similarity: Annotated[
@@ -29,6 +29,25 @@ def score_command(
             help="Measure how well clips match their prompts, with the CLIP (text-image) model in this "
             "folder.",
         ),
+    ] = None,
+    nsfw: Annotated[
+        str | None,
+        Option(
+            "--nsfw",
+            metavar="FOLDER",
+            help="Measure how likely clips are for adults only, with this image classifier.",
+        ),
+    ] = None,
+    aesthetic: Annotated[
+        str | None,
+        Option(
+            "--aesthetic",
+            metavar="FILE",
+            help="Measure how pleasing clips are, with LAION's head. Needs --clip.",
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None, Option("--clip", metavar="FOLDER", help="The CLIP model of --aesthetic, ViT-L/14.")
     ] = None,
     where: Where = None,
     again: Annotated[
@@ -62,6 +81,9 @@ def score_command(
                 output,
                 names,
                 similarity=similarity,
+                nsfw=nsfw,
+                aesthetic=aesthetic,
+                clip=clip,
                 where=where,
                 again=again,
                 num_threads=threads,

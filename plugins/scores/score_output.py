@@ -45,6 +45,7 @@ from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.scores import clip_scores
+from framefleet.plugins.scores.section import AestheticSection, ModelScore, NsfwSection, SimilaritySection
 
 _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 # What clips are found and compared by.
@@ -84,6 +85,9 @@ def score(
     scores: Sequence[str] = (),
     *,
     similarity: str | Path | None = None,
+    nsfw: str | Path | None = None,
+    aesthetic: str | Path | None = None,
+    clip: str | Path | None = None,
     where: str | None = None,
     again: bool = False,
     num_threads: int | None = None,
@@ -94,6 +98,8 @@ def score(
 
     scores: "sharpness", ... or yours as "module:function", of frames, (T, H, W, 3) uint8, and a mapping of
     what the record says, to a number; () is all of framefleet's. similarity: the folder of a CLIP model.
+    nsfw: that of an image classifier. aesthetic: LAION's head as safetensors, with `clip`, the folder of its
+    CLIP model.
     where: a condition in SQL on columns of records. again: also clips that have these scores. num_threads:
     clips at once; None is one a core. Clips whose scores are there are left out, so the same call goes on
     after an interruption. Raises FramefleetError.
@@ -101,11 +107,17 @@ def score(
     store, watch = Store(str(output), storage_options), Callback(on_progress)
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
-    names = list(scores) or ([] if similarity else list(clip_scores.OWN_SCORES))
-    clip_model = None if similarity is None else str(similarity)
-    opened = clip_scores.open_scores(
-        names, clip_model, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names}
-    )
+    if (aesthetic is None) != (clip is None):
+        raise JobError("score: `aesthetic` and `clip` go together", "give both, or none")
+    models: list[ModelScore] = []
+    if similarity is not None:
+        models.append(SimilaritySection(similarity=str(similarity)))
+    if nsfw is not None:
+        models.append(NsfwSection(nsfw=str(nsfw)))
+    if aesthetic is not None:
+        models.append(AestheticSection(aesthetic=str(aesthetic), clip=str(clip)))
+    names = list(scores) or ([] if models else list(clip_scores.OWN_SCORES))
+    opened = clip_scores.open_scores(names, models, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
     clip_scores.load_scores(opened)
     _check_free(store, opened)
     measured = set() if again else _measured(store, opened)
@@ -118,12 +130,13 @@ def score(
     clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
-            for clip in clips:
-                summary.add(clip)
-                if clip.damage is None:
-                    of_clip = {"row_id": clip.row_id, "media_sha256": clip.media_sha256}
+            for scored_clip in clips:
+                summary.add(scored_clip)
+                if scored_clip.damage is None:
+                    of_clip = {"row_id": scored_clip.row_id, "media_sha256": scored_clip.media_sha256}
                     writer.add(
-                        None, of_clip | fitting_cells(clip_scores.score_fields(opened), clip.scored.values)
+                        None,
+                        of_clip | fitting_cells(clip_scores.score_fields(opened), scored_clip.scored.values),
                     )
                 if writer.due(time.monotonic()):
                     writer.flush()

@@ -9,32 +9,61 @@ from pydantic import Field
 from framefleet.jobs.job.section import Key, ListSection, Section
 
 SIMILARITY = "similarity"
+_Place = Annotated[str, Field(min_length=1)]
 
 
 class SimilaritySection(Section):
     """A score: how well a clip matches its prompt."""
 
-    similarity: Annotated[str, Field(min_length=1)]
+    column: ClassVar[str] = SIMILARITY
+
+    similarity: _Place
     """Folder of a CLIP model, on every worker's machine."""
 
 
-class ScoresSection(ListSection[list[str | SimilaritySection]]):
-    """Scores of every clip, measured in the background, columns of records: sharpness, motion, flicker,
-    is_black, is_static, num_torn_frames, {similarity: CLIP_FOLDER}, yours as module:function."""
+class AestheticSection(Section):
+    """A score: how pleasing a clip's pictures are."""
 
-    root: list[str | SimilaritySection] = Field(default_factory=list)
-    paths: ClassVar[tuple[Key, ...]] = (("*", SIMILARITY),)
+    column: ClassVar[str] = "aesthetic"
+
+    aesthetic: _Place
+    """File with the linear layers of LAION's aesthetic predictor, on every worker's machine."""
+    clip: _Place
+    """Folder of the CLIP model that they were trained with, ViT-L/14."""
+    allow_pickle: bool = False
+    """Allow a file that is not safetensors, as LAION publishes them; only its tensors are read."""
+
+
+class NsfwSection(Section):
+    """A score: how likely a clip is for adults only."""
+
+    column: ClassVar[str] = "nsfw"
+
+    nsfw: _Place
+    """Folder of an image classifier of transformers, on every worker's machine."""
+
+
+ModelScore = SimilaritySection | AestheticSection | NsfwSection
+
+
+class ScoresSection(ListSection[list[str | ModelScore]]):
+    """Scores of every clip, measured in the background, columns of records: sharpness, motion, flicker,
+    is_black, is_static, num_torn_frames, text, {similarity: CLIP_FOLDER}, {nsfw: CLASSIFIER_FOLDER},
+    {aesthetic: FILE, clip: CLIP_FOLDER}, yours as module:function."""
+
+    root: list[str | ModelScore] = Field(default_factory=list)
+    paths: ClassVar[tuple[Key, ...]] = tuple(("*", key) for key in (SIMILARITY, "aesthetic", "clip", "nsfw"))
 
     @property
     def names(self) -> list[str]:
         return [score for score in self.root if isinstance(score, str)]
 
     @property
-    def folders(self) -> list[str]:
-        """The folders of CLIP models."""
-        return [score.similarity for score in self.root if not isinstance(score, str)]
+    def models(self) -> list[ModelScore]:
+        """Those by a model in a folder."""
+        return [score for score in self.root if not isinstance(score, str)]
 
     @property
     def column_names(self) -> list[str]:
-        names = [score if isinstance(score, str) else SIMILARITY for score in self.root]
+        names = [score if isinstance(score, str) else score.column for score in self.root]
         return [name.rpartition(":")[2] for name in names]

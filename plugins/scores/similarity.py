@@ -6,7 +6,8 @@ On the CPU, whatever the worker renders on: it runs while others denoise and tak
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,7 +35,7 @@ _TEXTS = (
     "merges.txt",
 )
 
-_loading = threading.Lock()  # writer threads ask at once, and one model is enough
+loading = threading.Lock()  # writer threads ask at once, and one model is enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,111 +54,148 @@ class Similarity:
 
     def load(self) -> None:
         """Load the model, so that calls do not. Raises ModelError for what is not as it was hashed."""
-        with _loading:
+        with loading:
             _loaded(self)
+
+    @property
+    def width(self) -> int:
+        """Dimensions of an embedding. Loads the model; call it as `_loaded`, under `loading`."""
+        return int(_loaded(self)[0].config.projection_dim)
+
+    def image_embeddings(self, frames: Frames) -> Any:
+        """Return the embeddings of up to 8 frames, each of length 1, as a tensor (frames, dimensions)."""
+        with loading:
+            model, processor, _ = _loaded(self)
+        import torch
+
+        pixels = processor(
+            images=list(some_frames(frames)), return_tensors="pt", input_data_format="channels_last"
+        )
+        with torch.inference_mode():
+            pooled = model.vision_model(pixel_values=pixels["pixel_values"]).pooler_output
+            return torch.nn.functional.normalize(model.visual_projection(pooled), dim=-1)
 
     def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float | None:
         prompt = record.get("prompt")
         if not isinstance(prompt, str) or not prompt:
             return None
-        with _loading:
-            model, processor, tokenizer = _loaded(self)
+        images = self.image_embeddings(frames)
+        model, _, tokenizer = _loaded(self)
         import torch
 
-        chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
-        pixels = processor(
-            images=list(frames[chosen]), return_tensors="pt", input_data_format="channels_last"
-        )
         longest = model.config.text_config.max_position_embeddings
         text = tokenizer([prompt[:MOST_CHARACTERS]], truncation=True, max_length=longest, return_tensors="pt")
         with torch.inference_mode():
-            outputs = model(
-                input_ids=text["input_ids"],
-                attention_mask=text["attention_mask"],
-                pixel_values=pixels["pixel_values"],
-            )
-        images = torch.nn.functional.normalize(outputs.image_embeds, dim=-1)
-        texts = torch.nn.functional.normalize(outputs.text_embeds, dim=-1)
+            pooled = model.text_model(
+                input_ids=text["input_ids"], attention_mask=text["attention_mask"]
+            ).pooler_output
+            texts = torch.nn.functional.normalize(model.text_projection(pooled), dim=-1)
         return float((images @ texts.T).mean())
 
 
-def open_similarity(folder: str) -> Similarity:
+def some_frames(frames: Frames) -> Frames:
+    """Return up to 8 frames."""
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
+    some: Frames = frames[chosen]
+    return some
+
+
+def open_similarity(folder: str, title: str = "similarity") -> Similarity:
     """Return what a folder of transformers' CLIPModel measures. Reads all its files, and loads none.
 
-    Raises JobError where there is no such folder, ModelError for one of another kind.
+    title: of the score, for messages. Raises JobError where there is no such folder, ModelError for one of
+    another kind.
     """
-    place = Path(folder).expanduser().absolute()
-    if not (place / "config.json").is_file():
-        raise JobError(
-            f"similarity: {place} is not the folder of a CLIP model: it has no config.json",
-            "fetch one, e.g. `hf download openai/clip-vit-base-patch32 --local-dir clip`",
-        )
-    kind = _json_of(place / "config.json").get("model_type")
-    if kind != "clip":
-        raise ModelError(
-            f"similarity: {place} holds a model of type {kind!r}", "give a folder of type 'clip'"
-        )
-    names = [*(name for name in _TEXTS if (place / name).is_file()), *_weights_in(place)]
-    check_configs(place, names)
-    files = file_digests(place, names)
+    example = "openai/clip-vit-base-patch32 --local-dir clip"
+    place, config = model_folder(folder, title, "a CLIP model", example)
+    if (kind := config.get("model_type")) != "clip":
+        raise ModelError(f"{title}: {place} holds a model of type {kind!r}", "give a folder of type 'clip'")
+    files = model_files(place, title)
     return Similarity(folder=str(place), files=tuple(sorted(files.items())), digest=model_digest(files))
 
 
-def _json_of(path: Path) -> dict[str, Any]:
+def model_folder(folder: str, title: str, what: str, example: str) -> tuple[Path, dict[str, Any]]:
+    """Return a folder and its config. example: what to fetch. Raises JobError where there is none."""
+    place = Path(folder).expanduser().absolute()
+    if not (place / "config.json").is_file():
+        raise JobError(
+            f"{title}: {place} is not the folder of {what}: it has no config.json",
+            f"fetch one, e.g. `hf download {example}`",
+        )
+    return place, _json_of(place / "config.json", title)
+
+
+def model_files(place: Path, title: str) -> dict[str, str]:
+    """Return the files that a model of transformers is loaded from, each with its SHA-256."""
+    names = [*(name for name in _TEXTS if (place / name).is_file()), *_weights_in(place, title)]
+    check_configs(place, names)
+    return file_digests(place, names)
+
+
+def _json_of(path: Path, title: str) -> dict[str, Any]:
     try:
         content = parse_json(read_first(path, _MAX_JSON_BYTES))
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise ModelError(f"similarity: {path} is not a JSON mapping", "fetch the model again")
+        raise ModelError(f"{title}: {path} is not a JSON mapping", "fetch the model again")
     return content
 
 
-def _weights_in(place: Path) -> list[str]:
+def _weights_in(place: Path, title: str) -> list[str]:
     """Return the safetensors of the model and their index, if any; each is as long as its header says."""
     whole, index = "model.safetensors", "model.safetensors.index.json"
     if (place / whole).is_file():
         names = [whole]
     elif (place / index).is_file():
-        mapped = _json_of(place / index).get("weight_map")
+        mapped = _json_of(place / index, title).get("weight_map")
         shards = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
         names = [name for name in shards if Path(name).name == name and name.endswith(".safetensors")]
     else:
         names = []
     if not names:
         raise ModelError(
-            f"similarity: {place} has no {whole}", "fetch a revision with safetensors; pickles are not loaded"
+            f"{title}: {place} has no {whole}", "fetch a revision with safetensors; pickles are not loaded"
         )
     for name in names:
         check_file_size(place / name)
     return names if names == [whole] else [index, *names]
 
 
-@cache  # one model for a worker's life
-def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
+@contextmanager
+def loaded_network(folder: Path, files: dict[str, str], class_name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the files of a folder as they were hashed, and the network of this class in it, on the CPU."""
     import torch
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+    import transformers
 
     from framefleet.pipeline.model.sources.components import Component
     from framefleet.pipeline.model.sources.config_checks import check_sizes
     from framefleet.pipeline.model.sources.network_loading import LoadedNetwork, check_loaded
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
 
-    folder, files = Path(similarity.folder), dict(similarity.files)
     check_digests(folder, file_digests(folder, files), files, named_by="the machine that opened the job")
-    clip = Component(name=folder.name, library="transformers", class_name="CLIPModel", loader="transformers")
+    part = Component(name=folder.name, library="transformers", class_name=class_name, loader="transformers")
     sizes = {f"{folder.name}/{file}": (folder / file).stat().st_size for file in files}
-    check_sizes(folder.parent, [clip], sizes, where=str(folder.parent), is_built=True)
+    check_sizes(folder.parent, [part], sizes, where=str(folder.parent), is_built=True)
     with sealed(folder, files) as place:
-        model, report = CLIPModel.from_pretrained(
+        model, report = getattr(transformers, class_name).from_pretrained(
             place, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
         loaded = LoadedNetwork(network=model, report=report, where=folder, is_packed=False)
         check_loaded([loaded], allow_unmatched=False)
+        yield str(place), model.eval()
+
+
+@cache  # one model for a worker's life
+def _loaded(similarity: Similarity) -> tuple[Any, Any, Any]:
+    from transformers import CLIPImageProcessor, CLIPTokenizer
+
+    files = dict(similarity.files)
+    with loaded_network(Path(similarity.folder), files, "CLIPModel") as (place, model):
         if "preprocessor_config.json" in files:
             processor = CLIPImageProcessor.from_pretrained(place)
         else:
             side = model.config.vision_config.image_size
             crop = {"height": side, "width": side}
             processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size=crop)
-        return model.eval(), processor, CLIPTokenizer.from_pretrained(place)
+        return model, processor, CLIPTokenizer.from_pretrained(place)

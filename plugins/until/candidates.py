@@ -84,6 +84,7 @@ class Candidates:
         self._others: dict[bytes, int] = {}  # what is known of rows that nobody has asked for yet
         self._earlier = {part.path for part in parts_in(self._store, FAILURES)}  # these rows are tried again
         self._seen = set(self._earlier)
+        self._scores = set[str]()  # parts of scores that were there at the last look
 
     def close(self) -> None:
         self._resolved.close()
@@ -210,8 +211,13 @@ class Candidates:
     # -- What records say --
 
     def read(self, *, anew: bool = False) -> None:
-        """Take in new parts of records and failures. anew: all parts, as audits may have replaced some."""
-        if anew:
+        """Take in new parts of records and failures. anew: all parts, as audits may have replaced some.
+
+        So it is where scores came since for clips that were not judged.
+        """
+        scores = {part.path for part in parts_in(self._store, SCORES)}
+        scores, self._scores = scores - self._scores, scores
+        if anew or (scores and any(UNJUDGED in group.outcomes for group in self.groups)):
             self._seen = set(self._earlier)
             for group in self.groups:
                 group.outcomes[:] = bytes(len(group.outcomes))

@@ -43,12 +43,29 @@ class UntilRunner(JobRunner):
         spent: Spent | None = None,
     ) -> Summary:
         """Do what `JobRunner.render` promises. only: no rows are added, as by `retry`."""
-        from framefleet.jobs.job.output import below
-        from framefleet.plugins.until.candidates import Candidates
-
         if _is_chosen(job):
             return run(job, watch, only=only, limit=limit, table=table, spent=spent)
         _check_limit(limit)
+        num_done, elapsed_s = 0, 0.0
+        while True:  # once more where answers of judges came after the last row
+            ended, is_short = self._render(job, watch, run, only, table, spent)
+            num_done, elapsed_s = num_done + ended.done, elapsed_s + ended.elapsed_s
+            if not is_short or ended.over_budget:
+                return replace(ended, done=num_done, elapsed_s=elapsed_s)
+
+    def _render(
+        self,
+        job: Job,
+        watch: Watch,
+        run: Run,
+        only: Collection[str] | None,
+        table: str | None,
+        spent: Spent | None,
+    ) -> tuple[Summary, bool]:
+        """Return how a run ended, and whether rows are to be asked for now that all answers are there."""
+        from framefleet.jobs.job.output import below
+        from framefleet.plugins.until.candidates import Candidates
+
         with closing(Candidates(job, watch, table)) as candidates:
             rows = candidates.resume()
             rows += candidates.ask(0) if only is None else []
@@ -66,7 +83,8 @@ class UntilRunner(JobRunner):
             ended = run(job, watch, only=only, table=place, spent=spent, more=more)
             candidates.read(anew=True)
             candidates.write_marks()
-            return replace(ended, num_short=candidates.write_acceptance().num_short)
+            num_short = candidates.write_acceptance().num_short
+            return replace(ended, num_short=num_short), only is None and bool(candidates.ask(0))
 
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None

@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from framefleet.pipeline.errors import ModelError, UserError
 from framefleet.plugins.scores.clip_scores import open_scores, score_clip
+from framefleet.plugins.scores.section import SimilaritySection
 from framefleet.plugins.scores.similarity import open_similarity
 from tests.tinies.encoders import clip_tokenizer, image_processor
 
@@ -37,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_similarity_is_the_mean_cosine_of_clip(folder: Path) -> None:
-    (score,) = open_scores([], str(folder))
+    (score,) = open_scores([], [SimilaritySection(similarity=str(folder))])
     found = score_clip([score], FRAMES, {"prompt": "a red ball"})
     model = CLIPModel.from_pretrained(folder).eval()
     pixels = image_processor(image_size=16)(images=[Image.fromarray(f) for f in FRAMES], return_tensors="pt")
@@ -49,7 +50,7 @@ def test_similarity_is_the_mean_cosine_of_clip(folder: Path) -> None:
 
 
 def test_a_row_without_a_prompt_has_none_and_a_long_one_is_cut(folder: Path) -> None:
-    (score,) = open_scores([], str(folder))
+    (score,) = open_scores([], [SimilaritySection(similarity=str(folder))])
     assert score_clip([score], FRAMES, {}).values == {"similarity": None}
     assert not score_clip([score], FRAMES, {"prompt": "a red ball " * 5000}).errors
 
@@ -59,7 +60,7 @@ def test_other_files_than_were_hashed_are_not_loaded(folder: Path, tmp_path: Pat
     copy.mkdir()
     for file in folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    (score,) = pickle.loads(pickle.dumps(open_scores([], str(copy))))
+    (score,) = pickle.loads(pickle.dumps(open_scores([], [SimilaritySection(similarity=str(copy))])))
     weights = copy / "model.safetensors"
     changed = bytearray(weights.read_bytes())
     changed[-1] ^= 1
@@ -103,6 +104,6 @@ def test_a_config_far_larger_than_its_weights_takes_no_memory(folder: Path, tmp_
     config = json.loads((copy / "config.json").read_text())
     config["text_config"]["max_position_embeddings"] = 10**9
     (copy / "config.json").write_text(json.dumps(config))
-    (score,) = open_scores([], str(copy))
+    (score,) = open_scores([], [SimilaritySection(similarity=str(copy))])
     scored = score_clip([score], FRAMES, {"prompt": "a"})
     assert "max_position_embeddings 1000000000" in scored.errors["similarity"]

@@ -70,7 +70,17 @@ def test_a_secret_is_known_by_its_name_also_misspelt(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["prompt", "keyframe_model", "tokenizer", "author", "endpoint_url", "region_name", "num_frames"]
+    "name",
+    [
+        "prompt",
+        "keyframe_model",
+        "tokenizer",
+        "author",
+        "endpoint_url",
+        "region_name",
+        "num_frames",
+        "api_key_env",
+    ],
 )
 def test_other_names_are_of_no_secrets(name: str) -> None:
     assert not is_secret_name(name)

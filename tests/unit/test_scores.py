@@ -163,7 +163,7 @@ def test_columns_take_only_what_they_can_hold() -> None:
         (named("of_one"), "does not take (frames, record)"),
         (["motion", "motion"], "two columns 'motion'"),
         ([{"similarity": "/no/such"}], "is not the folder of a CLIP model"),
-        ([{"similarity": "/a"}, {"similarity": "/b"}], "two CLIP models"),
+        ([{"similarity": "/a"}, {"similarity": "/b"}], "two models for 'similarity'"),
     ],
 )
 def test_what_is_no_score_is_told_with_its_fix(scores: list[Any], said: str) -> None:

@@ -28,6 +28,19 @@ Frames: TypeAlias = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB, C-contiguous
 Pictures: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
+def plain_frames(pictures: Pictures) -> Frames:
+    """Return pictures as scores take them, (T, H, W, 3) uint8, read-only: alpha lies over black."""
+    whole = pictures
+    if whole.dtype != np.uint8:
+        whole = (np.nan_to_num(whole).clip(0, 1) * 255).round()
+    colours = whole[..., :3].astype(np.uint8)
+    if whole.shape[-1] == 4:
+        colours = (colours.astype(np.uint16) * whole[..., 3:].astype(np.uint16) // 255).astype(np.uint8)
+    frames: Frames = np.ascontiguousarray(colours)
+    frames.flags.writeable = False
+    return frames
+
+
 def to_frames(output: object) -> Frames:
     """Return the one clip in `output` as uint8 RGB (T, H, W, 3), as `to_pictures` does.
 

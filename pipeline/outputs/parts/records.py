@@ -158,6 +158,7 @@ def are_records(schema: pa.Schema) -> bool:
 NO_ARGUMENTS = NO_COLUMNS = pa.schema([])
 # Metadata of a column of a part of records whose values `scores/` may add, or replace.
 MAY_COME_LATER = {b"framefleet.score": b"1"}
+DIGEST = b"framefleet.digest"  # likewise: of what its values come from, e.g. a model or a question
 
 
 def record_schema(

@@ -1,0 +1,252 @@
+"""Scores by published models: how pleasing pictures are, whether they are for adults, how much is text.
+
+On the CPU, of up to 8 frames, as `similarity.py`. What was hashed when a job was opened is what is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.scores.similarity import (
+    Similarity,
+    loaded_network,
+    loading,
+    model_files,
+    model_folder,
+    open_similarity,
+    some_frames,
+)
+
+_MAX_HEAD_BYTES = 64 << 20  # LAION's have 3 KB and 3.7 MB
+_UNSAFE = re.compile(r"nsfw|unsafe|porn|hentai|sexy|sexual|nud|explicit", re.IGNORECASE)
+_SAFE = re.compile(r"sfw|safe|normal|neutral|drawing", re.IGNORECASE)
+_CLASS = re.compile(r"[A-Za-z0-9]+ForImageClassification")
+_OCR = "rapidocr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aesthetic:
+    """How pleasing pictures are, 1 to 10: LAION's linear layers over CLIP ViT-L/14's image embeddings.
+
+    https://github.com/LAION-AI/aesthetic-predictor and
+    https://github.com/christophschuhmann/improved-aesthetic-predictor. The mean over the frames.
+    head_sha256: of the file with the layers.
+    """
+
+    clip: Similarity
+    head: str
+    head_sha256: str
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(f"{self.clip.digest} {self.head_sha256}".encode()).hexdigest()
+
+    def load(self) -> None:
+        self.clip.load()
+        with loading:
+            _layers(self)
+
+    def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float:
+        import torch
+
+        values = self.clip.image_embeddings(frames)
+        with loading:
+            layers = _layers(self)
+        with torch.inference_mode():
+            for weight, bias in layers:
+                values = torch.nn.functional.linear(values, weight, bias)
+        return float(values.mean())
+
+
+def open_aesthetic(head: str, clip: str, *, allow_pickle: bool) -> Aesthetic:
+    """Raises JobError for files that are not there, and a pickle without consent, ModelError for others."""
+    place = Path(head).expanduser().absolute()
+    if not place.is_file():
+        raise JobError(
+            f"aesthetic: there is no file {place}",
+            "fetch one, e.g. sa_0_4_vit_l_14_linear.pth of github.com/LAION-AI/aesthetic-predictor",
+        )
+    if place.suffix != ".safetensors" and not allow_pickle:
+        raise JobError(
+            f"aesthetic: {place} may be a pickle",
+            "set `allow_pickle: true` next to it, or convert it to safetensors",
+        )
+    if place.stat().st_size > _MAX_HEAD_BYTES:
+        raise ModelError(f"aesthetic: {place} is too large for some linear layers", "fetch it again")
+    digest = hashlib.sha256(place.read_bytes()).hexdigest()
+    return Aesthetic(clip=open_similarity(clip, "aesthetic"), head=str(place), head_sha256=digest)
+
+
+@cache
+def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
+    """Return the weights and biases, in their order. Raises ModelError for what is not a stack of them."""
+    import torch
+    from safetensors.torch import load
+
+    content, where = Path(aesthetic.head).read_bytes(), f"aesthetic: {aesthetic.head}"
+    if hashlib.sha256(content).hexdigest() != aesthetic.head_sha256:
+        raise ModelError(
+            f"{where} is another file than on the machine that opened the job", "put the same one there"
+        )
+    try:
+        if aesthetic.head.endswith(".safetensors"):
+            tensors = load(content)
+        else:
+            tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        names = sorted((name for name in tensors if name.endswith("weight")), key=_number_in)
+        layers = [
+            (tensors[name].float(), tensors[name.removesuffix("weight") + "bias"].float()) for name in names
+        ]
+    except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
+        raise ModelError(
+            f"{where} does not hold linear layers: {type(error).__name__}", "fetch it again"
+        ) from error
+    width = aesthetic.clip.width
+    for weight, bias in layers:
+        if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+            raise ModelError(
+                f"{where} does not fit the embeddings of {aesthetic.clip.folder}, of {width} dimensions",
+                "use the CLIP model that it was trained with, ViT-L/14 for LAION's",
+            )
+        width = weight.shape[0]
+    if width != 1 or not layers:
+        raise ModelError(f"{where} does not end in one number", "use a head of LAION's aesthetic predictors")
+    return layers
+
+
+def _number_in(name: str) -> int:
+    """Return the place of a layer, as in layers.4.weight."""
+    return int(next(iter(re.findall(r"\d+", name)), 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsafe:
+    """The probability that a picture is for adults only, 0 to 1: that of the frame with the highest one.
+
+    By an image classifier of transformers, such as Falconsai/nsfw_image_detection. class_name: its network.
+    labels: places of the classes that count.
+    """
+
+    folder: str
+    class_name: str
+    labels: tuple[int, ...]
+    files: tuple[tuple[str, str], ...]
+    digest: str
+
+    def load(self) -> None:
+        with loading:
+            _classifier(self)
+
+    def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float:
+        with loading:
+            model, processor = _classifier(self)
+        import torch
+
+        images = list(some_frames(frames))
+        pixels = processor(images=images, return_tensors="pt", input_data_format="channels_last")
+        with torch.inference_mode():
+            shares = model(pixel_values=pixels["pixel_values"]).logits.softmax(dim=-1)
+        return float(shares[:, list(self.labels)].sum(dim=-1).max())
+
+
+def open_unsafe(folder: str) -> Unsafe:
+    """Return what the classifier in a folder measures. Reads all its files, and loads none.
+
+    Raises JobError where there is no such folder, ModelError for one of another kind.
+    """
+    example = "Falconsai/nsfw_image_detection --local-dir nsfw"
+    place, config = model_folder(folder, "nsfw", "an image classifier", example)
+    (class_name,) = [*(config.get("architectures") or [None])][:1]
+    if not isinstance(class_name, str) or not _CLASS.fullmatch(class_name):
+        raise ModelError(
+            f"nsfw: {place} holds a {class_name}, which does not classify images",
+            f"use e.g. {example.split()[0]}",
+        )
+    names = config.get("id2label")
+    texts = {int(key): str(name) for key, name in names.items()} if isinstance(names, dict) else {}
+    labels = sorted(key for key, name in texts.items() if _UNSAFE.search(name) and not _is_safe(name))
+    if not labels or len(labels) == len(texts):
+        raise ModelError(
+            f"nsfw: the classes of {place} are {', '.join(texts.values()) or 'not named'}",
+            "use a classifier with a class such as nsfw or porn",
+        )
+    files = model_files(place, "nsfw")
+    return Unsafe(
+        folder=str(place),
+        class_name=class_name,
+        labels=tuple(labels),
+        files=tuple(sorted(files.items())),
+        digest=model_digest(files),
+    )
+
+
+def _is_safe(label: str) -> bool:
+    """Whether it says the opposite, as "sfw" and "not nsfw"."""
+    return bool(_SAFE.match(label) or re.match(r"(not|non|no)[ _-]", label, re.IGNORECASE))
+
+
+@cache
+def _classifier(unsafe: Unsafe) -> tuple[Any, Any]:
+    from transformers import AutoImageProcessor
+
+    with loaded_network(Path(unsafe.folder), dict(unsafe.files), unsafe.class_name) as (place, model):
+        return model, AutoImageProcessor.from_pretrained(place)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureText:
+    """How much of the picture is text, 0 to 1: the mean share of the frames' area in which text is read.
+
+    By RapidOCR, whose package holds its models. digest: its version.
+    """
+
+    digest: str
+
+    def load(self) -> None:
+        with loading:
+            _reader()
+
+    def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float:
+        shares = []
+        for frame in some_frames(frames):
+            with loading:  # it is not for several threads
+                boxes = _reader()(frame[..., ::-1].copy(), use_cls=False).boxes  # BGR
+            area = 0.0 if boxes is None else sum(_area(np.asarray(box)) for box in boxes)
+            shares.append(min(1.0, area / (frame.shape[0] * frame.shape[1])))
+        return float(np.mean(shares))
+
+
+def open_text() -> PictureText:
+    """Raises JobError where the package is not installed."""
+    try:
+        return PictureText(f"{_OCR} {version(_OCR)}")
+    except PackageNotFoundError:
+        fix = "pip install 'framefleet[ocr]', on every machine"
+        raise JobError(f"scores: text needs {_OCR}", fix) from None
+
+
+@cache
+def _reader() -> Any:
+    from rapidocr import RapidOCR
+
+    threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
+    return RapidOCR(params={"Global.log_level": "error", **threads})
+
+
+def _area(corners: Any) -> float:
+    """Return the area of a polygon, (N, 2), by its corners."""
+    x, y = corners[:, 0], corners[:, 1]
+    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)

@@ -1,0 +1,297 @@
+"""From the clips of an output to the columns that are filled in later, as parts in scores/.
+
+An answer is about a clip's bytes and what its column's digest says, so equal ones are asked for once,
+whatever their row or column. Nothing is written for what nobody answers: a later pass asks again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from framefleet.doors import clip_steps
+from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.show.watch import ClipsPace, Watch, wait_for
+from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_columns
+from framefleet.pipeline.outputs.frames.frames import plain_frames
+from framefleet.pipeline.outputs.layout import RECORDS, SCORES
+from framefleet.pipeline.outputs.parts.part_file import columns_of
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
+from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, taken_columns
+from framefleet.pipeline.outputs.parts.records import DIGEST, with_arguments
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
+from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.record_files import recorded_frames
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.plugins.words.endpoint import end_requests
+
+# New records are looked for this often, and at most a twentieth of the time: it reads all of scores/.
+_POLL_S, _POLL_SHARE, _MAX_PAUSE_S = 3.0, 0.05, 60.0
+_MAX_MESSAGE = 300  # characters
+
+log = logging.getLogger(__name__)
+
+
+def late_steps(job: Job, *, at_end: bool | None = None) -> dict[str, LateStep]:
+    """Return the job's steps whose columns are filled in later. at_end: only those with a condition, or
+    only those without.
+
+    Raises UserError for what cannot be used.
+    """
+    opened = (
+        (name, kind.open(getattr(job, name), folder=job.folder))
+        for name, kind in clip_steps().items()
+        if issubclass(kind, LateStep)
+    )
+    return {
+        name: step
+        for name, step in opened
+        if isinstance(step, LateStep) and at_end in (None, step.where is not None)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answered:
+    """What became of one clip, by column. errors: why there is no value. later: nobody answers now."""
+
+    row_id: str
+    media_sha256: str
+    values: Mapping[str, CellValue] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    later: Sequence[str] = ()
+
+
+class Answers:
+    """Fills in the late columns of one output, pass after pass."""
+
+    def __init__(self, store: Store, steps: Mapping[str, LateStep]) -> None:
+        """Raises JobError where a column has answers to another question, or is another's."""
+        self._store, self._steps = store, steps
+        self._step_of = {name: step for step in steps.values() for name in step.columns.names}
+        self._fields = pa.schema([field for step in steps.values() for field in step.columns])
+        self._digests = {one.name: (one.metadata or {}).get(DIGEST, b"") for one in self._fields}
+        self._by_content: dict[tuple[str, bytes], CellValue] = {}  # by media_sha256 and digest
+        self._ended = threading.Event()
+        self._refused: dict[
+            tuple[str, str], str
+        ] = {}  # by row and column: why there is no answer in this run
+        self._troubles: dict[str, EndpointError | OSError] = {}  # of this pass, by column
+        self.num_answers = 0  # that were asked for
+        self.num_left: Counter[str] = Counter()  # clips without a value after the last pass, by column
+        self._read_answers()
+
+    def _read_answers(self) -> None:
+        if parts_in(self._store, RECORDS):
+            for name in taken_columns(self._store) & self._digests.keys():
+                raise JobError(
+                    f"the records have a column {name!r} already",
+                    "give the question or the caption another name",
+                )
+        for part in parts_in(self._store, SCORES):
+            names = columns_of(self._store, part.path)[0]
+            digests = {one.name: (one.metadata or {}).get(DIGEST, b"") for one in names}
+            for name in digests.keys() & self._digests.keys():
+                if digests[name] != self._digests[name]:
+                    raise JobError(
+                        f"{self._store.url_of('')} has answers to another question in the column {name!r}",
+                        "undo the change of model, question, answer, frames or options; or give the column "
+                        "another name",
+                    )
+            wanted = {*self._digests.values()} - {b""}
+            columns = [one for one in names if digests[one.name] in wanted]
+            if columns:
+                (table,) = read_parts(self._store, [part.path], pa.schema([*OF_CLIP, *columns]))
+                for one in columns:
+                    pairs = zip(table["media_sha256"].to_pylist(), table[one.name].to_pylist(), strict=True)
+                    for clip, value in pairs:
+                        if clip and value is not None:
+                            self._by_content[clip, digests[one.name]] = value
+
+    def end(self) -> None:
+        """Have a pass end soon, from any thread."""
+        self._ended.set()
+
+    @property
+    def problem(self) -> str:
+        """Why columns are null, for people; "" if nothing is left."""
+        reasons = [_message(error) for error in self._troubles.values()]
+        reasons += [f"row {row_id}: {message}" for (row_id, _), message in self._refused.items()]
+        left = ", ".join(f"{num:,} clips have no {name} yet" for name, num in self.num_left.items() if num)
+        return left and f"{left}, e.g. {reasons[0] if reasons else 'they are not rendered as recorded'}"
+
+    def fill(self, parts: Sequence[Part] | None = None, watch: Watch | None = None) -> bool:
+        """Ask about all clips that lack a value; return whether everybody answered who was asked.
+
+        parts: of records; None: all that count.
+        """
+        self._troubles.clear()
+        total = sum(1 for _ in self._left(parts)) if watch else 0
+        pace = ClipsPace("asked about", total=total, watch=watch) if watch else None
+        self.num_left.clear()
+        waiting: deque[Future[_Answered]] = deque()
+        schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *self._fields])
+        writer = PartWriter(self._store, SCORES, schema, run=new_run(0))
+        num_threads = max(step.num_parallel for step in self._steps.values())
+        left = self._left(parts)
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="answers") as threads:
+            try:
+                while True:
+                    for record, names in islice(left, 2 * num_threads - len(waiting)):
+                        waiting.append(threads.submit(self._answered, record, names))
+                    if not waiting:
+                        break
+                    self._take(waiting[0].result(), writer)
+                    waiting.popleft()
+                    if pace:
+                        pace.add(1)
+            except KeyboardInterrupt:
+                self.end()
+                end_requests()
+                raise
+            finally:
+                for future in waiting:  # what was answered is kept, whatever ended the pass
+                    if not future.cancel() and not future.exception():
+                        self._take(future.result(), writer)
+                writer.flush()
+        return not self._troubles
+
+    def _take(self, clip: _Answered, writer: PartWriter) -> None:
+        for name, message in clip.errors.items():
+            self._refused[clip.row_id, name] = message
+        self.num_left.update([*clip.errors, *clip.later])
+        if clip.values:
+            cells = {**dict.fromkeys(self._fields.names), **clip.values}
+            writer.add(None, {"row_id": clip.row_id, "media_sha256": clip.media_sha256, **cells})
+            if writer.due(time.monotonic()):
+                writer.flush()
+
+    def _left(self, parts: Sequence[Part] | None) -> Iterator[tuple[dict[str, Any], list[str]]]:
+        """Yield the records that lack values, with the names of these columns."""
+        schema = record_schema_of(self._store, parts)
+        conditions = {step.where for step in self._steps.values()}
+        for condition in conditions:
+            names = [name for name, step in self._step_of.items() if step.where == condition]
+            for table in records_where(self._store, schema.names, condition, parts):
+                for record in table.to_pylist():
+                    lacking = [name for name in names if record.get(name) is None]
+                    refused = [name for name in lacking if (record["row_id"], name) in self._refused]
+                    self.num_left.update(refused)
+                    lacking = [name for name in lacking if name not in refused]
+                    if lacking:
+                        yield record, lacking
+
+    def _answered(self, record: dict[str, Any], names: Sequence[str]) -> _Answered:
+        """Ask for these columns of a clip, unless its content has an answer."""
+        values: dict[str, CellValue] = {}
+        errors: dict[str, str] = {}
+        later: list[str] = []
+        row_id, clip = record["row_id"], record["media_sha256"]
+        frames = None
+        for name in names:
+            digest = self._digests[name]
+            if digest and (clip, digest) in self._by_content:
+                values[name] = self._by_content[clip, digest]
+                continue
+            if self._ended.is_set() or name in self._troubles:
+                later.append(name)
+                continue
+            try:
+                if frames is None and record["frames_sha256"] is not None:
+                    frames = plain_frames(recorded_frames(self._store, record))
+                value = self._step_of[name].ask(name, frames, with_arguments(record))
+                if value is None:
+                    raise ValueError("there is no answer")
+                values[name] = pa.scalar(value, self._fields.field(name).type).as_py()
+            except (EndpointError, OSError) as error:
+                self._troubles[name] = error
+                later.append(name)
+            except Exception as error:  # anybody's step; a damaged clip
+                errors[name] = _message(error)
+            else:
+                self.num_answers += 1
+                if digest:
+                    self._by_content[clip, digest] = value
+        return _Answered(row_id=row_id, media_sha256=clip, values=values, errors=errors, later=later)
+
+    def follow(self, ending: threading.Event) -> None:
+        """Ask about clips as they get records, until `ending` is set. Raises nothing."""
+        done: set[Part] = set()
+        pause_s = _POLL_S
+        while not ending.wait(pause_s) and not self._ended.is_set():
+            started = time.monotonic()
+            try:
+                new = [part for part in live_parts(self._store) if part not in done]
+                if not new or self.fill(new):
+                    done.update(new)
+                    pause_s = _POLL_S if new else max(_POLL_S, (time.monotonic() - started) / _POLL_SHARE)
+                else:
+                    pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+            except Exception as error:  # of stores, mostly; the last pass reports what stays
+                log.info("%s", public_text(f"asking about clips: {error}"))
+                pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+
+
+@contextmanager
+def following(job: Job, watch: Watch) -> Iterator[None]:
+    """Fill in late columns while a job's rows are rendered, and all that are left when they have ended.
+
+    An endpoint that is down delays nothing: its columns stay null. Entering it raises UserError.
+    """
+    steps = late_steps(job, at_end=False)
+    if not steps:
+        yield
+        return
+    answers, ending = Answers(store_of_job(job), steps), threading.Event()
+    thread = threading.Thread(target=answers.follow, args=(ending,), name="answers", daemon=True)
+    thread.start()
+    try:
+        yield
+        ending.set()
+        wait_for(watch, f"waiting for {', '.join(late_columns(steps))}")
+        thread.join()
+        fill_all(answers, watch)
+    finally:
+        ending.set()
+        answers.end()
+        if thread.is_alive():
+            end_requests()
+            thread.join()
+
+
+def _message(error: Exception) -> str:
+    message = error.problem if isinstance(error, FramefleetError) else f"{error}"
+    return public_text(message or type(error).__name__)[:_MAX_MESSAGE]
+
+
+def fill_all(answers: Answers, watch: Watch) -> bool:
+    """Ask about all clips of an output that lack a value; report it. Return whether none lacks one now."""
+    try:
+        answers.fill(watch=watch)
+        problem = answers.problem
+    except FramefleetError as error:  # of a store, or of a condition: clips have their records all the same
+        problem = error.problem
+    if answers.num_answers:
+        watch.say(f"{answers.num_answers:,} answers about clips")
+    if problem:
+        log.warning("%s; to ask again: %s", public_text(problem), "framefleet judge JOB.YAML")
+    return not problem
+
+
+def fill_at_end(job: Job, watch: Watch) -> None:
+    """Fill in the columns that are about chosen clips alone."""
+    steps, store = late_steps(job, at_end=True), store_of_job(job)
+    if steps and parts_in(store, RECORDS):
+        fill_all(Answers(store, steps), watch)

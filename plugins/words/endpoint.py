@@ -1,0 +1,310 @@
+"""In: a question, with pictures. Out: the answer of an endpoint that speaks OpenAI's protocol, checked.
+
+The one place that asks endpoints: with retries, limits of rate, number and cost, and the key, which nothing
+else sees. All questions of a run to one model share its limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import tenacity
+
+from framefleet.pipeline.errors import EndpointError, JobError
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.redaction import keep_secrets, public_text
+from framefleet.plugins.words.section import AnswerSection, EndpointSection, answer_schema, checked_answer
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+_PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)  # who restarts is back within some seconds
+_MAX_PAUSE_S = 120.0  # of `Retry-After`: who wants more is asked again by a later run
+_MAX_ANSWER_BYTES = 4 << 20
+_MAX_SHOWN = 300  # characters of what an endpoint says
+# Clips that an endpoint may fail to answer before it has answered any: then it is not about the clips.
+_MAX_UNANSWERED = 20
+# Which the same request may pass later: timeouts, too early, too many.
+_MAY_PASS = (408, 409, 425, 429)
+# Which are about this request, as a picture or a text that is not allowed.
+_OF_REQUEST = (400, 413, 415, 422)
+
+
+class NoAnswer(Exception):
+    """The endpoint is there, and does not answer this question as it should; the text says how."""
+
+
+class _Later(Exception):
+    """It may answer later. pause_s: after which it wants to be asked."""
+
+    def __init__(self, problem: str, pause_s: float = 0.0) -> None:
+        super().__init__(problem)
+        self.pause_s = pause_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Response:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class _Client:
+    """Posts JSON from any thread, by one event loop in a thread of its own, until it is closed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._session: ClientSession | None = None
+        threading.Thread(target=self._loop.run_forever, name="endpoints", daemon=True).start()
+
+    def post(
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], *, timeout_s: float
+    ) -> _Response:
+        """Raises _Later where nobody answers in time, EndpointError once it is closed."""
+        try:
+            return asyncio.run_coroutine_threadsafe(
+                self._post(url, body, headers, timeout_s), self._loop
+            ).result()
+        except (CancelledError, RuntimeError):  # of a loop that was closed
+            raise _ended() from None
+
+    async def _post(
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], timeout_s: float
+    ) -> _Response:
+        from aiohttp import ClientError, ClientSession, ClientTimeout
+
+        self._session = self._session or ClientSession(trust_env=True)
+        try:
+            # `total`: however slowly an answer comes. A redirect would get the key.
+            async with self._session.post(
+                url, json=body, headers=headers, timeout=ClientTimeout(total=timeout_s), allow_redirects=False
+            ) as response:
+                content = bytearray()
+                async for chunk in response.content.iter_any():
+                    content += chunk
+                    if len(content) > _MAX_ANSWER_BYTES:
+                        raise _Later(f"its answer has more than {_MAX_ANSWER_BYTES:,} bytes")
+                return _Response(status=response.status, headers=response.headers, content=bytes(content))
+        except TimeoutError:
+            raise _Later(f"it has not answered in {timeout_s:g} s") from None
+        except (ClientError, OSError) as error:
+            raise _Later(f"{type(error).__name__}: {error}") from None
+
+    def close(self) -> None:
+        """End the requests that are under way."""
+
+        async def end() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            if self._session is not None:
+                await self._session.close()
+            self._loop.stop()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop)
+
+
+class _Endpoint:
+    """One model at one address, for the threads of one run."""
+
+    def __init__(self, section: EndpointSection) -> None:
+        self._url, self._model = f"{section.url.rstrip('/')}/chat/completions", section.model
+        self.title = f"{section.model} at {urlsplit(section.url).netloc}"
+        key = api_key(section)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client, self._ended, self._lock = _Client(), threading.Event(), threading.Lock()
+        self._next = 0.0  # when a request may begin, by time.monotonic()
+        self._num_requests = self._num_answered = self._num_unanswered = 0
+        self._cost = 0.0
+
+    def close(self) -> None:
+        self._ended.set()
+        self._client.close()
+
+    def ask(
+        self,
+        section: EndpointSection,
+        content: str | Sequence[Mapping[str, Any]],
+        answer: AnswerSection | None,
+    ) -> float | str:
+        """Do what `ask` promises."""
+        schema = {"name": "answer", "strict": True, "schema": answer_schema(answer)}
+        body = {
+            **section.options,
+            "model": self._model,
+            "messages": [{"role": "user", "content": content}],
+            "response_format": {"type": "json_schema", "json_schema": schema},
+        }
+        attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(section.attempts) | tenacity.stop_when_event_set(self._ended),
+            wait=lambda state: max(_PAUSE(state), getattr(_error_of(state), "pause_s", 0.0)),
+            sleep=tenacity.sleep_using_event(self._ended),
+            # An answer of another form may be better the next time; what is refused stays refused.
+            retry=tenacity.retry_if_exception_type((_Later, _BadAnswer)),
+            reraise=True,
+        )
+        try:
+            value = attempts(self._attempt, section, body, answer)
+        except _Later as error:
+            raise self._error(str(error), "run again when it answers") from None
+        except NoAnswer as error:
+            with self._lock:
+                self._num_unanswered += 1
+                is_hopeless = not self._num_answered and self._num_unanswered >= _MAX_UNANSWERED
+            if is_hopeless:
+                problem = f"it has answered none of {self._num_unanswered} questions, e.g. {error}"
+                raise self._error(problem, "choose a model that answers by JSON schema") from None
+            raise
+        with self._lock:
+            self._num_answered += 1
+        return value
+
+    def _attempt(
+        self, section: EndpointSection, body: Mapping[str, Any], answer: AnswerSection | None
+    ) -> float | str:
+        self._take_turn(section)
+        response = self._client.post(self._url, body, self._headers, timeout_s=section.timeout_s)
+        status, text = response.status, response.content.decode("utf-8", "replace")
+        shown = public_text(f"HTTP {status}: {text}")[:_MAX_SHOWN]
+        if status >= 500 or status in _MAY_PASS:
+            pause_s = _retry_after(response.headers)
+            if pause_s > _MAX_PAUSE_S:
+                raise self._error(
+                    f"it wants to be left alone for {pause_s:,.0f} s: {shown}", "run again then"
+                )
+            with self._lock:  # for the other threads, too
+                self._next = max(self._next, time.monotonic() + pause_s)
+            raise _Later(shown, pause_s)
+        if status in _OF_REQUEST:
+            raise NoAnswer(shown)
+        if status != 200:
+            raise self._error(shown, "check `url`, `model` and the key that `api_key_env` names")
+        try:
+            message = parse_json(text)
+        except ValueError as error:
+            raise _BadAnswer(f"the response is not JSON ({error}): {shown}") from None
+        self._pay(section, message)
+        try:
+            content = message["choices"][0]["message"]["content"]
+            return checked_answer(answer, parse_json(content)["answer"])
+        except (LookupError, TypeError) as error:
+            raise _BadAnswer(f"the response has another form ({error}): {shown}") from None
+        except ValueError as error:
+            raise _BadAnswer(public_text(f"the answer is {content!r}: {error}")[:_MAX_SHOWN]) from None
+
+    def _take_turn(self, section: EndpointSection) -> None:
+        """Wait until a request may begin. Raises EndpointError where a limit of the run is reached."""
+        with self._lock:
+            if section.max_requests is not None and self._num_requests >= section.max_requests:
+                raise self._error(
+                    f"max_requests: {self._num_requests:,} were made in this run",
+                    "run again, or raise the limit",
+                )
+            if section.max_cost is not None and self._cost >= section.max_cost:
+                raise self._error(
+                    f"max_cost: {self._cost:.2f} were spent in this run", "run again, or raise the limit"
+                )
+            self._num_requests += 1
+            begins = max(self._next, time.monotonic())
+            self._next = (
+                begins + 60 / section.requests_per_minute if section.requests_per_minute else self._next
+            )
+        if self._ended.wait(max(0.0, begins - time.monotonic())):
+            raise _ended()
+
+    def _pay(self, section: EndpointSection, message: Any) -> None:
+        """Count what a response costs. Raises EndpointError where there is a limit and it does not say."""
+        if section.price is None:
+            return
+        usage = message.get("usage") if isinstance(message, dict) else None
+        tokens = [usage.get(key) if isinstance(usage, dict) else None for key in _TOKENS]
+        num_input, num_output = (one if isinstance(one, int) and one >= 0 else None for one in tokens)
+        if num_input is None or num_output is None:
+            if section.max_cost is None:
+                return
+            raise self._error("it does not say how many tokens it used", "limit it by `max_requests` instead")
+        with self._lock:
+            self._cost += (num_input * section.price.input + num_output * section.price.output) / 1e6
+
+    def _error(self, problem: str, fix: str) -> EndpointError:
+        return EndpointError(f"{self.title}: {problem}", fix)
+
+
+class _BadAnswer(NoAnswer):
+    """Of another form than was asked for."""
+
+
+_TOKENS = ("prompt_tokens", "completion_tokens")
+_endpoints: dict[tuple[str, str, str | None], _Endpoint] = {}
+_opening = threading.Lock()
+
+
+def ask(
+    section: EndpointSection,
+    content: str | Sequence[Mapping[str, Any]],
+    answer: AnswerSection | None = None,
+) -> float | str:
+    """Return the answer to a question. For several threads.
+
+    content: of a message, text or parts. answer: its form; None: a text. Raises NoAnswer where the endpoint
+    does not answer this question, EndpointError where it answers none now or a limit is reached.
+    """
+    with _opening:
+        key = (section.url, section.model, section.api_key_env)
+        if key not in _endpoints:
+            _endpoints[key] = _Endpoint(section)
+        endpoint = _endpoints[key]
+    return endpoint.ask(section, content, answer)
+
+
+def end_requests() -> None:
+    """End the requests that are under way, and count limits from here: a run begins, or ends."""
+    with _opening:
+        for endpoint in _endpoints.values():
+            endpoint.close()
+        _endpoints.clear()
+
+
+def api_key(section: EndpointSection) -> str | None:
+    """Return the key for an endpoint, from the environment. Raises JobError where there is none."""
+    if section.api_key_env is None:
+        return None
+    key = os.environ.get(section.api_key_env, "").strip()
+    if not key:
+        raise JobError(
+            f"api_key_env: the environment variable {section.api_key_env} is not set",
+            f"set it, or leave `api_key_env` out if {urlsplit(section.url).netloc} wants no key",
+        )
+    keep_secrets({"key": key})
+    return key
+
+
+def _ended() -> EndpointError:
+    return EndpointError("the run ended before the answer came", "run it again")
+
+
+def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds after which an endpoint wants to be asked again; 0 if it does not say."""
+    text = headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0

@@ -1,0 +1,284 @@
+"""From a job's table to the same rows with prompts that an endpoint wrote, as a table in the output.
+
+Each text is asked for once and kept in answers/; the table is made of what is there. So a run that was killed
+continues, and a later one renders the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.jobs.job.output import below, store_of_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.plan.plan import JobPlan, PlanOptions
+from framefleet.jobs.render.claim import check_claim
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.survey import check_valid, survey_rows
+from framefleet.jobs.show.watch import Callback, ClipsPace, Watch
+from framefleet.pipeline.errors import JobError, TableError, shown
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.model.sources.integrity import sha256_of
+from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES
+from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
+from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.plugins.words.endpoint import NoAnswer, api_key, ask, end_requests
+from framefleet.plugins.words.section import PromptsSection, RewriteSection
+from framefleet.plugins.words.steps import question_text
+
+ORIGINAL = "original_prompt"
+_SECTION, _PROMPT = "prompts", "prompt"  # of a job; the argument
+_FIELDS = pa.schema([(name, pa.string()) for name in ("key", ORIGINAL, _PROMPT)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenTable:
+    """How far a table's prompts are written. place: of the table with all of them; None: some are missing."""
+
+    num_texts: int
+    num_left: int
+    place: str | None
+
+
+def rewrite_of(job: Job) -> RewriteSection:
+    section: PromptsSection | None = getattr(job, _SECTION)
+    if section is None:
+        raise JobError("the job has no `prompts`", "write `prompts: {rewrite: {url: ..., model: ...}}`")
+    return section.rewrite
+
+
+def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: bool = False) -> WrittenTable:
+    """Write what is missing of a job's prompts, and the table with them. table: in place of the job's.
+
+    is_plan: only look; nothing is asked or written. Raises TableError for a table without prompts, or whose
+    prompt gets no answer, EndpointError where nobody answers; what was answered is kept.
+    """
+    section, store = rewrite_of(job), store_of_job(job)
+    with closing(resolve_job(job, Callback(), table)) as resolved:
+        column = _prompt_column(job, resolved)
+        answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
+        questions = {key: place for place, _, _, key in _questions(resolved, column, section) if key}
+        left = {key: place for key, place in questions.items() if key not in answers}
+        if is_plan or not left:
+            place = None
+            if questions and not left:
+                place = _table(job, store, resolved, column, section, answers, is_plan=is_plan)
+            return WrittenTable(num_texts=len(questions), num_left=len(left), place=place)
+        api_key(section)
+        check_claim(resolved)
+        with closing(RowIndex()) as index:  # rows that cannot be rendered are refused before anybody is paid
+            survey = survey_rows(resolved, index, watch)
+            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+        watch.say(f"prompts: {len(left):,} of {len(questions):,} are to be written by {section.model}")
+        with DriverLock(store) as lock:  # one process asks, so that there is one answer to each
+            writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
+            _ask_all(writer, resolved, column, section, left, watch)
+    return write_prompts(job, watch, table)
+
+
+def _prompt_column(job: Job, resolved: ResolvedJob) -> str:
+    """Return the table's column of prompts. Raises TableError where there is none, or ours is taken."""
+    names = resolved.table.schema.names
+    column = job.columns.get(_PROMPT, _PROMPT)
+    if column not in names:
+        raise TableError(
+            f"prompts.rewrite: {resolved.table.location} has no column {column!r}",
+            f"{did_you_mean(column, names)}; or leave `prompts` out",
+        )
+    if ORIGINAL in names:
+        raise TableError(
+            f"prompts.rewrite: {resolved.table.location} has a column {ORIGINAL!r}, which it would add",
+            "rename it in the table, or drop it",
+        )
+    return column
+
+
+def written_in(store: Store) -> dict[str, dict[str, str]]:
+    """Return the texts of an output, by key: `original_prompt` and `prompt`; of several the newest."""
+    paths = [part.path for part in parts_in(store, ANSWERS)]
+    return {row["key"]: row for table in read_parts(store, paths, _FIELDS) for row in table.to_pylist()}
+
+
+def corrections_in(file: Path) -> dict[str, str]:
+    """Return the prompts of a file of JSON lines by their originals. Raises TableError for other content."""
+    texts = {}
+    for number, line in enumerate(_lines(file), start=1):
+        try:
+            row = parse_json(line)
+            original, text = row[ORIGINAL], row[_PROMPT]
+        except (ValueError, TypeError, LookupError):
+            original = text = None
+        if not isinstance(original, str) or not isinstance(text, str) or not text.strip():
+            raise TableError(
+                f"{file}, line {number}: {line[:80]!r} is not a mapping of {ORIGINAL} and {_PROMPT}",
+                "write it as `framefleet prompts OUTPUT --json` does",
+            )
+        texts[original] = text
+    return texts
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeError) as error:
+        raise TableError(f"{file} cannot be read: {error}", "give a file of JSON lines in UTF-8") from None
+
+
+def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
+    """Replace what was written for some prompts; return how many differ now. texts: by original prompt.
+
+    Raises TableError for an original that the output does not have.
+    """
+    written = written_in(store)
+    if unknown := [text for text in texts if text not in {row[ORIGINAL] for row in written.values()}]:
+        raise TableError(
+            f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}",
+            "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it",
+        )
+    with DriverLock(store) as lock:
+        writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
+        changed = [row for row in written.values() if texts.get(row[ORIGINAL], row[_PROMPT]) != row[_PROMPT]]
+        for row in changed:
+            writer.add(None, row | {_PROMPT: texts[row[ORIGINAL]]})
+        writer.flush()
+    return len(changed)
+
+
+def _questions(
+    resolved: ResolvedJob, column: str, section: RewriteSection
+) -> Generator[tuple[int, str | None, str, str]]:
+    """Yield each row's position, prompt, question and its key; "" for those of a row without a prompt."""
+    wanted = {column, *section.placeholders}
+    for first, batch in resolved.table.batches():
+        names = [name for name in batch.schema.names if name in wanted]
+        for number, row in enumerate(batch.select(names).to_pylist()):
+            text = row[column]
+            if not isinstance(text, str) or not text.strip():
+                yield first + number, text, "", ""
+                continue
+            try:
+                question = question_text(section, {**row, _PROMPT: text})
+            except NoAnswer as error:
+                raise TableError(
+                    f"row {first + number}: prompts.rewrite: {error}", "fill the cell, or change the question"
+                ) from None
+            decides = {"model": section.model, "options": section.options, "question": question}
+            yield first + number, text, question, hashlib.sha256(canonical_json(decides).encode()).hexdigest()
+
+
+def _ask_all(
+    writer: PartWriter,
+    resolved: ResolvedJob,
+    column: str,
+    section: RewriteSection,
+    left: Mapping[str, int],
+    watch: Watch,
+) -> None:
+    """Ask for these texts, and store each answer within seconds. left: by key, a row that has it."""
+    rows = {place: key for key, place in left.items()}
+    every = _questions(resolved, column, section)
+    questions = ((place, text, question) for place, text, question, _ in every if place in rows)
+    pace = ClipsPace("written", total=len(left), watch=watch)
+    waiting: deque[tuple[int, str | None, Future[float | str]]] = deque()
+
+    def add(place: int, text: str | None, future: Future[float | str]) -> None:
+        writer.add(None, {"key": rows[place], ORIGINAL: text, _PROMPT: future.result()})
+
+    def take() -> None:
+        place, text, _ = waiting[0]
+        try:
+            add(*waiting[0])
+        except NoAnswer as error:
+            raise TableError(
+                f"row {place}: no text is written for the prompt {shown(text)}: {error}",
+                "run it again, change `prompts.rewrite.question`, or leave the row out",
+            ) from None
+        finally:
+            waiting.popleft()
+        if writer.due(time.monotonic()):
+            writer.flush()
+        pace.add(1)
+
+    with closing(every), ThreadPoolExecutor(section.parallel) as threads:
+        try:
+            while True:
+                for place, text, question in islice(questions, 2 * section.parallel - len(waiting)):
+                    waiting.append((place, text, threads.submit(ask, section, question)))
+                if not waiting:
+                    break
+                take()
+        except KeyboardInterrupt:
+            end_requests()
+            raise
+        finally:
+            for place, text, future in waiting:  # what was answered is kept, whatever ended the stage
+                if not future.cancel() and not future.exception():
+                    add(place, text, future)
+            writer.flush()
+
+
+def _table(
+    job: Job,
+    store: Store,
+    resolved: ResolvedJob,
+    column: str,
+    section: RewriteSection,
+    answers: Mapping[str, str],
+    *,
+    is_plan: bool,
+) -> str | None:
+    """Store the table with the written prompts, named by its content; return where.
+
+    is_plan: store nothing; None if it is not there.
+    """
+    own = [field.remove_metadata() for field in resolved.table.schema]
+    texts = [pa.field(name, pa.string()) for name in (column, ORIGINAL)]
+    schema = pa.schema([texts[0] if field.name == column else field for field in own] + texts[1:])
+    questions = _questions(resolved, column, section)
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+        file = Path(folder, "prompts.parquet")
+        with pq.ParquetWriter(file, schema) as writer:
+            for _, batch in resolved.table.batches():
+                rows = list(islice(questions, batch.num_rows))
+                ours: dict[str, list[Any]] = {
+                    column: [answers.get(key, text) for _, text, _, key in rows],
+                    ORIGINAL: [text for _, text, _, _ in rows],
+                }
+                cells = [
+                    pa.array(ours[field.name], field.type) if field.name in ours else batch.column(field.name)
+                    for field in schema
+                ]
+                writer.write_batch(pa.RecordBatch.from_arrays(cells, schema=schema))
+        path = f"{PROMPT_TABLES}/{sha256_of(file)[:16]}.parquet"
+        if not store.exists(path):
+            if is_plan:
+                return None
+            store.upload(path, file)
+    return below(job, path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnwrittenPlan(JobPlan):
+    """The plan of rows whose prompts are still to be written: with those that they have."""
+
+    line: str
+
+    def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
+        yield self.line
+        yield self

@@ -1,0 +1,62 @@
+"""Renders jobs with the section `prompts`: their prompts are written first, as a table in the output."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from framefleet.doors import JobRunner, PlanRun, Run
+
+if TYPE_CHECKING:
+    from framefleet.cluster.driver.budget import Spent
+    from framefleet.cluster.driver.progress import Summary
+    from framefleet.jobs.job.schema import Job
+    from framefleet.jobs.plan.plan import JobPlan, PlanOptions
+    from framefleet.jobs.show.watch import Watch
+
+
+class PromptsRunner(JobRunner):
+    section = "prompts"
+    order = -100  # the first: whatever else makes rows makes them of these prompts
+
+    def render(
+        self,
+        job: Job,
+        watch: Watch,
+        *,
+        run: Run,
+        only: Collection[str] | None = None,
+        limit: int | None = None,
+        table: str | None = None,
+        spent: Spent | None = None,
+    ) -> Summary:
+        from framefleet.plugins.words.prompts import write_prompts
+
+        written = write_prompts(job, watch, table)
+        # Without a prompt in it, the table is rendered as it is.
+        return run(job, watch, only=only, limit=limit, table=written.place or table, spent=spent)
+
+    def plan(
+        self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
+    ) -> JobPlan:
+        from framefleet.jobs.render.row_source import base_of
+        from framefleet.pipeline.rows.sweeps.settings import Sweep
+        from framefleet.plugins.words.prompts import UnwrittenPlan, rewrite_of, write_prompts
+
+        written = write_prompts(job, watch, is_plan=True)
+        if written.place:
+            inputs = job.inputs.model_copy(update={"base": base_of(job)})
+            changed = {"table": written.place, "sweep": Sweep(), "inputs": inputs}
+            return run(job.model_copy(update=changed), watch, wanted)
+        plan = run(job, watch, wanted, table=table)
+        values: dict[str, Any] = {one.name: getattr(plan, one.name) for one in fields(plan)}
+        of = f"{written.num_left:,} of {written.num_texts:,}"
+        line = f"prompts: {of} are written first, by {rewrite_of(job).model}"
+        return UnwrittenPlan(**values, line=line)
+
+    def table(self, job: Job) -> str:
+        from framefleet.jobs.job.output import below
+        from framefleet.pipeline.outputs.layout import PROMPT_TABLES
+
+        return below(job, f"{PROMPT_TABLES}/*.parquet")

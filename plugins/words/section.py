@@ -1,0 +1,205 @@
+"""The sections `judge`, `captions` and `prompts` of a job file. Imports nothing heavy: each job file is read
+with them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from framefleet.jobs.job.section import ListSection, Section, as_list
+
+PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
+# Of a request; ours.
+_OUR_KEYS = {"model", "messages", "response_format", "n", "stream"}
+
+Words = Annotated[str, Field(min_length=1)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _checked_url(url: str) -> str:
+    # A user or a query may be a secret, and the section is stored.
+    if not re.fullmatch(r"https?://[^/?#@]+(/[^?#@]*)?", url):
+        example = "https://api.example.com/v1"
+        raise PydanticCustomError("url", f"an address such as {example}, without user, password and query")
+    return url
+
+
+class PriceSection(Section):
+    """What an endpoint charges for a million tokens, in any currency."""
+
+    input: float = Field(ge=0)
+    """Price of a million tokens of requests."""
+    output: float = Field(ge=0)
+    """Price of a million tokens of answers."""
+
+
+class EndpointSection(Section):
+    """A question to an endpoint that speaks OpenAI's protocol."""
+
+    url: Annotated[str, AfterValidator(_checked_url)]
+    """Its address up to `/chat/completions`, e.g. https://api.openai.com/v1."""
+    model: Words
+    """Identifier of the model there."""
+    question: Words
+    """What it is asked. {prompt} stands for the row's prompt, likewise other columns and arguments."""
+    api_key_env: Identifier | None = None
+    """Environment variable with the key, e.g. OPENAI_API_KEY. The key itself is never stored."""
+    options: dict[str, str | int | float | bool | list[str] | None] = Field(default_factory=dict)
+    """More keys of the request, e.g. {temperature: 0, max_tokens: 200}."""
+    attempts: int = Field(default=4, ge=1)
+    """How often a request is tried before the endpoint counts as down."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds until a request without an answer is given up."""
+    parallel: int = Field(default=4, ge=1, le=256)
+    """Requests under way at once."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """Limit of requests to this model. Default: none."""
+    max_requests: int | None = Field(default=None, ge=1)
+    """Limit of requests to this model in one run, with those that are tried again. Default: none."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """Limit of what this model costs in one run, by `price`. Requests under way may exceed it."""
+    price: PriceSection | None = None
+    """What it charges; needed for `max_cost`."""
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        if self.max_cost is not None and self.price is None:
+            raise PydanticCustomError(
+                "price", "given with `price`, as `max_cost` is: {input: 2.5, output: 10}"
+            )
+        if ours := sorted(_OUR_KEYS & self.options.keys()):
+            raise PydanticCustomError(
+                "options", "without {key} in `options`, which framefleet sets itself", {"key": ours[0]}
+            )
+        return self
+
+    @property
+    def placeholders(self) -> list[str]:
+        return PLACEHOLDER.findall(self.question)
+
+
+class AnswerSection(Section):
+    """The form of an answer: a number from a range, or one of several words."""
+
+    number: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """Smallest and largest number, e.g. [0, 10]."""
+    choice: Annotated[list[Words], Field(min_length=2)] | None = None
+    """Words to choose from, e.g. [good, bad]."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.number is None) == (self.choice is None):
+            raise PydanticCustomError("answer", "given as {number: [0, 10]} or as {choice: [good, bad]}")
+        if self.number and not self.number[0] < self.number[1]:
+            raise PydanticCustomError("answer", "a range whose second number is the larger one")
+        if self.choice and len({*self.choice}) < len(self.choice):
+            raise PydanticCustomError("answer", "a choice of words that differ")
+        return self
+
+
+class FramesSection(EndpointSection):
+    """A question about frames of a clip."""
+
+    frames: int = Field(default=4, ge=1, le=64)
+    """Frames to show: evenly spaced, with the first and the last."""
+    max_side: int = Field(default=512, ge=16, le=4096)
+    """Frames whose longer side has more pixels are scaled down to this."""
+
+
+class QuestionSection(FramesSection):
+    """A question about each clip, answered by a number or a choice."""
+
+    name: Identifier
+    """Its column in the records."""
+    answer: AnswerSection
+
+
+class JudgeSection(ListSection[list[QuestionSection]]):
+    """Questions about every clip, asked in the background. Each is a column, null until it is answered."""
+
+    is_trusted: ClassVar[bool] = False
+
+    root: list[QuestionSection] = Field(default_factory=list)
+
+
+class CaptionSection(FramesSection):
+    """A text about a clip."""
+
+    question: Words = (
+        "These are frames of one video, in order. Describe in two or three sentences what it shows: "
+        "subjects, actions, setting, camera and style. Do not mention frames."
+    )
+    """What it is asked. {prompt} stands for the row's prompt, likewise other columns and arguments."""
+    column: Identifier = "caption"
+    """Its column in the records."""
+    where: Words | None = None
+    """Condition in SQL on columns of records, e.g. accepted: then only these clips get one, at the end."""
+
+
+class CaptionsSection(ListSection[Annotated[list[CaptionSection], BeforeValidator(as_list)]]):
+    """Captions of clips, columns of the records: one, or a list."""
+
+    is_trusted: ClassVar[bool] = False
+
+    root: Annotated[list[CaptionSection], BeforeValidator(as_list)] = Field(default_factory=list)
+
+
+class RewriteSection(EndpointSection):
+    """How prompts are rewritten."""
+
+    question: Words = (
+        "Rewrite this prompt for a text-to-video model, in one paragraph of at most 100 words. Keep what it "
+        "says; add setting, light, camera and style where it leaves them open.\n\n{prompt}"
+    )
+    """What it is asked. {prompt} stands for the row's prompt, likewise other columns of the table."""
+
+    @model_validator(mode="after")
+    def _has_prompt(self) -> Self:
+        if "prompt" not in self.placeholders:
+            raise PydanticCustomError("question", "given with {prompt} in `question`, where the prompt goes")
+        return self
+
+
+class PromptsSection(Section):
+    """Prompts that are written before anything is rendered, once; then rows keep them."""
+
+    is_trusted: ClassVar[bool] = False
+
+    rewrite: RewriteSection
+    """Replaces each prompt of the table; records have the original as `original_prompt`."""
+
+
+def answer_schema(answer: AnswerSection | None) -> dict[str, Any]:
+    """Return the JSON Schema of an answer. answer: None for a text."""
+    kind: dict[str, Any] = {"type": "string"}
+    if answer and answer.number:
+        kind = {"type": "number", "minimum": answer.number[0], "maximum": answer.number[1]}
+    elif answer and answer.choice:
+        kind["enum"] = answer.choice
+    return {
+        "type": "object",
+        "properties": {"answer": kind},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
+
+
+def checked_answer(answer: AnswerSection | None, value: object) -> float | str:
+    """Return an answer as its cell. answer: None for a text. Raises ValueError for one of another form."""
+    if answer and answer.number:
+        low, high = answer.number
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{value!r} is not a number")
+        if not low <= value <= high:
+            raise ValueError(f"{value!r} is not in [{low:g}, {high:g}]")
+        return float(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r} is not a text")
+    if answer and answer.choice and value not in answer.choice:
+        raise ValueError(f"{value!r} is none of {', '.join(answer.choice)}")
+    return value.strip()

@@ -1,0 +1,132 @@
+"""Scores by models: small ones of random weights, and the real reader of text, if it is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import save_file
+from transformers import CLIPModel, ViTConfig, ViTForImageClassification
+
+from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.plugins.scores.clip_scores import open_scores, score_clip, score_fields
+from framefleet.plugins.scores.section import AestheticSection, ModelScore, NsfwSection
+from tests.models.test_similarity import FRAMES, folder as clip_folder
+from tests.tinies.encoders import image_processor
+
+assert clip_folder  # a fixture
+SHAPES = {"weight": (1, 16), "bias": (1,)}
+STACK = {
+    "layers.0.weight": (8, 16),
+    "layers.0.bias": (8,),
+    "layers.10.weight": (1, 4),
+    "layers.10.bias": (1,),
+}
+STACK |= {"layers.2.weight": (4, 8), "layers.2.bias": (4,)}
+
+
+def head(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def value_of(section: ModelScore) -> float:
+    scored = score_clip(open_scores([], [section]), FRAMES, {})
+    assert not scored.errors
+    value = scored.values[section.column]
+    assert isinstance(value, float)
+    return value
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, STACK], ids=["linear", "stack"])
+def test_aesthetic_is_the_head_over_normalized_embeddings(
+    shapes: dict[str, tuple[int, ...]], clip_folder: Path, tmp_path: Path
+) -> None:
+    tensors = head(shapes)
+    save_file(tensors, tmp_path / "head.safetensors")
+    torch.save(tensors, tmp_path / "head.pth")
+    clip = str(clip_folder)
+    model = CLIPModel.from_pretrained(clip_folder).eval()
+    pixels = image_processor(image_size=16)(images=[Image.fromarray(f) for f in FRAMES], return_tensors="pt")
+    with torch.no_grad():
+        pooled = model.vision_model(**pixels).pooler_output
+        values = torch.nn.functional.normalize(model.visual_projection(pooled), dim=-1)
+        for name in ("", "layers.0.", "layers.2.", "layers.10."):
+            if f"{name}weight" in tensors:
+                values = values @ tensors[f"{name}weight"].T + tensors[f"{name}bias"]
+    section = AestheticSection(aesthetic=str(tmp_path / "head.safetensors"), clip=clip)
+    assert value_of(section) == pytest.approx(float(values.mean()), abs=1e-5)
+    pickled = AestheticSection(aesthetic=str(tmp_path / "head.pth"), clip=clip)
+    with pytest.raises(JobError, match="may be a pickle"):
+        open_scores([], [pickled])
+    allowed = pickled.model_copy(update={"allow_pickle": True})
+    assert value_of(allowed) == pytest.approx(float(values.mean()), abs=1e-5)
+
+
+def test_a_head_of_another_model_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "head.safetensors"
+    save_file(head({"weight": (1, 768), "bias": (1,)}), place)
+    scores = open_scores([], [AestheticSection(aesthetic=str(place), clip=str(clip_folder))])
+    assert "does not fit the embeddings" in score_clip(scores, FRAMES, {}).errors["aesthetic"]
+    with pytest.raises(JobError, match="there is no file"):
+        open_scores([], [AestheticSection(aesthetic=str(tmp_path / "none"), clip=str(clip_folder))])
+    with pytest.raises(JobError, match="aesthetic needs a model"):
+        open_scores(["aesthetic"])
+
+
+def classifier(place: Path, labels: list[str]) -> ViTForImageClassification:
+    config = ViTConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    torch.manual_seed(0)
+    model = ViTForImageClassification(config).eval()
+    model.save_pretrained(place)
+    image_processor(image_size=16).save_pretrained(place)
+    return model
+
+
+@pytest.mark.parametrize(
+    "labels, counted",
+    [(["normal", "nsfw"], [1]), (["drawings", "hentai", "neutral", "porn", "sexy"], [1, 3, 4])],
+)
+def test_nsfw_is_the_highest_probability_of_unsafe_classes(
+    labels: list[str], counted: list[int], tmp_path: Path
+) -> None:
+    model = classifier(tmp_path, labels)
+    pixels = image_processor(image_size=16)(images=[Image.fromarray(f) for f in FRAMES], return_tensors="pt")
+    with torch.no_grad():
+        shares = model(**pixels).logits.softmax(-1)[:, counted].sum(-1)
+    assert value_of(NsfwSection(nsfw=str(tmp_path))) == pytest.approx(float(shares.max()), abs=1e-5)
+    (score,) = open_scores([], [NsfwSection(nsfw=str(tmp_path))])
+    (field,) = score_fields([score])
+    assert field.metadata[b"framefleet.digest"].decode() == score.digest
+
+
+def test_what_does_not_say_what_is_unsafe_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    classifier(tmp_path, ["cat", "dog"])
+    with pytest.raises(ModelError, match=r"classes of .* are cat, dog"):
+        open_scores([], [NsfwSection(nsfw=str(tmp_path))])
+    with pytest.raises(ModelError, match="does not classify images"):
+        open_scores([], [NsfwSection(nsfw=str(clip_folder))])
+
+
+def test_text_is_the_share_of_the_picture_that_can_be_read() -> None:
+    pytest.importorskip("rapidocr")
+    plain = np.full((1, 200, 400, 3), 255, np.uint8)
+    image = Image.fromarray(plain[0])
+    ImageDraw.Draw(image).text((20, 60), "HELLO WORLD", fill=(0, 0, 0), font=ImageFont.load_default(48))
+    scores = open_scores(["text"])
+    assert score_clip(scores, plain, {}).values == {"text": 0.0}
+    share = score_clip(scores, np.asarray(image)[None], {}).values["text"]
+    assert isinstance(share, float) and 0.05 < share < 0.5
+    assert (scores[0].digest or "").startswith("rapidocr ")

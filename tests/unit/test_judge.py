@@ -1,0 +1,330 @@
+"""Judgements and captions of clips by an endpoint, a real server process, in every mood that it may have."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tenacity import wait_none
+
+from framefleet import Store
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import SCORES
+from framefleet.pipeline.outputs.parts.part_file import columns_of
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import DIGEST, RECORD_FIELDS
+from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
+from framefleet.plugins.words import endpoint
+from framefleet.plugins.words.answers import Answers, following, late_steps
+from tests.chat_server import SERVER, Chat
+from tests.commands import command
+from tests.jobs import write_job
+from tests.servers import free_port, listening, wait_until_it_listens
+from tests.small_output import rendered
+
+KEY = "sk-of-the-test-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    endpoint.end_requests()
+    yield
+    endpoint.end_requests()
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Iterator[Chat]:
+    with listening(SERVER, tmp_path) as address:
+        yield Chat(address)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out"))
+
+
+def question(chat: Chat, **more: Any) -> dict[str, Any]:
+    asked = {
+        "name": "quality",
+        "url": chat.url,
+        "model": "eye",
+        "question": "How well does it show {prompt}?",
+    }
+    return asked | {"answer": {"number": [0, 10]}, "frames": 2, "parallel": 1} | more
+
+
+def job_file(store: Store, **sections: Any) -> Path:
+    folder = Path(store.url_of("")).parent
+    values = {"table": "t.csv", "output": str(folder / "out"), "model": "m", **sections}
+    return write_job(folder / "job.yaml", values)
+
+
+def columns(store: Store, *names: str) -> list[dict[str, Any]]:
+    there = ["row_id", *(name for name in names if name in record_schema_of(store).names)]
+    rows: list[dict[str, Any]] = pa.concat_tables(record_tables(store, there)).to_pylist()
+    return [dict.fromkeys(names) | row for row in rows]
+
+
+def judged(store: Store) -> list[Any]:
+    return [row["quality"] for row in columns(store, "quality")]
+
+
+def test_answers_stand_in_the_records_and_are_asked_for_once(store: Store, chat: Chat) -> None:
+    rendered(store, 4)
+    looks = question(
+        chat, name="looks", answer={"choice": ["good", "bad"]}, question="Good?", api_key_env="JUDGE_KEY"
+    )
+    job = job_file(store, judge=[question(chat), looks], captions={"url": chat.url, "model": "eye"})
+    ended = command("judge", job)
+    assert ended.exit_code == 0, ended.stderr
+    rows = columns(store, "quality", "looks", "caption")
+    assert all(0 <= row["quality"] <= 10 and row["looks"] in ("good", "bad") for row in rows)
+    assert [row["caption"] for row in rows] == ["In golden light: 3 frames"] * 4
+    log = chat.log
+    assert len(log) == 12
+    first = next(one for one in log if "How well" in json.dumps(one["body"]))
+    text, *images = first["body"]["messages"][0]["content"]
+    assert "a red ball 一只猫 <b>&" in text["text"] and len(images) == 2
+    assert images[0]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert first["body"]["response_format"]["json_schema"]["strict"] is True
+    assert {one["key"] for one in log} == {None, f"Bearer {KEY}"}
+    assert "every clip has its answers" in command("judge", job).stderr
+    assert len(chat.log) == 12
+    (part, *_) = parts_in(store, SCORES)
+    assert columns_of(store, part.path)[0].field("quality").metadata[DIGEST]
+    everything = b"".join(path.read_bytes() for path in Path(store.url_of("")).rglob("*") if path.is_file())
+    assert KEY.encode() not in everything
+
+
+def test_an_equal_question_about_equal_bytes_is_asked_once_whatever_its_column(
+    store: Store, chat: Chat
+) -> None:
+    rendered(store, 3)
+    command("judge", job_file(store, judge=[question(chat)]))
+    ended = command(
+        "judge", job_file(store, judge=[question(chat), question(chat, name="again", url=chat.url + "/")])
+    )
+    assert ended.exit_code == 0, ended.stderr
+    assert len(chat.log) == 3
+    assert all(row["quality"] == row["again"] for row in columns(store, "quality", "again"))
+
+
+def test_a_changed_question_needs_another_name(store: Store, chat: Chat) -> None:
+    rendered(store, 2)
+    command("judge", job_file(store, judge=[question(chat)]))
+    changed = job_file(store, judge=[question(chat, question="Is it pretty?")])
+    refused = command("judge", changed)
+    assert (refused.exit_code, "answers to another question in the column 'quality'" in refused.stderr) == (
+        2,
+        True,
+    )
+    with pytest.raises(JobError), following(load_job(changed), Callback()):
+        raise AssertionError("nothing is rendered")
+
+
+@pytest.mark.parametrize(
+    "mood",
+    [
+        {"status": 500},
+        {"status": 429, "headers": {"Retry-After": "0"}},
+        {"content": "not JSON"},
+        {"content": '{"score": 3}'},
+        {"content": '{"answer": 11}'},
+        {"content": '{"answer": NaN}'},
+        {"content": '{"answer": "7"}'},
+        {"content": None},
+        {"raw": "<html>"},
+        {"raw": '{"choices": []}'},
+        {"raw": "[" * 100_000},
+    ],
+    ids=lambda mood: next(iter(mood.items())).__str__()[:40],
+)
+def test_a_wrong_answer_is_asked_for_again(mood: dict[str, Any], store: Store, chat: Chat) -> None:
+    rendered(store, 1)
+    chat.will(mood, mood)
+    ended = command("judge", job_file(store, judge=[question(chat)]))
+    assert (ended.exit_code, len(chat.log)) == (0, 3), ended.stderr
+    assert None not in judged(store)
+
+
+@pytest.mark.parametrize(
+    "mood", [{"status": 503}, {"content": '{"answer": -1}'}, {"status": 401}, {"status": 400}]
+)
+def test_without_a_right_answer_there_is_none_and_the_next_run_asks_again(
+    mood: dict[str, Any], store: Store, chat: Chat
+) -> None:
+    rendered(store, 2)
+    chat.will({**mood, "always": True})
+    job = job_file(store, judge=[question(chat, attempts=2)])
+    ended = command("judge", job)
+    assert (ended.exit_code, judged(store)) == (1, [None, None])
+    assert "2 clips have no quality yet" in ended.stderr, ended.stderr
+    assert len(chat.log) == {503: 2, 401: 1, 400: 2}.get(mood.get("status", 0), 4)
+    chat.will()
+    assert command("judge", job).exit_code == 0
+    assert None not in judged(store)
+
+
+def test_who_is_slow_is_given_up_in_time_and_who_is_down_is_asked_when_it_is_up(
+    store: Store, chat: Chat
+) -> None:
+    rendered(store, 3)
+    chat.will({"wait_s": 5}, {"wait_s": 5})
+    job = job_file(store, judge=[question(chat, timeout_s=0.3, attempts=2)])
+    began = time.monotonic()
+    assert command("judge", job).exit_code == 1
+    assert time.monotonic() - began < 5
+    assert command("judge", job).exit_code == 0
+    port, log = free_port(), Path(store.url_of("")).parent / "second"
+    down = Chat(f"http://127.0.0.1:{port}")
+    other = job_file(
+        store, judge=[question(chat), question(down, name="other", question="Other?", attempts=1)]
+    )
+    ended = command("judge", other)
+    assert (ended.exit_code, "3 clips have no other yet" in ended.stderr) == (1, True)
+    with open(log, "wb") as output:
+        process = subprocess.Popen([*SERVER, str(port)], stdout=output, stderr=output)
+    try:
+        wait_until_it_listens(port, process, log)
+        assert command("judge", other).exit_code == 0
+        assert len(down.log) == 3 and None not in [row["other"] for row in columns(store, "other")]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_limits_of_number_cost_and_rate_hold(store: Store, chat: Chat) -> None:
+    rendered(store, 6)
+    job = job_file(store, judge=[question(chat, max_requests=2)])
+    ended = command("judge", job)
+    assert (ended.exit_code, "max_requests" in ended.stderr, len(chat.log)) == (1, True, 2)
+    price = {"input": 1000.0, "output": 0.0}  # 1 for a request
+    costly = job_file(store, judge=[question(chat, max_cost=1.5, price=price)])
+    ended = command("judge", costly)
+    assert (ended.exit_code, "max_cost: 2.00 were spent" in ended.stderr, len(chat.log)) == (1, True, 4)
+    began = time.monotonic()
+    assert command("judge", job_file(store, judge=[question(chat, requests_per_minute=120)])).exit_code == 0
+    assert time.monotonic() - began >= 0.5
+    assert None not in judged(store)
+
+
+def test_clips_are_judged_while_others_are_rendered_and_the_rest_at_the_end(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framefleet.plugins.words.answers._POLL_S", 0.05)
+    job = load_job(job_file(store, judge=[question(chat)]))
+    with following(job, Callback()):
+        rendered(store, 3)
+        while len(chat.log) < 3:
+            time.sleep(0.01)
+        while None in judged(store):
+            time.sleep(0.01)
+        chat.will({"status": 503, "always": True})
+        more = Store(store.url_of(""))
+        rendered_more = threading.Thread(target=lambda: add_rows(more))
+        rendered_more.start()
+        rendered_more.join()
+        chat.will()
+    assert len(judged(store)) == 5 and None not in judged(store)
+
+
+def add_rows(store: Store) -> None:
+    """Two more rows, of a later run."""
+    other = Store(store.url_of("") + "-more")
+    records = rendered(other, 5, rows_in_a_part=5)[3:]
+    writer = PartWriter(store, "records", RECORD_FIELDS, run=new_run(1))
+    for record in records:
+        store.create(record["path"], other.read(record["path"]))
+        writer.add(None, {name: record[name] for name in RECORD_FIELDS.names})
+    writer.flush()
+
+
+def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> None:
+    rendered(store, 2)
+    chat.will({"wait_s": 30, "always": True})
+    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
+    thread = threading.Thread(target=answers.fill)
+    thread.start()
+    while not chat.log:
+        time.sleep(0.01)
+    answers.end()
+    endpoint.end_requests()
+    thread.join(10)
+    assert not thread.is_alive() and judged(store) == [None, None]
+
+
+def test_captions_are_of_the_clips_of_their_condition(store: Store, chat: Chat) -> None:
+    rendered(store, 4)
+    caption = {"url": chat.url, "model": "eye", "where": "seed < 2", "column": "short"}
+    job = job_file(store, captions=caption)
+    assert command("judge", job).exit_code == 0
+    assert [row["short"] is None for row in columns(store, "short")] == [False, False, True, True]
+    assert late_steps(load_job(job), at_end=False) == {} and late_steps(load_job(job), at_end=True)
+
+
+def test_damaged_clips_are_reported_and_others_are_judged(store: Store, chat: Chat) -> None:
+    first, _ = rendered(store, 2)
+    store.write(first["path"], b"damaged")
+    ended = command("judge", job_file(store, judge=[question(chat)]))
+    assert (ended.exit_code, len(chat.log)) == (1, 1)
+    assert "1 clips have no quality yet" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "section, message",
+    [
+        ({"judge": [{"name": "q"}]}, "judge.0.url"),
+        ({"judge": [{"answer": {"number": [10, 0]}}]}, "judge.0.answer"),
+        ({"judge": [{"answer": {}}]}, "judge.0.answer"),
+        ({"judge": [{"url": "https://me:pass@example.org/v1"}]}, "judge.0.url"),
+        ({"judge": [{"url": "https://example.org/v1?key=abc"}]}, "judge.0.url"),
+        ({"judge": [{"max_cost": 1}]}, "price"),
+        ({"judge": [{"options": {"stream": True}}]}, "stream"),
+        ({"judge": [{"api_key_evn": "X"}]}, "api_key_env"),
+        ({"captions": {"url": "https://example.org/v1"}}, "captions"),
+    ],
+)
+def test_bad_sections_name_the_place(section: dict[str, Any], message: str, store: Store) -> None:
+    whole = {
+        "name": "q",
+        "url": "https://example.org/v1",
+        "model": "m",
+        "question": "?",
+        "answer": {"number": [0, 1]},
+    }
+    if "judge" in section and "name" not in section["judge"][0]:
+        section = {"judge": [whole | section["judge"][0]]}
+    with pytest.raises(JobError) as refused:
+        load_job(job_file(store, **section))
+    assert message in str(refused.value)
+    assert "me:pass" not in str(refused.value)
+
+
+def test_a_key_that_is_not_set_and_a_column_that_is_there_are_refused(store: Store, chat: Chat) -> None:
+    rendered(store, 1)
+    unset = job_file(store, judge=[question(chat, api_key_env="NOT_SET")])
+    assert "NOT_SET is not set" in command("judge", unset).stderr
+    taken = command("judge", job_file(store, judge=[question(chat, name="bytes")]))
+    assert (taken.exit_code, "two columns 'bytes'" in taken.stderr) == (2, True)
+    nothing = command("judge", job_file(store))
+    assert (nothing.exit_code, "asks nothing" in nothing.stderr) == (2, True)
+
+
+def test_an_endpoint_that_answers_nobody_is_given_up(store: Store, chat: Chat) -> None:
+    rendered(store, 25)
+    chat.will({"status": 400, "always": True})
+    ended = command("judge", job_file(store, judge=[question(chat)]))
+    assert (ended.exit_code, len(chat.log)) == (1, 20)
+    assert "answered none of 20 questions" in ended.stderr

@@ -1,0 +1,159 @@
+"""Prompts that an endpoint writes before anything is rendered: once, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from tenacity import wait_none
+
+from framefleet import Store
+from framefleet.cluster.driver.progress import Summary
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.errors import EndpointError, JobError, TableError
+from framefleet.plugins.words import endpoint
+from framefleet.plugins.words.prompts import write_prompts
+from framefleet.plugins.words.runner import PromptsRunner
+from tests.chat_server import SERVER, Chat
+from tests.commands import command
+from tests.jobs import job_values, write_job, write_table
+from tests.servers import listening
+
+ROWS = [
+    {"prompt": "a red ball", "seed": 1, "style": "photo"},
+    {"prompt": "a red ball", "seed": 2, "style": "photo"},
+    {"prompt": "rain", "seed": 1, "style": "anime"},
+    {"prompt": "雨", "seed": 1, "style": "photo"},
+]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
+    yield
+    endpoint.end_requests()
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Iterator[Chat]:
+    with listening(SERVER, tmp_path) as address:
+        yield Chat(address)
+
+
+def job_file(tmp_path: Path, chat: Chat, rows: list[dict[str, Any]] = ROWS, **rewrite: Any) -> Path:
+    table = write_table(tmp_path / "t.parquet", rows)
+    section = {"url": chat.url, "model": "pen", "question": "Write: {prompt}", "parallel": 1, **rewrite}
+    values = job_values(table, tmp_path / "out", prompts={"rewrite": section})
+    return write_job(tmp_path / "job.yaml", values)
+
+
+def rows_rendered(job: Job) -> list[dict[str, Any]]:
+    """The rows that a run of the job would render."""
+    tables: list[str] = []
+
+    def run(job: Job, watch: Any, *, table: str, **_: Any) -> Summary:
+        tables.append(table)
+        return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+
+    PromptsRunner().render(job, Callback(), run=run)
+    rows: list[dict[str, Any]] = pq.read_table(tables[0]).to_pylist()
+    return rows
+
+
+def test_each_prompt_is_written_once_and_stays(tmp_path: Path, chat: Chat) -> None:
+    job = load_job(job_file(tmp_path, chat))
+    rows = rows_rendered(job)
+    assert [row["prompt"] for row in rows] == [f"In golden light: Write: {row['prompt']}" for row in ROWS]
+    assert [row["original_prompt"] for row in rows] == [row["prompt"] for row in ROWS]
+    assert [(row["seed"], row["style"]) for row in rows] == [(row["seed"], row["style"]) for row in ROWS]
+    assert len(chat.log) == 3
+    assert rows_rendered(job) == rows and len(chat.log) == 3
+    more = [*ROWS, {"prompt": "snow", "seed": 1, "style": "photo"}]
+    assert rows_rendered(load_job(job_file(tmp_path, chat, more)))[:4] == rows and len(chat.log) == 4
+
+
+def test_other_columns_may_stand_in_the_question_and_empty_prompts_stay(tmp_path: Path, chat: Chat) -> None:
+    rows = [*ROWS[:3], {"prompt": None, "seed": 3, "style": None}]
+    asked = job_file(tmp_path, chat, rows, question="{style}: {prompt}")
+    written = [row["prompt"] for row in rows_rendered(load_job(asked, ["defaults.prompt=a tree"]))]
+    assert written[2:] == ["In golden light: anime: rain", None]
+
+
+def test_a_run_that_is_interrupted_asks_only_for_the_rest(tmp_path: Path, chat: Chat) -> None:
+    job = load_job(job_file(tmp_path, chat, attempts=1))
+    chat.will({}, {"status": 503, "always": True})
+    with pytest.raises(EndpointError):
+        rows_rendered(job)
+    assert not (tmp_path / "out/prompts").exists()
+    asked = len(chat.log)
+    chat.will()
+    assert len(rows_rendered(job)) == 4
+    assert len(chat.log) == asked + 2
+
+
+def test_a_prompt_without_an_answer_is_named_and_others_are_kept(tmp_path: Path, chat: Chat) -> None:
+    chat.will({}, {"status": 400, "always": True})
+    job = load_job(job_file(tmp_path, chat, attempts=1))
+    with pytest.raises(TableError, match="row 2: no text is written for the prompt 'rain'"):
+        rows_rendered(job)
+    chat.will()
+    assert len(rows_rendered(job)) == 4
+
+
+def test_what_cannot_be_rendered_is_refused_before_anybody_is_asked(tmp_path: Path, chat: Chat) -> None:
+    bad = job_file(tmp_path, chat, [{"prompt": "a", "seed": 1, "height": 33}])
+    with pytest.raises(TableError, match="height"):
+        rows_rendered(load_job(bad))
+    no_prompt = job_file(tmp_path, chat, [{"seed": 1, "text": "a"}])
+    with pytest.raises(TableError, match="no column 'prompt'"):
+        rows_rendered(load_job(no_prompt))
+    with pytest.raises(TableError, match="'original_prompt'"):
+        rows_rendered(load_job(job_file(tmp_path, chat, [{"prompt": "a", "original_prompt": "b"}])))
+    with pytest.raises(JobError, match=r"\{prompt\}"):
+        load_job(job_file(tmp_path, chat, question="Write!"))
+    assert chat.log == []
+
+
+def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_path: Path, chat: Chat) -> None:
+    job = job_file(tmp_path, chat)
+    planned = command("plan", job)
+    assert "prompts: 3 of 3 are written first, by pen" in planned.stdout, planned.stderr
+    assert chat.log == [] and not (tmp_path / "out").exists()
+    nothing = command("prompts", tmp_path / "out")
+    assert (nothing.exit_code, "no written prompts" in nothing.stderr) == (2, True)
+    shown = command("prompts", job)
+    assert "rain\n    In golden light: Write: rain" in shown.stdout, shown.stderr
+    lines = command("prompts", tmp_path / "out", "--json").stdout.splitlines()
+    texts = [json.loads(line) for line in lines]
+    assert len(texts) == 3
+    texts[1]["prompt"] = "rain on a tin roof"
+    edited = tmp_path / "edited.jsonl"
+    edited.write_text("\n".join(json.dumps(text) for text in texts))
+    corrected = command("prompts", tmp_path / "out", "--from", edited)
+    assert "1 prompts replaced" in corrected.stderr, corrected.stderr
+    assert [row["prompt"] for row in rows_rendered(load_job(job))][2] == "rain on a tin roof"
+    assert len(chat.log) == 3
+    assert "written first" not in command("plan", job).stdout
+    edited.write_text('{"original_prompt": "nobody", "prompt": "x"}')
+    unknown = command("prompts", tmp_path / "out", "--from", edited)
+    assert (unknown.exit_code, "nothing written for the prompt 'nobody'" in unknown.stderr) == (2, True)
+
+
+def test_job_json_is_not_believed_about_who_writes(tmp_path: Path, chat: Chat) -> None:
+    job = load_job(job_file(tmp_path, chat))
+    write_prompts(job, Callback())
+    with closing(resolve_job(job, Callback())) as resolved:
+        claim(resolved)
+    with pytest.raises(JobError, match=r"job\.json says prompts"):
+        claimed_job(str(tmp_path / "out"))
+    assert Store(str(tmp_path / "out")).exists("job.json")
