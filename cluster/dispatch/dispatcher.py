@@ -295,13 +295,13 @@ class Dispatcher:
         seat, places = self._seats.pop(worker, Seat()), self._live.pop(worker, ())
         self._emptying.discard(worker)
         self._dropped.pop(worker, None)
-        named = [row_id for row_id in seat.rows if suspects is None or row_id in suspects]
-        blamed = named if is_proven else []
+        struck = [row_id for row_id in seat.rows if suspects is None or row_id in suspects]
+        blamed = struck if is_proven else []
         given_up = []
         for row_id, entry in seat.rows.items():
             self._copies.release(worker, row_id)
             entry.tried |= set(places)
-            entry.strikes += row_id in named
+            entry.strikes += row_id in struck
             entry.deaths += row_id in blamed
             if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=len(blamed) == 1):
                 reason = f"its worker died {entry.deaths} times while rendering it"

@@ -57,8 +57,8 @@ def shares_s(backlogs: Mapping[LaneKey, Backlog]) -> dict[LaneKey, float]:
 
     Where no row of a lane has ended, work is taken to last as long as that of the others.
     """
-    known = [one.row_s / one.row_work for one in backlogs.values() if one.row_s is not None]
-    usual_s = sum(known) / len(known) if known else 1.0
+    rates = [one.row_s / one.row_work for one in backlogs.values() if one.row_s is not None]
+    usual_s = sum(rates) / len(rates) if rates else 1.0
     return {
         key: one.num_rows
         * (one.row_work * usual_s if one.row_s is None else one.row_s)
@@ -68,6 +68,6 @@ def shares_s(backlogs: Mapping[LaneKey, Backlog]) -> dict[LaneKey, float]:
 
 
 def _load_s(lane: LaneKey, backlogs: Mapping[LaneKey, Backlog]) -> float:
-    known = [one.load_s for one in backlogs.values() if one.load_s is not None]
+    times = [one.load_s for one in backlogs.values() if one.load_s is not None]
     own = backlogs[lane].load_s
-    return own if own is not None else max(known, default=LOAD_S)
+    return own if own is not None else max(times, default=LOAD_S)

@@ -150,8 +150,8 @@ class Driver:
 
     def _heed_requests(self, fleet: Fleet) -> None:
         """Do what others ask for through the output: stop, pause or resume."""
-        asked = self._work.lock.asked
-        if STOP in asked and not self._stop.is_asked:
+        requests = self._work.lock.asked
+        if STOP in requests and not self._stop.is_asked:
             log.warning("asked to end by `framefleet stop`: workers hand back their rows")
             self._stop.ask()
         if self._num_tables != self._work.lock.num_tables and not self._is_ending:
@@ -160,7 +160,7 @@ class Driver:
         if self._has_more:
             self._has_more = False
             fleet.grow(self._num_busy(self._tally.num_left))
-        is_paused = PAUSE in asked
+        is_paused = PAUSE in requests
         if is_paused == self._tally.is_paused or self._is_ending:
             return
         if is_paused:

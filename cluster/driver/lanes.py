@@ -151,7 +151,7 @@ class Lanes:
             lane.error = error
 
     def error(self) -> FramefleetError | None:
-        """Return why rows are left, if any are; with several lanes, how many rows of which."""
+        """Return why rows are left, if any are; with several lanes, how many of each."""
         lost = [(lane, lane.error) for lane in self if lane.error]
         if not lost or len(self._work.index.lanes) < 2:
             return lost[0][1] if lost else None

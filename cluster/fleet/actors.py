@@ -157,7 +157,7 @@ class Actors:
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         return [(self._calls.pop(ref), ref) for ref in ready]
 
-    def asked(self) -> list[Slot]:
+    def pending(self) -> list[Slot]:
         """Return the slots whose calls are under way."""
         return list(self._calls.values())
 

@@ -403,7 +403,7 @@ class Fleet:
     def _silent(self) -> list[Lost]:
         """Give up workers that have been silent for too long."""
         lost, now = [], self._clock.seconds
-        for slot in self._actors.asked():
+        for slot in self._actors.pending():
             if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:
                 reason = f"its model was not loaded after {now - slot.since:.0f} s (fleet.ready_timeout_s)"
                 lost.append(self._lose(slot, Cause(reason=reason, kind="machine")))

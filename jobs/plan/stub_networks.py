@@ -10,6 +10,7 @@ by itself. Files that a row names are grey pictures and silence.
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
 import wave
 import weakref
@@ -25,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.attention import flex_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -72,11 +74,12 @@ def metered(others: Iterable[Tensor]) -> Iterator[Meter]:
 @contextmanager
 def without_scores() -> Iterator[None]:
     """Let attention take the memory that kernels of GPUs need: they keep no table of scores."""
-    own, F.scaled_dot_product_attention = F.scaled_dot_product_attention, _attention
+    own = F.scaled_dot_product_attention, flex_attention.flex_attention
+    F.scaled_dot_product_attention = flex_attention.flex_attention = _attention  # type: ignore[assignment]
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = own
+        F.scaled_dot_product_attention, flex_attention.flex_attention = own
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -178,6 +181,8 @@ def _hollow(network: nn.Module, peaks: dict[str, int], *, ends: bool) -> None:
             tensors[key] = (
                 nn.Parameter(zero, requires_grad=False) if isinstance(tensor, nn.Parameter) else zero
             )
+    if generate := getattr(network, "generate", None):
+        object.__setattr__(network, "generate", partial(_generated, network, generate))
     if not hasattr(network, "decode"):
         for part in network.modules():  # pipelines call layers directly, too
             shapes = _Shapes(part.forward, stub, "forward", has_parts=True)
@@ -190,6 +195,27 @@ def _hollow(network: nn.Module, peaks: dict[str, int], *, ends: bool) -> None:
     for name in ("encode", "decode"):
         if call := getattr(network, name, None):
             object.__setattr__(network, name, _Shapes(call, stub, name, ends=ends and name == "decode"))
+
+
+def _generated(network: Any, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return tokens as a language model does that repeats its prompt: zeros are no text, or take a call each.
+
+    One call has the prompt and all that may be generated, as the last of many does with what it remembers.
+    """
+    prompt, most = kwargs.pop("input_ids", None), kwargs.pop("max_new_tokens", None)
+    if args or prompt is None or not most or network.config.is_encoder_decoder:
+        return own(*args, input_ids=prompt, max_new_tokens=most, **kwargs)
+    places = {value for name, value in vars(network.config).items() if name.endswith("_token_id")}
+    words = [token for token in prompt[0].tolist() if token not in places]  # without those of pictures
+    answer = torch.tensor([(words * (most // len(words) + 1))[:most]]).expand(len(prompt), -1)
+    tokens = torch.cat([prompt, answer], dim=1)
+    inputs = {"input_ids": tokens, "use_cache": True, "logits_to_keep": 1, **kwargs}
+    for name, value in kwargs.items():
+        if isinstance(value, Tensor) and value.shape == prompt.shape:  # a mask, or types of tokens
+            inputs[name] = torch.cat([value, value[:, -1:].expand(-1, most)], dim=1)
+    taken = inspect.signature(network.forward).parameters
+    network(**{name: value for name, value in inputs.items() if name in taken})
+    return tokens
 
 
 @dataclass(slots=True)
@@ -266,6 +292,7 @@ class _Shapes:
                 torch.device("meta"),
                 _NoValues(),
                 _all_nonzero(),
+                _autocast(),
                 metered(others) as meter,
             ):
                 for part in stub.repeated:
@@ -297,6 +324,21 @@ def _all_nonzero() -> Any:
     """Let a mask leave all tokens: how many it does decides shapes, and meta tensors do not know."""
     config: Any = import_module("torch.fx.experimental._config")
     return config.patch(meta_nonzero_assume_all_nonzero=True)
+
+
+@contextmanager
+def _autocast() -> Iterator[None]:
+    """Let networks enter `torch.autocast` for the device of a tensor, which torch has none of for "meta"."""
+    own: Any = torch.autocast.__init__
+
+    def init(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        own(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    torch.autocast.__init__ = init  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__init__ = own  # type: ignore[method-assign]
 
 
 class _NoValues(TorchFunctionMode):

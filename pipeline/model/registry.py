@@ -94,7 +94,7 @@ def module_of(name: str) -> str:
     return _OURS.get(name, "diffusers")
 
 
-def named(place: str) -> Any:
+def object_at(place: str) -> Any:
     """Return what a family names as "module:function"."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

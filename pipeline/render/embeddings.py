@@ -305,10 +305,13 @@ def from_bytes(key: str, content: bytes) -> Encoded:
         header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
         digest, _, body = header["__metadata__"][METADATA].partition(" ")
         tensors = safetensors.torch.load(content)
-        said = parse_json(body)
-        is_whole = digest == _sha256(body) and said["key"] == key
+        entry = parse_json(body)
+        is_whole = digest == _sha256(body) and entry["key"] == key
         if is_whole and all(digest_of(tensor).hex() == name for name, tensor in tensors.items()):
-            leaves, structure = [_leaf(note, tensors) for note in said["leaves"]], _structure(said["nesting"])
+            leaves, structure = (
+                [_leaf(note, tensors) for note in entry["leaves"]],
+                _structure(entry["nesting"]),
+            )
             unflatten(structure, leaves)  # fails here, and not where a row waits for it
             return leaves, structure
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, SafetensorError) as error:

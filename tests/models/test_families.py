@@ -18,7 +18,7 @@ from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import Refused, TableError
 from framefleet.pipeline.model.families.family import Family, Preset
 from framefleet.pipeline.model.families.registry import FAMILIES, PRESETS, family_of
-from framefleet.pipeline.model.registry import PIPELINES, class_named, named, own_class
+from framefleet.pipeline.model.registry import PIPELINES, class_named, object_at, own_class
 from framefleet.pipeline.model.specs.check import check_argument
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model, spec_of
@@ -256,4 +256,4 @@ def test_a_family_says_only_what_its_pipelines_know(family: Family) -> None:
     assert any(name.startswith(family.prefix) for name in (*PIPELINES, *dir(diffusers)))
     assert all(own_class(name) for name in family.components)
     places = (family.row_rules, family.converter, *(how.inputs for how in family.training.values()))
-    assert all(callable(named(place)) for place in places if place)
+    assert all(callable(object_at(place)) for place in places if place)

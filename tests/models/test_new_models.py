@@ -29,8 +29,17 @@ TINIES = {
     "briaai/Fibo-2.0-dev": "fibo2",
     "krea/Krea-2-Turbo": "krea2_turbo",
 }
+QUICK = ("MiniMaxAI/MiniMax-H3", "krea/Krea-2-Turbo")
+# Of which one writes its prompts by a language model, and one computes with `torch.autocast`.
+IN_CI = ("./FLUX.3-distilled", "Efficient-Large-Model/SANA-WM_bidirectional-diffusers")
 # Whose license the publisher states for all weights of its class.
-LICENSED = {"minimax_h3": "minimax-h3", "qwen_2_1": "qwen-research", "krea2_turbo": "krea-2-community"}
+LICENSED = {
+    "minimax_h3": "minimax-h3",
+    "qwen_2_1": "qwen-research",
+    "krea2_turbo": "krea-2-community",
+    "ideogram4": "ideogram-4-non-commercial",
+    "sana_wm": "apache-2.0",
+}
 
 
 def values_of(job: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
@@ -55,7 +64,7 @@ def test_the_page_has_a_job_for_each_model() -> None:
     assert JOBS.keys() == TINIES.keys()
 
 
-@pytest.mark.parametrize("model", long_but(TINIES, "MiniMaxAI/MiniMax-H3", "krea/Krea-2-Turbo"))
+@pytest.mark.parametrize("model", long_but(TINIES, *QUICK, in_ci=IN_CI))
 def test_plan_of_the_same_class_is_complete(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,10 @@ CARDS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": ("license: creativeml-openrail-m", "attachment A"),
     "stabilityai/stable-diffusion-xl-base-1.0": ("license: openrail++", "attachment A"),
     "stabilityai/sdxl-turbo": ("license: other\nlicense_name: sai-nc-community", "no commercial use"),
+    "ideogram-ai/ideogram-4-fp8": (
+        "license: other\nlicense_name: ideogram-4-non-commercial",
+        "purposes only",
+    ),
 }
 
 

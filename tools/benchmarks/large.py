@@ -40,11 +40,11 @@ class Scale:
     heads: int = 8
     head_dim: int = 64
     layers: int = 12
-    rows: int = 16
+    rows: int = 8
     steps: int = 4
-    turns: int = 3  # decodes and texts come once for each row, so that their sizes take longer to find
-    dtypes: Sequence[str] = ("fp32", "bf16")
-    hand_batches: Sequence[int] = (4, 8, 16)
+    turns: int = 1  # after the one in which sizes are found
+    dtypes: Sequence[str] = ("fp32",)
+    hand_batches: Sequence[int] = (8,)
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         tables = {"mixed": mixed_rows(), "uniform": uniform_rows()}

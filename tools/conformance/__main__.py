@@ -1,11 +1,11 @@
 """Measure tiny pipelines on a fleet: `python -m tools.conformance [--here] [NAME ...]`, without names all.
 
-Writes what docs/models.md says of their classes, and the page. --here: in this process, without a fleet.
---classes: measure nothing, and only look which classes the installed diffusers has.
+Writes what docs/models.md says of their classes, and the page.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -30,21 +30,26 @@ from tools.conformance.plain import plain_calls
 from tools.conformance.reasons import NOT_RENDERED
 from tools.models_page import page
 
-HERE, CLASSES = "--here", "--classes"
 WORKERS = 2
 _IN_FP32 = ("sana_wm",)  # torch has no matrix products of its kind in bf16 on a CPU
 ROWS = 16  # so many that each worker has some at once
 
 
-def main(arguments: list[str]) -> int:
-    """Measure the tiny pipelines of these names."""
-    if CLASSES in arguments:
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the tiny pipelines that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m tools.conformance", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="tiny pipelines of tests/tiny.py")
+    parser.add_argument("--here", action="store_true", help="in this process, without a fleet")
+    parser.add_argument("--classes", action="store_true", help="measure nothing: list diffusers' classes")
+    options = parser.parse_args(arguments)
+    if unknown := {*options.names} - {*MEASURED}:
+        parser.error(f"no tiny pipeline is called {', '.join(sorted(unknown))}")
+    if options.classes:
         write_measured(replace(read_measured(), classes=classes_by_kind(), not_rendered=NOT_RENDERED))
         _write_page()
         return 0
-    names = [argument for argument in arguments if argument != HERE] or sorted(MEASURED)
-    with nullcontext() if HERE in arguments else warm_cluster() as address:
-        failed = [name for name in names if not _is_measured(name, address)]
+    with nullcontext() if options.here else warm_cluster() as address:
+        failed = [name for name in options.names or sorted(MEASURED) if not _is_measured(name, address)]
     return 1 if failed else 0
 
 
@@ -102,4 +107,4 @@ def dtype_on_gpus(name: str) -> ResolvedDType:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

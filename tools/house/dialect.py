@@ -6,19 +6,17 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tools.house.house import Finding, House
+from tools.house.house import PACKAGES, Finding, House
 
 # `records`, `message`, `sizes_by_shape` say what a value is. Fields may stay: users read some of them.
 NAMES = {"asked", "found", "given", "held", "kept", "known", "named", "said", "told"}
 _FIRST_LINE = re.compile(r"\b(told|borne|of which|in company|who holds|as of)\b|^Return it\.")
-# Folders without any. The list may only grow: clean a room, then add it.
-CLEAN = ("pipeline/rows/", "plugins/")
 
 
 def dialect(house: House) -> Iterator[Finding]:
-    """Yield where a room that was cleaned says such a word again."""
+    """Yield where the packages say such a word."""
     for path, tree in house.trees.items():
-        if path.startswith(CLEAN):
+        if path.startswith(PACKAGES):
             for line, word in dialect_in(tree):
                 yield Finding(
                     path, line, f"says {word!r}: use a noun of the field, such as records or message"

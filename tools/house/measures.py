@@ -23,6 +23,7 @@ FEATURES = {
 # Files where such a word means something else: places in a text or in memory, a module that is being trained.
 HOMONYMS = {
     "pipeline/model/license.py",
+    "pipeline/model/network_state.py",
     "pipeline/model/snapshot.py",
     "pipeline/render/fused/stateful_networks.py",
     "pipeline/render/process_state.py",

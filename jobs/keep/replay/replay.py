@@ -103,9 +103,9 @@ class Replayer:
 
     def _render(self, recorded: Recorded, recipe: Recipe) -> Clip:
         second_models = open_second_models(recorded.second_models)
-        for named in filter(is_model, recorded.request.arguments.values()):
-            if (second := second_models[named["name"]]).digest != named["digest"]:
-                option = quoted("--second-model", named["name"] + "=PLACE")
+        for reference in filter(is_model, recorded.request.arguments.values()):
+            if (second := second_models[reference["name"]]).digest != reference["digest"]:
+                option = quoted("--second-model", reference["name"] + "=PLACE")
                 raise ModelError(
                     f"the second model at {second.settings.name} is not the one that rendered this row",
                     f"give the folder of the one that did: {option}",

@@ -58,7 +58,7 @@ IMAGE_FAMILIES = (
     Family(prefix="LatentConsistencyModel", default_size="config", reads_guidance_once=True),
     # Without presets.
     Family(prefix="Amused", default_size="config", schedulers=("AmusedScheduler",), sends=()),
-    Family(prefix="Ideogram4", reads_guidance_once=True),
+    Family(prefix="Ideogram4", reads_guidance_once=True, license="ideogram-4-non-commercial"),
     *(Family(prefix=f"Kandinsky5{task}", sends=()) for task in ("T2I", "I2I")),  # others make videos
     Family(prefix="Kolors", siblings=redrawn("Kolors", noising=None)),
     Family(prefix="VisualCloze", reads_guidance_once=True),

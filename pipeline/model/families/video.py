@@ -100,6 +100,7 @@ VIDEO_FAMILIES = (
     ),
     Family(prefix="Kandinsky5", fps=24, sends=()),
     Family(prefix="SanaVideo", fps=16, sends=()),
+    Family(prefix="SanaWM", license="apache-2.0"),
     # It renders chunk after chunk: from text, from an image, over a video.
     Family(
         prefix="Helios",

@@ -49,7 +49,7 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
     needed = _CAPABILITIES.get(quantization.type)
     if needed and device is not None and not _has_capability(device, needed):
         raise ModelError(
-            f"quantization {quantization.type} does not run on {_named(device)}, but on GPUs of compute "
+            f"quantization {quantization.type} does not run on {_name_of(device)}, but on GPUs of compute "
             f"capability {needed[0]}.{needed[1]} and later ones",
             "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: exact`",
         )
@@ -125,7 +125,7 @@ def _component_config(quantization: Quantization, library: str) -> New:
     return New(module=library, name="QuantoConfig", arguments={key: quantization.type})
 
 
-def _named(device: str) -> str:
+def _name_of(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 

@@ -285,16 +285,16 @@ class Options(Strict):
         """Set what the preset of `speed` sets. What it is unknown of is refused with the fields."""
         if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
             return given
-        said = {name: value for name, value in given.items() if value is not None}
-        return {**SPEEDS.get(speed, {}), **said}  # type: ignore[call-overload]
+        fields = {name: value for name, value in given.items() if value is not None}
+        return {**SPEEDS.get(speed, {}), **fields}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:
         """What of them is set: part of every row's identity, and enough to set them again.
 
         Of an offload to disk that it is one: where is the machine's affair. Of a preset what it set.
         """
-        given = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
-        return {name: _plain(value) for name, value in given.items() if value not in (None, False)}
+        fields = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
+        return {name: _plain(value) for name, value in fields.items() if value not in (None, False)}
 
 
 def _plain(value: Any) -> Any:
@@ -322,9 +322,9 @@ def read_options(values: Mapping[str, Any]) -> Options:
     try:
         return Options.model_validate(dict(values))
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-    place = ".".join(map(str, found["loc"]))
+        first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
     raise ModelError(
-        f"model option {place} is {found['input']!r}: {found['msg']}",
+        f"model option {place} is {first['input']!r}: {first['msg']}",
         f"the options are {', '.join(Options.model_fields)}; see docs/options.md",
     )

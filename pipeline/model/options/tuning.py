@@ -51,8 +51,8 @@ def options_left(options: Options, components: Collection[str], *, left_out: tup
         return options
     quantization = options.quantization
     if quantization:
-        asked = quantization.components or denoisers_in(components)
-        names = [name for name in asked if not name.startswith(left_out)]
+        components = quantization.components or denoisers_in(components)
+        names = [name for name in components if not name.startswith(left_out)]
         quantization = quantization.model_copy(update={"components": names}) if names else None
     others = Options() if left_out == DENOISERS else options
     return others.model_copy(update={"quantization": quantization})
@@ -122,10 +122,12 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
 def packages_of(options: Options, device: str, methods: Collection[str] = ()) -> list[str]:
     """Return the packages whose versions decide bits. methods: by which the model's weights are packed."""
     methods = {*methods, *([options.quantization.backend] if options.quantization else [])}
-    found = sorted(package for method in methods if (package := METHODS.get(method, PackingMethod()).package))
+    packages = sorted(
+        package for method in methods if (package := METHODS.get(method, PackingMethod()).package)
+    )
     has_kernels = options.compile or options.matmul == "triton"
-    found += ["cache-dit"] * isinstance(options.cache, CacheDit)
-    return found + ["triton"] * (has_kernels and device.startswith("cuda"))
+    packages += ["cache-dit"] * isinstance(options.cache, CacheDit)
+    return packages + ["triton"] * (has_kernels and device.startswith("cuda"))
 
 
 def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall]:

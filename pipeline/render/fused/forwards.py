@@ -155,8 +155,8 @@ class Forwards:
 
     def _run_proven(self, calls: Sequence[Call], plan: Plan) -> list[Result]:
         results = []
-        for call, (output, held) in zip(calls, self._trials.run(calls, plan), strict=True):
-            hand_back(call, held)
+        for call, (output, holders) in zip(calls, self._trials.run(calls, plan), strict=True):
+            hand_back(call, holders)
             results.append(Result(output, None, len(calls)))
         return results
 

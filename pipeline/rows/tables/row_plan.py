@@ -12,7 +12,7 @@ import pyarrow as pa
 from framefleet.pipeline.errors import JobError, Refused, UserError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora, check_loras
-from framefleet.pipeline.model.registry import named
+from framefleet.pipeline.model.registry import object_at
 from framefleet.pipeline.model.specs.check import (
     check_argument,
     check_fps,
@@ -171,7 +171,7 @@ def _pipeline_rules(spec: PipelineSpec) -> Rules | None:
         from framefleet.pipeline.model.modular_rows import ModularRows  # imports diffusers
 
         return ModularRows(spec)
-    return partial(named(spec.family.row_rules), spec=spec) if spec.family.row_rules else None
+    return partial(object_at(spec.family.row_rules), spec=spec) if spec.family.row_rules else None
 
 
 def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, ArgumentKind]:

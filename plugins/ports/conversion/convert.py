@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
-from framefleet.pipeline.model.registry import named
+from framefleet.pipeline.model.registry import object_at
 from framefleet.pipeline.model.sources.parts import ModelPart, base_and_parts, by_component
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import alone
@@ -92,7 +92,7 @@ def plan_conversion(
 ) -> Conversion:
     """Return what the first converter that knows it makes of a checkpoint."""
     for place in filter(None, (family.converter for family in FAMILIES)):
-        converter: Converter = named(place)
+        converter: Converter = object_at(place)
         conversion = converter(checkpoint, variant=variant, given=given or {})
         if conversion is not None:
             # A component that was given by itself, and that the conversion does not take so.

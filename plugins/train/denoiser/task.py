@@ -19,7 +19,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.families.family import TrainingInput
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.options.offload import modules_of
-from framefleet.pipeline.model.registry import named
+from framefleet.pipeline.model.registry import object_at
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.schedulers import steps_flow
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, INPUTS
@@ -156,7 +156,7 @@ def row_arguments(
         )
     training = _training(pipe)
     if training and training.inputs:
-        own |= named(training.inputs)(arguments, frames)
+        own |= object_at(training.inputs)(arguments, frames)
     elif "image" in parameters:
         own["image"] = Image.fromarray(frames[0])
     call = own | {name: value for name, value in sizes.items() if name in parameters}
