@@ -35,8 +35,8 @@ def escaped(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text whose middle is left out if it is too long to be shown or sent."""
-    half = _MAX_TEXT // 2
+    """Return a text as it can be shown, sent and written: halves of characters spelled out, not too long."""
+    text, half = text.encode("utf-8", "backslashreplace").decode(), _MAX_TEXT // 2
     return text if len(text) <= _MAX_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 

@@ -53,7 +53,7 @@ ODD_ERRORS: dict[
     "wordless": (Wordless, "it has no message: its __str__ raised ValueError"),
     "ring": (_ring, "ring"),
     "long": (lambda: ValueError("x" * 10**7), "x ... x"),
-    "half a character": (lambda: ValueError("half \ud800 \x00 \x1b[31m"), "half"),
+    "half a character": (lambda: ValueError("half \ud800 \x00 \x1b[31m"), r"half \ud800"),
 }
 
 
