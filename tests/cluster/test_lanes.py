@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import framefleet
 from framefleet import Request
@@ -63,6 +64,7 @@ def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
 
 
 @pytest.mark.ci
+@pytest.mark.timeout(900)
 def test_of_a_mixed_job_no_other_row_is_wrong_and_none_is_called_equal_that_is_not(
     tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -76,7 +78,8 @@ def test_of_a_mixed_job_no_other_row_is_wrong_and_none_is_called_equal_that_is_n
         Request(arguments=sizes | {name: row[name] for name in own}, seed=row["seed"], recipe=row["recipe"])
         for row in rows
     ]
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:  # which has no threads of Ray, as this one
+    # In a process without threads of Ray, which this one has; with one of torch, as workers have.
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as process:
         plain = [call.sha256 for call in process.submit(plain_calls, "wan", {}, requests).result()]  # by seed
 
     fleet = FLEET | {"address": ray_cluster}

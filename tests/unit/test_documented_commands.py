@@ -47,7 +47,7 @@ def words_of(line: str) -> list[str]:
     return [Path(words[first]).name, *words[first + 1 :]]
 
 
-PLACES = {"job.yaml", "train.yaml"}  # the reader's own
+PLACES = {"job.yaml", "train.yaml", "animals.yaml"}  # the reader's own
 FOLDERS = ("", "plugins/demo/shapes/train")  # where pages have their commands typed
 COMMANDS = sorted({tuple(words) for page in PAGES for line in lines(page) if (words := words_of(line))})
 

@@ -297,11 +297,11 @@ def test_a_checkout_is_read_with_what_is_new_and_without_what_is_ignored(tmp_pat
         ("class Near:\n    kept: str\n\ndef load(known):\n    records = known", None),
     ],
 )
-def test_a_cleaned_room_names_values_by_nouns(code: str, word: str | None) -> None:
+def test_packages_name_values_by_nouns(code: str, word: str | None) -> None:
     path = "plugins/export/export.py"
     texts = [text.partition(":")[0] for text in problems(dialect, code, path)]
     assert texts == ([] if word is None else [f"says {word!r}"])
-    assert not problems(dialect, code, "pipeline/model/table.py")  # a room that is not clean yet
+    assert not problems(dialect, code, "tools/table.py")
 
 
 def test_a_test_is_at_the_doors_when_nothing_it_uses_in_its_file_names_an_address() -> None:

@@ -75,6 +75,9 @@ def test_every_key_of_a_job_is_judged(out: str) -> None:
         "scores",
         "post",
         "marks",
+        "judge",
+        "captions",
+        "prompts",
     }
     elsewhere = {"output", "storage_options", "on_end"}  # are never job.json's
     withheld = {"defaults", "overrides", "draft"}  # without secrets of URLs; as a table's cells
@@ -104,6 +107,7 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("", {"scores": ["motion", "os:system"]}, "scores"),
         ("", {"scores": [{"similarity": "/etc"}]}, "scores"),
         ("", {"post": [{"upscale": "/etc/x.safetensors"}]}, "post"),
+        ("", {"captions": {"url": "http://127.0.0.1/", "model": "x", "api_key_env": "HOME"}}, "captions"),
         ("", {"table": "http://127.0.0.1/t.csv"}, "table"),
         ("", {"table": "http://127.0.0.1/t.csv; touch PWN #"}, "table"),
         ("", {"loras": LORA}, "loras.style.path"),

@@ -17,7 +17,7 @@ from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
 from framefleet.pipeline.recipes.recipe import generate
 from framefleet.pipeline.request import Request
 from tests.loras import WEIGHTS, plain_pipe
-from tools.odd_recipes.forked import in_fork
+from tools.odd_recipes.forked import LIMIT_S, in_fork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Plain:
 
 def plain_calls(model: str, loras: dict[str, Path], rows: Sequence[Request]) -> list[Plain]:
     """Call the recipe of each row on a pipeline that was just loaded, each in its own fork."""
-    return in_fork(_each_in_a_fork, model, loras, rows)
+    return in_fork(_each_in_a_fork, model, loras, rows, limit_s=LIMIT_S + 20.0 * len(rows))
 
 
 def _each_in_a_fork(model: str, loras: dict[str, Path], rows: Sequence[Request]) -> list[Plain]:
