@@ -54,6 +54,10 @@ class FramefleetError(Exception):
         return f"{self.problem}\nhint: {self.fix}" if self.fix else self.problem
 
 
+class FarEnough(BaseException):
+    """Ends a call of a pipeline that came as far as we want. No Exception, which a recipe might catch."""
+
+
 def message_of(error: BaseException) -> str:
     """Return the message of any error; one of a user's own class may fail to say it."""
     try:

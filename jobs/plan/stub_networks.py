@@ -30,6 +30,7 @@ from torch.nn.attention import flex_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from framefleet.pipeline.errors import FarEnough
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
@@ -155,7 +156,7 @@ _Tensors = list[tuple[dict[str, Tensor | None], str, Tensor]]  # where each stan
 _SECONDS, _FPS, _SAMPLE_RATE = 2, 24, 32_000  # of the references that are videos or sounds
 
 
-class Decoded(BaseException):
+class Decoded(FarEnough):
     """The autoencoder's decoder took what the pipeline made, which is as far as a probe goes."""
 
 

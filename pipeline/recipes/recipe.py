@@ -16,7 +16,7 @@ from typing import Any
 
 import greenlet
 
-from framefleet.pipeline.errors import RecipeError, Refused, message_of, shown
+from framefleet.pipeline.errors import FarEnough, RecipeError, Refused, message_of, shown
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
@@ -113,7 +113,7 @@ class Recipe:
         rest = {name: value for name, value in request.arguments.items() if name not in own}
         try:
             return self.function(pipe, dataclasses.replace(request, arguments=open_guidance(rest)), **own)
-        except (Exception, KeyboardInterrupt, greenlet.GreenletExit):
+        except (Exception, KeyboardInterrupt, greenlet.GreenletExit, FarEnough):
             raise
         except BaseException as error:  # as of sys.exit(): it is to end the row, not the process
             raise RecipeError(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import FarEnough, TableError
 from framefleet.pipeline.hooks.global_draws import drawing_from
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
@@ -207,7 +207,7 @@ class Captured:
     scheduler: Any
 
 
-class _Reached(BaseException):
+class _Reached(FarEnough):
     """Leaves a pipeline's `__call__`; no Exception, so that nothing on the way takes it for an error."""
 
     def __init__(self, call: Call) -> None:
