@@ -260,7 +260,7 @@ def test_a_recipe_of_the_users_own_is_called_only_where_that_was_announced(recip
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        ("ends", "SystemExit: it leaves"),
+        ("ends", "the recipe raised SystemExit: it leaves hint: raise an Exception"),
         ("crashes", "the process that called the pipeline crashed (SIGABRT)"),
     ],
 )
