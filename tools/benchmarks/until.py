@@ -29,9 +29,7 @@ UNTIL = {"accepted": 5, "per": ["name"], "where": "third < 0.34", "at_most": 40}
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.benchmarks.until", description=__doc__)
     parser.add_argument("--groups", type=int, default=12)
-    parser.add_argument(
-        "--short", action="store_true", help="two groups of one clip; its figures mean nothing"
-    )
+    parser.add_argument("--short", action="store_true", help="two small groups; its figures mean nothing")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="framefleet-bench-") as folder:
         if options.short:
