@@ -288,7 +288,7 @@ class Candidates:
         """
         if not self._has_own_table or (added := added_in(self._store)) == self._added:
             return self, []
-        self._added = added  # so that rows that cannot be taken are told once
+        self._added = added  # so that rows that cannot be taken are tried once
         new = Candidates(self._job, self._watch)
         new._folder, new._num_files, new._written = self._folder, self._num_files, self._written
         new._earlier, new._seen = self._earlier, set(self._earlier)
