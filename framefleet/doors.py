@@ -226,7 +226,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
 )
 
 
