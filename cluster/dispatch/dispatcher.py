@@ -42,7 +42,7 @@ from framefleet.cluster.dispatch.lease import (
     Whereabouts,
 )
 from framefleet.cluster.dispatch.order import Copies, Order, TableOrder
-from framefleet.cluster.dispatch.waiting_rows import OversizedRows, Waiting
+from framefleet.cluster.dispatch.waiting_rows import SLACK_BYTES, OversizedRows, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
 
@@ -270,10 +270,10 @@ class Dispatcher:
             self._oversized.add(entry, room=room, now=now)
         return None
 
-    @property
-    def num_for_new(self) -> int:
-        """How many rows wait for a new process, as they failed in others."""
-        return len(self._for_new)
+    def num_for_new(self, worker: str) -> int:
+        """How many rows wait for a new process in a worker's place, as they failed in others."""
+        has_most = self._seats.get(worker, Seat()).room + SLACK_BYTES >= self._largest
+        return len(self._for_new) + (len(self._oversized) if has_most else 0)
 
     def judges(self, worker: str) -> None:
         """The worker has a row that was not leased to it: its process is new no more."""

@@ -284,7 +284,7 @@ class Driver:
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
         lane, docket = self._lanes.of(worker), self._lanes.docket
-        num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new
+        num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new(worker)
         if worker not in docket.used or not num_waiting:
             return False
         return fleet.num_by_lane()[lane.key] - self._lanes.num_joined(lane) < num_waiting

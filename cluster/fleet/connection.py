@@ -319,9 +319,11 @@ def _reachable(address: str) -> str:
     if is_found:
         address = _address_here()
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "://" in address:
-        return address  # ray:// is Ray's own to find
     fix = f"check {_source_of_auto()}, or set fleet.address" if is_found else "check fleet.address"
+    if not colon or not port.isdigit() or "://" in address:
+        if is_found and "://" not in address:  # Ray would look for it for minutes
+            raise FleetError(f"no Ray cluster can be at {address!r}, which has no port", fix)
+        return address  # ray:// is Ray's own to find
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:

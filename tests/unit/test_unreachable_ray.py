@@ -39,6 +39,9 @@ def test_an_address_that_a_dead_ray_left_is_refused_and_named(
     file.write_text("127.0.0.1:1")
     error = refusal()
     assert "no Ray cluster answers at 127.0.0.1:1" in error.problem and str(file) in error.fix
+    file.write_text("half a line\nof what it was")
+    error = refusal()
+    assert "which has no port" in error.problem and str(file) in error.fix
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
     error = refusal()
     assert "at 127.0.0.1:2" in error.problem and "RAY_ADDRESS" in error.fix
