@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output, open_output
     from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.pipeline.recipes.decorator import recipe
+    from framefleet.pipeline.recipes.recipe import recipe
     from framefleet.pipeline.render.audit.schedule import Audit
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.fused.batching import Batching
@@ -170,7 +170,7 @@ _HOMES = {
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.plugins.train.plan",
     "read_records": "framefleet.plugins.export.records",
-    "recipe": "framefleet.pipeline.recipes.decorator",
+    "recipe": "framefleet.pipeline.recipes.recipe",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.keep.repair.repair",
     "report": "framefleet.plugins.pages.report.report",

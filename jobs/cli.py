@@ -32,8 +32,7 @@ from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
-from framefleet.jobs.show.console import reporting
-from framefleet.jobs.show.terminal import guard_streams
+from framefleet.jobs.show.console import guard_streams, reporting
 from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.redaction import keep_secrets
 

@@ -24,8 +24,7 @@ from framefleet.cluster.dispatch.hosts import MAX_REST_S, REST_S, Hosts, LostRow
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
-from framefleet.cluster.fleet.lane_hosts import LaneHosts
-from framefleet.cluster.fleet.losses import Cause, cause_of_loss
+from framefleet.cluster.fleet.losses import Cause, LaneHosts, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup

@@ -20,7 +20,6 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
 from framefleet.pipeline.model.sources.headers import (
     Tensor,
     check_file_size,
@@ -31,7 +30,7 @@ from framefleet.pipeline.model.sources.headers import (
 from framefleet.pipeline.model.sources.integrity import named_sha256, sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
-from framefleet.pipeline.model.sources.source import public_name
+from framefleet.pipeline.model.sources.source import FolderSource, Listed, Source, public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
@@ -275,7 +274,7 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
             fix = did_you_mean(file, [one for one in source.files if one.endswith(FILE_FORMATS)])
             raise ModelError(f"{where}: {source.name} has no file {file}", fix)
     elif "://" in path:
-        from framefleet.pipeline.model.sources.url_source import UrlSource
+        from framefleet.pipeline.model.sources.source import UrlSource
 
         folder, _, file = path.rpartition("/")
         source = UrlSource(folder, storage_options, only=file)
