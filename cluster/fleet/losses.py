@@ -186,7 +186,8 @@ def cause_to_end(
 class LaneHosts:
     """What is known of machines, for each lane: a fault says nothing of a machine's work for another lane.
 
-    closed: lanes that were given up, each with its reason."""
+    closed: lanes that were given up, each with its reason.
+    """
 
     def __init__(self, faults: FaultPolicy) -> None:
         self._faults = faults

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store
+from framefleet.jobs.keep.verify import verify
 from framefleet.jobs.keep.verify.verify import sample_rows
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, record_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
