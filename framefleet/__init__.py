@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
-    from framefleet.jobs.control.submission import logs, submit
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures import failures
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
     from framefleet.plugins.compact.command import compact
+    from framefleet.plugins.deploy.submission import logs, submit
     from framefleet.plugins.doctor.doctor import Diagnosis, doctor
     from framefleet.plugins.doctor.results import CheckResult
     from framefleet.plugins.export.export import export
@@ -164,7 +164,7 @@ _HOMES = {
     "failures": "framefleet.jobs.look.failures",
     "grid": "framefleet.plugins.pages.sheet.sheet",
     "load_model": "framefleet.pipeline.model.load_model",
-    "logs": "framefleet.jobs.control.submission",
+    "logs": "framefleet.plugins.deploy.submission",
     "open_output": "framefleet.pipeline.outputs.output",
     "pause": "framefleet.jobs.control.control",
     "plan": "framefleet.jobs.plan.plan",
@@ -181,7 +181,7 @@ _HOMES = {
     "status": "framefleet.jobs.look.status.status",
     "step_log_prob": "framefleet.pipeline.render.scheduler_steps",
     "stop": "framefleet.jobs.control.control",
-    "submit": "framefleet.jobs.control.submission",
+    "submit": "framefleet.plugins.deploy.submission",
     "trace": "framefleet.plugins.marks.trace",
     "train": "framefleet.plugins.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",

@@ -219,7 +219,7 @@ class Plugin:
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
-    *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
+    *("models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
     *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
 )
 

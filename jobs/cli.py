@@ -18,11 +18,9 @@ from typer.core import TyperCommand, TyperGroup
 from framefleet.doors import Command, commands
 from framefleet.jobs.control.command import (
     add_command,
-    logs_command,
     pause_command,
     resume_command,
     stop_command,
-    submit_command,
 )
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.repair.command import repair_command
@@ -41,11 +39,10 @@ _MODEL_HELP = "List, show, lock, verify or convert models."
 _SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
 # In the order in which they are used. Those of plugins come after them, panel by panel.
 _PANELS: dict[str, tuple[Command, ...]] = {
-    "Render": (plan_command, render_command, submit_command),
+    "Render": (plan_command, render_command),
     "Watch and control": (
         status_command,
         failures_command,
-        logs_command,
         add_command,
         pause_command,
         resume_command,
