@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from framefleet.doors import JobRunner, PlanRun, Run
+from framefleet.doors import JobRunner, PlanRun, Run, Scope
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.budget import Spent
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions
@@ -20,22 +18,12 @@ class PromptsRunner(JobRunner):
     section = "prompts"
     order = -100  # the first: whatever else makes rows makes them of these prompts
 
-    def render(
-        self,
-        job: Job,
-        watch: Watch,
-        *,
-        run: Run,
-        only: Collection[str] | None = None,
-        limit: int | None = None,
-        table: str | None = None,
-        spent: Spent | None = None,
-    ) -> Summary:
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
         from framefleet.plugins.words.prompts import write_prompts
 
-        written = write_prompts(job, watch, table)
+        written = write_prompts(job, watch, scope.table)
         # Without a prompt in it, the table is rendered as it is.
-        return run(job, watch, only=only, limit=limit, table=written.place or table, spent=spent)
+        return run(job, watch, replace(scope, table=written.place or scope.table))
 
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from framefleet.doors import runners_of, table_of
+from framefleet.doors import Scope, runners_of, table_of
 from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
 from framefleet.jobs.job.steps import for_comparison, steps_again
 from framefleet.jobs.keep.replay.compare import Again, Compared, Likeness, compare
@@ -281,7 +281,7 @@ def rendered_by_fleet(
         sections = dict.fromkeys(runner.section for runner in runners_of(job))
         changed = {"output": place, "media": media, **sections, **for_comparison(job)}
         plain = job.model_copy(update=changed)
-        render_rows(plain, watch, only=row_ids, table=table_of(job))
+        render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
         yield Store(place, job.storage_options)
     finally:
         Store(output, job.storage_options).delete_all(f"{SCRATCH}/{run}")
