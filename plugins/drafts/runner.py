@@ -33,8 +33,8 @@ class DraftRunner(JobRunner):
         """Do what `JobRunner.render` promises.
 
         scope.only: what is kept of these drafts is rendered in full too. Rows that cannot be rendered in full
-        are refused before any draft is rendered. Nothing is chosen while the budget leaves drafts out; both count
-        in it.
+        are refused before any draft is rendered. Nothing is chosen while the budget leaves drafts out; both
+        count in it.
         """
         from framefleet.cluster.driver.progress import Summary
         from framefleet.jobs.job.output import store_of_job
