@@ -267,7 +267,8 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     values["table"] = _named_table(job)
     values["media"] = _settled(job["media"])
     values |= decisive_sections(job)
-    values["media"].pop("previews", None)  # which change no clip
+    for key in ("previews", "c2pa"):  # the first changes no clip, the second is now a clip step's
+        values["media"].pop(key, None)
     for kind, decides in _NAMED.items():
         models = job.get(kind, {}).items()  # job.json of earlier versions has no `models`
         values[kind] = {
