@@ -188,7 +188,16 @@ class Roots:
             raise _has_userinfo()
         scheme = _scheme(uri)
         if "://" not in uri:
-            return self._relative(uri)
+            if os.path.isabs(uri):
+                return self._local(uri)
+            if self._base is None:
+                raise InputError("it is relative, but to nothing", "add its folder to inputs.roots")
+            if "://" not in self._base:
+                return self._local(os.path.join(self._base, uri))
+            if _scheme(self._base) in WEB:
+                return self.web(URL(self._base + "/").with_user(None).join(_url(uri)))
+            _check_names(uri)
+            return self._stored(f"{USERINFO.sub('', self._base)}/{uri}")
         if scheme in LOCAL:
             path = uri.partition("://")[2]
             if not os.path.isabs(path):
@@ -214,18 +223,6 @@ class Roots:
         if self._base is not None and _scheme(self._base) in WEB and _is_below(url, base := URL(self._base)):
             url = url.with_user(base.user).with_password(base.password)
         return WebFile(url=url, is_trusted=False)
-
-    def _relative(self, uri: str) -> LocalFile | StoredFile | WebFile:
-        if os.path.isabs(uri):
-            return self._local(uri)
-        if self._base is None:
-            raise InputError("it is relative, but to nothing", "add its folder to inputs.roots")
-        if "://" not in self._base:
-            return self._local(os.path.join(self._base, uri))
-        if _scheme(self._base) in WEB:
-            return self.web(URL(self._base + "/").with_user(None).join(_url(uri)))
-        _check_names(uri)
-        return self._stored(f"{USERINFO.sub('', self._base)}/{uri}")
 
     def _local(self, path: str) -> LocalFile:
         try:

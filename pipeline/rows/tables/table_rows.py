@@ -118,7 +118,20 @@ class TableRows:
         only: the positions of those that are wanted; None wants all.
         """
         refused, columns = self.plan.columns(batch)
-        rows = self._parts(columns, batch.num_rows)
+        readers = self.plan.readers
+        texts = [_checked(readers[at], columns[at]) for at in self._texts]
+        seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
+        shared = [
+            [_key(cell) if isinstance(cell, list) else cell for cell in columns[at]] for at in self._shared
+        ]
+        types = [list(map(type, column)) for column in (*texts, *seeds)]
+        rows = zip(
+            cells_of(columns, batch.num_rows),
+            cells_of([*shared, *types], batch.num_rows),
+            cells_of(texts, batch.num_rows),
+            seeds[0] if seeds else repeat(None),
+            strict=False,
+        )
         for offset in range(batch.num_rows):
             index = first_index + offset
             parts = None if offset in refused else next(rows)
@@ -128,22 +141,6 @@ class TableRows:
                 yield InvalidRow(index=index, problems=tuple(refused[offset]))
             else:
                 yield self._row(index, *parts)
-
-    def _parts(self, columns: list[list[Any]], num_rows: int) -> Iterator[_Parts]:
-        readers = self.plan.readers
-        texts = [_checked(readers[at], columns[at]) for at in self._texts]
-        seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
-        shared = [
-            [_key(cell) if isinstance(cell, list) else cell for cell in columns[at]] for at in self._shared
-        ]
-        types = [list(map(type, column)) for column in (*texts, *seeds)]
-        return zip(
-            cells_of(columns, num_rows),
-            cells_of([*shared, *types], num_rows),
-            cells_of(texts, num_rows),
-            seeds[0] if seeds else repeat(None),
-            strict=False,
-        )
 
     def _row(
         self, index: int, cells: tuple[Any, ...], kind: tuple[Any, ...], texts: tuple[Any, ...], seed: Any
