@@ -128,7 +128,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     """
     folder, file = _split(name, lora)
     if "://" in folder and file:
-        from framefleet.pipeline.model.sources.source import UrlSource
+        from framefleet.pipeline.model.sources.url_source import UrlSource
 
         source: Source = UrlSource(folder, storage_options or {}, only=file)
     else:

@@ -274,7 +274,7 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
             fix = did_you_mean(file, [one for one in source.files if one.endswith(FILE_FORMATS)])
             raise ModelError(f"{where}: {source.name} has no file {file}", fix)
     elif "://" in path:
-        from framefleet.pipeline.model.sources.source import UrlSource
+        from framefleet.pipeline.model.sources.url_source import UrlSource
 
         folder, _, file = path.rpartition("/")
         source = UrlSource(folder, storage_options, only=file)

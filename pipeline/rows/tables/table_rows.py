@@ -30,9 +30,6 @@ from framefleet.pipeline.rows.tables.rows import (
     cells_of,
 )
 
-# Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
-_Parts = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], Any]
-
 # Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
 MAX_REMEMBERED = 32 << 20
 _MAX_TEMPLATE = 32 << 10  # rows that are larger do not repeat
@@ -125,6 +122,7 @@ class TableRows:
             [_key(cell) if isinstance(cell, list) else cell for cell in columns[at]] for at in self._shared
         ]
         types = [list(map(type, column)) for column in (*texts, *seeds)]
+        # Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
         rows = zip(
             cells_of(columns, batch.num_rows),
             cells_of([*shared, *types], batch.num_rows),
