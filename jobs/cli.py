@@ -16,12 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from framefleet.doors import Command, commands
-from framefleet.jobs.control.command import (
-    add_command,
-    pause_command,
-    resume_command,
-    stop_command,
-)
+from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument
 
-from framefleet.jobs.options import (
-    JobOrOutput,
-    OutputToRead,
-    Sets,
-    StorageSets,
-    SummaryAsJson,
-    Verbose,
-)
+from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
 

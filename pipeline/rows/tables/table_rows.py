@@ -21,14 +21,7 @@ from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, se
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
-from framefleet.pipeline.rows.tables.rows import (
-    OWN_TEXTS,
-    CheckedRow,
-    InvalidRow,
-    Reader,
-    RowPlan,
-    cells_of,
-)
+from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, CheckedRow, InvalidRow, Reader, RowPlan, cells_of
 
 # Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
 MAX_REMEMBERED = 32 << 20
