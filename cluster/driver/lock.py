@@ -36,7 +36,7 @@ from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import of_runs
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
-from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
+from framefleet.pipeline.outputs.parts.parts import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
     MAX_DRIVER_BYTES,
     Part,

@@ -43,10 +43,9 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.parts import tables_by_part
+from framefleet.pipeline.outputs.parts.parts import replace_part, tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.schedule import ComputeTime

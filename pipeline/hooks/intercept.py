@@ -73,7 +73,7 @@ def own_method(target: Any, method: str = "forward") -> Any:
     return None if getattr(own, "__func__", None) is getattr(type(target), method, None) else own
 
 
-# Calls that compiled code makes are told from others by the hook that `torch.compile` sets in their thread.
+# Calls that compiled code makes are recognized by the hook that `torch.compile` sets in their thread.
 # `torch._dynamo` takes seconds to import, and a process has it only once it has compiled something. Its C
 # part comes with torch. It is private: a torch without these names renders too, and compiles calls like any
 # others.

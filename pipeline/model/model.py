@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of, open_parts
-from framefleet.pipeline.model.sources.source import Source, open_source, public_name
+from framefleet.pipeline.model.sources.source import open_source, public_name
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.dtypes import DType, canonical_dtype
 from framefleet.pipeline.model.specs.model_index import DENOISERS

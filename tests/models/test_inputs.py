@@ -15,9 +15,10 @@ from PIL import Image
 
 from framefleet import Inputs
 from framefleet.pipeline.errors import InputError, Refused
-from framefleet.pipeline.rows.inputs.access import Roots, WebFile, naming
+from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.http_read import Limits, read_http
 from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image
+from framefleet.pipeline.rows.inputs.roots import Roots, WebFile
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from tests.media_files import image_file
 from tests.web_server import WebServer, web_server

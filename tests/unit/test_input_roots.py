@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from framefleet.pipeline.errors import InputError, JobError
-from framefleet.pipeline.rows.inputs.access import LocalFile, Roots, StoredFile, WebFile
+from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 
 SECRET = b"the secret"
 

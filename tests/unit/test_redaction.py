@@ -17,7 +17,7 @@ from framefleet.pipeline.guards.redaction import (
     public_url,
     public_value,
 )
-from framefleet.pipeline.rows.inputs.access import Roots
+from framefleet.pipeline.rows.inputs.roots import Roots
 from framefleet.pipeline.rows.tables.table import open_table
 
 

@@ -20,6 +20,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
 from framefleet.pipeline.model.sources.headers import (
     Tensor,
     check_file_size,
@@ -30,7 +31,7 @@ from framefleet.pipeline.model.sources.headers import (
 from framefleet.pipeline.model.sources.integrity import named_sha256, sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
-from framefleet.pipeline.model.sources.source import FolderSource, Listed, Source, public_name
+from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds

@@ -13,6 +13,7 @@ from pathlib import Path
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, components_of
 from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
+from framefleet.pipeline.model.sources.folder_source import Source, list_folder
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import (
     LOCK_FILE,
@@ -37,7 +38,6 @@ from framefleet.pipeline.model.sources.selection import (
     select,
     weight_map_of,
 )
-from framefleet.pipeline.model.sources.source import Source, list_folder
 from framefleet.pipeline.model.specs.model_index import (
     MAX_JSON_BYTES,
     check_whole,
