@@ -29,7 +29,8 @@ from framefleet.plugins.words.section import AnswerSection, EndpointSection, ans
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-Question, Answer = TypeVar("Question"), TypeVar("Answer")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)  # who restarts is back within some seconds
 _MAX_PAUSE_S = 120.0  # of `Retry-After`: who wants more is asked again by a later run
 _MAX_ANSWER_BYTES = 4 << 20
