@@ -29,8 +29,8 @@ from framefleet.plugins.words.section import AnswerSection, EndpointSection, ans
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
+_Question = TypeVar("_Question")
+_Answer = TypeVar("_Answer")
 _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)  # who restarts is back within some seconds
 _MAX_PAUSE_S = 120.0  # of `Retry-After`: who wants more is asked again by a later run
 _MAX_ANSWER_BYTES = 4 << 20
@@ -272,9 +272,9 @@ def ask(
 
 
 def each_answer(
-    questions: Iterator[Question],
-    ask: Callable[[Question], Answer],
-    take: Callable[[Question, Answer], None],
+    questions: Iterator[_Question],
+    ask: Callable[[_Question], _Answer],
+    take: Callable[[_Question, _Answer], None],
     *,
     parallel: int,
     end: Callable[[], None],
@@ -284,7 +284,7 @@ def each_answer(
     What was answered is taken, whatever ends it: an error of `ask` or `take`, or Ctrl-C. end: ends the
     requests that are under way.
     """
-    waiting: deque[tuple[Question, Future[Answer]]] = deque()
+    waiting: deque[tuple[_Question, Future[_Answer]]] = deque()
     with ThreadPoolExecutor(parallel, thread_name_prefix="answers") as threads:
         try:
             while True:
