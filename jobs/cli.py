@@ -60,20 +60,16 @@ def _name_of(command: Command) -> str:
     return command.__name__.removesuffix("_command")
 
 
-def _plain(parameters: list[Any]) -> list[Any]:
-    """Have help show the value that is typed, and not its Python type: nothing for a flag."""
-    for one in parameters:
-        is_typed = one.param_type_name == "option" and not one.is_flag
-        shown = one.metavar or one.opts[0].strip("-").replace("-", "_").upper() if is_typed else ""
-        one.display_type_rich = lambda ctx, shown=shown: shown
-    return parameters
-
-
 class _Plain:
-    """Help for people who do not write Python."""
+    """Help for people who do not write Python: with the value that is typed, and nothing for a flag."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))  # type: ignore[misc]  # of Typer's class, the other base
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of Typer's class, the other base
+        for one in parameters:
+            is_typed = one.param_type_name == "option" and not one.is_flag
+            shown = one.metavar or one.opts[0].strip("-").replace("-", "_").upper() if is_typed else ""
+            one.display_type_rich = lambda ctx, shown=shown: shown
+        return parameters
 
 
 class _Command(_Plain, TyperCommand):

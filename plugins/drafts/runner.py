@@ -8,8 +8,8 @@ arguments, a choice is a table, and what is rendered in full are the rows of tha
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of, table_of
 from framefleet.pipeline.errors import JobError
@@ -72,14 +72,10 @@ class DraftRunner(JobRunner):
         _check_limit(wanted.limit)
         drafted, keep = drafts.draft_job(job), drafts.keep_of(job)
         first = run(drafted, watch, wanted, table=table)
-        full = run(
-            job, watch, replace(wanted, probe=False), table=table
-        )  # of rows that nobody has chosen yet
-        values: dict[str, Any] = {one.name: getattr(full, one.name) for one in fields(full)}
+        full = run(job, watch, replace(wanted, probe=False), table=table)  # nobody has chosen its rows yet
         # Another runner of the drafts decides how many there are.
         most_kept = first.counts.distinct if runners_of(drafted) else drafts.most_kept(job, keep, table)
-        values |= {"audits": None, "drafts": first, "most_kept": most_kept, "keep": str(keep)}
-        return DraftedPlan(**values)
+        return DraftedPlan.of(full, audits=None, drafts=first, most_kept=most_kept, keep=str(keep))
 
     def table(self, job: Job) -> str:
         from framefleet.jobs.job.output import below

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of
 from framefleet.pipeline.errors import JobError
@@ -92,10 +92,14 @@ class UntilRunner(JobRunner):
                 rows += candidates.extend(at, num_expected(group, rate) - len(group.outcomes))
             place = candidates.write_to(Path(folder, "rows.parquet"), rows)
             planned = run(job, watch, wanted, table=str(place))
-            values: dict[str, Any] = {one.name: getattr(planned, one.name) for one in fields(planned)}
-            values |= {"table": candidates.location, "until": str(section), "num_groups": len(groups)}
-            has_rate = num_judged or section.rate
-            return UntilPlan(**values, rate=rate if has_rate else None, num_judged=num_judged)
+            return UntilPlan.of(
+                planned,
+                table=candidates.location,
+                until=str(section),
+                num_groups=len(groups),
+                rate=rate if num_judged or section.rate else None,
+                num_judged=num_judged,
+            )
 
     def check_added(self, job: Job, watch: Watch, file: str) -> None:
         from framefleet.plugins.until.candidates import Candidates

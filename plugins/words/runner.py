@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from framefleet.doors import JobRunner, PlanRun, Run, Scope
 
@@ -38,10 +38,9 @@ class PromptsRunner(JobRunner):
             changed = {"table": written.place, "sweep": Sweep(), "inputs": inputs}
             return run(job.model_copy(update=changed), watch, wanted)
         plan = run(job, watch, wanted, table=table)
-        values: dict[str, Any] = {one.name: getattr(plan, one.name) for one in fields(plan)}
         of = f"{written.num_left:,} of {written.num_texts:,}"
         line = f"prompts: {of} are written first, by {rewrite_of(job).model}"
-        return UnwrittenPlan(**values, line=line)
+        return UnwrittenPlan.of(plan, line=line)
 
     def table(self, job: Job) -> str:
         from framefleet.jobs.job.output import below
