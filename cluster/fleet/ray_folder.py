@@ -19,6 +19,10 @@ from pathlib import Path
 from framefleet.pipeline.errors import FleetError
 
 PRIVATE = "start Ray below a folder of your own: mkdir -m 700 /tmp/my-ray; export RAY_TMPDIR=/tmp/my-ray"
+MAX_FOLDER = 35  # bytes of its path: Ray's names below its folder take 68
+_NAME = "/framefleet-12345678"
+# Ray's logs, which it writes from the start: with less its processes die, and nothing says why.
+LEAST_BYTES = 16 << 20
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +74,6 @@ def _open_place(folder: Path) -> Path | None:
         if status.st_mode & _WRITES and (place == folder or not status.st_mode & stat.S_ISVTX):
             return place
     return None
-
-
-MAX_FOLDER = 35  # bytes of its path: Ray's names below its folder take 68
-_NAME = "/framefleet-12345678"
-# Ray's logs, which it writes from the start: with less its processes die, and nothing says why.
-LEAST_BYTES = 16 << 20
 
 
 def make_socket_folder() -> Path:

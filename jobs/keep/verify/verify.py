@@ -67,6 +67,13 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.lane_key import lane_named
 
+_NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
+# In place of formats with loss, whose files do not say which frames were rendered.
+_LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
+_KIND = ("recipe", "height", "width", "num_frames")
+_FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")
+_MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
@@ -146,14 +153,6 @@ def job_damage(store: Store) -> Damage | None:
     if not differences:
         return None
     return Damage(kind="job", path=CLAIM, reason=f"of another job than the records; {differences[0].strip()}")
-
-
-_NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
-# In place of formats with loss, whose files do not say which frames were rendered.
-_LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
-_KIND = ("recipe", "height", "width", "num_frames")
-_FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")
-_MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
