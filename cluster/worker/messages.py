@@ -19,13 +19,12 @@ from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import Request, quickly_pickled
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.text import shortened
 

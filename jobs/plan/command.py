@@ -24,8 +24,7 @@ from framefleet.jobs.options import (
     Verbose,
     Workers,
 )
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.jobs.show.watch import bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError
 

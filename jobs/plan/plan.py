@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
@@ -96,6 +96,11 @@ class JobPlan(ModelPlan):
     def to_render(self) -> int | str:
         """How many rows are to be rendered, for people."""
         return self.counts.pending
+
+    @classmethod
+    def of(cls, plan: JobPlan, **values: Any) -> Self:
+        """Return what another plan says, and these values."""
+        return cls(**{one.name: getattr(plan, one.name) for one in fields(plan)} | values)
 
     def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
         """Yield what is printed: lines, plans of runs that come first, and this one."""

@@ -83,7 +83,16 @@ def inspect_gpus() -> Iterator[CheckResult]:
                 f"GPU {gpu.number} is split into MIG instances, each with a part of its memory",
                 "plan with the memory of one instance, or switch it off: nvidia-smi -mig 0",
             )
-    yield from _xids()
+    # What the kernel has logged of GPU errors.
+    log = subprocess.run(["dmesg"], capture_output=True, text=True) if shutil.which("dmesg") else None
+    if log is None or log.returncode:
+        yield ok("GPU errors (Xid) are in the kernel's log, which this user cannot read")
+        return
+    for (bus, number), count in sorted(Counter(_XID.findall(log.stdout)).items()):
+        yield (error if number in _OF_HARDWARE else warning)(
+            f"GPU at {bus}: Xid {number}, {count} times since the machine started",
+            "look it up in NVIDIA's list of Xid errors; restart the machine if it is one of hardware",
+        )
 
 
 def has_gpu() -> bool:
@@ -115,19 +124,6 @@ def _memory_of(gpu: Gpu, users: list[list[str]]) -> CheckResult:
         taken = ", ".join(others) or "processes that cannot be seen from here"
         return warning(f"{text}; taken by {taken}", "end them, or wait for them, before a job starts")
     return ok(text + ("; used by Ray's workers" if users else ""))
-
-
-def _xids() -> Iterator[CheckResult]:
-    """Yield what the kernel has logged of GPU errors."""
-    log = subprocess.run(["dmesg"], capture_output=True, text=True) if shutil.which("dmesg") else None
-    if log is None or log.returncode:
-        yield ok("GPU errors (Xid) are in the kernel's log, which this user cannot read")
-        return
-    for (bus, number), count in sorted(Counter(_XID.findall(log.stdout)).items()):
-        yield (error if number in _OF_HARDWARE else warning)(
-            f"GPU at {bus}: Xid {number}, {count} times since the machine started",
-            "look it up in NVIDIA's list of Xid errors; restart the machine if it is one of hardware",
-        )
 
 
 def inspect_processor() -> Iterator[CheckResult]:

@@ -15,7 +15,7 @@ from typing import Any
 from framefleet.jobs.job.job_json import Claim, claim_of
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.jobs.keep.verify.rows import sample_rows
+from framefleet.jobs.keep.verify.verify import sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.environment import device_name

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind, LostRows
-from framefleet.cluster.fleet.lane_hosts import LaneHosts
+from framefleet.cluster.fleet.losses import LaneHosts
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
 

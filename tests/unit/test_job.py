@@ -8,13 +8,13 @@ from typing import get_args
 
 import pytest
 
-from framefleet.jobs.control.submission import values_elsewhere
 from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
 from framefleet.jobs.render.row_source import base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.plugins.deploy.submission import values_elsewhere
 
 FORMATS = get_args(MediaFormat)
 LEAST = "table: prompts.csv\noutput: out\nmodel: folder\n"
