@@ -40,6 +40,7 @@ class RankSetup:
     port: int
     device: str
     numerics: Numerics
+    is_uneven: bool = False  # lengths that the number of ranks does not divide may come
 
     def join(self) -> None:
         backend = "nccl" if self.device.startswith("cuda") else "gloo"
@@ -109,10 +110,11 @@ def twin_of(network: nn.Module) -> nn.Module:
     return twin
 
 
-def parallel(network: Any, size: int) -> Any:
+def parallel(network: Any, setup: RankSetup) -> Any:
     """Have a network compute its part; return it."""
+    config = ContextParallelConfig(ulysses_degree=setup.size, ulysses_anything=setup.is_uneven)
     with _an_accelerator():
-        network.enable_parallelism(config=ContextParallelConfig(ulysses_degree=size))
+        network.enable_parallelism(config=config)
     return network
 
 
@@ -144,7 +146,7 @@ def compute_until_closed(connection: Connection) -> None:
             weight = torch.empty(shape, dtype=dtype, device=device)
             broadcast(weight)
             _put(network, name, weight)
-        parallel(network.eval(), group.size)
+        parallel(network.eval(), group)
     with torch.no_grad():
         while True:
             name = connection.recv_bytes().decode()

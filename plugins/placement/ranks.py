@@ -52,11 +52,10 @@ class Ranks:
         self._versions: list[tuple[int, int]] = []
         self._store: Any = None
         self._is_broken = False
+        self._is_uneven = False
 
     def __call__(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Compute a network's forward together. Raises BrokenWorker where a rank died or stopped."""
-        if self._is_broken:
-            raise BrokenWorker("a rank of this worker has died", "see its log")
         try:
             if self._versions != self._weights_now():
                 self.close()
@@ -72,6 +71,9 @@ class Ranks:
         except Exception as error:
             cause = self._cause(error)
             self.close()
+            if not self._is_uneven and "must be divisible" in str(cause):  # slower: ranks tell their lengths
+                self._is_uneven = True
+                return self(name, *args, **kwargs)
             self._is_broken = isinstance(cause, BrokenWorker)
             if cause is error:
                 raise
@@ -79,6 +81,11 @@ class Ranks:
         except BaseException:  # a row was ended in the midst of a call
             self.close()
             raise
+
+    def check(self) -> None:
+        """Raise BrokenWorker if a rank has died or stopped in an earlier call."""
+        if self._is_broken:
+            raise BrokenWorker("a rank of this worker has died", "see its log")
 
     def network(self, name: str) -> nn.Module:
         """Return what computes this process's part of a network."""
@@ -115,6 +122,7 @@ class Ranks:
             port=self._store.port,
             device=str(self._own_device),
             numerics=self._numerics,
+            is_uneven=self._is_uneven,
         )
         blanks = {name: (type(network), dict(network.config)) for name, network in self._networks.items()}
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -149,7 +157,7 @@ class Ranks:
                 connection.send_bytes(shapes)
             for weight in weights.values():
                 broadcast(weight)
-            self._twins[name] = parallel(twin_of(network), self._size)
+            self._twins[name] = parallel(twin_of(network), own)
         self._versions = self._weights_now()
 
     def _cause(self, error: Exception) -> Exception:

@@ -101,6 +101,7 @@ class Ulysses(Placer):
 
         @functools.wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:
+            self._ranks.check()  # for plain calls too: else a worker would go on without its ranks
             if self._is_alone:
                 return original(*args, **kwargs)
             output = self._ranks(name, *args, **kwargs)
@@ -169,10 +170,22 @@ def _noting(network: nn.Module, note: Callable[[str, list[Tensor]], None]) -> It
 
 
 def _is_part(part: Tensor, whole: Tensor) -> bool:
-    """Whether the first rank's part of a tensor has the bits of the whole one."""
-    if part.dim() != whole.dim():
-        return True  # not to be compared
-    for axis, (mine, all_) in enumerate(zip(part.shape, whole.shape, strict=True)):
-        if mine != all_:
-            whole = whole.narrow(axis, 0, min(mine, all_))
-    return part.shape != whole.shape or torch.equal(part, whole)
+    """Whether all of the first rank's part is in the whole tensor: several sequences may be split each."""
+    axes = (
+        [axis for axis, size in enumerate(part.shape) if size != whole.shape[axis]]
+        if _is_alike(part, whole)
+        else []
+    )
+    if len(axes) != 1:
+        return part.shape != whole.shape or torch.equal(part, whole)  # others cannot be compared
+    return _slices(part, axes[0]) <= _slices(whole, axes[0])
+
+
+def _is_alike(part: Tensor, whole: Tensor) -> bool:
+    return part.dim() == whole.dim() and part.dtype == whole.dtype
+
+
+def _slices(tensor: Tensor, axis: int) -> set[bytes]:
+    plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    rows = plain.detach().movedim(axis, 0).contiguous().flatten(1).view(torch.uint8).cpu().numpy()
+    return {row.tobytes() for row in rows}
