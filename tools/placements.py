@@ -90,7 +90,9 @@ def _reason(error: Exception) -> str:
     text = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
     if found := re.search(r"first in (\S+)", text):
         return f"differs in `{found[1]}`"
-    return re.sub(r"\s+", " ", text).replace("|", "/")[:110]
+    if "no context parallel plan" in text:
+        return "diffusers has no plan for it"
+    return re.sub(r"\[[\d, ]+\]", "[...]", re.sub(r"\s+", " ", text)).replace("|", "/")[:110]
 
 
 def main() -> None:
