@@ -55,16 +55,14 @@ def rendered(folder: Path, name: str, address: str, faults: list[str], **model: 
     return folder / name
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "faults",
     [
         ["", "1 kill step", "1 stop decode", ""],
-        pytest.param(
-            [f"{rank} {way} {stage}" for rank in RANKS for way in WAYS for stage in STAGES],
-            marks=pytest.mark.ci,
-        ),
+        *([f"{rank} {way} {stage}" for stage in STAGES] for rank in RANKS for way in WAYS),
     ],
-    ids=["some", "all"],
+    ids=["some", *(f"{rank}-{way}" for rank in RANKS for way in WAYS)],
 )
 def test_a_rank_that_dies_or_stops_at_any_stage_loses_and_doubles_nothing(
     faults: list[str], tmp_path: Path, ray_cluster: str

@@ -96,17 +96,25 @@ def run(program: str, name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("wan", "components"), ("wan", "layers"), ("sdxl", "components"), ("ltx2", "layers")]
+    ("name", "kind"),
+    [
+        ("wan", "components"),
+        ("wan", "layers"),
+        pytest.param("sdxl", "components", marks=pytest.mark.ci),
+        pytest.param("ltx2", "layers", marks=pytest.mark.ci),
+    ],
 )
 def test_mixed_batches_on_two_devices_have_the_bits_of_one(name: str, kind: str) -> None:
     run(EQUAL, name, kind)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["components", "layers"])
 def test_memory_that_runs_out_on_either_device_changes_no_bit(kind: str) -> None:
     run("ROOM = 40_000\n" + FULL, "wan", kind)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["components", "layers"])
 def test_a_row_begun_on_two_devices_goes_on_on_one_and_the_other_way_round(kind: str) -> None:
     run(HANDED_OVER, "wan", kind)

@@ -107,7 +107,7 @@ def test_rows_that_would_differ_are_refused_with_the_module_and_fast_renders_the
     assert isinstance(clip, Clip)
 
 
-@pytest.mark.parametrize("when", ["idle", "mid-step"])
+@pytest.mark.parametrize("when", [pytest.param("idle", marks=pytest.mark.ci), "mid-step"])
 def test_a_killed_rank_breaks_the_worker_and_leaves_nothing(when: str, placed: Model, alone: Model) -> None:
     frames(placed, rows(1))
     (rank,) = ranks()
@@ -137,6 +137,7 @@ def _ended(made: Renderer, after_a_step: Callable[[], object] = lambda: None) ->
     return ended
 
 
+@pytest.mark.ci
 def test_a_row_for_which_memory_runs_out_is_tried_again_by_a_new_group(placed: Model, alone: Model) -> None:
     frames(placed, rows(1))
     (before,) = ranks()
@@ -150,6 +151,7 @@ def _full(*_: object, **__: object) -> None:
     raise MemoryError("out of memory")
 
 
+@pytest.mark.ci
 def test_changed_weights_reach_all_ranks(placed: Model, alone: Model) -> None:
     biases = [next(one.networks()["transformer"].parameters()) for one in (placed, alone)]
     before = biases[0].detach().clone()
