@@ -44,7 +44,7 @@ def rendered(folder: Path, name: str, address: str, faults: list[str], **model: 
     values |= {
         "model": {"path": values["model"], **model},
         "fleet": {"workers": 1, "gpus_per_worker": 0, "address": address},
-        "retries": {"stall_s": 8, "faults": 50, "worker_deaths": 10},
+        "retries": {"stall_s": 20, "faults": 50, "worker_deaths": 10},
         "audit": {"every": 0},
     }
     if model:
