@@ -108,7 +108,9 @@ def inspect_peers() -> Iterator[CheckResult]:
             "for fleet.gpus_per_worker > 1, use a machine with NVLink, or switch off the IOMMU (ACS)",
         )
     else:
-        yield ok("one GPU" if num == "1" else f"all {num} GPUs have peer access to each other")
+        yield ok(
+            "torch finds no two GPUs" if num in "01" else f"all {num} GPUs have peer access to each other"
+        )
 
 
 def has_gpu() -> bool:
