@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions, Probed
     from framefleet.jobs.render.resolve import ResolvedJob
     from framefleet.jobs.show.watch import Watch
+    from framefleet.pipeline.model.device_placement import Placer
     from framefleet.pipeline.model.families.family import Family
     from framefleet.pipeline.model.specs.spec import PipelineSpec
     from framefleet.pipeline.outputs.clip_step import ClipStep
@@ -210,6 +211,8 @@ class Plugin:
     planners: Sequence[Place] = ()
     # Sequences of Family: what is known of models beyond their configs.
     families: Sequence[Place] = ()
+    # Type of `model.placement`: the subclass of Placer that it asks for.
+    placements: Mapping[str, Place] = field(default_factory=dict)
 
 
 _GROUP = "framefleet.plugins"
@@ -217,6 +220,7 @@ _GROUP = "framefleet.plugins"
 _OURS = (
     *("models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
     *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
+    "placement",
 )
 
 
@@ -316,6 +320,12 @@ def listeners() -> Sequence[Listener]:
 def notes(store: Store) -> list[str]:
     """Return what listeners say about an output."""
     return [line for listener in listeners() for line in listener.notes(store)]
+
+
+def placements() -> Mapping[str, Callable[[], type[Placer]]]:
+    """Return what puts a model on several devices, by the type of `model.placement`; imported when called."""
+    places = [(name, *one) for name, plugin in plugins().items() for one in plugin.placements.items()]
+    return {kind: partial(_named, name, place) for name, kind, place in places}
 
 
 def planners() -> Sequence[Planner]:

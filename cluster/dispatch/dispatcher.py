@@ -286,19 +286,6 @@ class Dispatcher:
             if entry is not None:
                 self._put_back(entry)
 
-    def row_of(self, worker: str, row_id: str) -> Row | None:
-        """Return a row in a worker's hands; None where it is not there."""
-        entry = self._seats[worker].rows.get(row_id) if worker in self._seats else None
-        return entry.row if entry else None
-
-    def withdraw(self, worker: str, row_id: str) -> Row | None:
-        """Return a row in a worker's hands, and forget it; None while another worker has it, too."""
-        entry = self._release(worker, row_id)
-        if entry is None or self._copies.has(row_id):
-            return None
-        self._held.remove(row_id)
-        return entry.row
-
     def rows_of(self, worker: str) -> tuple[str, ...]:
         """Return the rows in a worker's hands."""
         return tuple(self._seats[worker].rows) if worker in self._seats else ()

@@ -161,7 +161,7 @@ def cause_to_end(
     is_cut_off: the output is silent to this worker alone. longest_still_s: how long its rows may come no
     further.
     """
-    if blamed := [failed for failed in report.failed if failed.blame not in ("row", "encoding")]:
+    if blamed := [failed for failed in report.failed if failed.blame != "row"]:
         first = blamed[0]
         reason = f"{first.error_type}: {first.message} ({first.why})"
         suspects = tuple(failed.row_id for failed in blamed if failed.blame == "worker")

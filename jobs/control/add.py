@@ -18,7 +18,6 @@ from framefleet.doors import runners_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim
-from framefleet.jobs.render.lanes import check_lanes, lanes_named
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -124,7 +123,6 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
     with closing(RowIndex()) as index, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         survey = survey_rows(resolved, index, watch)
         check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
-        check_lanes(resolved, {*index.lanes, *lanes_named(resolved)})
         for first, batch in resolved.table.batches():
             left_out = index.left_out_in(first, batch.num_rows)
             positions = [at for at in range(first, first + batch.num_rows) if at not in left_out]

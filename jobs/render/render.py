@@ -49,7 +49,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.schedule import ComputeTime
-from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -200,7 +200,7 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
 def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
     """Have the fleet start, unless it has. lanes: that of its first worker first."""
     setups = early_setups(resolved, lanes)
-    names = [resolved.models[lane.model].spec.class_name for lane in setups if lane != ENCODER_POOL]
+    names = [resolved.models[lane.model].spec.class_name for lane in setups]
     start.begin(setups, names)
 
 
@@ -240,7 +240,6 @@ def work_of(
 ) -> Work:
     """Return what is left of a run. run: its name, never used before. survey: of the rows in the index."""
     job, store = resolved.job, resolved.store
-    device = "" if job.fleet.encoders else None  # entries of embeddings are of one device
     work = Work(
         run=resolved,
         run_id=run,
@@ -249,7 +248,7 @@ def work_of(
         lanes=plan_lanes(resolved, index, survey),
         spent=spent_before(store) if job.budget.is_limited else Spent(),
         model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(store),
-        device_name=_first_device(store) if job.fleet.same_gpu else device,
+        device_name=_first_device(store) if job.fleet.same_gpu else None,
     )
     if job.budget.is_limited and work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted

@@ -45,6 +45,12 @@ device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu
 print(device, torch.__version__)
 print(*(name for name in candidates(device) if works(name, device=device, dtype=dtype)))
 """
+# As above. Pairs of GPUs that cannot read each other's memory.
+_PEERS = """
+import itertools, torch
+num, can = torch.cuda.device_count(), torch.cuda.can_device_access_peer
+print(num, *(f"{a}-{b}" for a, b in itertools.permutations(range(num), 2) if not can(a, b)))
+"""
 # What torch.compile's C++ and Triton's launchers include.
 _SOURCE = "#include <Python.h>\n#include <omp.h>\n"
 _SCRIPTS = {"Latin": "a", "Chinese": "\u8bb0", "Japanese": "\u3042", "Korean": "\ud55c", "Cyrillic": "\u0416"}
@@ -92,6 +98,27 @@ def inspect_gpus() -> Iterator[CheckResult]:
         yield (error if number in _OF_HARDWARE else warning)(
             f"GPU at {bus}: Xid {number}, {count} times since the machine started",
             "look it up in NVIDIA's list of Xid errors; restart the machine if it is one of hardware",
+        )
+
+
+def inspect_peers() -> Iterator[CheckResult]:
+    """Yield whether GPUs can read each other's memory, which a worker of several copies through."""
+    if not has_gpu():
+        yield ok("no NVIDIA GPU")
+        return
+    ended = subprocess.run([sys.executable, "-c", _PEERS], capture_output=True, text=True, timeout=LIMIT_S)
+    if ended.returncode:
+        yield error("torch cannot ask the GPUs: " + ended.stderr.strip().rpartition("\n")[2], "see `gpus`")
+        return
+    num, *apart = ended.stdout.split()
+    if apart:
+        yield warning(
+            f"GPUs {', '.join(apart)} have no peer access: copies between them go through host memory",
+            "for fleet.gpus_per_worker > 1, use a machine with NVLink, or switch off the IOMMU (ACS)",
+        )
+    else:
+        yield ok(
+            "torch finds no two GPUs" if num in "01" else f"all {num} GPUs have peer access to each other"
         )
 
 
@@ -290,6 +317,7 @@ def inspect_encoders() -> Iterator[CheckResult]:
 
 MACHINE_CHECKS: dict[str, Check] = {
     "gpus": inspect_gpus,
+    "peers": inspect_peers,
     "processor": inspect_processor,
     "disks": inspect_disks,
     "shared-memory": inspect_shared_memory,
