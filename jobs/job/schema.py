@@ -346,9 +346,15 @@ def sections_not_stored() -> set[str]:
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
-    """Return the JSON Schema of a job file, for editors."""
+    """Return the JSON Schema of a job file, for editors, with a description of every key."""
+    schema = kind.model_json_schema()
+    definitions = schema["$defs"]
+    for mapping in (schema, *definitions.values()):
+        for key in mapping.get("properties", {}).values():
+            if name := key.get("$ref", "").rpartition("/")[2]:  # editors do not look there
+                key.setdefault("description", definitions[name]["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **kind.model_json_schema(),
+        **schema,
         **({"oneOf": [{"required": ["model"]}, {"required": ["models"]}]} if kind is Job else {}),
     }

@@ -158,7 +158,8 @@ class Quanto(Strict):
 class OtherQuantization(PackageSettings):
     """Weights quantised by another backend of diffusers, with the arguments of its own config class."""
 
-    backend: Annotated[str, Field(min_length=1)]
+    # Each backend fits one class, in the schema too: editors would refuse torchao if it fitted two.
+    backend: str = Field(min_length=1, json_schema_extra={"not": {"enum": ["torchao", "quanto"]}})
     components: list[str] | None = Field(default=None, min_length=1)
 
 
