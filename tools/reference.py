@@ -86,9 +86,9 @@ def job_page() -> str:
         _MADE,
         "",
         "For everyone who writes a job file: every key, its default and an example. Keys below another key "
-        "are written with a dot, as for `--set`, e.g. `--set media.crf=23`; `<name>` is a name that you choose, "
-        "`[]` each member of a list. A key without a value means its default. Unknown keys are refused. "
-        "`framefleet schema` prints the same as a JSON Schema, for editors.",
+        "are written with a dot, as for `--set`, e.g. `--set media.crf=23`; `<name>` is a name that you "
+        "choose, `[]` each member of a list. A key without a value means its default. Unknown keys are "
+        "refused. `framefleet schema` prints the same as a JSON Schema, for editors.",
     ]
     render, train = job_schema(Job), job_schema(TrainJob)
     for schema, title in ((render, "Render jobs"), (train, "Trainings")):
@@ -232,9 +232,9 @@ def python_page() -> str:
         "",
         _MADE,
         "",
-        "For everyone who calls framefleet from Python. Everything here is imported as `framefleet.NAME`, when "
-        "it is first used: `import framefleet` loads neither torch nor Ray. What can be a job file can also "
-        "be a mapping. Arguments after `*` are given by name.",
+        "For everyone who calls framefleet from Python. Everything here is imported as `framefleet.NAME`, "
+        "when it is first used: `import framefleet` loads neither torch nor Ray. What can be a job file can "
+        "also be a mapping. Arguments after `*` are given by name.",
     ]
     values = {name: getattr(framefleet, name) for name in framefleet.__all__ if name != "FramefleetError"}
     functions = {name: value for name, value in values.items() if inspect.isfunction(value)}
