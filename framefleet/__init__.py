@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from framefleet.plugins.export.export import export
     from framefleet.plugins.export.records import read_records
     from framefleet.plugins.marks.trace import Traced, trace
+    from framefleet.plugins.pack.pack import pack
     from framefleet.plugins.pages.gallery.gallery import gallery
     from framefleet.plugins.pages.gallery.serve import GalleryServer
     from framefleet.plugins.pages.report.live_page import StatusServer
@@ -103,6 +104,7 @@ __all__ = [
     "load_model",
     "logs",
     "open_output",
+    "pack",
     "pause",
     "plan",
     "plan_training",
@@ -166,6 +168,7 @@ _HOMES = {
     "load_model": "framefleet.pipeline.model.load_model",
     "logs": "framefleet.jobs.control.submission",
     "open_output": "framefleet.pipeline.outputs.output",
+    "pack": "framefleet.plugins.pack.pack",
     "pause": "framefleet.jobs.control.control",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.plugins.train.plan",

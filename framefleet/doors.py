@@ -124,7 +124,8 @@ class More(Protocol):
     def __call__(self, num_rows: int) -> str | None:
         """Return the path in the output of a table of further rows, with the same columns; None: no rows.
 
-        num_rows: that workers need now so that none is idle; 0: they have enough for the moment.
+        num_rows: that workers need now so that none is idle; 0: they have enough for the moment. It takes in
+        rows that people have added to the job since; raises UserError where it cannot.
         """
 
 
@@ -153,6 +154,8 @@ class JobRunner:
     noun: ClassVar[str] = "row"
     # What is said where it chose none of them.
     none_kept: ClassVar[str] = "no row was chosen"
+    # Whether `framefleet add` may add rows to its jobs.
+    takes_added: ClassVar[bool] = False
 
     def render(
         self,
@@ -180,6 +183,9 @@ class JobRunner:
     def table(self, job: Job) -> str | None:
         """Return the table or pattern of the rows in the job's output; None: those of the job's table."""
         return None
+
+    def check_added(self, job: Job, watch: Watch, file: str) -> None:
+        """Raise UserError for rows that cannot be added to the job's table. file: a table of its columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +226,7 @@ _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
     *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
-    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words"),
+    *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
 )
 
 

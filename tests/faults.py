@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import greenlet
 import torch
 from diffusers import WanTransformer3DModel
 
@@ -48,6 +49,8 @@ ODD_ERRORS: dict[
     str, tuple[Callable[[], BaseException], str]
 ] = {  # by prompt: what is raised, and what is said of it
     "exits": (lambda: SystemExit(3), "the recipe raised SystemExit: 3"),
+    "is interrupted": (KeyboardInterrupt, "the recipe raised KeyboardInterrupt"),
+    "leaves its greenlet": (greenlet.GreenletExit, "GreenletExit"),
     "is cancelled": (CancelledError, "the recipe raised CancelledError"),
     "not an exception": (NotAnException, "the recipe raised NotAnException"),
     "wordless": (Wordless, "it has no message: its __str__ raised ValueError"),
@@ -118,6 +121,14 @@ def sick_gpu(pipe: Any, request: Request) -> Any:
 def full_disk(pipe: Any, request: Request) -> Any:
     """Raise as every row does on a machine whose temporary folder is full."""
     raise OSError(errno.ENOSPC, "No space left on device", "/tmp/some-file")
+
+
+@framefleet.recipe(batched=True)
+def fills_disk(pipe: Any, request: Request) -> Any:
+    """Fill a disk of its own for rows whose prompt says full."""
+    if "full" in request.arguments["prompt"]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/mnt/cache")
+    return generate(pipe, request)
 
 
 @framefleet.recipe(batched=True)

@@ -16,7 +16,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
-from framefleet.pipeline.model.latent_tokens import pack
+from framefleet.pipeline.model.latent_tokens import pack_latents
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.opensora import (
     Size,
@@ -70,7 +70,7 @@ def outputs() -> dict[str, Tensor]:
 def _networks() -> dict[str, Tensor]:
     pipe = pipeline()
     dc = dc_of(weights_of(dc_shapes([8, 8, 16, 32, 32, 32], [1] * 6, [1] * 6, latent=16)))
-    tokens = pack(torch.cat([noise(2, 4, 3, 4, 6), noise(2, 5, 3, 4, 6, seed=1)], dim=1), 2)
+    tokens = pack_latents(torch.cat([noise(2, 4, 3, 4, 6), noise(2, 5, 3, 4, 6, seed=1)], dim=1), 2)
     ids = torch.arange(tokens.shape[1] * 3).reshape(-1, 3).float() % 5
     velocity = pipe.transformer(
         hidden_states=tokens,

@@ -34,15 +34,16 @@ _PAGE = """\
 
 <!-- Made from pipeline/model/families: python -m tools.models_page > docs/reference/models.md -->
 
-For everyone who looks up one model or class. [Models](../models.md) explains the tables; `framefleet model list` and
-`framefleet model info MODEL` print the same.
+For everyone who looks up one model or class. [Models](../models.md) explains the tables; `framefleet
+model list` and `framefleet model info MODEL` print the same.
 
 ## Presets
 
 {models}
 
-*Weights GB* is computed: the number of parameters, from the published configs, times the bytes of the dtype. *Largest GB*
-is the weights of the largest component alone. Activations need more memory, which grows with the size and the frames.
+*Weights GB* is computed: the number of parameters, from the published configs, times the bytes of the
+dtype. *Largest GB* is the weights of the largest component alone. Activations need more memory, which
+grows with the size and the frames.
 
 ## Licences and downloads
 
@@ -56,11 +57,12 @@ is the weights of the largest component alone. Activations need more memory, whi
 
 ## What was measured
 
-Rows that differ in prompt, seed, steps, guidance and size were rendered by two workers, or in one process (*workers* 0),
-with tiny models of random weights in the dtype above and diffusers {diffusers} (`python -m tools.conformance`). *Exact in a
-batch*: all rows have the same bits as plain calls of diffusers. *Shares forwards*: the mean number of rows in a
-[forward](../glossary.md). The first forwards of each size run row by row, so the mean of a few short rows is far below that
-of many long ones. Rows that cannot share a forward run alone.
+Rows that differ in prompt, seed, steps, guidance and size were rendered by two workers, or in one
+process (*workers* 0), with tiny models of random weights in the dtype above and diffusers {diffusers}
+(`python -m tools.conformance`). *Exact in a batch*: all rows have the same bits as plain calls of
+diffusers. *Shares forwards*: the mean number of rows in a [forward](../glossary.md). The first forwards
+of each size run row by row, so the mean of a few short rows is far below that of many long ones. Rows
+that cannot share a forward run alone.
 
 {measured}
 

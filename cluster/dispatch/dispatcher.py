@@ -15,13 +15,17 @@ When a worker dies
   A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
   alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
 
+When a row fails as rows do on a broken machine, e.g. for a full disk
+- Its machine may be why, so its error does not count, and it waits until another row is done, or none waits.
+- If it fails so again where other rows were done meanwhile, its errors count as any other.
+
 When a row runs out of memory on its own, see `OversizedRows`. When it fails where earlier rows of the process
 may be why, its last try is in a new process.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -68,6 +72,8 @@ class Dispatcher:
         self._held: set[str] = set()  # row_ids that wait or are leased
         self._waiting = Waiting(self._faults, TableOrder() if order is None else order)
         self._oversized = OversizedRows()
+        self._doubtful = deque[Entry]()  # rows that failed where their machine may be why
+        self._done_at = Counter[str]()  # rows, by machine
         self._for_new = deque[Entry]()  # rows whose last try is in a new process
         self._seats: dict[str, Seat] = {}
         self._live: dict[str, Whereabouts] = {}  # where those with a seat are
@@ -169,6 +175,8 @@ class Dispatcher:
         entries = self._waiting.take(
             worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
         )
+        if not entries and self._doubtful:
+            entries = [self._doubtful.popleft()]
         if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
@@ -201,6 +209,9 @@ class Dispatcher:
         self._paces.saw(entry.row, seconds=now - seat.last_end, batch_size=batch_size)
         seat.last_end, seat.done_shape = now, entry.row.shape
         self._proven.add(self._live[worker][0])
+        self._done_at[self._live[worker][0]] += 1
+        while self._doubtful:
+            self._put_back(self._doubtful.popleft())
         self._end(row_id)
         self._oversized.fits(entry.row.shape)
         self._num_done += 1
@@ -231,6 +242,16 @@ class Dispatcher:
         else:
             self._put_back(entry)
         return None
+
+    def is_rows_own(self, worker: str, row_id: str) -> bool:
+        """The row failed as rows do on a broken machine; tell whether it is the row that is broken.
+
+        It is if the machine has done other rows since it first failed so there.
+        """
+        if worker not in self._seats or row_id not in self._seats[worker].rows:
+            return False
+        num_done = self._done_at[host := self._live[worker][0]]
+        return self._seats[worker].rows[row_id].doubts.setdefault(host, num_done) < num_done
 
     def ran_out(self, worker: str, row_id: str, error: object, *, room: int, now: float) -> GivenUp | None:
         """The row ran out of memory on its own; return it if it would do so everywhere.
@@ -303,12 +324,31 @@ class Dispatcher:
             entry.tried |= set(places)
             entry.strikes += row_id in struck
             entry.deaths += row_id in blamed
-            if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=len(blamed) == 1):
-                reason = f"its worker died {entry.deaths} times while rendering it"
-                given_up.append(self._give_up(entry, f"{reason}; the last time: {why}" if why else reason))
-            else:
+            if row_id in struck:
+                entry.was_alone, entry.why = len(struck) == 1, why
+            if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=entry.was_alone):
+                given_up.append(self._quarantine(entry))
+            elif row_id in struck or entry.doubts.get(places[0]) != self._done_at[places[0]]:
                 self._put_back(entry, is_next=blamed == [row_id])
+            elif not self._copies.has(row_id):
+                self._doubtful.append(entry)
         return given_up
+
+    def give_up_killers(self, sound: Collection[str]) -> list[GivenUp]:
+        """No worker will come any more: give up the rows that killed as many as a row may, the last alone.
+
+        Where no row was ever done, deaths do not count against rows. They do here on machines that are
+        `sound`, as they have rendered rows of other models.
+        """
+
+        def is_killer(entry: Entry) -> bool:
+            is_counted = not entry.tried.isdisjoint(sound)
+            return is_counted and self._faults.quarantines(entry.strikes, is_alone=entry.was_alone)
+
+        killers = self._waiting.suspects.remove(is_killer)
+        for entry in killers:
+            entry.deaths = entry.strikes
+        return [self._quarantine(entry) for entry in killers]
 
     def seconds_per_row(self, worker: str, row_ids: Iterable[str]) -> float | None:
         """Return what each of these rows of the worker's takes; None if it has done none of their kind."""
@@ -346,7 +386,7 @@ class Dispatcher:
 
     @property
     def _num_waiting(self) -> int:
-        return len(self._waiting) + len(self._oversized) + len(self._for_new)
+        return len(self._waiting) + len(self._oversized) + len(self._for_new) + len(self._doubtful)
 
     @property
     def _largest(self) -> int:
@@ -379,6 +419,10 @@ class Dispatcher:
         for worker in self._copies.end(row_id):
             self._seats[worker].release(row_id)
             self._dropped.setdefault(worker, []).append(row_id)
+
+    def _quarantine(self, entry: Entry) -> GivenUp:
+        last = f"; the last time: {entry.why}" if entry.why else ""
+        return self._give_up(entry, f"its worker died {entry.deaths} times while rendering it{last}")
 
     def _give_up(self, entry: Entry, reason: str) -> GivenUp:
         self._end(entry.row.row_id)

@@ -63,7 +63,11 @@ class Entry:
     errors: tuple[tuple[str, object], ...] = ()
     deaths: int = 0
     strikes: int = 0  # deaths, and those on machines that had done no row yet
+    was_alone: bool = False  # at its last strike
+    why: str = ""  # what is known of its last strike
     tried: frozenset[str] = frozenset()  # where it failed, or its worker did
+    # By machine where it failed as rows fail on a broken machine: how many rows that machine had done then.
+    doubts: dict[str, int] = field(default_factory=dict)
 
     @property
     def attempts(self) -> int:

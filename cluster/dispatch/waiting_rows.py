@@ -43,6 +43,15 @@ class Returned:
             group.append(entry)
         self._count += 1
 
+    def remove(self, is_wanted: Callable[[Entry], bool]) -> list[Entry]:
+        removed = [entry for group in self._groups.values() for entry in group if is_wanted(entry)]
+        for entry in removed:
+            self._groups[entry.tried].remove(entry)
+            if not self._groups[entry.tried]:
+                del self._groups[entry.tried]
+        self._count -= len(removed)
+        return removed
+
     def shape_for(self, worker: str, live: Mapping[str, Whereabouts]) -> str | None:
         """Return the shape of the row that is next for this worker, None when there is no row for it."""
         tried = self._group_for(worker, live)

@@ -235,8 +235,9 @@ class Driver:
                         self._lanes.docket.used.add(event.worker)
                     self._tally.joined(event.worker, event.hello.node, str(event.lane))
             case Reported():
-                self._take(event.worker, event.report, fleet)
-                cause = self._sick(event.worker, event.report)
+                report = self._with_blame(event.worker, event.report)
+                self._take(event.worker, report, fleet)
+                cause = self._sick(event.worker, report)
         if cause and cause.is_able:
             self._faulty.setdefault(event.worker, cause)
             self._leave(event.worker, cause.reason)
@@ -292,6 +293,15 @@ class Driver:
         if worker not in self._leaving:
             self._leaving.add(worker)
             log.warning("%s: %s; its rows are given to other workers", worker, reason)
+
+    def _with_blame(self, worker: str, report: WorkerReport) -> WorkerReport:
+        """Blame rows that fail as on a broken machine, where the machine goes on rendering others."""
+        is_rows_own = self._lanes.of(worker).dispatcher.is_rows_own
+        failed = tuple(
+            replace(each, blame="row") if each.blame == "host" and is_rows_own(worker, each.row_id) else each
+            for each in report.failed
+        )
+        return replace(report, failed=failed)
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Handle what a worker reports about its rows."""
@@ -480,7 +490,9 @@ class Driver:
         for worker in event.workers:
             self._lanes.of(worker).dispatcher.lost(worker, suspects=())
             self._tally.left(worker, "lost")
-        self._lanes.lose(event.lane, event.error)
+        killers = self._lanes.lose(event.lane, event.error)
+        for row in killers:
+            self._give_up(row)
         if not self._lanes.left():
             raise self._lanes.error() or event.error
         log.error("%s; the rows of other lanes are rendered", self._lanes.error())

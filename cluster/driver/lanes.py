@@ -41,6 +41,7 @@ class Lane:
     # Each row gets a process of its own: rows of this user's recipe spoil later ones.
     is_one_each: bool = False
     error: FramefleetError | None = None  # why this run gives up its rows
+    num_killers: int = 0  # rows in failures/ for which it is given up
 
     @property
     def is_users(self) -> bool:
@@ -142,28 +143,32 @@ class Lanes:
         """Return how many workers of a lane are ready."""
         return lane.dispatcher.num_workers
 
-    def lose(self, key: LaneKey, error: FramefleetError) -> None:
+    def lose(self, key: LaneKey, error: FramefleetError) -> list[GivenUp]:
         """No worker can serve a lane any more: its rows are left for another run.
 
         Where some workers encode what others denoise, none of them is of use without the others.
+        Return the rows that killed its workers on machines that rendered rows of other models.
         """
         for lane in self if self._encoding else (self._by_key[key],):
             lane.error = error
+        sound = set().union(*(hosts for model, hosts in self._proven.items() if model != key.model))
+        killers = self._by_key[key].dispatcher.give_up_killers(sound)
+        self._by_key[key].num_killers = len(killers)
+        return killers
 
     def error(self) -> FramefleetError | None:
         """Return why rows are left, if any are; with several lanes, how many of each."""
         lost = [(lane, lane.error) for lane in self if lane.error]
         if not lost or len(self._work.index.lanes) < 2:
             return lost[0][1] if lost else None
-        lines = [
-            f"{lane.key.title}: {self._num_left(lane):,} rows are left: {error.problem}"
-            for lane, error in lost
-        ]
-        return FleetError("\n".join(lines), lost[0][1].fix)
+        return FleetError("\n".join(map(self._loss, *zip(*lost, strict=True))), lost[0][1].fix)
 
-    def _num_left(self, lane: Lane) -> int:
-        counts = lane.dispatcher.counts
-        return lane.feed.num_unread + counts.waiting + counts.leased
+    def _loss(self, lane: Lane, error: FramefleetError) -> str:
+        """Return how many rows of a lane are left, and why."""
+        counts, num_killers = lane.dispatcher.counts, lane.num_killers
+        num_left = lane.feed.num_unread + counts.waiting + counts.leased + num_killers
+        killers = f" ({num_killers:,} killed their workers, see failures/)" if num_killers else ""
+        return f"{lane.key.title}: {num_left:,} rows are left{killers}: {error.problem}"
 
     def in_hand(self) -> dict[str, int]:
         """Return how many rows each worker has, if any."""

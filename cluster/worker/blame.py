@@ -4,7 +4,8 @@ row      the row: it is tried again elsewhere, `retries.attempts` times, then it
 memory   what the row had for itself: its process is ended, and it goes where there is more; see OversizedRows
 worker   its process: it is ended, another takes its place, and its rows go back as after a crash
 host     its machine: as above, and none of its rows has spent an attempt; after `retries.faults` in a row,
-         with no row done in between, the machine is no longer used
+         with no row done in between, the machine is no longer used. If it happens to the same row again where
+         others were done meanwhile, it is the row
 encoding its text, which is not in the store: it goes to a worker that encodes
 output   the output itself: the job ends, and can go on when that is mended
 """

@@ -23,7 +23,7 @@ echo RAY_AUTH_MODE=token >>"$folder/env"
 echo RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=150 >>"$folder/env"
 [ ! -r "$secrets" ] || cat "$secrets" >>"$folder/env"
 # Ray lets every user write in its folder, so the one above it is closed, and nobody else can have made it before.
-echo 'RAY_TMPDIR=${RAY_TMPDIR:-/tmp}/'"$run" >>"$folder/env"
+echo 'RAY_TMPDIR=${RAY_TMPDIR:-/tmp}/'"$run-ray" >>"$folder/env"
 dir=$(. "$folder/env" && echo "$RAY_TMPDIR")
 # The path of a socket has at most 107 bytes, and Ray's names below its folder take the rest.
 [ ${#dir} -le 35 ] || {

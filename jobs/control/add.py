@@ -78,7 +78,8 @@ def add_rows(
 ) -> Addition:
     """Do what `add` does, reporting to `watch`."""
     job = job_of(place, ["fleet.address=auto", *sets])  # that of an output needs consent, and none is joined
-    has = [runner.inner or runner.section for runner in runners_of(job)]
+    runners = runners_of(job)
+    has = [runner.inner or runner.section for runner in runners if not runner.takes_added]
     has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
     if has:
         raise JobError(f"rows cannot be added: the job has {has[0]}", "change the job file, and run it again")
@@ -90,6 +91,8 @@ def add_rows(
         with closing(resolve_job(job, watch, str(rows))) as resolved:
             check_claim(resolved)
             survey = _write(resolved, file, watch)
+            for runner in runners:
+                runner.check_added(job, watch, str(file))
         return _stored(resolved, file, survey, watch, wait_s)
 
 

@@ -17,7 +17,7 @@ from framefleet.jobs.render.row_parts import remember_survey, write_rows
 from framefleet.jobs.render.row_source import added_in, with_added
 from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import TableError, UserError
 from framefleet.pipeline.outputs.parts.parts import tables_by_part
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import new_run
@@ -56,25 +56,39 @@ class Additions:
         """
         if self._table is None:
             return None
-        for path in self._new_files() if self._more is None else [self._more(num_rows)]:
-            if path is None:
-                break
+        if self._more:
+            return self._added_by(self._more, num_rows)
+        for path in self._new_files():
             try:
-                added = self._taken(path, with_added(self._table, self._resolved.job, [path]))
-                if self._more is None:
-                    self._lock.promise([path])
-                return added
+                added = self._taken(path)
             except TableError as error:
-                log.warning("%s is not rendered by this run: %s (%s)", path, error.problem, error.fix)
+                _warn(path, error)
+            else:
+                self._lock.promise([path])
+                return added
         return None
 
-    def _new_files(self) -> Iterator[str | None]:
+    def _added_by(self, more: More, num_rows: int) -> Added | None:
+        """Take the rows that a runner adds, which takes in all new files."""
+        files = [*self._new_files()]
+        try:
+            path = more(num_rows)
+        except UserError as error:
+            for file in files:
+                _warn(file, error)
+            return None
+        self._lock.promise(files)
+        return self._taken(path) if path else None
+
+    def _new_files(self) -> Iterator[str]:
         for path in added_in(self._resolved.store):
             if (name := PurePosixPath(path).name) not in self._seen:
                 self._seen.add(name)
                 yield path
 
-    def _taken(self, path: str, table: Table) -> Added:
+    def _taken(self, path: str) -> Added:
+        assert self._table is not None
+        table = with_added(self._table, self._resolved.job, [path])
         first, index = self._survey.num_rows, self._index
         resolved = replace(self._resolved, table=table)
         with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
@@ -105,3 +119,7 @@ class Additions:
             num_new=index.render_added(first),
             num_done=num_done,
         )
+
+
+def _warn(path: str, error: UserError) -> None:
+    log.warning("%s is not rendered by this run: %s (%s)", path, error.problem, error.fix)

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
@@ -112,12 +112,22 @@ def _written(secret: str) -> frozenset[str]:
         *(json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)),
         *(repr(secret)[1:-1], repr(raw)[2:-1], ascii(secret)[1:-1]),
         *(quote(raw), quote(raw, safe=""), quote_plus(raw)),
-        html.escape(secret),
-        *(encode(raw).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode)),
+        *(html.escape(secret), raw.hex(), raw.hex().upper()),
+        *(form for encode in (b64encode, urlsafe_b64encode) for form in _in_base64(raw, encode)),
     }
+    forms |= {json.dumps(form)[1:-1] for form in forms}  # of JSON in JSON
+    forms |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), form) for form in forms}
     # Inside a text that has both quotation marks repr and JSON escape more than alone.
     forms |= {form.replace("'", "\\'") for form in forms} | {form.replace('"', '\\"') for form in forms}
     return frozenset(form for form in forms if len(form) >= MIN_LENGTH)
+
+
+def _in_base64(raw: bytes, encode: Callable[[bytes], bytes]) -> Iterator[str]:
+    """Yield what base64 makes of it alone, and as part of any text, e.g. after the user, as in `Basic`."""
+    yield encode(raw).decode().rstrip("=")
+    for num_before, num_mixed in ((0, 0), (1, 2), (2, 3)):  # bytes before it, and characters that are of both
+        text = encode(bytes(num_before) + raw).decode().rstrip("=")
+        yield text[num_mixed : -1 if (num_before + len(raw)) % 3 else None]
 
 
 def _worth_hiding(values: Any) -> Iterator[str]:

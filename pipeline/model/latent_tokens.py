@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def pack(latents: Tensor, patch_size: int) -> Tensor:
+def pack_latents(latents: Tensor, patch_size: int) -> Tensor:
     """Return (B, C, T, H, W) as tokens: (B, T * H/p * W/p, C * p * p)."""
     batch, channels, frames, height, width = latents.shape
     p = patch_size
@@ -14,7 +14,7 @@ def pack(latents: Tensor, patch_size: int) -> Tensor:
     return patches.permute(0, 2, 3, 5, 1, 4, 6).reshape(batch, -1, channels * p * p)
 
 
-def unpack(tokens: Tensor, patch_size: int, shape: torch.Size) -> Tensor:
+def unpack_latents(tokens: Tensor, patch_size: int, shape: torch.Size) -> Tensor:
     """Return tokens as latents of `shape` (B, C, T, H, W)."""
     batch, channels, frames, height, width = shape
     p = patch_size

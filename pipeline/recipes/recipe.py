@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -113,9 +114,12 @@ class Recipe:
         rest = {name: value for name, value in request.arguments.items() if name not in own}
         try:
             return self.function(pipe, dataclasses.replace(request, arguments=open_guidance(rest)), **own)
-        except (Exception, KeyboardInterrupt, greenlet.GreenletExit, FarEnough):
+        except (Exception, greenlet.GreenletExit, FarEnough):
             raise
         except BaseException as error:  # as of sys.exit(): it is to end the row, not the process
+            # Ctrl-C interrupts the main thread alone, and workers render on another.
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
             raise RecipeError(
                 f"the recipe raised {type(error).__name__}: {message_of(error)}", "raise an Exception"
             ) from error

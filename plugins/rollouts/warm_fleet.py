@@ -28,7 +28,7 @@ from framefleet.jobs.render.row_parts import write_rows
 from framefleet.jobs.render.row_source import open_rows, rows_by_model
 from framefleet.jobs.render.survey import check_valid, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.layout import WEIGHTS
@@ -116,6 +116,9 @@ class WarmFleet:
         resolved = self._begun
         if model not in resolved.models:
             raise JobError(f"the job has no model {model!r}", did_you_mean(model, resolved.models))
+        if not isinstance(weights, Mapping):
+            problem = f"weights are a {type(weights).__name__}, not a mapping of denoisers"
+            raise ModelError(problem, "give {'transformer': state_dict}, or what the denoiser is called")
         own = resolved.models[model]
         updates = {update.component: update for update in self._updates.get(model, ())}
         for component, content in weights.items():

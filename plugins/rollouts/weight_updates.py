@@ -68,20 +68,36 @@ def store_weights(
         if isinstance(weights, Mapping):
             from safetensors.torch import save_file
 
-            own = {name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()}
+            own = {name: _own_copy(component, name, weight) for name, weight in weights.items()}
             save_file(own, file := Path(folder, "weights.safetensors"))
             files = [file]
+        elif isinstance(weights, str | Path):
+            source = Path(weights)
+            files = sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
         else:
-            place = Path(weights)
-            files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+            files = []
         if not files or not all(file.is_file() for file in files):
-            raise ModelError(f"{weights} has no .safetensors files", "give a file, a folder, or a state dict")
+            place = weights if isinstance(weights, str | Path) else f"a {type(weights).__name__}"
+            problem = f"the new weights of {component}: {place} has no .safetensors files"
+            raise ModelError(problem, "give a file, a folder, or a state dict")
         fits(files)
         paths = {f"{WEIGHTS}/{sha256_of(file)}.safetensors": file for file in files}
         for path, file in paths.items():
             if not store.exists(path):
                 store.upload(path, file)
         return WeightUpdate(component=component, files=tuple(paths))
+
+
+def _own_copy(component: str, name: object, weight: Any) -> Any:
+    import torch
+
+    if not isinstance(name, str) or not torch.is_tensor(weight):
+        problem = f"the new weights of {component}: {name!r} is a {type(weight).__name__}, not a tensor"
+        raise ModelError(problem, "give the network's state_dict()")
+    if weight.is_meta or weight.layout != torch.strided:
+        problem = f"the new weights of {component}: {name} is on the device meta, or sparse"
+        raise ModelError(problem, "give its values")
+    return weight.detach().cpu().clone().contiguous()
 
 
 def check_update(
@@ -98,10 +114,10 @@ def check_update(
     owner = class_of(networks[component].library, networks[component].class_name)
     with torch.device("meta"):
         network = owner.from_config(owner.load_config(str(configs / component)))
-    shapes = {name: list(weight.shape) for name, weight in network.state_dict().items()}
+    weights = network.state_dict()
 
     def check(files: Sequence[Path]) -> None:
-        _opened(component, shapes, files)
+        _opened(component, weights, files)
 
     return check
 
@@ -120,11 +136,8 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
                 networks = model.denoisers()
                 _check_updatable(update.component, networks, model.settings.options)
                 current = networks[update.component].state_dict()  # which shares memory with the weights
-                files_by_name = _opened(
-                    update.component, {name: list(weight.shape) for name, weight in current.items()}, files
-                )
                 with torch.no_grad():
-                    for name, file in files_by_name.items():
+                    for name, file in _opened(update.component, current, files).items():
                         current[name].copy_(file.get_tensor(name))
     update_of_all = WeightUpdates(updates) if updates else None
     return replace(model, update=update_of_all, digest=updated_digest(model_digest(model.digests), updates))
@@ -142,29 +155,36 @@ def _fetched(store: Store, paths: Sequence[str]) -> Iterator[list[Path]]:
         yield files
 
 
-def _opened(component: str, known: Mapping[str, list[int]], files: Sequence[Path]) -> dict[str, Any]:
-    """Return the file of each weight. known: the shape of each. Raises ModelError where others are there."""
+def _opened(component: str, known: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
+    """Return the file of each weight. known: the network's own. Raises ModelError where others are there."""
     from safetensors import SafetensorError, safe_open
 
-    entries = dict[str, tuple[Any, list[int]]]()
+    entries = dict[str, tuple[Any, list[int], str]]()
     try:
-        opened = [safe_open(file, framework="pt") for file in files]
+        for file in (safe_open(path, framework="pt") for path in files):
+            for name in file.keys():  # noqa: SIM118
+                weight = file.get_slice(name)
+                entries[name] = (file, weight.get_shape(), weight.get_dtype())
     except SafetensorError as error:
         raise ModelError(
             f"the new weights of {component} are no safetensors file: {error}", "write them anew"
         ) from error
-    for file in opened:
-        entries |= {name: (file, file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     for name in sorted(known.keys() ^ entries.keys()):
         lacks = "have no" if name in known else "have a weight that it does not know,"
         raise ModelError(f"the new weights of {component} {lacks} {name}", "give its whole state_dict()")
-    for name, (_, shape) in entries.items():
-        if (own := known[name]) != shape:
-            raise ModelError(
-                f"the new weights of {component}: {name} has the shape {shape}, not {own}",
-                "give the weights of the same network",
+    for name, (_, shape, dtype) in entries.items():
+        own = known[name]
+        if list(own.shape) != shape or own.is_floating_point() != dtype.startswith(("F", "BF")):
+            is_shape = list(own.shape) != shape
+            differs = (
+                f"has the shape {shape}, not {list(own.shape)}"
+                if is_shape
+                else f"is {dtype}, not {own.dtype}"
             )
-    return {name: file for name, (file, _) in entries.items()}
+            raise ModelError(
+                f"the new weights of {component}: {name} {differs}", "give the weights of the same network"
+            )
+    return {name: file for name, (file, *_) in entries.items()}
 
 
 def _check_updatable(component: str, networks: Mapping[str, Any], options: Options) -> None:

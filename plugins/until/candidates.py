@@ -18,8 +18,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.row_source import added_in
 from framefleet.jobs.render.survey import Survey, check_valid
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, shown
@@ -32,6 +34,7 @@ from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, p
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
 from framefleet.pipeline.request import MAX_SEED, Request
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
+from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.until.acceptance import (
     PASSED,
@@ -61,17 +64,25 @@ class SeedRow(NamedTuple):
 class Candidates:
     """The groups of a job, and the rows that they have asked for. Holds the job's table in memory."""
 
-    def __init__(self, job: Job, watch: Watch, table: str | None = None) -> None:
-        """table: in place of the job's. Raises UserError for groups that cannot be."""
+    def __init__(self, job: Job, watch: Watch, table: str | None = None, added: str | None = None) -> None:
+        """table: in place of the job's. added: a file of rows after the others.
+
+        Raises UserError for groups that cannot be.
+        """
         self.section: UntilSection = getattr(job, UNTIL)
         if "seed" in job.overrides:
             raise JobError(
                 f"overrides.seed is {job.overrides['seed']}, and `until` renders rows with new seeds",
                 "write `defaults: {seed: ...}`, where the seeds begin",
             )
-        self._job, self._resolved = job, resolve_job(job, watch, table)
-        self._store = self._resolved.store
+        self._job, self._watch, self._has_own_table = job, watch, table is None
+        self._store = store_of_job(job)
+        self._added = added_in(self._store)
+        self._resolved = resolve_job(job, watch, table)
         try:
+            if added and isinstance(self._resolved.table, Table):
+                joined = self._resolved.table.joined([open_table(added, {})])
+                self._resolved = replace(self._resolved, table=joined)
             self._check_columns()
             self._rows: list[IdentifiedRow] = []
             self.groups, self._seeds = self._grouped(self._read_table(watch))
@@ -80,6 +91,7 @@ class Candidates:
             raise
         self._folder = f"{CHOSEN}/{uuid.uuid4().hex[:16]}"  # of the rows that this run asks for
         self._num_files = 0
+        self._written = set[bytes]()  # rows that this run has asked for
         self._places: dict[bytes, tuple[int, int]] = {}  # group, and place in it, of rows asked for
         self._others: dict[bytes, int] = {}  # what is known of rows that nobody has asked for yet
         self._earlier = {part.path for part in parts_in(self._store, FAILURES)}  # these rows are tried again
@@ -269,6 +281,20 @@ class Candidates:
                 rows.append(self._take(at, row))
         return rows
 
+    def take_added(self) -> tuple[Candidates, list[SeedRow]]:
+        """Return the candidates with rows that people have added to the table since, and what these ask for.
+
+        Raises UserError where groups cannot be with them.
+        """
+        if not self._has_own_table or (added := added_in(self._store)) == self._added:
+            return self, []
+        self._added = added  # so that rows that cannot be taken are tried once
+        new = Candidates(self._job, self._watch)
+        new._folder, new._num_files, new._written = self._folder, self._num_files, self._written
+        new._earlier, new._seen = self._earlier, set(self._earlier)
+        self.close()
+        return new, [row for row in new.resume() if row.row_id not in new._written]
+
     def ask(self, num_rows: int) -> list[SeedRow]:
         """Ask for more rows, as `rows_to_ask` says; return them, with those that have a record already."""
         rows: list[SeedRow] = []
@@ -291,6 +317,7 @@ class Candidates:
         """Write rows as a table into the output; return its path there."""
         path = f"{self._folder}/{self._num_files:06d}.parquet"
         self._num_files += 1
+        self._written |= {row.row_id for row in rows}
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             self._store.upload(path, self.write_to(Path(folder, "rows.parquet"), rows))
         return path

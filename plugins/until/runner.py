@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 class UntilRunner(JobRunner):
     section = UNTIL
     order = 200  # after drafts: what is judged is a draft, and the winners are rendered in full
+    takes_added = True
 
     def render(
         self,
@@ -66,14 +67,17 @@ class UntilRunner(JobRunner):
         from framefleet.jobs.job.output import below
         from framefleet.plugins.until.candidates import Candidates
 
-        with closing(Candidates(job, watch, table)) as candidates:
+        candidates = Candidates(job, watch, table)
+        try:
             rows = candidates.resume()
             rows += candidates.ask(0) if only is None else []
             watch.say(f"until: {candidates.section}; groups: {len(candidates.groups):,}")
 
             def more(num_rows: int) -> str | None:
+                nonlocal candidates
+                candidates, rows = candidates.take_added()
                 candidates.read()
-                rows = candidates.ask(num_rows)
+                rows += candidates.ask(num_rows)
                 candidates.write_acceptance()
                 if not any(group.num_pending for group in candidates.groups):
                     candidates.write_marks()  # before the pages of this run are written
@@ -85,6 +89,8 @@ class UntilRunner(JobRunner):
             candidates.write_marks()
             num_short = candidates.write_acceptance().num_short
             return replace(ended, num_short=num_short), only is None and bool(candidates.ask(0))
+        finally:
+            candidates.close()
 
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
@@ -110,6 +116,11 @@ class UntilRunner(JobRunner):
             values |= {"table": candidates.location, "until": str(section), "num_groups": len(groups)}
             has_rate = num_judged or section.rate
             return UntilPlan(**values, rate=rate if has_rate else None, num_judged=num_judged)
+
+    def check_added(self, job: Job, watch: Watch, file: str) -> None:
+        from framefleet.plugins.until.candidates import Candidates
+
+        Candidates(job, watch, added=file).close()
 
     def table(self, job: Job) -> str | None:
         from framefleet.jobs.job.output import below, store_of_job

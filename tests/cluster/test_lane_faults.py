@@ -32,14 +32,17 @@ from tests.warm.process import start
 FAULTS = {
     "kills": ("killer", "WorkerDied", "its worker died 3 times"),
     "hangs": ("hang", "WorkerDied", "it hung"),
+    "fills_disk": ("full", "OSError", "No space left on device"),
     "never_fits": ("huge", "OutOfMemory", "a row that never fits"),
     "raises": ("poison", "ValueError", "this row is poison"),
     "refuses": ("unwanted", "RowError", "this row is refused"),
 }
 DEADLY = ("kills", "hangs")
+OF_ROWS = [fault for fault in FAULTS if fault != "fills_disk"]  # if all rows fill it, the machine is blamed
 KILLERS = (0, 1, 2, 5, 7, 11)
 ALL_OF_THE_SECOND = (1, 3, 5, 7)
 RECIPE = "tests.faults:kills"
+BY_ROWS = r"\([234] killed their workers, see failures/\): no machine is left that can render"
 
 
 def fleet_of(address: str, workers: int) -> dict[str, Any]:
@@ -106,18 +109,14 @@ def bad_job(
     return job_values(write_table(folder / "t.parquet", rows), folder / "out", **more)
 
 
-def check_done(output: Path, bad: Collection[int]) -> None:
-    """All rows are done but the bad ones."""
-    records = all_columns(Store(str(output)), "records").to_pylist()
-    assert {index for record in records for index in record["row_indices"]} == {*range(8)} - {*bad}
-
-
-def check_ended(output: Path, fault: str, bad: Collection[int]) -> None:
-    """All rows are done but the bad ones, each of which failed with its reason."""
-    check_done(output, bad)
+def check_ended(output: Path, fault: str, bad: Collection[int], *, at_least: int | None = None) -> None:
+    """All rows are done but the bad ones, each or `at_least` so many of which failed with its reason."""
     store = Store(str(output))
+    records = all_columns(store, "records").to_pylist()
+    assert {index for record in records for index in record["row_indices"]} == {*range(8)} - {*bad}
     failures = all_columns(store, "failures").to_pylist()
-    assert {failure["row_indices"][0] for failure in failures} == {*bad}
+    failed = {failure["row_indices"][0] for failure in failures}
+    assert failed <= {*bad} and len(failed) >= (len(bad) if at_least is None else at_least)
     _, error_type, message = FAULTS[fault]
     assert {failure["error_type"] for failure in failures} == {error_type}
     assert all(message in failure["message"] for failure in failures), failures
@@ -136,7 +135,7 @@ def test_some_rows_of_any_fault_fail_and_all_others_are_done(
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in DEADLY])
+@pytest.mark.parametrize("fault", [fault for fault in OF_ROWS if fault not in DEADLY])
 def test_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -151,10 +150,9 @@ def test_a_model_whose_workers_all_die_is_given_up_and_the_rows_of_the_other_are
     fault: str, tmp_path: Path, ray_cluster: str
 ) -> None:
     bad = ALL_OF_THE_SECOND
-    with pytest.raises(FleetError, match=f"ltx, tests.faults:{fault}: 4 rows are left: no machine is left"):
+    with pytest.raises(FleetError, match=f"ltx, tests.faults:{fault}: 4 rows are left {BY_ROWS}"):
         framefleet.render(bad_job(tmp_path, fault, bad, num_models=2, address=ray_cluster))
-    check_done(tmp_path / "out", bad)
-    assert not all_columns(Store(str(tmp_path / "out")), "failures").num_rows
+    check_ended(tmp_path / "out", fault, bad, at_least=2)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +188,7 @@ def test_on_two_machines_some_rows_of_any_fault_fail_and_all_others_are_done(
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", OF_ROWS)
 def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_done(
     fault: str, tmp_path: Path, two_machines: str
 ) -> None:
@@ -201,8 +199,8 @@ def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_don
         assert code == 1, printed
         check_ended(tmp_path / "out", fault, bad)
         return
-    assert code == 3 and "4 rows are left: no machine is left that can render" in printed, printed
-    check_done(tmp_path / "out", bad)
+    assert code == 3 and re.search(f"4 rows are left {BY_ROWS}", printed), printed
+    check_ended(tmp_path / "out", fault, bad, at_least=2)
 
 
 @pytest.mark.ci

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import framefleet
 from framefleet.pipeline.metrics import idle_shares
 from tests.commands import command
 from tests.jobs import holder_of, job_values, start_render, write_job, write_table
+from tests.servers import S3Server
 from tests.two_models import two_model_rows, two_models
 
 GROUPS = [{"prompt": f"a ball of colour {number}", "tag": str(number)} for number in range(12)]
@@ -122,8 +124,9 @@ def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_
     exported = command("export", out, tmp_path / "set", "--format", "parquet", "--where", "accepted")
     assert exported.exit_code == 0, exported.stderr
     assert f"{len(accepted_in(out)):,} clips in" in exported.stderr
-    added = command("add", tmp_path / "job.yaml", tmp_path / "t.parquet")
-    assert added.exit_code == 2 and "the job has until" in added.stderr
+    write_table(tmp_path / "wrong.parquet", [{"prompt": "a star c", "tag": "c", "style": "c"}])
+    refused = command("add", tmp_path / "job.yaml", tmp_path / "wrong.parquet")
+    assert refused.exit_code == 2 and "style is 'c', which until.share.style lacks" in refused.stderr
 
 
 def test_drafts_are_judged_and_the_winners_rendered_in_full(tmp_path: Path, ray_cluster: str) -> None:
@@ -140,6 +143,31 @@ def test_drafts_are_judged_and_the_winners_rendered_in_full(tmp_path: Path, ray_
     assert "in full, at most" in command("plan", write_job(tmp_path / "job.yaml", job)).stdout
 
 
+def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
+    tmp_path: Path, ray_cluster: str, s3_server: S3Server
+) -> None:
+    """On S3, by a fleet that grows, and that a budget ends once."""
+    output, options = f"{s3_server.url}/out", {"storage_options": s3_server.storage_options}
+    fleet = {"workers": {"min": 1, "max": 2}, "gpus_per_worker": 0, "address": ray_cluster}
+    job = values(tmp_path, ray_cluster, GROUPS[:2], until=UNTIL | {"accepted": 2})
+    job |= {"output": output, "fleet": fleet, **options}
+    assert framefleet.render(job | {"budget": {"bytes": "1KB"}}).over_budget
+    assert not framefleet.add(job, GROUPS[2:3]).will_render
+    with ThreadPoolExecutor(1) as people:
+        rendering = people.submit(framefleet.render, job)
+        while not framefleet.status(output, **options).is_under_way:
+            assert not rendering.done()
+            time.sleep(0.1)
+        added = framefleet.add(job, GROUPS[3:4])
+        assert added.is_running and added.will_render
+        assert rendering.result().exit_code == 0
+    groups = framefleet.acceptance(output, **options).groups
+    assert [(one.values["prompt"], one.accepted) for one in groups] == [
+        (row["prompt"], 2) for row in GROUPS[:4]
+    ]
+    assert framefleet.render(job).done == 0
+
+
 def test_groups_may_be_of_several_models(tmp_path: Path, ray_cluster: str) -> None:
     until = UNTIL | {"accepted": 2, "per": ["model"]}
     job = two_models(tmp_path, two_model_rows(4), address=ray_cluster, scores=SCORES, until=until)
@@ -151,6 +179,6 @@ def test_groups_may_be_of_several_models(tmp_path: Path, ray_cluster: str) -> No
         ({"model": "ltx"}, 2),
     ]
     consent = ["--set", f"scores={json.dumps(SCORES)}", "--set", f"fleet.address={ray_cluster}"]
-    verified = command("verify", tmp_path / "out", "--fleet", "--sample", 1, *consent)
+    verified = command("verify", tmp_path / "out", "--fleet", "--sample", "1", *consent)
     assert verified.exit_code == 0, verified.stderr
     assert command("verify", tmp_path / "out", "--files").exit_code == 0

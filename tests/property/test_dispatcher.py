@@ -109,6 +109,14 @@ class EveryOrderOfEvents(RuleBasedStateMachine):
         for row_id in row_ids & self.rows.keys():
             self.rows[row_id].leases.pop(worker, None)
 
+    @precondition(lambda self: self.held())
+    @rule(choice=st.data())
+    def doubted(self, choice: st.DataObject) -> None:
+        """A row fails as on a broken machine; in most cases its worker is ended for it."""
+        row_id = choice.draw(st.sampled_from(self.held()))
+        worker = choice.draw(st.sampled_from(sorted(self.rows[row_id].leases)))
+        assert not self.dispatcher.is_rows_own(worker, row_id) or self.machine(worker) in self.proven
+
     @precondition(lambda self: self.live)
     @rule(choice=st.data())
     def lost(self, choice: st.DataObject) -> None:

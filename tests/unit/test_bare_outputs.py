@@ -100,6 +100,7 @@ COMMANDS: list[list[str]] = [
     ["verify", "--files"],
     ["repair", "--dry-run"],
     ["compact"],
+    ["pack", "{to}"],
     ["export", "{to}", "--format", "hf"],
     ["export", "{to}", "--format", "parquet"],
     ["export", "{to}", "--format", "webdataset"],

@@ -6,7 +6,7 @@ from functools import partial
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, QueueCounts, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from tests.unit.dispatching import dispatcher_with, ids, join, lease, prove
+from tests.unit.dispatching import MACHINE, dispatcher_with, ids, join, lease, prove
 
 proven = partial(dispatcher_with, is_proven=True)
 
@@ -197,6 +197,49 @@ def test_rows_of_a_machine_at_fault_are_never_given_up() -> None:
         join(dispatcher, str(number))
         assert lease(dispatcher, str(number)).rows[0].attempt == 1
         assert dispatcher.lost(str(number), suspects=[]) == []
+
+
+def test_a_row_that_fails_as_on_a_broken_machine_waits_for_others_and_is_blamed_once_one_is_done() -> None:
+    dispatcher = proven("xxy", workers="A", leases_per_worker=1)
+    assert ids(lease(dispatcher, "A")) == "0 1"
+    assert not dispatcher.is_rows_own("A", "0")
+    assert dispatcher.lost("A", suspects=[]) == []
+    join(dispatcher, "B")
+    assert ids(lease(dispatcher, "B")) == "1", "and 0 waits"
+    dispatcher.done("B", "1", 1.0)
+    assert ids(lease(dispatcher, "B")) == "0", "before all fresh ones"
+    for _ in range(2):
+        assert dispatcher.is_rows_own("B", "0")
+        assert dispatcher.failed("B", "0", "no space") is None
+        assert ids(lease(dispatcher, "B")) == "0"
+    given_up = dispatcher.failed("B", "0", "no space")
+    assert given_up and given_up.reason == "it failed 3 times"
+
+
+def test_a_row_that_fails_as_on_a_broken_machine_is_tried_again_where_no_other_row_is_left() -> None:
+    dispatcher = proven("x", workers="A", closed=True)
+    lease(dispatcher, "A")
+    assert not dispatcher.is_rows_own("A", "0") and not dispatcher.is_rows_own("A", "none")
+    dispatcher.lost("A", suspects=[])
+    assert dispatcher.counts.waiting == 1
+    join(dispatcher, "B")
+    assert ids(lease(dispatcher, "B")) == "0" and not dispatcher.is_rows_own("B", "0")
+
+
+def test_rows_that_killed_their_workers_are_named_where_only_other_models_had_rows_done() -> None:
+    dispatcher = dispatcher_with("xxx", workers="", min_rows=1)
+    for number in range(6):
+        join(dispatcher, str(number))
+        while dispatcher.lease(str(number), 0.0):
+            """It takes all that it may have."""
+        assert dispatcher.lost(str(number), why="SIGKILL") == []
+    assert dispatcher.give_up_killers({"another machine"}) == []
+    killers = dispatcher.give_up_killers({MACHINE})
+    assert killers and all(row.attempts == 3 for row in killers)
+    assert {row.reason for row in killers} == {
+        "its worker died 3 times while rendering it; the last time: SIGKILL"
+    }
+    assert dispatcher.counts == QueueCounts(waiting=3 - len(killers), leased=0, done=0, failed=len(killers))
 
 
 def test_one_row_that_hangs_three_times_is_given_up_though_others_waited_with_it() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from framefleet.pipeline.model.latent_tokens import pack, positions, unpack
+from framefleet.pipeline.model.latent_tokens import pack_latents, positions, unpack_latents
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import Axis, tiled
 from framefleet.plugins.ports.opensora.conditions import (
     ASPECT_RATIOS,
@@ -192,9 +192,9 @@ def test_given_frames_stand_at_their_ends_and_the_mask_says_so() -> None:
 def test_tokens_unpack_to_the_latents(patch: int, frames: int, high: int, wide: int) -> None:
     shape = torch.Size((2, 3, frames, high * patch, wide * patch))
     latents = torch.arange(math.prod(shape)).reshape(shape)
-    tokens = pack(latents, patch)
+    tokens = pack_latents(latents, patch)
     assert tokens.shape == (2, frames * high * wide, 3 * patch**2)
-    assert torch.equal(unpack(tokens, patch, shape), latents)
+    assert torch.equal(unpack_latents(tokens, patch, shape), latents)
     assert positions(shape, patch, latents.device)[-1].tolist() == [frames - 1, high - 1, wide - 1]
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -99,6 +104,25 @@ def test_what_a_process_was_told_is_hidden_in_every_text() -> None:
     )
     said = "hidden-one hidden-two hidden%2Fthree hidden/three hidden-four 16x64x64"
     assert public_text(said) == "*** *** *** *** *** 16x64x64"
+
+
+WRITTEN: list[Callable[[str], str]] = [
+    lambda secret: b64encode(f"user:{secret}".encode()).decode(),
+    lambda secret: urlsafe_b64encode(f"me:{secret}:more".encode()).decode(),
+    lambda secret: b64encode(f"{secret} and more".encode()).decode(),
+    lambda secret: json.dumps(json.dumps({"a": secret})),
+    lambda secret: re.sub("%..", lambda code: code[0].lower(), quote(secret, safe="")),
+    lambda secret: secret.encode().hex(),
+]
+
+
+@pytest.mark.parametrize("secret", ["hunter2-of-the-chat", "p@ss w%rd+&=/", "ключ-секрет", 'a"b\\c\n<d>&e'])
+@pytest.mark.parametrize("write", WRITTEN)
+def test_secrets_are_hidden_as_libraries_write_them(secret: str, write: Callable[[str], str]) -> None:
+    keep_secrets({"password": secret})
+    shown = public_text(write(secret))
+    assert "***" in shown
+    assert len(shown) <= len(write("")) + len("***") + 6, "what is around it, and characters that are of both"
 
 
 def test_secrets_of_the_environment_are_hidden_and_its_paths_are_not(

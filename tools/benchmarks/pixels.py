@@ -9,7 +9,9 @@ The denoiser sleeps without holding the GIL, as a thread does whose GPU computes
 forward: large clips do not gain from batches. The decoder gives coloured blocks. The pipeline, its
 postprocessing, the worker, its encoders and the store are what they always are. One line is a recipe that
 looks at its frames, so that the array is made between two forwards. Idle is counted from the first row's
-start to the last one's clip. Prints figures and judges none.
+start to the last one's clip. The scheduler's arithmetic is work of the GPU, which the processor does here, so
+idle time is told without it too. The first line is a script for this one model: it calls the pipeline, and a
+thread makes and writes the frames. Prints figures and judges none.
 """
 
 from __future__ import annotations
@@ -19,22 +21,26 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from diffusers import UniPCMultistepScheduler
 
-from framefleet import Request
+from framefleet import Request, load_model
 from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.metrics import BUSY, WORKER_SECONDS
 from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.options.schema import FirstBlock, Options
 from framefleet.pipeline.outputs.clip_step import ClipStep
+from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
@@ -47,6 +53,7 @@ from tools.benchmarks.results import Result, Tell, tables
 from tools.benchmarks.table import build_model
 
 _STEPS, _MEDIA = 4, Media()
+_SCHEDULER = UniPCMultistepScheduler  # of the model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +73,15 @@ SHORT = Clips(rows=2, num_frames=5, height=32, width=64, step_s=0.02)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """busy_s: while the worker had rows. cpu_s: of the process. idle: seconds of busy_s, by cause."""
+    """busy_s: while there were rows. cpu_s: of the process. idle: seconds of busy_s, by cause.
+
+    scheduler_s: of the idle ones, in the scheduler's arithmetic.
+    """
 
     busy_s: float
     cpu_s: float
     idle: Mapping[str, float]
+    scheduler_s: float
 
 
 def looking(pipe: Any, request: Request) -> Any:
@@ -105,6 +116,7 @@ def run(argv: Sequence[str], tell: Tell) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         model = build_model(Path(folder, "model"))
+        tell({"max_rows": 1, "step cache": "no"} | _result(clips, "a script", measure_script(clips, model)))
         for place, (max_rows, is_cached) in enumerate(ways):
             setup = {"device": options.device, "max_rows": max_rows, "is_cached": is_cached}
             for result in figures(clips, model, Path(folder, f"{place}"), **setup):
@@ -114,17 +126,53 @@ def run(argv: Sequence[str], tell: Tell) -> None:
 def figures(clips: Clips, model: Path, folder: Path, **setup: Any) -> Iterator[Result]:
     """Yield those of each recipe. setup: see `measure`."""
     for name, recipe in WAYS.items():
-        spent = measure(clips, model, folder / name, recipe, **setup)
-        causes = ", ".join(f"{cause} {seconds / spent.busy_s:.1%}" for cause, seconds in spent.idle.items())
-        yield {
-            "recipe": name,
-            "clips": f"{clips.rows} of {clips.num_frames} x {clips.height} x {clips.width}",
-            "s a row": f"{spent.busy_s / clips.rows:.2f}",
-            "of it steps": f"{_STEPS * clips.step_s:.2f}",
-            "CPU s a row": f"{spent.cpu_s / clips.rows:.2f}",
-            "idle": f"{sum(spent.idle.values()) / spent.busy_s:.1%}",
-            "by cause": causes,
-        }
+        yield _result(clips, name, measure(clips, model, folder / name, recipe, **setup))
+
+
+def _result(clips: Clips, name: str, spent: Spent) -> Result:
+    causes = ", ".join(f"{cause} {seconds / spent.busy_s:.1%}" for cause, seconds in spent.idle.items())
+    return {
+        "recipe": name,
+        "clips": f"{clips.rows} of {clips.num_frames} x {clips.height} x {clips.width}",
+        "s a row": f"{spent.busy_s / clips.rows:.2f}",
+        "of it steps": f"{_STEPS * clips.step_s:.2f}",
+        "CPU s a row": f"{spent.cpu_s / clips.rows:.2f}",
+        "idle": f"{(idle_s := sum(spent.idle.values())) / spent.busy_s:.1%}",
+        "without the scheduler": f"{(idle_s - spent.scheduler_s) / spent.busy_s:.1%}",
+        "by cause": causes,
+    }
+
+
+def measure_script(clips: Clips, model: Path) -> Spent:
+    """Call the pipeline for one row after the other, while a thread makes and writes the frames."""
+    pipe = load_model(str(model), dtype="fp32", device="cpu").pipe
+    _replace_networks(pipe, clips)
+    networks, scheduler = _Stopwatch(), _Stopwatch()
+    for part, method in ((pipe.text_encoder, "forward"), (pipe.transformer, "forward"), (pipe.vae, "decode")):
+        setattr(part, method, networks.around(getattr(part, method)))
+    pipe.scheduler.step = scheduler.around(pipe.scheduler.step)
+    convert = pipe.video_processor.postprocess_video
+    pipe.video_processor.postprocess_video = lambda video, output_type: video
+
+    def write(video: torch.Tensor) -> bytes:
+        frames = (convert(video, output_type="np")[0] * 255).round().astype(np.uint8)
+        return encode(frames, media=_MEDIA, fps=16, metadata={})
+
+    def render(queue: ThreadPoolExecutor, seed: int) -> None:
+        request = _request(clips, "generate", seed)
+        video = pipe(**request.arguments, generator=request.generator(), output_type="np").frames
+        queue.submit(write, video)
+
+    with ThreadPoolExecutor(1) as queue:
+        render(queue, 0)
+    with ThreadPoolExecutor(1) as queue:
+        networks.seconds = scheduler.seconds = 0.0
+        cpu_s, started = _cpu_s(), time.perf_counter()
+        for seed in range(1, clips.rows + 1):
+            render(queue, seed)
+        busy_s = time.perf_counter() - started
+    idle = {"pipeline": busy_s - networks.seconds}
+    return Spent(busy_s=busy_s, cpu_s=_cpu_s() - cpu_s, idle=idle, scheduler_s=scheduler.seconds)
 
 
 def measure(
@@ -153,18 +201,22 @@ def measure(
             inputs=Inputs([str(output)]),
         )
     )
-    while not isinstance(worker.start(), Hello):
-        pass
-    name = recipe.name if recipe else "generate"
-    with mock.patch.object(trials, "now", time.perf_counter):  # as on a GPU: who sleeps takes no CPU time
+    name, scheduler = recipe.name if recipe else "generate", _Stopwatch()
+    with (
+        mock.patch.object(trials, "now", time.perf_counter),  # as on a GPU: who sleeps takes no CPU time
+        mock.patch.object(_SCHEDULER, "step", scheduler.around(_SCHEDULER.step)),
+    ):
+        while not isinstance(worker.start(), Hello):
+            pass
         before, cpu_s = _rendered(worker, [_assignment(clips, name, 0)]), _cpu_s()
+        scheduler.seconds = 0.0
         after = _rendered(worker, [_assignment(clips, name, seed) for seed in range(1, clips.rows + 1)])
     first, last = (WORKER_SECONDS.by_label(report.figures) for report in (before, after))
     spent = {cause: seconds - first.get(cause, 0.0) for cause, seconds in last.items()}
     busy_s = sum(spent.values()) - spent.pop("rows", 0.0)
     idle = {cause: seconds for cause, seconds in spent.items() if cause not in BUSY and seconds}
     by_size = dict(sorted(idle.items(), key=lambda part: -part[1]))
-    return Spent(busy_s=busy_s, cpu_s=_cpu_s() - cpu_s, idle=by_size)
+    return Spent(busy_s=busy_s, cpu_s=_cpu_s() - cpu_s, idle=by_size, scheduler_s=scheduler.seconds)
 
 
 def _rendered(worker: Worker, assignments: list[Assignment]) -> WorkerReport:
@@ -179,6 +231,10 @@ def _rendered(worker: Worker, assignments: list[Assignment]) -> WorkerReport:
 
 
 def _assignment(clips: Clips, recipe: str, seed: int) -> Assignment:
+    return Assignment(row_id=f"{seed:032x}", request=_request(clips, recipe, seed), attempt=1)
+
+
+def _request(clips: Clips, recipe: str, seed: int) -> Request:
     arguments = {
         "prompt": "a red ball bounces",
         "num_inference_steps": _STEPS,
@@ -187,8 +243,7 @@ def _assignment(clips: Clips, recipe: str, seed: int) -> Assignment:
         "height": clips.height,
         "width": clips.width,
     }
-    request = Request(arguments=arguments, seed=seed, recipe=recipe)
-    return Assignment(row_id=f"{seed:032x}", request=request, attempt=1)
+    return Request(arguments=arguments, seed=seed, recipe=recipe)
 
 
 def _sleeping(clips: Clips) -> type[Worker]:
@@ -197,21 +252,40 @@ def _sleeping(clips: Clips) -> type[Worker]:
 
         def _load(self) -> Model:
             model = super()._load()
-            model.pipe.transformer.forward = self._denoise
-            model.pipe.vae.decode = self._decode
+            _replace_networks(model.pipe, clips)
             return model
 
-        @staticmethod
-        def _denoise(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
-            time.sleep(clips.step_s * len(hidden_states))
-            return (hidden_states * 0.1,)
-
-        @staticmethod
-        def _decode(latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
-            size = (clips.num_frames, clips.height, clips.width)
-            return (torch.nn.functional.interpolate(latents[:, :3] / 2, size=size),)
-
     return Sleeping
+
+
+def _replace_networks(pipe: Any, clips: Clips) -> None:
+    def denoise(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
+        time.sleep(clips.step_s * len(hidden_states))
+        return (hidden_states * 0.1,)
+
+    def decode(latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+        size = (clips.num_frames, clips.height, clips.width)
+        return (torch.nn.functional.interpolate(latents[:, :3] / 2, size=size),)
+
+    pipe.transformer.forward, pipe.vae.decode = denoise, decode
+
+
+@dataclass
+class _Stopwatch:
+    """How long calls took, of one thread at a time."""
+
+    seconds: float = 0.0
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return timed
 
 
 def _cpu_s() -> float:

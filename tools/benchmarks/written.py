@@ -64,6 +64,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "marks": Command("marks", ("cost", "--rows", "8"), ("cost", "--rows", "2", "--short")),
     "prediction": Command("prediction"),
     "training": Command("training"),
+    "until": Command("until"),
 }
 
 

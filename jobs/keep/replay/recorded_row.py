@@ -187,7 +187,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
         ),
         model_files=claimed.files if isinstance(claimed, ClaimedOfSeveral) else claim.model_files,
         second_models={one["name"]: _second_model(one, claim, given) for one in models},
-        inputs=_inputs(arguments, given),
+        inputs=_inputs(store, arguments, given),
         store=store,
     )
 
@@ -280,11 +280,11 @@ def _unnamed(what: str) -> JobError:
     return JobError(f"job.json does not name {what} of this row", "restore job.json of this output")
 
 
-def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
+def _inputs(store: Store, arguments: Mapping[str, Any], given: Given) -> Inputs:
     """Return what may read the row's own images and videos.
 
-    They lie in folders and object stores wherever the record says: what is read there must have the record's
-    SHA-256. What is on the web is read from public addresses, and from the caller's roots.
+    They lie in folders and object stores wherever the record says, or in the output: what is read there must
+    have the record's SHA-256. What is on the web is read from public addresses, and from the caller's roots.
     """
     uris = [place["uri"] for value in arguments.values() for place in inputs_in(value)]
     own = []
@@ -293,7 +293,7 @@ def _inputs(arguments: Mapping[str, Any], given: Given) -> Inputs:
         is_object = scheme in STORES and "/" in rest.strip("/") and "::" not in uri
         if is_object if mark else uri.startswith("/"):
             own.append(uri.rpartition("/")[0] or "/")
-    return Inputs([*given.roots, *own], given.storage_options)
+    return Inputs([*given.roots, *own], given.storage_options, base=store.url_of(""))
 
 
 def recipe_of(recorded: Recorded, given: Given) -> Recipe:

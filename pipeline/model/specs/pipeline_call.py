@@ -80,7 +80,8 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
             raise ModelError(
                 f"{index.where}: {index.class_name} cannot run without {', '.join(lacking)}, null in its "
                 "index",
-                "download the whole model, or bring its components into one folder by load_components() and save_pretrained()",
+                "download the whole model, or bring its components into one folder by load_components() and "
+                "save_pretrained()",
             )
     if "scheduler" in names and "scheduler" not in configs:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")

@@ -66,6 +66,7 @@ class RowTask:
         self._turn = turn
         self._function = thread or function
         self.greenlet = greenlet.greenlet(self._run)
+        self._is_ending = False
         self.call: Call | None = None
         self.result: Result | None = None
 
@@ -103,6 +104,7 @@ class RowTask:
 
     def end(self) -> None:
         """End it where it is."""
+        self._is_ending = True
         if not self.is_finished:
             self.greenlet.throw()
 
@@ -116,6 +118,11 @@ class RowTask:
             self.value = self._function()
         except Exception as error:  # whatever a recipe raises is this row's own failure
             self.error = error
+        except greenlet.GreenletExit as error:
+            if self._is_ending:
+                raise
+            self.error = RecipeError("the recipe raised GreenletExit", "raise an Exception")
+            self.error.__cause__ = error
 
 
 class Batcher:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.pipeline.model.latent_tokens import pack, positions, unpack
+from framefleet.pipeline.model.latent_tokens import pack_latents, positions, unpack_latents
 
 ALWAYS_GUIDED = 10  # steps from the start at which oscillating guidance does not let go
 
@@ -114,7 +114,7 @@ class Denoiser:
             transformer=transformer,
             text=text,
             negative=negative,
-            reference=pack(torch.cat([mask, reference], dim=1), config.patch_size)
+            reference=pack_latents(torch.cat([mask, reference], dim=1), config.patch_size)
             if takes_reference(config)
             else None,
             guidance=guidance,
@@ -147,7 +147,7 @@ class Denoiser:
     ) -> Tensor:
         """is_blind: the transformer does not see the given frames."""
         patch, dtype = self.transformer.config.patch_size, self.transformer.dtype
-        tokens = pack(latents, patch)
+        tokens = pack_latents(latents, patch)
         if self.reference is not None:
             seen = torch.zeros_like(self.reference) if is_blind else self.reference
             tokens = torch.cat([tokens, seen], dim=-1)
@@ -162,7 +162,7 @@ class Denoiser:
                 guidance=self.embedded,
                 return_dict=False,
             )[0]
-        return unpack(velocity.float(), patch, latents.shape)
+        return unpack_latents(velocity.float(), patch, latents.shape)
 
 
 def takes_reference(config: Any) -> bool:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.family import LatentLayout
 from framefleet.pipeline.model.families.registry import FAMILIES, family_of
-from framefleet.pipeline.model.latent_tokens import pack
+from framefleet.pipeline.model.latent_tokens import pack_latents
 from framefleet.pipeline.model.specs.schedulers import steps_flow
 from framefleet.pipeline.outputs.frames.frames import Frames
 
@@ -177,7 +177,7 @@ def _frames_first(pipe: Any, pixels: Tensor) -> Tensor:
 def _normalised_in_tokens(pipe: Any, pixels: Tensor) -> Tensor:
     vae, latents = pipe.vae, _mean(pipe.vae.encode(pixels))
     centred = latents - _by_channel(vae.latents_mean, latents)
-    return pack(
+    return pack_latents(
         centred * vae.config.scaling_factor / _by_channel(vae.latents_std, latents),
         pipe.transformer_spatial_patch_size,
     )
@@ -214,13 +214,13 @@ _LAYOUTS: dict[LatentLayout, Callable[[Any, Tensor], Tensor]] = {
     "normalised": _normalised,
     "normalised_in_tokens": _normalised_in_tokens,
     "frames_first": _frames_first,
-    "in_tokens": lambda pipe, pixels: pack(_scaled(pipe, pixels), pipe.transformer.config.patch_size),
+    "in_tokens": lambda pipe, pixels: pack_latents(_scaled(pipe, pixels), pipe.transformer.config.patch_size),
     # (1, 3, T, H, W) -> (1, C, T, h, w), with an autoencoder of images. One by one, which bounds memory.
     "frame_by_frame": lambda pipe, pixels: torch.stack([_scaled(pipe, f) for f in pixels.unbind(2)], dim=2),
     "image": _image,
     "image_normalised": _image_normalised,
     "image_shifted": _image_shifted,
-    "image_in_tokens": lambda pipe, pixels: pack(_image_shifted(pipe, pixels)[:, :, None], 2),
+    "image_in_tokens": lambda pipe, pixels: pack_latents(_image_shifted(pipe, pixels)[:, :, None], 2),
 }
 
 

@@ -52,6 +52,7 @@ PROGRAMS = {
     "timesteps": (["--short"], "with fractions ("),
     "waits": (["alone"], "alone"),  # run by counts
     "training": (["--short"], "bf16, checkpointing"),
+    "until": (["--short"], "| plain |"),
 }
 # What `bench` runs too.
 IN_BENCH = ("checks", "large", "pixels", "probes")
@@ -97,6 +98,7 @@ def test_the_ceiling_of_a_table_is_measured(tmp_path: Path, capsys: pytest.Captu
         # What it compares is in tests/models/test_plan.py.
         pytest.param(["prediction"], marks=pytest.mark.long),
         ["training"],
+        ["until"],
     ],
     ids=lambda names: names[0],
 )

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLHunyuanVideo, FluxTransformer2DModel
 from PIL import Image
 from torch import Tensor
 
-from framefleet.pipeline.model.latent_tokens import unpack
+from framefleet.pipeline.model.latent_tokens import unpack_latents
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
 from framefleet.plugins.ports.opensora.conditions import named_size
 from framefleet.plugins.ports.opensora.denoise import TwoScales, shifted_sigmas
@@ -123,7 +123,7 @@ def test_a_clip_is_denoised_as_by_the_original(name: str, num_ends: int, argumen
         callback_on_step_end=keep,
         **arguments,
     ).frames
-    expected = unpack(given[f"{name}_packed"], 2, given["z"].shape)
+    expected = unpack_latents(given[f"{name}_packed"], 2, given["z"].shape)
     close_after_steps(last[0], expected)
     assert torch.equal(pipe.scheduler.sigmas.double(), given["timesteps_auto"])
     if num_ends:

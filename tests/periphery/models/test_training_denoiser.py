@@ -16,7 +16,7 @@ from torch import Tensor
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten
-from framefleet.pipeline.model.latent_tokens import pack, unpack
+from framefleet.pipeline.model.latent_tokens import pack_latents, unpack_latents
 from framefleet.plugins.train.denoiser.objective import latents_of
 from framefleet.plugins.train.denoiser.task import DenoiserTask
 from framefleet.plugins.train.freezing import choose_parameters
@@ -166,7 +166,7 @@ def unpacked_shape(pipe: Any, name: str) -> torch.Size:
 
 
 def packed(latents: Tensor, pipe: Any) -> Tensor:
-    return pack(latents, pipe.transformer.config.patch_size)
+    return pack_latents(latents, pipe.transformer.config.patch_size)
 
 
 class Stepped(tuple[Tensor, Tensor]):
@@ -198,7 +198,7 @@ def test_what_the_pipeline_decodes_is_what_its_autoencoder_encoded(name: str) ->
     frames = frames_of(bucket_of(name), 0)
     latents, encoded, decoded = latents_of(pipe, frames), [], []
     if name == "opensora":
-        latents = unpack(latents, pipe.transformer.config.patch_size, unpacked_shape(pipe, name))
+        latents = unpack_latents(latents, pipe.transformer.config.patch_size, unpacked_shape(pipe, name))
 
     def encode(_: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         encoded.append(original(*args, **kwargs).latent_dist.mode())

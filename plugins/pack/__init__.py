@@ -1,0 +1,1 @@
+"""Some clips of an output in a folder, with all that renders them again but the weights."""

@@ -1,0 +1,52 @@
+"""`framefleet pack`: what is typed, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from framefleet.jobs.keep.replay.command import MovedModels, ReadableRoots, given_of
+from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
+
+_Folder = Annotated[Path, Argument(metavar="FOLDER", help="Folder to write: new, or empty.")]
+_Rows = Annotated[int, Option("--rows", min=1, metavar="N", help="Number of rows to pack.")]
+_Seed = Annotated[int, Option("--seed", help="Random seed for choosing the rows.")]
+_RowIds = Annotated[
+    list[str] | None, Option("--row", metavar="ROW_ID", help="Pack this row instead of a sample; repeatable.")
+]
+
+
+def pack_command(
+    output: OutputToRead,
+    folder: _Folder,
+    rows: _Rows = 8,
+    seed: _Seed = 0,
+    row_ids: _RowIds = None,
+    models: MovedModels = None,
+    roots: ReadableRoots = None,
+    as_json: AsJson = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Pack some clips, so that somebody else can render them again and compare.
+
+    Writes their records, clips and input files, scripts, library versions and the digests of the model into a
+    folder. Only the weights are not in it.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import storage_options
+        from framefleet.plugins.pack.pack import pack_rows
+
+        consent = given_of(models, [], [], None, [], None, roots, False, storage_options(sets))
+        packed = pack_rows(output, folder, rows=rows, seed=seed, row_ids=row_ids or [], given=consent)
+        if as_json:
+            stdout.say(json.dumps(asdict(packed)))
+            return
+        stdout.say(f"{len(packed.row_ids):,} rows: {packed.folder}; its README.md says how to check them")
+        for row_id, reason in packed.without_script.items():
+            stderr.say(f"row {row_id} has no script: {reason}")

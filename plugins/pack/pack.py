@@ -1,0 +1,223 @@
+"""From an output to a folder with some of its rows, which somebody else can render again.
+
+The folder is an output too, with the chosen records alone, so `framefleet verify` checks it. Next to that it
+has what one needs without framefleet: scripts, versions, digests. The files that rows take are copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from framefleet.jobs.job.job_json import Claim, claim_of
+from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
+from framefleet.jobs.keep.replay.script import replay_script
+from framefleet.jobs.keep.verify.rows import sample_rows
+from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.model.environment import device_name
+from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_of
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run
+from framefleet.pipeline.outputs.record_files import (
+    HOW,
+    recorded_clip,
+    recorded_derived,
+    recorded_extras,
+    sound_content,
+)
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.request import each_input
+from framefleet.pipeline.text import quoted
+
+_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
+_INPUTS = "inputs"  # folder of the images and videos that rows take
+_README = """\
+# {title}
+
+Each row can be rendered again and compared with its record. You need the weights, and nothing else of
+those who made it:
+
+    python{python} -m venv .venv
+    .venv/bin/pip install -r requirements.txt
+    .venv/bin/framefleet verify . {options}
+
+Replace names in capitals by where the weights are on your machine. `verify` prints for each row whether it is
+bit-exact; else by how many levels its pixels differ, and what of the environment is another: other processors
+and GPUs add numbers in another order. The exit code is 0 if all rows are bit-exact.
+
+To check that your weights are the same files, without framefleet:
+
+    cd FOLDER_OF_THE_MODEL && sha256sum --check {checks}
+
+| row | model | seed | clip | script |
+|---|---|---|---|---|
+{rows}
+
+A script needs only torch and diffusers, in the same versions; the folder of the model is in its line
+`MODEL = ...`. The clips were rendered with Python {python_whole} on {processor}.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """What was packed. without_script: rows that a script cannot render, each with the reason."""
+
+    folder: str
+    row_ids: tuple[str, ...]
+    without_script: dict[str, str]
+
+
+def pack(
+    output: str | Path,
+    folder: str | Path,
+    *,
+    rows: int = 8,
+    seed: int = 0,
+    row_ids: Collection[str] = (),
+    storage_options: Mapping[str, Any] | None = None,
+) -> Packed:
+    """Pack some rows of an output, so that somebody else can render them again and compare.
+
+    folder: new or empty. rows: how many, spread over kinds of rows and machines, chosen by seed; row_ids:
+    these, and no sample. Raises JobError for rows that there are not, a folder that has files, and a clip or
+    an input that is not as its record says.
+    """
+    consent = replace(NOTHING, storage_options=storage_options or {})
+    return pack_rows(str(output), Path(folder), rows=rows, seed=seed, row_ids=row_ids, given=consent)
+
+
+def pack_rows(
+    output: str, folder: Path, *, rows: int, seed: int, row_ids: Collection[str], given: Given
+) -> Packed:
+    """Do what `pack` does. given: what the output is not trusted with."""
+    store = Output.open(output, given.storage_options).store
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise JobError(f"{folder} is not an empty folder", "give a new one")
+    claim = claim_of(store)
+    wanted = list(dict.fromkeys(row_ids)) or [row.row_id for row in sample_rows(store, rows, seed=seed)]
+    if not wanted:
+        raise Output(store).no_records()
+    parts, pack_store = _parts_with(store, wanted), Store(str(folder))
+    tables = record_tables(store, None, parts)
+    by_id = {row["row_id"]: row for table in tables for row in table.to_pylist() if row["row_id"] in wanted}
+    records = [by_id[row_id] for row_id in wanted]
+    for record in records:
+        _copy_files(store, record, pack_store)
+        _copy_inputs(store, claim, record, given, pack_store)
+    job = store.read(CLAIM).decode()
+    pack_store.write(CLAIM, job.encode())
+    writer = PartWriter(pack_store, RECORDS, record_schema_of(store, parts), run=new_run(0), job=job)
+    for record in records:
+        writer.add(None, record)
+    writer.flush()
+    without_script = {}
+    for record in records:
+        try:
+            script = replay_script(str(folder), record["row_id"], given)
+        except FramefleetError as error:
+            without_script[record["row_id"]] = error.problem
+        else:
+            pack_store.write(_script_of(record), script.encode())
+    _describe(pack_store, claim, records, without_script)
+    return Packed(
+        folder=str(folder),
+        row_ids=tuple(wanted),
+        without_script=without_script,
+    )
+
+
+def _parts_with(store: Store, row_ids: Collection[str]) -> list[Part]:
+    """Return the parts that have records of these rows. Raises JobError where a row has none."""
+    paths, missing = set[str](), {*row_ids}
+    for path, table in tables_by_part(store, _ROW_ID):
+        if there := {*row_ids} & {*table["row_id"].to_pylist()}:
+            paths.add(path)
+            missing -= there
+    if missing:
+        raise JobError(
+            f"{store.url_of(RECORDS)} has no record of row {min(missing)}",
+            "take a row_id from a record or a clip's name",
+        )
+    return [part for part in live_parts(store) if part.path in paths]
+
+
+def _copy_files(store: Store, record: dict[str, Any], to: Store) -> None:
+    clip = recorded_clip(record)
+    for file in filter(None, (clip, recorded_extras(record), recorded_derived(record))):
+        content = sound_content(store, file)
+        if not isinstance(content, bytes):
+            fix = "run `framefleet repair`, or choose other rows"
+            raise JobError(f"{store.url_of(file.path)} is not as its record says: {HOW[content]}", fix)
+        to.write(file.path, content)
+    record |= {"uri": clip.path, "path": clip.path, "preview_path": None}
+
+
+def _copy_inputs(store: Store, claim: Claim, record: dict[str, Any], given: Given, to: Store) -> None:
+    """Copy the images and videos of a row, and have its record name the copies."""
+    ours = record_of({name: record[name] for name in RECORD_FIELDS.names}, store.url_of(RECORDS))
+    inputs = recorded_of(store, claim, ours, given).inputs
+
+    def copied(one: Mapping[str, Any]) -> dict[str, Any]:
+        suffix = PurePosixPath(one["uri"].partition("?")[0]).suffix
+        path = f"{_INPUTS}/{one['sha256']}{suffix if suffix[1:].isalnum() else ''}"
+        to.write(path, inputs.read(one["uri"]))
+        return {**one, "uri": path}
+
+    arguments = parse_json(record["arguments"])
+    record["arguments"] = canonical_json(
+        {name: each_input(value, copied) for name, value in arguments.items()}
+    )
+
+
+def _script_of(record: Mapping[str, Any]) -> str:
+    return f"scripts/{record['row_id']}.py"
+
+
+def _describe(
+    to: Store, claim: Claim, records: list[dict[str, Any]], without_script: Collection[str]
+) -> None:
+    """Write versions, digests and the page that says what to do."""
+    environment = parse_json(records[0]["environment"])
+    libraries = {"framefleet", *(claim.model_extra or {}).get("versions", {})}
+    pinned = [
+        f"{name}=={version.partition('+')[0]}\n"
+        for name, version in sorted(environment.items())
+        if name in libraries
+    ]
+    to.write("requirements.txt", "".join(pinned).encode())
+    models = {name: one.files for name, one in claim.job.models.items()} or {"": claim.model_files}
+    options, checks = [f"--sample {len(records)}"], []
+    for name, files in models.items():
+        options.append(quoted("--model", f"{name}=MODEL_{name}") if name else "--model MODEL")
+        path = f"model-{name}.sha256" if name else "model.sha256"
+        checks.append(f"/path/of/this/{path}")
+        to.write(path, "".join(f"{digest}  {file}\n" for file, digest in files.items()).encode())
+    options += [quoted("--lora", f"{name}=LORA_{name}") for name in claim.job.loras]
+    options += [quoted("--second-model", f"{name}=MODEL_{name}") for name in claim.job.second_models]
+    recipes = sorted({record["recipe"] for record in records if ":" in record["recipe"]})
+    options += [quoted("--recipe", recipe) for recipe in recipes]
+    python = environment.get("python", "3")
+    page = _README.format(
+        title=f"{len(records):,} clips to render again",
+        python=".".join(python.split(".")[:2]),
+        python_whole=python,
+        options=" ".join(options),
+        checks=" ".join(checks),
+        rows="\n".join(_line(record, without_script) for record in records),
+        processor=device_name(environment),
+    )
+    to.write("README.md", page.encode())
+
+
+def _line(record: Mapping[str, Any], without_script: Collection[str]) -> str:
+    row_id, path = record["row_id"], record["path"]
+    script = "" if row_id in without_script else f"[script]({_script_of(record)})"
+    model = json.dumps(record["model"], ensure_ascii=False).strip('"').replace("|", "\\|")
+    return f"| {row_id} | {model} | {record['seed']} | [clip]({path}) | {script} |"

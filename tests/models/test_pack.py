@@ -1,0 +1,85 @@
+"""Packed rows are rendered again by somebody who has the pack and the weights, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import framefleet
+from framefleet.pipeline.errors import JobError
+from tests.commands import command
+from tests.driven import render_driven
+from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.tiny import tiny
+
+
+def test_a_stranger_renders_packed_rows_again_with_the_weights_alone(tmp_path: Path) -> None:
+    own, theirs = tmp_path / "own", tmp_path / "theirs"
+    own.mkdir()
+    shutil.copytree(tiny("wan"), own / "model")
+    values = job_values(write_table(own / "t.parquet", prompt_rows(5)), own / "out")
+    render_driven(values | {"model": str(own / "model")})
+    packed = command("pack", own / "out", theirs / "pack", "--rows", "3")
+    assert packed.exit_code == 0 and "3 rows" in packed.stdout, packed.output
+    shutil.move(own / "model", theirs / "weights")
+    shutil.rmtree(own)
+
+    pack, weights = theirs / "pack", theirs / "weights"
+    verified = command("verify", pack, "--sample", "3", "--model", weights)
+    assert verified.exit_code == 0 and verified.stdout.count("bit-exact") >= 3, verified.output
+    assert command("verify", pack, "--files").exit_code == 0
+    subprocess.run(["sha256sum", "--check", "--quiet", pack / "model.sha256"], cwd=weights, check=True)
+    records = records_of(pack)
+    assert len(records) == 3 and {record["tag"] for record in records} < {f"row {i}" for i in range(5)}
+    page = (pack / "README.md").read_text()
+    assert all(record["row_id"] in page and record["path"] in page for record in records)
+    assert "framefleet==0.1.0\n" in (pack / "requirements.txt").read_text()
+    assert "torch==" in (pack / "requirements.txt").read_text()
+    script = (pack / "scripts" / f"{records[0]['row_id']}.py").read_text()
+    script = script.replace(str(own / "model"), str(weights))
+    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    assert ended.stdout.startswith("the same frames: ")
+
+    other = theirs / "other"
+    shutil.copytree(tiny("wan_ti2v"), other)
+    assert command("verify", pack, "--model", other).exit_code == 2
+
+
+def test_what_rows_take_is_packed_too(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{number}.png")
+    rows = [{"prompt": "a ball", "image": f"{number}.png", "seed": number} for number in range(2)]
+    values = job_values(write_table(pictures / "t.parquet", rows), tmp_path / "out", model="wan_i2v")
+    values["defaults"].pop("max_sequence_length", None)
+    render_driven(values | {"media": {"format": "mkv"}})
+    row_ids = [record["row_id"] for record in records_of(tmp_path / "out")]
+    packed = framefleet.pack(tmp_path / "out", tmp_path / "pack", row_ids=row_ids)
+    assert packed.row_ids == tuple(row_ids)
+    assert all("image" in reason for reason in packed.without_script.values()) and packed.without_script
+    shutil.rmtree(pictures)
+    shutil.rmtree(tmp_path / "out")
+    verified = framefleet.verify(tmp_path / "pack", row_ids=row_ids)
+    assert verified.is_well and len(verified.rows) == 2
+
+
+def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(2)), tmp_path / "out")
+    render_driven(values)
+    out, pack = tmp_path / "out", tmp_path / "pack"
+    with pytest.raises(JobError, match="has no record of row " + "0" * 32):
+        framefleet.pack(out, pack, row_ids=["0" * 32])
+    with pytest.raises(JobError, match="is not an empty folder"):
+        framefleet.pack(out, out)
+    clip = next((tmp_path / "out" / "clips").glob("*/*"))
+    clip.write_bytes(clip.read_bytes()[::-1])
+    with pytest.raises(JobError, match="is not as its record says: it has other bytes"):
+        framefleet.pack(out, pack)
