@@ -184,6 +184,12 @@ class Status(Overview):
         """Whether a driver is at work on it, or on an inner output."""
         return self.driver.is_at_work or any(one.is_under_way for one in self.inner.values())
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether rows failed, or rows are left that nobody renders."""
+        is_stopped = bool(self.num_left) and not self.is_under_way
+        return bool(self.num_failed) or is_stopped or any(one.num_failed for one in self.inner.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewClip:
