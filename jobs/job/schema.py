@@ -9,9 +9,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -47,6 +49,11 @@ _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
+
+
+def _dated(output: str) -> str:
+    """Return a place with today's date in UTC, for jobs that have an output every night."""
+    return output.replace("{date}", datetime.now(UTC).date().isoformat())
 
 
 class SecondModelSection(Section):
@@ -203,8 +210,8 @@ class TableJob(Section):
 
     table: _Text | None = None
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; or a folder of images or videos."""
-    output: _Text
-    """Folder or fsspec URL, e.g. s3://bucket/run-7."""
+    output: Annotated[_Text, AfterValidator(_dated)]
+    """Folder or fsspec URL, e.g. s3://bucket/run-7. {date} stands for today's date in UTC."""
     model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
     defaults: Arguments = Field(default_factory=dict)
