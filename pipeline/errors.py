@@ -130,7 +130,7 @@ class FleetError(ServiceError):
 
 
 class RowError(FramefleetError):
-    """One row failed; the others go on."""
+    """One row failed; the others continue."""
 
 
 class InputError(RowError):

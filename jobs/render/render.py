@@ -72,7 +72,7 @@ def render(
     terminal or a notebook shows. Rows that fail are
     in the output's failures/, and are tried again when the job is rendered again. Raises FramefleetError when
     nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
-    goes on from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
+    continues from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
     """
     loaded = load_job(job) if table is None else with_table(job, table)
     at = None if metrics_port is None else str(metrics_port)

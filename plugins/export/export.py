@@ -110,7 +110,7 @@ def export(
     {style}". validation: this share of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
     many of 64 bits (needs framefleet[dedup]). to_options: of `to`, where they are others than the output's
-    storage_options. The same call goes on after an interruption. Rows whose clips are damaged are left out,
+    storage_options. The same call continues after an interruption. Rows whose clips are damaged are left out,
     and reported. Raises JobError where `to` holds something else.
     """
     options = dict(storage_options or {})
