@@ -14,7 +14,7 @@ FramefleetError
 │   ├── AuthorityError        no time stamp for a signature
 │   ├── EndpointError         a service that judges or writes does not answer
 │   └── FleetError
-└── RowError              one row failed; the others go on
+└── RowError              one row failed; the others continue
     ├── InputError            an image or a video that the row names
     ├── RenderError
     ├── OutOfMemory

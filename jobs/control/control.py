@@ -14,7 +14,7 @@ from framefleet.pipeline.text import command
 
 
 def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
-    """Ask the job that writes to an output to end as on Ctrl-C: what is done stays, and it can continue later.
+    """Ask the job that writes to an output to end as on Ctrl-C: what is done stays; it can continue later.
 
     Return its driver, at once; it ends as soon as its workers have handed back their rows. storage_options:
     what fsspec takes. Raises JobError where no driver is at work.
