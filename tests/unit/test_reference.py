@@ -11,6 +11,7 @@ from framefleet.jobs.job.schema import Job, job_schema
 from framefleet.plugins.train.job import TrainJob
 from tools.house.house import House
 from tools.reference import PAGES, ROOT, commands_page, example_of, job_keys, job_page, stale_pages
+from tools.words import words_by_page
 
 EXAMPLES = yaml.safe_load((ROOT / "tools/reference_examples.yaml").read_text("utf-8"))
 
@@ -35,3 +36,9 @@ def test_a_page_is_refused_once_a_key_or_an_option_changes() -> None:
     assert list(stale_pages(House(texts))) == []
     changed = texts | {"docs/reference/commands.md": commands_page().replace("--limit", "--first")}
     assert [finding.path for finding in stale_pages(House(changed))] == ["docs/reference/commands.md"]
+
+
+def test_the_first_pages_stay_short() -> None:
+    words = words_by_page()
+    assert words["README.md"] <= 1200
+    assert words["docs/models.md"] <= 1500
