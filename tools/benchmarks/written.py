@@ -45,6 +45,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "larger": Command("large"),
     "clips": Command("pixels", ("--all",)),
     "checks": Command("checks", ("--rows", "1000000")),
+    "compared": Command("compared", (), ("--only", "row")),
     "counts": Command("counts", (), ("alone",)),
     "dispatch": Command("bench", ("--only", "dispatch"), ("--only", "dispatch", "--short")),
     "probes": Command("probes", (), ("--rows", "2")),

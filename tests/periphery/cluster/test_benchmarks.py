@@ -27,6 +27,7 @@ PROGRAMS = {
     "bench": (["--short"], "| fp32 | uniform |"),
     "ceiling": ([], "with the renderer"),  # of a table and a model
     "checks": (["--short"], "a table planned"),
+    "compared": (["--only", "weights"], "| after half of the rows, the weights change |"),
     "counts": (["alone"], "| alone |"),  # tests/models/test_counts.py
     "draft_ranks": (["--seeds", "2", "--prompts", "1"], "guidance 7 against 16 steps"),
     "gallery": (["--short"], "complaints of the console"),
