@@ -50,8 +50,8 @@ def _explained(init: Callable[..., None]) -> Callable[..., None]:
         try:
             init(self, *values, **fields)
         except TypeError:
-            known = {one.name for one in dataclass_fields(Request)}
-            if not (others := {name: value for name, value in fields.items() if name not in known}):
+            names = {one.name for one in dataclass_fields(Request)}
+            if not (others := {name: value for name, value in fields.items() if name not in names}):
                 raise
             raise TypeError(
                 f"a Request has no {min(others)!r}; arguments of the pipeline go into one mapping: "

@@ -232,7 +232,7 @@ def python_page() -> str:
         "",
         _MADE,
         "",
-        "For everyone who calls framefleet from Python. Everything here is imported as `framefleet.NAME`, "
+        "For everyone who calls framefleet from Python. Everything here is imported from `framefleet`, "
         "when it is first used: `import framefleet` loads neither torch nor Ray. What can be a job file can "
         "also be a mapping. Arguments after `*` are given by name.",
     ]

@@ -83,7 +83,7 @@ class Progress(RunFigures):
     total: int  # rows that this run has to render
     in_flight: int
     rows_per_s: float | None  # since the first row was begun; None before the first is done
-    eta_s: float | None  # None while it would be a guess, see `tally.py`
+    eta_s: float | None  # None while it would be a guess, see `cluster/driver/tally.py`
     workers: tuple[WorkerState, ...]  # all that are there, then those that left last
     last_failure: str | None = None
     waiting_for: str | None = None  # what a worker is doing that is not ready yet
