@@ -43,7 +43,7 @@ test-changed: .venv/.installed  ## Run the twenty files of tests that are neares
 test-long: .venv/.installed  ## Run the long tests, which `make test` leaves out
 	$(TESTS) -m long
 
-conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/models.md
+conformance: .venv/.installed  ## Measure every class of diffusers that has a tiny pipeline, and write docs/reference/models.md
 	$(BIN)/python -m tools.conformance
 
 chaos: .venv/.installed  ## Kill, cut and fill what a job of 2,000 rows runs on; needs root, for network namespaces

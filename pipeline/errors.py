@@ -15,7 +15,7 @@ FramefleetError
 │   ├── EndpointError         a service that judges or writes does not answer
 │   ├── FleetError
 │   └── BrokenWorker          its process can render no more, another one can
-└── RowError              one row failed; the others go on
+└── RowError              one row failed; the others continue
     ├── InputError            an image or a video that the row names
     ├── RenderError
     └── OutOfMemory
@@ -133,7 +133,7 @@ class BrokenWorker(ServiceError):
 
 
 class RowError(FramefleetError):
-    """One row failed; the others go on."""
+    """One row failed; the others continue."""
 
 
 class InputError(RowError):

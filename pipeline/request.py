@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields as dataclass_fields, replace
+from functools import wraps
 from math import ceil
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,6 +61,28 @@ class Request:
         import torch
 
         return torch.Generator("cpu").manual_seed(self.seed)
+
+
+def _explained(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor whose error says where arguments of the pipeline belong."""
+
+    @wraps(init)
+    def explained(self: Request, *values: Any, **fields: Any) -> None:
+        try:
+            init(self, *values, **fields)
+        except TypeError:
+            names = {one.name for one in dataclass_fields(Request)}
+            if not (others := {name: value for name, value in fields.items() if name not in names}):
+                raise
+            raise TypeError(
+                f"a Request has no {min(others)!r}; arguments of the pipeline go into one mapping: "
+                f"Request(arguments={others!r}, seed=...)"
+            ) from None
+
+    return explained
+
+
+Request.__init__ = _explained(Request.__init__)  # type: ignore[method-assign]  # keeps its signature
 
 
 def one_step(request: Request) -> Request:

@@ -6,9 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from framefleet.doors import inner_outputs
+from framefleet.pipeline.overview import Overview
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +83,7 @@ class Progress(RunFigures):
     total: int  # rows that this run has to render
     in_flight: int
     rows_per_s: float | None  # since the first row was begun; None before the first is done
-    eta_s: float | None  # None while it would be a guess, see `tally.py`
+    eta_s: float | None  # None while it would be a guess, see `cluster/driver/tally.py`
     workers: tuple[WorkerState, ...]  # all that are there, then those that left last
     last_failure: str | None = None
     waiting_for: str | None = None  # what a worker is doing that is not ready yet
@@ -98,8 +100,8 @@ class LackingColumn:
     example: str  # the first row, and why
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary(RunFigures):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Summary(Overview, RunFigures):
     """How a run ended."""
 
     apart: tuple[str, ...] = ()  # kinds of rows that differed in an audit; their later rows were plain calls
@@ -119,6 +121,18 @@ class Summary(RunFigures):
         """0 if every row has a clip, and every group of rows what is asked for; otherwise 1."""
         is_short = self.over_budget or self.failed or self.gone or self.num_parts_gone or self.num_short
         return 1 if is_short or any(one.exit_code for one in self.inner.values()) else 0
+
+    def overview(self) -> Mapping[str, object]:
+        audits = self.audits
+        return {
+            "rows": f"{self.done:,} done, {self.failed:,} failed",
+            "time": timedelta(seconds=round(self.elapsed_s)),
+            "mean batch": None if self.mean_batch is None else f"{self.mean_batch:.1f}",
+            "audits": f"{audits.num_equal:,} rows compared, equal" if audits and not self.apart else None,
+            "differed": "; ".join(self.apart) or None,
+            "budget": self.over_budget,
+            "output": self.store.url_of("") if self.store else None,
+        }
 
     def to_json(self) -> str:
         """Return it for programs, with the store as its URL, and each inner one by its name."""

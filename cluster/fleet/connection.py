@@ -227,7 +227,7 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
 def needs_token(where: str) -> FleetError:
     return FleetError(
         f"{where} wants a token, and this process has none or another",
-        "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with its token; see docs/clusters.md",
+        "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the cluster's token",
     )
 
 

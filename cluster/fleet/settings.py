@@ -27,8 +27,8 @@ def _are_whole(gpus: float) -> float:
 class ElasticWorkers(Strict):
     """As many workers as the rows left need. A Ray autoscaler adds and removes machines for them."""
 
-    min: Annotated[int, Field(ge=1)] = 1
-    max: Annotated[int, Field(ge=1)]
+    min: int = Field(default=1, ge=1, description="Workers to keep, however few rows are left.")
+    max: int = Field(ge=1, description="Workers to use at most.")
     target_s: float = Field(
         default=900,
         gt=0,

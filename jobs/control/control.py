@@ -14,7 +14,7 @@ from framefleet.pipeline.text import command
 
 
 def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
-    """Ask the job that writes to an output to end as on Ctrl-C: what is done stays, and it can go on later.
+    """Ask the job that writes to an output to end as on Ctrl-C: what is done stays; it can continue later.
 
     Return its driver, at once; it ends as soon as its workers have handed back their rows. storage_options:
     what fsspec takes. Raises JobError where no driver is at work.
@@ -25,14 +25,14 @@ def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Dr
 def pause(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
     """Ask the job that writes to an output to end its workers, with all rows handed back, and to wait.
 
-    Return its driver, at once. `resume` has it go on; a job that is run again is not paused. Raises as
+    Return its driver, at once. `resume` continues it; a job that is run again is not paused. Raises as
     `stop` does.
     """
     return ask_driver(Output.open(output, storage_options), PAUSE)
 
 
 def resume(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
-    """Have a job go on that was paused; return its driver, at once. Raises as `stop` does."""
+    """Continue a job that was paused; return its driver, at once. Raises as `stop` does."""
     return resume_driver(Output.open(output, storage_options))
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -48,6 +50,11 @@ _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
+
+
+def _dated(output: str) -> str:
+    """Return a place with today's date in UTC, for jobs that have an output every night."""
+    return output.replace("{date}", datetime.now(UTC).date().isoformat())
 
 
 class SecondModelSection(Section):
@@ -209,8 +216,8 @@ class TableJob(Section):
 
     table: _Text | None = None
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; or a folder of images or videos."""
-    output: _Text
-    """Folder or fsspec URL, e.g. s3://bucket/run-7."""
+    output: Annotated[_Text, AfterValidator(_dated)]
+    """Folder or fsspec URL, e.g. s3://bucket/run-7. {date} stands for today's date in UTC."""
     model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
     defaults: Arguments = Field(default_factory=dict)
@@ -352,9 +359,15 @@ def sections_not_stored() -> set[str]:
 
 
 def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
-    """Return the JSON Schema of a job file, for editors."""
+    """Return the JSON Schema of a job file, for editors, with a description of every key."""
+    schema = kind.model_json_schema()
+    definitions = schema["$defs"]
+    for mapping in (schema, *definitions.values()):
+        for key in mapping.get("properties", {}).values():
+            if name := key.get("$ref", "").rpartition("/")[2]:  # editors do not look there
+                key.setdefault("description", definitions[name]["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **kind.model_json_schema(),
+        **schema,
         **({"oneOf": [{"required": ["model"]}, {"required": ["models"]}]} if kind is Job else {}),
     }

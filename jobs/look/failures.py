@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
     from framefleet.pipeline.outputs.row_states import FailedRow
 
+_MAX_PROMPT = 100  # characters: enough to know which row it is
 _MAX_MESSAGE = 500  # characters: some errors quote whole tensors
 _MAX_TYPES = 50  # types of errors shown: a record may name any number of them
 
@@ -102,6 +104,9 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
     stdout.say(
         Text(f"  {which} {positions}{more}", style="bold").append(f"  {row.row_id}  {tried}{where}", "dim")
     )
+    with suppress(ValueError, AttributeError):  # arguments that somebody else wrote
+        if prompt := one_line(str(json.loads(row.arguments).get("prompt") or "")):
+            stdout.say(Text(f"    {prompt[:_MAX_PROMPT]}{'...' * (len(prompt) > _MAX_PROMPT)}", "dim"))
     stdout.say(f"    {one_line(row.message)}")
     if row.fix:
         stdout.say(Text("    hint: ", style="cyan").append(one_line(row.fix), style="default"))

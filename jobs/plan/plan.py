@@ -19,6 +19,7 @@ from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, native_row, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
+from framefleet.jobs.render.python_table import given_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
@@ -28,6 +29,7 @@ from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.damage import Gone
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
 from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.fused.batching import Batching
@@ -64,8 +66,8 @@ class ModelPlan:
     hollow: Probed | None = None  # what the pipeline says to one row of each shape; None: not called
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPlan(ModelPlan):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class JobPlan(Overview, ModelPlan):
     """What a job comes down to. Of several models, what a `ModelPlan` has is of the first."""
 
     table: str
@@ -102,6 +104,21 @@ class JobPlan(ModelPlan):
         """Return what another plan says, and these values."""
         return cls(**{one.name: getattr(plan, one.name) for one in fields(plan)} | values)
 
+    def overview(self) -> Mapping[str, object]:
+        counts, memory = self.counts, self.memory
+        place = f" of {memory.has_gb:.1f} GB, {memory.place}" if memory.has_gb is not None else ""
+        shapes = [f"{count:,} of {shape}" for shape, count in self.shapes.items()]
+        return {
+            "rows": f"{self.num_rows:,}: {self.num_invalid:,} invalid, {counts.duplicates:,} duplicates, "
+            f"{counts.done:,} done",
+            "to render": self.to_render,
+            "sizes": "; ".join(shapes[:3]) + (f"; {len(shapes) - 3:,} more" if shapes[3:] else ""),
+            "model": f"{self.model} ({self.pipeline})",
+            "memory": f"about {memory.peak_gb:.1f} GB{place}",
+            "audits": f"about {self.audits.num_audits:.0f} rows" if self.audits else None,
+            "output": self.output,
+        }
+
     def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
         """Yield what is printed: lines, plans of runs that come first, and this one."""
         yield self
@@ -110,6 +127,7 @@ class JobPlan(ModelPlan):
 def plan(
     job: Job | str | Path | Mapping[str, Any],
     *,
+    table: object = None,
     hollow: bool = False,
     probe: bool = False,
     price: float | None = None,
@@ -118,15 +136,18 @@ def plan(
 ) -> JobPlan:
     """Return what rendering a job would do; starts no worker, and writes nothing to its output.
 
-    job: a job file's path, or its content. hollow: call the pipeline, without weights, for each shape.
-    probe: render some rows of each shape here, and predict what the rest takes. price: of one GPU for one
-    hour, unset: the job's `budget.price`. gpu_memory: of a card that is not here, as "24GB". limit: plan
-    only the first rows of the table, as `render --limit` renders them. Raises FramefleetError as
+    job: a job file's path, or its content. table: rows in place of the job's table, as `render` takes them.
+    hollow: call the pipeline, without weights, for each shape. probe: render some rows of each shape here,
+    and predict what the rest takes. price: of one GPU for one hour, unset: the job's `budget.price`.
+    gpu_memory: of a card that is not here, as "24GB". limit: plan only the first rows of the table, as
+    `render --limit` renders them. Raises FramefleetError as
     `render` would, but for rows that cannot be rendered: those are counted.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
-    return plan_job(load_job(job), Callback(), wanted)
+    with ExitStack() as stack:
+        loaded, rows = (load_job(job), None) if table is None else stack.enter_context(given_rows(job, table))
+        return plan_job(loaded, Callback(), wanted, table=rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,14 +161,16 @@ class PlanOptions:
     limit: int | None = None
 
 
-def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
-    """Do what `plan` promises, reporting to `watch`."""
+def plan_job(
+    job: Job, watch: Watch, wanted: PlanOptions | None = None, *, table: str | None = None
+) -> JobPlan:
+    """Do what `plan` promises, reporting to `watch`. table: where the job's rows are, if not there."""
     wanted = wanted or PlanOptions()
     check_own_ray(job.fleet)
     run: doors.PlanRun = _plan_of
     for runner in reversed(doors.runners_of(job)):
         run = partial(runner.plan, run=run)
-    return run(job, watch, wanted)
+    return run(job, watch, wanted, table=table)
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None) -> JobPlan:

@@ -192,7 +192,9 @@ def _audit_lines(summary: Summary) -> list[str]:
         for kind in summary.unrepeatable
     ]
     if lines:
-        lines.append("audit: see docs/exactness.md")
+        lines.append(
+            "audit: rows of such a kind are plain calls from now on, and others of it are rendered again"
+        )
     if summary.audits and summary.done:
         prefix = "audit: of other kinds, " if summary.apart else "audit: "
         lines.append(prefix + audit_line(summary.audits, summary.done))

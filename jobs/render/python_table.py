@@ -6,7 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -33,18 +33,31 @@ def with_table(job: Job | str | Path | Mapping[str, Any], rows: object) -> Job:
     rows: a Ray Dataset, or as of `arrow_of`; paths in them start in the current folder. Or a table's path or
     URL, which is taken as it is. Raises UserError.
     """
+    with given_rows(job, rows) as (loaded, file):
+        if file is not None and loaded.table is not None:
+            store, name = store_of_job(loaded), f"{TABLES}/{loaded.table.rpartition('/')[2]}"
+            if not store.exists(name):
+                store.upload(name, Path(file))
+    return loaded
+
+
+@contextmanager
+def given_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Iterator[tuple[Job, str | None]]:
+    """Yield the job with these rows as its table in its output, and the file that has them for now.
+
+    None in place of the file where the rows are a path: it is taken as it is.
+    """
     if isinstance(rows, str | Path):
-        return _job_of(job, str(rows))
+        yield _job_of(job, str(rows)), None
+        return
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         file = Path(folder, "table.parquet")
         _write(_tables_of(rows), file)
         name = f"{TABLES}/{sha256_of(file)[:32]}.parquet"
         loaded = _job_of(job, name)
-        store = store_of_job(loaded)
-        if not store.exists(name):
-            store.upload(name, file)
-    inputs = loaded.inputs.model_copy(update={"base": loaded.inputs.base or os.getcwd()})
-    return loaded.model_copy(update={"table": f"{loaded.output.rstrip('/')}/{name}", "inputs": inputs})
+        inputs = loaded.inputs.model_copy(update={"base": loaded.inputs.base or os.getcwd()})
+        place = f"{loaded.output.rstrip('/')}/{name}"
+        yield loaded.model_copy(update={"table": place, "inputs": inputs}), str(file)
 
 
 def _tables_of(rows: object) -> Iterator[pa.Table]:

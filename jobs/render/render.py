@@ -36,6 +36,7 @@ from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import distrust_parts, recall_survey, remember_survey, write_rows
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
+from framefleet.jobs.show.progress import progress_bar
 from framefleet.jobs.show.prometheus import serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
 from framefleet.pipeline.errors import TableError
@@ -58,21 +59,25 @@ def render(
     job: Job | str | Path | Mapping[str, Any],
     *,
     table: object = None,
+    limit: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     metrics_port: str | int | None = None,
 ) -> Summary:
     """Render every row of a job's table that has no record yet; return how many were done, how many failed.
 
     job: a job file's path, or its content. table: rows in place of the job's table: of pandas or Arrow, a
-    list of dicts, a dict of lists, or a list of prompts; the output keeps them in tables/. Rows that fail are
+    list of dicts, a dict of lists, or a list of prompts; the output keeps them in tables/. limit: of the
+    table's first rows only those without a record. on_progress: called in place of the progress bar, which a
+    terminal or a notebook shows. Rows that fail are
     in the output's failures/, and are tried again when the job is rendered again. Raises FramefleetError when
     nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
-    goes on from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
+    continues from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
     """
     loaded = load_job(job) if table is None else with_table(job, table)
     at = None if metrics_port is None else str(metrics_port)
-    with serving_metrics(Callback(on_progress), at, output=store_of_job(loaded).url_of("")) as watch:
-        return render_job(loaded, watch)
+    url = store_of_job(loaded).url_of("")
+    with progress_bar(on_progress) as shown, serving_metrics(shown, at, output=url) as watch:
+        return render_job(loaded, watch, limit=limit)
 
 
 def render_job(

@@ -101,6 +101,14 @@ def watch_on(console: EscapingConsole, *, quiet: bool = False) -> AbstractContex
     return Screen(console) if console.is_terminal and console.about is None else Lines(console)
 
 
+def progress_bar(on_progress: Callable[[Progress], None] | None) -> AbstractContextManager[Watch]:
+    """Return what Python's calls report to: a function, or else a bar in a terminal or a notebook."""
+    console = EscapingConsole(stderr=True)
+    if on_progress is None and (console.is_terminal or console.is_jupyter):
+        return Screen(console)
+    return nullcontext(Callback(on_progress))
+
+
 class _Moving:
     """A wait, whose seconds go on while nobody says anything."""
 

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 class Placement(Strict):
     """Several devices for one model. Bits are those of one device, so it is no part of a row's identity."""
 
-    type: str  # components, layers, ulysses, or a plugin's
-    # How many; None: all GPUs that the process sees. On a CPU, processes.
-    devices: Annotated[int, Field(ge=2)] | None = None
+    type: str = Field(description="components, layers, ulysses, or a type of a plugin.")
+    devices: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Number of GPUs; on a CPU, of processes. Default: all GPUs that the worker has.",
+    )
 
 
 def by_type(value: object) -> object:

@@ -114,7 +114,7 @@ class Failure:
     request: Request
     error: Exception  # without its frames, which would keep the row's tensors
     traceback: str  # where they are written out
-    half_done: Any = None  # a HalfDone, from which it may go on where there is more memory
+    half_done: Any = None  # a HalfDone, from which it may continue where there is more memory
 
 
 Outcome = Clip | Failure

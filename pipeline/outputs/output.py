@@ -46,7 +46,7 @@ _CLAIMED = TypeAdapter(_Claimed)
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output, read at any time: of a run that goes on it shows what is committed so far.
+    """An output, read at any time: of a run under way it shows what is committed so far.
 
     store: its files. Every method reads them anew, and raises StoreError where they cannot be read, and
     JobError for a file that framefleet did not write, or that is damaged.

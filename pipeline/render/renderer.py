@@ -338,7 +338,7 @@ class Renderer:
         return self._given_out([self._outcome(task, row) for task, row in ended])
 
     def save(self) -> list[HalfDone]:
-        """Return rows under way as another renderer could go on with them; they go on here too."""
+        """Return rows under way as another renderer could continue them; they continue here too."""
         self._park()
         halves = [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
         return [half for half in halves if half.can_go_on]

@@ -175,7 +175,9 @@ def inspect_disks() -> Iterator[CheckResult]:
     """Yield the room where jobs write: one result for each folder."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    folders = {"TMPDIR": Path(tempfile.gettempdir()), "FRAMEFLEET_CACHE": cache_folder()}
+    # What is set, and not where Python goes instead, without a word, if that is full or read-only.
+    temporary = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+    folders = {"TMPDIR": temporary, "FRAMEFLEET_CACHE": cache_folder()}
     for name, folder in (folders | {"HF_HOME": Path(HF_HUB_CACHE)}).items():
         place = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(place).free

@@ -102,8 +102,8 @@ def inspect_clock(url: str | None, options: Mapping[str, Any]) -> Iterator[Check
         theirs = _date_of(server)
     except OSError as failure:
         message = f"{public_url(server)} does not answer: {public_text(str(failure))}"
-        fix = "look whether the store can be reached"
-        yield warning(message, fix) if of_store else ok(f"not compared: {message}")
+        fix = f"check whether {'the store' if of_store else 'the hub'} can be reached, or give --store URL"
+        yield warning(message if of_store else f"not compared: {message}", fix)
         return
     if theirs is None:
         yield warning(f"{public_url(server)} does not say the time", "give --store URL of another server")

@@ -291,7 +291,7 @@ def check_in_full(job: Job, keep: KeepSection, watch: Watch, table: str | None =
         check_valid(survey, full.table, on_invalid=job.on_invalid, verb="rendered in full")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DraftedPlan(JobPlan):
     """The plan of the rows in full, with that of their drafts."""
 

@@ -18,6 +18,8 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
+from framefleet.pipeline.overview import Overview
+from framefleet.pipeline.text import bytes_text
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice, ExportFormat
 from framefleet.plugins.export.labels import CAPTION, picked, prompt_of
@@ -49,8 +51,8 @@ from framefleet.plugins.export.shard import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Exported(Overview):
     """What there is in the end, including the work of earlier runs."""
 
     place: Store | None  # None for a table in a catalog
@@ -65,6 +67,19 @@ class Exported:
     near_duplicates: tuple[NearDuplicate, ...] = ()  # rows left out because an earlier one looks the same
     num_not_compared: int = 0  # clips without frames to compare, which stay
     num_newer_parts: int = 0  # parts of records that came after the export began
+
+    def overview(self) -> Mapping[str, object]:
+        splits = ", ".join(f"{count:,} {name}" for name, count in self.splits.items())
+        return {
+            "place": self.place.url_of("") if self.place else None,
+            "rows": f"{self.num_rows:,}" + (f" ({splits})" if splits else ""),
+            "size": f"{bytes_text(self.num_bytes)} in {self.num_shards:,} shards"
+            if self.num_shards
+            else None,
+            "left out": f"{len(self.left_out):,} damaged clips" if self.left_out else None,
+            "near duplicates": f"{len(self.near_duplicates):,} left out" if self.near_duplicates else None,
+            "columns": ", ".join(self.columns) or None,
+        }
 
 
 def export(
@@ -96,7 +111,7 @@ def export(
     {style}". validation: this share of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
     many of 64 bits (needs framefleet[dedup]). to_options: of `to`, where they are others than the output's
-    storage_options. The same call goes on after an interruption. Rows whose clips are damaged are left out,
+    storage_options. The same call continues after an interruption. Rows whose clips are damaged are left out,
     and reported. Raises JobError where `to` holds something else.
     """
     options = dict(storage_options or {})

@@ -186,7 +186,7 @@ def weight_file_digests(watermark: Watermark) -> dict[str, str]:
         if len(files) > _MAX_FILES or sum(file.stat().st_size for file in files.values()) > MAX_WEIGHTS_BYTES:
             raise ModelError(
                 f"marks.watermark: {path} has more than {_MAX_FILES} files or {MAX_WEIGHTS_BYTES:,} bytes",
-                "give the files that its authors publish; docs/marks.md names them",
+                "give the files that its authors publish, with their names",
             )
         digests = {}
         for name, file in files.items():

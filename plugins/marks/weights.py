@@ -51,7 +51,7 @@ def read_weights(watermark: Watermark, names: Sequence[str] = ("",)) -> list[Ten
 def not_weights(watermark: Watermark, reason: str) -> ModelError:
     return ModelError(
         f"marks.watermark: {watermark.weights} does not hold the weights of {watermark.name}: {reason[:300]}",
-        "give the files that its authors publish; docs/marks.md names them",
+        "give the files that its authors publish, with their names",
     )
 
 

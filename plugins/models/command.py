@@ -147,7 +147,7 @@ def info_command(
             f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}"
         )
         if findings := read_measured().of_class(spec.class_name):
-            stdout.say(f"measured:  {in_company(findings)}, with tiny models (docs/models.md)")
+            stdout.say(f"measured:  {in_company(findings)}, with tiny models")
         license = license_of(weights.source, spec.preset, None, usual=spec.family.license)
         stdout.say(f"license:   {license}")
         for name, text in _rules(spec).items():
@@ -292,7 +292,7 @@ def _presets() -> Table:
     table.add_column("model", overflow="fold")
     for preset in PRESETS:
         steps, weights_gb = preset.arguments["num_inference_steps"], sum(preset.weights_gb().values())
-        model = preset.models[0] if preset.models else "see docs/models.md"
+        model = preset.models[0] if preset.models else ""
         made = (makes(preset), size_text(preset), frames_text(preset))
         table.add_row(preset.name, *made, str(steps), f"{weights_gb:.1f}", model)
     return table

@@ -1,4 +1,4 @@
-"""Presets and measured classes in words, for `framefleet model` and for docs/models.md."""
+"""Presets and measured classes in words, for `framefleet model` and for docs/reference/models.md."""
 
 from __future__ import annotations
 

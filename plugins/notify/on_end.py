@@ -47,7 +47,8 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
     except BaseException as error:
         _send(job, wanted, None, error)
         raise
-    _send(job, wanted, summaries[0], None)
+    if wanted.when == "always" or summaries[0].exit_code:
+        _send(job, wanted, summaries[0], None)
 
 
 def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseException | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ class OnEndSection(Section):
     # An address may be a secret, and a command in a job.json may be anybody's.
     is_stored: ClassVar[bool] = False
 
+    when: Literal["always", "failed"] = "always"
+    """always: after every run. failed: unless every row has a clip."""
     webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
     """URL to post the summary to, as JSON."""
     command: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, repr=False)

@@ -105,7 +105,7 @@ class WarmFleet:
         return records.take([places[row_id] for row_id in row_ids if row_id in places])
 
     def update(self, weights: Mapping[str, Mapping[str, Any] | str | Path], *, model: str = "") -> str:
-        """Have all workers go on with other weights, where they are; return the model's new digest.
+        """Give all workers other weights, where they are; return the model's new digest.
 
         weights: by denoiser, e.g. transformer, its state dict, a .safetensors file or a folder of such files.
         model: the name of one of the job's `models`.

@@ -101,7 +101,7 @@ def score(
     nsfw: that of an image classifier. aesthetic: LAION's head as safetensors, with `clip`, the folder of its
     CLIP model.
     where: a condition in SQL on columns of records. again: also clips that have these scores. num_threads:
-    clips at once; None is one a core. Clips whose scores are there are left out, so the same call goes on
+    clips at once; None is one a core. Clips whose scores are there are left out, so the same call continues
     after an interruption. Raises FramefleetError.
     """
     store, watch = Store(str(output), storage_options), Callback(on_progress)

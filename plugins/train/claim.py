@@ -111,8 +111,8 @@ def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
     if differences and (store.list(TRAIN_CHECKPOINTS) or read_finished(store)):
         raise JobError(
             f"{store.url_of('')} holds another training\n" + "\n".join(differences),
-            "undo these changes, or choose another output. What may change: "
-            "docs/training.md#continue-a-training",
+            "undo these changes, or choose another output. checkpoint_every, keep_checkpoints, sample_every, "
+            "samples, prepared, gradient_checkpointing, on_invalid and paths of files may change",
         )
 
 

@@ -20,7 +20,7 @@ class LoraSettings(Strict):
     """A LoRA instead of the weights themselves."""
 
     name: str = Field(default="lora", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the LoRA file.")
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, description="Rank of the LoRA's matrices.")
     alpha: float | None = Field(default=None, gt=0, description="Default: the rank, so the scale is 1.")
     targets: list[str] = Field(
         default=["to_q", "to_k", "to_v", "to_out.0"],
@@ -40,15 +40,19 @@ class TrainSettings(Strict):
     steps: int = Field(ge=1, description="Number of optimizer steps.")
     batch_size: int = Field(default=1, ge=1, description="Rows in one forward pass of one worker.")
     accumulation: int = Field(default=1, ge=1, description="Forward passes of each worker per step.")
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0, description="Learning rate after the warm-up.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant",
         description="Learning-rate schedule after the warm-up; linear and cosine end at 0.",
     )
-    warmup_steps: int = Field(default=0, ge=0)
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(default=[0.9, 0.999])
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    warmup_steps: int = Field(default=0, ge=0, description="Steps in which the learning rate rises from 0.")
+    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        default=[0.9, 0.999], description="Both betas of AdamW."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay of AdamW.")
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="Norm that gradients are clipped to; null: never."
+    )
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="Decay of the EMA of the weights, e.g. 0.999; the EMA is saved."
     )
@@ -58,14 +62,19 @@ class TrainSettings(Strict):
     save_dtype: DTypeName = Field(
         default="fp32", description="Dtype of the weights that are written at the end; checkpoints are fp32."
     )
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Compute activations twice instead of storing them: less memory, more time.",
+    )
     only: list[str] = Field(
         default_factory=list, description="Train only weights whose names match these patterns (*)."
     )
     freeze: list[str] = Field(
         default_factory=list, description="Do not train weights whose names match these patterns (*)."
     )
-    lora: LoraSettings | None = None
+    lora: LoraSettings | None = Field(
+        default=None, description="Train a LoRA instead of the weights themselves."
+    )
     prompt_dropout: float = Field(
         default=0.1, ge=0, le=1, description="Share of rows trained with an empty prompt, for guidance."
     )
@@ -83,15 +92,18 @@ class TrainSettings(Strict):
         description="Buckets, each [num_frames, height, width]; a video goes to the nearest bucket that it "
         "fills. Default: the model's native size.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    strategy: Literal["ddp", "fsdp"] = "ddp"
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of noise, order and dropout.")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="ddp: every worker has all weights. fsdp: they are spread over the workers.",
+    )
     prepared: str | None = Field(
         default=None,
         description="Folder or URL for latents and embeddings, which several trainings of the same videos "
         "can share. Default: the output.",
     )
     checkpoint_every: int = Field(default=500, ge=1, description="Save a checkpoint every N steps.")
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1, description="Number of checkpoints to keep.")
     sample_every: int | None = Field(default=None, ge=1, description="Render `samples` every N steps.")
     samples: list[dict[str, Any]] = Field(
         default_factory=list, description="Rows to render during training, e.g. {prompt: ..., seed: ...}."

@@ -82,10 +82,10 @@ def train(
     *,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> TrainSummary:
-    """Train what a job says, or go on with it; return when its weights are written.
+    """Train what a job says, or continue it; return when its weights are written.
 
     job: a job file's path, or its content. Raises FramefleetError when nothing could be started, or when
-    fleet or store were lost; the last checkpoint stays, and the same call goes on from there.
+    fleet or store were lost; the last checkpoint stays, and the same call continues from there.
     """
     return train_job(load_job(job, kind=TrainJob), Callback(on_progress, TrainProgress))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from framefleet.jobs.plan.plan import JobPlan, PlanOptions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class UntilPlan(JobPlan):
     """A plan of as many rows as it takes on average."""
 

@@ -256,7 +256,7 @@ def _table(
     return below(job, path)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class UnwrittenPlan(JobPlan):
     """The plan of rows whose prompts are still to be written: with those that they have."""
 

@@ -339,6 +339,21 @@ def test_escape_closes_filters_and_keys_reach_clips_again(shown: Shown) -> None:
     assert page.is_hidden("#filter-panel") and page.evaluate("app.marked") == []
 
 
+def test_keys_are_about_the_tile_under_the_mouse_and_escape_leaves_the_search_as_it_is(shown: Shown) -> None:
+    page = shown.go()
+    page.hover(".tile >> nth=0")
+    page.hover(".tile >> nth=2")
+    pointed = page.evaluate("app.wall.activeItem")
+    assert pointed == page.evaluate("[...document.querySelectorAll('.tile')][2].item")
+    shown.press("c")
+    assert page.evaluate("app.marked") == [pointed]
+    shown.press("c")
+    page.fill("#search", "seed>=0")
+    page.press("#search", "Escape")
+    assert page.input_value("#search") == "seed>=0"
+    assert page.evaluate("document.activeElement.id") == "wall"
+
+
 def test_nothing_is_outlined_before_a_key_is_pressed(shown: Shown) -> None:
     page = shown.go()
     outline = "getComputedStyle(document.querySelector('.tile.active')).outlineStyle"

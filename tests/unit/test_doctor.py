@@ -21,7 +21,9 @@ from framefleet import CheckResult
 from framefleet.pipeline.model import place_trial
 from framefleet.plugins.doctor import doctor as doctor_file, machine, results
 from framefleet.plugins.doctor.doctor import Targets, checks_of
+from framefleet.plugins.doctor.machine import inspect_disks
 from framefleet.plugins.doctor.results import ok, run_checks
+from framefleet.plugins.doctor.services import inspect_clock
 from tests.commands import command
 
 ROOT = Path(__file__).parents[2]
@@ -164,6 +166,20 @@ def server_with_clock(offset_s: float) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_the_folder_that_tmpdir_names_is_checked_and_not_the_one_that_python_takes_instead(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    texts = [result.text for result in inspect_disks()]
+    assert any(str(tmp_path / "missing") in text for text in texts)
+
+
+def test_a_clock_that_nothing_was_compared_with_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    (result,) = inspect_clock(None, {})
+    assert (result.state, result.text[:12]) == ("warning", "not compared")
 
 
 def test_a_clock_is_compared_with_the_stores() -> None:

@@ -41,6 +41,13 @@ def test_they_stand_by_type_the_most_frequent_first_and_so_many_of_each(tmp_path
     assert f"framefleet retry {tmp_path}" in ended.stderr.replace("\n", "")
 
 
+def test_the_prompt_of_a_row_is_shown(tmp_path: Path) -> None:
+    write_output(tmp_path, failed=[failure(arguments='{"prompt": "a fox\\nin the snow"}')])
+    assert "    a fox\\nin the snow\n" in command("failures", tmp_path).stdout
+    write_output(tmp_path / "bad", failed=[failure(arguments="[1]")])
+    assert command("failures", tmp_path / "bad").exit_code == 0
+
+
 def test_types_can_be_chosen_and_tracebacks_shown(tmp_path: Path) -> None:
     other = failure(row_id="f" * 32, error_type="WorkerDied", traceback="")
     write_output(tmp_path, failed=[failure(traceback="Traceback:\n  here"), other])

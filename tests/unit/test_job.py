@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -44,6 +45,13 @@ def test_three_keys_make_a_job(tmp_path: Path) -> None:
         "auto",
         "fail",
     )
+
+
+def test_an_output_may_have_the_date(tmp_path: Path) -> None:
+    before = datetime.now(UTC).date().isoformat()
+    output = load_job(write(tmp_path, LEAST.replace("out\n", '"out-{date}"\n', 1))).output
+    after = datetime.now(UTC).date().isoformat()
+    assert output in {str(tmp_path / f"out-{day}") for day in (before, after)}
 
 
 def test_options_alone_make_the_same_job(tmp_path: Path) -> None:

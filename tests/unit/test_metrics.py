@@ -17,7 +17,7 @@ from tests.jobs import ROOT
 
 
 def test_the_page_lists_every_metric_as_it_is_declared() -> None:
-    lines = (ROOT / "docs/monitoring.md").read_text().splitlines()
+    lines = (ROOT / "docs/report.md").read_text().splitlines()
     found = [line for line in lines if line.startswith("| `framefleet_")]
     assert found == [
         f"| `framefleet_{metric.name}{'_total' if metric.is_total else ''}` | "

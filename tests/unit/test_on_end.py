@@ -82,6 +82,16 @@ def test_the_summary_is_posted_until_somebody_takes_it(tmp_path: Path) -> None:
     assert (sent[2]["summary"]["done"], sent[2]["error"]) == (3, None)
 
 
+def test_only_failures_are_reported_where_the_job_says_so(tmp_path: Path) -> None:
+    with listening() as (url, sent):
+        for failed in (0, 1):
+            with report_end(job(tmp_path, webhook=url, when="failed")) as end:
+                end(Summary(done=3, failed=failed, elapsed_s=9.0, mean_batch=2.0, store=Store("/out")))
+        with pytest.raises(StoreError), report_end(job(tmp_path, webhook=url, when="failed")):
+            raise StoreError("no answer", "wait")
+    assert [one["state"] for one in sent] == ["incomplete", "error"]
+
+
 def test_an_error_is_reported_too_and_is_raised(tmp_path: Path) -> None:
     with listening() as (url, sent):
         with pytest.raises(StoreError), report_end(job(tmp_path, webhook=url)):

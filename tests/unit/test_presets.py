@@ -81,7 +81,7 @@ def test_a_job_asks_for_the_motion_that_a_plain_call_asks_for(tmp_path: Path, va
     spec = spec_told(tmp_path, preset, variant.pipeline.__name__, default_fps=variant.default_fps)
     assert spec.preset == preset and "fps" not in preset.arguments
     assert spec.defaults().get("fps") == variant.default_fps == RATES[variant.name]
-    page = (ROOT / "docs" / "videocrafter.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "converted_models.md").read_text(encoding="utf-8")
     (line,) = (line for line in page.splitlines() if line.startswith(f"| `{variant.name}` |"))
     assert (f"{variant.default_fps or 'has none'}") in line.split("|")[-2]
 
@@ -163,6 +163,6 @@ def test_list_cuts_no_name_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_page_of_models_is_the_one_that_the_presets_make() -> None:
-    assert (ROOT / "docs" / "models.md").read_text(encoding="utf-8") == page(), (
-        "python -m tools.models_page > docs/models.md"
+    assert (ROOT / "docs/reference/models.md").read_text(encoding="utf-8") == page(), (
+        "python -m tools.models_page > docs/reference/models.md"
     )

@@ -30,9 +30,11 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
+from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.jobs import all_columns
 from tests.outputs import committed_row_ids
 from tests.rows import NOON, failure, record
+from tests.small_output import rendered
 
 DESIGNED = (
     "row_id row_indices uri media_sha256 frames_sha256 bytes height width num_frames fps duration_s "
@@ -243,6 +245,20 @@ def test_an_output_without_records_has_none(store: Store) -> None:
     assert read_folder(store).num_rows == 0
     with pytest.raises(JobError, match="no record of row"):
         find_record(store, "0" * 32)
+
+
+def test_a_record_is_found_by_the_first_digits_and_by_the_name_of_its_clip(store: Store) -> None:
+    row_id = rendered(store, 4)[0]["row_id"]
+    for name in (row_id, row_id[:4], f"{row_id}.mp4", f"clips/{row_id[:2]}/{row_id}-0123abcd.mp4"):
+        assert find_record(store, name).row_id == row_id
+    with pytest.raises(JobError, match="no record of row"):
+        find_record(store, row_id[:3])
+    writer = records(store, run=new_run(2))
+    writer.add(None, values_of(record(0)) | {"row_id": row_id[:8] + "0" * 24})
+    writer.flush()
+    with pytest.raises(JobError, match="2 rows that begin with " + row_id[:6]):
+        find_record(store, row_id[:6])
+    assert find_record(store, row_id).row_id == row_id
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 half a file", b"x" * 1000])

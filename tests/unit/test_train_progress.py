@@ -13,7 +13,6 @@ from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.progress import Lines
 from framefleet.jobs.show.watch import headline
 from framefleet.plugins.train.dataset.batches import Batches
-from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.reports import LOSSES_PATH, Step, write_losses
 from framefleet.plugins.train.task import Bucket
 from framefleet.plugins.train.train import CURVE_SIZE, Pace, loss_curve, say_plan, write_loss_curve
@@ -48,12 +47,6 @@ def test_rows_that_are_never_used_are_told() -> None:
         "6 steps of 4 rows: 3 epochs",
         "3 rows of 9 x 16 x 16 are never used: a batch has 4 of one size",
     ]
-
-
-def test_the_page_about_training_has_every_key() -> None:
-    page = (Path(__file__).parents[2] / "docs/training.md").read_text("utf-8")
-    missing = [key for key in TrainSettings.model_fields if f"`{key}`" not in page]
-    assert not missing
 
 
 def test_the_curve_falls_as_the_losses_do() -> None:

@@ -1,6 +1,6 @@
 """Every class of diffusers that has a tiny pipeline, measured: batched rows against plain calls.
 
 `python -m tools.conformance` renders each through `framefleet.render` and writes the table of
-docs/models.md; tests/periphery/models/test_conformance.py does the same in one process. A class is in by
-its tiny pipeline being listed in `SMALLEST` of tests/tiny.py.
+docs/reference/models.md; tests/periphery/models/test_conformance.py does the same in one process. A class
+is in by its tiny pipeline being listed in `SMALLEST` of tests/tiny.py.
 """

@@ -1,6 +1,6 @@
 """Measure tiny pipelines on a fleet: `python -m tools.conformance [--here] [NAME ...]`, without names all.
 
-Writes what docs/models.md says of their classes, and the page.
+Writes what docs/reference/models.md says of their classes, and the page.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def write_with(name: str, found: Finding) -> None:
 
 
 def _write_page() -> None:
-    (ROOT / "docs" / "models.md").write_text(page(), encoding="utf-8")
+    (ROOT / "docs/reference/models.md").write_text(page(), encoding="utf-8")
 
 
 def measure(name: str, address: str | None) -> Finding:

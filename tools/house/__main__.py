@@ -24,6 +24,7 @@ from tools.house.rooms import poor_records, poor_rooms
 from tools.house.twice import doubled_names
 from tools.house.walks import walks
 from tools.house.words import odd_words
+from tools.reference import stale_pages
 
 CHECKS = (
     conflict_markers,
@@ -46,6 +47,7 @@ CHECKS = (
     stray_measurements,
     poor_rooms,
     poor_records,
+    stale_pages,
 )
 
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 _RecordedOutput = Annotated[str, Argument(metavar="OUTPUT", help="Output that has the record.")]
 _RowId = Annotated[
-    str, Argument(metavar="ROW_ID", help="Row to render: its row_id, which is also the name of its clip.")
+    str,
+    Argument(
+        metavar="ROW_ID", help="Row to render: its row_id, the first digits of it, or the name of its clip."
+    ),
 ]
 MovedModels = Annotated[
     list[str] | None,

@@ -1,7 +1,7 @@
 """From an output and a row_id to what its record and job.json say about the row, checked.
 
 The output may be somebody else's. What it names is opened where that can do no harm; the rest has to be said
-by whoever replays the row (docs/replay.md).
+by whoever replays the row (docs/damage.md).
 """
 
 from __future__ import annotations

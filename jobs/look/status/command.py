@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
-from typer import Option
+from typer import Exit, Option
 
 from framefleet.cluster.driver.progress import num_rendering, with_inner
 from framefleet.jobs.look.failures import failure_values, one_line
@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
 
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh until the job ends.")]
+_Check = Annotated[
+    bool,
+    Option("--check", help="Exit with code 1 if rows failed, or if rows are left and no driver is at work."),
+]
 
 
 def status_command(
     output: OutputToRead,
     watch: _Watch = False,
     every_s: Every = 5.0,
+    check: _Check = False,
     as_json: AsJson = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
@@ -54,6 +59,8 @@ def status_command(
             with Live(console=stdout, auto_refresh=False) as live:
                 for status in _statuses(reader, every_s):
                     live.update(status_picture(status), refresh=True)
+        is_well = not (check and reader.status().needs_attention)
+    raise Exit(0 if is_well else 1)
 
 
 def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:

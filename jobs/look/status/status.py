@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.lock import read_holder
-from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState
+from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
 from framefleet.doors import notes
 from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
@@ -20,6 +20,7 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.row_states import FailedRow, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all
@@ -135,8 +136,8 @@ def _are_sound(figures: Mapping[str, float]) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Status(Overview):
     """Progress of an output. num_done, num_failed and num_left add up to num_rows."""
 
     output: str
@@ -158,10 +159,30 @@ class Status:
     inner: Mapping[str, Status] = field(default_factory=dict)  # of each inner output, by its name
     notes: tuple[str, ...] = ()  # of plugins
 
+    def overview(self) -> Mapping[str, object]:
+        of = "" if self.num_rows is None else f" of {self.num_rows:,}"
+        left = "" if self.num_left is None else f", {self.num_left:,} left"
+        return {
+            "output": self.output,
+            "rows": f"{self.num_done:,}{of} done, {self.num_failed:,} failed{left}",
+            "rate": None if self.rows_per_s is None else f"{self.rows_per_s:.2f} rows/s",
+            "time left": None if self.eta_s is None else timedelta(seconds=round(self.eta_s)),
+            "driver": self.driver.state
+            + (f", paused since {self.paused_since}" if self.paused_since else ""),
+            "workers": f"{num_rendering(self.workers)} rendering" if self.workers else None,
+            "last failure": self.last_failures[0].message if self.last_failures else None,
+        }
+
     @property
     def is_under_way(self) -> bool:
         """Whether a driver is at work on it, or on an inner output."""
         return self.driver.is_at_work or any(one.is_under_way for one in self.inner.values())
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether rows failed, or rows are left that nobody renders."""
+        is_stopped = bool(self.num_left) and not self.is_under_way
+        return bool(self.num_failed) or is_stopped or any(one.num_failed for one in self.inner.values())
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:

@@ -158,7 +158,8 @@ class Quanto(Strict):
 class OtherQuantization(PackageSettings):
     """Weights quantised by another backend of diffusers, with the arguments of its own config class."""
 
-    backend: Annotated[str, Field(min_length=1)]
+    # Each backend fits one class, in the schema too: editors would refuse torchao if it fitted two.
+    backend: str = Field(min_length=1, json_schema_extra={"not": {"enum": ["torchao", "quanto"]}})
     components: list[str] | None = Field(default=None, min_length=1)
 
 
@@ -236,7 +237,7 @@ class Options(Strict):
 
     speed: Speed | None = Field(
         default=None,
-        description="Sets other options as docs/speed.md says; those that the job gives itself stay. "
+        description="Sets other options for speed; those that the job gives itself stay. "
         "exact: the model's own arithmetic; fastest: fp8 as well.",
     )
     attention: str | None = Field(
@@ -326,5 +327,5 @@ def read_options(values: Mapping[str, Any]) -> Options:
     place = ".".join(map(str, first["loc"]))
     raise ModelError(
         f"model option {place} is {first['input']!r}: {first['msg']}",
-        f"the options are {', '.join(Options.model_fields)}; see docs/options.md",
+        f"the options are {', '.join(Options.model_fields)}; see `framefleet schema`",
     )

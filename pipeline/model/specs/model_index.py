@@ -22,7 +22,7 @@ INDEXES = (MODEL_INDEX, MODULAR_INDEX)  # where a folder has both, the first cou
 DENOISERS = ("transformer", "unet", "prior")
 OWN_CODE = (
     "pipelines with code of their own are not loaded; use a model made for diffusers, update diffusers, or "
-    "install the code as a plugin with a family (docs/plugins.md)"
+    "install the code as a plugin with a family"
 )
 # Of a file of settings. A tokenizer's, with thousands of tokens, has a tenth of it.
 MAX_JSON_BYTES = 16 * 2**20

@@ -80,7 +80,8 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
             raise ModelError(
                 f"{index.where}: {index.class_name} cannot run without {', '.join(lacking)}, null in its "
                 "index",
-                "download the whole model, or bring its components into one folder (docs/models.md)",
+                "download the whole model, or bring its components into one folder by load_components() and "
+                "save_pretrained()",
             )
     if "scheduler" in names and "scheduler" not in configs:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
@@ -125,9 +126,7 @@ def pipeline_named(name: str) -> type[DiffusionPipeline]:
     near = nearest(name, [*PIPELINES, *(other for other in dir(diffusers) if other.endswith("Pipeline"))])
     hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
     problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
-    raise ModelError(
-        problem, f"{hint}; update diffusers; or install the package that has it (docs/plugins.md)"
-    )
+    raise ModelError(problem, f"{hint}; update diffusers; or install the package that has it, as a plugin")
 
 
 def fields_returned(pipeline: type) -> frozenset[str]:

@@ -41,6 +41,7 @@ _MAX_AHEAD = 64  # parts that may wait to be taken; of large ones as many as are
 _BYTES_AHEAD = 64 << 20
 MAX_JOB_CHARACTERS = 1 << 15  # only the first part of a run repeats a longer job.json
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
+_ROW_ID_DIGITS = 32
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 # Of rows that are withdrawn.
 _REASONS = ("recipe", "arguments", "environment", "model_name")
@@ -161,10 +162,24 @@ def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]
 
 
 def find_record(store: Store, row_id: str) -> Record:
-    """Return the record of one row. Raises JobError if there is none."""
+    """Return the record of one row. Raises JobError if there is none, or if several begin so.
+
+    row_id: or its first digits, four at least, or the name of its clip's file.
+    """
+    first = row_id.rpartition("/")[2].partition(".")[0].partition("-")[0]
+    matches: set[str] = set()
     for part in reversed(live_parts(store)):  # of doubles the last counts
         if record := record_in(store, part.path, row_id):
             return record
+        if first != row_id or 4 <= len(first) < _ROW_ID_DIGITS:
+            row_ids = read_part(store, part.path, _ROW_ID)["row_id"]
+            matches.update(row_ids.filter(pc.starts_with(row_ids, first)).to_pylist())
+    if len(matches) == 1:
+        return find_record(store, matches.pop())
+    if matches:
+        examples = ", ".join(sorted(matches)[:3])
+        problem = f"{store.url_of(RECORDS)} has {len(matches):,} rows that begin with {first}: {examples}"
+        raise JobError(problem, "give more digits")
     raise JobError(
         f"{store.url_of(RECORDS)} has no record of row {row_id}",
         "take a row_id from a record or a clip's name",

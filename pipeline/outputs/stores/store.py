@@ -159,14 +159,14 @@ class Store:
         self.counts.add(STORE_BYTES, len(content), "written")
 
     def creates_in_one_step(self, path: str) -> bool:
-        """Tell whether `create` is one step here: of two at once one wins. Leaves a file at `path`."""
+        """Return whether `create` is one step here: of two at once one wins. Leaves a file at `path`."""
         backend = self._backend
         if isinstance(backend, Folder):
             return True
         return self._ask("create", path, backend.has_conditions)
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file is at `path`."""
+        """Return whether a file is at `path`."""
         return self._ask("look for", path, self._backend.exists)
 
     def list(self, folder: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.pipeline.outputs.row_states import FailedRow
+from framefleet.pipeline.overview import Overview
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
 
 
@@ -156,8 +157,8 @@ class FailedAlike:
     row: FailedRow
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Report(Overview):
     """The report of an output."""
 
     framefleet: str
@@ -178,6 +179,18 @@ class Report:
     environments: tuple[UsedEnvironment, ...]
     models: tuple[UsedModel, ...]
     notes: tuple[str, ...] = ()  # of plugins
+
+    def overview(self) -> Mapping[str, object]:
+        rows, cost = self.rows, self.cost
+        of = "" if rows.total is None else f" of {rows.total:,}"
+        return {
+            "output": self.output,
+            "rows": f"{rows.done:,}{of} done, {rows.failed:,} failed, {rows.invalid:,} invalid",
+            "time": f"{self.gpu_hours:.4g} GPU hours",
+            "mean batch": None if self.clips.mean_batch is None else f"{self.clips.mean_batch:.1f}",
+            "cost": None if cost is None else f"{cost.total:,.4g}",
+            "yield": self.clip_yield.text() if self.clip_yield else None,
+        }
 
     def to_json(self, *, is_ascii: bool = False) -> str:
         """is_ascii: for a terminal, which does not get others' control characters then."""

@@ -6,7 +6,10 @@ function pressed(app, event) {
   const isTyping = event.target.matches("input:not([type=checkbox], [type=range]), textarea, select");
   if (event.key === "Escape" && !byId("filter-panel").hidden && !document.querySelector("dialog[open]") && event.target.id !== "search") return app.toggleFilters(false);
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping) {
-    if (event.key === "Escape" && isTyping && event.target.id !== "note") byId("wall").focus();
+    if (event.key === "Escape" && isTyping && event.target.id !== "note") {
+      event.preventDefault(); // else the browser empties the box, and the filter stays
+      byId("wall").focus();
+    }
     return;
   }
   const dialog = document.querySelector("dialog[open]");

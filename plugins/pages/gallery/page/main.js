@@ -88,7 +88,8 @@ class App {
 
   drawFrame() {
     const { records, failures, manifest } = this;
-    const name = outputOf(this).split("/").filter(Boolean).pop() ?? manifest.output;
+    const folders = outputOf(this).split("/").filter(Boolean);
+    const name = (folders.at(-1) === "drafts" ? folders.slice(-2).join(": ") : folders.at(-1)) ?? manifest.output;
     const models = this.records.column("model")?.values?.map(([model]) => shown(model).split("/").filter(Boolean).pop() ?? "") ?? [];
     const date = this.records.column("finished_at")?.most?.slice(0, 10);
     const about = [models.slice(0, 2).join(", ") + (models.length > 2 ? ` and ${models.length - 2} more` : ""), date, `${count(records.numRows)} done`, `${count(failures.numRows)} failed`, manifest.hours && `${shown(Number((manifest.hours * (manifest.gpus || 1)).toPrecision(3)))} ${manifest.gpus ? "GPU" : "worker"} hours`, manifest.notes[0]];

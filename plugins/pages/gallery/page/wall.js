@@ -17,6 +17,7 @@ class Wall {
     this.layout = null;
     this.active = { row: 0, column: 0 };
     root.addEventListener("scroll", () => this.draw(), { passive: true });
+    root.addEventListener("pointermove", (event) => this.point(event), { passive: true });
   }
 
   /** Show another layout, from its beginning or where an item is. */
@@ -145,6 +146,19 @@ class Wall {
     for (const tile of this.tiles()) tile.classList.toggle("active", tile === active);
     if (active) this.root.setAttribute("aria-activedescendant", active.id);
     else this.root.removeAttribute("aria-activedescendant");
+  }
+
+  /** Make the tile under a mouse that moves the active one: keys are about what people point at. */
+  point({ target, pointerType, movementX, movementY }) {
+    if (pointerType !== "mouse" || !(movementX || movementY)) return; // browsers send moves after scrolling, too
+    for (const [row, { cells }] of this.rows) {
+      for (const [column, tile] of cells) {
+        if (tile !== this.activeTile && tile.contains(target)) {
+          this.active = { row, column };
+          return this.drawActive();
+        }
+      }
+    }
   }
 
   /** Make an item the active one. */

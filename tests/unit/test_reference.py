@@ -1,0 +1,44 @@
+"""The pages of docs/reference: every key has a meaning and an example, and a stale page is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from framefleet.jobs.job.schema import Job, job_schema
+from framefleet.plugins.train.job import TrainJob
+from tools.house.house import House
+from tools.reference import PAGES, ROOT, commands_page, example_of, job_keys, job_page, stale_pages
+from tools.words import words_by_page
+
+EXAMPLES = yaml.safe_load((ROOT / "tools/reference_examples.yaml").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("kind", [Job, TrainJob])
+def test_every_key_has_a_meaning_and_an_example(kind: Any) -> None:
+    keys = list(job_keys(job_schema(kind)))
+    assert len(keys) > 50
+    assert [key.path for key in keys if not key.schema.get("description")] == []
+    for key in keys:
+        example_of(key, EXAMPLES)  # raises without one
+
+
+def test_an_example_that_the_job_file_refuses_makes_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yaml.safe_load", lambda text: EXAMPLES | {"attempts": "often"})
+    with pytest.raises(Exception, match="'often' is not of type 'integer'"):
+        job_page()
+
+
+def test_a_page_is_refused_once_a_key_or_an_option_changes() -> None:
+    texts = {path: page() for path, page in PAGES.items()}
+    assert list(stale_pages(House(texts))) == []
+    changed = texts | {"docs/reference/commands.md": commands_page().replace("--limit", "--first")}
+    assert [finding.path for finding in stale_pages(House(changed))] == ["docs/reference/commands.md"]
+
+
+def test_the_first_pages_stay_short() -> None:
+    words = words_by_page()
+    assert words["README.md"] <= 1200
+    assert words["docs/models.md"] <= 1500
