@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
-    from framefleet.jobs.control.submission import logs, submit
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures import failures
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output, open_output
     from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts
     from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.pipeline.recipes.decorator import recipe
+    from framefleet.pipeline.recipes.recipe import recipe
     from framefleet.pipeline.render.audit.schedule import Audit
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.fused.batching import Batching
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
     from framefleet.plugins.compact.command import compact
+    from framefleet.plugins.deploy.submission import logs, submit
     from framefleet.plugins.doctor.doctor import Diagnosis, doctor
     from framefleet.plugins.doctor.results import CheckResult
     from framefleet.plugins.export.export import export
@@ -166,14 +166,14 @@ _HOMES = {
     "failures": "framefleet.jobs.look.failures",
     "grid": "framefleet.plugins.pages.sheet.sheet",
     "load_model": "framefleet.pipeline.model.load_model",
-    "logs": "framefleet.jobs.control.submission",
+    "logs": "framefleet.plugins.deploy.submission",
     "open_output": "framefleet.pipeline.outputs.output",
     "pack": "framefleet.plugins.pack.pack",
     "pause": "framefleet.jobs.control.control",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.plugins.train.plan",
     "read_records": "framefleet.plugins.export.records",
-    "recipe": "framefleet.pipeline.recipes.decorator",
+    "recipe": "framefleet.pipeline.recipes.recipe",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.keep.repair.repair",
     "report": "framefleet.plugins.pages.report.report",
@@ -184,7 +184,7 @@ _HOMES = {
     "status": "framefleet.jobs.look.status.status",
     "step_log_prob": "framefleet.pipeline.render.scheduler_steps",
     "stop": "framefleet.jobs.control.control",
-    "submit": "framefleet.jobs.control.submission",
+    "submit": "framefleet.plugins.deploy.submission",
     "trace": "framefleet.plugins.marks.trace",
     "train": "framefleet.plugins.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions, Probed
     from framefleet.jobs.render.resolve import ResolvedJob
     from framefleet.jobs.show.watch import Watch
+    from framefleet.pipeline.model.device_placement import Placer
     from framefleet.pipeline.model.families.family import Family
     from framefleet.pipeline.model.specs.spec import PipelineSpec
     from framefleet.pipeline.outputs.clip_step import ClipStep
@@ -96,26 +97,26 @@ class Planner:
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which rows of a job a run renders."""
+
+    # row_ids; None: all.
+    only: Collection[str] | None = None
+    # Of the table's first rows, only those without a record.
+    limit: int | None = None
+    # In place of the job's, whose folder is still where paths in cells start.
+    table: str | None = None
+    # Of the job's budget on another output.
+    spent: Spent | None = None
+    # Adds rows while it renders; for the last runner of a job, as others take none.
+    more: More | None = None
+
+
 class Run(Protocol):
-    """Renders the rows of a job that have no record yet."""
+    """Renders the rows of a job that have no record yet; returns how that ended."""
 
-    def __call__(
-        self,
-        job: Job,
-        watch: Watch,
-        *,
-        only: Collection[str] | None = None,
-        limit: int | None = None,
-        table: str | None = None,
-        spent: Spent | None = None,
-        more: More | None = None,
-    ) -> Summary:
-        """Return how the run ended.
-
-        only: row_ids; None: all. limit: of the table's first rows only those without a record. table: in
-        place of the job's, whose folder is still where paths in cells start. spent: of the job's budget on
-        another output. more: adds rows while it renders; for the last runner of a job, as others take none.
-        """
+    def __call__(self, job: Job, watch: Watch, scope: Scope) -> Summary: ...
 
 
 class More(Protocol):
@@ -157,20 +158,10 @@ class JobRunner:
     # Whether `framefleet add` may add rows to its jobs.
     takes_added: ClassVar[bool] = False
 
-    def render(
-        self,
-        job: Job,
-        watch: Watch,
-        *,
-        run: Run,
-        only: Collection[str] | None = None,
-        limit: int | None = None,
-        table: str | None = None,
-        spent: Spent | None = None,
-    ) -> Summary:
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
         """Render the job by runs of it, or of jobs made of it; return how that ended.
 
-        The parameters are those of `Run`. run: renders one job, by the other runners whose section it has.
+        run: renders one job, by the other runners whose section it has.
         """
         raise NotImplementedError
 
@@ -220,13 +211,16 @@ class Plugin:
     planners: Sequence[Place] = ()
     # Sequences of Family: what is known of models beyond their configs.
     families: Sequence[Place] = ()
+    # Type of `model.placement`: the subclass of Placer that it asks for.
+    placements: Mapping[str, Place] = field(default_factory=dict)
 
 
 _GROUP = "framefleet.plugins"
 # In the order in which `framefleet --help` lists their commands.
 _OURS = (
-    *("models", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
+    *("models", "deploy", "train", "demo", "pages", "export", "doctor", "ports", "scores"),
     *("marks", "forecast", "rollouts", "compact", "notify", "drafts", "post", "until", "words", "pack"),
+    "placement",
 )
 
 
@@ -326,6 +320,12 @@ def listeners() -> Sequence[Listener]:
 def notes(store: Store) -> list[str]:
     """Return what listeners say about an output."""
     return [line for listener in listeners() for line in listener.notes(store)]
+
+
+def placements() -> Mapping[str, Callable[[], type[Placer]]]:
+    """Return what puts a model on several devices, by the type of `model.placement`; imported when called."""
+    places = [(name, *one) for name, plugin in plugins().items() for one in plugin.placements.items()]
+    return {kind: partial(_named, name, place) for name, kind, place in places}
 
 
 def planners() -> Sequence[Planner]:

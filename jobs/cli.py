@@ -16,14 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from framefleet.doors import Command, commands
-from framefleet.jobs.control.command import (
-    add_command,
-    logs_command,
-    pause_command,
-    resume_command,
-    stop_command,
-    submit_command,
-)
+from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
 from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
@@ -32,8 +25,7 @@ from framefleet.jobs.look.failures import failures_command
 from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
-from framefleet.jobs.show.console import reporting
-from framefleet.jobs.show.terminal import guard_streams
+from framefleet.jobs.show.console import guard_streams, reporting
 from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.redaction import keep_secrets
 
@@ -42,11 +34,10 @@ _MODEL_HELP = "List, show, lock, verify or convert models."
 _SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
 # In the order in which they are used. Those of plugins come after them, panel by panel.
 _PANELS: dict[str, tuple[Command, ...]] = {
-    "Render": (plan_command, render_command, submit_command),
+    "Render": (plan_command, render_command),
     "Watch and control": (
         status_command,
         failures_command,
-        logs_command,
         add_command,
         pause_command,
         resume_command,
@@ -69,20 +60,16 @@ def _name_of(command: Command) -> str:
     return command.__name__.removesuffix("_command")
 
 
-def _plain(parameters: list[Any]) -> list[Any]:
-    """Have help show the value that is typed, and not its Python type: nothing for a flag."""
-    for one in parameters:
-        is_typed = one.param_type_name == "option" and not one.is_flag
-        shown = one.metavar or one.opts[0].strip("-").replace("-", "_").upper() if is_typed else ""
-        one.display_type_rich = lambda ctx, shown=shown: shown
-    return parameters
-
-
 class _Plain:
-    """Help for people who do not write Python."""
+    """Help for people who do not write Python: with the value that is typed, and nothing for a flag."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))  # type: ignore[misc]  # of Typer's class, the other base
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of Typer's class, the other base
+        for one in parameters:
+            is_typed = one.param_type_name == "option" and not one.is_flag
+            shown = one.metavar or one.opts[0].strip("-").replace("-", "_").upper() if is_typed else ""
+            one.display_type_rich = lambda ctx, shown=shown: shown
+        return parameters
 
 
 class _Command(_Plain, TyperCommand):

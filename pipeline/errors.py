@@ -13,13 +13,12 @@ FramefleetError
 │   │   └── NoFile            a folder or a pipe is in a file's place       exit code 2
 │   ├── AuthorityError        no time stamp for a signature
 │   ├── EndpointError         a service that judges or writes does not answer
-│   └── FleetError
+│   ├── FleetError
+│   └── BrokenWorker          its process can render no more, another one can
 └── RowError              one row failed; the others continue
     ├── InputError            an image or a video that the row names
     ├── RenderError
-    ├── OutOfMemory
-    ├── NotEncoded            the store has no embeddings of its text
-    └── NotLoaded             it calls a network that this process has not loaded
+    └── OutOfMemory
 
 A value of a row that cannot be rendered is no error but a `Refused`; sandboxes say it too.
 """
@@ -129,6 +128,10 @@ class FleetError(ServiceError):
     """Workers could not be started, or none is left."""
 
 
+class BrokenWorker(ServiceError):
+    """This process can render no more rows; one that takes its place can."""
+
+
 class RowError(FramefleetError):
     """One row failed; the others continue."""
 
@@ -147,14 +150,6 @@ class RenderError(RowError):
 
 class OutOfMemory(RowError):
     """One row alone does not fit the device."""
-
-
-class NotEncoded(RowError):
-    """A process without text encoders found no embeddings of a row's text in the store."""
-
-
-class NotLoaded(RowError):
-    """A row calls a network whose weights were left out of this process."""
 
 
 _MAX_SHOWN, _BITS = 80, 256  # characters of a value in a message; 78 digits

@@ -42,7 +42,7 @@ from framefleet.cluster.dispatch.lease import (
     Whereabouts,
 )
 from framefleet.cluster.dispatch.order import Copies, Order, TableOrder
-from framefleet.cluster.dispatch.waiting_rows import OversizedRows, Waiting
+from framefleet.cluster.dispatch.waiting_rows import SLACK_BYTES, OversizedRows, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
 
@@ -270,10 +270,10 @@ class Dispatcher:
             self._oversized.add(entry, room=room, now=now)
         return None
 
-    @property
-    def num_for_new(self) -> int:
-        """How many rows wait for a new process, as they failed in others."""
-        return len(self._for_new)
+    def num_for_new(self, worker: str) -> int:
+        """How many rows wait for a new process in a worker's place, as they failed in others."""
+        has_most = self._seats.get(worker, Seat()).room + SLACK_BYTES >= self._largest
+        return len(self._for_new) + (len(self._oversized) if has_most else 0)
 
     def judges(self, worker: str) -> None:
         """The worker has a row that was not leased to it: its process is new no more."""
@@ -285,19 +285,6 @@ class Dispatcher:
             entry = self._release(worker, row_id)
             if entry is not None:
                 self._put_back(entry)
-
-    def row_of(self, worker: str, row_id: str) -> Row | None:
-        """Return a row in a worker's hands; None where it is not there."""
-        entry = self._seats[worker].rows.get(row_id) if worker in self._seats else None
-        return entry.row if entry else None
-
-    def withdraw(self, worker: str, row_id: str) -> Row | None:
-        """Return a row in a worker's hands, and forget it; None while another worker has it, too."""
-        entry = self._release(worker, row_id)
-        if entry is None or self._copies.has(row_id):
-            return None
-        self._held.remove(row_id)
-        return entry.row
 
     def rows_of(self, worker: str) -> tuple[str, ...]:
         """Return the rows in a worker's hands."""

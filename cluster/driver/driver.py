@@ -77,7 +77,7 @@ class Driver:
         """
         fleet.next_lane, fleet.lanes_left = self._lanes.next_lane, self._lanes.left
         self._open = fleet.open
-        fleet.grow(self._num_busy(self._work.index.counts().pending))
+        fleet.grow(self._work.index.counts().pending)
         try:
             self._checkpoints.find(self._work.index.is_pending)
             self._lanes.fill()
@@ -106,10 +106,6 @@ class Driver:
         if self._is_ending:
             log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
         return replace(summary, over_budget=self._over_budget)
-
-    def _num_busy(self, num_rows: int) -> int:
-        """Return how many workers this many rows can keep busy, at most."""
-        return num_rows + self._work.run.job.fleet.encoders
 
     def _close(self) -> None:
         """Commit what is done, whatever ended the run; then end what runs in the background."""
@@ -164,7 +160,7 @@ class Driver:
             self._lanes.take_added()
         if self._has_more:
             self._has_more = False
-            fleet.grow(self._num_busy(self._tally.num_left))
+            fleet.grow(self._tally.num_left)
         is_paused = PAUSE in requests
         if is_paused == self._tally.is_paused or self._is_ending:
             return
@@ -284,7 +280,7 @@ class Driver:
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
         lane, docket = self._lanes.of(worker), self._lanes.docket
-        num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new
+        num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new(worker)
         if worker not in docket.used or not num_waiting:
             return False
         return fleet.num_by_lane()[lane.key] - self._lanes.num_joined(lane) < num_waiting
@@ -314,12 +310,6 @@ class Driver:
             self._note_attention(worker, rendered.record)
             self._finish(worker, rendered)
             fleet.rendered(worker, rendered.record.row_id)
-            self._storing.stored(worker, now=time.monotonic())
-        for row_id in report.encoded:  # its embeddings are in the store
-            if self._lanes.encoded(worker, row_id, time.monotonic()):
-                self._tally.encoded(worker)
-                self._committer.note(logging.INFO, worker, row_id, "its text is encoded")
-            fleet.rendered(worker, row_id)
             self._storing.stored(worker, now=time.monotonic())
         for failed in report.failed:
             self._fail(worker, failed, fleet)
@@ -441,7 +431,7 @@ class Driver:
         if failed.row_id not in self._pending:
             return  # it has ended elsewhere
         self._note(logging.WARNING, worker, failed.row_id, f"{failed.error_type}: {failed.message}")
-        if failed.blame not in ("row", "memory", "encoding"):
+        if failed.blame not in ("row", "memory"):
             return  # the worker is ended for it, see `_sick`, and the row goes back as its others do
         self._tally.returned(worker)
         dispatcher = self._lanes.of(worker).dispatcher
@@ -450,8 +440,6 @@ class Driver:
             given_up = dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now)
             if given_up is not None:
                 fleet.cleared(worker)
-        elif failed.blame == "encoding":
-            given_up = self._lanes.came_back(worker, failed)
         else:
             self._checkpoints.drop([failed.row_id])  # it may be what failed
             retry, lane = not failed.is_final, self._lanes.of(worker)
@@ -521,19 +509,17 @@ class Driver:
                     self._tally.counts.add(ROW_RETRIES)
                     self._committer.note(logging.INFO, worker, leased.row.row_id, f"attempt {leased.attempt}")
                 pending = self._pending[leased.row.row_id]
+                kinds.add(pending.kind)
+                order = self._audits.order(leased.row.row_id, pending.kind)
                 assignment = Assignment(
-                    row_id=leased.row.row_id, request=pending.request, attempt=leased.attempt
+                    row_id=leased.row.row_id,
+                    request=pending.request,
+                    attempt=leased.attempt,
+                    is_apart=self._audits.is_apart(pending.kind),
+                    is_audited=not lane.is_users and order,
+                    has_checkpoint=leased.row.row_id in self._checkpoints,
+                    largest=lane.largest,
                 )
-                if not lane.encodes:
-                    kinds.add(pending.kind)
-                    order = self._audits.order(leased.row.row_id, pending.kind)
-                    assignment = replace(
-                        assignment,
-                        is_apart=self._audits.is_apart(pending.kind),
-                        is_audited=not lane.is_users and order,
-                        has_checkpoint=leased.row.row_id in self._checkpoints,
-                        largest=lane.largest,
-                    )
                 assignments.append(assignment)
             if lane.is_one_each:
                 break
@@ -574,7 +560,7 @@ class Driver:
             return None
         error = FleetError(
             f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
-            "give the job machines of that kind, or set `fleet.same_gpu: false`, and no `fleet.encoders`",
+            "give the job machines of that kind, or set `fleet.same_gpu: false`",
         )
         return Cause(reason=error.problem, kind="refused", error=error)
 

@@ -23,10 +23,9 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.clip_step import StepValues, suffix_of
 from framefleet.pipeline.outputs.layout import APART
-from framefleet.pipeline.outputs.parts.parts import tables_by_part
+from framefleet.pipeline.outputs.parts.parts import tables_by_part, withdraw
 from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent, finished_clips
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, public_arguments
-from framefleet.pipeline.outputs.parts.replace_part import withdraw
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.schedule import ComputeTime

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,11 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.dispatcher import Dispatcher
 from framefleet.cluster.dispatch.lease import Row
 from framefleet.cluster.driver.work import Work
-from framefleet.cluster.worker.messages import Failed, WorkerSetup
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.request import Request
@@ -46,69 +43,6 @@ class Pending:
         return lane_of(self.request)
 
 
-def encoding_setup(setup: WorkerSetup) -> WorkerSetup:
-    """Return the setup of a worker that encodes for those with `setup`: one row at a time."""
-    batching = replace(setup.batching, max_rows=1)
-    return replace(setup, stage="encode", batching=batching, checkpoint_every_s=0.0, steps={})
-
-
-class EncodeFirst:
-    """Rows whose text some workers encode and others denoise: two dispatchers, filled as if they were one.
-
-    A row goes to the second once its embeddings are in the store, and back where they are not found there.
-    first: of the workers that encode. then: of those that denoise. Together they hold no more rows than one.
-    """
-
-    def __init__(self, first: Dispatcher, then: Dispatcher, faults: FaultPolicy) -> None:
-        self._first, self._then, self._faults = first, then, faults
-        self._num_returns: Counter[str] = Counter()  # by row_id, of those that came back
-
-    @property
-    def room(self) -> int:
-        """How many more rows may wait, for either."""
-        counts = self._first.counts
-        return max(0, min(self._first.room, self._then.room - counts.waiting - counts.leased))
-
-    def add(self, row: Row) -> None:
-        self._first.add(row)
-
-    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Give waiting rows the shapes that are known now."""
-        self._first.regroup(reshaped)
-        self._then.regroup(reshaped)
-
-    def close(self) -> None:
-        """The table is exhausted; `settle` closes the second dispatcher."""
-        self._first.close()
-
-    def settle(self) -> None:
-        """Close the second dispatcher if no row can reach it any more."""
-        if self._first.finished:
-            self._then.close()
-
-    def encoded(self, worker: str, row_id: str, now: float) -> bool:
-        """Pass on a row whose embeddings are in the store; return whether that is new."""
-        row = self._first.row_of(worker, row_id)
-        if row is None or not self._first.done(worker, row_id, now):
-            return False
-        self._then.add(row)
-        return True
-
-    def came_back(self, worker: str, failed: Failed) -> GivenUp | None:
-        """Encode a row's text again; return the row if it came back too often."""
-        row = self._then.withdraw(worker, failed.row_id)
-        if row is None:
-            return None
-        self._num_returns[row.row_id] += 1
-        if self._faults.gives_up(num := self._num_returns[row.row_id]):
-            reason = f"its text was encoded {num} times, and never found where it is rendered"
-            return GivenUp(row=row, attempts=num, errors=((worker, failed),), reason=reason)
-        self._first.reopen()
-        self._then.reopen()
-        self._first.add(row)
-        return None
-
-
 class Feed:
     """Reads the table, and once more for rows that are to be rendered again.
 
@@ -120,7 +54,7 @@ class Feed:
     def __init__(
         self,
         work: Work,
-        dispatcher: Dispatcher | EncodeFirst,
+        dispatcher: Dispatcher,
         pending: dict[str, Pending],
         adopts: Callable[[str, Pending], bool],
         *,

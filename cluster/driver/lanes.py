@@ -1,8 +1,7 @@
 """The rows of each lane, with its workers: a dispatcher and a pass over the table for each.
 
 Workers of a lane render rows of one model, and of framefleet's recipes or of one of a user's: see `LaneKey`.
-Most jobs have one lane, or two that share a pass, if other workers encode its text. Lanes share the fleet,
-and what is remembered of rows under way.
+Most jobs have one lane. Lanes share the fleet, and what is remembered of rows under way.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lan
 from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
 from framefleet.cluster.driver.audits import Docket
-from framefleet.cluster.driver.feed import EncodeFirst, Feed, Pending
+from framefleet.cluster.driver.feed import Feed, Pending
 from framefleet.cluster.driver.work import Added, LanePlan, Work
-from framefleet.cluster.worker.messages import Failed, WorkerSetup
+from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import AS_TABLE, LONGEST
-from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 
 
@@ -53,11 +52,6 @@ class Lane:
         """Whether its rows may change what later ones of their process need, as nobody says otherwise."""
         return self.is_users and not self.setup.recipes[self.key.recipe].is_batched
 
-    @property
-    def encodes(self) -> bool:
-        """Whether its workers encode the text of rows, and do nothing else."""
-        return self.setup.stage == "encode"
-
 
 class Lanes:
     """All lanes of a job. pending: rows that wait or are leased, by row_id. docket: those to be judged."""
@@ -71,43 +65,32 @@ class Lanes:
         self._by_key: dict[LaneKey, Lane] = {}
         self._of_worker: dict[str, Lane] = {}
         self.docket = Docket()
-        self._encoding: EncodeFirst | None = None
         self._proven = defaultdict[str, set[str]](set)  # by model: machines that have rendered a row of it
         self._open(work.lanes, work.run.table)
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
-        keys = [key for key in plans if key != ENCODER_POOL]
-        paces = {key: Paces() for key in keys}
-        # Text is encoded in the order in which it is rendered.
-        dispatchers = {
-            key: self._dispatcher(key, plan.setup, paces.get(key, paces[keys[0]]))
-            for key, plan in plans.items()
-        }
-        if ENCODER_POOL in dispatchers:
-            first, then = dispatchers[ENCODER_POOL], dispatchers[keys[0]]
-            self._encoding = EncodeFirst(first, then, self._work.run.job.retries)
-        for key in keys:
-            fed = self._encoding or dispatchers[key]
-            self._feeds[key] = Feed(self._work, fed, self.pending, self._adopts, lane=key, table=table)
-        for key, dispatcher in dispatchers.items():
-            fed_by = keys[0] if key == ENCODER_POOL else key
+        for key, plan in plans.items():
+            dispatcher = self._dispatcher(key, plan.setup)
+            feed = Feed(self._work, dispatcher, self.pending, self._adopts, lane=key, table=table)
+            self._feeds[key] = feed
             self._by_key[key] = Lane(
                 key=key,
-                setup=plans[key].setup,
-                digest=self._work.run.rows.by_model[fed_by.model].identity.model_digest,
+                setup=plan.setup,
+                digest=self._work.run.rows.by_model[key.model].identity.model_digest,
                 dispatcher=dispatcher,
-                feed=self._feeds[fed_by],
-                largest=plans[key].largest,
-                row_work=plans[key].row_work,
+                feed=feed,
+                largest=plan.largest,
+                row_work=plan.row_work,
             )
 
-    def _dispatcher(self, key: LaneKey, setup: WorkerSetup, ranked_by: Paces) -> Dispatcher:
-        size, job = LeaseSize.of_forwards(setup.batching.max_rows), self._work.run.job
-        order = order_of(job.order, ranked_by)
-        if key == ENCODER_POOL:
-            return Dispatcher(job.retries.model_copy(update={"copies": False}), size=size, order=order)
+    def _dispatcher(self, key: LaneKey, setup: WorkerSetup) -> Dispatcher:
+        size, job, paces = LeaseSize.of_forwards(setup.batching.max_rows), self._work.run.job, Paces()
         return Dispatcher(
-            job.retries, size=size, order=order, paces=ranked_by, proven=self._proven[key.model]
+            job.retries,
+            size=size,
+            order=order_of(job.order, paces),
+            paces=paces,
+            proven=self._proven[key.model],
         )
 
     def __iter__(self) -> Iterator[Lane]:
@@ -146,14 +129,13 @@ class Lanes:
     def lose(self, key: LaneKey, error: FramefleetError) -> list[GivenUp]:
         """No worker can serve a lane any more: its rows are left for another run.
 
-        Where some workers encode what others denoise, none of them is of use without the others.
         Return the rows that killed its workers on machines that rendered rows of other models.
         """
-        for lane in self if self._encoding else (self._by_key[key],):
-            lane.error = error
+        lane = self._by_key[key]
+        lane.error = error
         sound = set().union(*(hosts for model, hosts in self._proven.items() if model != key.model))
-        killers = self._by_key[key].dispatcher.give_up_killers(sound)
-        self._by_key[key].num_killers = len(killers)
+        killers = lane.dispatcher.give_up_killers(sound)
+        lane.num_killers = len(killers)
         return killers
 
     def error(self) -> FramefleetError | None:
@@ -180,17 +162,6 @@ class Lanes:
         for feed in [feed for key, feed in self._feeds.items() if key not in lost]:
             feed.regroup()
             feed.fill()
-        if self._encoding:
-            self._encoding.settle()
-
-    def encoded(self, worker: str, row_id: str, now: float) -> bool:
-        """Pass a row with encoded text on to workers that denoise; return whether that is new."""
-        return self._encoding is not None and self._encoding.encoded(worker, row_id, now)
-
-    def came_back(self, worker: str, failed: Failed) -> GivenUp | None:
-        """A row's embeddings were not found: see `EncodeFirst.came_back`."""
-        assert self._encoding is not None
-        return self._encoding.came_back(worker, failed)
 
     def reopen(self) -> None:
         """Rows may have been added, or are to be rendered again."""
@@ -226,13 +197,8 @@ class Lanes:
         """Return the lane for a worker that starts. num_workers: of each lane, including those on their way.
 
         but: lanes of which it is only where no other has rows.
-
-        As long as there is text to encode, that is done by as many workers as the job says.
         """
         backlogs = self._backlogs(num_workers)
-        encoders = backlogs.pop(ENCODER_POOL, None)
-        if encoders and encoders.num_rows and encoders.num_workers < self._work.run.job.fleet.encoders:
-            return ENCODER_POOL
         better = {key: one for key, one in backlogs.items() if key not in but and one.num_rows}
         return next_lane(better or backlogs) if backlogs else next(iter(self._by_key))
 
@@ -242,23 +208,17 @@ class Lanes:
         """Return the lane that an idle worker should move to, if there is one; never one of `but`."""
         own = self.of(worker).key
         backlogs = {key: one for key, one in self._backlogs(num_workers).items() if key not in but}
-        if own != ENCODER_POOL and num_workers.get(ENCODER_POOL, 0) >= self._work.run.job.fleet.encoders:
-            backlogs.pop(ENCODER_POOL, None)
         return move_from(own, backlogs)
 
-    def _num_rows(self, lane: Lane, num_workers: Mapping[LaneKey, int]) -> int:
+    def _num_rows(self, lane: Lane) -> int:
         """Return how many rows wait for a worker of this lane."""
-        unread = lane.feed.num_unread
-        if self._encoding and not lane.encodes:
-            unread = 0  # their text is to be encoded first
-        elif self._encoding and not any(num for key, num in num_workers.items() if key != ENCODER_POOL):
-            unread = min(unread, self._encoding.room)  # until somebody denoises what waits for that
-        return unread + lane.dispatcher.counts.waiting + self.docket.num_waiting(lane.key)
+        waiting = lane.feed.num_unread + lane.dispatcher.counts.waiting
+        return waiting + self.docket.num_waiting(lane.key)
 
     def _backlogs(self, num_workers: Mapping[LaneKey, int]) -> dict[LaneKey, Backlog]:
         return {
             key: Backlog(
-                num_rows=self._num_rows(lane, num_workers),
+                num_rows=self._num_rows(lane),
                 row_s=lane.dispatcher.mean_seconds,
                 num_workers=num_workers.get(key, 0),
                 load_s=lane.load_s,

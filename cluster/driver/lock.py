@@ -36,7 +36,7 @@ from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import of_runs
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
-from framefleet.pipeline.outputs.parts.replace_part import finish_replacing
+from framefleet.pipeline.outputs.parts.parts import finish_replacing
 from framefleet.pipeline.outputs.parts.seals import (
     MAX_DRIVER_BYTES,
     Part,
@@ -212,7 +212,16 @@ class DriverLock:
     def __enter__(self) -> DriverLock:
         HELD.add(self._ours.owner)
         try:
-            self._take()
+            pause_s = FIRST_PAUSE_S
+            while not self._take_next():  # another was quicker, or the store's listing lags
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, self._beat_s)
+            finish_replacing(self._store, self, self._unfinished())
+            self.seal()  # before the first beat: one that comes late must not take the seal back
+            sweep_late(self._store, self)
+            self._store.delete_all(WEIGHTS)
+            sweep_in_background(self._store)
+            self.check()
         except BaseException:
             HELD.discard(self._ours.owner)
             raise
@@ -235,18 +244,6 @@ class DriverLock:
             log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
         finally:
             HELD.discard(self._ours.owner)
-
-    def _take(self) -> None:
-        pause_s = FIRST_PAUSE_S
-        while not self._take_next():  # another was quicker, or the store's listing lags
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, self._beat_s)
-        finish_replacing(self._store, self, self._unfinished())
-        self.seal()  # before the first beat: one that comes late must not take the seal back
-        sweep_late(self._store, self)
-        self._store.delete_all(WEIGHTS)
-        sweep_in_background(self._store)
-        self.check()
 
     def _unfinished(self) -> set[int]:
         """Return the epochs since the last driver that finished everything it began."""

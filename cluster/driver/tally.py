@@ -199,10 +199,6 @@ class Tally:
         self.counts.add(ROW_OUTCOMES, label="done")
         self.counts.add(BATCH_SIZES, batch_size)
         self.counts.add(CLIP_BYTES, num_bytes)
-        self.encoded(worker)
-
-    def encoded(self, worker: str) -> None:
-        """The worker has done its part of a row, which may be to encode its text."""
         self._seats[worker].done += 1
         self.returned(worker)
 

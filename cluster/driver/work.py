@@ -69,7 +69,7 @@ class Work:
     run_id: str  # names the parts of this run; never used before
     index: RowIndex  # every valid row; those that have a record are marked done
     lock: DriverLock
-    lanes: Mapping[LaneKey, LanePlan]  # the last may be ENCODER_POOL's
+    lanes: Mapping[LaneKey, LanePlan]
     adoption: Adoption = field(default_factory=Adoption)  # clips that earlier runs left
     spent: Spent = field(default_factory=Spent)  # by earlier runs
     model_time: ComputeTime = field(default_factory=ComputeTime)  # of earlier runs, if it limits audits

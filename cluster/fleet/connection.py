@@ -33,9 +33,8 @@ from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
 from framefleet.cluster.fleet.machines import Machine
-from framefleet.cluster.fleet.ray_folder import warn_of_open_folder
+from framefleet.cluster.fleet.ray_folder import check_parent, make_socket_folder, warn_of_open_folder
 from framefleet.cluster.fleet.ray_start import replaced, start_ray
-from framefleet.cluster.fleet.socket_folder import check_parent, make_socket_folder
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import METRICS
 
@@ -319,9 +318,11 @@ def _reachable(address: str) -> str:
     if is_found:
         address = _address_here()
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "://" in address:
-        return address  # ray:// is Ray's own to find
     fix = f"check {_source_of_auto()}, or set fleet.address" if is_found else "check fleet.address"
+    if not colon or not port.isdigit() or "://" in address:
+        if is_found and "://" not in address:  # Ray would look for it for minutes
+            raise FleetError(f"no Ray cluster can be at {address!r}, which has no port", fix)
+        return address  # ray:// is Ray's own to find
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:

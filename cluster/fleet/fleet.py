@@ -24,8 +24,7 @@ from framefleet.cluster.dispatch.hosts import MAX_REST_S, REST_S, Hosts, LostRow
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
-from framefleet.cluster.fleet.lane_hosts import LaneHosts
-from framefleet.cluster.fleet.losses import Cause, cause_of_loss
+from framefleet.cluster.fleet.losses import Cause, LaneHosts, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
@@ -375,7 +374,13 @@ class Fleet:
             self._actors.ask(slot, slot.actor.start.remote())
             return Starting(slot.worker, f"{answer.doing} on {self._at(slot)}")
         if isinstance(answer, Hello):
-            return self._welcome(slot, answer)
+            try:
+                check_hello(self._at(slot), answer)
+            except FleetError as error:
+                return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
+            slot.state, slot.load_s = "ready", slot.load_s or self._clock.seconds - slot.since
+            at = (slot.host, slot.name) if slot.host else (slot.name,)
+            return Ready(slot.worker, answer, at, slot.lane, slot.load_s)
         return Reported(slot.worker, answer)
 
     def _place(self, slot: Slot, host: str) -> Event | None:
@@ -390,15 +395,6 @@ class Fleet:
         slot.state, slot.since = "loading", self._clock.seconds
         self._actors.ask(slot, slot.actor.start.remote())
         return Starting(slot.worker, f"starting a worker on {self._hosts(slot).name_of(slot.name)}")
-
-    def _welcome(self, slot: Slot, hello: Hello) -> Event:
-        try:
-            check_hello(self._at(slot), hello)
-        except FleetError as error:
-            return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
-        slot.state, slot.load_s = "ready", slot.load_s or self._clock.seconds - slot.since
-        at = (slot.host, slot.name) if slot.host else (slot.name,)
-        return Ready(slot.worker, hello, at, slot.lane, slot.load_s)
 
     def _silent(self) -> list[Lost]:
         """Give up workers that have been silent for too long."""

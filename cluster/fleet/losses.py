@@ -1,11 +1,14 @@
 """In: what Ray raised for a call, or what a worker reports. Out: why the worker is lost, or must end.
 
-And what that says of its machine and its rows.
+And what that says of its machine, lane by lane, and of its rows.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +16,12 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import LossKind
+from framefleet.cluster.dispatch.hosts import SILENT_REST_S, Hosts, LossKind, LostRows
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.cluster.worker.messages import WorkerReport
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.model.environment import lines_beginning
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FIELD = re.compile(r"\t\w+: ")  # class_name, actor_id, pid, ip: known, or nothing to people
@@ -157,7 +161,7 @@ def cause_to_end(
     is_cut_off: the output is silent to this worker alone. longest_still_s: how long its rows may come no
     further.
     """
-    if blamed := [failed for failed in report.failed if failed.blame not in ("row", "encoding")]:
+    if blamed := [failed for failed in report.failed if failed.blame != "row"]:
         first = blamed[0]
         reason = f"{first.error_type}: {first.message} ({first.why})"
         suspects = tuple(failed.row_id for failed in blamed if failed.blame == "worker")
@@ -177,3 +181,56 @@ def cause_to_end(
         reason = f"it hung: no progress for {report.still_s:.0f} s with {len(report.rendering)} rows"
         return Cause(reason=reason, kind="died", suspects=report.rendering)
     return None
+
+
+class LaneHosts:
+    """What is known of machines, for each lane: a fault says nothing of a machine's work for another lane.
+
+    closed: lanes that were given up, each with its reason.
+    """
+
+    def __init__(self, faults: FaultPolicy) -> None:
+        self._faults = faults
+        self._by_lane: dict[LaneKey, Hosts] = {}
+        self._proven = defaultdict[str, set[str]](set)  # by model: where a row of it was rendered
+        self.closed: dict[LaneKey, FramefleetError] = {}
+
+    def of(self, lane: LaneKey) -> Hosts:
+        if lane not in self._by_lane:
+            self._by_lane[lane] = Hosts(self._faults, self._proven[lane.model])
+        return self._by_lane[lane]
+
+    def fault(self, lane: LaneKey, worker: str, cause: Cause, *, loss: LostRows, now: float) -> float | None:
+        """Do what `Hosts.fault` does, for a worker of a lane; a machine out of reach is so for all lanes."""
+        hosts = self.of(lane)
+        host = hosts.host_of(worker)
+        starts_at = hosts.fault(worker, cause.reason, kind=cause.kind, now=now, loss=loss, error=cause.error)
+        if cause.kind == "silent" and host:
+            for other in self._by_lane.values():
+                other.rest(host, now + SILENT_REST_S)
+        return starts_at
+
+    def blocked(self, lanes: Iterable[LaneKey]) -> set[str]:
+        """Return the machines that none of these lanes uses any more."""
+        each = [set(self.of(lane).to_avoid(time.monotonic())[0]) for lane in lanes]
+        return set.intersection(*each) if each else set()
+
+    def is_unfit(self, lane: LaneKey, worker: str, host: str | None) -> bool:
+        """Tell whether a lane uses a worker or its machine no longer, or was given up."""
+        hosts = self.of(lane)
+        is_blocked = host is not None and hosts.is_blocked(host)
+        return lane in self.closed or is_blocked or hosts.is_barred(worker)
+
+    def renew(self) -> None:
+        """Forget refusals and faults, because the weights are others now."""
+        self._by_lane.clear()
+        self._proven.clear()
+        self.closed.clear()
+
+    def unused(self, *, are_several: bool) -> tuple[str, ...]:
+        """Return what is no longer used, each with its reason, in words."""
+        return tuple(
+            f"{lane}: {place}" if are_several and str(lane) else place
+            for lane, hosts in self._by_lane.items()
+            for place in hosts.unused
+        )

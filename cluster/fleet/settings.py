@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.fleet.machines import Machine
@@ -15,6 +15,13 @@ from framefleet.pipeline.guards.strict_model import Strict
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
 _ENOUGH_CPUS = 4
+_MAX_GPUS = 64  # of one machine
+
+
+def _are_whole(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise PydanticCustomError("gpus", "at most 1, or a whole number of GPUs")
+    return gpus
 
 
 class ElasticWorkers(Strict):
@@ -48,16 +55,12 @@ class FleetSettings(Strict):
         description="auto: one for each GPU, or for each CPU core where there is no GPU. "
         "{min: 1, max: 64}: as many as the rows left need.",
     )
-    encoders: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="How many of the workers only encode text, where encoders and denoiser do not fit on one "
-        "GPU: the others have no text encoders. Implies keep_embeddings and same_gpu.",
-    )
-    # A worker renders on one GPU: more would be paid for and idle.
-    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+    gpus_per_worker: (
+        Annotated[float, Field(ge=0, le=_MAX_GPUS), AfterValidator(_are_whole)] | Literal["auto"]
+    ) = Field(
         default="auto",
-        description="At most 1, as a worker renders on one GPU; 0.5: two workers share one. auto: 1 "
-        "where the cluster has GPUs.",
+        description="GPUs of one machine for each worker; model.placement says how they are used. 0.5: two "
+        "workers share one. auto: 1 where the cluster has GPUs.",
     )
     cpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",
@@ -82,12 +85,6 @@ class FleetSettings(Strict):
         description="Give up a worker or a cluster that has not answered for this many seconds; its rows go "
         "to other workers.",
     )
-
-    @model_validator(mode="after")
-    def _leaves_some(self) -> Self:
-        if self.encoders and self.max_workers is not None and self.max_workers <= self.encoders:
-            raise PydanticCustomError("encoders", "fewer encoders than workers, as the others denoise")
-        return self
 
     @property
     def paid_gpus(self) -> float:
@@ -198,13 +195,17 @@ def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) ->
     gpus = 0.0 if fleet.gpus_per_worker == "auto" else fleet.gpus_per_worker
     keys: list[tuple[str, ...]] = [("fleet", "gpus_per_worker")] if gpus else []
     keys += [key for key, device in devices.items() if device.startswith("cuda")]
-    if not keys or num_gpus_here():
+    num = num_gpus_here() if keys else 0
+    if not keys or num >= max(1, gpus):
         return None
     value = devices.get(keys[0], f"{gpus:g}")
+    has = f"has {num} GPUs" if num > 1 else "has one GPU" if num else "has no GPU"
     return Lack(
         key=keys[0],
-        problem=f"{'.'.join(keys[0])} is {value}, and this machine has no GPU",
-        fix="leave it out to render on the CPU, or name a cluster with `fleet.address`",
+        problem=f"{'.'.join(keys[0])} is {value}, and this machine {has}",
+        fix="lower it, or name a cluster with `fleet.address`"
+        if num
+        else "leave it out to render on the CPU, or name a cluster with `fleet.address`",
     )
 
 

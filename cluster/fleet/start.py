@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.fleet.ray_folder import check_parent
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.socket_folder import check_parent
 from framefleet.cluster.fleet.warm.start import Warm, may_fork, warm
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError

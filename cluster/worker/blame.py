@@ -6,7 +6,6 @@ worker   its process: it is ended, another takes its place, and its rows go back
 host     its machine: as above, and none of its rows has spent an attempt; after `retries.faults` in a row,
          with no row done in between, the machine is no longer used. If it happens to the same row again where
          others were done meanwhile, it is the row
-encoding its text, which is not in the store: it goes to a worker that encodes
 output   the output itself: the job ends, and can go on when that is mended
 """
 
@@ -19,15 +18,15 @@ from typing import Literal
 
 from framefleet.pipeline.errors import (
     AuthorityError,
+    BrokenWorker,
     NoFile,
-    NotEncoded,
     OutOfMemory,
     RowError,
     StoreError,
     message_of,
 )
 
-Blame = Literal["row", "memory", "worker", "host", "encoding", "output"]
+Blame = Literal["row", "memory", "worker", "host", "output"]
 
 # What CUDA and its libraries say through RuntimeError, on which torch has few classes of its own.
 _OF_THE_GPU = (
@@ -83,6 +82,10 @@ _RULES: tuple[tuple[Callable[[BaseException], bool], Culprit], ...] = (
         Culprit("host", "the time authority cannot be used from this machine"),
     ),
     (
+        lambda error: isinstance(error, BrokenWorker),
+        Culprit("worker", "a process that computes with it has died or stopped"),
+    ),
+    (
         # A kernel that failed leaves the process's context unusable: all its later calls fail too.
         lambda error: (
             isinstance(error, RuntimeError) and any(text in message_of(error) for text in _OF_THE_GPU)
@@ -109,8 +112,6 @@ def culprit_of(error: BaseException) -> Culprit:
     """Return whose fault it is that a row did not become a stored clip."""
     if isinstance(error, OutOfMemory):
         return Culprit("memory", "elsewhere, or in a new process, there may be more")
-    if isinstance(error, NotEncoded):
-        return Culprit("encoding", "its embeddings are not in the store")
     if isinstance(error, RowError):
         return Culprit("row", "its arguments, its inputs or its size")
     for link in _chain(error):

@@ -13,19 +13,18 @@ from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.guards.redaction import public_message, public_text
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.model import ModelSettings, ModelUpdate, Stage
+from framefleet.pipeline.model.model import ModelSettings, ModelUpdate
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
 from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.pickling import quickly_pickled
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.request import Request
+from framefleet.pipeline.request import Request, quickly_pickled
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.text import shortened
 
@@ -59,7 +58,6 @@ class WorkerSetup(Rendering):
     # SHA-256 of every file that it loads; empty: the worker asks lock and hub itself.
     model_files: Mapping[str, str] = field(default_factory=dict)
     update: ModelUpdate | None = None  # of the model's weights
-    stage: Stage = "whole"  # what this worker does of each row
     num_writers: int = 2  # clips that may be encoded and uploaded at once, at least
 
 
@@ -175,7 +173,6 @@ class WorkerReport:
     failed: tuple[Failed, ...] = ()
     saved: tuple[str, ...] = ()  # rows whose checkpoint is in the store, whatever else is reported of them
     handed_back: tuple[str, ...] = ()  # rows that it no longer renders, because it is drained
-    encoded: tuple[str, ...] = ()  # rows whose embeddings are in the store, of a worker that does only that
     is_leaving: bool = False  # it was sent SIGTERM, and wants to be drained
     remarks: tuple[Remark, ...] = ()  # lines about rows, for the log
     audited: tuple[Audited, ...] = ()  # what became of audits

@@ -15,7 +15,6 @@ import traceback
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ from framefleet.cluster.worker.messages import (
     WorkerSetup,
 )
 from framefleet.cluster.worker.writers import Writers
-from framefleet.pipeline.errors import NotLoaded
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
@@ -293,9 +291,7 @@ class Worker:
             self._later.discard(outcome.row_id)
             with self._news:
                 self._rendering.discard(outcome.row_id)
-            if self._setup.stage == "encode" and _has_encoded(outcome):
-                renderer.when_written(partial(self._report_encoded, outcome.row_id))
-            elif isinstance(outcome, Clip):
+            if isinstance(outcome, Clip):
                 if is_later:
                     outcome = replace(outcome, was_batched=True)
                 attempt = self._attempts[outcome.row_id]
@@ -313,7 +309,7 @@ class Worker:
         from framefleet.pipeline.model.load import load
 
         self._doing = "loading the model"
-        return load(self._setup.model, self._setup.model_files, self._setup.stage)
+        return load(self._setup.model, self._setup.model_files)
 
     def _take(self, renderer: Renderer) -> bool:
         """Give the renderer as many rows as it can work on; wait for one when it has none.
@@ -377,12 +373,6 @@ class Worker:
         with renderer.clock.spending("upload"), self._news:
             self._news.wait_for(lambda: not self._attempts)
 
-    def _report_encoded(self, row_id: str, error: Exception | None) -> None:
-        if error is not None:
-            self._report(Failed.of(row_id, error, "".join(traceback.format_exception(error))))
-        else:
-            self._tell(ended=row_id, encoded=row_id)
-
     def _report(self, news: StoredRow | Failed) -> None:
         if isinstance(news, StoredRow):
             self._tell(ended=news.record.row_id, rendered=news)
@@ -394,10 +384,3 @@ class Worker:
             self._tell(saved=row_id)
         if is_over:
             self._tell(ended=row_id, handed_back=row_id)
-
-
-def _has_encoded(outcome: Outcome | HalfDone) -> bool:
-    """Whether a row came to a denoiser, which is not loaded, or to its end without one."""
-    return isinstance(outcome, Clip) or (
-        isinstance(outcome, Failure) and isinstance(outcome.error, NotLoaded)
-    )

@@ -18,7 +18,6 @@ from framefleet.doors import runners_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim
-from framefleet.jobs.render.lanes import check_lanes, lanes_named
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -93,7 +92,21 @@ def add_rows(
             survey = _write(resolved, file, watch)
             for runner in runners:
                 runner.check_added(job, watch, str(file))
-        return _stored(resolved, file, survey, watch, wait_s)
+        digest = sha256_of(file)[:_DIGITS]
+        there = (path for path in added_in(resolved.store) if path.endswith(f"-{digest}.parquet"))
+        earlier = next(there, None)  # as by a run of this command that was killed before it could say so
+        path = earlier or f"{TABLES}/{ADDED}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.parquet"
+        if earlier is None:
+            resolved.store.upload(path, file)
+        is_running = driver_of(resolved.store).is_at_work
+        return Addition(
+            url=resolved.store.url_of(path),
+            num_rows=survey.num_rows - survey.num_invalid,
+            left_out=tuple(survey.invalid_lines()),
+            is_new=earlier is None,
+            is_running=is_running,
+            will_render=_answer(resolved.store, path, watch, wait_s) if is_running else False,
+        )
 
 
 def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
@@ -110,7 +123,6 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
     with closing(RowIndex()) as index, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         survey = survey_rows(resolved, index, watch)
         check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
-        check_lanes(resolved, {*index.lanes, *lanes_named(resolved)})
         for first, batch in resolved.table.batches():
             left_out = index.left_out_in(first, batch.num_rows)
             positions = [at for at in range(first, first + batch.num_rows) if at not in left_out]
@@ -150,24 +162,6 @@ def _unfit(
                 "write it as that",
             )
     return TableError(f"{field.name} does not fit the job's table: {error}", f"write it as {field.type}")
-
-
-def _stored(resolved: ResolvedJob, file: Path, survey: Survey, watch: Watch, wait_s: float) -> Addition:
-    digest = sha256_of(file)[:_DIGITS]
-    there = (path for path in added_in(resolved.store) if path.endswith(f"-{digest}.parquet"))
-    earlier = next(there, None)  # as by a run of this command that was killed before it could say so
-    path = earlier or f"{TABLES}/{ADDED}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.parquet"
-    if earlier is None:
-        resolved.store.upload(path, file)
-    is_running = driver_of(resolved.store).is_at_work
-    return Addition(
-        url=resolved.store.url_of(path),
-        num_rows=survey.num_rows - survey.num_invalid,
-        left_out=tuple(survey.invalid_lines()),
-        is_new=earlier is None,
-        is_running=is_running,
-        will_render=_answer(resolved.store, path, watch, wait_s) if is_running else False,
-    )
 
 
 def _answer(store: Store, path: str, watch: Watch, wait_s: float) -> bool | None:

@@ -7,11 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
-from framefleet.jobs.job.schema import (
-    IpAdapterSection,
-    MediaSection,
-    PartSection,
-)
+from framefleet.jobs.job.schema import IpAdapterSection, MediaSection, PartSection
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.layout import CLAIM

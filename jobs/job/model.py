@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.schema import Job, ModelSection
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import naming_model
+from framefleet.pipeline.model.device_placement import Placement, placer_of
 from framefleet.pipeline.model.ip_adapter import (
     check_ip_adapter_fits,
     fetch_ip_adapter,
@@ -50,7 +52,9 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
     values = section.model_dump(exclude={*Options.model_fields, "base"})
     path, parts = base_and_parts(section.path, section.base, values["parts"])
     unresolved = ModelSettings(
-        **values | {"path": path, "parts": parts, "ip_adapter": ip_adapter_of(values["ip_adapter"])},
+        **values
+        | {"path": path, "parts": parts, "ip_adapter": ip_adapter_of(values["ip_adapter"])}
+        | {"placement": section.placement},
         options=section.options,
         storage_options=storage_options,
     )
@@ -102,6 +106,14 @@ def _check_weights_fit(weights: Weights, settings: ModelSettings) -> None:
     check_placement(weights.source, files, components, parts=parts, allow_unmatched=allow_unmatched)
 
 
+def _placed(section: ModelSection, fleet: FleetSettings) -> ModelSection:
+    """Return a model that uses all GPUs of its worker, as the job says or by components."""
+    gpus = fleet.gpus_per_worker
+    if section.placement or gpus == "auto" or gpus <= 1:
+        return section
+    return section.model_copy(update={"placement": Placement(type="components")})
+
+
 def open_models(job: Job) -> dict[str, OpenedModel]:
     """Return the job's models by name, each with the LoRAs that fit it.
 
@@ -110,7 +122,7 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     models: dict[str, OpenedModel] = {}
     for name, section in job.by_name.items():
         with naming_model(place_of(name)):
-            models[name] = open_model(section, job.storage_options)
+            models[name] = open_model(_placed(section, job.fleet), job.storage_options)
             _check_model(job, models[name])
     loras = _loras_of(job, models)
     return {
@@ -122,6 +134,8 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
 def _check_model(job: Job, model: OpenedModel) -> None:
     """Raise UserError for a dtype or an option that the model does not have."""
     check_dtype(model.settings.dtype, model.spec.components)
+    if placement := model.settings.placement:
+        placer_of(placement, model.settings.device).check(model.settings, model.spec)
     if model.settings.options == Options():
         return
     from framefleet.pipeline.model.options.checks import check_beside_loras, check_options  # imports torch

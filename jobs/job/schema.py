@@ -32,6 +32,7 @@ from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.doors import runners, sections
 from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import PluginError
+from framefleet.pipeline.model.device_placement import Placement, by_type
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DType
@@ -114,6 +115,11 @@ class ModelSection(SecondModelSection, Options):
     """License of the weights, for records and exports. Default: what the model's card or preset says."""
     threads: int = Field(default=_MODEL.threads, ge=1)
     """Number of torch threads on the CPU. Another number may change the bits."""
+    placement: (
+        Annotated[Placement, BeforeValidator(by_type, json_schema_input_type=str | Placement)] | None
+    ) = _MODEL.placement
+    """How a worker with several GPUs uses them: components, layers or ulysses, or a mapping with `devices`.
+    Default: components, if fleet.gpus_per_worker is more than 1."""
     ip_adapter: IpAdapterSection | None = None
     """IP-adapter. Rows then give its image as `ip_adapter_image`."""
 

@@ -24,8 +24,7 @@ from framefleet.jobs.options import (
     Verbose,
     Workers,
 )
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.jobs.show.watch import bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError
 
@@ -304,24 +303,29 @@ def memory_line(memory: Memory) -> str:
         else_ = "" if memory.activations_gb is None else " else"
         parts += f"; what{else_} the row needs is not counted: {memory.missing}"
     line = f"memory: about {_size(memory.peak_gb)} ({parts})"
-    if memory.encoders_gb:
-        line += f", and {_size(memory.encoders_gb)} of text encoders on GPUs of their own"
     if memory.measured_gb is not None:
         line += f", measured {_size(memory.measured_gb)}"
     if memory.has_gb is None:
         return f"{line}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
-    line += f", of {_size(memory.has_gb)} of {memory.place}"
+    fullest = f", on the fullest of {memory.num_gpus} GPUs" if memory.num_gpus > 1 else ""
+    line += f"{fullest}, of {_size(memory.has_gb)} of {memory.place}"
     if memory.fits:
         return line
+    several = f"; several GPUs: {memory.placement}" if memory.placement else ""
+    return f"{line}: it does not fit; {_what_fits(memory)}{several}"
+
+
+def _what_fits(memory: Memory) -> str:
+    """Return what to do on one GPU where a row does not fit."""
     if memory.activations_gb is None:
         way = next((f"`model: {{{way}}}`" for way in memory.ways), "")
         group = "try `model: {offload: group}`, or a smaller size or model"
-        return f"{line}: it does not fit; {f'the weights do with {way}' if way else group}"
+        return f"the weights do with {way}" if way else group
     if not memory.ways:
-        return f"{line}: it does not fit; use a smaller size or model"
+        return "use a smaller size or model"
     first, *others = (f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways)
     also = f" (or {', '.join(others)})" if others else ""
-    return f"{line}: it does not fit; the fastest that fits is {first}{also}"
+    return f"the fastest that fits is {first}{also}"
 
 
 def _size(gb: float) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from framefleet.jobs.plan.blank_call import NetworkMemory
+from framefleet.pipeline.model.device_placement import Placement, placer_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 from framefleet.pipeline.model.specs.model_index import DENOISERS
@@ -82,6 +83,16 @@ class Footprint:
         for name, one in self.networks.items():
             if not name.startswith(DENOISERS):
                 yield max((size for call, size in one.peaks.items() if call != "decode"), default=0)
+
+    def placed_gb(self, placement: Placement, num: int) -> float:
+        """Return the most that is at once on one of several GPUs."""
+        spread = placer_of(placement, "cuda").spread
+        shares = spread({name: one.weights for name, one in self.networks.items()}, num)
+        peaks = [
+            sum(share.values()) + max((self.networks[name].peak for name in share), default=0)
+            for share in shares
+        ]
+        return FIXED_GB + max(peaks) / GB
 
     def peak_gb(self, offload: OffloadWay) -> float:
         """Return the most that is on the GPU at once: weights, what computes, and what is always there."""

@@ -20,7 +20,8 @@ from framefleet.jobs.plan.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.class_cache import disk_cached
-from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings
+from framefleet.pipeline.model.device_placement import Placement
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import GroupOffload, Options, OtherQuantization
 from framefleet.pipeline.model.sources.headers import header_reader, read_header
 from framefleet.pipeline.model.sources.packing import packed_components
@@ -40,6 +41,7 @@ _ASK_S = 5.0  # of a driver that hangs
 _ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
 # Of one call without weights, with imports. Those of large videos take some seconds.
 _MAX_CALL_S = 90.0
+_NUM_GPUS = (2, 4, 8)  # of one machine
 _STEPS = 2  # the fewest with which models of two denoisers call both
 _FP8_BITS = 8
 _FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors spells them: loaded in the dtype that the job uses
@@ -66,14 +68,15 @@ class Memory:
     decoding_gb: float = 0.0
     encoding_gb: float = 0.0  # text, and images or videos that the row starts from
     measured_gb: float | None = None  # the peak, as a worker's rehearsal found it; None: there was none
-    encoders_gb: float = 0.0  # of text encoders on GPUs of their own, which the others do not count
     missing: str = ""  # why what networks compute with was not counted
+    num_gpus: int = 1  # of a worker: `has_gb` and the peak are those of one of them
+    placement: str = ""  # on how many GPUs of this kind a row fits, and how, where it does not on one
 
     @property
     def fits(self) -> bool | None:
         """Whether it does, by what was measured if anything was; None where that is not known."""
         peak_gb = self.peak_gb if self.measured_gb is None else self.measured_gb
-        return None if self.has_gb is None else max(peak_gb, self.encoders_gb) <= self.has_gb
+        return None if self.has_gb is None else peak_gb <= self.has_gb
 
 
 def read_memory(text: str | int) -> int:
@@ -284,14 +287,14 @@ def memory_of(
     is_on_cpu: bool,
     share: float = 1.0,
     measured_bytes: int | None = None,
-    has_encoders: bool = False,
     recipes: str | None = None,
+    num_gpus: int = 1,
 ) -> Memory:
     """Return the estimate, and what was measured.
 
     folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
-    worker has of it. measured_bytes: what such a row held at once. has_encoders: whether text is encoded on
-    other GPUs. recipes: see `MemoryCounts`.
+    worker has of it. measured_bytes: what such a row held at once.
+    recipes: see `MemoryCounts`.
     """
     counts = MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu, recipes=recipes)
     with closing(counts):
@@ -300,8 +303,9 @@ def memory_of(
             way_of(settings.options),
             place=room_of(gpu_memory, is_on_cpu=is_on_cpu, share=share),
             measured_bytes=measured_bytes,
-            has_encoders=has_encoders,
             is_half=counts.is_half,
+            placement=settings.placement,
+            num_gpus=num_gpus,
         )
 
 
@@ -311,30 +315,29 @@ def estimate(
     *,
     place: tuple[str, float | None],
     measured_bytes: int | None = None,
-    has_encoders: bool = False,
     is_half: bool = True,
+    placement: Placement | None = None,
+    num_gpus: int = 1,
 ) -> Memory:
     """Return whether what is counted fits a place, and what would.
 
     own: the job's. place: its name, and gigabytes, if they are known. is_half: bf16 would save nothing.
+    placement, num_gpus: of a worker.
     """
 
-    def count_here(way: Way) -> Footprint:
-        footprint = count(way)
-        others = {n: one for n, one in footprint.networks.items() if not n.startswith(TEXT_ENCODERS)}
-        return replace(footprint, networks=others) if has_encoders else footprint
-
-    whole, footprint = count(own), count_here(own)
+    footprint = count(own)
     measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
     name, has_gb = place
     is_counted = footprint.activations_gb > 0
     memory = Memory(
-        encoders_gb=whole.weights_gb - footprint.weights_gb,
         weights_gb=footprint.weights_gb,
         activations_gb=footprint.activations_gb if is_counted else None,
         decoding_gb=footprint.decoding_gb,
         encoding_gb=footprint.encoding_gb,
-        peak_gb=footprint.peak_gb(own.offload),
+        peak_gb=footprint.placed_gb(placement, num_gpus)
+        if placement and num_gpus > 1
+        else footprint.peak_gb(own.offload),
+        num_gpus=num_gpus,
         measured_gb=measured_gb,
         has_gb=has_gb,
         place=name,
@@ -342,20 +345,28 @@ def estimate(
     )
     if has_gb is None or memory.fits:
         return memory
+    memory = replace(memory, placement=_placement_for(footprint, has_gb))
     missed_gb = 0.0 if measured_gb is None else measured_gb - memory.peak_gb  # with other options, as much
     if not is_counted:  # and tiles and dtypes would take another call that ends as this one
         fitting = (one for one in OFFLOADS if footprint.peak_gb(one) <= has_gb - missed_gb)
-        offload = next((one for one in fitting if one == "none" or not has_encoders), None)
+        offload = next(fitting, None)
         return replace(memory, ways=() if offload is None else (replace(own, offload=offload),))
     dtypes: tuple[DTypeName | None, ...] = (None,) if is_half else (None, "bf16")
     ways = [
         replace(way, dtype=dtype)
         for dtype in dtypes
-        for way in ways_for(partial(_in_dtype, count_here, dtype), has_gb - missed_gb)
-        if way.offload == "none" or not has_encoders
+        for way in ways_for(partial(_in_dtype, count, dtype), has_gb - missed_gb)
     ]
     best = [way for way in ways if not any(other != way and _costs_less(other, way) for other in ways)]
     return replace(memory, ways=tuple(best))
+
+
+def _placement_for(footprint: Footprint, has_gb: float) -> str:
+    """Return what a job says to have a row fit on the fewest GPUs; "" where none of these do."""
+    ways = ((num, kind) for num in _NUM_GPUS for kind in ("components", "layers"))
+    fitting = (way for way in ways if footprint.placed_gb(Placement(type=way[1]), way[0]) <= has_gb)
+    num, kind = next(fitting, (0, ""))
+    return f"fleet.gpus_per_worker={num} and model.placement={kind}" if num else ""
 
 
 def _in_dtype(count: Callable[[Way], Footprint], dtype: DTypeName | None, way: Way) -> Footprint:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from framefleet import doors
 from framefleet.cluster.fleet.start import check_own_ray
@@ -113,6 +113,11 @@ class JobPlan(Overview, ModelPlan):
             "audits": f"about {self.audits.num_audits:.0f} rows" if self.audits else None,
             "output": self.output,
         }
+
+    @classmethod
+    def of(cls, plan: JobPlan, **values: Any) -> Self:
+        """Return what another plan says, and these values."""
+        return cls(**{one.name: getattr(plan, one.name) for one in fields(plan)} | values)
 
     def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
         """Yield what is printed: lines, plans of runs that come first, and this one."""
@@ -283,8 +288,8 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
             largest or native_row(model.spec),
             gpu_memory=wanted.gpu_memory,
             is_on_cpu=is_on_cpu,
-            share=job.fleet.paid_gpus,
-            has_encoders=job.fleet.encoders > 0,
+            share=min(1, job.fleet.paid_gpus),
+            num_gpus=max(1, int(job.fleet.paid_gpus)),
             measured_bytes=measured_bytes,
             recipes=job.folder or "" if wanted.hollow or wanted.probe else None,
         ),

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
 from framefleet.doors import More
-from framefleet.jobs.render.lanes import check_lanes, plan_lanes
+from framefleet.jobs.render.lanes import plan_lanes
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.row_parts import remember_survey, write_rows
 from framefleet.jobs.render.row_source import added_in, with_added
@@ -94,7 +94,6 @@ class Additions:
         with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
             survey = survey_rows(resolved, new, Callback(), start=first)
             self._lock.check()
-            check_lanes(resolved, {*index.lanes, *new.lanes})
             rows = new.row_ids_in(first, survey.num_rows)
             index.add(rows, new.lanes_at([position for position, _ in rows]))
             index.leave_out(new.left_out_in(first, survey.num_rows))

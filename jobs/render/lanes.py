@@ -5,17 +5,15 @@ A process that has run a user's code renders nothing else, and what it remembers
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import fields, replace
 
-from framefleet.cluster.driver.feed import encoding_setup
 from framefleet.cluster.driver.work import LanePlan
 from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
-from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.clip_step import LateStep
-from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey, lane_named
+from framefleet.pipeline.rows.lane_key import LaneKey, lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 
@@ -26,47 +24,19 @@ def lanes_named(resolved: ResolvedJob) -> list[LaneKey]:
 
 
 def lanes_of(resolved: ResolvedJob, index: RowIndex) -> list[LaneKey]:
-    """Return the lanes of the table's rows, those first that have any to render, and all that were named.
-
-    Where other workers encode text, that of the rows alone: there is one.
-    """
-    check_lanes(resolved, index.lanes)
+    """Return the lanes of the table's rows, those first that have any to render, and all that were named."""
     of_rows = sorted(index.lanes, key=lambda lane: not index.num_pending(lane))
-    if resolved.job.fleet.encoders and of_rows:
-        return of_rows
     return [*dict.fromkeys([*of_rows, *lanes_named(resolved)])]
-
-
-def check_lanes(resolved: ResolvedJob, lanes: Collection[LaneKey]) -> None:
-    """Raise TableError where the rows' text cannot be encoded by workers of their own."""
-    if not resolved.job.fleet.encoders:
-        return
-    for lane in lanes:
-        if lane.recipe and not resolved.recipes[lane.recipe].is_batched:
-            raise TableError(
-                f"fleet.encoders: {lane.recipe} may change an encoder, as it is not declared",
-                "declare it with @framefleet.recipe(batched=True) if it does not, or leave this out",
-            )
-    if len(lanes) > 1:
-        names = ", ".join(lane.title for lane in lanes)
-        raise TableError(
-            f"fleet.encoders: the rows name several recipes, which share no process: {names}",
-            "leave it out, or render the rows of each in a job of its own",
-        )
 
 
 def plan_lanes(
     resolved: ResolvedJob, index: RowIndex, survey: Survey | None = None
 ) -> dict[LaneKey, LanePlan]:
-    """Return what each lane's workers need, and what its rows take; the last may be ENCODER_POOL's.
+    """Return what each lane's workers need, and what its rows take.
 
     survey: of all rows in the index.
     """
-    plans = {lane: _plan(resolved, lane, survey) for lane in lanes_of(resolved, index)}
-    if resolved.job.fleet.encoders:
-        first = next(iter(plans.values()))
-        plans[ENCODER_POOL] = LanePlan(setup=encoding_setup(first.setup), row_work=first.row_work)
-    return plans
+    return {lane: _plan(resolved, lane, survey) for lane in lanes_of(resolved, index)}
 
 
 def _plan(resolved: ResolvedJob, lane: LaneKey, survey: Survey | None) -> LanePlan:
@@ -86,10 +56,7 @@ def early_setups(resolved: ResolvedJob, lanes: Iterable[LaneKey] = ()) -> dict[L
 
     lanes: of rows, the first worker's first.
     """
-    setups = {lane: setup_of(resolved, lane) for lane in (*lanes, *lanes_named(resolved))}
-    if not resolved.job.fleet.encoders:
-        return setups
-    return {ENCODER_POOL: encoding_setup(next(iter(setups.values()))), **setups}
+    return {lane: setup_of(resolved, lane) for lane in (*lanes, *lanes_named(resolved))}
 
 
 def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
@@ -107,5 +74,4 @@ def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:
         model=model.settings,
         model_files=model.files,
         update=model.update,
-        stage="denoise" if resolved.job.fleet.encoders else "whole",
     )

@@ -24,7 +24,7 @@ from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
-from framefleet.doors import More, Run, listeners, runners_of
+from framefleet.doors import Run, Scope, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -44,14 +44,13 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.parts import tables_by_part
+from framefleet.pipeline.outputs.parts.parts import replace_part, tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.schedule import ComputeTime
-from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
+from framefleet.pipeline.rows.lane_key import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
@@ -94,7 +93,7 @@ def render_job(
         run: Run = render_rows
         for runner in reversed(runners_of(job)):
             run = partial(runner.render, run=run)
-        summary = run(job, watch, only=only, limit=limit)
+        summary = run(job, watch, Scope(only=only, limit=limit))
         for listener in listeners():
             listener.rendered(job, watch)
         for note_ending in endings:
@@ -102,17 +101,8 @@ def render_job(
     return summary
 
 
-def render_rows(
-    job: Job,
-    watch: Watch,
-    *,
-    only: Collection[str] | None = None,
-    limit: int | None = None,
-    table: str | None = None,
-    spent: Spent | None = None,
-    more: More | None = None,
-) -> Summary:
-    """Render the rows of one table into the job's own output. Parameters: as in `doors.Run`."""
+def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
+    """Render the rows of one table into the job's own output."""
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
     check_gpu(job)
@@ -121,7 +111,7 @@ def render_rows(
         if is_new:
             model = next(iter(job.by_name.values()))
             start.import_libraries(device=model.device, threads=model.threads)
-        with closing(resolve_job(job, watch, table)) as resolved, closing(RowIndex()) as index:
+        with closing(resolve_job(job, watch, scope.table)) as resolved, closing(RowIndex()) as index:
             check_claim(resolved)
             # With a recipe of a module of the job's own, rows may name others of it, which workers need.
             is_early = is_new and ":" not in job.recipe
@@ -139,10 +129,10 @@ def render_rows(
                     wait_for(watch, f"writing {ROWS}/, the columns of each row")
                     write_rows(resolved, index, lock)
                     remember_survey(resolved, survey)
-                if limit is not None:
-                    only = [row_id for _, row_id in index.pending_in(0, limit)]
-                if only is not None:
-                    index.leave_only(only)
+                if scope.limit is not None:
+                    scope = replace(scope, only=[row_id for _, row_id in index.pending_in(0, scope.limit)])
+                if scope.only is not None:
+                    index.leave_only(scope.only)
                 is_new_to_see = index.counts().pending > 0
                 try:
                     with ExitStack() as following:
@@ -150,9 +140,7 @@ def render_rows(
                             following.enter_context(listener.following(job, watch))
                             if is_new_to_see:
                                 following.enter_context(listener.rendering(resolved.store))
-                        summary = render_pending(
-                            resolved, survey, index, lock, watch, start, only, spent or Spent(), more
-                        )
+                        summary = render_pending(resolved, survey, index, lock, watch, start, scope)
                 except TableError:
                     distrust_parts(resolved.store)
                     raise
@@ -166,9 +154,7 @@ def render_pending(
     lock: DriverLock,
     watch: Watch,
     start: Start,
-    only: Collection[str] | None,
-    elsewhere: Spent,
-    more: More | None = None,
+    scope: Scope,
 ) -> Summary:
     run_id, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
@@ -177,10 +163,10 @@ def render_pending(
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if index.counts().pending:
         work = work_of(resolved, index, lock, run=run_id, survey=survey)
-        work = replace(work, spent=work.spent + elsewhere)
+        work = replace(work, spent=work.spent + (scope.spent or Spent()))
         if index.is_whole:
-            additions = Additions(resolved, survey, index, lock, more)
-            work = replace(work, more=additions.take, is_extended=more is not None)
+            additions = Additions(resolved, survey, index, lock, scope.more)
+            work = replace(work, more=additions.take, is_extended=scope.more is not None)
         spent = work.over_budget(Spent())
         summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
     if summary.over_budget:
@@ -191,7 +177,9 @@ def render_pending(
         watch.say(f"note: {path}-* has disappeared during this run; run again to render its rows")
     sweep_late(store, lock)
     sweep(store, intents_in(store), lock)
-    tried = None if only is None else [row_id for row_id in only if index.is_pending(row_id) is not None]
+    tried = None
+    if scope.only is not None:
+        tried = [row_id for row_id in scope.only if index.is_pending(row_id) is not None]
     _forget_failures(store, lock, run_id, tried)
     return replace(summary, num_parts_gone=len(gone))
 
@@ -217,7 +205,7 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
 def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
     """Have the fleet start, unless it has. lanes: that of its first worker first."""
     setups = early_setups(resolved, lanes)
-    names = [resolved.models[lane.model].spec.class_name for lane in setups if lane != ENCODER_POOL]
+    names = [resolved.models[lane.model].spec.class_name for lane in setups]
     start.begin(setups, names)
 
 
@@ -257,7 +245,6 @@ def work_of(
 ) -> Work:
     """Return what is left of a run. run: its name, never used before. survey: of the rows in the index."""
     job, store = resolved.job, resolved.store
-    device = "" if job.fleet.encoders else None  # entries of embeddings are of one device
     work = Work(
         run=resolved,
         run_id=run,
@@ -266,7 +253,7 @@ def work_of(
         lanes=plan_lanes(resolved, index, survey),
         spent=spent_before(store) if job.budget.is_limited else Spent(),
         model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(store),
-        device_name=_first_device(store) if job.fleet.same_gpu else device,
+        device_name=_first_device(store) if job.fleet.same_gpu else None,
     )
     if job.budget.is_limited and work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted

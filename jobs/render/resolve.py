@@ -24,7 +24,7 @@ from framefleet.jobs.render.row_source import (
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import Mistakes, naming_model
-from framefleet.pipeline.model.model import TEXT_ENCODERS, ModelSettings, ModelUpdate
+from framefleet.pipeline.model.model import ModelSettings, ModelUpdate
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
@@ -90,7 +90,6 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     recipe, store = find_recipe(job.recipe, job.folder), store_of_job(job)
     wait_for(watch, "opening the model")
     opened = open_models(job)
-    _check_encoders(job, opened)
     second_models = open_second_models(
         {
             name: ModelSettings(**section.model_dump(), storage_options=job.storage_options)
@@ -151,23 +150,9 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         keep=KeptSteps(
             latents=latents if isinstance(latents, str) else tuple(latents), log_probs=job.keep.log_probs
         ),
-        keep_embeddings=job.keep_embeddings or job.fleet.encoders > 0,
+        keep_embeddings=job.keep_embeddings,
         checkpoint_every_s=job.retries.checkpoint_every_s,
     )
-
-
-def _check_encoders(job: Job, models: Mapping[str, OpenedModel]) -> None:
-    """Raise JobError where the text of the job's rows cannot be encoded by workers of their own."""
-    if not job.fleet.encoders:
-        return
-    fix = "leave it out"
-    if job.models or job.second_models:
-        raise JobError("fleet.encoders: the job has several models", f"{fix}, or render a job for each")
-    model = next(iter(models.values()))
-    if not any(one.has_weights and one.name.startswith(TEXT_ENCODERS) for one in model.weights.components):
-        raise JobError(f"fleet.encoders: {model.spec.class_name} has no text encoder of its own", fix)
-    if model.settings.options.offload:
-        raise JobError("fleet.encoders: with `model.offload`, weights wait in host memory", "use one of them")
 
 
 def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:

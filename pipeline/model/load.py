@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.device_placement import placer_of
 from framefleet.pipeline.model.environment import environment
 from framefleet.pipeline.model.ip_adapter import (
     IpAdapterFiles,
@@ -20,12 +21,12 @@ from framefleet.pipeline.model.ip_adapter import (
 )
 from framefleet.pipeline.model.license import license_of
 from framefleet.pipeline.model.lora import LoraFile, fetch_lora
-from framefleet.pipeline.model.model import LEFT_OUT, Model, ModelSettings, Stage, source_of, weights_of
+from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_beside_loras, check_options
-from framefleet.pipeline.model.options.tuning import options_left, packages_of, quantization_config, tune
+from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
 from framefleet.pipeline.model.place_trial import prove
-from framefleet.pipeline.model.sources.assembly import absent, assembled
+from framefleet.pipeline.model.sources.assembly import assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
@@ -45,11 +46,10 @@ from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, r
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 
-def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, stage: Stage = "whole") -> Model:
+def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
     """Load what `settings` say; see `load_model`.
 
     expected: the SHA-256 of every file, as the driver found them; without them lock and hub are asked.
-    stage: what the model is for; the weights of networks that it does not need are not read.
     """
     device = _device(settings.device)
     numerics = numerics_of(settings.options, threads=settings.threads, device=device)
@@ -72,6 +72,9 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
     if adapter:
         spec = with_ip_adapter(spec, options)
     check_options(options, spec, folder=folder, components=components, device=device)
+    placer = placer_of(settings.placement, device) if settings.placement else None
+    if placer:
+        placer.check(settings, spec)
     dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
     # A GPU that this process uses is proven, and a torch without GPUs has none.
     is_new = bool(torch.version.cuda or torch.version.hip) and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -81,8 +84,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
     if loras:
         check_beside_loras(options)
     libraries = {component.name: component.library for component in components}
-    own = options_left(options, libraries, left_out=LEFT_OUT[stage])
-    quantized = quantization_config(own, libraries)
+    quantized = quantization_config(options, libraries)
     pipe = _assembled(
         settings,
         folder,
@@ -93,13 +95,12 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
         loras=loras,
         adapter=adapter,
         quantization=quantized.make() if quantized else None,
-        device=device,
-        stage=stage,
     )
     methods = {*packed_components(folder, digests).values(), *("gguf" for part in parts if part.is_gguf)}
     digests |= adapter.digests if adapter else {}
-    attention = tune(pipe, own, device=device)
+    attention = tune(pipe, options, device=device, placer=placer)
     pipe.set_progress_bar_config(disable=True)
+    facts = environment(device, dtype, numerics, packages=packages_of(options, device, methods))
     return Model(
         settings=replace(
             settings,
@@ -113,9 +114,9 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None, sta
         spec=spec,
         digests=digests,
         digest=model_digest(digests),
-        environment=environment(device, dtype, numerics, packages=packages_of(options, device, methods)),
+        environment=facts | placer.environment if placer else facts,
         attention=attention,
-        stage=stage,
+        placer=placer,
     )
 
 
@@ -130,18 +131,15 @@ def _assembled(
     loras: Mapping[str, LoraFile],
     adapter: IpAdapterFiles | None,
     quantization: Any = None,
-    device: str,
-    stage: Stage,
 ) -> Any:
-    """Return a pipeline with all weights that the stage needs, in host memory."""
+    """Return a pipeline with all weights, in host memory."""
     dtypes, components = for_diffusers(dtype), components_in(folder)
     allow = settings.options.allow_unmatched_weights
     files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
     with sealed(folder, without_parts(digests, parts)) as place:
-        networks = absent(place, components, LEFT_OUT[stage], dtypes=dtypes, device=device)
-        own, loaded = load_networks(
+        networks, loaded = load_networks(
             place,
-            [one for one in components if one.has_weights and one.name not in networks],
+            [one for one in components if one.has_weights],
             dtype=dtypes,
             use_safetensors=None if settings.allow_pickle else True,
             quantization=quantization,
@@ -149,7 +147,7 @@ def _assembled(
             allow_unmatched=allow,
             where=folder,
         )
-        pipe = assembled(place, spec, components, networks=networks | own)
+        pipe = assembled(place, spec, components, networks=networks)
         check_loaded(loaded, allow_unmatched=allow)
     if adapter:
         load_ip_adapter(pipe, adapter, allow_unmatched=allow)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
+from framefleet.pipeline.model.device_placement import Placement, placement_of
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.lora import Lora, loras_of
 from framefleet.pipeline.model.model import Model, ModelSettings
@@ -27,6 +28,7 @@ def load_model(
     dtype: DType = "auto",
     device: str = "auto",
     threads: int = 1,
+    placement: Placement | Mapping[str, Any] | str | None = None,
     loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
     ip_adapter: Mapping[str, Any] | IpAdapter | None = None,
     **options: Unpack[OptionValues],
@@ -38,9 +40,10 @@ def load_model(
     files with the weights of single components, as {"transformer": "wan-Q4_K_M.gguf"}. lock: the lock file
     that the files must agree with, if not the model's own. allow_pickle: load pickles of tensors where there
     are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as {"default": "bf16", "vae":
-    "fp32"}. loras: by the name that requests give them, each a path or a mapping with the fields of `Lora`.
-    ip_adapter: a mapping with the fields of `IpAdapter`. options: as below `model:` in a job,
-    `offload="group"`; see `Options`.
+    "fp32"}. placement: how the model uses several devices, as below `model:` in a job; see
+    docs/several_gpus.md. loras: by the name that requests give them, each a path or a mapping with the
+    fields of `Lora`. ip_adapter: a mapping with the fields of `IpAdapter`. options: as below `model:` in a
+    job, `offload="group"`; see `Options`.
     Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
     Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
@@ -58,6 +61,7 @@ def load_model(
         dtype=dtype,
         device=device,
         threads=threads,
+        placement=placement_of(placement),
         loras=loras_of(loras or {}),
         ip_adapter=ip_adapter_of(ip_adapter),
         options=read_options(options),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from framefleet.pipeline.model.device_placement import Placement, Placer
 from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.options.schema import Options
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.stores.store import Store
 
 TEXT_ENCODERS = ("text_encoder",)
-# What a process does of each row: all of it, its text, or the rest.
-Stage = Literal["whole", "encode", "denoise"]
-# By the beginnings of their names, the networks whose weights it does not load.
-LEFT_OUT: Mapping[Stage, tuple[str, ...]] = {"whole": (), "encode": DENOISERS, "denoise": TEXT_ENCODERS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +41,7 @@ class ModelSettings:
     dtype: DType = "auto"  # of all components, or of each; see `dtypes`
     device: str = "auto"  # auto is the GPU if there is one
     threads: int = 1  # of torch, on the CPU
+    placement: Placement | None = None  # of several devices; None: one
     # That rows may name; which ones a row uses is among its arguments.
     loras: Mapping[str, Lora] = field(default_factory=dict)
     ip_adapter: IpAdapter | None = None  # whose image every row gives
@@ -88,8 +86,8 @@ class Model:
     digest: str  # of all these files; counts `update` too
     environment: Mapping[str, Any]
     attention: Attention | None = None  # if a job asks for a backend
+    placer: Placer | None = None  # what has put it on several devices
     update: ModelUpdate | None = None  # of weights that it no longer has from its files
-    stage: Stage = "whole"  # what it is loaded for
 
     def __repr__(self) -> str:
         settings = self.settings

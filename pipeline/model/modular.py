@@ -27,13 +27,7 @@ from diffusers.modular_pipelines import InputParam
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.constructor import module_source
-from framefleet.pipeline.model.specs.model_index import (
-    DENOISERS,
-    OWN_CODE,
-    Configs,
-    ModelIndex,
-    read_object,
-)
+from framefleet.pipeline.model.specs.model_index import DENOISERS, OWN_CODE, Configs, ModelIndex, read_object
 from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
 from framefleet.pipeline.outputs.frames.result import WRITTEN_PROMPT
 

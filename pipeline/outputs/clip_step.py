@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pyarrow as pa
 
 from framefleet.pipeline.outputs.parts.records import DIGEST, MAY_COME_LATER
-from framefleet.pipeline.pickling import quickly_pickled
+from framefleet.pipeline.request import quickly_pickled
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import greenlet
 
@@ -32,7 +32,6 @@ from framefleet.pipeline.recipes.conditioning import (
     text_to_image_to_video,
     video_to_video,
 )
-from framefleet.pipeline.recipes.decorator import is_batched
 from framefleet.pipeline.recipes.extend import check_extend, check_extendable, extend, following_class
 from framefleet.pipeline.recipes.guidance import open_guidance
 from framefleet.pipeline.recipes.keyframes import (
@@ -42,6 +41,28 @@ from framefleet.pipeline.recipes.keyframes import (
     text_to_keyframes_to_video,
 )
 from framefleet.pipeline.request import Request
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_BATCHED = "__framefleet_batched__"
+
+
+def recipe(*, batched: bool) -> Callable[[Function], Function]:
+    """Say that rows of a recipe can be rendered together: `@framefleet.recipe(batched=True)`.
+
+    Without it they are rendered one at a time. batched: the recipe changes nothing that outlives its call or
+    that other rows share: networks, modules, torch's settings. Audits watch whether that is so.
+    """
+
+    def decorate(function: Function) -> Function:
+        setattr(function, _BATCHED, batched)
+        return function
+
+    return decorate
+
+
+def is_batched(function: Callable[..., Any]) -> bool:
+    return bool(getattr(function, _BATCHED, False))
+
 
 _Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
 

@@ -2,7 +2,6 @@
 
 An entry is written once, in the background, and replaced only where it turns out to be wrong. One that is not
 written, or not read in time, since the store is slow or the process ends, costs an encode and nothing else.
-But where text is encoded in processes of its own (`Model.stage`), those that denoise wait for entries.
 
 Tensors of an entry go by their digests; classes by name, and only of libraries that are imported: files must
 not choose what runs. Bytes that are not whole, or not of the call that is asked for, are refused.
@@ -15,24 +14,23 @@ import hashlib
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Hashable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
 from diffusers.utils import BaseOutput
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import Cache
 from transformers.utils import ModelOutput
 
-from framefleet.pipeline.errors import NotEncoded, NotLoaded, RowError, StoreConflict, StoreError
+from framefleet.pipeline.errors import StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.hooks.tree import unflatten
 from framefleet.pipeline.metrics import Spending
-from framefleet.pipeline.model.model import Model, Stage
+from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.parts import CHECKPOINT
 from framefleet.pipeline.outputs.stores.retries import Soon
@@ -52,40 +50,12 @@ _ENTRIES = "of untouched encoders"
 MAX_WAITING_BYTES = 256 * 2**20
 
 
-class NoEmbeddings:
-    """Keeps nothing that encoders return. `Embeddings` keeps it; this is their interface.
-
-    call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by digest,
-    values.
-    """
-
-    is_certain = False  # whether an entry need not be compared with an output of this process
-
-    def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
-        """Return the output of a call, on the model's device; None if it is not kept, damaged, or late."""
-        return None
-
-    def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
-        """Write an output soon. is_instead: in place of an entry that is wrong."""
-
-    def keep_again(self, call: tuple[Hashable, ...], output: Encoded) -> None:
-        """Write an output again that this process kept before, in case rows wait for it."""
-
-    def kept_of(self, leaves: list[Any]) -> list[Any]:
-        """Return the leaves of an output that are kept."""
-        return leaves
-
-    def refuse(self, place: Hashable) -> None:
-        """A call cannot be kept. Raises RowError if rows would wait for it."""
-
-
-class Embeddings(NoEmbeddings):
+class Embeddings:
     """The entries of one output, for one model. `find` and `keep` are for one thread.
 
-    Keyed by the encoder's own files, not the model's: models that share an encoder may share entries.
+    call: the place (the encoder's name, then its LoRAs), then all that was passed: types, tensors by digest,
+    values. Keyed by the encoder's own files, not the model's: models that share an encoder may share entries.
     """
-
-    takes_unkept = False  # whether entries are of use that lack what processes that denoise do not need
 
     def __init__(
         self,
@@ -108,34 +78,29 @@ class Embeddings(NoEmbeddings):
         self._waiting: deque[tuple[Future[None], int]] = deque()
 
     def find(self, call: tuple[Hashable, ...]) -> Encoded | None:
-        answer = self._soon.ask(partial(self._read, self._key(call)))
-        if answer is None or not (self.takes_unkept or all(leaf is not UNKEPT for leaf in answer[0])):
+        """Return the output of a call, on the model's device; None if it is not kept, damaged, or late."""
+        entry = self._soon.ask(partial(self._read, self._key(call)))
+        if entry is None:
             return None
-        return self._on_device(answer)
+        leaves, structure = entry
+        return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
 
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
-        """See `NoEmbeddings.keep`. Raises StoreError when an earlier one could not be written."""
+        """Write an output soon. is_instead: in place of an entry that is wrong.
+
+        Raises StoreError when an earlier one could not be written.
+        """
         while self._waiting and self._waiting[0][0].done():
             self._waiting.popleft()[0].result()
-        if not self._is_full():
-            self._write_soon(call, output, is_instead=is_instead)
-
-    def _is_full(self) -> bool:
-        return sum(size for _, size in self._waiting) >= MAX_WAITING_BYTES
-
-    def _write_soon(
-        self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False
-    ) -> Future[None]:
-        size = sum(leaf.nbytes for leaf in output[0] if isinstance(leaf, Tensor))
-        writing = self._writer.submit(self._write, call, output, is_instead=is_instead)
-        self._waiting.append((writing, size))
-        return writing
+        if sum(size for _, size in self._waiting) < MAX_WAITING_BYTES:
+            size = sum(leaf.nbytes for leaf in output[0] if isinstance(leaf, Tensor))
+            writing = self._writer.submit(self._write, call, output, is_instead=is_instead)
+            self._waiting.append((writing, size))
 
     def _write(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool) -> None:
         key = self._key(call)
         content = embedding_bytes(key, output)
         if content is None:
-            self.refuse(call[0])
             return
         try:
             if is_instead:
@@ -157,94 +122,10 @@ class Embeddings(NoEmbeddings):
             self._store.delete(_path(key))
             return None
 
-    def _on_device(self, found: Encoded) -> Encoded:
-        leaves, structure = found
-        return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
-
     def _key(self, call: tuple[Hashable, ...]) -> str:
-        encoder, _, _ = _called(call[0]).partition(".")  # a part of it may be called
+        (encoder, *_), *_ = cast("Any", call)
         content = canonical_json({"call": _spelled(call), "encoder": self._contexts[encoder]})
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-class ExchangedEmbeddings(Embeddings):
-    """The entries by which processes that encode hand over to those that denoise: rows wait for them."""
-
-    def refuse(self, place: Hashable) -> None:
-        raise RowError(
-            f"{_called(place)} takes or returns more than tensors and values, so its outputs cannot be kept",
-            "leave `fleet.encoders` out of the job",
-        )
-
-
-class EncodedEmbeddings(ExchangedEmbeddings):
-    """For a process that encodes: everything is written, and `when_written` reports errors."""
-
-    takes_unkept = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._unreported: list[Future[None]] = []  # since the last `when_written`
-
-    def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
-        """See `NoEmbeddings.keep`. Waits while too much waits to be written."""
-        while self._waiting and (self._waiting[0][0].done() or self._is_full()):
-            with self._spending("store"):
-                wait([self._waiting.popleft()[0]])
-        self._unreported.append(self._write_soon(call, output, is_instead=is_instead))
-
-    def keep_again(self, call: tuple[Hashable, ...], output: Encoded) -> None:
-        with self._spending("store"):
-            is_kept = self._store.exists(_path(self._key(call)))
-        if not is_kept:  # somebody has deleted it
-            self.keep(call, output)
-
-    def kept_of(self, leaves: list[Any]) -> list[Any]:
-        return [UNKEPT if isinstance(leaf, Cache) else leaf for leaf in leaves]
-
-    def when_written(self, then: Callable[[Exception | None], None]) -> None:
-        """See `Encoders.when_written`."""
-        written, self._unreported = self._unreported, []
-
-        def report() -> None:  # after them: one thread writes
-            errors = (one.exception() for one in written)
-            then(next((error for error in errors if isinstance(error, Exception)), None))
-
-        self._writer.submit(report)
-
-
-class AwaitedEmbeddings(ExchangedEmbeddings):
-    """For a process that denoises. It has no encoders, so each entry must exist, and is used as it is."""
-
-    is_certain = True
-
-    def find(self, call: tuple[Hashable, ...]) -> Encoded:
-        """Return the output of a call. Raises NotEncoded if it is not kept, or damaged."""
-        key = self._key(call)
-        with self._spending("store"):
-            entry = self._read(key)
-        if entry is not None:
-            return self._on_device(entry)
-        raise NotEncoded(
-            f"no stored embedding of {_called(call[0])} at {self._store.url_of(_path(key))}. Possible "
-            "causes: it was deleted or damaged; the worker that encodes has other versions of torch or "
-            "transformers, or another GPU or CPU; or the pipeline encodes text after it has begun to denoise",
-            "use the same machines and versions everywhere, or leave out `fleet.encoders`",
-        )
-
-
-EMBEDDINGS: Mapping[Stage, type[Embeddings]] = {
-    "whole": Embeddings,
-    "encode": EncodedEmbeddings,
-    "denoise": AwaitedEmbeddings,
-}
-
-
-def _called(place: Hashable) -> str:
-    """Return the name of the encoder, or of its part, from a call's place."""
-    assert isinstance(place, tuple)
-    name: str = place[0]
-    return name
 
 
 def _path(key: str) -> str:
@@ -272,19 +153,6 @@ Encoded = tuple[list[Any], Hashable]  # leaves and structure, as `flatten` retur
 PLAIN: dict[str, type] = {"tuple": tuple, "list": list, "dict": dict}
 LIBRARIES = ("transformers", "diffusers")
 METADATA = "framefleet"  # one entry: several are written in any order, and equal outputs in equal bytes
-
-
-class Unkept:
-    """Stands for the cache of keys and values that a language model returns, which pipelines do not use."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise NotLoaded(
-            "the row uses the cache of keys and values that a text encoder returned, which is not kept",
-            "leave `fleet.encoders` out of the job",
-        )
-
-
-UNKEPT = Unkept()
 
 
 def embedding_bytes(key: str, output: Encoded) -> bytes | None:
@@ -325,8 +193,6 @@ def name_of(kind: type) -> str:
 
 def _noted(leaf: Any, tensors: dict[str, Tensor]) -> Any:
     """Return a leaf as JSON, its values in `tensors` if it is a tensor."""
-    if leaf is UNKEPT:
-        return {"unkept": True}
     if not isinstance(leaf, Tensor):
         return leaf
     own = leaf.cpu().clone()  # safetensors refuses tensors that share memory, as slices of one state do
@@ -338,8 +204,6 @@ def _noted(leaf: Any, tensors: dict[str, Tensor]) -> Any:
 def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
     if not isinstance(note, dict):
         return note
-    if "unkept" in note:
-        return UNKEPT
     tensor = tensors[note["tensor"]]
     # In the strides it had: what comes next might round differently in others.
     strides = note["strides"]

@@ -110,6 +110,8 @@ def united(older: Found, newer: Found) -> Found:
 def memory_name(model_digest: str, settings: ModelSettings, request: Request) -> str:
     """Return the name under which a request's memory is kept, see `Places`: by model, options and shape."""
     options = settings.options.model_dump(mode="json")
+    if settings.placement:  # what the first of its devices holds
+        options |= {"placement": settings.placement.model_dump(mode="json")}
     conditions = [model_digest, canonical_dtype(settings.dtype), options, input_shape(request)]
     return f"memory/{hashlib.sha256(canonical_json(conditions).encode()).hexdigest()[:32]}"
 

@@ -141,7 +141,10 @@ class Renderer:
             lambda request: known_recipes[request.recipe].is_own,
         )
         self._cache = StepCache(options.cache, model.denoisers()) if options.cache else None
-        self._rows = RowQueue(self._auditor.apart, all_alone=options.cache is not None)
+        is_shared = options.cache is None and (model.placer is None or model.placer.shares_forwards)
+        if model.placer:
+            model.placer.begin(is_exact=self.batching.mode == "exact")
+        self._rows = RowQueue(self._auditor.apart, all_alone=not is_shared)
         self._hand_over = HandOver(model, self.batching, self._watch)
         self._prompts = PromptWatch(model.pipe.components.values())
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
@@ -236,7 +239,7 @@ class Renderer:
     def rehearse(self, request: Request) -> None:
         """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
         row = RenderRow("rehearsal", one_step(request), is_plain=True)
-        has_all = self.model.stage == "whole" and not self._encoders.parked  # a plain call brings these back
+        has_all = not self._encoders.parked  # a plain call brings these back
         is_alike = has_all and not self._call.is_own(row)
         if is_alike and self.model.environment["device"].startswith("cuda"):
             with self.clock.spending("probe"):
@@ -259,10 +262,6 @@ class Renderer:
         if kind not in self._auditor.apart:
             self._auditor.apart[kind] = DIFFERED
             self._begin_again()
-
-    def when_written(self, then: Callable[[Exception | None], None]) -> None:
-        """Have `then` called once all embeddings are in the store; with what prevented it, if anything."""
-        self._encoders.when_written(then)
 
     def take_audits(self) -> list[Audited]:
         """Return what became of audits since the last call.
@@ -397,7 +396,8 @@ class Renderer:
         """See what one row calls, whose code may replace methods for its calls, until it ends."""
         self._loras.release()
         self._loaded.take_off_hooks()
-        with self._shared_calls.seen(), self._around_rows():
+        placer = self.model.placer  # other devices do not see what a row changes
+        with placer.alone() if placer else nullcontext(), self._shared_calls.seen(), self._around_rows():
             yield
 
     def cancel(self) -> None:

@@ -1,7 +1,6 @@
 """Calls of text encoders: each distinct one made once, with the row's LoRAs, and kept if the job says so.
 
-The weights of encoders whose outputs are kept wait in host memory, and are on the GPU only during calls. A
-model that was loaded to denoise has no encoders, and takes what one that was loaded to encode has kept.
+The weights of encoders whose outputs are kept wait in host memory, and are on the GPU only during calls.
 
 `SharedCalls` are all that rows call besides denoisers, decoders too: each counted, some shared.
 """
@@ -11,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils import swap_tensors
 
-from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.hooks.adapters import of_one_row
 from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
@@ -27,11 +25,10 @@ from framefleet.pipeline.memory import empty_cache
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.lora import adapter_name
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.model.sources.assembly import entrances
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import RecipeSet
 from framefleet.pipeline.render.clock import Clock
-from framefleet.pipeline.render.embeddings import EMBEDDINGS, UNKEPT, EncodedEmbeddings, NoEmbeddings
+from framefleet.pipeline.render.embeddings import Embeddings
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, digests_of, dtype_of, is_private
 from framefleet.pipeline.render.fused.exact import are_equal
@@ -65,42 +62,24 @@ class Encoders:
 
         parked: encoders whose weights come and go. called: what calls of rows are answered of.
         """
-        assert kept_in or model.stage == "whole", "what is encoded elsewhere comes from a store"
         self._loras, self._recipes = loras, recipes
         # Asked with an encoder's name, whether it and its code are as they were loaded.
         self.is_untouched: Callable[[str], bool] = lambda name: True
         self._digests = {adapter_name(name): lora.sha256 for name, lora in model.settings.loras.items()}
-        encoders = model.text_encoders() if kept_in else {}
-        self._kept = NoEmbeddings()
-        if kept_in:
-            self._kept = EMBEDDINGS[model.stage](kept_in, model, numerics, spending)
-        self._memo = Memo(self._kept)
-        self._is_whole = model.stage == "whole"
-        moving = encoders if self._is_whole else {}
-        parked = {name: encoder for name, encoder in moving.items() if is_on_gpu(encoder)}
+        # Those on a GPU of their own stay there.
+        encoders = model.text_encoders() if kept_in and not model.placer else {}
+        self._memo = Memo(Embeddings(kept_in, model, numerics, spending) if kept_in else None)
+        parked = {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)}
         self._parked = Parked(parked, model.environment["device"])
-        self.parked = (encoders if model.stage == "denoise" else parked).keys()
+        self.parked = parked.keys()
         self.called = model.text_encoders()
-        if not self._is_whole:
-            for name, encoder in encoders.items():
-                self.called |= entrances(encoder, name)
-        self._is_encoding = False
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._is_encoding:  # a part, which its encoder calls
-            return forward(*args, **kwargs)
-        row, run = of_one_row(), self._parked.run if self._is_whole else self._encode
-        encode = partial(run, name, forward)
-        encoder, _, _ = name.partition(".")
-        if not (self._loras.is_as_asked(encoder, row) and self.is_known(encoder)):
-            if not self._is_whole:
-                raise RowError(
-                    f"the row's recipe may change {encoder}, whose outputs other processes compute",
-                    "leave `fleet.encoders` out of the job",
-                )
+        row, encode = of_one_row(), partial(self._parked.run, name, forward)
+        if not (self._loras.is_as_asked(name, row) and self.is_known(name)):
             return encode(*args, **kwargs)  # another encoder, of which nothing is known
         # An encoder with a LoRA is another one too, which is known by the LoRA.
-        loras = self._loras.used_in(encoder, row.asked)
+        loras = self._loras.used_in(name, row.asked)
         own = self._recipes.own
         place = (
             name,
@@ -120,27 +99,6 @@ class Encoders:
     def _may_keep(self) -> bool:
         own = self._recipes.own
         return own is None or own.is_batched
-
-    def _encode(self, _name: str, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        self._is_encoding = True
-        try:
-            return forward(*args, **kwargs)
-        finally:
-            self._is_encoding = False
-
-    def answering(self) -> AbstractContextManager[None]:
-        """Answer calls of encoders while a plain call runs, where some of the model is not loaded."""
-        if self._is_whole:
-            return nullcontext()
-        return intercept(self.called, self)
-
-    def when_written(self, then: Callable[[Exception | None], None]) -> None:
-        """Have `then` called once all is written that was kept so far; with what prevented it, if anything.
-
-        From another thread. For a process that only encodes.
-        """
-        assert isinstance(self._kept, EncodedEmbeddings)
-        self._kept.when_written(then)
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""
@@ -229,13 +187,13 @@ class Memo:
 
     def __init__(
         self,
-        kept: NoEmbeddings | None = None,
+        kept: Embeddings | None = None,
         *,
         max_bytes: int = _MAX_BYTES,
         copies_objects: bool = False,
     ) -> None:
         """kept: what is known beyond this process. copies_objects: outputs hold some, as distributions."""
-        self._kept, self._copies_objects = kept or NoEmbeddings(), copies_objects
+        self._kept, self._copies_objects = kept, copies_objects
         self._max_bytes = max_bytes
         self._known: OrderedDict[Hashable, tuple[list[Any], Hashable, int]] = OrderedDict()
         self._bytes = 0
@@ -245,7 +203,6 @@ class Memo:
         """place: what is called, by name and weights; `Embeddings` wants (encoder, LoRAs ...)."""
         leaves_in, nesting = flatten((args, kwargs))
         if is_private() or not _are_values(leaves_in):
-            self._kept.refuse(place)
             return forward(*args, **kwargs)
         digests = iter(digests_of([value for value in leaves_in if isinstance(value, Tensor)]))
         key = (
@@ -253,21 +210,18 @@ class Memo:
             nesting,
             tuple(next(digests) if isinstance(v, Tensor) else (type(v), v) for v in leaves_in),
         )
-        if key in self._known:
-            self._kept.keep_again(key, self._known[key][:2])
-        elif (entry := self._kept.find(key)) and (place in self._proven or self._kept.is_certain):
+        entry = self._kept.find(key) if self._kept and key not in self._known else None
+        if entry and place in self._proven:
             self._remember(key, *entry)
-        else:
+        elif key not in self._known:
             output = forward(*args, **kwargs)
             leaves, structure = flatten(output, holders=[] if self._copies_objects else None)
-            leaves = self._kept.kept_of(leaves)
             if not _are_values(leaves):
-                self._kept.refuse(place)
                 return output
             self._remember(key, leaves, structure)
             if entry is not None and entry[1] == structure and are_equal(entry[0], leaves):
                 self._proven.add(key[0])
-            else:
+            elif self._kept:
                 self._kept.keep(key, (leaves, structure), is_instead=entry is not None)
         self._known.move_to_end(key)
         leaves, structure, _ = self._known[key]
@@ -294,7 +248,7 @@ def _copy(tensor: Tensor) -> Tensor:
 def _are_values(leaves: list[Any]) -> bool:
     """Whether nothing among them has a state of its own."""
     values = Tensor | bool | int | float | str
-    return all(leaf is None or leaf is UNKEPT or isinstance(leaf, values) for leaf in leaves)
+    return all(leaf is None or isinstance(leaf, values) for leaf in leaves)
 
 
 # By the beginnings of their names, networks that are given pictures to describe.

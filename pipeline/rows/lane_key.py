@@ -28,10 +28,6 @@ class LaneKey(NamedTuple):
         return ", ".join(filter(None, [self.model, self.recipe or "framefleet's own recipes"]))
 
 
-# Among the lanes of a job, which has one of rows then: names of models have no space.
-ENCODER_POOL = LaneKey("text encoders")
-
-
 def lane_of(request: Request) -> LaneKey:
     return lane_named(request.model, request.recipe)
 

@@ -45,6 +45,12 @@ device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu
 print(device, torch.__version__)
 print(*(name for name in candidates(device) if works(name, device=device, dtype=dtype)))
 """
+# As above. Pairs of GPUs that cannot read each other's memory.
+_PEERS = """
+import itertools, torch
+num, can = torch.cuda.device_count(), torch.cuda.can_device_access_peer
+print(num, *(f"{a}-{b}" for a, b in itertools.permutations(range(num), 2) if not can(a, b)))
+"""
 # What torch.compile's C++ and Triton's launchers include.
 _SOURCE = "#include <Python.h>\n#include <omp.h>\n"
 _SCRIPTS = {"Latin": "a", "Chinese": "\u8bb0", "Japanese": "\u3042", "Korean": "\ud55c", "Cyrillic": "\u0416"}
@@ -83,7 +89,37 @@ def inspect_gpus() -> Iterator[CheckResult]:
                 f"GPU {gpu.number} is split into MIG instances, each with a part of its memory",
                 "plan with the memory of one instance, or switch it off: nvidia-smi -mig 0",
             )
-    yield from _xids()
+    # What the kernel has logged of GPU errors.
+    log = subprocess.run(["dmesg"], capture_output=True, text=True) if shutil.which("dmesg") else None
+    if log is None or log.returncode:
+        yield ok("GPU errors (Xid) are in the kernel's log, which this user cannot read")
+        return
+    for (bus, number), count in sorted(Counter(_XID.findall(log.stdout)).items()):
+        yield (error if number in _OF_HARDWARE else warning)(
+            f"GPU at {bus}: Xid {number}, {count} times since the machine started",
+            "look it up in NVIDIA's list of Xid errors; restart the machine if it is one of hardware",
+        )
+
+
+def inspect_peers() -> Iterator[CheckResult]:
+    """Yield whether GPUs can read each other's memory, which a worker of several copies through."""
+    if not has_gpu():
+        yield ok("no NVIDIA GPU")
+        return
+    ended = subprocess.run([sys.executable, "-c", _PEERS], capture_output=True, text=True, timeout=LIMIT_S)
+    if ended.returncode:
+        yield error("torch cannot ask the GPUs: " + ended.stderr.strip().rpartition("\n")[2], "see `gpus`")
+        return
+    num, *apart = ended.stdout.split()
+    if apart:
+        yield warning(
+            f"GPUs {', '.join(apart)} have no peer access: copies between them go through host memory",
+            "for fleet.gpus_per_worker > 1, use a machine with NVLink, or switch off the IOMMU (ACS)",
+        )
+    else:
+        yield ok(
+            "torch finds no two GPUs" if num in "01" else f"all {num} GPUs have peer access to each other"
+        )
 
 
 def has_gpu() -> bool:
@@ -115,19 +151,6 @@ def _memory_of(gpu: Gpu, users: list[list[str]]) -> CheckResult:
         taken = ", ".join(others) or "processes that cannot be seen from here"
         return warning(f"{text}; taken by {taken}", "end them, or wait for them, before a job starts")
     return ok(text + ("; used by Ray's workers" if users else ""))
-
-
-def _xids() -> Iterator[CheckResult]:
-    """Yield what the kernel has logged of GPU errors."""
-    log = subprocess.run(["dmesg"], capture_output=True, text=True) if shutil.which("dmesg") else None
-    if log is None or log.returncode:
-        yield ok("GPU errors (Xid) are in the kernel's log, which this user cannot read")
-        return
-    for (bus, number), count in sorted(Counter(_XID.findall(log.stdout)).items()):
-        yield (error if number in _OF_HARDWARE else warning)(
-            f"GPU at {bus}: Xid {number}, {count} times since the machine started",
-            "look it up in NVIDIA's list of Xid errors; restart the machine if it is one of hardware",
-        )
 
 
 def inspect_processor() -> Iterator[CheckResult]:
@@ -296,6 +319,7 @@ def inspect_encoders() -> Iterator[CheckResult]:
 
 MACHINE_CHECKS: dict[str, Check] = {
     "gpus": inspect_gpus,
+    "peers": inspect_peers,
     "processor": inspect_processor,
     "disks": inspect_disks,
     "shared-memory": inspect_shared_memory,

@@ -8,16 +8,14 @@ arguments, a choice is a table, and what is rendered in full are the rows of tha
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from framefleet.doors import JobRunner, PlanRun, Run, runners_of, table_of
+from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of, table_of
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.drafts.section import DRAFTS, SECTION
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.budget import Spent
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions
@@ -31,46 +29,38 @@ class DraftRunner(JobRunner):
     noun = "draft"
     none_kept = "no draft was kept: none meets `draft.keep`"
 
-    def render(
-        self,
-        job: Job,
-        watch: Watch,
-        *,
-        run: Run,
-        only: Collection[str] | None = None,
-        limit: int | None = None,
-        table: str | None = None,
-        spent: Spent | None = None,
-    ) -> Summary:
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
         """Do what `JobRunner.render` promises.
 
-        only: what is kept of these drafts is rendered in full too. Rows that cannot be rendered in full are
-        refused before any draft is rendered. Nothing is chosen while the budget leaves drafts out; both count
-        in it.
+        scope.only: what is kept of these drafts is rendered in full too. Rows that cannot be rendered in full
+        are refused before any draft is rendered. Nothing is chosen while the budget leaves drafts out; both
+        count in it.
         """
         from framefleet.cluster.driver.progress import Summary
         from framefleet.jobs.job.output import store_of_job
         from framefleet.jobs.show.watch import wait_for
         from framefleet.plugins.drafts import drafts
 
-        _check_limit(limit)
+        _check_limit(scope.limit)
         first, keep = drafts.draft_job(job), drafts.keep_of(job)
-        drafts.check_in_full(job, keep, watch, table)
+        drafts.check_in_full(job, keep, watch, scope.table)
         watch.say(f"drafts: {first.output}")
-        drafted = run(first, watch, only=only, table=table, spent=drafts.spent_on(job, spent))
+        drafted = run(first, watch, replace(scope, spent=drafts.spent_on(job, scope.spent)))
         ended = Summary(
             done=0, failed=0, elapsed_s=0.0, mean_batch=None, inner={DRAFTS: drafted}, store=store_of_job(job)
         )
         if drafted.over_budget:
             return replace(ended, over_budget=drafted.over_budget)
         wait_for(watch, "choosing among the drafts")
-        choice = drafts.choose(job, keep, table_of(first, inside=self) or table)
+        choice = drafts.choose(job, keep, table_of(first, inside=self) or scope.table)
         watch.say(f"{choice.num_kept:,} of {choice.num_drafts:,} drafts are rendered in full: {keep}")
         if choice.place is None:
             return replace(ended, is_none_kept=True)
+        only = scope.only
         if only is not None:
             only = {*only, *drafts.rows_of_drafts(job, choice.place, only)}
-        full = run(job, watch, only=only, table=choice.place, spent=drafts.spent_on(first, spent))
+        spent = drafts.spent_on(first, scope.spent)
+        full = run(job, watch, Scope(only=only, table=choice.place, spent=spent))
         return replace(full, inner={DRAFTS: drafted})
 
     def plan(
@@ -82,14 +72,10 @@ class DraftRunner(JobRunner):
         _check_limit(wanted.limit)
         drafted, keep = drafts.draft_job(job), drafts.keep_of(job)
         first = run(drafted, watch, wanted, table=table)
-        full = run(
-            job, watch, replace(wanted, probe=False), table=table
-        )  # of rows that nobody has chosen yet
-        values: dict[str, Any] = {one.name: getattr(full, one.name) for one in fields(full)}
+        full = run(job, watch, replace(wanted, probe=False), table=table)  # nobody has chosen its rows yet
         # Another runner of the drafts decides how many there are.
         most_kept = first.counts.distinct if runners_of(drafted) else drafts.most_kept(job, keep, table)
-        values |= {"audits": None, "drafts": first, "most_kept": most_kept, "keep": str(keep)}
-        return DraftedPlan(**values)
+        return DraftedPlan.of(full, audits=None, drafts=first, most_kept=most_kept, keep=str(keep))
 
     def table(self, job: Job) -> str:
         from framefleet.jobs.job.output import below

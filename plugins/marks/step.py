@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import pyarrow as pa
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from framefleet.jobs.job.job_json import Sha256, Written
 from framefleet.pipeline.errors import JobError, not_ours
@@ -43,24 +43,12 @@ class ClaimedMarks(Written):
     label: bool = False
 
 
-_SIGNING = TypeAdapter(ClaimedSigning | None)
-
-
 def claimed_marks(section: Any) -> ClaimedMarks:
     """Return what job.json says below `marks`. Raises JobError for what cannot be."""
     try:
         return ClaimedMarks.model_validate({} if section is None else section)
     except ValidationError as error:
         raise not_ours(CLAIM, f"marks: {error.errors()[0]['msg']}") from None
-
-
-def claimed_signing(job: Mapping[str, Any]) -> ClaimedSigning | None:
-    """Return who signs by job.json, which said it below `media` in earlier versions."""
-    sign, media = claimed_marks(job.get("marks")).sign, job.get("media")
-    try:
-        return sign or _SIGNING.validate_python(media.get("c2pa") if isinstance(media, Mapping) else None)
-    except ValidationError:
-        raise not_ours(CLAIM, "media.c2pa has no SHA-256 of a certificate") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +107,7 @@ class MarkStep(ClipStep):
         """Return what decides: a certificate may be renewed, and weights may be moved."""
         claimed = claimed_marks(section)
         return {
-            "sign": claimed_signing({**job, "marks": section}) is not None,
+            "sign": claimed.sign is not None,
             "provider": claimed.provider.model_dump() if claimed.provider else None,
             "watermark": [[one.name, one.digest] for one in claimed.watermark],
             "label": claimed.label,
@@ -127,9 +115,8 @@ class MarkStep(ClipStep):
 
     @classmethod
     def make_readable(cls, job: dict[str, Any]) -> None:
-        claimed_signing(job)  # raises for what cannot be
-        for section, key in (("marks", "sign"), ("media", "c2pa")):  # certificate and key are the caller's
-            (job.get(section) or {}).pop(key, None)
+        claimed_marks(job.get("marks"))  # raises for what cannot be
+        (job.get("marks") or {}).pop("sign", None)  # certificate and key are the caller's
         for one in (job.get("marks") or {}).get("watermark") or []:
             one.pop("digest", None)
 

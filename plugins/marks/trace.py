@@ -21,13 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
-from framefleet.pipeline.outputs.output import Output, find_claim_as
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
@@ -36,7 +35,6 @@ from framefleet.plugins.marks.label import label_in
 from framefleet.plugins.marks.manifest import read_pem
 from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import LABELLED, Watermark, WatermarkName
-from framefleet.plugins.marks.step import claimed_signing
 from framefleet.plugins.marks.watermark import open_watermark
 
 # Of each record: what is shown, and what a file is compared with.
@@ -101,18 +99,11 @@ def open_outputs(places: Sequence[str], storage_options: Mapping[str, Any] | Non
 def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]:
     """Yield the records of all outputs that these names may mean, in one pass over each."""
     for output in outputs:
-        # Of clips whose records are of earlier versions job.json says who signed them.
-        try:
-            claim = find_claim_as(output.store, JOB_JSON)
-        except JobError:
-            claim = None
-        signing = claimed_signing(claim.job.model_dump()) if claim else None
-        certificates = (signing.certificate_sha256,) if signing else ()
         for table in output.records(TRACED_COLUMNS):
             for record in table.filter(wanted.mask(table)).to_pylist():
                 traced = TracedRecord(output.url, record, ())
                 own = traced.marks.get("c2pa")
-                signed = (own,) if isinstance(own, str) and _SHA256.fullmatch(own) else certificates
+                signed = (own,) if isinstance(own, str) and _SHA256.fullmatch(own) else ()
                 yield TracedRecord(output.url, record, signed)
 
 

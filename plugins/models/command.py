@@ -14,8 +14,7 @@ from rich import box
 from rich.table import Table
 
 from framefleet.jobs.options import AllowPickle, Verbose
-from framefleet.jobs.show.console import EscapingConsole, reporting, stderr, stdout
-from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.jobs.show.console import EscapingConsole, quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.text import command
 

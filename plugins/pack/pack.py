@@ -15,7 +15,7 @@ from typing import Any
 from framefleet.jobs.job.job_json import Claim, claim_of
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.jobs.keep.verify.rows import sample_rows
+from framefleet.jobs.keep.verify.verify import sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.environment import device_name
@@ -39,7 +39,7 @@ from framefleet.pipeline.text import quoted
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _INPUTS = "inputs"  # folder of the images and videos that rows take
 _README = """\
-# {title}
+# Clips to render again
 
 Each row can be rendered again and compared with its record. You need the weights, and nothing else of
 those who made it:
@@ -205,7 +205,6 @@ def _describe(
     options += [quoted("--recipe", recipe) for recipe in recipes]
     python = environment.get("python", "3")
     page = _README.format(
-        title=f"{len(records):,} clips to render again",
         python=".".join(python.split(".")[:2]),
         python_whole=python,
         options=" ".join(options),

@@ -11,8 +11,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from framefleet.jobs.options import Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.text import command
 
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.doors import runners_of
+from framefleet.doors import Scope, runners_of
 from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
@@ -92,7 +91,7 @@ class WarmFleet:
             index.leave_only(row_ids)  # of the output's: what earlier calls left half-done stays
             self._lock.tell_more()
             self.summary = render_pending(
-                resolved, survey, index, self._lock, self._watch, self._start, row_ids, Spent()
+                resolved, survey, index, self._lock, self._watch, self._start, Scope(only=row_ids)
             )
         store = self._begun.store
         in_use = {path for updates in self._updates.values() for update in updates for path in update.files}

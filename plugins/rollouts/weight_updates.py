@@ -129,7 +129,7 @@ def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) 
     """
     applied = model.update.parts if isinstance(model.update, WeightUpdates) else ()
     for update in updates:
-        if update not in applied and model.stage != "encode":  # which has no denoisers
+        if update not in applied:
             with _fetched(store, update.files) as files:
                 import torch
 

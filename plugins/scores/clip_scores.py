@@ -22,11 +22,7 @@ from framefleet.pipeline.guards.named_function import named_function, source_dig
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues, late_field
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, plain_frames
-from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
-    RECORD_FIELDS,
-    with_arguments,
-)
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, with_arguments
 from framefleet.plugins.scores import measures
 from framefleet.plugins.scores.model_scores import (
     Aesthetic,

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from framefleet.doors import JobKind
 from framefleet.jobs import options
 from framefleet.jobs.plan.command import counted
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.plugins.train.job import TrainJob
 
 

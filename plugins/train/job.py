@@ -129,6 +129,6 @@ class TrainJob(TableJob):
             raise PydanticCustomError("workers", "a number of workers that does not change, or auto")
         if fleet.same_gpu:
             raise PydanticCustomError("same_gpu", "without same_gpu, which is for rendering")
-        if fleet.encoders:
-            raise PydanticCustomError("encoders", "without encoders, which are for rendering")
+        if fleet.gpus_per_worker != "auto" and fleet.gpus_per_worker > 1:
+            raise PydanticCustomError("gpus", "at most 1, as several workers train together")
         return fleet

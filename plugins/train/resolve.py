@@ -75,6 +75,8 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
     if job.model.ip_adapter:
         raise JobError("model.ip_adapter is set, and trainings have no images for it", "leave it out")
     model = open_model(job.model, job.storage_options)
+    if model.settings.placement:
+        raise JobError("model.placement is set, which is for rendering", "leave it out of a training's job")
     spec = model.spec
     component = trained_component(job.train, spec.components)
     if job.train.part == "denoiser":

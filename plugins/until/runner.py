@@ -9,18 +9,16 @@ What is asked for depends on what is known by then; what is accepted does not (`
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from framefleet.doors import JobRunner, PlanRun, Run, runners_of
+from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of
 from framefleet.pipeline.errors import JobError
 from framefleet.plugins.until.section import UNTIL
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.budget import Spent
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions
@@ -32,45 +30,27 @@ class UntilRunner(JobRunner):
     order = 200  # after drafts: what is judged is a draft, and the winners are rendered in full
     takes_added = True
 
-    def render(
-        self,
-        job: Job,
-        watch: Watch,
-        *,
-        run: Run,
-        only: Collection[str] | None = None,
-        limit: int | None = None,
-        table: str | None = None,
-        spent: Spent | None = None,
-    ) -> Summary:
-        """Do what `JobRunner.render` promises. only: no rows are added, as by `retry`."""
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
+        """Do what `JobRunner.render` promises. scope.only: no rows are added, as by `retry`."""
         if _is_chosen(job):
-            return run(job, watch, only=only, limit=limit, table=table, spent=spent)
-        _check_limit(limit)
+            return run(job, watch, scope)
+        _check_limit(scope.limit)
         num_done, elapsed_s = 0, 0.0
         while True:  # once more where answers of judges came after the last row
-            ended, is_short = self._render(job, watch, run, only, table, spent)
+            ended, is_short = self._render(job, watch, scope, run)
             num_done, elapsed_s = num_done + ended.done, elapsed_s + ended.elapsed_s
             if not is_short or ended.over_budget:
                 return replace(ended, done=num_done, elapsed_s=elapsed_s)
 
-    def _render(
-        self,
-        job: Job,
-        watch: Watch,
-        run: Run,
-        only: Collection[str] | None,
-        table: str | None,
-        spent: Spent | None,
-    ) -> tuple[Summary, bool]:
+    def _render(self, job: Job, watch: Watch, scope: Scope, run: Run) -> tuple[Summary, bool]:
         """Return how a run ended, and whether rows are to be asked for now that all answers are there."""
         from framefleet.jobs.job.output import below
         from framefleet.plugins.until.candidates import Candidates
 
-        candidates = Candidates(job, watch, table)
+        candidates = Candidates(job, watch, scope.table)
         try:
             rows = candidates.resume()
-            rows += candidates.ask(0) if only is None else []
+            rows += candidates.ask(0) if scope.only is None else []
             watch.say(f"until: {candidates.section}; groups: {len(candidates.groups):,}")
 
             def more(num_rows: int) -> str | None:
@@ -84,11 +64,11 @@ class UntilRunner(JobRunner):
                 return candidates.write(rows) if rows else None
 
             place = below(job, candidates.write(rows))
-            ended = run(job, watch, only=only, table=place, spent=spent, more=more)
+            ended = run(job, watch, replace(scope, table=place, more=more))
             candidates.read(anew=True)
             candidates.write_marks()
             num_short = candidates.write_acceptance().num_short
-            return replace(ended, num_short=num_short), only is None and bool(candidates.ask(0))
+            return replace(ended, num_short=num_short), scope.only is None and bool(candidates.ask(0))
         finally:
             candidates.close()
 
@@ -112,10 +92,14 @@ class UntilRunner(JobRunner):
                 rows += candidates.extend(at, num_expected(group, rate) - len(group.outcomes))
             place = candidates.write_to(Path(folder, "rows.parquet"), rows)
             planned = run(job, watch, wanted, table=str(place))
-            values: dict[str, Any] = {one.name: getattr(planned, one.name) for one in fields(planned)}
-            values |= {"table": candidates.location, "until": str(section), "num_groups": len(groups)}
-            has_rate = num_judged or section.rate
-            return UntilPlan(**values, rate=rate if has_rate else None, num_judged=num_judged)
+            return UntilPlan.of(
+                planned,
+                table=candidates.location,
+                until=str(section),
+                num_groups=len(groups),
+                rate=rate if num_judged or section.rate else None,
+                num_judged=num_judged,
+            )
 
     def check_added(self, job: Job, watch: Watch, file: str) -> None:
         from framefleet.plugins.until.candidates import Candidates

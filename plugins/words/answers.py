@@ -9,12 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +34,7 @@ from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, p
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.words.endpoint import end_requests
+from framefleet.plugins.words.endpoint import each_answer, end_requests
 
 # New records are looked for this often, and at most a twentieth of the time: it reads all of scores/.
 _POLL_S, _POLL_SHARE, _MAX_PAUSE_S = 3.0, 0.05, 60.0
@@ -141,42 +139,31 @@ class Answers:
         total = sum(1 for _ in self._left(parts)) if watch else 0
         pace = ClipsPace("asked about", total=total, watch=watch) if watch else None
         self.num_left.clear()
-        waiting: deque[Future[_Answered]] = deque()
         schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *self._fields])
         writer = PartWriter(self._store, SCORES, schema, run=new_run(0))
         num_threads = max(step.num_parallel for step in self._steps.values())
-        left = self._left(parts)
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="answers") as threads:
-            try:
-                while True:
-                    for record, names in islice(left, 2 * num_threads - len(waiting)):
-                        waiting.append(threads.submit(self._answered, record, names))
-                    if not waiting:
-                        break
-                    self._take(waiting[0].result(), writer)
-                    waiting.popleft()
-                    if pace:
-                        pace.add(1)
-            except KeyboardInterrupt:
-                self.end()
-                end_requests()
-                raise
-            finally:
-                for future in waiting:  # what was answered is kept, whatever ended the pass
-                    if not future.cancel() and not future.exception():
-                        self._take(future.result(), writer)
-                writer.flush()
-        return not self._troubles
 
-    def _take(self, clip: _Answered, writer: PartWriter) -> None:
-        for name, message in clip.errors.items():
-            self._refused[clip.row_id, name] = message
-        self.num_left.update([*clip.errors, *clip.later])
-        if clip.values:
-            cells = {**dict.fromkeys(self._fields.names), **clip.values}
-            writer.add(None, {"row_id": clip.row_id, "media_sha256": clip.media_sha256, **cells})
-            if writer.due(time.monotonic()):
-                writer.flush()
+        def take(_: object, clip: _Answered) -> None:
+            for name, message in clip.errors.items():
+                self._refused[clip.row_id, name] = message
+            self.num_left.update([*clip.errors, *clip.later])
+            if clip.values:
+                cells = {**dict.fromkeys(self._fields.names), **clip.values}
+                writer.add(None, {"row_id": clip.row_id, "media_sha256": clip.media_sha256, **cells})
+                if writer.due(time.monotonic()):
+                    writer.flush()
+            if pace:
+                pace.add(1)
+
+        def end() -> None:
+            self.end()
+            end_requests()
+
+        try:
+            each_answer(self._left(parts), self._answered, take, parallel=num_threads, end=end)
+        finally:
+            writer.flush()
+        return not self._troubles
 
     def _left(self, parts: Sequence[Part] | None) -> Iterator[tuple[dict[str, Any], list[str]]]:
         """Yield the records that lack values, with the names of these columns."""
@@ -193,8 +180,9 @@ class Answers:
                     if lacking:
                         yield record, lacking
 
-    def _answered(self, record: dict[str, Any], names: Sequence[str]) -> _Answered:
-        """Ask for these columns of a clip, unless its content has an answer."""
+    def _answered(self, question: tuple[dict[str, Any], list[str]]) -> _Answered:
+        """Ask for columns of a clip, by its record, unless its content has an answer."""
+        record, names = question
         values: dict[str, CellValue] = {}
         errors: dict[str, str] = {}
         later: list[str] = []

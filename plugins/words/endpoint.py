@@ -10,11 +10,13 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import tenacity
@@ -27,6 +29,8 @@ from framefleet.plugins.words.section import AnswerSection, EndpointSection, ans
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
+_Question = TypeVar("_Question")
+_Answer = TypeVar("_Answer")
 _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)  # who restarts is back within some seconds
 _MAX_PAUSE_S = 120.0  # of `Retry-After`: who wants more is asked again by a later run
 _MAX_ANSWER_BYTES = 4 << 20
@@ -265,6 +269,39 @@ def ask(
             _endpoints[key] = _Endpoint(section)
         endpoint = _endpoints[key]
     return endpoint.ask(section, content, answer)
+
+
+def each_answer(
+    questions: Iterator[_Question],
+    ask: Callable[[_Question], _Answer],
+    take: Callable[[_Question, _Answer], None],
+    *,
+    parallel: int,
+    end: Callable[[], None],
+) -> None:
+    """Ask in threads, some ahead, and have each answer taken, in the order of the questions.
+
+    What was answered is taken, whatever ends it: an error of `ask` or `take`, or Ctrl-C. end: ends the
+    requests that are under way.
+    """
+    waiting: deque[tuple[_Question, Future[_Answer]]] = deque()
+    with ThreadPoolExecutor(parallel, thread_name_prefix="answers") as threads:
+        try:
+            while True:
+                for question in islice(questions, 2 * parallel - len(waiting)):
+                    waiting.append((question, threads.submit(ask, question)))
+                if not waiting:
+                    break
+                answer = waiting[0][1].result()
+                take(waiting.popleft()[0], answer)
+        except KeyboardInterrupt:
+            end()
+            raise
+        finally:
+            begun = [one for one in waiting if not one[1].cancel()]
+            for question, future in begun:
+                if not future.exception():
+                    take(question, future.result())
 
 
 def end_requests() -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -38,7 +36,7 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.plugins.words.endpoint import NoAnswer, api_key, ask, end_requests
+from framefleet.plugins.words.endpoint import NoAnswer, api_key, ask, each_answer, end_requests
 from framefleet.plugins.words.section import PromptsSection, RewriteSection
 from framefleet.plugins.words.steps import question_text
 
@@ -191,45 +189,30 @@ def _ask_all(
     watch: Watch,
 ) -> None:
     """Ask for these texts, and store each answer within seconds. left: by key, a row that has it."""
-    rows = {place: key for key, place in left.items()}
-    every = _questions(resolved, column, section)
-    questions = ((place, text, question) for place, text, question, _ in every if place in rows)
+    places = {*left.values()}
     pace = ClipsPace("written", total=len(left), watch=watch)
-    waiting: deque[tuple[int, str | None, Future[float | str]]] = deque()
 
-    def add(place: int, text: str | None, future: Future[float | str]) -> None:
-        writer.add(None, {"key": rows[place], ORIGINAL: text, _PROMPT: future.result()})
-
-    def take() -> None:
-        place, text, _ = waiting[0]
+    def ask_for(row: tuple[int, str | None, str, str]) -> float | str:
+        place, text, question, _ = row
         try:
-            add(*waiting[0])
+            return ask(section, question)
         except NoAnswer as error:
             raise TableError(
                 f"row {place}: no text is written for the prompt {shown(text)}: {error}",
                 "run it again, change `prompts.rewrite.question`, or leave the row out",
             ) from None
-        finally:
-            waiting.popleft()
+
+    def take(row: tuple[int, str | None, str, str], prompt: float | str) -> None:
+        writer.add(None, {"key": row[3], ORIGINAL: row[1], _PROMPT: prompt})
         if writer.due(time.monotonic()):
             writer.flush()
         pace.add(1)
 
-    with closing(every), ThreadPoolExecutor(section.parallel) as threads:
+    with closing(_questions(resolved, column, section)) as every:
+        questions = (row for row in every if row[0] in places)
         try:
-            while True:
-                for place, text, question in islice(questions, 2 * section.parallel - len(waiting)):
-                    waiting.append((place, text, threads.submit(ask, section, question)))
-                if not waiting:
-                    break
-                take()
-        except KeyboardInterrupt:
-            end_requests()
-            raise
+            each_answer(questions, ask_for, take, parallel=section.parallel, end=end_requests)
         finally:
-            for place, text, future in waiting:  # what was answered is kept, whatever ended the stage
-                if not future.cancel() and not future.exception():
-                    add(place, text, future)
             writer.flush()
 
 

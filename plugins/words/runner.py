@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from framefleet.doors import JobRunner, PlanRun, Run
+from framefleet.doors import JobRunner, PlanRun, Run, Scope
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.budget import Spent
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions
@@ -20,22 +18,12 @@ class PromptsRunner(JobRunner):
     section = "prompts"
     order = -100  # the first: whatever else makes rows makes them of these prompts
 
-    def render(
-        self,
-        job: Job,
-        watch: Watch,
-        *,
-        run: Run,
-        only: Collection[str] | None = None,
-        limit: int | None = None,
-        table: str | None = None,
-        spent: Spent | None = None,
-    ) -> Summary:
+    def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
         from framefleet.plugins.words.prompts import write_prompts
 
-        written = write_prompts(job, watch, table)
+        written = write_prompts(job, watch, scope.table)
         # Without a prompt in it, the table is rendered as it is.
-        return run(job, watch, only=only, limit=limit, table=written.place or table, spent=spent)
+        return run(job, watch, replace(scope, table=written.place or scope.table))
 
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
@@ -50,10 +38,9 @@ class PromptsRunner(JobRunner):
             changed = {"table": written.place, "sweep": Sweep(), "inputs": inputs}
             return run(job.model_copy(update=changed), watch, wanted)
         plan = run(job, watch, wanted, table=table)
-        values: dict[str, Any] = {one.name: getattr(plan, one.name) for one in fields(plan)}
         of = f"{written.num_left:,} of {written.num_texts:,}"
         line = f"prompts: {of} are written first, by {rewrite_of(job).model}"
-        return UnwrittenPlan(**values, line=line)
+        return UnwrittenPlan.of(plan, line=line)
 
     def table(self, job: Job) -> str:
         from framefleet.jobs.job.output import below

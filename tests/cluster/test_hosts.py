@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store
-from tests.driven import render_driven
-from tests.jobs import all_columns, job_values, prompt_rows, write_table
+from tests.jobs import prompt_rows, write_table
 from tests.servers import bucket_on
 from tests.warm.process import start
 from tools.chaos.chaos import chaos_job
@@ -191,45 +190,6 @@ def test_a_host_that_loses_its_power_comes_back_to_work(
     hosts.wait_until_up()
     driver.finish()
     check(_output(hosts, "power"), undisturbed)
-
-
-@pytest.mark.ci
-def test_one_host_encodes_and_the_others_denoise_with_the_bits_of_one_process(
-    hosts: Rig, table: Path, tmp_path: Path
-) -> None:
-    render_driven(job_values(table, tmp_path / "alone"))
-    _close_gates(hosts)
-    job = chaos_job(
-        hosts,
-        table,
-        "pool",
-        fleet={
-            "address": hosts.address,
-            "workers": 3,
-            "encoders": 1,
-            "gpus_per_worker": 0,
-            "cpus_per_worker": 2,  # all that a host has
-        },
-        recipe="tools.chaos.traced:generate_declared",
-    )
-    driver = hosts.start_driver(job, hosts.hosts[0])
-    _wait(hosts.begun, driver)
-    encoder = hosts.begun()[0]
-    os.kill(encoder.pid, signal.SIGKILL)  # another takes its place
-    for host in hosts.hosts:
-        hosts.open_gate(host)
-    said = driver.finish()
-    assert "is lost" in said
-    store = _output(hosts, "pool")
-    check(store, frames_by_seed(Store(str(tmp_path / "alone"))))
-    assert store.list("embeddings")
-    begun = {host.name: [one.seed for one in hosts.begun() if one.host == host.name] for host in hosts.hosts}
-    encodes = max(begun, key=lambda name: len(set(begun[name])))
-    assert set(begun.pop(encodes)) == set(range(NUM_ROWS))
-    denoised = [seed for seeds in begun.values() for seed in seeds]
-    assert set(denoised) == set(range(NUM_ROWS)), f"{encodes} encodes, others began {begun}"
-    nodes = {row["node"] for row in all_columns(store, "records").to_pylist()}
-    assert nodes and encodes not in nodes
 
 
 def _close_gates(hosts: Rig) -> None:

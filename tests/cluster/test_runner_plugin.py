@@ -30,12 +30,12 @@ PLUGIN = """
     class EnoughRunner(JobRunner):
         section = "enough"
 
-        def render(self, job, watch, *, run, only=None, limit=None, table=None, spent=None):
-            rows, enough = pq.read_table(table or job.table), job.enough
+        def render(self, job, watch, scope, *, run):
+            rows, enough = pq.read_table(scope.table or job.table), job.enough
             for num_rows in range(enough.good, len(rows) + 1):
                 part = Path(job.output).with_name(f"first_{num_rows}.parquet")
                 pq.write_table(rows[:num_rows], part)
-                summary = run(job, watch, only=only, table=str(part), spent=spent)
+                summary = run(job, watch, replace(scope, table=str(part)))
                 good = sum(map(len, Output(summary.store).records(["row_id"], where=enough.where)))
                 watch.say(f"{good} of {num_rows} rows are good")
                 if good >= enough.good:

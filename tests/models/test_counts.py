@@ -9,7 +9,7 @@ from tests.long import long_but
 from tools.benchmarks.counts import JOBS, WAYS, counted
 
 ALWAYS = ("alone", "batched", "batched, fast", "cached steps", "own recipe", "image to video")
-IN_CI = ("drafts, then full", "extend", "refine", "keyframes", "several models", "encoder pool")
+IN_CI = ("drafts, then full", "extend", "refine", "keyframes", "several models")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts waits on the stand-in for a GPU")

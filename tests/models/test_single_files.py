@@ -26,10 +26,7 @@ from torchao.quantization import Int8WeightOnlyConfig
 
 from framefleet import Clip, Model, load_model, plan
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import ModelSettings, Stage
 from framefleet.pipeline.model.sources.components import components_in
-from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from tests import original_layouts
 from tests.commands import command
@@ -110,17 +107,6 @@ def test_a_file_of_wan_as_published_and_as_comfyui_has_it(tmp_path: Path, bare: 
     prefixed = write(original_layouts.wan(pipe.transformer), tmp_path / "comfy.safetensors")
     assert_equal_rows(load_model(plain, base=bare), pipe)
     assert_equal_rows(load_model(bare, parts={"transformer": prefixed}), pipe)
-
-
-@pytest.mark.parametrize("stage", ["encode", "denoise"])
-def test_a_process_that_needs_some_networks_of_a_checkpoint_loads_these(stage: Stage, tmp_path: Path) -> None:
-    pipe = StableDiffusionPipeline.from_pretrained(tiny("sd"), dtype=torch.float32)
-    file = write(original_layouts.stable_diffusion(pipe), tmp_path / "sd15.safetensors")
-    parts = {"checkpoint": ModelPart(path=str(file))}
-    model = load(ModelSettings(path=str(tiny("sd")), parts=parts, dtype="fp32"), stage=stage)
-    name = "text_encoder" if stage == "encode" else "unet"
-    weights = getattr(model.pipe, name).state_dict()
-    assert all(torch.equal(weights[key], value) for key, value in getattr(pipe, name).state_dict().items())
 
 
 @pytest.mark.long  # its converter knows one width, 3072: 0.5 billion parameters

@@ -16,9 +16,8 @@ from framefleet import Output, Store
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.render import rows_to_retry
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
-from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.parts import PartWriter, replace_part, withdraw
 from framefleet.pipeline.outputs.parts.records import failure_schema, record_schema, row_schema, values_of
-from framefleet.pipeline.outputs.parts.replace_part import replace_part, withdraw
 from framefleet.pipeline.outputs.parts.seals import Part, parts_in
 from framefleet.plugins.compact.compaction import merge_small_parts
 from framefleet.plugins.pages.gallery.blocks import shown_failures

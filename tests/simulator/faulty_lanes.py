@@ -10,8 +10,7 @@ from unittest import mock
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import LossKind, LostRows
 from framefleet.cluster.dispatch.lane_choice import Backlog
-from framefleet.cluster.fleet.lane_hosts import LaneHosts
-from framefleet.cluster.fleet.losses import Cause
+from framefleet.cluster.fleet.losses import Cause, LaneHosts
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.simulator.faulty_fleet import FaultyFleet
 from tests.simulator.several_lanes import SeveralLanes, SimulatedLane

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from framefleet.pipeline.hooks import compiled_calls
+from framefleet.pipeline.hooks import intercept as compiled_calls
 
 
 def without_the_names(monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -160,7 +160,7 @@ def test_a_row_whose_error_may_be_of_an_earlier_one_is_tried_last_in_a_new_proce
     for _ in range(3):
         assert ids(lease(dispatcher, "A")) == "0"
         assert dispatcher.failed("A", "0", "bad", may_be_spoilt=True) is None
-    assert (dispatcher.num_for_new, dispatcher.counts.waiting) == (1, 2)
+    assert (dispatcher.num_for_new("A"), dispatcher.counts.waiting) == (1, 2)
     assert ids(lease(dispatcher, "A")) == "1"
     assert dispatcher.done("A", "1", 0.0)
     join(dispatcher, "judge")

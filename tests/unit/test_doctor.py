@@ -19,7 +19,7 @@ import pytest
 import framefleet
 from framefleet import CheckResult
 from framefleet.pipeline.model import place_trial
-from framefleet.plugins.doctor import doctor as doctor_file, results
+from framefleet.plugins.doctor import doctor as doctor_file, machine, results
 from framefleet.plugins.doctor.doctor import Targets, checks_of
 from framefleet.plugins.doctor.machine import inspect_disks
 from framefleet.plugins.doctor.results import ok, run_checks
@@ -95,6 +95,22 @@ def test_gpus_show_who_takes_memory_errors_and_mig(monkeypatch: pytest.MonkeyPat
         tmp_path, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"
     )
     assert "error: nvidia-smi fails: Failed to initialize NVML" in found("gpus")["gpus"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        ("4 0-3 3-0", "warning: GPUs 0-3, 3-0 have no peer access"),
+        ("4", "ok: all 4 GPUs have peer access"),
+        ("1", "ok: torch finds no two GPUs"),
+    ],
+)
+def test_gpus_that_cannot_read_each_others_memory_are_named(
+    printed: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    monkeypatch.setattr(machine, "_PEERS", f"print({printed!r})")
+    assert found("peers")["peers"].startswith(said)
 
 
 def test_a_processor_that_dies_on_bf16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import framefleet
 from framefleet import Store, Summary
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.repair import repair
@@ -185,7 +186,7 @@ def test_failures_of_rows_that_were_not_tried_stay(tmp_path: Path) -> None:
     waiting = rows["a2"].row_id
     for row_id in (NOBODY, waiting, rows["a1"].row_id):
         fail(job, row_id)
-    render_rows(job, Callback(), only={NOBODY, rows["a1"].row_id})
+    render_rows(job, Callback(), Scope(only={NOBODY, rows["a1"].row_id}))
     assert rows_to_retry(job).row_ids == {waiting}  # nobody is no longer in the table
 
 

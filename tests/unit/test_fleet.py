@@ -19,7 +19,8 @@ from framefleet.cluster.fleet import connection, ray_start
 from framefleet.cluster.fleet.actors import Slot, check_gpus, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import connect
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.machines import Machine
+from framefleet.cluster.fleet.settings import FleetSettings, shares
 from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.render.command import idle_lines
 from framefleet.pipeline.errors import FleetError
@@ -136,7 +137,16 @@ def test_a_lane_whose_rows_kill_their_workers_ends_by_that_and_not_for_lack_of_m
     assert "no machine is left" in str(fleet._hopeless(LaneKey()))
 
 
-def test_a_worker_takes_one_gpu_at_most() -> None:
+@pytest.mark.parametrize("gpus", [1.5, -1, 65])
+def test_a_worker_takes_a_share_of_a_gpu_or_whole_ones(gpus: float) -> None:
     assert FleetSettings(gpus_per_worker=0.5).paid_gpus == 0.5
-    with pytest.raises(ValidationError, match="less than or equal to 1"):
-        FleetSettings(gpus_per_worker=2)
+    assert FleetSettings(gpus_per_worker=2).paid_gpus == 2
+    with pytest.raises(ValidationError, match=r"whole number|greater|less"):
+        FleetSettings(gpus_per_worker=gpus)
+
+
+def test_a_worker_of_several_gpus_has_them_on_one_machine() -> None:
+    machines = [Machine(node_id=str(n), host="h", address="a", cpus=32, gpus=n) for n in (1, 2, 3, 8)]
+    taken = shares(FleetSettings(gpus_per_worker=2), machines)
+    assert taken.room(machines) == 0 + 1 + 1 + 4
+    assert taken.options(threads=1, python=None)["num_gpus"] == 2

@@ -10,9 +10,9 @@ from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind, LostRows
-from framefleet.cluster.fleet.lane_hosts import LaneHosts
+from framefleet.cluster.fleet.losses import LaneHosts
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.rows.lane_key import ENCODER_POOL, LaneKey
+from framefleet.pipeline.rows.lane_key import LaneKey
 
 
 def fault(
@@ -181,9 +181,7 @@ def test_a_row_that_ends_by_its_own_error_is_not_why_its_worker_died_before() ->
     assert hosts.is_blocked("a")
 
 
-@pytest.mark.parametrize(
-    ("other", "num_deaths"), [(LaneKey("a model"), 7), (ENCODER_POOL, 7), (LaneKey(recipe="my:own"), 13)]
-)
+@pytest.mark.parametrize(("other", "num_deaths"), [(LaneKey("a model"), 7), (LaneKey(recipe="my:own"), 13)])
 def test_rows_of_one_lane_prove_a_machine_for_lanes_of_their_model_alone(
     other: LaneKey, num_deaths: int
 ) -> None:

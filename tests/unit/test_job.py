@@ -9,13 +9,16 @@ from typing import get_args
 
 import pytest
 
-from framefleet.jobs.control.submission import values_elsewhere
+from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
+from framefleet.jobs.job.model import _placed
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
 from framefleet.jobs.render.row_source import base_of
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.plugins.deploy.submission import values_elsewhere
 
 FORMATS = get_args(MediaFormat)
 LEAST = "table: prompts.csv\noutput: out\nmodel: folder\n"
@@ -238,6 +241,21 @@ def test_a_wrong_value_is_refused_with_line_value_and_fix(
     error = refusal(tmp_path, LEAST + line)
     assert error.problem.endswith(f"job.yaml line 4: {problem}")
     assert error.fix == f"it must be {fix}"
+
+
+def test_a_key_that_is_gone_is_refused_with_what_does_its_work(tmp_path: Path) -> None:
+    error = refusal(tmp_path, LEAST + "fleet: {workers: 2, encoders: 1}\n")
+    assert "there is no `fleet.encoders` any more" in error.problem
+    assert "`model.placement: components`" in error.fix and "keep_embeddings" in error.fix
+
+
+def test_workers_of_several_gpus_use_them_by_components_unless_the_job_says_more(tmp_path: Path) -> None:
+    section = ModelSection(path="m")
+    assert _placed(section, FleetSettings()).placement is None
+    assert _placed(section, FleetSettings(gpus_per_worker=0.5)).placement is None
+    assert _placed(section, FleetSettings(gpus_per_worker=2)).placement == Placement(type="components")
+    layers = ModelSection.model_validate({"path": "m", "placement": "layers"})
+    assert _placed(layers, FleetSettings(gpus_per_worker=2)).placement == Placement(type="layers")
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:

@@ -168,3 +168,20 @@ def test_rows_that_failed_in_one_worker_need_one_new_process_between_them() -> N
         assert [leased.row.row_id for leased in lease(dispatcher, "B", 1.0).rows] == [row_id]
         assert dispatcher.ran_out("B", row_id, "full", room=80 * GB, now=1.0) is not None
     assert dispatcher.finished
+
+
+def test_a_row_that_ran_out_wants_a_new_process_where_a_judge_has_taken_the_last_one() -> None:
+    dispatcher = Dispatcher(size=LeaseSize(min_rows=1))
+    dispatcher.add(Row(row_id="0", shape="x"))
+    dispatcher.close()
+    for worker, room in (("A", 8 * GB), ("small", 1 * GB)):
+        dispatcher.join(worker, at=("machine",), room=room)
+    lease(dispatcher, "A")
+    assert dispatcher.ran_out("A", "0", "no room", room=8 * GB, now=0.0) is None
+    dispatcher.lost("A")
+    dispatcher.join("judge", at=("machine",), room=8 * GB)
+    dispatcher.judges("judge")
+    assert dispatcher.lease("judge", 1.0) is None, "it is new no more"
+    assert (dispatcher.num_for_new("judge"), dispatcher.num_for_new("small")) == (1, 0)
+    dispatcher.join("B", at=("machine",), room=8 * GB)
+    assert lease(dispatcher, "B").alone

@@ -14,6 +14,7 @@ from tenacity import wait_none
 
 from framefleet import Store
 from framefleet.cluster.driver.progress import Summary
+from framefleet.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
@@ -61,11 +62,11 @@ def rows_rendered(job: Job) -> list[dict[str, Any]]:
     """The rows that a run of the job would render."""
     tables: list[str] = []
 
-    def run(job: Job, watch: Any, *, table: str, **_: Any) -> Summary:
-        tables.append(table)
+    def run(job: Job, watch: Any, scope: Scope) -> Summary:
+        tables.append(str(scope.table))
         return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
 
-    PromptsRunner().render(job, Callback(), run=run)
+    PromptsRunner().render(job, Callback(), Scope(), run=run)
     rows: list[dict[str, Any]] = pq.read_table(tables[0]).to_pylist()
     return rows
 

@@ -13,7 +13,7 @@ import pytest
 from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.parts import record_tables as module
-from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.parts import PartWriter, replace_part
 from framefleet.pipeline.outputs.parts.record_tables import (
     ScoreIndex,
     record_schema_of,
@@ -27,7 +27,6 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import epoch_path
 from tests.rows import record
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store
-from framefleet.jobs.keep.verify import rows
-from framefleet.jobs.keep.verify.rows import sample_rows
+from framefleet.jobs.keep.verify import verify
+from framefleet.jobs.keep.verify.verify import sample_rows
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, record_in
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from tests.rows import record
@@ -50,5 +50,5 @@ def test_a_sample_knows_the_part_of_its_rows(store: Store) -> None:
 
 
 def test_groups_that_are_too_many_are_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_MAX_CANDIDATES", 8)
+    monkeypatch.setattr(verify, "_MAX_CANDIDATES", 8)
     assert len(sample_rows(store, 4)) == 4

@@ -18,9 +18,8 @@ from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import RECORDS
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_folder
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_folder, replace_part
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
-from framefleet.pipeline.outputs.parts.replace_part import replace_part
 from framefleet.pipeline.outputs.parts.seals import (
     epoch_path,
     gone_parts,

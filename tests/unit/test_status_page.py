@@ -8,7 +8,7 @@ import pytest
 
 from framefleet import Output, StatusServer, Store
 from framefleet.cluster.driver.lock import HELD
-from framefleet.jobs.look.status.status import newest_clips
+from framefleet.plugins.pages.report.live_page import newest_clips
 from tests.outputs import write_driver
 from tests.small_output import rendered
 from tests.unit.test_gallery_server import ask

@@ -10,8 +10,7 @@ from hypothesis import given, strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from framefleet.jobs.show.console import EscapingConsole
-from framefleet.jobs.show.terminal import GuardedStream
+from framefleet.jobs.show.console import EscapingConsole, GuardedStream
 from framefleet.pipeline.text import CONTROLS, escaped
 
 EVIL = "\x1b]52;c;ZXZpbA==\x07 \x9b31m \u202egnp.exe \u2028 \ufeff \udc80 \r\b"

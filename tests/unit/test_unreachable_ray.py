@@ -39,6 +39,9 @@ def test_an_address_that_a_dead_ray_left_is_refused_and_named(
     file.write_text("127.0.0.1:1")
     error = refusal()
     assert "no Ray cluster answers at 127.0.0.1:1" in error.problem and str(file) in error.fix
+    file.write_text("half a line\nof what it was")
+    error = refusal()
+    assert "which has no port" in error.problem and str(file) in error.fix
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
     error = refusal()
     assert "at 127.0.0.1:2" in error.problem and "RAY_ADDRESS" in error.fix
@@ -56,6 +59,7 @@ def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        ({"fleet": {"gpus_per_worker": 2}}, "fleet.gpus_per_worker is 2, and this machine has no GPU"),
         ({"fleet": {"gpus_per_worker": 1}}, "fleet.gpus_per_worker is 1, and this machine has no GPU"),
         ({"model": {"path": "m", "device": "cuda"}}, "model.device is cuda, and this machine has no GPU"),
         ({"model": {"path": "m", "device": "cuda:0"}}, "model.device is cuda:0, and"),
@@ -74,8 +78,17 @@ def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
         load_job(job, is_rendered=True)
     assert load_job(job), "elsewhere there may be one"
     check_gpu(load_job(values | {"fleet": {"address": "10.0.0.1:6379"}}))
-    monkeypatch.setattr(settings, "num_gpus_here", lambda: 1)
+    monkeypatch.setattr(settings, "num_gpus_here", lambda: 2)
     load_job(job, is_rendered=True)
+
+
+def test_more_gpus_for_a_worker_than_this_machine_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "num_gpus_here", lambda: 1)
+    values = job_values(tmp_path / "t.parquet", tmp_path / "out") | {"fleet": {"gpus_per_worker": 2}}
+    with pytest.raises(JobError, match="gpus_per_worker is 2, and this machine has one GPU"):
+        check_gpu(load_job(values))
 
 
 def test_the_command_names_file_line_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.metrics import AUDITS, ROW_OUTCOMES
-from framefleet.pipeline.outputs.parts.replace_part import withdraw
+from framefleet.pipeline.outputs.parts.parts import withdraw
 from framefleet.pipeline.outputs.parts.seals import gone_parts
 from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,

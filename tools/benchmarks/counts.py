@@ -30,7 +30,7 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.crafter import MOTION, SMALLEST as SMALLEST_CRAFTER, crafter
 from tests.driven import render_driven
-from tests.jobs import job_values, prompt_rows, records_of, write_table
+from tests.jobs import records_of
 from tests.tiny import SMALLEST, tiny
 from tests.two_models import MODELS, two_model_rows, two_models
 from tools.benchmarks.meter import Calls, Meter
@@ -191,14 +191,7 @@ def several_models(folder: Path) -> Count:
     return _of_job("several models", two_models(folder, two_model_rows(NUM_ROWS)), MODELS)
 
 
-def encoder_pool(folder: Path) -> Count:
-    """A worker that encodes, and one that denoises."""
-    values = job_values(write_table(folder / "pool.parquet", prompt_rows(NUM_ROWS)), folder / "pool")
-    values["fleet"] |= {"encoders": 1}
-    return _of_job("encoder pool", values, ("wan",))
-
-
-JOBS = {"several models": several_models, "encoder pool": encoder_pool}
+JOBS = {"several models": several_models}
 
 
 def _of_job(name: str, values: dict[str, Any], models: Iterable[str]) -> Count:

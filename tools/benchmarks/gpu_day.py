@@ -72,6 +72,8 @@ def parts(*, device: str, small: bool) -> list[Part]:
         ("rows at 512", "real_rows", [*there, "--case", "512x512"], 50),
         ("rows at 1024", "real_rows", [*there, "--case", "1024x1024"], 40),
         ("rows at 480p", "real_rows", [*there, "--case", "480x17"], 60),
+        ("components on two GPUs", "gpu_placement", [*there, "--placement", "components"], 30),
+        ("ulysses on two GPUs", "gpu_placement", [*there, "--placement", "ulysses"], 40),
         ("tests", "gpu_tests", ["--collect-only"] * small, 60),
     )
     return [

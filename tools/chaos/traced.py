@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import framefleet
 from framefleet.pipeline.recipes import recipe
 from framefleet.pipeline.request import Request
 
@@ -44,12 +43,6 @@ def generate(pipe: Any, request: Request) -> Any:
     if sickness(trace, host).exists():
         raise OSError(errno.EIO, "Input/output error")
     return recipe.generate(pipe, request)
-
-
-@framefleet.recipe(batched=True)
-def generate_declared(pipe: Any, request: Request) -> Any:
-    """Do as `generate`: it changes nothing of the model, so an encoder pool may encode for it."""
-    return generate(pipe, request)
 
 
 def gate(trace: Path, host: str) -> Path:

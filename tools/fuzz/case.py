@@ -40,8 +40,7 @@ def reported(call: Callable[[], object]) -> Callable[[], None]:
     """Return what makes a call of the Python API, its errors reported as by a command."""
 
     def run() -> None:
-        from framefleet.jobs.show.console import reporting
-        from framefleet.jobs.show.terminal import guard_streams, quiet_libraries
+        from framefleet.jobs.show.console import guard_streams, quiet_libraries, reporting
 
         guard_streams()
         quiet_libraries()

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import framefleet
+from framefleet.cluster.fleet.ray_folder import make_socket_folder
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.cluster.fleet.socket_folder import make_socket_folder
 
 RELAY = Path(__file__).with_name("relay.py")
 _HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed

@@ -33,9 +33,8 @@ from framefleet.pipeline.outputs.damage import (
 )
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.output import Output, claim_in_parts_as
-from framefleet.pipeline.outputs.parts.parts import job_in_parts
+from framefleet.pipeline.outputs.parts.parts import job_in_parts, replace_part, set_aside
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
-from framefleet.pipeline.outputs.parts.replace_part import replace_part, set_aside
 from framefleet.pipeline.outputs.parts.seals import Hold, new_run
 from framefleet.pipeline.outputs.stores.store import Store
 

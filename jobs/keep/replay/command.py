@@ -10,8 +10,7 @@ from rich.text import Text
 from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import AllowPickle, StorageSets, Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError
 
 if TYPE_CHECKING:

@@ -27,12 +27,11 @@ from framefleet.jobs.keep.replay.command import (
     unforged,
 )
 from framefleet.jobs.options import AllowPickle, AsJson, OutputToRead, Sets, Verbose
-from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.terminal import quiet_libraries
+from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
-    from framefleet.jobs.keep.verify.rows import VerifiedRow
+    from framefleet.jobs.keep.verify.verify import VerifiedRow
     from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.outputs.damage import Damage, DamageKind
 
@@ -105,7 +104,7 @@ def verify_command(
         if files:
             is_well = show_damages(output, options, as_json=as_json)
         else:
-            from framefleet.jobs.keep.verify.rows import verified_rows
+            from framefleet.jobs.keep.verify.verify import verified_rows
 
             verify = partial(
                 verified_rows,

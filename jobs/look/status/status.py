@@ -10,26 +10,20 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
-import pyarrow as pa
-
 from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
 from framefleet.doors import notes
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
-from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS, recorded_path
+from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
+from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.row_states import FailedRow, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all
-_NEW_PARTS = 4  # of records: each has five seconds of a run or more, or is merged from many
 _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
 _MOST = 10**12  # more rows than any output has: files may be anybody's
 
@@ -189,30 +183,6 @@ class Status(Overview):
         """Whether rows failed, or rows are left that nobody renders."""
         is_stopped = bool(self.num_left) and not self.is_under_way
         return bool(self.num_failed) or is_stopped or any(one.num_failed for one in self.inner.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewClip:
-    """A clip that was finished lately. path: in the output."""
-
-    row_id: str
-    prompt: str
-    path: str
-
-
-def newest_clips(store: Store, count: int) -> list[NewClip]:
-    """Return the clips that were finished last, of those in the newest parts; the newest first."""
-    names = ["finished_at", "row_id", "uri", "path", "arguments"]
-    tables = list(record_tables(store, names, live_parts(store)[-_NEW_PARTS:]))
-    if not tables:
-        return []
-    rows = pa.concat_tables(tables).sort_by([("finished_at", "descending")]).slice(0, count)
-    clips = []
-    for row in rows.drop_columns(["finished_at"]).to_pylist():
-        with suppress(JobError):  # not ours
-            prompt = str(told_arguments(row).get("prompt", row["row_id"]))
-            clips.append(NewClip(row_id=row["row_id"], prompt=prompt, path=recorded_path(row, RECORDS)))
-    return clips
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from framefleet.pipeline.model.device_placement import Placer
 from framefleet.pipeline.model.options.attention import Attention, backend_lines, open_attention
 from framefleet.pipeline.model.options.offload import OWN_FOLDER, modules_of, offload, script_calls
 from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
@@ -42,23 +43,7 @@ def quantization_config(options: Options, libraries: Mapping[str, str]) -> New |
     return pipeline_config(options.quantization, {name: libraries[name] for name in names})
 
 
-def options_left(options: Options, components: Collection[str], *, left_out: tuple[str, ...]) -> Options:
-    """Return what of the options concerns a process that does not load some components.
-
-    left_out: how their names begin. Without denoisers, only what else is quantized is left.
-    """
-    if not left_out:
-        return options
-    quantization = options.quantization
-    if quantization:
-        components = quantization.components or denoisers_in(components)
-        names = [name for name in components if not name.startswith(left_out)]
-        quantization = quantization.model_copy(update={"components": names}) if names else None
-    others = Options() if left_out == DENOISERS else options
-    return others.model_copy(update={"quantization": quantization})
-
-
-def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
+def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = None) -> Attention | None:
     """Set up a loaded pipeline and put it on the device. Raises ModelError for what does not work here.
 
     Not the step cache: each row has its own.
@@ -72,6 +57,8 @@ def tune(pipe: Any, options: Options, *, device: str) -> Attention | None:
         call.make(pipe)
     if options.offload:
         offload(pipe, options.offload, device=device, denoisers=denoisers)
+    elif placer:
+        placer.place(pipe)
     else:
         pipe.to(device)
     attention = open_attention(options.attention, denoisers, device=device) if options.attention else None

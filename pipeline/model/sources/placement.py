@@ -199,7 +199,7 @@ def errors_of(
     """
     import torch
 
-    from framefleet.pipeline.model.sources.assembly import absent, assembled  # imports the libraries
+    from framefleet.pipeline.model.sources.assembly import assembled, blank_network  # imports the libraries
     from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
     from framefleet.pipeline.model.sources.single_file import SingleFile
     from framefleet.pipeline.model.sources.verified_folder import alone, bounded_modules
@@ -229,8 +229,8 @@ def errors_of(
             )
             if refusal(allow_unmatched=False) and (place / MODEL_INDEX).is_file():
                 # Some pipelines share layers, which only one of their networks has in its file.
-                left = tuple(one.name for one in components if one.has_weights and one.name not in compared)
-                others = absent(place, components, left, dtypes=torch.float32, device="cpu") if left else {}
+                left = [one for one in components if one.has_weights and one.name not in compared]
+                others = {one.name: blank_network(one, place) for one in left}
                 assembled(place, inspect_model(place), components, networks=others | networks)
             return refusal(allow_unmatched=False), refusal(allow_unmatched=True)
     except ModelError as error:

@@ -14,8 +14,7 @@ from framefleet.pipeline.errors import TableError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
-from framefleet.pipeline.pickling import quickly_pickled
-from framefleet.pipeline.request import each_input
+from framefleet.pipeline.request import each_input, quickly_pickled
 
 ROW_ID, SHA256 = "^[0-9a-f]{32}$", re.compile("[0-9a-f]{64}")
 

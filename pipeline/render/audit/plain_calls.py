@@ -3,11 +3,10 @@
 The judge: audits, rows of kinds that differed, `replay` and `verify` call this, and the script that
 `replay` prints does the same. Rows that are rendered to be kept are no plain calls, alone or not. It works on
 the pipeline as it was loaded: on a copy of a copy that no row has seen, tokenizers included, with the
-networks' attributes and buffers of that time. Where text is encoded in other processes, its embeddings are
-those that are kept. What a call of framefleet's recipes changed in networks is put back afterwards. A user's
-recipe is judged by a process that has run no row of it: nothing that it leaves is undone. Not covered: what
-modules of libraries and networks of second models keep. A pipeline that depends on what earlier calls left
-there does not repeat its plain calls either, and is found by that.
+networks' attributes and buffers of that time. What a call of framefleet's recipes changed in networks is put
+back afterwards. A user's recipe is judged by a process that has run no row of it: nothing that it leaves is
+undone. Not covered: what modules of libraries and networks of second models keep. A pipeline that depends on
+what earlier calls left there does not repeat its plain calls either, and is found by that.
 """
 
 from __future__ import annotations
@@ -62,7 +61,8 @@ class PlainCalls:
         with ExitStack() as stack:
             stack.enter_context(as_in_pipelines())
             stack.enter_context(torch.set_grad_enabled(is_own))  # as in a script, around pipelines
-            stack.enter_context(self._encoders.answering())
+            if self._model.placer:
+                stack.enter_context(self._model.placer.alone())
             stack.enter_context(GlobalDraws().preserved())
             stack.enter_context(self._loaded.networks())
             if self._model.attention:

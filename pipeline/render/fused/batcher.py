@@ -17,13 +17,13 @@ import greenlet
 import torch
 
 from framefleet.pipeline.errors import RecipeError
-from framefleet.pipeline.hooks.compiled_calls import (
+from framefleet.pipeline.hooks.global_draws import GlobalDraws
+from framefleet.pipeline.hooks.intercept import (
     compiling_only_the_original,
+    intercept,
     is_compiled_call,
     left_to_python,
 )
-from framefleet.pipeline.hooks.global_draws import GlobalDraws
-from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.checkpoints.journal import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call

@@ -67,7 +67,16 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
             _check_meanings(parquet, file)
         else:
             schema, num_rows = _text_reader(file, None).schema, None
-        _check_names(schema, file)
+        if len(schema) > MAX_COLUMNS:
+            raise TableError(f"{file.name} has more than {MAX_COLUMNS:,} columns", "leave some of them out")
+        if ODD_CELLS in schema.names:
+            raise TableError(f"{file.name} has a column {ODD_CELLS!r}", "rename it")
+        if long := [name for name in schema.names if len(name) > MAX_NAME]:
+            raise TableError(
+                f"{file.name}: the name of the column {long[0][:40]!r}... is longer than "
+                f"{MAX_NAME} characters",
+                "shorten it",
+            )
         settled = pa.schema([_settled(field, file) for field in schema])
         _check_storable(settled, file)
         return settled, num_rows
@@ -157,18 +166,6 @@ def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
     """Return a streaming reader of CSV, TSV or JSONL; `schema` fixes the types, or else they are inferred."""
     content = unpacked(file.content, file.compression, file.name)
     return text_reader(content, file.format, schema, arguments=file.arguments, name=file.name)
-
-
-def _check_names(schema: pa.Schema, file: FileToRead) -> None:
-    if len(schema) > MAX_COLUMNS:
-        raise TableError(f"{file.name} has more than {MAX_COLUMNS:,} columns", "leave some of them out")
-    if ODD_CELLS in schema.names:
-        raise TableError(f"{file.name} has a column {ODD_CELLS!r}", "rename it")
-    if long := [name for name in schema.names if len(name) > MAX_NAME]:
-        raise TableError(
-            f"{file.name}: the name of the column {long[0][:40]!r}... is longer than {MAX_NAME} characters",
-            "shorten it",
-        )
 
 
 def _check_meanings(parquet: pa.parquet.ParquetFile, file: FileToRead) -> None:

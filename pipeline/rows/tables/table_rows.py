@@ -21,17 +21,7 @@ from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, se
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
-from framefleet.pipeline.rows.tables.rows import (
-    OWN_TEXTS,
-    CheckedRow,
-    InvalidRow,
-    Reader,
-    RowPlan,
-    cells_of,
-)
-
-# Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
-_Parts = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], Any]
+from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, CheckedRow, InvalidRow, Reader, RowPlan, cells_of
 
 # Characters of templates and their cells: 20,000 kinds of rows as people write them, in some 100 MB.
 MAX_REMEMBERED = 32 << 20
@@ -118,7 +108,21 @@ class TableRows:
         only: the positions of those that are wanted; None wants all.
         """
         refused, columns = self.plan.columns(batch)
-        rows = self._parts(columns, batch.num_rows)
+        readers = self.plan.readers
+        texts = [_checked(readers[at], columns[at]) for at in self._texts]
+        seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
+        shared = [
+            [_key(cell) if isinstance(cell, list) else cell for cell in columns[at]] for at in self._shared
+        ]
+        types = [list(map(type, column)) for column in (*texts, *seeds)]
+        # Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
+        rows = zip(
+            cells_of(columns, batch.num_rows),
+            cells_of([*shared, *types], batch.num_rows),
+            cells_of(texts, batch.num_rows),
+            seeds[0] if seeds else repeat(None),
+            strict=False,
+        )
         for offset in range(batch.num_rows):
             index = first_index + offset
             parts = None if offset in refused else next(rows)
@@ -128,22 +132,6 @@ class TableRows:
                 yield InvalidRow(index=index, problems=tuple(refused[offset]))
             else:
                 yield self._row(index, *parts)
-
-    def _parts(self, columns: list[list[Any]], num_rows: int) -> Iterator[_Parts]:
-        readers = self.plan.readers
-        texts = [_checked(readers[at], columns[at]) for at in self._texts]
-        seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
-        shared = [
-            [_key(cell) if isinstance(cell, list) else cell for cell in columns[at]] for at in self._shared
-        ]
-        types = [list(map(type, column)) for column in (*texts, *seeds)]
-        return zip(
-            cells_of(columns, num_rows),
-            cells_of([*shared, *types], num_rows),
-            cells_of(texts, num_rows),
-            seeds[0] if seeds else repeat(None),
-            strict=False,
-        )
 
     def _row(
         self, index: int, cells: tuple[Any, ...], kind: tuple[Any, ...], texts: tuple[Any, ...], seed: Any

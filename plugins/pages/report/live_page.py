@@ -6,15 +6,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from framefleet.cluster.driver.progress import num_rendering
-from framefleet.jobs.look.status.status import NewClip, Status, StatusReader, newest_clips
+from framefleet.jobs.look.status.status import Status, StatusReader
 from framefleet.jobs.show.watch import duration
 from framefleet.pipeline import metrics
-from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS, preview_path
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS, RECORDS, preview_path, recorded_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
+from framefleet.pipeline.outputs.parts.records import told_arguments
+from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.text import bytes_text, command
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.plugins.pages.report import page
@@ -29,6 +38,7 @@ _POLICY = (
 _TYPES = {CLIPS: MEDIA_TYPES, PREVIEWS: MEDIA_TYPES}
 _MAX_CLIPS = 8
 _MAX_WORKERS = 60
+_NEW_PARTS = 4  # of records: each has five seconds of a run or more, or is merged from many
 _SILENT_S = 30.0  # from when on an output is called silent: requests are repeated for some seconds anyway
 
 
@@ -65,6 +75,30 @@ class _Handler(OutputHandler):
         if path == _PAGE:
             return self.page_text().encode(), "text/html; charset=utf-8"
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewClip:
+    """A clip that was finished lately. path: in the output."""
+
+    row_id: str
+    prompt: str
+    path: str
+
+
+def newest_clips(store: Store, count: int) -> list[NewClip]:
+    """Return the clips that were finished last, of those in the newest parts; the newest first."""
+    names = ["finished_at", "row_id", "uri", "path", "arguments"]
+    tables = list(record_tables(store, names, live_parts(store)[-_NEW_PARTS:]))
+    if not tables:
+        return []
+    rows = pa.concat_tables(tables).sort_by([("finished_at", "descending")]).slice(0, count)
+    clips = []
+    for row in rows.drop_columns(["finished_at"]).to_pylist():
+        with suppress(JobError):  # not ours
+            prompt = str(told_arguments(row).get("prompt", row["row_id"]))
+            clips.append(NewClip(row_id=row["row_id"], prompt=prompt, path=recorded_path(row, RECORDS)))
+    return clips
 
 
 def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> str:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
-from framefleet.jobs.look.status.status import Status, StatusReader, figures_of, newest_clips
+from framefleet.jobs.look.status.status import Status, StatusReader, figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
 from framefleet.pipeline.outputs.layout import preview_path
 from framefleet.pipeline.outputs.output import Output
@@ -33,6 +33,7 @@ from framefleet.plugins.pages.report.figures import (
     mapping_in,
     positive,
 )
+from framefleet.plugins.pages.report.live_page import newest_clips
 from framefleet.plugins.picks import read_picks
 
 PAGE, VALUES = "report.html", "report.json"  # in the output

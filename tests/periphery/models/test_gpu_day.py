@@ -46,7 +46,14 @@ def test_products_are_compared_for_both_ways_of_summing(found: dict[str, Any]) -
             assert result["error"] or {*filter(None, counted)} == {"2", "3"}
 
 
+def test_rows_on_two_gpus_are_compared_with_one(found: dict[str, Any]) -> None:
+    results = found["components on two GPUs"]
+    assert results and all(result["equal"] == result["rows"] for result in results), results
+
+
 def test_what_the_stand_in_cannot_imitate_is_said(found: dict[str, Any]) -> None:
+    (said,) = found["ulysses on two GPUs"]
+    assert said["result"].startswith("not measured")
     plain, said = found["compile"]
     assert plain["repeats"] and said["compile"].startswith("not imitated")
     said, *squeezed = found["squeezed convolutions"]

@@ -1,0 +1,86 @@
+"""How a model uses several devices: what a job says below `model.placement`, and the door for its plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field, ValidationError
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.strict_model import Strict
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.model import ModelSettings
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+
+class Placement(Strict):
+    """Several devices for one model. Bits are those of one device, so it is no part of a row's identity."""
+
+    type: str  # components, layers, ulysses, or a plugin's
+    # How many; None: all GPUs that the process sees. On a CPU, processes.
+    devices: Annotated[int, Field(ge=2)] | None = None
+
+
+def by_type(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
+def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement | None:
+    """Return what a program says of it. Raises ModelError."""
+    if value is None or isinstance(value, Placement):
+        return value
+    try:
+        return Placement.model_validate(by_type(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, ("placement", *first["loc"])))
+    raise ModelError(f"{place} is {first['input']!r}: {first['msg']}", "see docs/several_gpus.md")
+
+
+class Placer:
+    """Puts one model on several devices. A plugin's subclass, of `Plugin.placements`; one for each model."""
+
+    # Whether rows may share forwards.
+    shares_forwards: ClassVar[bool] = True
+
+    def __init__(self, placement: Placement, device: str) -> None:
+        """device: the model's, with which a plain script would work."""
+        self.placement, self.device = placement, device
+
+    @classmethod
+    def spread(cls, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+        """Return what each of `num` devices has of networks. sizes: in bytes, by their names."""
+        raise NotImplementedError
+
+    def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
+        """Raise ModelError for what cannot be placed so. Before weights are read, also where no GPU is."""
+
+    def place(self, pipe: Any) -> None:
+        """Put the networks of a pipeline on the devices, in place of `pipe.to(device)`."""
+        raise NotImplementedError
+
+    def begin(self, *, is_exact: bool) -> None:
+        """Called before rows are rendered. is_exact: they must have the bits of one device."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Compute as one device does while the block runs: plain calls, which judge all others."""
+        return nullcontext()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What records say of it."""
+        return {"placement": self.placement.type}
+
+
+def placer_of(placement: Placement, device: str) -> Placer:
+    """Return what puts a model on several devices. Raises ModelError for a type that no plugin has."""
+    from framefleet.doors import placements  # plugins use this module
+
+    if placement.type not in (types := placements()):
+        raise ModelError(
+            f"model.placement is {placement.type!r}, which no plugin has", f"use one of {', '.join(types)}"
+        )
+    return types[placement.type]()(placement, device)

@@ -1,0 +1,1 @@
+"""Jobs that a Ray cluster runs by itself: `framefleet submit` and `framefleet logs`."""

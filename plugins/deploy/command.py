@@ -1,0 +1,94 @@
+"""`framefleet submit` and `framefleet logs`: what is typed, and what they print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from framefleet.jobs.options import AsJson, OutputToRead, Sets, StorageSets, Verbose
+from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.text import command
+
+_OwnFile = Annotated[Path, Argument(metavar="JOB.YAML", help="Job file.")]
+_JobServer = Annotated[
+    str | None,
+    Option(
+        "--address",
+        metavar="URL",
+        help="Ray job server, e.g. http://127.0.0.1:8265. Default: that of the Ray on this machine. "
+        "RAY_API_SERVER_ADDRESS and RAY_ADDRESS override it.",
+    ),
+]
+_RowId = Annotated[
+    str | None,
+    Argument(metavar="ROW_ID", help="Row to show: its row_id. Default: all rows with log lines."),
+]
+_Submitted = Annotated[
+    bool,
+    Option(
+        "--submitted", help="Print what the last submitted job of this output has printed, and its state."
+    ),
+]
+_Follow = Annotated[
+    bool, Option("--follow", "-f", help="Like --submitted, and keep printing until the job ends.")
+]
+
+
+def submit_command(
+    job: _OwnFile, address: _JobServer = None, sets: Sets = None, verbose: Verbose = False
+) -> None:
+    """Submit a job to a Ray cluster. This machine may then be switched off.
+
+    Returns at once. Follow and control the job by its output, from any machine, with `framefleet status`,
+    `logs`, `pause` and `stop`.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.job.output import store_of_job
+        from framefleet.plugins.deploy.submission import submit
+
+        loaded = load_job(job, sets or [])
+        submission = submit(loaded, address=address)
+        stdout.say(f"submitted to {submission.address} as {submission.submission_id}")
+        output = store_of_job(loaded).url_of("")
+        own = {"table": loaded.table, "output": loaded.output}
+        if paths := [f"{name} {place}" for name, place in own.items() if place and "://" not in place]:
+            stderr.say(f"note: the cluster must have the same files at {' and '.join(paths)}")
+        stderr.say(f"to see it: {command('status', output)}; {command('logs', output)} --submitted")
+        stderr.say(f"to end it: {command('stop', output)}")
+
+
+def logs_command(
+    output: OutputToRead,
+    row_id: _RowId = None,
+    submitted: _Submitted = False,
+    address: _JobServer = None,
+    follow: _Follow = False,
+    as_json: AsJson = False,
+    sets: StorageSets = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show what happened to a row: errors, lost workers, attempts, audits, and how it ended.
+
+    Only reads the output's files, so it works on any machine that can reach them. --submitted asks the Ray
+    cluster instead.
+    """
+    with reporting(verbose=verbose):
+        from framefleet.jobs.job.file import output_at, storage_options
+        from framefleet.jobs.look.failures import show_log
+        from framefleet.pipeline.outputs.stores.store import Store
+
+        if not (submitted or follow or address):
+            show_log(output_at(output, sets), row_id, as_json=as_json)
+            return
+        from framefleet.plugins.deploy.submission import find_submission, logs_of
+
+        store = Store(output, storage_options(sets))
+        submission = find_submission(address, store.url_of(""))
+        for piece in logs_of(submission, follow=follow):
+            stdout.say(piece.rstrip("\n"))
+        if follow:
+            submission = find_submission(address, store.url_of(""))
+        stderr.say(f"{submission.submission_id} is {submission.state.lower()}: {submission.message}")

@@ -1,0 +1,10 @@
+"""Jobs that a Ray cluster runs by itself: the commands `framefleet submit` and `framefleet logs`."""
+
+from framefleet.doors import Plugin
+
+PLUGIN = Plugin(
+    commands={
+        "Render": ["framefleet.plugins.deploy.command:submit_command"],
+        "Watch and control": ["framefleet.plugins.deploy.command:logs_command"],
+    }
+)

@@ -1,0 +1,157 @@
+"""From a job to a copy of it that a Ray cluster runs by itself, and from its output to what that has printed.
+
+With the job go the modules it names. Whoever may see the cluster sees a job's command, metadata and runtime
+environment: nothing secret is in them. The files of a job go to the machines that run it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+from requests import RequestException
+
+from framefleet.cluster.fleet.actors import modules_to_ship
+from framefleet.cluster.fleet.connection import needs_token
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.paths import absolute_paths
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import open_steps
+from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.row_source import base_of
+from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.recipes.recipe import find_recipe
+from framefleet.pipeline.text import command
+
+_FILE = "job.json"
+_COMMAND = command("render", _FILE, "--set", "fleet.address=auto")
+_OUTPUT = "framefleet_output"  # the key of its metadata
+for _name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+    logging.getLogger(_name).setLevel(logging.WARNING)  # they tell of each package at INFO, on stderr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job on a cluster. address: of its job server. state: as Ray says it; message: more of that."""
+
+    submission_id: str
+    address: str
+    state: str = "PENDING"
+    message: str = ""
+
+
+def submit(
+    job: Job | str | Path | Mapping[str, Any], *, table: object = None, address: str | None = None
+) -> Submission:
+    """Have a Ray cluster render a job by itself, so that this machine may go; return at once.
+
+    table: rows in place of the job's table, as `render` takes them. address: of the cluster's job server, as
+    http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
+    model, output. Modules of its recipe and its clip steps go with it. Raises JobError, FleetError.
+    """
+    loaded = load_job(job) if table is None else with_table(job, table)
+    output = store_of_job(loaded).url_of("")
+    with TemporaryDirectory(prefix="framefleet-") as name:
+        folder = Path(name)
+        recipes, steps = [find_recipe(loaded.recipe, loaded.folder)], open_steps(loaded)
+        for module in map(Path, modules_to_ship(recipes, steps.values())):
+            if module.is_dir():
+                shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(module, folder)
+        values = values_elsewhere(loaded)
+        file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
+        with open(file, "w", encoding="utf-8") as opened:
+            json.dump(values, opened, ensure_ascii=False)
+        with _client(address) as client:
+            submission_id = client.submit_job(
+                entrypoint=_COMMAND, runtime_env={"working_dir": name}, metadata={_OUTPUT: output}
+            )
+            return Submission(submission_id=submission_id, address=client.get_address())
+
+
+def values_elsewhere(job: Job) -> dict[str, Any]:
+    """Return the values of a job, with paths that mean the same in another folder."""
+    values = job.model_dump(mode="json", exclude_unset=True)
+    absolute_paths(values)
+    if job.table is None and job.inputs.base is None:
+        values["inputs"] = {**values.get("inputs", {}), "base": os.path.abspath(base_of(job))}
+    return values
+
+
+def logs(
+    output: str,
+    *,
+    address: str | None = None,
+    follow: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Iterator[str]:
+    """Yield what the job printed that was submitted last for an output, in pieces.
+
+    address: as of `submit`. follow: until it ends. storage_options: what fsspec takes. Raises JobError where
+    none was submitted, FleetError.
+    """
+    submission = find_submission(address, Store(output, storage_options).url_of(""))
+    return logs_of(submission, follow=follow)
+
+
+def find_submission(address: str | None, output: str) -> Submission:
+    """Return the last job that was submitted for an output. Raises JobError for none, FleetError."""
+    with _client(address) as client:
+        ours = [job for job in client.list_jobs() if (job.metadata or {}).get(_OUTPUT) == output]
+        if not ours:
+            raise JobError(
+                f"no job for {output} was submitted to {client.get_address()}",
+                "give the address of its cluster's job server with --address",
+            )
+        newest = max(ours, key=lambda job: job.start_time or 0)
+        return Submission(
+            submission_id=newest.submission_id or "",
+            address=client.get_address(),
+            state=str(newest.status),
+            message=public_text(newest.message or ""),
+        )
+
+
+def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
+    """Yield what a job has printed, in pieces. follow: until the job ends. Raises FleetError."""
+    with _client(submission.address) as client:
+        if not follow:
+            yield client.get_job_logs(submission.submission_id)
+            return
+        pieces = client.tail_job_logs(submission.submission_id)
+
+        async def following() -> str | None:
+            return await anext(pieces, None)
+
+        with asyncio.Runner() as runner:
+            while (piece := runner.run(following())) is not None:
+                yield piece
+
+
+@contextmanager
+def _client(address: str | None) -> Iterator[JobSubmissionClient]:
+    where = "the Ray job server" + (f" at {address}" if address else "")
+    try:
+        yield JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise needs_token(where) from error
+    except (ConnectionError, RequestException, RuntimeError, ValueError) as error:  # Ray's has no class
+        raise FleetError(
+            f"{where} cannot be used: {public_text(str(error))}",
+            "check its address, e.g. --address http://127.0.0.1:8265, or try again in a minute",
+        ) from error

@@ -1,0 +1,1 @@
+"""Several devices for one model, with the bits of one."""

@@ -1,0 +1,192 @@
+"""The processes of one worker that compute its denoisers together with it. They end when it ends.
+
+A group that has failed is closed, and made anew for the next call. One of whose processes died or stopped is
+not: nobody knows why, so the worker's process is to end as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._C._distributed_c10d import TCPStore
+
+from framefleet.pipeline.errors import BrokenWorker, OutOfMemory
+from framefleet.pipeline.model.numerics import Numerics
+from framefleet.plugins.placement.lockstep import (
+    TIMEOUT,
+    RankSetup,
+    broadcast,
+    message,
+    parallel,
+    tensors_of,
+    twin_of,
+)
+
+log = logging.getLogger(__name__)
+
+_START_S = 300.0  # for a process to import its libraries, on a machine where many do
+_CAUSE_S = 2.0  # for a rank to say what it raised
+
+
+class Ranks:
+    """This process and `size - 1` others, once a call needs them."""
+
+    def __init__(self, networks: Mapping[str, Any], *, size: int, device: str, numerics: Numerics) -> None:
+        self._networks, self._size, self._numerics = networks, size, numerics
+        self._device = device
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._connections: list[Connection] = []
+        self._twins: dict[str, Any] = {}
+        self._versions: list[tuple[int, int]] = []
+        self._store: Any = None
+        self._is_broken = False
+        self._is_uneven = False
+
+    def __call__(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Compute a network's forward together. Raises BrokenWorker where a rank died or stopped."""
+        try:
+            if self._versions != self._weights_now():
+                self.close()
+            if not self._twins:
+                self._start()
+            content, large = message((args, kwargs), self._own_device)
+            for connection in self._connections:
+                connection.send_bytes(name.encode())
+                connection.send_bytes(content)
+            for tensor in large:
+                broadcast(tensor)
+            return self._twins[name](*args, **kwargs)
+        except Exception as error:
+            cause = self._cause(error)
+            self.close()
+            if not self._is_uneven and "must be divisible" in str(cause):  # slower: ranks tell their lengths
+                self._is_uneven = True
+                return self(name, *args, **kwargs)
+            self._is_broken = isinstance(cause, BrokenWorker)
+            if cause is error:
+                raise
+            raise cause from error
+        except BaseException:  # a row was ended in the midst of a call
+            self.close()
+            raise
+
+    def check(self) -> None:
+        """Raise BrokenWorker if a rank has died or stopped in an earlier call."""
+        if self._is_broken:
+            raise BrokenWorker("a rank of this worker has died", "see its log")
+
+    def network(self, name: str) -> nn.Module:
+        """Return what computes this process's part of a network."""
+        twin: nn.Module = self._twins[name]
+        return twin
+
+    def close(self) -> None:
+        """End the other processes."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        for connection in self._connections:
+            connection.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        self._processes, self._connections, self._twins, self._store = [], [], {}, None
+
+    @property
+    def _own_device(self) -> torch.device:
+        return torch.empty(0, device=self._device).device
+
+    def _weights_now(self) -> list[tuple[int, int]]:
+        """Return what changes when weights do, which the other ranks then have to get."""
+        weights = (weight for network in self._networks.values() for weight in tensors_of(network).values())
+        return [(id(weight), weight._version) for weight in weights]
+
+    def _start(self) -> None:
+        log.info("starting %d more processes", self._size - 1)
+        self._store = TCPStore("127.0.0.1", 0, self._size, is_master=True, wait_for_workers=False)
+        is_cuda = self._device.startswith("cuda")
+        own = RankSetup(
+            rank=0,
+            size=self._size,
+            port=self._store.port,
+            device=str(self._own_device),
+            numerics=self._numerics,
+            is_uneven=self._is_uneven,
+        )
+        blanks = {name: (type(network), dict(network.config)) for name, network in self._networks.items()}
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        for rank in range(1, self._size):
+            ours, theirs = Pipe()
+            command = (sys.executable, "-m", "framefleet.plugins.placement.rank")
+            self._processes.append(
+                subprocess.Popen(
+                    [*command, str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+            )
+            theirs.close()
+            self._connections.append(ours)
+            ours.send_bytes(
+                pickle.dumps(replace(own, rank=rank, device=f"cuda:{rank}" if is_cuda else "cpu"))
+            )
+            ours.send_bytes(pickle.dumps(blanks))
+        for rank, connection in enumerate(self._connections, 1):
+            if not connection.poll(_START_S):
+                raise BrokenWorker(
+                    f"rank {rank} of this worker has not started in {_START_S:g} s", "see its log"
+                )
+            if content := connection.recv_bytes():
+                raise _error(rank, content)
+        own.join()
+        for name, network in self._networks.items():
+            weights = tensors_of(network)
+            shapes = pickle.dumps({key: (weight.shape, weight.dtype) for key, weight in weights.items()})
+            for connection in self._connections:
+                connection.send_bytes(shapes)
+            for weight in weights.values():
+                broadcast(weight)
+            self._twins[name] = parallel(twin_of(network), own)
+        self._versions = self._weights_now()
+
+    def _cause(self, error: Exception) -> Exception:
+        """Return what made a call fail: what another rank raised, or that it is gone, or the error itself."""
+        is_ours = isinstance(error, RuntimeError) and not _is_of_the_group(error)
+        if is_ours or isinstance(error, BrokenWorker):
+            return error
+        for rank, connection in enumerate(self._connections, 1):
+            try:
+                if connection.poll(_CAUSE_S if _is_of_the_group(error) else 0):
+                    return _error(rank, connection.recv_bytes())
+            except (EOFError, OSError):
+                return BrokenWorker(f"rank {rank} of this worker has died", "see its log, and the machine's")
+        if not _is_of_the_group(error):
+            return error
+        seconds = TIMEOUT.total_seconds()
+        return BrokenWorker(f"a rank of this worker has not answered for {seconds:g} s", "see its log")
+
+
+def _is_of_the_group(error: Exception) -> bool:
+    """Whether it says that another rank did not do its part."""
+    texts = ("gloo", "NCCL", "ncclUnhandled")
+    return isinstance(error, dist.DistError | OSError | EOFError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )
+
+
+def _error(rank: int, content: bytes) -> Exception:
+    is_full, text = pickle.loads(content)
+    if is_full:
+        return OutOfMemory(f"rank {rank} of this worker: {text}")
+    return RuntimeError(f"rank {rank} of this worker: {text}")

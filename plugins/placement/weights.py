@@ -1,0 +1,115 @@
+"""Weights of one model on several GPUs: whole networks (`components`), or blocks of the denoisers (`layers`).
+
+The first denoiser is on the first GPU, where the pipeline works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.device_placement import Placer
+from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.options.offload import modules_of
+from framefleet.pipeline.model.options.tuning import denoisers_in
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.plugins.placement.seam import Home, Seam
+
+
+class Components(Placer):
+    """Text encoders, autoencoder and denoisers on different GPUs."""
+
+    # Options whose hooks or kernels expect all of a network's weights on the pipeline's GPU.
+    refused: ClassVar[tuple[str, ...]] = ("offload", "compile")
+
+    @classmethod
+    def spread(cls, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+        """Put the largest networks first, each where least is so far."""
+        shares: list[dict[str, float]] = [{} for _ in range(num)]
+        first = denoisers_in(sizes)[:1]
+        rest = sorted((name for name in sizes if name not in first), key=lambda name: -sizes[name])
+        for name in (*first, *rest):
+            min(shares, key=lambda share: sum(share.values()))[name] = sizes[name]
+        return shares
+
+    def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
+        kind, options = self.placement.type, settings.options
+        if self.device not in ("cuda", "auto"):
+            raise ModelError(
+                f"model.placement: {kind} needs several GPUs, and the model's device is {self.device}",
+                "leave it out, or leave out `model.device` on machines with GPUs",
+            )
+        names = [name for name in self.refused if getattr(options, name)]
+        if names or options.matmul == "triton":
+            other = names[0] if names else "matmul: triton"
+            raise ModelError(f"model.placement: {kind} is set, and model.{other} is too", "leave one out")
+
+    def place(self, pipe: Any) -> None:
+        networks, devices = modules_of(pipe), self._devices()
+        shares = self.spread({name: _size(network) for name, network in networks.items()}, len(devices))
+        for name, network in networks.items():
+            own = [device for device, share in zip(devices, shares, strict=True) if name in share]
+            if len(own) > 1:
+                _split(network, own)
+            else:
+                network.to(own[0])
+                if own[0] != devices[0]:
+                    Seam(network, device=own[0], home=devices[0])
+            network._hf_hook = Home(devices[0])
+
+    def _devices(self) -> list[torch.device]:
+        num, seen = self.placement.devices, torch.cuda.device_count()
+        if seen < (num or 2):
+            raise ModelError(
+                f"model.placement: {self.placement.type} needs {num or 'at least 2'} GPUs, and this process "
+                f"sees {seen}",
+                f"set fleet.gpus_per_worker to {num or 2}, or leave model.placement out",
+            )
+        return [torch.device("cuda", index) for index in range(num or seen)]
+
+
+class Layers(Components):
+    """The blocks of each denoiser spread over all GPUs, in their order; the rest of it on the first one."""
+
+    refused = (*Components.refused, "cache")
+
+    @classmethod
+    def spread(cls, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+        denoisers = denoisers_in(sizes)
+        shares: list[dict[str, float]] = [{name: sizes[name] / num for name in denoisers} for _ in range(num)]
+        for name in sorted(sizes.keys() - {*denoisers}, key=lambda name: -sizes[name]):
+            # The first GPU also has what is between blocks.
+            min(reversed(shares), key=lambda share: sum(share.values()))[name] = sizes[name]
+        return shares
+
+
+def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
+    """Put the blocks of a network on these devices, in their order, and all else on the first."""
+    lists = [part for part in network.children() if isinstance(part, nn.ModuleList)]
+    blocks = [block for part in lists for block in part if [*block.parameters()]]
+    if len(blocks) < len(devices):
+        raise ModelError(
+            f"model.placement: layers finds {len(blocks)} blocks in {type(network).__name__}, for "
+            f"{len(devices)} GPUs",
+            "use components",
+        )
+    done, whole = 0, sum(map(_size, blocks))
+    for block in blocks:
+        size = _size(block)
+        device = devices[min((done + size // 2) * len(devices) // whole, len(devices) - 1)]
+        done += size
+        block.to(device)
+        if device != devices[0]:
+            Seam(block, device=device, home=devices[0])
+    placed = {id(part) for block in blocks for part in block.modules()}
+    for part in network.modules():
+        if id(part) not in placed:
+            part._apply(lambda weight: weight.to(devices[0]), recurse=False)  # type: ignore[no-untyped-call]
+
+
+def _size(network: nn.Module) -> int:
+    return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))

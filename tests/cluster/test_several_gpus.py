@@ -1,0 +1,84 @@
+"""A worker of two ranks in a real cluster: one killed or stopped at any stage; nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framefleet
+from framefleet import Store
+from tests.jobs import all_columns, digests_by_tag, job_values, prompt_rows, write_table
+from tests.rank_faults import STAGES
+
+SIZE = {"height": 64, "width": 64, "num_frames": 5}
+RANKS = ("0", "1")
+WAYS = ("kill", "stop")
+
+
+def rank_processes() -> list[str]:
+    """Return the command lines of ranks on this machine that compute for workers."""
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if "framefleet.plugins.placement.rank" in command:
+            commands.append(f"{path.parent.name} {command}")
+    return commands
+
+
+def shared_memory() -> set[str]:
+    """Return the shared memory of this machine, without Ray's."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(("plasma", "ray", "sem."))}
+
+
+def rendered(folder: Path, name: str, address: str, faults: list[str], **model: Any) -> Path:
+    rows = prompt_rows(len(faults), **SIZE)
+    for row, fault in zip(rows, faults, strict=True):
+        row |= {"guidance_scale": 1.0} | ({"fault": fault} if model else {})
+    values = job_values(write_table(folder / f"{name}.parquet", rows), folder / name, address=address)
+    values |= {
+        "model": {"path": values["model"], **model},
+        "fleet": {"workers": 1, "gpus_per_worker": 0, "address": address},
+        "retries": {"stall_s": 20, "faults": 50, "worker_deaths": 10},
+        "audit": {"every": 0},
+    }
+    if model:
+        values |= {"recipe": "tests.rank_faults:faulty"}
+        values["defaults"] |= {"faults": str(folder / "done")}
+    summary = framefleet.render(values)
+    assert (summary.done, summary.failed) == (len(rows), 0)
+    return folder / name
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["", "1 kill step", "1 stop decode", ""],
+        *([f"{rank} {way} {stage}" for stage in STAGES] for rank in RANKS for way in WAYS),
+    ],
+    ids=["some", *(f"{rank}-{way}" for rank in RANKS for way in WAYS)],
+)
+def test_a_rank_that_dies_or_stops_at_any_stage_loses_and_doubles_nothing(
+    faults: list[str], tmp_path: Path, ray_cluster: str
+) -> None:
+    before = shared_memory()
+    (tmp_path / "done").mkdir()
+    placed = rendered(
+        tmp_path, "placed", ray_cluster, faults, placement={"type": "ulysses", "devices": 2}, device="cpu"
+    )
+    harmed = {path.name for path in (tmp_path / "done").iterdir()}
+    assert harmed == {fault.replace(" ", "-") for fault in faults if fault}, "each was tried"
+    records = all_columns(Store(str(placed)), "records").to_pylist()
+    assert sorted(row["row_indices"][0] for row in records) == [*range(len(faults))]
+    assert not rank_processes()
+    assert shared_memory() <= before
+    assert all('"placement":"ulysses"' in row["environment"].replace(" ", "") for row in records)
+    alone = rendered(tmp_path, "alone", ray_cluster, [""] * len(faults))
+    frames = {tag: sha for tag, (sha, _) in digests_by_tag(placed).items()}
+    assert frames == {tag: sha for tag, (sha, _) in digests_by_tag(alone).items()}

@@ -1,0 +1,120 @@
+"""`placement: components` and `layers` on two devices of the stand-in: the bits of one device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.warm.process import start
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+
+SET_UP = """
+import pytest, torch
+torch.set_num_threads(1)
+from tests.standin.install import install
+gpus = install(2)
+from framefleet import Audit, Batching, Clip, Renderer, Request, load_model
+from framefleet.pipeline.memory import is_out_of_memory
+from tests.tiny import SMALLEST, tiny
+
+def rows(name, num_steps=(2, 3, 3, 2)):
+    arguments = {**SMALLEST.get(name, {}), "prompt": "a red ball"}
+    return [
+        Request(arguments={**arguments, "num_inference_steps": steps}, seed=seed)
+        for seed, steps in enumerate(num_steps)
+    ]
+
+def model(name, placement=None):
+    return load_model(tiny(name), dtype="fp32", device="cuda", placement=placement)
+
+def renderer(made, max_rows=4):
+    return Renderer(made, Batching(max_rows=max_rows, min_gain=0, remember=False), audit=Audit(every=0))
+
+def frames(outcomes):
+    outcomes = list(outcomes)
+    failed = [one.traceback for one in outcomes if not isinstance(one, Clip)]
+    assert not failed, failed
+    return {one.row_id: one.frames_sha256 for one in outcomes}
+
+def devices_of(network):
+    return {str(weight.device) for weight in network.parameters()}
+
+NAME, KIND = {name!r}, {kind!r}
+"""
+EQUAL = """
+expected = frames(renderer(model(NAME)).render(rows(NAME)))
+placed = model(NAME, KIND)
+networks = placed.networks()
+denoiser = next(iter(placed.denoisers()))
+if KIND == "layers":
+    assert devices_of(networks[denoiser]) == {"cuda:0", "cuda:1"}
+else:
+    assert devices_of(networks[denoiser]) == {"cuda:0"}
+    assert {"cuda:1"} in [devices_of(network) for network in networks.values()]
+clips = list(renderer(placed).render(rows(NAME)))
+assert frames(clips) == expected, "bits or row_ids"
+assert placed.environment["placement"] == KIND
+assert max(clip.batch_size for clip in clips) > 1
+"""
+FULL = """
+expected = frames(renderer(model(NAME)).render(rows(NAME)))
+for index in (0, 1):
+    placed = model(NAME, KIND)
+    made = renderer(placed)
+    gpus.devices[index].sweep()
+    gpus.devices[index].capacity = gpus.devices[index].used + ROOM
+    outcomes = list(made.render(rows(NAME)))
+    gpus.devices[index].capacity = 1 << 40
+    errors = [one.error for one in outcomes if not isinstance(one, Clip)]
+    assert all(is_out_of_memory(error) for error in errors), errors
+    assert gpus.devices[index].num_ooms
+    assert frames(made.render(rows(NAME))) == expected, "it goes on where there is room again"
+"""
+HANDED_OVER = """
+(expected,) = frames(renderer(model(NAME), 1).render(rows(NAME)[1:2])).values()
+for first, then in ((KIND, None), (None, KIND)):
+    giver, taker = (renderer(model(NAME, one), 1) for one in (first, then))
+    (row,) = rows(NAME)[1:2]
+    giver.submit(row, "0" * 32)
+    for _ in range(3):
+        assert not giver.step()
+    (half,) = giver.drain()
+    taker.submit(half.request, half.row_id, half.checkpoint)
+    ended = []
+    while taker.num_active:
+        ended += taker.step()
+    (clip,) = ended
+    assert half.can_go_on and clip.frames_sha256 == expected, (first, then)
+"""
+
+
+def run(program: str, name: str, kind: str) -> None:
+    process = start("-c", SET_UP.replace("{name!r}", repr(name)).replace("{kind!r}", repr(kind)) + program)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("wan", "components"),
+        ("wan", "layers"),
+        pytest.param("sdxl", "components", marks=pytest.mark.ci),
+        pytest.param("ltx2", "layers", marks=pytest.mark.ci),
+    ],
+)
+def test_mixed_batches_on_two_devices_have_the_bits_of_one(name: str, kind: str) -> None:
+    run(EQUAL, name, kind)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("kind", ["components", "layers"])
+def test_memory_that_runs_out_on_either_device_changes_no_bit(kind: str) -> None:
+    run("ROOM = 40_000\n" + FULL, "wan", kind)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("kind", ["components", "layers"])
+def test_a_row_begun_on_two_devices_goes_on_on_one_and_the_other_way_round(kind: str) -> None:
+    run(HANDED_OVER, "wan", kind)

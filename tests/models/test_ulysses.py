@@ -1,0 +1,211 @@
+"""`placement: ulysses` with two processes on a CPU: the bits of one, or a refusal; they fail together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
+from framefleet.cluster.worker.blame import culprit_of
+from framefleet.pipeline.errors import BrokenWorker, ModelError, RowError
+from framefleet.plugins.placement.ulysses import Ulysses
+from tests.tiny import tiny
+
+SIZE = {"height": 64, "width": 64, "num_frames": 5}
+TOO_SMALL = {"height": 16, "width": 16, "num_frames": 5}  # a rank has so few tokens that kernels differ
+
+
+def rows(num: int = 3, size: dict[str, int] = SIZE) -> list[Request]:
+    prompts = ("a red ball", "a blue cube on a table")
+    return [
+        Request(
+            arguments={
+                **size,
+                "prompt": prompts[seed % 2],
+                "num_inference_steps": 2 + seed % 2,
+                "max_sequence_length": 32,
+            },
+            seed=seed,
+        )
+        for seed in range(num)
+    ]
+
+
+def renderer(model: Model, mode: str = "exact") -> Renderer:
+    batching = Batching(mode=mode, max_rows=4, min_gain=0, remember=False)  # type: ignore[arg-type]
+    return Renderer(model, batching, audit=Audit(every=0))
+
+
+def frames(model: Model, requests: list[Request]) -> dict[str, str]:
+    outcomes = list(renderer(model).render(requests, progress=False))
+    return {one.row_id: one.frames_sha256 if isinstance(one, Clip) else repr(one.error) for one in outcomes}
+
+
+@pytest.fixture(scope="module")
+def alone() -> Model:
+    return load_model(tiny("wan"), dtype="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def placed() -> Iterator[Model]:
+    model = load_model(tiny("wan"), dtype="fp32", device="cpu", placement={"type": "ulysses", "devices": 2})
+    yield model
+    placer(model).close()
+    assert not ranks()
+
+
+def placer(model: Model) -> Ulysses:
+    assert isinstance(model.placer, Ulysses)
+    return model.placer
+
+
+def ranks() -> list[int]:
+    """Return the processes that compute with this one."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            command = stat.with_name("cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(parent) == os.getpid() and b"framefleet.plugins.placement.rank" in command:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_mixed_rows_have_the_bits_and_row_ids_of_one_process(alone: Model, placed: Model) -> None:
+    assert frames(placed, rows()) == frames(alone, rows())
+    assert len(ranks()) == 1
+    assert placed.environment["placement"] == "ulysses"
+    assert placed.settings.numerics("exact") == alone.settings.numerics("exact")
+
+
+def test_without_a_placement_nothing_is_around_a_network(alone: Model) -> None:
+    frames(alone, rows(1))
+    assert alone.placer is None and "placement" not in alone.environment
+    for network in alone.networks().values():
+        assert not {"forward", "encode", "decode", "_hf_hook"} & vars(network).keys()
+
+
+def test_the_judge_computes_on_one_device(placed: Model) -> None:
+    placer(placed).close()
+    outcome = renderer(placed).render_plainly(rows(1)[0], "0" * 32)
+    assert isinstance(outcome, Clip) and not ranks()
+
+
+def test_rows_that_would_differ_are_refused_with_the_module_and_fast_renders_them(placed: Model) -> None:
+    (refused,) = renderer(placed).render(rows(1, TOO_SMALL), progress=False)
+    assert not isinstance(refused, Clip) and isinstance(refused.error, RowError)
+    assert "first in transformer.blocks.0" in str(refused.error)
+    (clip,) = renderer(placed, "fast").render(rows(1, TOO_SMALL), progress=False)
+    assert isinstance(clip, Clip)
+
+
+@pytest.mark.parametrize("when", [pytest.param("idle", marks=pytest.mark.ci), "mid-step"])
+def test_a_killed_rank_breaks_the_worker_and_leaves_nothing(when: str, placed: Model, alone: Model) -> None:
+    frames(placed, rows(1))
+    (rank,) = ranks()
+    made = renderer(placed)
+    made.submit(rows(1)[0], "0" * 32)
+    if when == "idle":
+        os.kill(rank, signal.SIGKILL)
+        outcomes = _ended(made)
+    else:
+        outcomes = _ended(made, lambda: os.kill(rank, signal.SIGKILL))
+    (failure,) = outcomes
+    assert not isinstance(failure, Clip) and isinstance(failure.error, BrokenWorker)
+    assert culprit_of(failure.error).blame == "worker"
+    assert not ranks()
+    placer(placed)._ranks._is_broken = False  # as in a new process
+    assert frames(placed, rows(1)) == frames(alone, rows(1))
+
+
+def _ended(made: Renderer, after_a_step: Callable[[], object] = lambda: None) -> list[object]:
+    ended: list[object] = []
+    for number in range(100):
+        ended += made.step()
+        if number == 1:
+            after_a_step()
+        if not made.num_active:
+            break
+    return ended
+
+
+@pytest.mark.ci
+def test_a_row_for_which_memory_runs_out_is_tried_again_by_a_new_group(placed: Model, alone: Model) -> None:
+    frames(placed, rows(1))
+    (before,) = ranks()
+    placer(placed)._ranks.network("transformer").forward = _full  # type: ignore[assignment]
+    assert frames(placed, rows(1)) == frames(alone, rows(1))
+    (after,) = ranks()
+    assert after != before
+
+
+def _full(*_: object, **__: object) -> None:
+    raise MemoryError("out of memory")
+
+
+@pytest.mark.ci
+def test_changed_weights_reach_all_ranks(placed: Model, alone: Model) -> None:
+    biases = [next(one.networks()["transformer"].parameters()) for one in (placed, alone)]
+    before = biases[0].detach().clone()
+    with torch.no_grad():
+        try:
+            for bias in biases:
+                bias.mul_(1.5)
+            assert frames(placed, rows(1)) == frames(alone, rows(1))
+        finally:
+            for bias in biases:
+                bias.copy_(before)
+
+
+def test_ranks_end_with_a_process_that_is_killed() -> None:
+    program = (
+        "from framefleet import load_model\n"
+        "from tests.models.test_ulysses import frames, ranks, rows\n"
+        "from tests.tiny import tiny\n"
+        "model = load_model(tiny('wan'), dtype='fp32', device='cpu', "
+        "placement={'type': 'ulysses', 'devices': 2})\n"
+        "frames(model, rows(1))\n"
+        "print('ranks', *ranks(), flush=True)\n"
+        "import time; time.sleep(600)\n"
+    )
+    from tests.warm.process import start
+
+    process = start("-c", program)
+    assert process.stdout is not None
+    line = next(line for line in iter(process.stdout.readline, "") if line.startswith("ranks"))
+    (rank,) = map(int, line.split()[1:])
+    os.kill(rank, signal.SIGSTOP)  # and even one that hangs
+    process.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{rank}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    state = Path(f"/proc/{rank}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("wan", {"placement": "ulysses"}, "does not say how many processes"),
+        (
+            "wan",
+            {"placement": {"type": "ulysses", "devices": 2}, "fuse_qkv": True},
+            "fuse_qkv",
+        ),
+        ("sd", {"placement": {"type": "ulysses", "devices": 2}}, "no context parallel plan for unet"),
+        ("wan", {"placement": "components"}, "needs several GPUs"),
+        ("wan", {"placement": "rings"}, "which no plugin has"),
+        ("wan", {"placement": {"type": "ulysses", "devices": 1}}, "placement.devices is 1"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused(name: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_model(tiny(name), device="cpu", **settings)  # type: ignore[arg-type]
