@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 class Placement(Strict):
     """Several devices for one model. Bits are those of one device, so it is no part of a row's identity."""
 
-    type: str  # components, layers, ulysses, or a plugin's
-    # How many; None: all GPUs that the process sees. On a CPU, processes.
-    devices: Annotated[int, Field(ge=2)] | None = None
+    type: str = Field(description="components, layers, ulysses, or the name that a plugin adds.")
+    devices: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Number of devices; on a CPU, of processes. Default: all GPUs that the worker sees.",
+    )
 
 
 def by_type(value: object) -> object:
@@ -37,7 +39,10 @@ def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     place = ".".join(map(str, ("placement", *first["loc"])))
-    raise ModelError(f"{place} is {first['input']!r}: {first['msg']}", "see docs/several_gpus.md")
+    raise ModelError(
+        f"{place} is {first['input']!r}: {first['msg']}",
+        "use components, layers or ulysses, or a mapping with type and devices",
+    )
 
 
 class Placer:
