@@ -72,9 +72,11 @@ def job_keys(schema: Mapping[str, Any]) -> Iterator[JobKey]:
 
 
 def example_of(key: JobKey, examples: Mapping[str, Any]) -> Any:
-    """Return the example with the longest end of the key's path. Raises KeyError without one."""
+    """Return the example with the longest end of the key's path. Raises LookupError without one."""
     ends = (".".join(key.path[start:]) for start in range(len(key.path)))
-    return examples[next((end for end in ends if end in examples), ".".join(key.path))]
+    if not (end := next((end for end in ends if end in examples), None)):
+        raise LookupError(f"{'.'.join(key.path)} has no example: give one in tools/reference_examples.yaml")
+    return examples[end]
 
 
 def job_page() -> str:

@@ -39,7 +39,10 @@ def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     place = ".".join(map(str, ("placement", *first["loc"])))
-    raise ModelError(f"{place} is {first['input']!r}: {first['msg']}", "see docs/several_gpus.md")
+    raise ModelError(
+        f"{place} is {first['input']!r}: {first['msg']}",
+        "use components, layers or ulysses, or a mapping with type and devices",
+    )
 
 
 class Placer:
