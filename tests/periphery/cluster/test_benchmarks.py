@@ -38,6 +38,7 @@ PROGRAMS = {
     "gpu_deterministic": (["--device", "cpu", "--tiny"], "decoder: hunyuan"),
     "gpu_neighbour": (["--device", "cpu", "--tiny"], "neighbour: not measured"),
     "gpu_peak": (["--device", "cpu", "--tiny"], "network: Wan 1.3B"),
+    "gpu_placement": (["--device", "cpu", "--tiny"], "not measured: there are no two GPUs"),
     "gpu_squeezed": (["--device", "cpu", "--tiny"], "convolution: 3D"),
     "large": (["--short"], "| fp32 | uniform |"),
     "load": (["--short"], "| float32 | framefleet |"),
@@ -74,7 +75,7 @@ def test_every_program_is_here() -> None:
     "name",
     [
         *("audit", "audits_simulated", "draft_ranks", "load", "marks", "one_level", "timesteps"),
-        *("gpu_assert", "gpu_deterministic", "gpu_neighbour", "gpu_peak"),
+        *("gpu_assert", "gpu_deterministic", "gpu_neighbour", "gpu_peak", "gpu_placement"),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("resume", "start")),
     ],
 )
