@@ -27,9 +27,9 @@ def rank_processes() -> list[str]:
             variables = (path.parent / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if "framefleet.plugins.placement.rank" in command:
-            if not own or f"PYTEST_XDIST_WORKER={own}".encode() in variables:
-                commands.append(f"{path.parent.name} {command}")
+        is_own = not own or f"PYTEST_XDIST_WORKER={own}".encode() in variables
+        if is_own and "framefleet.plugins.placement.rank" in command:
+            commands.append(f"{path.parent.name} {command}")
     return commands
 
 
