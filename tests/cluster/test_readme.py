@@ -22,17 +22,15 @@ def block(start: str) -> str:
 
 
 def test_from_python_a_job_and_a_renderer_render(
-    tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job's recipe is the README's too, in a module beside the job."""
     monkeypatch.chdir(tmp_path)
-    Path("my_recipes.py").write_text(block("# my_recipes.py"), encoding="utf-8")
     table = write_table(tmp_path / "t.parquet", prompt_rows(2))
-    values = job_values(table, tmp_path / "run-7", recipe="my_recipes:brighter", address=ray_cluster)
+    values = job_values(table, tmp_path / "run-7", address=ray_cluster)
     write_job(tmp_path / "job.yaml", values)
     text = block("import framefleet")
     assert MODEL in text and ARGUMENTS in text
     found: dict[str, object] = {}
     exec(text.replace(MODEL, str(tiny("wan"))).replace(ARGUMENTS, SMALL), found)
     assert found["summary"].done == len(records_of(tmp_path / "run-7")) == 2
-    assert capsys.readouterr().out.count("(5, 16, 16, 3)") == 8
+    assert {path.name for path in tmp_path.glob("*.mp4")} == {f"{seed}.mp4" for seed in range(8)}

@@ -63,7 +63,15 @@ def rendered(folder: Path, name: str, address: str, faults: list[str], **model: 
     "faults",
     [
         ["", "1 kill step", "1 stop decode", ""],
-        *([f"{rank} {way} {stage}" for stage in STAGES] for rank in RANKS for way in WAYS),
+        *(
+            pytest.param(
+                [f"{rank} {way} {stage}" for stage in STAGES],
+                # a worker that is stopped itself is found after two minutes, at each stage
+                marks=[pytest.mark.long, pytest.mark.timeout(1200)] if (rank, way) == ("0", "stop") else (),
+            )
+            for rank in RANKS
+            for way in WAYS
+        ),
     ],
     ids=["some", *(f"{rank}-{way}" for rank in RANKS for way in WAYS)],
 )
