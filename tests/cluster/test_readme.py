@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_from_python_a_job_and_a_renderer_render(
     write_job(tmp_path / "job.yaml", values)
     text = block("import framefleet")
     assert MODEL in text and ARGUMENTS in text
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     exec(text.replace(MODEL, str(tiny("wan"))).replace(ARGUMENTS, SMALL), found)
     assert found["summary"].done == len(records_of(tmp_path / "run-7")) == 2
     assert {path.name for path in tmp_path.glob("*.mp4")} == {f"{seed}.mp4" for seed in range(8)}
