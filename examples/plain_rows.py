@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping
@@ -100,13 +101,12 @@ class Renderer:
 
 def _encoded(pixels: np.ndarray) -> bytes:
     """Return an mp4 of frames of uint8, (T, H, W, 3)."""
-    file = Path(f"/tmp/clip-{os.getpid()}.mp4")
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "18"})
-        stream.height, stream.width, stream.pix_fmt = *pixels.shape[1:3], "yuv420p"
-        for frame in pixels:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
-        container.mux(stream.encode())
-    content = file.read_bytes()
-    file.unlink()
-    return content
+    with tempfile.TemporaryDirectory() as folder:
+        with av.open(f"{folder}/clip.mp4", "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "18"})
+            stream.height, stream.width, stream.pix_fmt = *pixels.shape[1:3], "yuv420p"
+            for frame in pixels:
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        return Path(folder, "clip.mp4").read_bytes()

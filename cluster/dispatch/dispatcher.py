@@ -16,7 +16,8 @@ When a worker dies
   alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
 
 When a row fails as rows do on a broken machine, e.g. for a full disk
-- Its machine may be why, so its error does not count, and it waits until another row is done, or none waits.
+- Its machine may be why, so its error does not count. It waits until another row is done, or none waits and
+  none is in hand on the machine: one that was there would have to be begun again.
 - If it fails so again where other rows were done meanwhile, its errors count as any other.
 
 When a row runs out of memory on its own, see `OversizedRows`. When it fails where earlier rows of the process
@@ -175,7 +176,7 @@ class Dispatcher:
         entries = self._waiting.take(
             worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
         )
-        if not entries and self._doubtful:
+        if not entries and self._doubtful and not self._has_rows_at(worker):
             entries = [self._doubtful.popleft()]
         if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
@@ -244,7 +245,7 @@ class Dispatcher:
         return None
 
     def is_rows_own(self, worker: str, row_id: str) -> bool:
-        """The row failed as rows do on a broken machine; tell whether it is the row that is broken.
+        """Tell whether a row that failed as on a broken machine is itself the cause.
 
         It is if the machine has done other rows since it first failed so there.
         """
@@ -358,6 +359,11 @@ class Dispatcher:
     def _is_proven(self, worker: str) -> bool:
         """Tell whether a row was done on this worker's machine."""
         return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
+
+    def _has_rows_at(self, worker: str) -> bool:
+        """Tell whether any worker on this worker's machine has rows in hand."""
+        host = self._live[worker][0]
+        return any(seat.rows and self._live[other][0] == host for other, seat in self._seats.items())
 
     def _is_alone_in_new(self, worker: str) -> bool:
         """Tell whether a worker has had one row only, for itself."""

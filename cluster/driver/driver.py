@@ -291,7 +291,7 @@ class Driver:
             log.warning("%s: %s; its rows are given to other workers", worker, reason)
 
     def _with_blame(self, worker: str, report: WorkerReport) -> WorkerReport:
-        """Blame rows that fail as on a broken machine, where the machine goes on rendering others."""
+        """Blame rows that fail as on a broken machine, where the machine still renders others."""
         is_rows_own = self._lanes.of(worker).dispatcher.is_rows_own
         failed = tuple(
             replace(each, blame="row") if each.blame == "host" and is_rows_own(worker, each.row_id) else each

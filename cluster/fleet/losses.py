@@ -216,7 +216,7 @@ class LaneHosts:
         return set.intersection(*each) if each else set()
 
     def is_unfit(self, lane: LaneKey, worker: str, host: str | None) -> bool:
-        """Tell whether a lane uses a worker or its machine no longer, or was given up."""
+        """Tell whether a lane was given up, or no longer uses a worker or its machine."""
         hosts = self.of(lane)
         is_blocked = host is not None and hosts.is_blocked(host)
         return lane in self.closed or is_blocked or hosts.is_barred(worker)

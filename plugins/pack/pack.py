@@ -21,10 +21,10 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.parts import PartWriter, tables_by_part
+from framefleet.pipeline.outputs.parts.parts import PartWriter, no_record, tables_by_part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_of
-from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run
+from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
 from framefleet.pipeline.outputs.record_files import (
     HOW,
     recorded_clip,
@@ -34,6 +34,8 @@ from framefleet.pipeline.outputs.record_files import (
 )
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import each_input
+from framefleet.pipeline.rows.inputs.access import naming
+from framefleet.pipeline.rows.inputs.arguments import checked_content
 from framefleet.pipeline.text import quoted
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
@@ -86,8 +88,8 @@ def pack(
     """Pack some rows of an output, so that somebody else can render them again and compare.
 
     folder: new or empty. rows: how many, spread over kinds of rows and machines, chosen by seed; row_ids:
-    these, and no sample. Raises JobError for rows that there are not, a folder that has files, and a clip or
-    an input that is not as its record says.
+    these, and no sample. Raises JobError for rows without a record, a folder that has files, and a clip that
+    is not as its record says; InputError for such an input.
     """
     consent = replace(NOTHING, storage_options=storage_options or {})
     return pack_rows(str(output), Path(folder), rows=rows, seed=seed, row_ids=row_ids, given=consent)
@@ -101,13 +103,17 @@ def pack_rows(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise JobError(f"{folder} is not an empty folder", "give a new one")
     claim = claim_of(store)
-    wanted = list(dict.fromkeys(row_ids)) or [row.row_id for row in sample_rows(store, rows, seed=seed)]
-    if not wanted:
+    if row_ids:
+        part_of = _part_of(store, row_ids)
+    else:
+        part_of = {row.row_id: row.part for row in sample_rows(store, rows, seed=seed)}
+    if not part_of:
         raise Output(store).no_records()
-    parts, pack_store = _parts_with(store, wanted), Store(str(folder))
+    paths, pack_store = {*part_of.values()}, Store(str(folder))
+    parts = [part for part in live_parts(store) if part.path in paths]
     tables = record_tables(store, None, parts)
-    by_id = {row["row_id"]: row for table in tables for row in table.to_pylist() if row["row_id"] in wanted}
-    records = [by_id[row_id] for row_id in wanted]
+    by_id = {row["row_id"]: row for table in tables for row in table.to_pylist() if row["row_id"] in part_of}
+    records = [by_id[row_id] for row_id in part_of]
     for record in records:
         _copy_files(store, record, pack_store)
         _copy_inputs(store, claim, record, given, pack_store)
@@ -128,24 +134,20 @@ def pack_rows(
     _describe(pack_store, claim, records, without_script)
     return Packed(
         folder=str(folder),
-        row_ids=tuple(wanted),
+        row_ids=tuple(part_of),
         without_script=without_script,
     )
 
 
-def _parts_with(store: Store, row_ids: Collection[str]) -> list[Part]:
-    """Return the parts that have records of these rows. Raises JobError where a row has none."""
-    paths, missing = set[str](), {*row_ids}
+def _part_of(store: Store, row_ids: Collection[str]) -> dict[str, str]:
+    """Return the path of each row's part. Raises JobError where a row has none."""
+    part_of: dict[str, str] = {}
     for path, table in tables_by_part(store, _ROW_ID):
-        if there := {*row_ids} & {*table["row_id"].to_pylist()}:
-            paths.add(path)
-            missing -= there
-    if missing:
-        raise JobError(
-            f"{store.url_of(RECORDS)} has no record of row {min(missing)}",
-            "take a row_id from a record or a clip's name",
-        )
-    return [part for part in live_parts(store) if part.path in paths]
+        part_of |= dict.fromkeys({*row_ids} & {*table["row_id"].to_pylist()}, path)
+    for row_id in row_ids:
+        if row_id not in part_of:
+            raise no_record(store, row_id)
+    return {row_id: part_of[row_id] for row_id in row_ids}
 
 
 def _copy_files(store: Store, record: dict[str, Any], to: Store) -> None:
@@ -167,7 +169,8 @@ def _copy_inputs(store: Store, claim: Claim, record: dict[str, Any], given: Give
     def copied(one: Mapping[str, Any]) -> dict[str, Any]:
         suffix = PurePosixPath(one["uri"].partition("?")[0]).suffix
         path = f"{_INPUTS}/{one['sha256']}{suffix if suffix[1:].isalnum() else ''}"
-        to.write(path, inputs.read(one["uri"]))
+        with naming(f"an input of row {record['row_id']}", one["uri"]):
+            to.write(path, checked_content(one, inputs.read))
         return {**one, "uri": path}
 
     arguments = parse_json(record["arguments"])

@@ -21,7 +21,7 @@ _METHODS = ("encode", "decode", "generate", "get_text_features", "get_image_feat
 
 
 class Home(ModelHook):  # type: ignore[misc]  # accelerate is not typed
-    """Tells a pipeline where it works, which asks its networks for that."""
+    """Has a network answer with its pipeline's device: pipelines ask their networks where to work."""
 
     def __init__(self, device: torch.device) -> None:
         self.execution_device = device

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import framefleet
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import InputError, JobError
 from tests.commands import command
 from tests.driven import render_driven
 from tests.jobs import job_values, prompt_rows, records_of, write_table
@@ -65,6 +65,9 @@ def test_what_rows_take_is_packed_too(tmp_path: Path) -> None:
     packed = framefleet.pack(tmp_path / "out", tmp_path / "pack", row_ids=row_ids)
     assert packed.row_ids == tuple(row_ids)
     assert all("image" in reason for reason in packed.without_script.values()) and packed.without_script
+    shutil.copyfile(pictures / "1.png", pictures / "0.png")
+    with pytest.raises(InputError, match=r"0\.png', but the file has changed"):
+        framefleet.pack(tmp_path / "out", tmp_path / "other", row_ids=row_ids)
     shutil.rmtree(pictures)
     shutil.rmtree(tmp_path / "out")
     verified = framefleet.verify(tmp_path / "pack", row_ids=row_ids)

@@ -180,7 +180,11 @@ def find_record(store: Store, row_id: str) -> Record:
         examples = ", ".join(sorted(matches)[:3])
         problem = f"{store.url_of(RECORDS)} has {len(matches):,} rows that begin with {first}: {examples}"
         raise JobError(problem, "give more digits")
-    raise JobError(
+    raise no_record(store, row_id)
+
+
+def no_record(store: Store, row_id: str) -> JobError:
+    return JobError(
         f"{store.url_of(RECORDS)} has no record of row {row_id}",
         "take a row_id from a record or a clip's name",
     )
