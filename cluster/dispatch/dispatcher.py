@@ -18,7 +18,8 @@ When a worker dies
 When a row fails as rows do on a broken machine, e.g. for a full disk
 - Its machine may be why, so its error does not count. It waits until another row is done, or none waits and
   none is in hand on the machine: one that was there would have to be begun again.
-- If it fails so again where other rows were done meanwhile, its errors count as any other.
+- If it fails so again on a machine that did other rows meanwhile, its errors count as any other. They do too
+  on a machine that has done any if only rows that failed so are left.
 
 When a row runs out of memory on its own, see `OversizedRows`. When it fails where earlier rows of the process
 may be why, its last try is in a new process.
@@ -74,6 +75,7 @@ class Dispatcher:
         self._waiting = Waiting(self._faults, TableOrder() if order is None else order)
         self._oversized = OversizedRows()
         self._doubtful = deque[Entry]()  # rows that failed where their machine may be why
+        self._num_doubted = 0  # rows that failed so, and have not ended
         self._done_at = Counter[str]()  # rows, by machine
         self._for_new = deque[Entry]()  # rows whose last try is in a new process
         self._seats: dict[str, Seat] = {}
@@ -213,7 +215,7 @@ class Dispatcher:
         self._done_at[self._live[worker][0]] += 1
         while self._doubtful:
             self._put_back(self._doubtful.popleft())
-        self._end(row_id)
+        self._end(entry)
         self._oversized.fits(entry.row.shape)
         self._num_done += 1
         return True
@@ -247,12 +249,18 @@ class Dispatcher:
     def is_rows_own(self, worker: str, row_id: str) -> bool:
         """Tell whether a row that failed as on a broken machine is itself the cause.
 
-        It is if the machine has done other rows since it first failed so there.
+        It is if the machine has done other rows since the row first failed so, there or elsewhere; or, from
+        the second time, if it has done any and only rows that failed so are left to show what is broken.
         """
         if worker not in self._seats or row_id not in self._seats[worker].rows:
             return False
-        num_done = self._done_at[host := self._live[worker][0]]
-        return self._seats[worker].rows[row_id].doubts.setdefault(host, num_done) < num_done
+        entry, host = self._seats[worker].rows[row_id], self._live[worker][0]
+        if entry.done_before is None:
+            entry.done_before = dict(self._done_at)
+            self._num_doubted += 1
+            return False
+        are_all = self._closed and self._num_doubted == len(self._held)
+        return not self._is_in_doubt(entry, host) or (are_all and self._done_at[host] > 0)
 
     def ran_out(self, worker: str, row_id: str, error: object, *, room: int, now: float) -> GivenUp | None:
         """The row ran out of memory on its own; return it if it would do so everywhere.
@@ -316,7 +324,7 @@ class Dispatcher:
                 entry.was_alone, entry.why = len(struck) == 1, why
             if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=entry.was_alone):
                 given_up.append(self._quarantine(entry))
-            elif row_id in struck or entry.doubts.get(places[0]) != self._done_at[places[0]]:
+            elif row_id in struck or not self._is_in_doubt(entry, places[0]):
                 self._put_back(entry, is_next=blamed == [row_id])
             elif not self._copies.has(row_id):
                 self._doubtful.append(entry)
@@ -359,6 +367,10 @@ class Dispatcher:
     def _is_proven(self, worker: str) -> bool:
         """Tell whether a row was done on this worker's machine."""
         return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
+
+    def _is_in_doubt(self, entry: Entry, host: str) -> bool:
+        """Tell whether a machine where the row failed may be broken: it has done none since."""
+        return entry.done_before is not None and entry.done_before.get(host, 0) == self._done_at[host]
 
     def _has_rows_at(self, worker: str) -> bool:
         """Tell whether any worker on this worker's machine has rows in hand."""
@@ -406,9 +418,11 @@ class Dispatcher:
         if not self._copies.has(entry.row.row_id):
             self._waiting.put_back(entry, is_next=is_next)
 
-    def _end(self, row_id: str) -> None:
+    def _end(self, entry: Entry) -> None:
         """The row is done or given up: who else has it is to leave it."""
+        row_id = entry.row.row_id
         self._held.remove(row_id)
+        self._num_doubted -= entry.done_before is not None
         for worker in self._copies.end(row_id):
             self._seats[worker].release(row_id)
             self._dropped.setdefault(worker, []).append(row_id)
@@ -418,6 +432,6 @@ class Dispatcher:
         return self._give_up(entry, f"its worker died {entry.deaths} times while rendering it{last}")
 
     def _give_up(self, entry: Entry, reason: str) -> GivenUp:
-        self._end(entry.row.row_id)
+        self._end(entry)
         self._num_failed += 1
         return GivenUp(row=entry.row, attempts=entry.attempts, errors=entry.errors, reason=reason)

@@ -66,8 +66,8 @@ class Entry:
     was_alone: bool = False  # at its last strike
     why: str = ""  # what is known of its last strike
     tried: frozenset[str] = frozenset()  # where it failed, or its worker did
-    # By machine where it failed as rows fail on a broken machine: how many rows that machine had done then.
-    doubts: dict[str, int] = field(default_factory=dict)
+    # How many rows each machine had done when this one first failed as rows do on a broken machine.
+    done_before: dict[str, int] | None = None
 
     @property
     def attempts(self) -> int:

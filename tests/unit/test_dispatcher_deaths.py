@@ -217,13 +217,30 @@ def test_a_row_that_fails_as_on_a_broken_machine_waits_for_others_and_is_blamed_
 
 
 def test_a_row_that_fails_as_on_a_broken_machine_is_tried_again_where_no_other_row_is_left() -> None:
-    dispatcher = proven("x", workers="A", closed=True)
+    dispatcher = dispatcher_with("x", workers="A", closed=True)
     lease(dispatcher, "A")
     assert not dispatcher.is_rows_own("A", "0") and not dispatcher.is_rows_own("A", "none")
     dispatcher.lost("A", suspects=[])
     assert dispatcher.counts.waiting == 1
     join(dispatcher, "B")
-    assert ids(lease(dispatcher, "B")) == "0" and not dispatcher.is_rows_own("B", "0")
+    assert ids(lease(dispatcher, "B")) == "0"
+    assert not dispatcher.is_rows_own("B", "0"), "the machine has done none"
+
+
+def test_the_last_rows_that_fail_as_on_a_broken_machine_are_blamed_where_others_were_done() -> None:
+    dispatcher = proven("xx", workers="A", closed=True, leases_per_worker=1)
+    assert ids(lease(dispatcher, "A")) == "0 1"
+    assert not dispatcher.is_rows_own("A", "0"), "a new process may do it"
+    dispatcher.lost("A", suspects=[])
+    join(dispatcher, "B")
+    assert ids(lease(dispatcher, "B")) == "1"
+    assert not dispatcher.is_rows_own("B", "1")
+    dispatcher.lost("B", suspects=[])
+    join(dispatcher, "C")
+    row_id = ids(lease(dispatcher, "C"))
+    assert dispatcher.is_rows_own("C", row_id)
+    assert dispatcher.failed("C", row_id, "no space") is None
+    assert ids(lease(dispatcher, "C")) == row_id
 
 
 def test_rows_that_killed_their_workers_are_named_where_only_other_models_had_rows_done() -> None:

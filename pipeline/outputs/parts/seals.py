@@ -38,7 +38,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 _NAME = re.compile(
     r"part-(?P<run>[A-Za-z0-9-]+?)-(?P<number>\d{6,9})(-(?P<digest>[0-9a-f]{16}))?\.parquet", re.ASCII
 )
-RUN = re.compile(r"(?P<epoch>\d{6,9})-\d{8}T\d{6}-[0-9a-f]{8}", re.ASCII)
+RUN = re.compile(r"(?P<epoch>\d{6,9})-\d{8}T\d{6,12}-[0-9a-f]{8}", re.ASCII)
 _MAX_SHOWN = 3  # files that are not parts
 
 
@@ -59,7 +59,7 @@ class Part:
 
 def new_run(epoch: int) -> str:
     """Return a name that no other run has; names sort by epoch and time."""
-    return f"{epoch:06d}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+    return f"{epoch:06d}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
 
 
 def merging_run(epoch: int) -> str:
