@@ -15,11 +15,10 @@ from typing import Any
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
-from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
-from framefleet.pipeline.model.sources.source import open_source
+from framefleet.pipeline.model.sources.source import FolderSource, open_source
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -150,7 +149,7 @@ def check_ip_adapter_fits(
     files: IpAdapterFiles, weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
 ) -> None:
     """Raise ModelError for an IP-adapter that the model would refuse to load. Opens none of its weights."""
-    from framefleet.pipeline.model.sources.assembly import blank_pipeline  # imports torch
+    from framefleet.pipeline.model.sources.network_loading import blank_pipeline  # imports torch
     from framefleet.pipeline.model.sources.placement import check_placement
 
     adapter = files.adapter

@@ -23,14 +23,18 @@ from framefleet.pipeline.model.license import license_of
 from framefleet.pipeline.model.lora import LoraFile, fetch_lora
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
-from framefleet.pipeline.model.options.checks import check_beside_loras, check_options
-from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
+from framefleet.pipeline.model.options.tuning import (
+    check_beside_loras,
+    check_options,
+    packages_of,
+    quantization_config,
+    tune,
+)
 from framefleet.pipeline.model.place_trial import prove
-from framefleet.pipeline.model.sources.assembly import assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
+from framefleet.pipeline.model.sources.network_loading import assembled, check_loaded, load_networks
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import (
     PartFile,

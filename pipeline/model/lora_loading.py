@@ -43,8 +43,8 @@ from framefleet.pipeline.model.lora_refusals import (
     told_by_library,
     uncountable,
 )
-from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, listed
+from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.verified_folder import alone
 from framefleet.pipeline.model.sources.weights import Weights

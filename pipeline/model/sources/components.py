@@ -52,19 +52,14 @@ def components_of(index: ModelIndex, folders: Collection[str]) -> tuple[Componen
     """
     components = []
     for name, (library, class_name) in index.components.items():
-        loader: Loader | None = "diffusers"
-        extra_folders: tuple[str, ...] = ()
         if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
             # Its own `from_pretrained` looks for controlnet, controlnet_1, ...: these are hashed.
-            extra_folders = tuple(network_folders(name, folders)[1:])
+            extra, loader = tuple(network_folders(name, folders)[1:]), "diffusers"
         else:
             called = f"{index.where}: {name} is of {library}.{class_name}"
-            loader = _loader_of(library, class_name, called)
-        components.append(
-            Component(
-                name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra_folders
-            )
-        )
+            extra, loader = (), _loader_of(library, class_name, called)
+        one = Component(name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra)
+        components.append(one)
     return tuple(components)
 
 
@@ -74,8 +69,17 @@ def components_in(folder: Path) -> tuple[Component, ...]:
 
 
 def class_of(library: str, name: str) -> Any:
-    """Return the class of a component; None when it is not installed."""
-    return own_component(library, name) or exported(_library(library), name)
+    """Return the class of a component; None when it is not installed.
+
+    Of diffusers, of the part of it that holds a pipeline's own components, or of transformers. Of nothing
+    else: importing a module runs it, and the name comes from the model's folder.
+    """
+    if own := own_component(library, name):
+        return own
+    if library in ("diffusers", "transformers"):
+        return exported(importlib.import_module(library), name)
+    module = exported(importlib.import_module("diffusers.pipelines"), library)
+    return exported(module, name) if isinstance(module, ModuleType) else None
 
 
 @disk_cached(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
@@ -84,6 +88,10 @@ def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
 
     Raises ModelError for a class that is not here, or not what pipelines are made of. called: as it says so.
     """
+    from diffusers import BaseGuidance, SchedulerMixin
+    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
     made = class_of(library, class_name)
     if made is None:
         raise ModelError(f"{called}, which is not installed here", OWN_CODE)
@@ -91,7 +99,10 @@ def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
         packages = ", ".join(made._backends)
         raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
     loader = _loader(made)
-    if loader is None and not (isinstance(made, type) and issubclass(made, _weightless())):
+    # What a pipeline has besides networks: what diffusers loads, without whole pipelines and ONNX.
+    processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
+    weightless = (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
+    if loader is None and not (isinstance(made, type) and issubclass(made, weightless)):
         raise ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
     return loader
 
@@ -109,24 +120,3 @@ def _loader(found: Any) -> Loader | None:
     if function in (ModelMixin.from_pretrained.__func__, LegacyModelMixin.from_pretrained.__func__):
         return "diffusers"
     return "transformers" if function is PreTrainedModel.from_pretrained.__func__ else None
-
-
-def _weightless() -> tuple[type, ...]:
-    """Return what a pipeline has besides networks: what diffusers loads, without whole pipelines and ONNX."""
-    from diffusers import BaseGuidance, SchedulerMixin
-    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
-    processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
-    return (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
-
-
-def _library(name: str) -> ModuleType | None:
-    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components.
-
-    Nothing else: importing a module runs it, and the name comes from the model's folder.
-    """
-    if name in ("diffusers", "transformers"):
-        return importlib.import_module(name)
-    module = exported(importlib.import_module("diffusers.pipelines"), name)
-    return module if isinstance(module, ModuleType) else None

@@ -65,16 +65,12 @@ def check_digests(
     folder: Path, found: Mapping[str, str], expected: Mapping[str, str], *, named_by: str
 ) -> None:
     """Raise ModelError when a file of `found` is not the one that `named_by` expects."""
-    wrong = [file for file, digest in found.items() if expected.get(file, digest) != digest]
-    if not wrong:
-        return
-    path = folder / wrong[0]
-    more = f", and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
-    raise ModelError(
-        f"{path} is corrupted or another file: its SHA-256 is {found[wrong[0]]}, "
-        f"{named_by} has {expected[wrong[0]]}{more}",
-        f"delete {path.resolve()} and fetch it again" + (" by the same command" if path.is_symlink() else ""),
-    )
+    if wrong := [file for file, digest in found.items() if expected.get(file, digest) != digest]:
+        path, digest = folder / wrong[0], found[wrong[0]]
+        more = f", and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
+        differs = f"its SHA-256 is {digest}, {named_by} has {expected[wrong[0]]}{more}"
+        fix = f"delete {path.resolve()} and fetch it again" + " by the same command" * path.is_symlink()
+        raise ModelError(f"{path} is corrupted or another file: {differs}", fix)
 
 
 def named_sha256(path: Path) -> str | None:
@@ -91,12 +87,9 @@ def check_git_names(folder: Path, files: Iterable[str]) -> None:
     """Raise ModelError for a file that git's SHA-1 names and that has changed. Others are passed over."""
     for file in files:
         path = folder / file
-        name = _name(path, _GIT)
-        if name is not None and name != git_hash(path.read_bytes()):
-            raise ModelError(
-                f"{path} is corrupted: it is not what the hub named it by",
-                f"delete {path.resolve()} and fetch it again by the same command",
-            )
+        if (name := _name(path, _GIT)) and name != git_hash(path.read_bytes()):
+            fix = f"delete {path.resolve()} and fetch it again by the same command"
+            raise ModelError(f"{path} is corrupted: it is not what the hub named it by", fix)
 
 
 def git_hash(content: bytes) -> str:
@@ -117,8 +110,7 @@ def check_links(folder: Path, files: Iterable[str]) -> None:
     """
     inside = folder.resolve()
     for file in files:
-        path = folder / file
-        place = path.resolve()
+        path, place = folder / file, (folder / file).resolve()
         if not place.is_relative_to(inside) and not is_named(path):
             raise ModelError(
                 f"{path} is a link to {place}, which is not in the model's folder",
@@ -200,11 +192,11 @@ def check_lock(
             wrong.append(f"{name} has SHA-256 {digests[name]}, the lock says {lock.digests[name]}")
     if not wrong:
         return
-    is_other = lock.revision and revision and lock.revision != revision
-    at = f": it is revision {revision}, the lock is of {lock.revision}" if is_other else ""
+    at, fix = "", "fetch the model again"
+    if lock.revision and revision and lock.revision != revision:
+        at = f": it is revision {revision}, the lock is of {lock.revision}"
+        fix = f"set `model.revision: {lock.revision}`"
     more = [f"and {len(wrong) - _MAX_SHOWN} more files"] * (len(wrong) > _MAX_SHOWN)
-    raise ModelError(
-        f"{where} differs from its lock{at}\n" + "\n".join(f"  {line}" for line in wrong[:_MAX_SHOWN] + more),
-        (f"set `model.revision: {lock.revision}`, or " if is_other else "fetch the model again, or ")
-        + "run `framefleet model lock` if the change is meant",
-    )
+    lines = "\n".join(f"  {line}" for line in wrong[:_MAX_SHOWN] + more)
+    fix += ", or run `framefleet model lock` if the change is meant"
+    raise ModelError(f"{where} differs from its lock{at}\n{lines}", fix)

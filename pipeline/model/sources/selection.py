@@ -84,11 +84,8 @@ def select(
             weights = _weights(loader, files, read_in_folder, place, allow_pickle=allow_pickle)
             _refuse_others(files, weights, place)
         chosen += [f"{folder}/{name}" for name in [*weights, *filter(_is_config, files)]]
-    for name in chosen:
-        if not name.isprintable():
-            raise ModelError(
-                f"{where}/{name!r} cannot be a file's name", "rename it, or fetch the model again"
-            )
+    if odd := [name for name in chosen if not name.isprintable()]:
+        raise ModelError(f"{where}/{odd[0]!r} cannot be a file's name", "rename it, or fetch the model again")
     return sorted(chosen)
 
 
@@ -133,9 +130,12 @@ def _weights(
     allow_pickle: bool,
 ) -> list[str]:
     suffixes = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
-    for name in suffixes:
-        if name in names:
-            return [name, *_shards(names, name, read(name), place)] if name.endswith(".json") else [name]
+    if name := next((name for name in suffixes if name in names), None):
+        is_index = name.endswith(".json")
+        shards = sorted({*weight_map_of(read(name), f"{place}/{name}").values()}) if is_index else []
+        if missing := [shard for shard in shards if shard not in names]:
+            raise ModelError(f"{place}/{missing[0]} is missing, though {name} names it", "fetch it again")
+        return [name, *shards]
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles and allow_pickle:
         fix = f"rename it to {PICKLED[loader][0]}" if loader else "delete it"
@@ -147,14 +147,6 @@ def _weights(
             "if you trust where it comes from, set `model.allow_pickle: true`",
         )
     return []
-
-
-def _shards(names: Collection[str], index: str, content: bytes, place: str) -> list[str]:
-    shards = sorted(set(weight_map_of(content, f"{place}/{index}").values()))
-    for shard in shards:
-        if shard not in names:
-            raise ModelError(f"{place}/{shard} is missing, though {index} names it", "fetch it again")
-    return shards
 
 
 def weight_map_of(content: bytes, where: str) -> dict[str, str]:
@@ -170,10 +162,8 @@ def weight_map_of(content: bytes, where: str) -> dict[str, str]:
     if not is_index:
         raise ModelError(f"{where} is not an index of shards", "fetch it again")
     if not has_metadata:
-        raise ModelError(
-            f"{where} has no mapping `metadata`, without which libraries do not read it",
-            'add `"metadata": {}` to it, or fetch it again',
-        )
+        problem = f"{where} has no mapping `metadata`, without which libraries do not read it"
+        raise ModelError(problem, 'add `"metadata": {}` to it, or fetch it again')
     return weight_map
 
 

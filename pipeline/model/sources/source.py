@@ -5,12 +5,87 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
+from framefleet.pipeline.model.sources.headers import read_first
+from framefleet.pipeline.model.sources.integrity import list_files, named_sha256
 from framefleet.pipeline.model.specs.model_index import INDEXES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What a source says about one of its files."""
+
+    size: int
+    sha256: str | None = None  # None where it does not say
+
+
+class Source(Protocol):
+    """One model, as it is now.
+
+    path, revision: what opens it again, on other machines too; a hub's revision is the commit.
+    name: the same in one text, without credentials: what records and messages call it.
+    is_local: reading its files costs no download.
+    """
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_local(self) -> bool: ...
+
+    @property
+    def files(self) -> Mapping[str, Listed]: ...
+
+    def read(self, file: str, count: int | None = None) -> bytes:
+        """Return the first `count` bytes of a file; all of them for None."""
+        ...
+
+    def fetch(self, files: Collection[str]) -> Path:
+        """Return a folder of this machine that holds these files."""
+        ...
+
+
+class FolderSource:
+    """A pipeline folder of this machine."""
+
+    is_local = True
+    revision = None
+
+    def __init__(self, path: str, *, only: str | None = None) -> None:
+        """only: the one file that is wanted; the others are not listed."""
+        self.path = self.name = path
+        self._only = only
+
+    @cached_property
+    def files(self) -> Mapping[str, Listed]:
+        return list_folder(Path(self.path), None if self._only is None else [self._only])
+
+    def read(self, file: str, count: int | None = None) -> bytes:
+        return read_first(Path(self.path, file), count)
+
+    def fetch(self, files: Collection[str]) -> Path:
+        return Path(self.path)
+
+
+def list_folder(folder: Path, names: Collection[str] | None = None) -> dict[str, Listed]:
+    """Return the files of a folder, or these; of those in a cache, the SHA-256 that they are named by."""
+    return {
+        name: Listed(size=(folder / name).stat().st_size, sha256=named_sha256(folder / name))
+        for name in (list_files(folder) if names is None else names)
+    }
+
 
 _HUB_PAGE = re.compile(
     r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/tree/([\w./-]+?))?/?(?:[?#].*)?"
@@ -40,19 +115,15 @@ def open_source(
         _refuse_revision(place, revision)
         source: Source = UrlSource(place, storage_options or {})
         if needs == INDEXES and not any(index in source.files for index in INDEXES):
-            raise ModelError(
-                f"{source.name} has no {INDEXES[0]}",
-                "check the URL: it must be a diffusers pipeline's own folder",
-            )
+            fix = "check the URL: it must be a diffusers pipeline's own folder"
+            raise ModelError(f"{source.name} has no {INDEXES[0]}", fix)
         return source
     folder = os.path.abspath(os.path.expanduser(place))
     if os.path.exists(folder) or not HUB_ID.fullmatch(place):
         _refuse_revision(folder, revision)
         if not os.path.isdir(folder):
-            raise ModelError(
-                f"model {folder!r} is not a folder",
-                "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL",
-            )
+            fix = "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
+            raise ModelError(f"model {folder!r} is not a folder", fix)
         return FolderSource(folder)
     from framefleet.pipeline.model.sources.hub import open_hub
 
@@ -67,9 +138,8 @@ def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
     if match is None or os.path.exists(os.path.expanduser(path)):
         return path, revision
     if match["revision"] and revision and match["revision"] != revision:
-        raise ModelError(
-            f"model {path!r} names a revision, and so does the job: {revision!r}", "give one of them"
-        )
+        problem = f"model {path!r} names a revision, and so does the job: {revision!r}"
+        raise ModelError(problem, "give one of them")
     return match["repo"], revision or match["revision"]
 
 

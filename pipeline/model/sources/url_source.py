@@ -15,9 +15,9 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.sources.cache import cache_folder, one_fetcher, short_hash
-from framefleet.pipeline.model.sources.folder_source import Listed
+from framefleet.pipeline.model.class_cache import cache_folder, one_fetcher, short_hash
 from framefleet.pipeline.model.sources.integrity import sha256_of
+from framefleet.pipeline.model.sources.source import Listed
 from framefleet.pipeline.outputs.stores.object_store import Stored
 from framefleet.pipeline.outputs.stores.store import Store
 

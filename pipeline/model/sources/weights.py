@@ -6,14 +6,13 @@ the model calls `fetched`, which hashes the real bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, components_of
 from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
-from framefleet.pipeline.model.sources.folder_source import Source, list_folder
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import (
     LOCK_FILE,
@@ -38,6 +37,7 @@ from framefleet.pipeline.model.sources.selection import (
     select,
     weight_map_of,
 )
+from framefleet.pipeline.model.sources.source import Source, list_folder
 from framefleet.pipeline.model.specs.model_index import (
     MAX_JSON_BYTES,
     check_whole,
@@ -138,9 +138,8 @@ def open_weights(
     where = source.name
     file = index_file(source.files)
     if file not in source.files:
-        raise ModelError(
-            f"{where}/{file} does not exist", "give a diffusers pipeline folder, not a single checkpoint"
-        )
+        fix = "give a diffusers pipeline folder, not a single checkpoint"
+        raise ModelError(f"{where}/{file} does not exist", fix)
 
     def read(file: str) -> bytes:
         if source.is_local:
@@ -163,23 +162,24 @@ def open_weights(
         check_links(Path(source.path), files)
     check_weights(components, files, where, without=without)
     listed = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
-    locked = None if ignore_lock else _lock_of(source, lock, read)
-    if locked and without:  # which the parts' own `sha256` says something about
+    locked: ModelLock | None = None
+    if lock is not None and not ignore_lock:
+        locked = read_lock(Path(lock))
+    elif LOCK_FILE in source.files and not ignore_lock:
+        locked = parse_lock(read(LOCK_FILE), f"{where}/{LOCK_FILE}")
+    if locked:  # the parts' own `sha256` says something about theirs
         own = {
-            name
-            for name in locked.digests
+            name: sha256
+            for name, sha256 in locked.digests.items()
             if not (is_weights(name) or is_shard_index(name)) or name.partition("/")[0] not in without
         }
-        locked = replace(locked, digests={name: locked.digests[name] for name in own})
-    if locked:
-        sizes = {file: source.files[file].size for file in files}
-        if any(part.key in locked.digests for part in parts):  # else it was made of the base alone
+        locked = replace(locked, digests=own)
+        sizes, digests = {file: source.files[file].size for file in files}, listed
+        if any(part.key in own for part in parts):  # else it was made of the base alone
             sizes |= {part.key: part.size for part in parts}
-            digests = {part.key: part.part.sha256 for part in parts if part.part.sha256}
-            parts = tuple(part.locked(locked.digests.get(part.key)) for part in parts)
-            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=listed | digests)
-        else:
-            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=listed)
+            digests = listed | {part.key: part.part.sha256 for part in parts if part.part.sha256}
+            parts = tuple(part.locked(own.get(part.key)) for part in parts)
+        check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=digests)
     return Weights(
         source=source,
         class_name=index.class_name,
@@ -196,14 +196,11 @@ def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[
 
     Asks the hub only for files that are not in the cache. Raises ModelError when a file is another one.
     """
-    folder = source.fetch(expected)
+    folder, fix = source.fetch(expected), "put the same model on every machine of the cluster"
     if not folder.is_dir():
-        raise ModelError(f"{folder} is not a folder", "put the same model on every machine of the cluster")
-    missing = [file for file in expected if not (folder / file).is_file()]
-    if missing:
-        raise ModelError(
-            f"{folder / missing[0]} is missing", "put the same model on every machine of the cluster"
-        )
+        raise ModelError(f"{folder} is not a folder", fix)
+    if missing := [file for file in expected if not (folder / file).is_file()]:
+        raise ModelError(f"{folder / missing[0]} is missing", fix)
     check_links(folder, expected)
     _check_files(folder, [*expected])
     digests = file_digests(folder, expected)
@@ -224,33 +221,17 @@ def _check_files(folder: Path, files: Collection[str]) -> None:
             check_whole_numbers(f"{folder / file}", tensors)
             if any(tensor.dtype.startswith("F8") for tensor in tensors):
                 check_scales(f"{folder / file}", names[file])
-    for index in files:
-        if index.endswith(SHARDS):
-            _check_index(folder, index, names)
+    for file in files:
+        # No library reports an index of shards that hold other weights than it says.
+        index, place = folder / file, file.rpartition("/")[0]
+        shards = weight_map_of(index.read_bytes(), str(index)) if file.endswith(SHARDS) else {}
+        for shard in {*shards.values()}:
+            expected = {name for name, own in shards.items() if own == shard}
+            tensors = {*names.get(f"{place}/{shard}", expected)}
+            check_leftovers(
+                f"{folder / place / shard}",
+                unused=tensors - expected,
+                lacking=expected - tensors,
+                fix=f"{index} says something else: fetch both again",
+            )
     check_configs(folder, files)
-
-
-def _check_index(folder: Path, index: str, names: Mapping[str, Collection[str]]) -> None:
-    """Raise ModelError for an index of shards that hold other weights than it says, which none reports.
-
-    names: of the weights in each file.
-    """
-    shards = weight_map_of((folder / index).read_bytes(), f"{folder / index}")
-    place = index.rpartition("/")[0]
-    for shard in {*shards.values()}:
-        expected = {name for name, own in shards.items() if own == shard}
-        tensors = {*names.get(f"{place}/{shard}", expected)}
-        check_leftovers(
-            f"{folder / place / shard}",
-            unused=tensors - expected,
-            lacking=expected - tensors,
-            fix=f"{folder / index} says something else: fetch both again",
-        )
-
-
-def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> ModelLock | None:
-    if path is not None:
-        return read_lock(Path(path))
-    if LOCK_FILE in source.files:
-        return parse_lock(read(LOCK_FILE), f"{source.name}/{LOCK_FILE}")
-    return None

@@ -24,6 +24,7 @@ from framefleet.pipeline.model.specs.signature import members_of
 # No known model has a tenth of it; and a scheduler makes tables as long as its number of steps.
 MOST = 1_000_000
 _MAX_SHOWN = 80  # characters
+_AGAIN = "download the model again"
 _MAX_LEVELS = 16  # of resolution: each one halves the picture
 # In the lists of a config: of a schedule of noise, the longest known, a tenth.
 _MAX_LISTED = 10_000
@@ -92,10 +93,8 @@ def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], wh
     for component, config in configs.items():
         for key, value in config.items():
             if _num_listed(value) > _MAX_LISTED:
-                raise ModelError(
-                    f"{where}: {key} of {component} lists more than {_MAX_LISTED:,} values",
-                    "download the model again",
-                )
+                problem = f"{where}: {key} of {component} lists more than {_MAX_LISTED:,} values"
+                raise ModelError(problem, _AGAIN)
         rules = OTHERS.get(component, NETWORK)
         if component == "scheduler":  # which makes lists and tables of whatever length it is given
             rules = {key: _NUMBER for key, value in config.items() if type(value) is int} | dict(rules)
@@ -107,11 +106,8 @@ def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], wh
             component_class = components.get(component)
             forms = (*rule.forms, *(forms_of(*component_class).get(key, ()) if component_class else ()))
             if not rule.allows(value, forms):
-                raise ModelError(
-                    f"{where}: {key} of {component} is {repr(value)[:_MAX_SHOWN]}, "
-                    f"and not {rule.wanted(forms)}",
-                    "download the model again",
-                )
+                stated = f"{key} of {component} is {repr(value)[:_MAX_SHOWN]}"
+                raise ModelError(f"{where}: {stated}, and not {rule.wanted(forms)}", _AGAIN)
 
 
 def _num_listed(value: Any) -> int:
@@ -125,7 +121,7 @@ def _num_listed(value: Any) -> int:
 def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
     """Return the forms of each parameter that says one, by its annotation, or else by its default.
 
-    Empty for a class that is not one of diffusers or ours: its constructor takes a config as a whole.
+    Empty for other classes than diffusers' and ours: their constructors take a config as a whole.
     """
     import diffusers
 

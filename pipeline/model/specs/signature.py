@@ -1,8 +1,7 @@
 """From a callable to the parameters that a table may give: names, kinds and defaults.
 
-Some inputs take several media in order, each of its own kind. MiniMax-H3's `references` are
-`list[MiniMaxH3Reference]`. Each subclass says its `kind` and opens a file with `from_file`; whatever a later
-pipeline calls such classes, they are found by these two.
+Some inputs take several media in order, each of its own kind (MiniMax-H3's `references`): lists of classes,
+each subclass of which says its `kind` and opens a file with `from_file`.
 Which inputs take several values for one clip (images to edit or to refer to, a value for each of several
 ControlNets) annotations do not say: `list[PIL.Image.Image]` is a batch of rows to most pipelines.
 """
@@ -35,20 +34,10 @@ PLACES: tuple[ArgumentKind, ...] = ("image", "video", "images", "list[image]", "
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one. Of others the
 # annotation says whether they take images.
 INPUTS: dict[str, InputKind] = {
-    "image": "image",
-    "last_image": "image",
-    "original_image": "image",
-    "mask_image": "image",
-    "control_image": "image",
-    "control_mask": "image",
-    "video": "video",
-    "control_video": "video",
-    "driving_video": "video",
-    "pose_video": "video",
-    "face_video": "video",
-    "background_video": "video",
-    "mask_video": "video",
-    "conditioning_frames": "video",
+    **dict.fromkeys(("image", "last_image", "original_image"), "image"),
+    **dict.fromkeys(("mask_image", "control_image", "control_mask"), "image"),
+    **dict.fromkeys(("video", "control_video", "driving_video", "pose_video", "face_video"), "video"),
+    **dict.fromkeys(("background_video", "mask_video", "conditioning_frames"), "video"),
 }
 # Annotated as images, and no pictures; and those for which a model has to hold an IP-adapter, which none can.
 _NO_PICTURES = re.compile(r".*(latents|embeds)|(negative_)?ip_adapter_image")
@@ -63,18 +52,12 @@ PLUMBING = re.compile(
 )
 FRAME_PARAMETERS = ("num_frames", "video_length", "frames")  # what calls name the number of frames
 # By class: of the images that it is given, it makes one.
+_UNION = "StableDiffusionXLControlNetUnion"
 _SEVERAL_IMAGES: Mapping[str, str] = {
-    "BriaFibo2Pipeline": "image",
-    "Flux2KleinKVPipeline": "image",
-    "Flux2KleinPipeline": "image",
-    "Flux2Pipeline": "image",
-    "OmniGenPipeline": "input_images",
-    "QwenImage21Pipeline": "image",
-    "QwenImageEditPlusPipeline": "image",
-    "StableDiffusionXLControlNetUnionImg2ImgPipeline": "control_image",
-    "StableDiffusionXLControlNetUnionInpaintPipeline": "control_image",
-    "StableDiffusionXLControlNetUnionPipeline": "control_image",
-    "ZImageOmniPipeline": "image",
+    **dict.fromkeys(("BriaFibo2Pipeline", "Flux2KleinKVPipeline", "Flux2KleinPipeline"), "image"),
+    **dict.fromkeys(("Flux2Pipeline", "QwenImage21Pipeline", "QwenImageEditPlusPipeline"), "image"),
+    **{"ZImageOmniPipeline": "image", "OmniGenPipeline": "input_images"},
+    **{f"{_UNION}{task}Pipeline": "control_image" for task in ("", "Img2Img", "Inpaint")},
 }
 # Whose annotations say something else: a single image fails; each image is a frame.
 _OWN_KINDS: Mapping[str, tuple[str, ArgumentKind]] = {
@@ -91,13 +74,10 @@ PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "fl
 
 def reference_classes(annotation: Any) -> dict[str, type]:
     """Return by kind the classes that the annotation has lists of; none where it has no such list."""
-    lists = _parameters_of(list, annotation)
-    bases: list[Any] = [part for parts in lists for part in parts if isinstance(part, type)]
-    subclasses: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
+    bases: list[Any] = [part for parts in _parameters_of(list, annotation) for part in parts]
+    classes: list[Any] = [made for one in bases if isinstance(one, type) for made in type.__subclasses__(one)]
     return {
-        made.kind: made
-        for made in subclasses
-        if hasattr(made, "from_file") and getattr(made, "kind", None) in MEDIA
+        one.kind: one for one in classes if hasattr(one, "from_file") and getattr(one, "kind", None) in MEDIA
     }
 
 
@@ -140,8 +120,8 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 def with_several(parameters: Iterable[Parameter], class_name: str, configs: Configs) -> list[Parameter]:
     """Return the parameters of a class, with the kinds of those that take several values."""
     by_name = {parameter.name: parameter for parameter in parameters}
-    several = {name for made, name in _SEVERAL_IMAGES.items() if made == class_name}
-    if several and "Union" in class_name:
+    several = {_SEVERAL_IMAGES[class_name]} if class_name in _SEVERAL_IMAGES else set()
+    if several and class_name.startswith(_UNION):
         several.add("control_mode")
     if has_controlnets(configs):
         several |= {controlling(by_name), *OF_EACH}
@@ -236,5 +216,5 @@ def _parameters_of(collection: type, annotation: Any) -> list[tuple[Any, ...]]:
 
 def _scalars(collections: Iterable[tuple[Any, ...]]) -> list[ScalarKind]:
     """Return of what scalars collections are that are of one type only."""
-    alike = [set(types) - {...} for types in collections]
-    return [_KINDS[kind] for (kind,) in (kinds for kinds in alike if len(kinds) == 1) if kind in _KINDS]
+    alike = [(*(set(types) - {...}),) for types in collections]
+    return [_KINDS[kinds[0]] for kinds in alike if len(kinds) == 1 and kinds[0] in _KINDS]
