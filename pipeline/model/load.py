@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,14 +11,13 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.device_placement import placer_of
 from framefleet.pipeline.model.environment import environment
 from framefleet.pipeline.model.ip_adapter import (
-    IpAdapterFiles,
     fetch_ip_adapter,
     load_ip_adapter,
     with_ip_adapter,
     without_ip_adapter,
 )
 from framefleet.pipeline.model.license import license_of
-from framefleet.pipeline.model.lora import LoraFile, fetch_lora
+from framefleet.pipeline.model.lora import fetch_lora
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.tuning import (
@@ -36,18 +33,12 @@ from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.network_loading import assembled, check_loaded, load_networks
 from framefleet.pipeline.model.sources.packing import packed_components
-from framefleet.pipeline.model.sources.parts import (
-    PartFile,
-    by_component,
-    open_parts,
-    part_sizes,
-    without_parts,
-)
+from framefleet.pipeline.model.sources.parts import by_component, open_parts, part_sizes, without_parts
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.sources.weights import fetched_as
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
-from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.model.specs.spec import inspect_model
 
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
@@ -87,19 +78,28 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     if loras:
         check_beside_loras(options)
-    libraries = {component.name: component.library for component in components}
-    quantized = quantization_config(options, libraries)
-    pipe = _assembled(
-        settings,
-        folder,
-        digests,
-        spec,
-        dtype=dtype,
-        parts=parts,
-        loras=loras,
-        adapter=adapter,
-        quantization=quantized.make() if quantized else None,
-    )
+    quantized = quantization_config(options, {one.name: one.library for one in components})
+    allow = options.allow_unmatched_weights
+    files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
+    with sealed(folder, without_parts(digests, parts)) as place:
+        networks, loaded = load_networks(
+            place,
+            [one for one in components if one.has_weights],
+            dtype=for_diffusers(dtype),
+            use_safetensors=None if settings.allow_pickle else True,
+            quantization=quantized.make() if quantized else None,
+            parts={name: files[part] for name, part in by_component(parts, components).items()},
+            allow_unmatched=allow,
+            where=folder,
+        )
+        pipe = assembled(place, spec, components, networks=networks)
+        check_loaded(loaded, allow_unmatched=allow)
+    if adapter:
+        load_ip_adapter(pipe, adapter, allow_unmatched=allow)
+    if loras:
+        from framefleet.pipeline.model import lora_loading  # imports peft and diffusers' loaders: 3 s
+
+        lora_loading.load_loras(pipe, loras, allow_unmatched=allow)
     methods = {*packed_components(folder, digests).values(), *("gguf" for part in parts if part.is_gguf)}
     digests |= adapter.digests if adapter else {}
     attention = tune(pipe, options, device=device, placer=placer)
@@ -122,46 +122,6 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         attention=attention,
         placer=placer,
     )
-
-
-def _assembled(
-    settings: ModelSettings,
-    folder: Path,
-    digests: Mapping[str, str],
-    spec: PipelineSpec,
-    *,
-    dtype: ResolvedDType,
-    parts: Collection[PartFile],
-    loras: Mapping[str, LoraFile],
-    adapter: IpAdapterFiles | None,
-    quantization: Any = None,
-) -> Any:
-    """Return a pipeline with all weights, in host memory."""
-    dtypes, components = for_diffusers(dtype), components_in(folder)
-    allow = settings.options.allow_unmatched_weights
-    files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
-    with sealed(folder, without_parts(digests, parts)) as place:
-        networks, loaded = load_networks(
-            place,
-            [one for one in components if one.has_weights],
-            dtype=dtypes,
-            use_safetensors=None if settings.allow_pickle else True,
-            quantization=quantization,
-            parts={name: files[part] for name, part in by_component(parts, components).items()},
-            allow_unmatched=allow,
-            where=folder,
-        )
-        pipe = assembled(place, spec, components, networks=networks)
-        check_loaded(loaded, allow_unmatched=allow)
-    if adapter:
-        load_ip_adapter(pipe, adapter, allow_unmatched=allow)
-    if loras:
-        from framefleet.pipeline.model.lora_loading import (
-            load_loras,  # imports peft and diffusers' loaders: 3 s
-        )
-
-        load_loras(pipe, loras, allow_unmatched=allow)
-    return pipe
 
 
 def for_diffusers(dtype: ResolvedDType) -> torch.dtype | dict[str, torch.dtype]:

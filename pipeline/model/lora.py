@@ -41,14 +41,11 @@ class Lora:
 
 def loras_of(given: Mapping[str, str | Path | Mapping[str, Any] | Lora]) -> dict[str, Lora]:
     """Return declared LoRAs by name. Raises JobError for names that a row could not give."""
-    for name in given:
-        if not NAME.fullmatch(name) or name == NONE:
-            raise JobError(
-                f"loras: {name!r} cannot be a LoRA's name",
-                f"use letters, digits, - and _; {NONE!r} stands for no LoRA",
-            )
     loras = {}
     for name, value in given.items():
+        if not NAME.fullmatch(name) or name == NONE:
+            fix = f"use letters, digits, - and _; {NONE!r} stands for no LoRA"
+            raise JobError(f"loras: {name!r} cannot be a LoRA's name", fix)
         if not isinstance(value, Lora):
             value = Lora(**value) if isinstance(value, Mapping) else Lora(path=str(value))
         loras[name] = value
@@ -87,12 +84,13 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
 
 def adapters_in(arguments: Mapping[str, Any]) -> Adapters:
     """Return the adapters that checked arguments ask for, in the one order in which they are added."""
-    return tuple((adapter_name(name), lora["weight"]) for name, lora in sorted(_loras_in(arguments).items()))
+    loras = sorted(arguments.get(ARGUMENT, {}).items())
+    return tuple((adapter_name(name), lora["weight"]) for name, lora in loras)
 
 
 def digests_in(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of every LoRA that a row's checked arguments name."""
-    return {name: lora["sha256"] for name, lora in _loras_in(arguments).items()}
+    return {name: lora["sha256"] for name, lora in arguments.get(ARGUMENT, {}).items()}
 
 
 def without_loras(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,11 +104,6 @@ def adapter_name(name: str) -> str:
     Not its own name: peft takes `a` for a part of its prefix `lora_`, and `keys` for a method.
     """
     return f"adapter_{name}"
-
-
-def _loras_in(arguments: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    loras: Mapping[str, Mapping[str, Any]] = arguments.get(ARGUMENT, {})
-    return loras
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +126,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
         source: Source = UrlSource(folder, storage_options or {}, only=file)
     else:
         needs = [file] if file else []
-        source = open_source(
-            folder, revision=lora.revision, storage_options=storage_options or {}, needs=needs
-        )
+        source = open_source(folder, revision=lora.revision, storage_options=storage_options, needs=needs)
     try:
         if lora.sha256 is None or file is None:
             file = _chosen(name, source, file, lora)
@@ -148,29 +139,24 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
                 f"set `loras.{name}.allow_pickle: true`",
             )
         if not is_weights(file):
-            raise ModelError(
-                f"loras.{name}: {source.name}/{file} is not a {SAFETENSORS} file", "name one as `file:`"
-            )
+            problem = f"loras.{name}: {source.name}/{file} is not a {SAFETENSORS} file"
+            raise ModelError(problem, "name one as `file:`")
         path = source.fetch([file]) / file
         expected = lora.sha256 or source.files[file].sha256
     except FileNotFoundError as error:
         raise ModelError(f"loras.{name}: {error}", "check the URL") from None
     if not path.is_file():
-        raise ModelError(
-            f"loras.{name}: {path} does not exist", "put the same file on every machine of the cluster"
-        )
+        fix = "put the same file on every machine of the cluster"
+        raise ModelError(f"loras.{name}: {path} does not exist", fix)
     if file.endswith(SAFETENSORS):
         check_file_size(path)
     digest = sha256_of(path)
     if expected and digest != expected:
-        raise ModelError(
-            f"loras.{name}: {path} is not the expected file: its SHA-256 is {digest}, and "
-            f"should be {expected}",
-            "put the same file on every machine; if a file in a cache is broken, delete it",
-        )
-    return LoraFile(
-        lora=replace(lora, path=source.path, revision=source.revision, file=file, sha256=digest), path=path
-    )
+        differs = f"its SHA-256 is {digest}, and should be {expected}"
+        fix = "put the same file on every machine; if a file in a cache is broken, delete it"
+        raise ModelError(f"loras.{name}: {path} is not the expected file: {differs}", fix)
+    lora = replace(lora, path=source.path, revision=source.revision, file=file, sha256=digest)
+    return LoraFile(lora=lora, path=path)
 
 
 def _split(name: str, lora: Lora) -> tuple[str, str | None]:
@@ -183,10 +169,8 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     if here.is_file():
         return str(here.parent), here.name
     if not here.exists() and (is_weights(path) or not HUB_ID.fullmatch(path)):
-        raise ModelError(
-            f"loras.{name}: {here.absolute()} does not exist",
-            f"give a {SAFETENSORS} file, a folder, org/name of the hub, or a URL",
-        )
+        fix = f"give a {SAFETENSORS} file, a folder, org/name of the hub, or a URL"
+        raise ModelError(f"loras.{name}: {here.absolute()} does not exist", fix)
     return path, lora.file
 
 
@@ -194,9 +178,9 @@ def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
     """Return the file to take. Raises ModelError when there is none, or no saying which."""
     where = f"loras.{name}: {source.name}"
     there = [path for path in source.files if path == file or not is_junk(path)]
+    if file is not None and file not in there:
+        raise ModelError(f"{where}/{file} does not exist", _listing(filter(is_weights, there)))
     if file is not None:
-        if file not in there:
-            raise ModelError(f"{where}/{file} does not exist", _listing(filter(is_weights, there)))
         return file
     pickles = [path for path in there if path.endswith(PICKLES)]
     candidates = [path for path in there if path.endswith(SAFETENSORS)] or pickles

@@ -269,8 +269,7 @@ class Options(Strict):
         default=False, description="Use channels_last for 2-d convolutions of the denoisers and the vae."
     )
     fuse_qkv: bool = Field(
-        default=False,
-        description="Compute query, key and value of the denoisers' attention in one product.",
+        default=False, description="Compute query, key and value of the denoisers' attention in one product."
     )
     vae_tiling: bool = Field(default=False, description="Decode in tiles.")
     vae_slicing: bool = Field(default=False, description="Decode the frames or images of a batch one by one.")

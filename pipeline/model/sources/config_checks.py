@@ -157,8 +157,8 @@ def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: i
                 check(made.untyped_storage().nbytes())
             return made
 
-    kind = class_of(library, class_name)
     try:
+        kind = class_of(library, class_name)
         with bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
             if hasattr(kind, "from_config"):  # of diffusers
                 network = kind.from_config(config)

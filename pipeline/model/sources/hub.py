@@ -50,9 +50,7 @@ class HubSource:
     def files(self) -> Mapping[str, Listed]:
         """What the hub says, or else the cache: offline, or when the hub does not answer."""
         try:
-            siblings = (
-                HfApi().model_info(self.path, revision=self.revision, files_metadata=True).siblings or []
-            )
+            facts = HfApi().model_info(self.path, revision=self.revision, files_metadata=True)
         except Exception as error:  # the client raises what its HTTP library does, and that changed twice
             folder = _cached_folder(self.path, self.revision)
             if folder is None:
@@ -61,7 +59,7 @@ class HubSource:
             return list_folder(folder)
         return {
             file.rfilename: Listed(size=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
-            for file in siblings
+            for file in facts.siblings or []
         }
 
     def read(self, file: str, count: int | None = None) -> bytes:
@@ -84,15 +82,14 @@ class HubSource:
         return read_first(Path(path), count)
 
     def fetch(self, files: Collection[str]) -> Path:
-        folder = self._whole(files)
-        if folder is None:
-            with one_fetcher(self.path):  # another process may have fetched it while this one waited
-                folder = self._whole(files) or _download(self.path, self.revision, files)
-        return folder
+        def whole() -> Path | None:
+            folder = _cached_folder(self.path, self.revision)
+            return folder if folder and all((folder / file).is_file() for file in files) else None
 
-    def _whole(self, files: Collection[str]) -> Path | None:
-        folder = _cached_folder(self.path, self.revision)
-        return folder if folder and all((folder / file).is_file() for file in files) else None
+        if folder := whole():
+            return folder
+        with one_fetcher(self.path):  # another process may have fetched it while this one waited
+            return whole() or _download(self.path, self.revision, files)
 
 
 def open_hub(repo: str, revision: str | None, needs: Collection[str] = INDEXES) -> Source:
@@ -104,7 +101,7 @@ def open_hub(repo: str, revision: str | None, needs: Collection[str] = INDEXES) 
     if revision is not None and COMMIT.fullmatch(revision):
         return HubSource(repo, revision)
     # Through the download: it notes in the cache which commit the name stands for, for offline runs.
-    return HubSource(repo, _download(repo, revision, needs, is_one_enough=True).name)
+    return HubSource(repo, _download(repo, revision, needs, needs_all=False).name)
 
 
 def _cached_folder(repo: str, commit: str) -> Path | None:
@@ -115,16 +112,14 @@ def _cached_folder(repo: str, commit: str) -> Path | None:
         return None
 
 
-def _download(
-    repo: str, revision: str | None, files: Collection[str], *, is_one_enough: bool = False
-) -> Path:
+def _download(repo: str, revision: str | None, files: Collection[str], *, needs_all: bool = True) -> Path:
     patterns = [glob.escape(file) for file in files]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:  # as above; what is meant for people is sorted out
         _refuse(repo, revision, error)
     missing = [file for file in files if not (folder / file).is_file()]
-    if missing and not (is_one_enough and len(missing) < len(files)):
+    if missing and (needs_all or len(missing) == len(files)):
         raise ModelError(
             f"{repo} at {folder.name} has no {missing[0]} (not in the cache, or not on the hub)",
             ("give a model in diffusers' format" if missing[0] in INDEXES else "check its name")
@@ -150,9 +145,8 @@ def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
             "give a branch, a tag or a commit; without `model.revision` it is main",
         ) from None
     if isinstance(error, HFValidationError):
-        raise ModelError(
-            f"{repo!r} is not a folder here, nor a hub id: {message}", "check the path"
-        ) from None
+        problem = f"{repo!r} is not a folder here, nor a hub id: {message}"
+        raise ModelError(problem, "check the path") from None
     if isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | OSError):
         raise ServiceError(
             f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}",

@@ -77,52 +77,42 @@ def load_networks(
     from transformers import PreTrainedModel  # imported by whoever loads networks
 
     loaded: list[LoadedNetwork] = []
+    networks: dict[str, nn.Module] = {}
     parts = parts or {}
+    dtypes = dtype if isinstance(dtype, Mapping) else {"default": dtype}
+    configs = quantization.quant_mapping if quantization else {}
 
-    def dtype_of(name: str) -> torch.dtype:
-        return dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype
-
-    def load_part(one: Component, part: SingleFile) -> nn.Module:
-        config = quantization.quant_mapping.get(one.name) if quantization else None
-        with _shapes_named(Path(part.where)):
-            return part.network(one, place, dtype_of(one.name), config)
-
-    def load(library: str, class_name: str, name: str, folder: str) -> Any:
-        config = quantization.quant_mapping.get(name) if quantization else None
-        kind = class_of(library, class_name)
+    def load(kind: Any, name: str, folder: str) -> Any:
+        config = configs.get(name)
         with _shapes_named(where / folder):
             network, report = kind.from_pretrained(
                 place / folder,
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=use_safetensors,
-                dtype=dtype_of(name),
+                dtype=dtypes.get(name, dtypes["default"]),
                 # whose own error names none; they are in its report
                 **({"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}),
                 **({"quantization_config": config} if config else {}),
             )
         for key, shape, expected in report.get("mismatched_keys", ()):
             raise _other_shape(where / folder, key, [*shape], [*expected])
-        loaded.append(
-            LoadedNetwork(
-                network=network,
-                report=report,
-                where=where / folder,
-                is_packed=config is not None or method_of(place, folder) is not None,
-            )
-        )
+        is_packed = config is not None or method_of(place, folder) is not None
+        one = LoadedNetwork(network=network, report=report, where=where / folder, is_packed=is_packed)
+        loaded.append(one)
         return network
 
-    networks = {
-        one.name: load_part(one, parts[one.name])
-        if one.name in parts
-        else class_of(one.library, CONTROLNETS)(
-            [load(one.library, "ControlNetModel", one.name, folder) for folder in one.folders]
-        )
-        if one.class_name == CONTROLNETS
-        else load(one.library, one.class_name, one.name, one.name)
-        for one in components
-    }
+    for one in components:
+        kind = class_of(one.library, one.class_name)
+        if part := parts.get(one.name):
+            with _shapes_named(Path(part.where)):
+                one_dtype = dtypes.get(one.name, dtypes["default"])
+                networks[one.name] = part.network(one, place, one_dtype, configs.get(one.name))
+        elif one.class_name == CONTROLNETS:
+            each = class_of(one.library, "ControlNetModel")
+            networks[one.name] = kind([load(each, one.name, folder) for folder in one.folders])
+        else:
+            networks[one.name] = load(kind, one.name, one.name)
     for file in dict.fromkeys(parts.values()):
         # A process that loads some of a file's components says nothing of its other weights.
         if all(name in networks for name, own in parts.items() if own is file):
@@ -152,30 +142,27 @@ def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> N
 
     Pipelines share some layers (Z-Image's ControlNet has those of the transformer), and save them twice.
     """
+    from transformers import PreTrainedModel  # imported by the pipeline that was loaded
+
     for one in loaded:
         network, report = one.network, one.report
         lacking = {name for name in report["missing_keys"] if not name.endswith(_COUNTERS)}
         if allow_unmatched:
             lacking -= {name for name, _ in network.named_buffers()}  # which their class gives a value
-        lacking = set() if one.is_packed else lacking | {*_unfilled(network)}
+        # Weights that no file gave: diffusers leaves them empty; transformers makes them up, differently each
+        # time, and marks those that it read.
+        is_marked = isinstance(network, PreTrainedModel)
+        lacking |= {
+            name
+            for name, weight in network.named_parameters()
+            if weight.is_meta or (is_marked and not getattr(weight, "_is_hf_initialized", False))
+        }
+        lacking = set() if one.is_packed else lacking
         halves = [_OTHER_HALVES[""], _OTHER_HALVES.get(type(network).__name__)]
-        unused = {*report["unexpected_keys"]}
-        unused = {name for name in unused if not any(half and half.match(name) for half in halves)}
-        if unused:
-            unused -= network.state_dict().keys()
+        unexpected = {*report["unexpected_keys"]}
+        unused = {name for name in unexpected if not any(half and half.match(name) for half in halves)}
+        unused -= network.state_dict().keys() if unused else set()
         check_leftovers(str(one.where), unused=unused, lacking=lacking, fix=_FIX, allowed=allow_unmatched)
-
-
-def _unfilled(network: nn.Module) -> Iterator[str]:
-    """Yield weights that no file gave: diffusers leaves them empty; transformers makes them up, another each
-    time, and marks those that it read.
-    """
-    from transformers import PreTrainedModel  # imported by the pipeline that was loaded
-
-    is_marked = isinstance(network, PreTrainedModel)
-    for name, weight in network.named_parameters():
-        if weight.is_meta or (is_marked and not getattr(weight, "_is_hf_initialized", False)):
-            yield name
 
 
 def blank_pipeline(
@@ -183,8 +170,7 @@ def blank_pipeline(
 ) -> Any:
     """Return the pipeline with every parameter on the meta device; tokenizers and scheduler are real.
 
-    folder: of the model's configs, which are `files`. Raises ModelError for configs that no network can be
-    made of.
+    folder: of the configs, which are `files`. Raises ModelError for those that no network can be made of.
     """
     components = list(components)
     with sealed(folder, files) as place:
@@ -194,25 +180,17 @@ def blank_pipeline(
 
 def blank_network(component: Component, place: Path) -> nn.Module:
     """Return a network with every parameter on the meta device. place: the folder of its pipeline."""
-    made = class_of(component.library, component.class_name)
-    network: nn.Module
-    if component.class_name == CONTROLNETS:
-        from diffusers import ControlNetModel
-
-        network = made([_configured(ControlNetModel, place / name) for name in component.folders])
-        return network
-    if component.loader == "diffusers":
-        return _configured(made, place / component.name)
-    config = made.config_class.from_pretrained(place / component.name)
+    made, network = class_of(component.library, component.class_name), nn.Module()
     with init_empty_weights():
-        network = made(config)
-    return network
+        if component.class_name == CONTROLNETS:
+            from diffusers import ControlNetModel as Each
 
-
-def _configured(found: Any, folder: Path) -> nn.Module:
-    config = found.load_config(folder)
-    with init_empty_weights():
-        network: nn.Module = found.from_config(config)
+            configs = [Each.load_config(place / name) for name in component.folders]
+            network = made([Each.from_config(config) for config in configs])
+        elif component.loader == "diffusers":
+            network = made.from_config(made.load_config(place / component.name))
+        else:
+            network = made(made.config_class.from_pretrained(place / component.name))
     return network
 
 

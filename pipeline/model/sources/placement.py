@@ -77,7 +77,7 @@ def check_placement(
 
     @cache  # some are far away
     def header_of(file: str) -> tuple[list[Tensor], dict[str, str]]:
-        """Return tensors and notes. Raises ModelError for a file that is cut short, or holds packed weights."""
+        """Return tensors and notes. Raises ModelError for a file cut short, or of packed weights."""
         where, read = f"{source.name}/{file}", header_reader(partial(source.read, file))
         start, tensors = read_header(read, where)
         size = Path(source.path, file).stat().st_size if source.is_local else source.files[file].size

@@ -30,10 +30,8 @@ _IGNORED = re.compile(
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])$"
 )
 # How `from_single_file` says which names were not placed (diffusers.loaders.single_file_model, 0.42).
-_LOGGER, _UNUSED = (
-    "diffusers.loaders.single_file_model",
-    re.compile(r"not used when initializing .*?\[(.*)\]", re.S),
-)
+_LOGGER = "diffusers.loaders.single_file_model"
+_UNUSED = re.compile(r"not used when initializing .*?\[(.*)\]", re.S)
 GGUF_CONFIG = "GGUFQuantizationConfig"
 _FIX = (
     "give the base that the file was made for; if weights without a place are meant to be left out, set "
@@ -79,17 +77,23 @@ class SingleFile:
 
         Raises ModelError where the file has not all of its weights.
         """
+        import diffusers
+        from diffusers.models.model_loading_utils import load_gguf_checkpoint
+        from safetensors.torch import load_file
+
         if self.is_gguf and quantization:
-            raise ModelError(
-                f"quantization: the weights of {component.name} are packed already, by gguf",
-                "leave it out of `model.quantization.components`",
-            )
-        tensors = self._tensors()
+            problem = f"quantization: the weights of {component.name} are packed already, by gguf"
+            raise ModelError(problem, "leave it out of `model.quantization.components`")
+        tensors: dict[str, Any]
+        if self.is_gguf:
+            tensors = load_gguf_checkpoint(self.path, return_tensors=True)
+            quantization = getattr(diffusers, GGUF_CONFIG)(compute_dtype=dtype)
+        else:
+            tensors = load_file(self.path)  # mapped, not read
         self._names = {*tensors}
         taken: set[str] = set()
-        packing = self._packing(dtype) or quantization
         where = f"{self.where} ({component.name})"
-        load = partial(_loaded, component, configs=configs, dtype=dtype, quantization=packing)
+        load = partial(_loaded, component, configs=configs, dtype=dtype, quantization=quantization)
         network_class = class_of(component.library, component.class_name)
         with _unplaced_names() as unplaced:
             try:
@@ -108,23 +112,6 @@ class SingleFile:
         unused = (self._names - self._taken) | self._unplaced
         unused = {name for name in unused if not _IGNORED.match(name)}
         check_leftovers(self.where, unused=unused, fix=_FIX, allowed=allow_unmatched)
-
-    def _tensors(self) -> dict[str, Any]:
-        if self.is_gguf:
-            from diffusers.models.model_loading_utils import load_gguf_checkpoint
-
-            tensors: dict[str, Any] = load_gguf_checkpoint(self.path, return_tensors=True)
-            return tensors
-        from safetensors.torch import load_file
-
-        return load_file(self.path)  # mapped, not read
-
-    def _packing(self, dtype: torch.dtype) -> Any:
-        if not self.is_gguf:
-            return None
-        import diffusers
-
-        return getattr(diffusers, GGUF_CONFIG)(compute_dtype=dtype)
 
 
 def _lacking(network: nn.Module) -> list[str]:
@@ -154,10 +141,8 @@ def _loaded(
 ) -> nn.Module:
     if component.loader == "diffusers":
         if not hasattr(network_class, "from_single_file"):
-            raise ModelError(
-                f"{component.name}: diffusers reads a {component.class_name} from a folder only",
-                "leave it out of `model.parts`: its weights are then those of the base",
-            )
+            problem = f"{component.name}: diffusers reads a {component.class_name} from a folder only"
+            raise ModelError(problem, "leave it out of `model.parts`: its weights are then those of the base")
         network: nn.Module = network_class.from_single_file(
             tensors,
             config=str(configs),
@@ -173,10 +158,8 @@ def _loaded(
     from diffusers.loaders.single_file import load_single_file_sub_model
 
     if quantization:
-        raise ModelError(
-            f"{component.name}: text encoders of a single file are not quantised",
-            "leave it out of `model.quantization.components`",
-        )
+        problem = f"{component.name}: text encoders of a single file are not quantised"
+        raise ModelError(problem, "leave it out of `model.quantization.components`")
     network = load_single_file_sub_model(
         library_name=component.library,
         class_name=component.class_name,

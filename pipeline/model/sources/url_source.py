@@ -67,10 +67,8 @@ class UrlSource:
             self._store.download(file, temporary)
             size, listed = temporary.stat().st_size, self._listing[file].size
             if size != listed:
-                raise ModelError(
-                    f"{self.name}/{file} has {size} bytes, but its listing says {listed}",
-                    "it changed meanwhile: run the same command again",
-                )
+                problem = f"{self.name}/{file} has {size} bytes, but its listing says {listed}"
+                raise ModelError(problem, "it changed meanwhile: run the same command again")
             blob = blobs / sha256_of(temporary)
             os.replace(temporary, blob)
             link.unlink(missing_ok=True)  # a link to a blob that somebody deleted
