@@ -9,6 +9,7 @@ diffusers'.
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import functools
 import inspect
@@ -40,20 +41,14 @@ _SCALE = "scale"  # how the names of a guider's strengths end; the others say wh
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-class _Once(logging.Filter):
-    """Lets a logger say the same but once: diffusers calls guiders experimental, and each row makes one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._messages: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        is_new = str(record.msg) not in self._messages
-        self._messages.add(str(record.msg))
-        return is_new
+_MESSAGES: set[str] = set()
 
 
-_ONCE = _Once()
+def _is_new(record: logging.LogRecord) -> bool:
+    """Let a logger say the same but once: diffusers calls guiders experimental, and each row makes one."""
+    is_new = str(record.msg) not in _MESSAGES
+    _MESSAGES.add(str(record.msg))
+    return is_new
 
 
 class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed
@@ -90,7 +85,7 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 @functools.cache
 def modular_class(name: str) -> type | None:
     """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
-    logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_ONCE)
+    logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_is_new)
     base: Any = getattr(diffusers, name, None)
     is_pipeline = isinstance(base, type) and issubclass(base, diffusers.ModularPipeline)
     if not is_pipeline or not base.default_blocks_name:
@@ -123,22 +118,18 @@ def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
     configs = {}
     for name, (_, class_name) in index.components.items():
         if name not in pipe.component_names:
-            raise ModelError(
-                f"{index.where}: {index.class_name} has no component {name!r}",
-                did_you_mean(name, pipe.component_names),
-            )
+            problem = f"{index.where}: {index.class_name} has no component {name!r}"
+            raise ModelError(problem, did_you_mean(name, pipe.component_names))
         if isinstance(getattr(pipe, name), diffusers.BaseGuidance):
             guider: Any = getattr(diffusers, class_name, None)
-            is_guider = isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)
-            if not is_guider:
-                problem = f"{index.where}: {name} is a {class_name}, which is not a guider"
-                raise ModelError(problem, OWN_CODE)
+            called = f"{index.where}: {name} is a {class_name}"
+            if not (isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)):
+                raise ModelError(f"{called}, which is not a guider", OWN_CODE)
             if guider.prepare_models is not diffusers.BaseGuidance.prepare_models:
-                raise ModelError(
-                    f"{index.where}: {name} is a {class_name}, which changes the network around each of its "
-                    "forwards; here rows share them",
-                    "use another guider, e.g. ClassifierFreeGuidance",
+                problem = (
+                    f"{called}, which changes the network around each of its forwards; here rows share them"
                 )
+                raise ModelError(problem, "use another guider, e.g. ClassifierFreeGuidance")
         if _GUIDER.fullmatch(name):
             configs[name] = read_object(folder / name / "guider_config.json") | {"_class_name": class_name}
     if scheduler := getattr(pipe, "scheduler", None):
@@ -162,12 +153,11 @@ def scales_of(pipe: Any) -> Iterator[tuple[str, str, str]]:
     kind: Any = type(pipe)
     taken = inputs_of(kind)
     for guider, part in pipe.components.items():
-        if isinstance(part, diffusers.BaseGuidance):
-            guidance: Any = type(part)
-            for scale in _scale_names(guidance):
-                argument = guider.replace("guider", scale)
-                if argument not in taken:
-                    yield argument, guider, scale
+        guidance: Any = type(part)
+        for scale in _scale_names(guidance) if isinstance(part, diffusers.BaseGuidance) else ():
+            argument = guider.replace("guider", scale)
+            if argument not in taken:
+                yield argument, guider, scale
 
 
 def guiding(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -225,26 +215,25 @@ def _asks_for(block: type, component: str) -> bool:
     module = module_source(block)
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
     own = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == block.__name__]
-    places: list[tuple[ast.AST, str]] = [
-        (node, rf"components\.{component} is|components, '{component}', None\) is") for node in own
-    ]
-    for caller in (*own, *functions.values()):
-        for call in ast.walk(caller):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
-                function = functions[call.func.id]
-                names = [argument.arg for argument in function.args.args]
-                passed = [*zip(names, call.args, strict=False), *((k.arg, k.value) for k in call.keywords)]
-                places += [
-                    (function, rf"(?<![.\w]){name} is")
-                    for name, value in passed
-                    if ast.unparse(value) == f"components.{component}"
-                ]
-    return any(
-        re.search(rf"(?:{written}) (not )?None", ast.unparse(node.test))
+    written = rf"components\.{component} is|components, '{component}', None\) is"
+    places: list[tuple[ast.AST, str]] = [(node, written) for node in own]
+    for call in (node for caller in (*own, *functions.values()) for node in ast.walk(caller)):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
+            function = functions[call.func.id]
+            names = [argument.arg for argument in function.args.args]
+            for name, value in (
+                *zip(names, call.args, strict=False),
+                *((k.arg, k.value) for k in call.keywords),
+            ):
+                if ast.unparse(value) == f"components.{component}":
+                    places.append((function, rf"(?<![.\w]){name} is"))
+    conditions = (
+        (written, ast.unparse(node.test))
         for place, written in places
         for node in ast.walk(place)
         if isinstance(node, ast.If | ast.IfExp)
     )
+    return any(re.search(rf"(?:{written}) (not )?None", test) for written, test in conditions)
 
 
 @functools.lru_cache(64)
@@ -255,9 +244,8 @@ def _blank(class_name: str, guiders: str) -> Any:
             guider = getattr(diffusers, config["_class_name"]).from_config(config)
             guider.num_conditions, [float(value) for key, value in config.items() if key.endswith(_SCALE)]
         except Exception as error:  # diffusers' constructors compute with what anybody wrote
-            raise ModelError(
-                f"{name} cannot be made of its config: {error}"[:300], "fetch the model again"
-            ) from None
+            problem = f"{name} cannot be made of its config: {error}"[:300]
+            raise ModelError(problem, "fetch the model again") from None
         setattr(pipe, name, guider)
     return pipe
 
@@ -272,7 +260,11 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
         if not field.name or field.name.startswith("_"):
             continue
         default = usual.get(field.name) if field.default is None else field.default
-        hint = field.type_hint or _hint_of(field.name) or inspect.Parameter.empty
+        hint = field.type_hint
+        if not hint:  # diffusers' own type of an input whose block gives none; `prompt_2` is as `prompt`
+            with contextlib.suppress(ValueError):
+                hint = InputParam.template(re.sub(r"_\d+$", "", field.name)).type_hint
+        hint = hint or inspect.Parameter.empty
         parameter = inspect.Parameter(field.name, _KEYWORD, annotation=hint)
         kind = parameter_of(parameter).kind
         if not (field.required and kind in ("str", *PLACES) and default is None):
@@ -286,14 +278,6 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
         default = float(guider.config[scale]) if guider._enabled else None
         parameters.append(inspect.Parameter(argument, _KEYWORD, default=default, annotation=float))
     return parameters
-
-
-def _hint_of(name: str) -> Any:
-    """Return diffusers' own type of an input whose block gives none; `prompt_2` is as `prompt`."""
-    try:
-        return InputParam.template(re.sub(r"_\d+$", "", name)).type_hint
-    except ValueError:
-        return None
 
 
 @functools.cache

@@ -73,8 +73,6 @@ class ModularRows:
         if kind.is_guided and not self._is_guided_by(*map(arguments.get, self._scales)):
             reason = "that switches guidance off, without which these blocks fail"
             problems.append(("guidance_scale", Refused(reason=reason, fix="use another scale, e.g. 1.01")))
-        if not kind.unread:
-            return arguments, problems
         return {name: value for name, value in arguments.items() if name not in kind.unread}, problems
 
     def _looked_at(self, items: tuple[tuple[str, bool | None], ...]) -> _Kind:

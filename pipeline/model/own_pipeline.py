@@ -90,11 +90,11 @@ def own_settings(pipe: Any) -> dict[str, Any]:
     """
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    parts = pipe.components.items()
-    tokenizers = {name: part for name, part in parts if isinstance(part, PreTrainedTokenizerBase)}
-    copies = {name: object.__new__(type(part)) for name, part in tokenizers.items()}
-    for name, own in copies.items():
-        vars(own).update(vars(tokenizers[name]))
+    copies = {}
+    for name, part in pipe.components.items():
+        if isinstance(part, PreTrainedTokenizerBase):
+            copies[name] = object.__new__(type(part))
+            vars(copies[name]).update(vars(part))
     return copies
 
 

@@ -100,9 +100,8 @@ def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
         fix = f"use auto, {', '.join(names[:-1])} or {names[-1]}"
         raise ModelError(f"attention {wanted!r} is not one of diffusers' backends", fix)
     if wanted != AUTO and not all(map(has_choice, modules.values())):
-        raise ModelError(
-            f"attention: {_classes(modules)} has no choice of backends in this diffusers", "leave it out"
-        )
+        problem = f"attention: {_classes(modules)} has no choice of backends in this diffusers"
+        raise ModelError(problem, "leave it out")
 
 
 def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
@@ -111,10 +110,8 @@ def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
         # Without those that would be downloaded for it.
         names = (name for name in backends() if not name.endswith(DOWNLOADED))
         usable = ", ".join(name for name in names if works(name, device=device, dtype=dtype))
-        raise ModelError(
-            f"attention {wanted!r} does not work on {device} in {dtype}",
-            f"use auto, or one of {usable}; or install what it needs",
-        )
+        fix = f"use auto, or one of {usable}; or install what it needs"
+        raise ModelError(f"attention {wanted!r} does not work on {device} in {dtype}", fix)
 
 
 def candidates(device: str) -> tuple[str, ...]:

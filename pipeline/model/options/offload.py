@@ -11,7 +11,6 @@ it, so that rows at different stages would keep several on the GPU.
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import uuid
 from collections.abc import Collection, Mapping
@@ -56,15 +55,12 @@ def offload(pipe: Any, choice: Offload, *, device: str, denoisers: Collection[st
     if isinstance(choice, GroupOffload):
         # A folder for each: files are named by their place in the component. A new one: files that are there
         # already would be taken for these weights.
-        folders = {}
-        for name in denoisers if choice.disk else ():
-            parent = Path(os.path.expanduser(choice.disk or "")).absolute()
-            try:
-                folders[name] = str(own_folder(parent))
-            except OSError as error:
-                raise ModelError(
-                    f"offload.disk {choice.disk} cannot be used: {error}", "use a local folder"
-                ) from error
+        try:
+            parent = Path(choice.disk or "").expanduser().absolute()
+            folders = {name: str(own_folder(parent)) for name in denoisers if choice.disk}
+        except OSError as error:
+            problem = f"offload.disk {choice.disk} cannot be used: {error}"
+            raise ModelError(problem, "use a local folder") from error
         names = list(modules_of(pipe))
         for call in group_calls(choice, names, device=device, denoisers=denoisers, folders=folders):
             call.make(pipe)
@@ -90,10 +86,9 @@ def group_calls(
 
     components: all that hold weights. folders: of denoisers whose weights wait on disk.
     """
-    everywhere = {"onload_device": device, "offload_type": "leaf_level"}
     calls = []
     for name in components:
-        arguments: dict[str, Any] = dict(everywhere)
+        arguments: dict[str, Any] = {"onload_device": device, "offload_type": "leaf_level"}
         if name in denoisers:
             if choice.level == "block":
                 arguments |= {"offload_type": "block_level", "num_blocks_per_group": choice.blocks}
@@ -101,11 +96,8 @@ def group_calls(
                 arguments["use_stream"] = True
             if name in folders:
                 arguments["offload_to_disk_path"] = folders[name]
-        calls.append(
-            PipeCall(
-                module="diffusers.hooks", method="apply_group_offloading", component=name, arguments=arguments
-            )
-        )
+        how = {"module": "diffusers.hooks", "method": "apply_group_offloading"}
+        calls.append(PipeCall(**how, component=name, arguments=arguments))
     return calls
 
 
@@ -133,9 +125,8 @@ def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str 
         raise ModelError("offload.stream needs a GPU", "leave it out")
     if choice.blocks > 1 and (choice.stream or choice.level == "leaf"):
         other = "stream" if choice.stream else "level: leaf"
-        raise ModelError(
-            f"offload.blocks is {choice.blocks}, but with {other} they go one by one", "leave it out"
-        )
+        problem = f"offload.blocks is {choice.blocks}, but with {other} they go one by one"
+        raise ModelError(problem, "leave it out")
     for module in denoisers.values():
         if not module._supports_group_offloading:
             raise ModelError(f"offload group: {type(module).__name__} does not support it", "use model")

@@ -95,16 +95,12 @@ def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a script says to the same end.
+    """What a script says to the same end."""
 
-    quantization: of the weights as they are read, as code. lines: after it. modules, classes: what it
-    imports, and what it imports from diffusers.
-    """
-
-    quantization: str
-    lines: Sequence[str]
-    modules: Collection[str]
-    classes: Collection[str]
+    quantization: str  # of the weights as they are read, as code
+    lines: Sequence[str]  # after it
+    modules: Collection[str]  # that it imports
+    classes: Collection[str]  # that it imports from diffusers
 
 
 def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
@@ -146,11 +142,11 @@ def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall
     if options.fuse_qkv:  # of weights as they were read
         calls += [_of(name, "fuse_qkv_projections") for name in denoisers]
     if options.layerwise_casting:
-        storage = {"storage_dtype": FP8[options.layerwise_casting]}
-        calls += [_of(name, "enable_layerwise_casting", storage) for name in denoisers]
+        dtype = FP8[options.layerwise_casting]
+        calls += [_of(name, "enable_layerwise_casting", storage_dtype=dtype) for name in denoisers]
     if options.channels_last:
-        layout = {"memory_format": torch.channels_last}
-        calls += [_of(name, "to", layout) for name in (*denoisers, "vae") if name in components]
+        networks = [name for name in (*denoisers, "vae") if name in components]
+        calls += [_of(name, "to", memory_format=torch.channels_last) for name in networks]
     if options.matmul == "triton":
         calls += [PipeCall(component=name, module=TRITON, method="use_triton") for name in denoisers]
     calls += [_of("vae", "enable_tiling")] * options.vae_tiling
@@ -160,11 +156,11 @@ def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall
 
 def compile_calls(options: Options, denoisers: Iterable[str]) -> list[PipeCall]:
     settings = {"fullgraph": True, "dynamic": NEVER, "options": DETERMINISTIC}
-    return [_of(name, "compile_repeated_blocks", settings) for name in denoisers] * options.compile
+    return [_of(name, "compile_repeated_blocks", **settings) for name in denoisers] * options.compile
 
 
-def _of(component: str, method: str, arguments: Mapping[str, Any] | None = None) -> PipeCall:
-    return PipeCall(component=component, method=method, arguments=arguments or {})
+def _of(component: str, method: str, **arguments: Any) -> PipeCall:
+    return PipeCall(component=component, method=method, arguments=arguments)
 
 
 _HOOKS = "torch cannot compile blocks that diffusers put hooks on"
@@ -191,74 +187,18 @@ def check_options(
     components: Sequence[Component],
     device: str | None = None,
 ) -> None:
-    """Raise ModelError for an option that this model, or this device, cannot do.
+    """Raise ModelError for an option that this model, or this device, cannot do, before any weight is read.
 
-    folder: holds the configs. device: None where it is not known yet.
+    The denoisers and the autoencoder are built from their configs, without memory for their weights: some of
+    what decides is set in constructors. folder: holds the configs. device: None where it is not known yet.
     """
     if options == Options():
         return
-    _check_together(options)
-    by_name = {component.name: component for component in components}
-    denoisers = {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
-    if options.attention:
-        check_attention(options.attention, denoisers)
-        if device == "cpu" and options.attention != AUTO:
-            check_works(options.attention, device=device, dtype=torch.float32)
-    if options.cache:
-        check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
-    for module in denoisers.values() if options.compile else ():
-        if not getattr(module, "_repeated_blocks", None):
-            raise ModelError(
-                f"compile: diffusers names no regions of {type(module).__name__} to compile",
-                "leave it out, or set `compile: false` together with `speed`",
-            )
-    for module in denoisers.values() if options.fuse_qkv else ():
-        if not hasattr(module, "fuse_qkv_projections"):
-            raise ModelError(
-                f"fuse_qkv: {type(module).__name__} cannot join query, key and value", "leave it out"
-            )
-    if options.matmul == "triton" and device is not None:
-        if not device.startswith("cuda"):
-            raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
-        if find_spec("triton") is None:
-            raise ModelError("matmul 'triton' needs Triton", "pip install triton, or use no_split_k")
-    if options.channels_last:
-        vae = [_without_weights(by_name["vae"], folder)] if "vae" in by_name else []
-        _check_layout([*denoisers.values(), *vae])
-    if options.quantization:
-        check_quantization(options.quantization, device=device)
-        _check_components(options.quantization.components or [], by_name)
-        for name in options.quantization.components or denoisers:
-            if method := method_of(folder, name):
-                raise ModelError(
-                    f"quantization: the weights of {name} are packed already, by {method}",
-                    "leave `model.quantization` out, or use the model's plain weights",
-                )
-    if options.offload:
-        check_offload(options.offload, denoisers, device=device)
-    for is_set, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
-        if is_set:
-            _check_vae(name, by_name.get("vae"), folder)
-
-
-def check_beside_loras(options: Options) -> None:
-    """Raise ModelError for an option with which LoRAs would be left out without a word."""
-    if options.fuse_qkv:
-        raise ModelError(
-            "fuse_qkv does not go together with LoRAs: they change the weights that it has joined",
-            "leave one of them out",
-        )
-
-
-def _check_together(options: Options) -> None:
     group = options.offload if isinstance(options.offload, GroupOffload) else None
     used = {
-        "compile": options.compile,
-        "fuse_qkv": options.fuse_qkv,
+        **{"compile": options.compile, "fuse_qkv": options.fuse_qkv, "cache": options.cache},
+        **{"layerwise_casting": options.layerwise_casting, "quantization": options.quantization},
         "matmul triton": options.matmul == "triton",
-        "cache": options.cache,
-        "layerwise_casting": options.layerwise_casting,
-        "quantization": options.quantization,
         "quantization by quanto": isinstance(options.quantization, Quanto),
         "offload group": group,
         "offload.disk": group and group.disk,
@@ -266,32 +206,60 @@ def _check_together(options: Options) -> None:
     for one, other, reason in _APART:
         if used[one] and used[other]:
             raise ModelError(f"{one} does not go together with {other}: {reason}", "leave one of them out")
+    by_name = {component.name: component for component in components}
+    denoisers = {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
+    needs_vae = options.channels_last or options.vae_tiling or options.vae_slicing
+    vae = _without_weights(by_name["vae"], folder) if needs_vae and "vae" in by_name else None
+    if options.attention:
+        check_attention(options.attention, denoisers)
+        if device == "cpu" and options.attention != AUTO:
+            check_works(options.attention, device=device, dtype=torch.float32)
+    if options.cache:
+        check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
+    for module in denoisers.values():
+        name = type(module).__name__
+        if options.compile and not getattr(module, "_repeated_blocks", None):
+            fix = "leave it out, or set `compile: false` together with `speed`"
+            raise ModelError(f"compile: diffusers names no regions of {name} to compile", fix)
+        if options.fuse_qkv and not hasattr(module, "fuse_qkv_projections"):
+            raise ModelError(f"fuse_qkv: {name} cannot join query, key and value", "leave it out")
+    if options.matmul == "triton" and device is not None:
+        if not device.startswith("cuda"):
+            raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
+        if find_spec("triton") is None:
+            raise ModelError("matmul 'triton' needs Triton", "pip install triton, or use no_split_k")
+    if options.channels_last:  # torch lays out all convolutions or none
+        ranks = {}
+        for module in (*denoisers.values(), *([vae] if vae else [])):
+            ranks[type(module).__name__] = {weight.dim() for weight in module.parameters()}
+        if over_time := [name for name, dims in ranks.items() if 5 in dims]:
+            raise ModelError(f"channels_last: {over_time[0]} convolves over time", "leave it out")
+        if not any(4 in dims for dims in ranks.values()):
+            raise ModelError("channels_last: the model has no convolutions", "leave it out")
+    if options.quantization:
+        check_quantization(options.quantization, device=device)
+        usable = [name for name, component in by_name.items() if component.has_weights]
+        for name in options.quantization.components or denoisers:
+            if name not in usable:
+                problem = f"quantization.components names {name!r}, which has no weights in this model"
+                raise ModelError(problem, f"use some of {', '.join(usable)}")
+            if method := method_of(folder, name):
+                fix = "leave `model.quantization` out, or use the model's plain weights"
+                raise ModelError(f"quantization: the weights of {name} are packed already, by {method}", fix)
+    if options.offload:
+        check_offload(options.offload, denoisers, device=device)
+    for is_set, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
+        if is_set and vae is None:
+            raise ModelError(f"vae_{name}: the model has no autoencoder `vae`", "leave it out")
+        if is_set and not hasattr(vae, f"use_{name}"):
+            raise ModelError(f"vae_{name}: {type(vae).__name__} has no {name}", "leave it out")
 
 
-def _check_layout(modules: Sequence[Any]) -> None:
-    """Raise ModelError unless there are 2-d convolutions, and no others: torch lays out all or none."""
-    for module in modules:
-        if any(weight.dim() == 5 for weight in module.parameters()):
-            raise ModelError(f"channels_last: {type(module).__name__} convolves over time", "leave it out")
-    if not any(weight.dim() == 4 for module in modules for weight in module.parameters()):
-        raise ModelError("channels_last: the model has no convolutions", "leave it out")
-
-
-def _check_components(names: Sequence[str], known: Mapping[str, Component]) -> None:
-    usable = [name for name, component in known.items() if component.has_weights]
-    for name in names:
-        if name not in usable:
-            raise ModelError(
-                f"quantization.components names {name!r}, which has no weights in this model",
-                f"use some of {', '.join(usable)}",
-            )
-
-
-def _check_vae(what: str, vae: Component | None, folder: Path) -> None:
-    if vae is None:
-        raise ModelError(f"vae_{what}: the model has no autoencoder `vae`", "leave it out")
-    if not hasattr(_without_weights(vae, folder), f"use_{what}"):
-        raise ModelError(f"vae_{what}: {vae.class_name} has no {what}", "leave it out")
+def check_beside_loras(options: Options) -> None:
+    """Raise ModelError for an option with which LoRAs would be left out without a word."""
+    if options.fuse_qkv:
+        problem = "fuse_qkv does not go together with LoRAs: they change the weights that it has joined"
+        raise ModelError(problem, "leave one of them out")
 
 
 def _without_weights(component: Component, folder: Path) -> Any:
