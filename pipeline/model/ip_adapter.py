@@ -48,14 +48,11 @@ class IpAdapter:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What loading it reads."""
         return (self.weights, f"{self.image_encoder}/config.json", f"{self.image_encoder}/model{SAFETENSORS}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpAdapterFiles:
-    """An IP-adapter that is here."""
-
     adapter: IpAdapter  # as other machines find it
     folder: Path
     digests: Mapping[str, str]  # by names among the model's
@@ -117,7 +114,6 @@ def fetch_ip_adapter(
 
 
 def without_ip_adapter(files: Mapping[str, str]) -> dict[str, str]:
-    """Return the files of the pipeline itself."""
     return {file: digest for file, digest in files.items() if not file.startswith(MODEL_PREFIX)}
 
 

@@ -48,8 +48,6 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class License:
-    """A model's license."""
-
     name: str  # as its source has it
     source: Says
     usual: str = ""  # of one that is not known: that of all weights that are published for the model's class
@@ -63,11 +61,11 @@ class License:
     def __str__(self) -> str:
         """Return it in one line, with its unusual terms."""
         if self.source == "unknown":
-            others = License(name=self.usual, source="card").terms if self.usual else None
-            published = (
-                f"; weights published for its class are licensed under {self.usual}" if self.usual else ""
-            )
-            published += f": {'; '.join(others.unusual())}" if others and others.unusual() else ""
+            published = ""
+            if self.usual:
+                terms = License(name=self.usual, source="card").terms
+                unusual = f": {'; '.join(terms.unusual())}" if terms and terms.unusual() else ""
+                published = f"; weights published for its class are licensed under {self.usual}{unusual}"
             return f"unknown: neither the model's card nor a preset says{published}; set `model.license`"
         source = f"{self.name} ({'preset' if self.source == 'preset' else f'the {self.source} says so'})"
         terms = self.terms
@@ -99,7 +97,6 @@ def license_of(source: Source, preset: Preset | None, given: str | None, *, usua
 
 
 def _on_card(source: Source) -> str | None:
-    """Return what the metadata of a model's card calls its license."""
     if _CARD not in source.files:
         return None
     try:

@@ -89,12 +89,10 @@ def adapters_in(arguments: Mapping[str, Any]) -> Adapters:
 
 
 def digests_in(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of every LoRA that a row's checked arguments name."""
     return {name: lora["sha256"] for name, lora in arguments.get(ARGUMENT, {}).items()}
 
 
 def without_loras(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that the pipeline takes."""
     return {name: value for name, value in arguments.items() if name != ARGUMENT}
 
 
@@ -108,8 +106,6 @@ def adapter_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraFile:
-    """A LoRA that is here."""
-
     lora: Lora  # as other machines find it, by absolute path or commit, file and SHA-256
     path: Path
 

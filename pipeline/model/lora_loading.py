@@ -85,8 +85,6 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Conversion:
-    """What diffusers makes of a file."""
-
     weights: Mapping[str, Any]  # the file's
     read: set[str] = field(default_factory=set)  # the weights of which a number was read
     places: list[Place] = field(default_factory=list)
@@ -231,7 +229,6 @@ def _layer_of(key: str) -> str:
 
 
 def _misfit(places: Collection[Place]) -> _Refusal | None:
-    """Return what is wrong with the first weight that does not fit."""
     if homeless := [place for place in places if place.layer is None]:
         other = other_adapter(sources_of(place.weight for place in homeless))
         fix = SAVE_PREFIXED if all(place.key.startswith("model.") for place in homeless) else USE_OTHER
@@ -260,7 +257,6 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
 
 
 def _compare(pipe: Any, places: Collection[Place], adapter: str) -> tuple[set[str], set[str]]:
-    """Return which of the file's weights are in an adapter, and which weights of it are not of the file."""
     expected = {f"{place.part}.{_plain(place.key)}": place.weight for place in places}
     layers = {f"{place.part}.{_layer_of(place.key)}": place for place in places}
     # The name of each weight of the adapter, as files name it, and that of its layer.

@@ -108,13 +108,11 @@ class Model:
 
 
 def source_of(settings: ModelSettings) -> Source:
-    """Return where the model comes from."""
     options = settings.storage_options
     return open_source(settings.path, revision=settings.revision, storage_options=options)
 
 
 def weights_of(settings: ModelSettings, source: Source) -> Weights:
-    """Return the files that loading the model would read."""
     parts = open_parts(settings.parts, settings.storage_options)
     return open_weights(source, lock=settings.lock, allow_pickle=settings.allow_pickle, parts=parts)
 

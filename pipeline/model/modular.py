@@ -138,13 +138,11 @@ def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def parameters_called(class_name: str, configs: Configs) -> list[Parameter]:
-    """Return what a call of a model takes, by the guiders that it has."""
     return [parameter_of(parameter) for parameter in _parameters(blank(class_name, configs))]
 
 
 @functools.cache
 def inputs_of(kind: Any) -> frozenset[str]:
-    """Return what the blocks of a class take."""
     return frozenset(kind()._blocks.input_names)
 
 
@@ -178,13 +176,11 @@ def guided(pipe: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def without_scales(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what its blocks are given."""
     scales = {argument for argument, _, _ in scales_of(pipe)}
     return {name: value for name, value in arguments.items() if name not in scales}
 
 
 def fields_given(class_name: str) -> frozenset[str]:
-    """Return the fields of what a call returns."""
     return frozenset(SEEN.get(name, name) for name in _outputs(blank(class_name, {})))
 
 

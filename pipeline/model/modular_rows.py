@@ -34,8 +34,6 @@ _KINDS = 1024  # of rows, by what they give: a table has a handful
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """The blocks that run for one kind of row."""
-
     reads: frozenset[str]  # inputs
     needs: frozenset[str]  # inputs without which they fail
     components: frozenset[str]
@@ -43,8 +41,6 @@ class _Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """What holds for all rows that give the same."""
-
     unread: frozenset[str]  # what no block reads
     missing: tuple[tuple[str, Refused], ...]
     is_guided: bool  # they fail where guidance is off

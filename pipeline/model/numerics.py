@@ -48,8 +48,6 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """How torch computes in one process."""
-
     threads: int  # of torch, on the CPU
     matmul: Matmul | None = None  # how products are summed on a GPU; None where there is none
 
@@ -82,10 +80,8 @@ class Numerics:
 
     def _check_in_time(self) -> None:
         if _in_force and _in_force != [bool(self.variables)]:
-            raise ModelError(
-                f"matmul is {self.matmul!r}, and a model of this process was loaded with another",
-                "load models of one process with one `matmul`",
-            )
+            problem = f"matmul is {self.matmul!r}, and a model of this process was loaded with another"
+            raise ModelError(problem, "load models of one process with one `matmul`")
         # What was set before CUDA started stays in force, whatever becomes of the environment.
         is_set = _in_force or all(os.environ.get(name) == value for name, value in self.variables.items())
         if not is_set and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

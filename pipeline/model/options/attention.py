@@ -115,7 +115,6 @@ def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
 
 
 def candidates(device: str) -> tuple[str, ...]:
-    """Return what auto tries, fastest first."""
     if not device.startswith("cuda"):
         return ON_CPU
     names = ON_HOPPER if torch.cuda.get_device_capability(device) >= HOPPER else ON_CUDA
@@ -145,7 +144,6 @@ def works(name: str, *, device: str, dtype: torch.dtype) -> bool:
 
 
 def backend_lines(components: Iterable[str], name: str) -> list[str]:
-    """Return what a script says to the same end."""
     return [
         "with attention_backend():  # the next call changes the default of the process; this takes it back",
         *(f"    pipe.{component}.set_attention_backend({name!r})" for component in components),

@@ -104,7 +104,6 @@ class Setup:
 
 
 def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
-    """Return a script's share. libraries: of all components that hold weights. steps: the row's."""
     denoisers = denoisers_in(libraries)
     quantized = quantization_config(options, libraries)
     first = weight_calls(options, libraries)
@@ -137,7 +136,6 @@ def packages_of(options: Options, device: str, methods: Collection[str] = ()) ->
 
 
 def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall]:
-    """Return what changes weights, and how denoisers and the autoencoder go about their work."""
     calls, denoisers = [], denoisers_in(components)
     if options.fuse_qkv:  # of weights as they were read
         calls += [_of(name, "fuse_qkv_projections") for name in denoisers]

@@ -84,12 +84,10 @@ def base_and_parts(
 
 
 def names_of(parts: Mapping[str, ModelPart]) -> str:
-    """Return what records and messages add to the name of the base."""
     return "".join(f" + {name}={public_name(part.path, part.revision)}" for name, part in parts.items())
 
 
 def is_single_file(path: str) -> bool:
-    """Return whether a model's path names one file with weights, rather than a pipeline."""
     return path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
 
 
@@ -104,7 +102,6 @@ class PartFile:
 
     @property
     def where(self) -> str:
-        """What messages call it."""
         return f"{self.source.name}/{self.file}"
 
     @property
@@ -138,11 +135,9 @@ class PartFile:
         return tuple(read_header(header_reader(read), self.where)[1])
 
     def locked(self, sha256: str | None) -> PartFile:
-        """Return the part, which must have this SHA-256."""
         return replace(self, part=replace(self.part, sha256=sha256))
 
     def fetched(self) -> Path:
-        """Return the file on this machine."""
         return self.source.fetch([self.file]) / self.file
 
     def digest(self) -> str:
@@ -230,7 +225,6 @@ def part_sizes(files: Iterable[PartFile], components: Iterable[Component]) -> di
 
 
 def without_parts(digests: Mapping[str, str], files: Collection[PartFile]) -> dict[str, str]:
-    """Return the digests of the base's files."""
     return {name: digest for name, digest in digests.items() if name not in {file.key for file in files}}
 
 

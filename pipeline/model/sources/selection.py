@@ -113,7 +113,6 @@ def is_junk(name: str) -> bool:
 
 
 def is_weights(name: str) -> bool:
-    """Tell whether a file holds tensors, rather than settings or a vocabulary."""
     return name.endswith((SAFETENSORS, *PICKLES))
 
 

@@ -19,8 +19,6 @@ from framefleet.pipeline.model.specs.model_index import INDEXES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """What a source says about one of its files."""
-
     size: int
     sha256: str | None = None  # None where it does not say
 
@@ -58,8 +56,6 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """A pipeline folder of this machine."""
-
     is_local = True
     revision = None
 

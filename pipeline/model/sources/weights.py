@@ -65,7 +65,6 @@ class Weights:
 
     @property
     def config_files(self) -> list[str]:
-        """All but the weights."""
         return [file for file in self.files if not is_weights(file)]
 
     def stored_bytes(self, *, but: str = "-") -> int:

@@ -211,7 +211,6 @@ def _number(value: Any) -> Scalar | Refused:
 
 
 def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
-    """Return the number of frames, or why the model does not render that many."""
     step, model = spec.frame_step or 1, _short(spec)
     only, longest, least = spec.only_frames, spec.max_frames, spec.min_frames
     if frames > MAX_FRAMES:
@@ -272,5 +271,4 @@ def parsed_list(cell: Any) -> Any:
 
 
 def is_list(cell: Any) -> bool:
-    """Whether a cell is a list, or the JSON text of one."""
     return isinstance(cell, list | tuple) or (isinstance(cell, str) and cell.lstrip().startswith("["))

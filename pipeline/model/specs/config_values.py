@@ -34,8 +34,6 @@ _FORMS: Mapping[Any, Form] = {list: "list", tuple: "list", **dict.fromkeys((bool
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value may be."""
-
     is_right: Callable[[Any], bool]  # of one value, or of each in a list
     words: str
     forms: tuple[Form, ...] = ("one",)  # those that any class may take it in
@@ -111,7 +109,6 @@ def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], wh
 
 
 def _num_listed(value: Any) -> int:
-    """Return how many values the lists in a value have."""
     if isinstance(value, Mapping):
         return sum(map(_num_listed, value.values()))
     return len(value) + sum(map(_num_listed, value)) if isinstance(value, list | tuple) else 0

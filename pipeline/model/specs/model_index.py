@@ -40,8 +40,6 @@ _WHOLE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIndex:
-    """What an index says."""
-
     class_name: str
     components: Mapping[str, tuple[str, str]]  # library and class of each
     values: Mapping[str, Any]
@@ -54,7 +52,6 @@ def index_file(files: Container[str]) -> str:
 
 
 def parse_index(content: bytes, where: str) -> ModelIndex:
-    """Return what an index says. Raises ModelError where it is not that of a pipeline."""
     return _of_its_kind(index_of(parse_object(content, where), where))
 
 
@@ -121,7 +118,6 @@ def is_modular(class_name: str) -> bool:
 
 
 def has_controlnets(configs: Configs) -> bool:
-    """Whether a pipeline has several ControlNets."""
     entry = configs["index"].get("controlnet")
     return isinstance(entry, list) and entry[-1:] == [CONTROLNETS]
 

@@ -1,12 +1,19 @@
-"""What the call of a pipeline class takes, checks and returns over components of some configs.
+"""What the call of a pipeline class takes, checks and returns, and its source states, over some configs.
 
-Asked of the class and its source, and kept: importing a pipeline of diffusers takes eight seconds of a core.
-Only refusals, and what renders, come to the class itself again.
+Asked of the class, and kept: importing a pipeline of diffusers takes eight seconds of a core.
+Each pipeline says what its sizes must be in its own way: `if height % 16 != 0: raise`, `latent_height =
+height // self.vae_scale_factor`, `2 * (int(height) // (self.vae_scale_factor * 2))`. What is not divided
+exactly is refused when it is called, rounded without a word, or fails in its networks. Each divisor is
+evaluated with the model's own config; so is how many pixels one latent stands for, as not all ask the
+autoencoder (Wan's over videos counts the levels that it halves, and knows nothing of patches).
+Modular pipelines state rate, lengths and sizes as properties (`fps`, `max_duration`, `canvas_multiple`), and
+others as constants of their classes (`FPS`). A preset adds only what no class says.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -40,8 +47,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineCall:
-    """What a call takes and returns."""
-
     parameters: tuple[Parameter, ...]  # in order
     returns: frozenset[str]  # fields of the call's output; empty if not known
     facts: SourceFacts  # what the class states about what it renders
@@ -69,6 +74,8 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
 
     configs: as they were checked. folder: what messages call it. That nothing was refused is kept.
     """
+    import diffusers
+
     made = pipeline_named(index.class_name)
     names = inspect.signature(made).parameters.keys()
     if is_modular(index.class_name):
@@ -77,16 +84,22 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
         pipe = blank(index.class_name, {})
         names = pipe.component_names
         if lacking := lacking_components(pipe._blocks, index.components):
+            missing = ", ".join(lacking)
             raise ModelError(
-                f"{index.where}: {index.class_name} cannot run without {', '.join(lacking)}, null in its "
-                "index",
+                f"{index.where}: {index.class_name} cannot run without {missing}, null in its index",
                 "download the whole model, or bring its components into one folder by load_components() and "
                 "save_pretrained()",
             )
     if "scheduler" in names and "scheduler" not in configs:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
     if "scheduler" in index.components:
-        _check_scheduler(*index.components["scheduler"], index.where)
+        library, name = index.components["scheduler"]
+        kind = diffusers_class(library, name)
+        bases = (diffusers.ConfigMixin, diffusers.SchedulerMixin)
+        # One whose packages are not installed is refused with their names when it is used.
+        if not is_standin(kind) and not (isinstance(kind, type) and all(issubclass(kind, b) for b in bases)):
+            problem = f"{index.where}: {library}.{name} is not a noise scheduler"
+            raise ModelError(problem, "use a model made for diffusers")
     attributes = constructed_pipeline(made, configs).attributes
     for name, factor in autoencoder_factors(configs).items():
         if (computed := attributes.get(name, factor)) != factor:
@@ -94,18 +107,6 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
                 f"{folder}: {index.class_name} computes {name} {computed}, and its autoencoder's is {factor}",
                 "name another pipeline class in model_index.json; a recipe like video_to_video fixes it",
             )
-
-
-def _check_scheduler(library: str, name: str, where: str) -> None:
-    import diffusers
-
-    made = diffusers_class(library, name)
-    bases = (diffusers.ConfigMixin, diffusers.SchedulerMixin)
-    # One whose packages are not installed is refused with their names when it is used.
-    if not is_standin(made) and not (isinstance(made, type) and all(issubclass(made, b) for b in bases)):
-        raise ModelError(
-            f"{where}: {library}.{name} is not a noise scheduler", "use a model made for diffusers"
-        )
 
 
 @functools.cache
@@ -146,15 +147,11 @@ def fields_returned(pipeline: type) -> frozenset[str]:
 _SIDES, _FRAMES, _TEXT = ("height", "width"), ("num_frames", "video_length"), "max_sequence_length"
 _METHODS = ("check_inputs", "__call__", "prepare_latents")
 # What pipelines call a factor, and where an autoencoder's config says what it is.
+_SPATIAL = ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+_TEMPORAL = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
 _FACTORS = {
-    ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor"): (
-        "scale_factor_spatial",
-        "spatial_compression_ratio",
-    ),
-    ("vae_scale_factor_temporal", "vae_temporal_compression_ratio"): (
-        "scale_factor_temporal",
-        "temporal_compression_ratio",
-    ),
+    _SPATIAL: ("scale_factor_spatial", "spatial_compression_ratio"),
+    _TEMPORAL: ("scale_factor_temporal", "temporal_compression_ratio"),
 }
 # How classes call their rate, as a property or a constant: the usual names first.
 _RATES = tuple(
@@ -167,8 +164,6 @@ _MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # of a clip; of frames and of pixels of 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
-    """What a class says about what it renders; None where it says nothing."""
-
     side_divisor: int = 1  # its code divides height and width by it
     frame_divisor: int = 1  # and numbers of frames, without the first where that counts alone
     max_text: int | None = None  # the largest `max_sequence_length`
@@ -243,14 +238,11 @@ def source_facts(made: type, pipe: Any) -> SourceFacts:
 
 
 def _number(pipe: Any, names: tuple[str, ...], most: float) -> float | None:
-    """Return the first fact that a pipeline states by one of these names."""
     for name in names:
-        try:
+        with contextlib.suppress(AttributeError, Unknown):
             value = getattr(pipe, name)
-        except (AttributeError, Unknown):
-            continue
-        if type(value) in (int, float) and 0 < value <= most:
-            return float(value)
+            if type(value) in (int, float) and 0 < value <= most:
+                return float(value)
     return None
 
 
@@ -271,14 +263,10 @@ def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]
         rounded = _right_of(ast.Mult, step)
         for node in ast.walk(step):
             for name, expression in _written(node, rounded):
-                if name not in of_row:
-                    continue
-                try:
-                    value = evaluated(expression, scope, names)
-                except Unknown:
-                    continue
-                if type(value) in (int, float) and 1 <= value <= _MAX_COUNT and value == int(value):
-                    yield name, int(value)
+                with contextlib.suppress(Unknown):
+                    value = evaluated(expression, scope, names) if name in of_row else None
+                    if type(value) in (int, float) and 1 <= value <= _MAX_COUNT and value == int(value):
+                        yield name, int(value)
         if isinstance(step, ast.Assign) and len(step.targets) == 1:
             # latents are made of what is divided, and not multiplied again by the same
             is_latents = _right_of(ast.FloorDiv, step) - rounded

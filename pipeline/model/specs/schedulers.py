@@ -288,7 +288,6 @@ def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) 
 
 
 def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
-    """Return why the model cannot use the class, or None."""
     if spec.family.schedulers and class_name not in spec.family.schedulers:
         return "its denoising loop was written for its own kind"
     made = class_named(class_name)
@@ -323,7 +322,6 @@ def steps_flow(class_name: str, config: Mapping[str, Any]) -> bool:
 
 
 def _usable(spec: PipelineSpec) -> str:
-    """Return the fix: the short names that do work for this model."""
     names = _usable_names(spec)
     others = f"use one of {', '.join(names)}; or " if names else ""
     return f"{others}leave it out for the model's own {spec.scheduler_class}"

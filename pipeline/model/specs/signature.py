@@ -135,12 +135,10 @@ def with_several(parameters: Iterable[Parameter], class_name: str, configs: Conf
 
 
 def controlling(names: Collection[str]) -> str:
-    """Return what a pipeline calls the image for its ControlNet."""
     return "control_image" if "control_image" in names else "image"
 
 
 def parameter_of(parameter: inspect.Parameter) -> Parameter:
-    """Return what one parameter of a signature is to a table."""
     kind: ArgumentKind | None = None
     if not PLUMBING.fullmatch(parameter.name):
         own = _kind(parameter) or INPUTS.get(parameter.name) or _media_kind(parameter)

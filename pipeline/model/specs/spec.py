@@ -81,12 +81,10 @@ class PipelineSpec:
 
     @property
     def has_sound(self) -> bool:
-        """Whether clips may have sound."""
         return not self.returns.isdisjoint(SOUND)
 
     @property
     def has_layers(self) -> bool:
-        """Whether what is rendered is several layers of one image."""
         return self.kind == "image" and "layers" in self.parameters
 
     @property
