@@ -240,11 +240,8 @@ def _read_presets() -> Iterator[Preset]:
         """Return what a preset says, and what the one that it is like says besides."""
         base = fields_of(by_name[preset["like"]]) if "like" in preset else {}
         own = {key: tuple(value) if isinstance(value, list) else value for key, value in preset.items()}
-        return {
-            key: value
-            for key, value in (base | own).items()
-            if key != "like" and (key in own or key not in _NOT_INHERITED)
-        }
+        own.pop("like", None)
+        return {key: value for key, value in base.items() if key not in _NOT_INHERITED} | own
 
     for prefix, presets in written.items():
         for preset in presets:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.sources.selection import MAX_FOLDER_DEPTH
@@ -146,21 +148,16 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
     """Return the lock that `content` holds. Raises ModelError when it is damaged."""
     try:
         values: dict[str, Any] = parse_json(content)
-        lock = ModelLock(
-            source=values["source"],
-            revision=values["revision"],
-            class_name=values["class"],
-            sizes={name: file["size"] for name, file in values["files"].items()},
-            digests={name: file["sha256"] for name, file in values["files"].items()},
-        )
-        texts = (lock.source, lock.revision or "", lock.class_name, *lock.digests.values())
-        is_typed = {*map(type, texts)} == {str} and {*map(type, lock.sizes.values())} <= {int}
-        is_whole = is_typed and values["digest"] == model_digest(lock.digests)
+        files = values["files"].items()
+        fields = {"source": values["source"], "revision": values["revision"], "class_name": values["class"]}
+        fields |= {"sizes": {name: file["size"] for name, file in files}}
+        fields |= {"digests": {name: file["sha256"] for name, file in files}}
+        lock = TypeAdapter(ModelLock).validate_python(fields, strict=True)
+        if values["digest"] == model_digest(lock.digests):
+            return lock
     except (ValueError, LookupError, TypeError, AttributeError):
-        is_whole = False
-    if not is_whole:
-        raise ModelError(f"{where} is not a whole lock file", "make it again with `framefleet model lock`")
-    return lock
+        pass
+    raise ModelError(f"{where} is not a whole lock file", "make it again with `framefleet model lock`")
 
 
 def read_lock(path: Path) -> ModelLock:

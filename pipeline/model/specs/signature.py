@@ -8,6 +8,7 @@ ControlNets) annotations do not say: `list[PIL.Image.Image]` is a batch of rows 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import types
@@ -105,15 +106,13 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     names = getattr(inspect.unwrap(function), "__globals__", {})
     parameters = []
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in _NAMED or parameter.name == "self":
-            continue
         holder = type("Holder", (), {"__annotations__": {"own": parameter.annotation}})
-        try:
+        # What is for type checkers only stays a text.
+        with contextlib.suppress(NameError, TypeError, AttributeError):
             annotation = inspect.get_annotations(holder, globals=names, eval_str=True)["own"]
             parameter = parameter.replace(annotation=annotation)
-        except (NameError, TypeError, AttributeError):
-            pass  # for type checkers only: it stays a text
-        parameters.append(parameter_of(parameter))
+        if parameter.kind in _NAMED and parameter.name != "self":
+            parameters.append(parameter_of(parameter))
     return tuple(parameters)
 
 
@@ -125,13 +124,10 @@ def with_several(parameters: Iterable[Parameter], class_name: str, configs: Conf
         several.add("control_mode")
     if has_controlnets(configs):
         several |= {controlling(by_name), *OF_EACH}
-    for name, parameter in by_name.items():
-        if name in several and parameter.kind in _EITHER:
-            by_name[name] = replace(parameter, kind=_EITHER[parameter.kind])
-    if class_name in _OWN_KINDS:
-        name, kind = _OWN_KINDS[class_name]
-        by_name[name] = replace(by_name[name], kind=kind)
-    return [*by_name.values()]
+    own, own_kind = _OWN_KINDS.get(class_name, ("", None))
+    kinds = {name: _EITHER.get(by_name[name].kind, by_name[name].kind) for name in several & by_name.keys()}
+    kinds |= {own: own_kind} if own else {}
+    return [replace(one, kind=kinds.get(one.name, one.kind)) for one in by_name.values()]
 
 
 def controlling(names: Collection[str]) -> str:

@@ -247,13 +247,10 @@ def _native_fps(call: PipelineCall, configs: Configs, family: Family, preset: Pr
     """Return frames per second as trained: as the class states, else as the model is known to render."""
     names = ("frame_rate",) if family.fps_is_motion else ("frame_rate", "fps")
     defaults = {parameter.name: parameter.default for parameter in call.parameters}
-    for rate in (*map(defaults.get, names), call.facts.fps):
-        if isinstance(rate, int | float) and rate:
-            return float(rate)
-    if preset:
-        return preset.fps
+    stated = (*map(defaults.get, names), call.facts.fps)
     newer = (fps for path, fps in family.fps_when.items() if config_value(configs, path))
-    return next(newer, family.fps)
+    usual = preset.fps if preset else next(newer, family.fps)
+    return next((float(rate) for rate in stated if isinstance(rate, int | float) and rate), usual)
 
 
 def _default_size(call: PipelineCall, configs: Configs, family: Family) -> tuple[int | None, int | None]:
