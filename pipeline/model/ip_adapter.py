@@ -123,10 +123,8 @@ def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
 
     takes_one = issubclass(spec.pipeline_class, IPAdapterMixin) and IP_ADAPTER_IMAGE in spec.parameters
     if not takes_one or "image_encoder" in spec.components:  # diffusers would take that one, and not ours
-        raise ModelError(
-            f"{spec.class_name} takes no IP-adapter here",
-            "leave `model.ip_adapter` out: it is for U-Nets without an image encoder of their own",
-        )
+        fix = "leave `model.ip_adapter` out: it is for U-Nets without an image encoder of their own"
+        raise ModelError(f"{spec.class_name} takes no IP-adapter here", fix)
     if name := next((name for name in _NOT_BESIDE if getattr(options, name)), None):
         raise ModelError(f"model.ip_adapter is set, and model.{name} too", "leave one of them out")
     image = replace(spec.parameters[IP_ADAPTER_IMAGE], kind="image", required=True)

@@ -321,7 +321,5 @@ def read_options(values: Mapping[str, Any]) -> Options:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))
-    raise ModelError(
-        f"model option {place} is {first['input']!r}: {first['msg']}",
-        f"the options are {', '.join(Options.model_fields)}; see `framefleet schema`",
-    )
+    problem = f"model option {place} is {first['input']!r}: {first['msg']}"
+    raise ModelError(problem, f"the options are {', '.join(Options.model_fields)}; see `framefleet schema`")

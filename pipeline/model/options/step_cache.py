@@ -100,10 +100,9 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
     if cache.type in TIMED and not hasattr(pipeline_class, "current_timestep"):
         raise ModelError(f"cache {cache.type}: {class_name} does not say its timestep", "use another cache")
     if cache.type == "faster" and not (cache.is_guidance_distilled or family_of(class_name).joins_prompts):
-        raise ModelError(
-            f"cache faster: {class_name} does not run both prompts in one forward, as it needs",
-            "use another cache, or set `is_guidance_distilled: true`, which skips attention only",
-        )
+        problem = f"cache faster: {class_name} does not run both prompts in one forward, as it needs"
+        fix = "use another cache, or set `is_guidance_distilled: true`, which skips attention only"
+        raise ModelError(problem, fix)
     if isinstance(cache, CacheDit):
         _check_cache_dit(cache)
     for component, module in denoisers.items():
@@ -123,10 +122,9 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
         if None in callbacks:  # SeaCache finds the latents among the arguments of networks that it knows
             raise ModelError(f"cache {cache.type} does not know {name}'s latents", "use another cache")
         if not is_hooked:
-            raise ModelError(
-                f"cache {cache.type} finds nothing in {name} by its default names, and would do nothing",
-                "name its modules in cache_identifiers, set `use_lite_mode: true`, or use another cache",
-            )
+            problem = f"cache {cache.type} finds nothing in {name} by its default names, and would do nothing"
+            fix = "name its modules in cache_identifiers, set `use_lite_mode: true`, or use another cache"
+            raise ModelError(problem, fix)
 
 
 def _check_cache_dit(cache: CacheDit) -> None:

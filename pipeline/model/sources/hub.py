@@ -135,21 +135,17 @@ def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
         problem = f"hub model {repo} is gated: {message}"
         raise ModelError(problem, "accept its terms on its page at the hub, and set HF_TOKEN") from None
     if isinstance(error, RepositoryNotFoundError):
-        raise ModelError(
-            f"{repo!r} is neither a folder here nor a model of the hub that may be read",
-            "check the spelling; for a private model set HF_TOKEN, on every machine of the cluster",
-        ) from None
+        problem = f"{repo!r} is neither a folder here nor a model of the hub that may be read"
+        fix = "check the spelling; for a private model set HF_TOKEN, on every machine of the cluster"
+        raise ModelError(problem, fix) from None
     if isinstance(error, RevisionNotFoundError):
-        raise ModelError(
-            f"hub model {repo} has no revision {revision!r}",
-            "give a branch, a tag or a commit; without `model.revision` it is main",
-        ) from None
+        fix = "give a branch, a tag or a commit; without `model.revision` it is main"
+        raise ModelError(f"hub model {repo} has no revision {revision!r}", fix) from None
     if isinstance(error, HFValidationError):
         problem = f"{repo!r} is not a folder here, nor a hub id: {message}"
         raise ModelError(problem, "check the path") from None
     if isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | OSError):
-        raise ServiceError(
-            f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}",
-            "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; or give a local folder",
-        ) from error
+        problem = f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}"
+        fix = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; or give a local folder"
+        raise ServiceError(problem, fix) from error
     raise ServiceError(f"hub model {repo}: {type(error).__name__}: {message}", "try again later") from error

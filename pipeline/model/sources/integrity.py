@@ -114,10 +114,8 @@ def check_links(folder: Path, files: Iterable[str]) -> None:
     for file in files:
         path, place = folder / file, (folder / file).resolve()
         if not place.is_relative_to(inside) and not is_named(path):
-            raise ModelError(
-                f"{path} is a link to {place}, which is not in the model's folder",
-                f"if it belongs to the model, put a copy there: {quoted('cp', '-rL', folder, 'COPY')}",
-            )
+            fix = f"if it belongs to the model, put a copy there: {quoted('cp', '-rL', folder, 'COPY')}"
+            raise ModelError(f"{path} is a link to {place}, which is not in the model's folder", fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

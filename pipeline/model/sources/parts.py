@@ -194,10 +194,9 @@ class PartFile:
 
         parts = tuple(name for name, component in by_name.items() if holds(component))
         if not parts:
-            raise ModelError(
-                f"{self.where} holds no weights for the components of its base: {', '.join(by_name)}",
-                "give the base that the file was made for, or name its component in `model.parts`",
-            )
+            problem = f"{self.where} holds no weights for the components of its base: {', '.join(by_name)}"
+            fix = "give the base that the file was made for, or name its component in `model.parts`"
+            raise ModelError(problem, fix)
         return parts
 
 
@@ -231,10 +230,8 @@ def without_parts(digests: Mapping[str, str], files: Collection[PartFile]) -> di
 def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> PartFile:
     where, path = f"model.parts.{name}", part.path.removeprefix("file://")
     if path.endswith(PICKLES):
-        raise ModelError(
-            f"{where}: {public_url(path)} is a pickle, which can run code when it is opened",
-            "use a .safetensors or .gguf file of the same model",
-        )
+        problem = f"{where}: {public_url(path)} is a pickle, which can run code when it is opened"
+        raise ModelError(problem, "use a .safetensors or .gguf file of the same model")
     if not path.endswith(FILE_FORMATS):
         problem = f"{where}: {public_url(path)} is not a {' or '.join(FILE_FORMATS)} file"
         raise ModelError(problem, "name the file")

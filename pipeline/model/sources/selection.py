@@ -177,10 +177,8 @@ def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) 
     for name in sorted(others):
         if "/" not in name:
             taken = f"{', '.join(sorted(chosen)[:2])} is loaded" if chosen else "nothing there is loaded"
-            raise ModelError(
-                f"{place}/{name} lies next to the weights and is not loaded ({taken})",
-                "delete it; or if it is the one that is meant, delete the others, and lock the model again",
-            )
+            fix = "delete it; or if it is the one that is meant, delete the others, and lock the model again"
+            raise ModelError(f"{place}/{name} lies next to the weights and is not loaded ({taken})", fix)
 
 
 def _is_config(name: str) -> bool:

@@ -146,7 +146,5 @@ def public_name(path: str, revision: str | None) -> str:
 
 def _refuse_revision(place: str, revision: str | None) -> None:
     if revision is not None:
-        raise ModelError(
-            f"revision {revision!r} is given, but {public_url(place)} is not a model of the hub",
-            "leave `model.revision` out, or give org/name of the hub as `model.path`",
-        )
+        problem = f"revision {revision!r} is given, but {public_url(place)} is not a model of the hub"
+        raise ModelError(problem, "leave `model.revision` out, or give org/name of the hub as `model.path`")

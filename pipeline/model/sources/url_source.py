@@ -74,9 +74,7 @@ class UrlSource:
             link.unlink(missing_ok=True)  # a link to a blob that somebody deleted
             link.symlink_to(os.path.relpath(blob, link.parent))
         except OSError as error:
-            raise ModelError(
-                f"{self.name}/{file} cannot be kept in {cache_folder()}: {error.strerror or error}",
-                "set FRAMEFLEET_CACHE to a folder with room for the model",
-            ) from error
+            problem = f"{self.name}/{file} cannot be kept in {cache_folder()}: {error.strerror or error}"
+            raise ModelError(problem, "set FRAMEFLEET_CACHE to a folder with room for the model") from error
         finally:
             temporary.unlink(missing_ok=True)

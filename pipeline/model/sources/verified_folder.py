@@ -68,10 +68,8 @@ def bounded_modules(folder: Path) -> Iterator[None]:
 
     def counted(*_: Any) -> None:
         if threading.get_ident() == thread and next(count) > MAX_MODULES:
-            raise ModelError(
-                f"{folder}: its configs ask for networks of more than {MAX_MODULES:,} modules",
-                "they are damaged: fetch the model again",
-            )
+            problem = f"{folder}: its configs ask for networks of more than {MAX_MODULES:,} modules"
+            raise ModelError(problem, "they are damaged: fetch the model again")
 
     hook = register_module_module_registration_hook(counted)
     try:

@@ -144,9 +144,8 @@ def open_weights(
         if source.is_local:
             check_links(Path(source.path), [file])  # before it is opened: what it leads to may never end
         if source.files[file].size > MAX_JSON_BYTES:
-            raise ModelError(
-                f"{where}/{file} has more than {MAX_JSON_BYTES:,} bytes", "fetch the model again"
-            )
+            problem = f"{where}/{file} has more than {MAX_JSON_BYTES:,} bytes"
+            raise ModelError(problem, "fetch the model again")
         return source.read(file)
 
     index = parse_index(read(file), f"{where}/{file}")
