@@ -10,25 +10,14 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import placer_of
 from framefleet.pipeline.model.environment import environment
-from framefleet.pipeline.model.ip_adapter import (
-    fetch_ip_adapter,
-    load_ip_adapter,
-    with_ip_adapter,
-    without_ip_adapter,
-)
 from framefleet.pipeline.model.license import license_of
 from framefleet.pipeline.model.lora import fetch_lora
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
-from framefleet.pipeline.model.options.tuning import (
-    check_beside_loras,
-    check_options,
-    packages_of,
-    quantization_config,
-    tune,
-)
+from framefleet.pipeline.model.options import tuning
 from framefleet.pipeline.model.place_trial import prove
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
@@ -60,7 +49,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     source = source_of(settings)
     parts = open_parts(settings.parts, settings.storage_options)
     if expected:
-        folder, digests = fetched_as(source, without_parts(without_ip_adapter(expected), parts))
+        folder, digests = fetched_as(source, without_parts(ip_adapter.without_ip_adapter(expected), parts))
         digests |= {part.key: part.checked(expected.get(part.key))[1] for part in parts}
     else:
         folder, digests = weights_of(settings, source).fetched()
@@ -71,10 +60,10 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     sizes = {file: (folder / file).stat().st_size for file in without_parts(digests, parts)}
     sizes |= part_sizes(parts, components)
     check_sizes(folder, components, sizes, where=str(folder), is_built=True)
-    adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
+    adapter = ip_adapter.fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
     if adapter:
-        spec = with_ip_adapter(spec, options)
-    check_options(options, spec, folder=folder, components=components, device=device)
+        spec = ip_adapter.with_ip_adapter(spec, options)
+    tuning.check_options(options, spec, folder=folder, components=components, device=device)
     placer = placer_of(settings.placement, device) if settings.placement else None
     if placer:
         placer.check(settings, spec)
@@ -85,23 +74,23 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     if loras:
-        check_beside_loras(options)
+        tuning.check_beside_loras(options)
     with sealed(folder, without_parts(digests, parts)) as place:
         pipe = _assembled(
             place, spec, settings, components, parts=parts, dtype=for_diffusers(dtype), where=folder
         )
     allow = options.allow_unmatched_weights
     if adapter:
-        load_ip_adapter(pipe, adapter, allow_unmatched=allow)
+        ip_adapter.load_ip_adapter(pipe, adapter, allow_unmatched=allow)
     if loras:
         from framefleet.pipeline.model import lora_loading  # imports peft and diffusers' loaders: 3 s
 
         lora_loading.load_loras(pipe, loras, allow_unmatched=allow)
     methods = {*packed_components(folder, digests).values(), *("gguf" for part in parts if part.is_gguf)}
     digests |= adapter.digests if adapter else {}
-    attention = tune(pipe, options, device=device, placer=placer)
+    attention = tuning.tune(pipe, options, device=device, placer=placer)
     pipe.set_progress_bar_config(disable=True)
-    facts = environment(device, dtype, numerics, packages=packages_of(options, device, methods))
+    facts = environment(device, dtype, numerics, packages=tuning.packages_of(options, device, methods))
     return Model(
         settings=replace(
             settings,
@@ -132,7 +121,7 @@ def _assembled(
 ) -> Any:
     """Return a pipeline with the weights of its components, in host memory. where: what to call `place`."""
     options, components = settings.options, components_in(place)
-    quantized = quantization_config(options, {one.name: one.library for one in components})
+    quantized = tuning.quantization_config(options, {one.name: one.library for one in components})
     files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
     networks, loaded = load_networks(
         place,

@@ -33,15 +33,9 @@ from transformers.utils import logging as transformers_logging
 
 from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model import lora_refusals
 from framefleet.pipeline.model.lora import LoraFile, adapter_name
-from framefleet.pipeline.model.lora_refusals import (
-    SAVE_PREFIXED,
-    USE_OTHER,
-    changes_model,
-    other_adapter,
-    told_by_library,
-    uncountable,
-)
+from framefleet.pipeline.model.lora_refusals import USE_OTHER
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, listed
 from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
@@ -131,7 +125,7 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
     conversion = _Conversion(weights=_weights_in(file.path, where))
     names = conversion.weights.keys()
     refuse(None if names else ("it holds no weights", USE_OTHER))
-    refuse(uncountable(names))
+    refuse(lora_refusals.uncountable(names))
 
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""
@@ -145,7 +139,7 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
             conversion.alphas.update(alphas)
         refuse(_misfit(conversion.places))
         result = convert(*args, **kwargs)
-        refuse(changes_model(_as_tuple(result)[-1] or {}))
+        refuse(lora_refusals.changes_model(_as_tuple(result)[-1] or {}))
         return result
 
     level = transformers_logging.get_verbosity()
@@ -165,12 +159,12 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
         raise
     except Exception as error:  # whatever a converter or peft makes of a file that is not for them
         check_scales(where, names)
-        refuse(told_by_library(error, names))
+        refuse(lora_refusals.told_by_library(error, names))
     finally:
         transformers_logging.set_verbosity(level)
     if not conversion.places:
         useless = f"diffusers has no use for what it holds: {listed(names)}"
-        refuse(other_adapter(names) or (useless, USE_OTHER))
+        refuse(lora_refusals.other_adapter(names) or (useless, USE_OTHER))
     placed, lacking = _compare(pipe, conversion.places, adapter_name(name))
     if conversion.alphas:
         placed |= {*_alphas_in_force(pipe, conversion, adapter_name(name))}
@@ -185,7 +179,7 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
 
     unused = {key for key in names - placed - alphas if not adds_nothing(key)}
     if not allow_unmatched:
-        refuse(other_adapter(unused))
+        refuse(lora_refusals.other_adapter(unused))
     check_leftovers(where, lacking=lacking, fix=_AGAIN)
     check_leftovers(where, unused=unused, fix=_LEFT_OUT, allowed=allow_unmatched)
 
@@ -230,8 +224,12 @@ def _layer_of(key: str) -> str:
 
 def _misfit(places: Collection[Place]) -> _Refusal | None:
     if homeless := [place for place in places if place.layer is None]:
-        other = other_adapter(sources_of(place.weight for place in homeless))
-        fix = SAVE_PREFIXED if all(place.key.startswith("model.") for place in homeless) else USE_OTHER
+        other = lora_refusals.other_adapter(sources_of(place.weight for place in homeless))
+        fix = (
+            lora_refusals.SAVE_PREFIXED
+            if all(place.key.startswith("model.") for place in homeless)
+            else USE_OTHER
+        )
         return other or (f"it has no layer for {listed(place.shown for place in homeless)}", fix)
     keys = {(place.part, place.key) for place in places}
     for place in places:
@@ -248,7 +246,7 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
             width = place.weight.shape[0]
         half = next((half for half in _HALVES if place.key.endswith(half)), None)
         if width != own:
-            return f"{place.shown} is made for a layer {width} wide, and the model's is {own}", USE_OTHER
+            return (f"{place.shown} is made for a layer {width} wide, and the model's is {own}", USE_OTHER)
         if ".lora_" not in place.key and ".lokr_" not in place.key:
             return f"{place.shown} is not a weight of a LoRA", USE_OTHER
         if half and (place.part, place.key.removesuffix(half) + _HALVES[half]) not in keys:

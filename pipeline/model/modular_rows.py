@@ -11,14 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import Refused
-from framefleet.pipeline.model.modular import (
-    blank,
-    guided,
-    inputs_of,
-    modular_class,
-    needed_components,
-    scales_of,
-)
+from framefleet.pipeline.model import modular
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -51,9 +44,9 @@ class ModularRows:
 
     def __init__(self, spec: PipelineSpec) -> None:
         self._spec = spec
-        self._inputs = inputs_of(modular_class(spec.class_name))
-        self._pipe = blank(spec.class_name, spec.configs)
-        self._scales = [argument for argument, _, _ in scales_of(self._pipe)]
+        self._inputs = modular.inputs_of(modular.modular_class(spec.class_name))
+        self._pipe = modular.blank(spec.class_name, spec.configs)
+        self._scales = [argument for argument, _, _ in modular.scales_of(self._pipe)]
         self._kind_of = functools.lru_cache(_KINDS)(self._looked_at)
         self._is_guided_by = functools.lru_cache(_KINDS)(self._asks_for_negative)
 
@@ -106,15 +99,15 @@ class ModularRows:
         return _run(self._spec.class_name, switches)
 
     def _asks_for_negative(self, *scales: float | None) -> bool:
-        own = guided(self._pipe, dict(zip(self._scales, scales, strict=True)))
+        own = modular.guided(self._pipe, dict(zip(self._scales, scales, strict=True)))
         return bool(getattr(own, "requires_unconditional_embeds", True))
 
 
 @functools.lru_cache(_KINDS)
 def _run(class_name: str, given: frozenset[tuple[str, bool]]) -> _Run:
-    blocks = blank(class_name, {})._blocks.get_execution_blocks(**dict(given))
+    blocks = modular.blank(class_name, {})._blocks.get_execution_blocks(**dict(given))
     return _Run(
         reads=frozenset(blocks.input_names),
         needs=frozenset(blocks.required_inputs),
-        components=frozenset(needed_components(blocks)),
+        components=frozenset(modular.needed_components(blocks)),
     )

@@ -16,30 +16,11 @@ import torch
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.device_placement import Placer
-from framefleet.pipeline.model.options.attention import (
-    AUTO,
-    Attention,
-    backend_lines,
-    check_attention,
-    check_works,
-    open_attention,
-)
-from framefleet.pipeline.model.options.offload import (
-    OWN_FOLDER,
-    check_offload,
-    modules_of,
-    offload,
-    script_calls,
-)
+from framefleet.pipeline.model.options import attention, offload, quantization, step_cache
+from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
-from framefleet.pipeline.model.options.quantization import (
-    check_quantization,
-    check_quantized,
-    pipeline_config,
-)
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
 from framefleet.pipeline.model.options.schema import CacheDit, GroupOffload, Options, Quanto
-from framefleet.pipeline.model.options.step_cache import check_cache, enabling
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod, method_of
 from framefleet.pipeline.model.sources.verified_folder import sealed
@@ -63,7 +44,7 @@ def quantization_config(options: Options, libraries: Mapping[str, str]) -> New |
     if options.quantization is None:
         return None
     names = options.quantization.components or denoisers_in(libraries)
-    return pipeline_config(options.quantization, {name: libraries[name] for name in names})
+    return quantization.pipeline_config(options.quantization, {name: libraries[name] for name in names})
 
 
 def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = None) -> Attention | None:
@@ -71,26 +52,28 @@ def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = No
 
     Not the step cache: each row has its own.
     """
-    modules = modules_of(pipe)
+    modules = offload.modules_of(pipe)
     denoisers = {name: modules[name] for name in denoisers_in(modules)}
     if options.quantization:
         names = options.quantization.components or denoisers
-        check_quantized({name: modules[name] for name in names}, options.quantization)
+        quantization.check_quantized({name: modules[name] for name in names}, options.quantization)
     for call in weight_calls(options, modules):
         call.make(pipe)
     if options.offload:
-        offload(pipe, options.offload, device=device, denoisers=denoisers)
+        offload.offload(pipe, options.offload, device=device, denoisers=denoisers)
     elif placer:
         placer.place(pipe)
     else:
         pipe.to(device)
-    attention = open_attention(options.attention, denoisers, device=device) if options.attention else None
+    backend = (
+        attention.open_attention(options.attention, denoisers, device=device) if options.attention else None
+    )
     if options.compile:
         check_compiler(device)
         allow_graphs()
     for call in compile_calls(options, denoisers):
         call.make(pipe)
-    return attention
+    return backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,19 +91,21 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     quantized = quantization_config(options, libraries)
     first = weight_calls(options, libraries)
     if options.offload:
-        first += script_calls(options.offload, libraries, device=device, denoisers=denoisers)
-    caches = [enabling(options.cache, name, steps=steps) for name in denoisers] if options.cache else []
+        first += offload.script_calls(options.offload, libraries, device=device, denoisers=denoisers)
+    caches = (
+        [step_cache.enabling(options.cache, name, steps=steps) for name in denoisers] if options.cache else []
+    )
     last = [*compile_calls(options, denoisers), *caches]
     placing = [] if options.offload else [f"pipe.to({device!r})"]
-    attention = backend_lines(denoisers, options.attention) if options.attention else []
-    lines = [*map(str, first), *placing, *attention, *map(str, last)]
+    backend = attention.backend_lines(denoisers, options.attention) if options.attention else []
+    lines = [*map(str, first), *placing, *backend, *map(str, last)]
     needed = set(imports([quantized, *first, *last]))
     modules = {module for module, _ in needed} - {DIFFUSERS}
     return Setup(
         quantization=str(quantized) if quantized else "",
         lines=lines,
-        modules=modules | {"tempfile"} if any(OWN_FOLDER in line for line in lines) else modules,
-        classes={name for _, name in needed if name} | ({"attention_backend"} if attention else set()),
+        modules=modules | {"tempfile"} if any(offload.OWN_FOLDER in line for line in lines) else modules,
+        classes={name for _, name in needed if name} | ({"attention_backend"} if backend else set()),
     )
 
 
@@ -209,11 +194,11 @@ def check_options(
     needs_vae = options.channels_last or options.vae_tiling or options.vae_slicing
     vae = _without_weights(by_name["vae"], folder) if needs_vae and "vae" in by_name else None
     if options.attention:
-        check_attention(options.attention, denoisers)
-        if device == "cpu" and options.attention != AUTO:
-            check_works(options.attention, device=device, dtype=torch.float32)
+        attention.check_attention(options.attention, denoisers)
+        if device == "cpu" and options.attention != attention.AUTO:
+            attention.check_works(options.attention, device=device, dtype=torch.float32)
     if options.cache:
-        check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
+        step_cache.check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
     for module in denoisers.values():
         name = type(module).__name__
         if options.compile and not getattr(module, "_repeated_blocks", None):
@@ -235,7 +220,7 @@ def check_options(
         if not any(4 in dims for dims in ranks.values()):
             raise ModelError("channels_last: the model has no convolutions", "leave it out")
     if options.quantization:
-        check_quantization(options.quantization, device=device)
+        quantization.check_quantization(options.quantization, device=device)
         usable = [name for name, component in by_name.items() if component.has_weights]
         for name in options.quantization.components or denoisers:
             if name not in usable:
@@ -245,7 +230,7 @@ def check_options(
                 fix = "leave `model.quantization` out, or use the model's plain weights"
                 raise ModelError(f"quantization: the weights of {name} are packed already, by {method}", fix)
     if options.offload:
-        check_offload(options.offload, denoisers, device=device)
+        offload.check_offload(options.offload, denoisers, device=device)
     for is_set, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
         if is_set and vae is None:
             raise ModelError(f"vae_{name}: the model has no autoencoder `vae`", "leave it out")

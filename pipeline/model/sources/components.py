@@ -14,13 +14,7 @@ from pydantic import TypeAdapter
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
-from framefleet.pipeline.model.specs.model_index import (
-    CONTROLNETS,
-    OWN_CODE,
-    ModelIndex,
-    network_folders,
-    read_index,
-)
+from framefleet.pipeline.model.specs import model_index
 
 Loader = Literal["diffusers", "transformers"]
 
@@ -45,16 +39,16 @@ class Component:
         return self.loader is not None
 
 
-def components_of(index: ModelIndex, folders: Collection[str]) -> tuple[Component, ...]:
+def components_of(index: model_index.ModelIndex, folders: Collection[str]) -> tuple[Component, ...]:
     """Return the components that are there. folders: of the model.
 
     Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
     """
     components = []
     for name, (library, class_name) in index.components.items():
-        if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
+        if (name, library, class_name) == ("controlnet", "diffusers", model_index.CONTROLNETS):
             # Its own `from_pretrained` looks for controlnet, controlnet_1, ...: these are hashed.
-            extra, loader = tuple(network_folders(name, folders)[1:]), "diffusers"
+            extra, loader = tuple(model_index.network_folders(name, folders)[1:]), "diffusers"
         else:
             called = f"{index.where}: {name} is of {library}.{class_name}"
             extra, loader = (), _loader_of(library, class_name, called)
@@ -65,7 +59,9 @@ def components_of(index: ModelIndex, folders: Collection[str]) -> tuple[Componen
 
 def components_in(folder: Path) -> tuple[Component, ...]:
     """Return the components of a folder."""
-    return components_of(read_index(folder), [path.name for path in folder.iterdir() if path.is_dir()])
+    return components_of(
+        model_index.read_index(folder), [path.name for path in folder.iterdir() if path.is_dir()]
+    )
 
 
 def class_of(library: str, name: str) -> Any:
@@ -94,7 +90,7 @@ def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
 
     made = class_of(library, class_name)
     if made is None:
-        raise ModelError(f"{called}, which is not installed here", OWN_CODE)
+        raise ModelError(f"{called}, which is not installed here", model_index.OWN_CODE)
     if is_standin(made):
         packages = ", ".join(made._backends)
         raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
@@ -103,7 +99,7 @@ def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
     processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
     weightless = (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
     if loader is None and not (isinstance(made, type) and issubclass(made, weightless)):
-        raise ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
+        raise ModelError(f"{called}, which is not what pipelines are made of", model_index.OWN_CODE)
     return loader
 
 

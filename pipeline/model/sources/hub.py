@@ -14,14 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from huggingface_hub import HfApi, hf_hub_download, hf_hub_url, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
+from huggingface_hub import (
+    HfApi,
+    errors,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+    try_to_load_from_cache,
 )
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
@@ -37,10 +36,8 @@ log = logging.getLogger(__name__)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-class HubSource:
+class HubSource(Source):
     """One commit of a hub model."""
-
-    is_local = False
 
     def __init__(self, repo: str, commit: str) -> None:
         self.path, self.revision = repo, commit
@@ -108,7 +105,7 @@ def _cached_folder(repo: str, commit: str) -> Path | None:
     """Return the snapshot folder in the hub's cache; None when nothing of it was fetched."""
     try:
         return Path(snapshot_download(repo, revision=commit, local_files_only=True, allow_patterns=[]))
-    except (LocalEntryNotFoundError, HFValidationError):
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         return None
 
 
@@ -131,20 +128,20 @@ def _download(repo: str, revision: str | None, files: Collection[str], *, needs_
 def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
     """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
     message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         problem = f"hub model {repo} is gated: {message}"
         raise ModelError(problem, "accept its terms on its page at the hub, and set HF_TOKEN") from None
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         problem = f"{repo!r} is neither a folder here nor a model of the hub that may be read"
         fix = "check the spelling; for a private model set HF_TOKEN, on every machine of the cluster"
         raise ModelError(problem, fix) from None
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         fix = "give a branch, a tag or a commit; without `model.revision` it is main"
         raise ModelError(f"hub model {repo} has no revision {revision!r}", fix) from None
-    if isinstance(error, HFValidationError):
+    if isinstance(error, errors.HFValidationError):
         problem = f"{repo!r} is not a folder here, nor a hub id: {message}"
         raise ModelError(problem, "check the path") from None
-    if isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | OSError):
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.HfHubHTTPError | OSError):
         problem = f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}"
         fix = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; or give a local folder"
         raise ServiceError(problem, fix) from error

@@ -44,16 +44,12 @@ _FIX = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedNetwork:
-    """A network, or one of those that a component consists of, as its library loaded it.
-
-    report: of what the library missed, and of what it had no use for. where: what to call its folder.
-    is_packed: its weights were quantized, and have other names now.
-    """
+    """A network, or one of those that a component consists of, as its library loaded it."""
 
     network: nn.Module
-    report: Mapping[str, Any]
-    where: Path
-    is_packed: bool
+    report: Mapping[str, Any]  # of what the library missed, and of what it had no use for
+    where: Path  # what to call its folder
+    is_packed: bool  # its weights were quantized, and have other names now
 
 
 def load_networks(

@@ -19,15 +19,8 @@ from typing import Any
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.headers import (
-    Tensor,
-    check_file_size,
-    check_gguf_size,
-    header_reader,
-    read_gguf_header,
-    read_header,
-)
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
@@ -123,7 +116,7 @@ class PartFile:
         return max(self.size, sum(tensor.num_parameters for tensor in self.tensors))
 
     @cached_property
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[headers.Tensor, ...]:
         """The file's tensors. Raises ModelError where its header is not one."""
 
         def read(count: int) -> bytes:
@@ -131,8 +124,8 @@ class PartFile:
 
         if self.is_gguf:
             check_package("gguf", self.where)
-            return tuple(read_gguf_header(read, self.where)[1])
-        return tuple(read_header(header_reader(read), self.where)[1])
+            return tuple(headers.read_gguf_header(read, self.where)[1])
+        return tuple(headers.read_header(headers.header_reader(read), self.where)[1])
 
     def locked(self, sha256: str | None) -> PartFile:
         return replace(self, part=replace(self.part, sha256=sha256))
@@ -158,7 +151,7 @@ class PartFile:
         path = self.fetched()
         if not path.is_file():
             raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
-        (check_gguf_size if self.is_gguf else check_file_size)(path)
+        (headers.check_gguf_size if self.is_gguf else headers.check_file_size)(path)
         sha256 = sha256_of(path)
         self._check(sha256, expected or self.part.sha256 or self.source.files[self.file].sha256)
         return path, sha256

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.redaction import public_url
@@ -23,41 +24,29 @@ class Listed:
     sha256: str | None = None  # None where it does not say
 
 
-class Source(Protocol):
-    """One model, as it is now.
+class Source(ABC):
+    """One model, as it is now."""
 
-    path, revision: what opens it again, on other machines too; a hub's revision is the commit.
-    name: the same in one text, without credentials: what records and messages call it.
-    is_local: reading its files costs no download.
-    """
+    path: str  # with `revision`, what opens it again, on other machines too
+    revision: str | None = None  # of a hub, the commit
+    name: str  # the same in one text, without credentials: what records and messages call it
+    is_local: bool = False  # reading its files costs no download
 
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def revision(self) -> str | None: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def is_local(self) -> bool: ...
-
-    @property
+    @cached_property
+    @abstractmethod
     def files(self) -> Mapping[str, Listed]: ...
 
+    @abstractmethod
     def read(self, file: str, count: int | None = None) -> bytes:
         """Return the first `count` bytes of a file; all of them for None."""
-        ...
 
+    @abstractmethod
     def fetch(self, files: Collection[str]) -> Path:
         """Return a folder of this machine that holds these files."""
-        ...
 
 
-class FolderSource:
+class FolderSource(Source):
     is_local = True
-    revision = None
 
     def __init__(self, path: str, *, only: str | None = None) -> None:
         """only: the one file that is wanted; the others are not listed."""

@@ -17,16 +17,13 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.class_cache import cache_folder, one_fetcher, short_hash
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.model.sources.source import Listed
+from framefleet.pipeline.model.sources.source import Listed, Source
 from framefleet.pipeline.outputs.stores.object_store import Stored
 from framefleet.pipeline.outputs.stores.store import Store
 
 
-class UrlSource:
+class UrlSource(Source):
     """A pipeline folder in an object store, as it is now: another listing is another model."""
-
-    is_local = False
-    revision = None
 
     def __init__(self, url: str, storage_options: Mapping[str, Any], *, only: str | None = None) -> None:
         """only: the one file that is wanted; the others are not listed."""

@@ -27,15 +27,8 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.model import registry
 from framefleet.pipeline.model.class_cache import disk_cached
-from framefleet.pipeline.model.registry import (
-    PIPELINES,
-    diffusers_class,
-    exported,
-    is_standin,
-    modular_pipeline,
-    own_class,
-)
 from framefleet.pipeline.model.specs.constructor import Constructed, Scope, Unknown, evaluated, method, steps
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, Configs, ModelIndex, index_of, is_modular
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of, with_several
@@ -94,10 +87,12 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
     if "scheduler" in index.components:
         library, name = index.components["scheduler"]
-        kind = diffusers_class(library, name)
+        kind = registry.diffusers_class(library, name)
         bases = (diffusers.ConfigMixin, diffusers.SchedulerMixin)
         # One whose packages are not installed is refused with their names when it is used.
-        if not is_standin(kind) and not (isinstance(kind, type) and all(issubclass(kind, b) for b in bases)):
+        if not registry.is_standin(kind) and not (
+            isinstance(kind, type) and all(issubclass(kind, b) for b in bases)
+        ):
             problem = f"{index.where}: {library}.{name} is not a noise scheduler"
             raise ModelError(problem, "use a model made for diffusers")
     attributes = constructed_pipeline(made, configs).attributes
@@ -115,16 +110,18 @@ def pipeline_named(name: str) -> type[DiffusionPipeline]:
     import diffusers
 
     if is_modular(name):
-        made = modular_pipeline(name)
+        made = registry.modular_pipeline(name)
     else:
-        made = own_class(name) if name in PIPELINES else exported(diffusers, name)
+        made = registry.own_class(name) if name in registry.PIPELINES else registry.exported(diffusers, name)
     bases = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
     is_pipeline = isinstance(made, type) and issubclass(made, bases)
     if is_pipeline and any("__call__" in vars(base) for base in made.__mro__):
         return made  # type: ignore[no-any-return]
     if is_pipeline:
         raise ModelError(f"{name} of diffusers has no call of its own", "use a class that has one")
-    near = nearest(name, [*PIPELINES, *(other for other in dir(diffusers) if other.endswith("Pipeline"))])
+    near = nearest(
+        name, [*registry.PIPELINES, *(other for other in dir(diffusers) if other.endswith("Pipeline"))]
+    )
     hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
     problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
     raise ModelError(problem, f"{hint}; update diffusers; or install the package that has it, as a plugin")
@@ -197,7 +194,7 @@ def constructed_pipeline(made: type, configs: Configs) -> Constructed:
         parts[name] = None  # as of encoders and tokenizers, whose configs are not read
         if (config := configs.get(name)) is not None:
             # The config of a class that is not here is known anyway.
-            component = diffusers_class(library, class_name)
+            component = registry.diffusers_class(library, class_name)
             parts[name] = Constructed(component if isinstance(component, type) else object, config)
     pipe = Constructed(made, {**index.values, **parts})
     if made.__name__ != index.class_name:

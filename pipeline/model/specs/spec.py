@@ -11,26 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.family import Family, Preset, config_value
 from framefleet.pipeline.model.families.registry import family_of, preset_of
+from framefleet.pipeline.model.specs import model_index, pipeline_call
 from framefleet.pipeline.model.specs.config_values import check_values
 from framefleet.pipeline.model.specs.dtypes import DTypeName
-from framefleet.pipeline.model.specs.model_index import (
-    MODEL_INDEX,
-    NETS,
-    Configs,
-    has_controlnets,
-    index_of,
-    is_modular,
-    network_folders,
-    read_index,
-    read_object,
-)
-from framefleet.pipeline.model.specs.pipeline_call import (
-    PipelineCall,
-    SourceFacts,
-    call_of,
-    check_classes,
-    pipeline_named,
-)
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, Parameter, PictureMode, Scalar
 from framefleet.pipeline.outputs.frames.fields import MAPS, PICTURES, SOUND, VIDEO_FIELDS
 from framefleet.pipeline.text import SHAPE_ORDER, shape_text
@@ -71,13 +54,13 @@ class PipelineSpec:
     scheduler_config: Mapping[str, Any]
     components: tuple[str, ...]  # the names in model_index.json
     preset: Preset | None  # what is known about the model beyond its configs
-    configs: Configs  # of the components, and model_index.json as "index"
+    configs: model_index.Configs  # of the components, and model_index.json as "index"
     returns: frozenset[str] = frozenset()  # fields of the call's output; empty: not known
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
         """The concrete class: the generic loader drops components that it is passed (diffusers 0.42)."""
-        return pipeline_named(self.class_name)
+        return pipeline_call.pipeline_named(self.class_name)
 
     @property
     def has_sound(self) -> bool:
@@ -161,7 +144,7 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     if not folder.is_dir():
         fix = "give the folder that holds model_index.json; download a hub model first"
         raise ModelError(f"model {str(folder)!r} is not a folder", fix)
-    index = read_index(folder)
+    index = model_index.read_index(folder)
     configs: dict[str, Mapping[str, Any]] = {"index": index.values}
     for name in index.components:
         fix = f"download the whole model; {name!r} is named in its index"
@@ -169,17 +152,17 @@ def inspect_model(path: str | Path) -> PipelineSpec:
             raise ModelError(f"component folder {folder / name} does not exist", fix)
         if name in _READ:
             file = "scheduler_config.json" if name == "scheduler" else "config.json"
-            configs[name] = read_object(folder / name / file, fix)
-    if has_controlnets(configs):
+            configs[name] = model_index.read_object(folder / name / file, fix)
+    if model_index.has_controlnets(configs):
         folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-        configs["controlnet"] = {NETS: len(network_folders("controlnet", folders))}
-    if is_modular(index.class_name):
+        configs["controlnet"] = {model_index.NETS: len(model_index.network_folders("controlnet", folders))}
+    if model_index.is_modular(index.class_name):
         from framefleet.pipeline.model.modular import block_configs  # imports diffusers
 
-        pipeline_named(index.class_name)
+        pipeline_call.pipeline_named(index.class_name)
         configs = block_configs(index, folder) | configs
     check_values(configs, index.components, str(folder))
-    check_classes(index, configs, str(folder))
+    pipeline_call.check_classes(index, configs, str(folder))
     spec = spec_of(index.class_name, configs)
     if spec.returns and spec.returns.isdisjoint((*PICTURES, *MAPS, *SOUND)):
         returns = ", ".join(sorted(spec.returns))
@@ -188,10 +171,17 @@ def inspect_model(path: str | Path) -> PipelineSpec:
     return spec
 
 
-def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
+def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
-    index, scheduler = index_of(configs["index"], MODEL_INDEX), configs.get("scheduler", {})
-    call, family, denoiser = call_of(class_name, configs), family_of(class_name), _denoiser(configs)
+    index, scheduler = (
+        model_index.index_of(configs["index"], model_index.MODEL_INDEX),
+        configs.get("scheduler", {}),
+    )
+    call, family, denoiser = (
+        pipeline_call.call_of(class_name, configs),
+        family_of(class_name),
+        _denoiser(configs),
+    )
     parameters, returns, facts = {p.name: p for p in call.parameters}, call.returns, call.facts
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)
@@ -236,14 +226,16 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     )
 
 
-def size_multiple(facts: SourceFacts, configs: Configs, family: Family) -> int:
+def size_multiple(facts: pipeline_call.SourceFacts, configs: model_index.Configs, family: Family) -> int:
     """Return what the pipeline writes down, and what it states, or its denoiser and autoencoder take."""
     patch = _last(_denoiser(configs).get("patch_size"))
     taken = facts.canvas_multiple or _vae_factors(configs)[0] * patch
     return math.lcm(family.size_base, facts.side_divisor, taken)
 
 
-def _native_fps(call: PipelineCall, configs: Configs, family: Family, preset: Preset | None) -> float | None:
+def _native_fps(
+    call: pipeline_call.PipelineCall, configs: model_index.Configs, family: Family, preset: Preset | None
+) -> float | None:
     """Return frames per second as trained: as the class states, else as the model is known to render."""
     names = ("frame_rate",) if family.fps_is_motion else ("frame_rate", "fps")
     defaults = {parameter.name: parameter.default for parameter in call.parameters}
@@ -253,7 +245,9 @@ def _native_fps(call: PipelineCall, configs: Configs, family: Family, preset: Pr
     return next((float(rate) for rate in stated if isinstance(rate, int | float) and rate), usual)
 
 
-def _default_size(call: PipelineCall, configs: Configs, family: Family) -> tuple[int | None, int | None]:
+def _default_size(
+    call: pipeline_call.PipelineCall, configs: model_index.Configs, family: Family
+) -> tuple[int | None, int | None]:
     """Return the (height, width) of a call that gives none: of signature, class, family, or denoiser."""
     defaults = {parameter.name: parameter.default for parameter in call.parameters}
     height, width = defaults.get("height"), defaults.get("width")
@@ -273,7 +267,7 @@ def _default_size(call: PipelineCall, configs: Configs, family: Family) -> tuple
     return (height * spatial, width * spatial) if height and width else (None, None)
 
 
-def _vae_factors(configs: Configs) -> tuple[int, int]:
+def _vae_factors(configs: model_index.Configs) -> tuple[int, int]:
     """Return how many pixels and frames one latent stands for, computed as diffusers' pipelines do."""
     vae = next((configs[name] for name in _AUTOENCODERS if name in configs), {})
     listed = (vae[key] for key in _LEVELS if isinstance(vae.get(key), list | tuple))
@@ -292,5 +286,5 @@ def _last(patch: Any) -> int:
     return int(patch[-1] if isinstance(patch, list | tuple) else patch or 1)
 
 
-def _denoiser(configs: Configs) -> Mapping[str, Any]:
+def _denoiser(configs: model_index.Configs) -> Mapping[str, Any]:
     return configs.get("transformer") or configs.get("unet") or {}
