@@ -146,8 +146,7 @@ def _installed() -> str:
     facts += sorted(name for name in packages if name.endswith((".dist-info", ".egg-info")))
     spec = importlib.util.find_spec("diffusers")
     for folder in (spec.submodule_search_locations if spec else None) or ():
-        paths = (f"{place}/{name}" for place, _, names in os.walk(folder) for name in names)
-        for path in sorted(path for path in paths if path.endswith(".py")):
-            status = os.stat(path)
+        for path in sorted(Path(folder).rglob("*.py")):
+            status = path.stat()
             facts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()

@@ -126,9 +126,7 @@ def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
             if not (isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)):
                 raise ModelError(f"{called}, which is not a guider", OWN_CODE)
             if guider.prepare_models is not diffusers.BaseGuidance.prepare_models:
-                problem = (
-                    f"{called}, which changes the network around each of its forwards; here rows share them"
-                )
+                problem = f"{called}, which changes the network around each forward; here rows share these"
                 raise ModelError(problem, "use another guider, e.g. ClassifierFreeGuidance")
         if _GUIDER.fullmatch(name):
             configs[name] = read_object(folder / name / "guider_config.json") | {"_class_name": class_name}

@@ -7,6 +7,7 @@ cuBLAS promises nothing of that, so the probe stays the judge.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,9 +35,7 @@ class Setting:
 
     def make(self) -> None:
         *path, last = self.name.split(".")
-        place: Any = torch
-        for part in path:
-            place = getattr(place, part)
+        place: Any = functools.reduce(getattr, path, torch)
         if self.is_call:
             getattr(place, last)(self.value)
         else:

@@ -37,9 +37,8 @@ class Attention:
     """The backend of some denoisers. name: the one in use."""
 
     def __init__(self, modules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
-        self._modules = modules
-        self._names = list(names)
-        self._use(self._names[0])
+        self._modules, self._names = modules, list(names)
+        self._use(names[0])
 
     def replace(self, forward: Callable[[], Any], error: Exception) -> None:
         """Raise AttentionChanged if another backend takes a call that failed with this one.
@@ -73,10 +72,7 @@ class Attention:
 
 
 def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> Attention | None:
-    """Set the backend of the denoisers; None where there is no choice. Raises ModelError for one that fails.
-
-    wanted: a name of diffusers, or auto.
-    """
+    """Set the backend of the denoisers; None where there is no choice. Raises ModelError for one that fails."""
     dtype = next(iter(modules.values())).dtype
     if wanted != AUTO:
         check_works(wanted, device=device, dtype=dtype)
@@ -91,10 +87,7 @@ def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> A
 
 
 def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
-    """Raise ModelError for a backend that does not exist, and for denoisers that would ignore it.
-
-    modules: may be without weights.
-    """
+    """Raise ModelError for a backend that does not exist, and for denoisers that would ignore it."""
     names = list(backends())
     if wanted not in (AUTO, *names):
         fix = f"use auto, {', '.join(names[:-1])} or {names[-1]}"

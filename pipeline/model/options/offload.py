@@ -27,7 +27,6 @@ from framefleet.pipeline.model.options.pipe_calls import Code, PipeCall
 from framefleet.pipeline.model.options.schema import GroupOffload, Offload
 
 OWN_FOLDER = Code("tempfile.mkdtemp()")
-
 PREFIX = "framefleet-weights-"
 LOCK = ".lock"
 _locks: list[FileLock] = []  # for the life of the process: the system lets go of them when it dies
@@ -112,10 +111,7 @@ def script_calls(
 
 
 def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str | None) -> None:
-    """Raise ModelError for an offload that cannot be done.
-
-    denoisers: may be without weights. device: None where it is not known yet.
-    """
+    """Raise ModelError for an offload that cannot be done. device: None where it is not known yet."""
     is_cuda = device is None or device.startswith("cuda")
     if not isinstance(choice, GroupOffload):
         if not is_cuda:

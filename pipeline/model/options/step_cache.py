@@ -61,8 +61,7 @@ class StepCache:
     """One cache on the denoisers of one model."""
 
     def __init__(self, cache: Cache, modules: Mapping[str, Any]) -> None:
-        self._cache = cache
-        self._modules = modules
+        self._cache, self._modules = cache, modules
         if isinstance(cache, CacheDit):
             _cache_dit()
 
@@ -72,11 +71,9 @@ class StepCache:
         def timestep() -> Any:
             now = getattr(pipe(), "current_timestep", None)
             if now is None:
-                raise RenderError(
-                    f"the cache {self._cache.type} asks the row's pipeline for its timestep, "
-                    "but the recipe runs another one",
-                    "use another cache, or the recipe generate",
-                )
+                asks = f"the cache {self._cache.type} asks the row's pipeline for its timestep"
+                fix = "use another cache, or the recipe generate"
+                raise RenderError(f"{asks}, but the recipe runs another one", fix)
             return now
 
         for name in self._modules:

@@ -192,8 +192,8 @@ def read_gguf_header(read: Callable[[int], bytes], where: str) -> tuple[int, lis
         try:
             return _parsed(content)
         except _TooShort:
+            problem = "it ends within its header, or has one that is too large"
             if len(content) < size or size >= MAX_GGUF_HEADER_BYTES:
-                problem = "it ends within its header, or has one that is too large"
                 break
             size *= 4
         except (ValueError, LookupError, struct.error, OverflowError) as error:

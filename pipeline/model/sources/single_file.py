@@ -95,14 +95,24 @@ class SingleFile:
         where = f"{self.where} ({component.name})"
         load = partial(_loaded, component, configs=configs, dtype=dtype, quantization=quantization)
         network_class = class_of(component.library, component.class_name)
+
+        def check_lacking(network: nn.Module) -> None:
+            lacking = [name for name, weight in network.named_parameters() if weight.is_meta]
+            check_leftovers(where, lacking=lacking, fix=_FIX)
+
+        def to(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            check_lacking(self)
+            return network_class.to(self, *arguments, **keywords)
+
         with _unplaced_names() as unplaced:
             try:
                 network = load(network_class, _Watched(tensors, taken))
-            except NotImplementedError:  # of torch, which casts no weight without a value
-                network = load(_naming_lacking(network_class, where), _Watched(tensors, taken))
+            except NotImplementedError:  # of torch, which casts no weight without a value, and names none
+                naming = type(network_class.__name__, (network_class,), {"to": to})
+                network = load(naming, _Watched(tensors, taken))
         # A file with the names of diffusers is placed as it is; its names are not looked at one by one.
         taken |= tensors.keys() & network.state_dict().keys()
-        check_leftovers(where, lacking=_lacking(network), fix=_FIX)
+        check_lacking(network)
         self._taken |= taken
         self._unplaced |= unplaced
         return network
@@ -112,22 +122,6 @@ class SingleFile:
         unused = (self._names - self._taken) | self._unplaced
         unused = {name for name in unused if not _IGNORED.match(name)}
         check_leftovers(self.where, unused=unused, fix=_FIX, allowed=allow_unmatched)
-
-
-def _lacking(network: nn.Module) -> list[str]:
-    return [name for name, weight in network.named_parameters() if weight.is_meta]
-
-
-def _naming_lacking(network_class: Any, where: str) -> Any:
-    """Return a class that names what a file lacks where torch would only say that there is no value."""
-
-    class Naming(network_class):  # type: ignore[misc]
-        def to(self, *arguments: Any, **keywords: Any) -> Any:
-            check_leftovers(where, lacking=_lacking(self), fix=_FIX)
-            return super().to(*arguments, **keywords)
-
-    Naming.__name__ = network_class.__name__  # which configs are looked up by
-    return Naming
 
 
 def _loaded(
@@ -179,19 +173,17 @@ def _unplaced_names() -> Iterator[set[str]]:
     """Yield the names that diffusers logs as not used."""
     names: set[str] = set()
 
-    class Listening(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            unused = _UNUSED.search(record.getMessage())
-            if unused:
-                names.update(unused[1].strip("'\"").split(", "))
-            return unused is None
+    def listen(record: logging.LogRecord) -> bool:
+        unused = _UNUSED.search(record.getMessage())
+        names.update(unused[1].strip("'\"").split(", ") if unused else ())
+        return unused is None
 
-    logger, listening = logging.getLogger(_LOGGER), Listening()
+    logger = logging.getLogger(_LOGGER)
     level = logger.level
     logger.setLevel(logging.WARNING)
-    logger.addFilter(listening)
+    logger.addFilter(listen)
     try:
         yield names
     finally:
-        logger.removeFilter(listening)
+        logger.removeFilter(listen)
         logger.setLevel(level)

@@ -16,7 +16,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 Scope = dict[str, Any]
@@ -103,17 +103,11 @@ class Constructed:
         raise Unknown
 
 
-class _Values:
+class _Values(SimpleNamespace):
     """A config that gives small values alone."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-
-    def __getattr__(self, name: str) -> Any:
-        value = self.__dict__["_values"].get(name, self)
-        if value is self or not _is_small(value):
-            raise AttributeError(name)
-        return value
+        super().__init__(**{name: value for name, value in values.items() if _is_small(value)})
 
 
 def _is_small(value: Any) -> bool:
@@ -174,8 +168,7 @@ def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Itera
                     for node in ast.walk(statement):
                         for target in node.targets if isinstance(node, ast.Assign) else ():
                             owner, name = _place(target, scope)
-                            if owner is not None:
-                                owner.pop(name, None)
+                            owner.pop(name, None)
             case ast.For(target=ast.Name(id=name), iter=ast.Tuple(elts=values), body=then):
                 for value in values:
                     _assign(ast.Name(name), value, scope, names)
@@ -226,19 +219,17 @@ def _code(expression: ast.expr) -> CodeType | None:
 
 def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str, Any]) -> None:
     owner, name = _place(target, scope)
-    if owner is None:
-        return
     try:
         owner[name] = evaluated(value, scope, names)
     except Unknown:
         owner.pop(name, None)
 
 
-def _place(target: ast.expr, scope: Scope) -> tuple[dict[str, Any] | None, str]:
-    """Return where a value is kept: among the locals, or the attributes of `self`."""
+def _place(target: ast.expr, scope: Scope) -> tuple[dict[str, Any], str]:
+    """Return where a value is kept: among the locals, or the attributes of `self`; others nowhere."""
     match target:
         case ast.Name(id=name):
             return scope, name
         case ast.Attribute(value=ast.Name(id="self"), attr=name):
-            return getattr(scope["self"], "attributes", None), name  # of a pipeline itself, nothing is set
-    return None, ""
+            return getattr(scope["self"], "attributes", {}), name  # of a pipeline itself, nothing is set
+    return {}, ""

@@ -264,11 +264,13 @@ def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]
                     value = evaluated(expression, scope, names) if name in of_row else None
                     if type(value) in (int, float) and 1 <= value <= _MAX_COUNT and value == int(value):
                         yield name, int(value)
-        if isinstance(step, ast.Assign) and len(step.targets) == 1:
-            # latents are made of what is divided, and not multiplied again by the same
-            is_latents = _right_of(ast.FloorDiv, step) - rounded
-            targets = ast.walk(step.targets[0]) if is_latents else ()
-            of_row -= {node.id for node in targets if isinstance(node, ast.Name)}
+        # latents are made of what is divided, and not multiplied again by the same
+        if (
+            isinstance(step, ast.Assign)
+            and len(step.targets) == 1
+            and _right_of(ast.FloorDiv, step) - rounded
+        ):
+            of_row -= {node.id for node in ast.walk(step.targets[0]) if isinstance(node, ast.Name)}
 
 
 def _written(node: ast.AST, rounded: set[str]) -> Iterator[tuple[str, ast.expr]]:
@@ -277,16 +279,13 @@ def _written(node: ast.AST, rounded: set[str]) -> Iterator[tuple[str, ast.expr]]
         case ast.Compare(left=ast.Name(id=name), ops=[ast.Gt()], comparators=[most]) if name == _TEXT:
             yield name, most
         case ast.BinOp(op=ast.Mod(), left=left, right=right):
-            if name := _argument(left):
-                yield name, right
+            yield _argument(left), right
         case ast.BinOp(ast.BinOp(left, ast.FloorDiv(), first), ast.FloorDiv(), second):
-            if name := _argument(left):
-                yield name, ast.BinOp(first, ast.Mult(), second)
+            yield _argument(left), ast.BinOp(first, ast.Mult(), second)
         case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
             # a plain number divides what is in latents already, unless it is multiplied by again
-            counts = not isinstance(right, ast.Constant) or ast.unparse(right) in rounded
-            if counts and (name := _argument(left)):
-                yield name, right
+            if not isinstance(right, ast.Constant) or ast.unparse(right) in rounded:
+                yield _argument(left), right
 
 
 def _argument(expression: ast.expr) -> str:
