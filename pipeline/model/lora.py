@@ -16,7 +16,7 @@ from framefleet.pipeline.hooks.adapters import Adapters
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_links, sha256_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
-from framefleet.pipeline.model.sources.source import HUB_ID, Source, open_source
+from framefleet.pipeline.model.sources.source import HUB_ID, Source, UrlSource, open_source
 
 ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is
@@ -117,8 +117,6 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     """
     folder, file = _split(name, lora)
     if "://" in folder and file:
-        from framefleet.pipeline.model.sources.url_source import UrlSource
-
         source: Source = UrlSource(folder, storage_options or {}, only=file)
     else:
         needs = [file] if file else []

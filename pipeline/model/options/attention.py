@@ -72,7 +72,7 @@ class Attention:
 
 
 def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> Attention | None:
-    """Set the backend of the denoisers; None where there is no choice. Raises ModelError for one that fails."""
+    """Set the backend of the denoisers; None where they have no choice. Raises ModelError where it fails."""
     dtype = next(iter(modules.values())).dtype
     if wanted != AUTO:
         check_works(wanted, device=device, dtype=dtype)

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.sources.selection import MAX_FOLDER_DEPTH
@@ -146,13 +144,14 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
     """Return the lock that `content` holds. Raises ModelError when it is damaged."""
     try:
         values: dict[str, Any] = parse_json(content)
-        files = values["files"].items()
-        fields = {"source": values["source"], "revision": values["revision"], "class_name": values["class"]}
-        fields |= {"sizes": {name: file["size"] for name, file in files}}
-        fields |= {"digests": {name: file["sha256"] for name, file in files}}
-        lock = TypeAdapter(ModelLock).validate_python(fields, strict=True)
-        if values["digest"] == model_digest(lock.digests):
-            return lock
+        source, revision, class_name = values["source"], values["revision"], values["class"]
+        sizes = {name: file["size"] for name, file in values["files"].items()}
+        digests = {name: file["sha256"] for name, file in values["files"].items()}
+        are_texts = {*map(type, (source, revision or "", class_name, *digests.values()))} == {str}
+        are_numbers = {*map(type, sizes.values())} <= {int}
+        if are_texts and are_numbers and values["digest"] == model_digest(digests):
+            named = {"source": source, "revision": revision, "class_name": class_name}
+            return ModelLock(**named, sizes=sizes, digests=digests)
     except (ValueError, LookupError, TypeError, AttributeError):
         pass
     raise ModelError(f"{where} is not a whole lock file", "make it again with `framefleet model lock`")

@@ -24,7 +24,7 @@ from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
-from framefleet.pipeline.model.sources.source import FolderSource, Source, public_name
+from framefleet.pipeline.model.sources.source import FolderSource, Source, UrlSource, public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
@@ -241,8 +241,6 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
             fix = did_you_mean(file, [one for one in source.files if one.endswith(FILE_FORMATS)])
             raise ModelError(f"{where}: {source.name} has no file {file}", fix)
     elif "://" in path:
-        from framefleet.pipeline.model.sources.url_source import UrlSource
-
         folder, _, file = path.rpartition("/")
         source = UrlSource(folder, storage_options, only=file)
     else:
