@@ -40,10 +40,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def one_fetcher(name: str) -> Iterator[None]:
-    """Hold the lock of model `name` among the processes of this machine; the others wait until it is fetched.
-
-    The operating system lets go of it when its holder dies.
-    """
+    """Hold the lock of model `name` on this machine. The system releases it when its holder dies."""
     path = cache_folder() / "locks" / f"{short_hash(name)}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -73,11 +73,7 @@ def ip_adapter_of(given: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | No
 def fetch_ip_adapter(
     adapter: IpAdapter | None, storage_options: Mapping[str, Any], expected: Mapping[str, str] | None = None
 ) -> IpAdapterFiles | None:
-    """Return the files of an IP-adapter, if there is one, fetched once per machine.
-
-    expected: the model's files, as the driver found them. Raises ModelError where one is missing, broken or
-    another one.
-    """
+    """Return its files, fetched once per machine. expected: the model's files, as the driver found them."""
     if adapter is None:
         return None
     files, revision = adapter.files, adapter.revision
@@ -155,10 +151,7 @@ def _encoder(adapter: IpAdapter) -> Component:
 
 
 def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
-    """Load it as a plain call would, from a folder of the hashed files alone.
-
-    Raises ModelError for weights that are left over on either side.
-    """
+    """Load it as a plain call would. Raises ModelError for weights left over on either side."""
     from framefleet.pipeline.model.sources.config_checks import check_sizes
     from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch

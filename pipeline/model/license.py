@@ -83,10 +83,7 @@ def known_terms() -> Mapping[str, Terms]:
 
 
 def license_of(source: Source, preset: Preset | None, given: str | None, *, usual: str = "") -> License:
-    """Return a model's license: as the job says, else as its card does, else as its preset does.
-
-    usual: see `License`.
-    """
+    """Return a model's license: as the job says, else its card, else its preset. usual: see `License`."""
     if given:
         return License(name=given, source="job")
     if name := _on_card(source):

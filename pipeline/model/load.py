@@ -39,10 +39,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
-    """Load what `settings` say; see `load_model`.
-
-    expected: the SHA-256 of every file, as the driver found them; without them lock and hub are asked.
-    """
+    """Load what `settings` say. expected: the SHA-256 of every file, as the driver found them."""
     device = _device(settings.device)
     numerics = numerics_of(settings.options, threads=settings.threads, device=device)
     numerics.apply()
@@ -76,9 +73,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     if loras:
         tuning.check_beside_loras(options)
     with sealed(folder, without_parts(digests, parts)) as place:
-        pipe = _assembled(
-            place, spec, settings, components, parts=parts, dtype=for_diffusers(dtype), where=folder
-        )
+        pipe = _assembled(place, settings, spec, dtype=dtype, parts=parts, where=folder)
     allow = options.allow_unmatched_weights
     if adapter:
         ip_adapter.load_ip_adapter(pipe, adapter, allow_unmatched=allow)

@@ -97,10 +97,7 @@ def without_loras(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def adapter_name(name: str) -> str:
-    """Return what peft calls a LoRA.
-
-    Not its own name: peft takes `a` for a part of its prefix `lora_`, and `keys` for a method.
-    """
+    """Return peft's name of a LoRA: it takes `a` for a part of its prefix `lora_`, `keys` for a method."""
     return f"adapter_{name}"
 
 
@@ -111,10 +108,7 @@ class LoraFile:
 
 
 def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None = None) -> LoraFile:
-    """Return the LoRA's file, fetched once per machine.
-
-    Raises ModelError when it is missing, a pickle that is not allowed, corrupted, or not `lora.sha256`.
-    """
+    """Return its file, fetched once per machine. Raises ModelError where it is not what was declared."""
     folder, file = _split(name, lora)
     if "://" in folder and file:
         source: Source = UrlSource(folder, storage_options or {}, only=file)

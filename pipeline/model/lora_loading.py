@@ -97,10 +97,7 @@ def check_loras_fit(
 
 
 def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool = False) -> None:
-    """Load every file as an adapter, and switch all of them off. Raises ModelError when one does not fit.
-
-    allow_unmatched: leave out weights that diffusers has no use for, and log them.
-    """
+    """Load every file as an adapter that is switched off. Raises ModelError when one does not fit."""
     _refuse_without_support(files, type(pipe))
     for name, file in files.items():
         _load(pipe, name, file, allow_unmatched=allow_unmatched)

@@ -185,10 +185,7 @@ def fields_given(class_name: str) -> frozenset[str]:
 
 
 def lacking_components(blocks: Any, components: Collection[str]) -> list[str]:
-    """Return what a model lacks that each of its workflows needs, of the nearest one; none if one can run.
-
-    components: those that the model has.
-    """
+    """Return what a model of these components lacks for the nearest of its workflows; none if one can run."""
     workflows = getattr(blocks, "_workflow_map", None) or {"": {}}  # `available_workflows`, with their inputs
     ways = [spelled[0] if isinstance(spelled, tuple) else spelled for spelled in workflows.values()]
     chosen = [blocks.get_execution_blocks(**way) for way in ways]

@@ -85,10 +85,7 @@ class OwnPipelines:
 
 
 def own_settings(pipe: Any) -> dict[str, Any]:
-    """Return copies of a pipeline's tokenizers, by their names, which share its tokenizers' words.
-
-    Calls of LTX-2 and Sana set the side at which their tokenizer fills up texts.
-    """
+    """Return copies of tokenizers by name: calls of LTX-2 and Sana change the side of their padding."""
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     copies = {}

@@ -87,10 +87,7 @@ def _check_arguments(quantization: OtherQuantization) -> None:
 
 
 def pipeline_config(quantization: Quantization, libraries: Mapping[str, str]) -> New:
-    """Return the argument `quantization_config` of a pipeline's from_pretrained.
-
-    libraries: of each component to quantise; the two have configs of their own for one and the same.
-    """
+    """Return from_pretrained's `quantization_config`. libraries: by component, each with its own classes."""
     mapping = {name: _component_config(quantization, library) for name, library in libraries.items()}
     return New(module="diffusers", name="PipelineQuantizationConfig", arguments={"quant_mapping": mapping})
 

@@ -52,10 +52,7 @@ class TaylorSeer(Strict):
 
 
 class Mag(Strict):
-    """MagCacheConfig: steps are skipped as long as the ratios of the model's residuals allow.
-
-    Its num_inference_steps is the row's.
-    """
+    """MagCacheConfig: steps are skipped while ratios of residuals allow. num_inference_steps: the row's."""
 
     type: Literal["mag"] = "mag"
     mag_ratios: list[float] = Field(min_length=1)
@@ -123,10 +120,7 @@ class PackageSettings(BaseModel):
 
 
 class CacheDit(PackageSettings):
-    """DBCacheConfig of the package cache-dit: while the first blocks change little, the others are skipped.
-
-    Its num_inference_steps is the row's.
-    """
+    """DBCacheConfig of cache-dit: others are skipped while the first blocks change little."""
 
     type: Literal["cache_dit"] = "cache_dit"
 

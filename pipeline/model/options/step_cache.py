@@ -89,10 +89,7 @@ class StepCache:
 
 
 def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: type) -> None:
-    """Raise ModelError for a cache that the model does not take, or that would do nothing.
-
-    denoisers: may be without weights.
-    """
+    """Raise ModelError for a cache that the model does not take, or that would do nothing."""
     class_name = pipeline_class.__name__
     if cache.type in TIMED and not hasattr(pipeline_class, "current_timestep"):
         raise ModelError(f"cache {cache.type}: {class_name} does not say its timestep", "use another cache")

@@ -48,10 +48,7 @@ def quantization_config(options: Options, libraries: Mapping[str, str]) -> New |
 
 
 def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = None) -> Attention | None:
-    """Set up a loaded pipeline and put it on the device. Raises ModelError for what does not work here.
-
-    Not the step cache: each row has its own.
-    """
+    """Set up a loaded pipeline on the device, but for the step cache. Raises ModelError."""
     modules = offload.modules_of(pipe)
     denoisers = {name: modules[name] for name in denoisers_in(modules)}
     if options.quantization:

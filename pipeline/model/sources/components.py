@@ -40,10 +40,7 @@ class Component:
 
 
 def components_of(index: model_index.ModelIndex, folders: Collection[str]) -> tuple[Component, ...]:
-    """Return the components that are there. folders: of the model.
-
-    Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
-    """
+    """Return the components that are there. Raises ModelError for a class that is not to be loaded."""
     components = []
     for name, (library, class_name) in index.components.items():
         if (name, library, class_name) == ("controlnet", "diffusers", model_index.CONTROLNETS):
@@ -80,10 +77,7 @@ def class_of(library: str, name: str) -> Any:
 
 @disk_cached(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
 def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
-    """Return who reads the weights of a component; None for one without.
-
-    Raises ModelError for a class that is not here, or not what pipelines are made of. called: as it says so.
-    """
+    """Return who reads the weights of a component; None for one without. called: as messages say it."""
     from diffusers import BaseGuidance, SchedulerMixin
     from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -104,10 +98,7 @@ def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
 
 
 def _loader(found: Any) -> Loader | None:
-    """Return who reads the weights of a network.
-
-    None for a class that reads them by code of its own: from several folders, or from other files.
-    """
+    """Return who reads a network's weights; None for a class that reads them by code of its own."""
     from diffusers import ModelMixin
     from diffusers.models.modeling_utils import LegacyModelMixin
     from transformers import PreTrainedModel

@@ -173,10 +173,7 @@ def read_lock(path: Path) -> ModelLock:
 def check_lock(
     lock: ModelLock, *, where: str, revision: str | None, sizes: Mapping[str, int], digests: Mapping[str, str]
 ) -> None:
-    """Raise ModelError when a model is not the locked one.
-
-    sizes: of every file that would be loaded; digests: of those whose SHA-256 is known before they are read.
-    """
+    """Raise ModelError when a model is not the locked one. digests: of files that were hashed before."""
     wrong = [f"{name} is missing" for name in sorted(lock.digests.keys() - sizes)]
     wrong += [f"{name} is not in the lock" for name in sorted(sizes.keys() - lock.digests)]
     for name in sorted(lock.digests.keys() & sizes):

@@ -164,10 +164,7 @@ def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> N
 def blank_pipeline(
     folder: Path, files: Iterable[str], components: Iterable[Component], spec: PipelineSpec
 ) -> Any:
-    """Return the pipeline with every parameter on the meta device; tokenizers and scheduler are real.
-
-    folder: of the configs, which are `files`. Raises ModelError for those that no network can be made of.
-    """
+    """Return the pipeline with every parameter on the meta device. folder: of the configs, `files`."""
     components = list(components)
     with sealed(folder, files) as place:
         networks = {c.name: blank_network(c, place) for c in components if c.has_weights}

@@ -52,10 +52,7 @@ class ModelPart:
 def base_and_parts(
     path: str, base: str | None, given: Mapping[str, str | Path | Mapping[str, Any] | ModelPart]
 ) -> tuple[str, dict[str, ModelPart]]:
-    """Return the place of the base, and the parts by component, of what a job or a program says.
-
-    Raises ModelError for a single file without a base, and for a base of what is not one.
-    """
+    """Return the place of the base, and the parts by component. Raises ModelError where they do not fit."""
     parts = {}
     for name, part in given.items():
         fields = part if isinstance(part, Mapping) else {"path": str(part)}
@@ -144,10 +141,7 @@ class PartFile:
         return sha256
 
     def checked(self, expected: str | None = None) -> tuple[Path, str]:
-        """Return the file on this machine, and the SHA-256 of its bytes.
-
-        Raises ModelError where they are not those of `expected`, or where its header says otherwise.
-        """
+        """Return the file on this machine and its SHA-256. Raises ModelError for another one."""
         path = self.fetched()
         if not path.is_file():
             raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")

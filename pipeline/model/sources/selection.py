@@ -92,10 +92,7 @@ def select(
 def check_weights(
     components: Iterable[Component], files: Iterable[str], where: str, *, without: Collection[str] = ()
 ) -> None:
-    """Raise ModelError for a network without weights among the selected `files`.
-
-    without: components whose weights come from elsewhere.
-    """
+    """Raise ModelError for a network without weights. without: components whose weights are elsewhere."""
     folders = {file.partition("/")[0] for file in files if is_weights(file)} | {*without}
     for component in components:
         lacking = [folder for folder in component.folders if folder not in folders]

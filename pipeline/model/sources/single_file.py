@@ -73,10 +73,7 @@ class SingleFile:
     def network(
         self, component: Component, configs: Path, dtype: torch.dtype, quantization: Any
     ) -> nn.Module:
-        """Return the network of a component. configs: the folder of the base.
-
-        Raises ModelError where the file has not all of its weights.
-        """
+        """Return a component's network. configs: the base's folder. Raises ModelError for lacking weights."""
         import diffusers
         from diffusers.models.model_loading_utils import load_gguf_checkpoint
         from safetensors.torch import load_file

@@ -58,10 +58,7 @@ class Weights:
         return folder
 
     def digests(self) -> dict[str, str]:
-        """Return every file's SHA-256, reading only what costs no download or is named by nobody.
-
-        Raises ModelError for files that are not those of the lock, and for broken ones.
-        """
+        """Return every file's SHA-256, reading only what costs no download or is named by nobody."""
         read = [
             file
             for file in self.files

@@ -141,10 +141,7 @@ def check_whole(components: Mapping[str, Any], files: Mapping[str, Any], where: 
 
 
 def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
-    """Return library and class of each component that is to be there.
-
-    Raises ModelError for what diffusers would import or open besides them.
-    """
+    """Return what is to be there. Raises ModelError for what diffusers would import or open besides."""
 
     def odd(name: str, what: str) -> ModelError:
         fix = "use a model made for diffusers, without code of its own"

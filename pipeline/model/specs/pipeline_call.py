@@ -211,10 +211,7 @@ def autoencoder_factors(configs: Configs) -> dict[str, int]:
 
 
 def source_facts(made: type, pipe: Any) -> SourceFacts:
-    """Return what the source of a class says, and what it states as properties and constants.
-
-    pipe: a pipeline of it, or what is known of one (`constructed_pipeline`).
-    """
+    """Return what the source of a class says. pipe: one of it, or what is known (`constructed_pipeline`)."""
     rules = [rule for method_name in _METHODS for rule in _rules(made, pipe, method_name)]
     step, rest = _count(pipe, "vae_frames_per_chunk"), _count(pipe, "vae_latents_per_chunk")
     has_step = step is not None and rest is not None and rest < step

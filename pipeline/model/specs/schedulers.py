@@ -127,11 +127,7 @@ class SchedulerChoice:
     ),
 )
 def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
-    """Return the scheduler that `name` means for this model; None is its own.
-
-    name: diffusers' class name or a short name, which settings may follow. Raises UserError when there is
-    none of that name, or when the model cannot use it.
-    """
+    """Return the scheduler that a cell means for this model; None is its own. Raises UserError."""
     if not spec.scheduler_class and name in (None, NO_SCHEDULER):
         return SchedulerChoice(class_name="", canonical=NO_SCHEDULER)
     if not spec.scheduler_class:
