@@ -55,14 +55,9 @@ class ModelSettings:
 
     def numerics(self, mode: str) -> dict[str, Any]:
         """What of it decides the frames: part of every row's identity."""
-        fixed = {
-            "dtype": canonical_dtype(self.dtype),
-            "threads": self.threads,
-            "batching": mode,
-            "generator": "cpu",
-        }
         scale = {"ip_adapter_scale": self.ip_adapter.scale} if self.ip_adapter else {}
-        return fixed | scale | self.options.numerics()
+        fixed = {"dtype": canonical_dtype(self.dtype), "threads": self.threads, "batching": mode}
+        return {**fixed, "generator": "cpu", **scale, **self.options.numerics()}
 
 
 class ModelUpdate(Protocol):

@@ -86,7 +86,16 @@ def check_sizes(
                 config = read_object(path) if path.is_file() else {}
                 times = TIMES_PACKED if config.get(KEY) else _TIMES_STORED
                 most = times * stored[name] + _MAX_TABLES_BYTES
-                if problem := _oversize(component.library, class_name, config, most, is_built=is_built):
+                first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
+                problem, question = None, (component.library, class_name, config, most)
+                if first * (first if component.library == "diffusers" else second) > _SMALL:
+                    try:
+                        problem = _said_in_sandbox(*question)
+                    except Ended as error:  # not kept: another time there may be more memory
+                        problem = f"cannot be built ({error})"
+                elif is_built:
+                    problem = _said_here(*question)
+                if problem:
                     largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
                     values = ", ".join(f"{key} {value}" for key, value in largest)
                     raise ModelError(
@@ -94,16 +103,6 @@ def check_sizes(
                         f"its weights have {stored[name]:,} bytes; the largest values are {values}",
                         "correct the config, or download the model again",
                     )
-
-
-def _oversize(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
-    first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
-    if first * (first if library == "diffusers" else second) > _SMALL:
-        try:
-            return _said_in_sandbox(library, name, config, most)
-        except Ended as error:  # not kept: another time there may be more memory
-            return f"cannot be built ({error})"
-    return _said_here(library, name, config, most) if is_built else None
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:

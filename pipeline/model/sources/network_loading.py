@@ -127,10 +127,8 @@ def _shapes_named(where: Path) -> Iterator[None]:
 
 
 def _other_shape(where: Path, key: str, shape: Any, expected: Any) -> ModelError:
-    return ModelError(
-        f"{where}: the weight {key} has the shape {shape}, but by its config it has {expected}",
-        "its weights and its config are of different models: fetch both again",
-    )
+    problem = f"{where}: the weight {key} has the shape {shape}, but by its config it has {expected}"
+    return ModelError(problem, "its weights and its config are of different models: fetch both again")
 
 
 def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> None:
@@ -202,9 +200,8 @@ def assembled(
     for component in components:
         if component.name not in parts:
             made = class_of(component.library, component.class_name)
-            parts[component.name] = made.from_pretrained(
-                place, subfolder=component.name, local_files_only=True
-            )
+            part = made.from_pretrained(place, subfolder=component.name, local_files_only=True)
+            parts[component.name] = part
     pipe.register_components(**parts)
     specs = pipe._config_specs
     pipe.update_components(**{name: v for name, v in spec.configs["index"].items() if name in specs})

@@ -61,10 +61,9 @@ def check_packing(where: str, config: Any) -> None:
         problem = f"{where}: {KEY} has the method {method!r}, whose kernels are fetched from the hub as code"
         raise ModelError(problem, "use the model's plain weights, or those packed by another method")
     if not isinstance(method, str) or method not in config_classes():
-        raise ModelError(
-            f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read",
-            f"use the model's plain weights, or those packed by one of {', '.join(sorted(config_classes()))}",
-        )
+        problem = f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read"
+        methods = ", ".join(sorted(config_classes()))
+        raise ModelError(problem, f"use the model's plain weights, or those packed by one of {methods}")
     check_package(method, f"{where}: {KEY} has the method {method!r}, which")
 
 

@@ -57,11 +57,9 @@ def check_placement(
 ) -> None:
     """Raise ModelError for weights that loading the model would refuse; log those that it would leave out.
 
-    files: all that loading reads of the source. parts: single files, in place of the weights of some
-    components.
-
-    Says nothing of pickles and of packed weights, whose names are known once they are unpacked, nor of what
-    cannot be loaded here.
+    files: all that loading reads of the source. parts: single files, in place of components' weights. Says
+    nothing of pickles and packed weights, whose names are known once they are unpacked, nor of what cannot be
+    loaded here.
     """
     settings = sorted(file for file in files if not is_weights(file))
     folder = source.fetch(settings)
@@ -95,10 +93,7 @@ def check_placement(
         [asdict(one) for one in components],
         [(file, sha256_of(folder / file)) for file in settings],
         [(file, identity(file)) for file in weights],
-        [
-            (name, part.where, part.key, [asdict(one) for one in part.tensors])
-            for name, part in singles.items()
-        ],
+        [(name, one.where, one.key, [*map(asdict, one.tensors)]) for name, one in singles.items()],
     ]
     request = {
         "where": source.name,
@@ -184,12 +179,7 @@ def errors_of(
     """
     import torch
 
-    from framefleet.pipeline.model.sources.network_loading import (  # imports the libraries
-        assembled,
-        blank_network,
-        check_loaded,
-        load_networks,
-    )
+    from framefleet.pipeline.model.sources import network_loading  # imports the libraries
     from framefleet.pipeline.model.sources.single_file import SingleFile
     from framefleet.pipeline.model.sources.verified_folder import alone, bounded_modules
     from framefleet.pipeline.model.specs.spec import inspect_model
@@ -200,14 +190,14 @@ def errors_of(
         try:
             for file in files.values():
                 file.check_all_placed(allow_unmatched=allow_unmatched)
-            check_loaded(loaded, allow_unmatched=allow_unmatched)
+            network_loading.check_loaded(loaded, allow_unmatched=allow_unmatched)
         except ModelError as error:
             return error.problem, error.fix
         return None
 
     try:
         with alone(), bounded_modules(place):
-            networks, loaded = load_networks(
+            networks, loaded = network_loading.load_networks(
                 place,
                 [one for one in components if one.name in compared],
                 dtype=torch.float32,
@@ -219,8 +209,8 @@ def errors_of(
             if refusal(allow_unmatched=False) and (place / MODEL_INDEX).is_file():
                 # Some pipelines share layers, which only one of their networks has in its file.
                 left = [one for one in components if one.has_weights and one.name not in compared]
-                others = {one.name: blank_network(one, place) for one in left}
-                assembled(place, inspect_model(place), components, networks=others | networks)
+                networks |= {one.name: network_loading.blank_network(one, place) for one in left}
+                network_loading.assembled(place, inspect_model(place), components, networks=networks)
             return refusal(allow_unmatched=False), refusal(allow_unmatched=True)
     except ModelError as error:
         return (error.problem, error.fix), (error.problem, error.fix)

@@ -180,6 +180,5 @@ def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) 
 
 def _is_config(name: str) -> bool:
     """Configuration and tokenizer files: everything small that is not weights, code or prose."""
-    if name == _ADAPTER or is_shard_index(name):
-        return False
-    return not (is_weights(name) or name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS)))
+    is_other = name == _ADAPTER or is_shard_index(name) or is_weights(name)
+    return not is_other and not name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS))

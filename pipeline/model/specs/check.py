@@ -97,11 +97,7 @@ _ROUNDED = re.compile(r"\s*[+-]?[0-9.]+e[+-]?[0-9]+\s*", re.ASCII | re.IGNORECAS
 _SURE_DIGITS = 18  # which every seed may have
 _MAX_DIGITS = 400  # of a text that is a number; Python refuses to read thousands
 _WORDS: dict[ScalarKind, str] = {"int": "whole numbers", "float": "numbers", "str": "texts"}
-_EXAMPLES: dict[ScalarKind, str] = {
-    "int": "[999, 749, 499]",
-    "float": "[1.0, 0.75, 0.5]",
-    "str": '["a", "b"]',
-}
+_EXAMPLES = {"int": "[999, 749, 499]", "float": "[1.0, 0.75, 0.5]", "str": '["a", "b"]'}
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")  # of a whole number, which has no other commas
 
@@ -114,9 +110,8 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
     if name in ("height", "width"):
         pixels, multiple = int(coerced), spec.size_multiple
         if pixels > MAX_SIDE:
-            return Refused(
-                reason=f"no side has more than {MAX_SIDE:,} pixels", fix="use the model's own size"
-            )
+            reason = f"no side has more than {MAX_SIDE:,} pixels"
+            return Refused(reason=reason, fix="use the model's own size")
         if pixels > 0 and pixels % multiple == 0:
             return pixels
         below = max(pixels // multiple * multiple, 0)

@@ -90,9 +90,8 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
         kind = registry.diffusers_class(library, name)
         bases = (diffusers.ConfigMixin, diffusers.SchedulerMixin)
         # One whose packages are not installed is refused with their names when it is used.
-        if not registry.is_standin(kind) and not (
-            isinstance(kind, type) and all(issubclass(kind, b) for b in bases)
-        ):
+        is_scheduler = isinstance(kind, type) and all(issubclass(kind, base) for base in bases)
+        if not is_scheduler and not registry.is_standin(kind):
             problem = f"{index.where}: {library}.{name} is not a noise scheduler"
             raise ModelError(problem, "use a model made for diffusers")
     attributes = constructed_pipeline(made, configs).attributes
@@ -119,9 +118,8 @@ def pipeline_named(name: str) -> type[DiffusionPipeline]:
         return made  # type: ignore[no-any-return]
     if is_pipeline:
         raise ModelError(f"{name} of diffusers has no call of its own", "use a class that has one")
-    near = nearest(
-        name, [*registry.PIPELINES, *(other for other in dir(diffusers) if other.endswith("Pipeline"))]
-    )
+    others = (other for other in dir(diffusers) if other.endswith("Pipeline"))
+    near = nearest(name, [*registry.PIPELINES, *others])
     hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
     problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
     raise ModelError(problem, f"{hint}; update diffusers; or install the package that has it, as a plugin")
@@ -262,11 +260,8 @@ def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]
                     if type(value) in (int, float) and 1 <= value <= _MAX_COUNT and value == int(value):
                         yield name, int(value)
         # latents are made of what is divided, and not multiplied again by the same
-        if (
-            isinstance(step, ast.Assign)
-            and len(step.targets) == 1
-            and _right_of(ast.FloorDiv, step) - rounded
-        ):
+        is_latents = bool(_right_of(ast.FloorDiv, step) - rounded)
+        if isinstance(step, ast.Assign) and len(step.targets) == 1 and is_latents:
             of_row -= {node.id for node in ast.walk(step.targets[0]) if isinstance(node, ast.Name)}
 
 

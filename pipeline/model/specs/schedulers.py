@@ -118,14 +118,12 @@ class SchedulerChoice:
     max_steps: int = 1000
 
 
-@disk_cached(
-    TypeAdapter(SchedulerChoice),
-    decided_by=lambda name, spec: (
-        None  # of settings a table may have any number
-        if name and "(" in name
-        else [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
-    ),
-)
+def _deciding(name: str | None, spec: PipelineSpec) -> list[Any] | None:
+    has_settings = name is not None and "(" in name  # of which a table may have any number
+    return None if has_settings else [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
+
+
+@disk_cached(TypeAdapter(SchedulerChoice), decided_by=_deciding)
 def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     """Return the scheduler that a cell means for this model; None is its own. Raises UserError."""
     if not spec.scheduler_class and name in (None, NO_SCHEDULER):
