@@ -168,13 +168,7 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
         conversion.read.difference_update(key for key in names if key.endswith(_ALPHA))
     # Of a weight with more numbers, one that was read says whether it is zero: diffusers drops `diff_b` then.
     alphas = {key for key in conversion.read if conversion.weights[key].numel() == 1}
-
-    def adds_nothing(key: str) -> bool:
-        weight = conversion.weights[key]
-        is_added = bool(_ADDED.search(key)) and isinstance(weight, Tensor)
-        return is_added and not weight.float().count_nonzero()
-
-    unused = {key for key in names - placed - alphas if not adds_nothing(key)}
+    unused = {key for key in names - placed - alphas if not _adds_nothing(key, conversion.weights[key])}
     if not allow_unmatched:
         refuse(lora_refusals.other_adapter(unused))
     check_leftovers(where, lacking=lacking, fix=_AGAIN)
@@ -190,6 +184,10 @@ def _weights_in(path: Path, where: str) -> dict[str, Any]:
     except Exception as error:  # pickle and zipfile meet broken files with nearly every class there is
         raise ModelError(f"{where} cannot be read: {type(error).__name__}", "fetch it again") from error
     return {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
+
+
+def _adds_nothing(key: str, weight: Any) -> bool:
+    return bool(_ADDED.search(key)) and isinstance(weight, Tensor) and not weight.float().count_nonzero()
 
 
 def _as_tuple(result: Any) -> tuple[Any, ...]:

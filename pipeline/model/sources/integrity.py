@@ -127,15 +127,11 @@ class ModelLock:
     digests: Mapping[str, str]  # their SHA-256
 
     def to_json(self) -> str:
-        files = {
-            name: {"size": self.sizes[name], "sha256": self.digests[name]} for name in sorted(self.digests)
-        }
-        content = {
-            "source": self.source,
-            "revision": self.revision,
-            "class": self.class_name,
-            "digest": model_digest(self.digests),
-            "files": files,
+        content: dict[str, Any] = {"source": self.source, "revision": self.revision, "class": self.class_name}
+        content["digest"] = model_digest(self.digests)
+        content["files"] = {
+            name: {"size": self.sizes[name], "sha256": sha256}
+            for name, sha256 in sorted(self.digests.items())
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 

@@ -60,10 +60,9 @@ def select(
 ) -> list[str]:
     """Return the files that loading reads, sorted.
 
-    without: components whose weights come from elsewhere; theirs are not looked at.
-
     names: of all files, relative to the model. read: gives a small file's bytes. where: what to call the
-    model's folder in errors. Raises ModelError for pickles, missing shards, and weights besides those chosen.
+    model's folder. without: components whose weights come from elsewhere; theirs are not looked at. Raises
+    ModelError for pickles, missing shards, and weights besides those chosen.
     """
     names = set(names)
     inside: dict[str, set[str]] = {}  # by component
@@ -75,13 +74,9 @@ def select(
     chosen = [index_file(names)]
     for folder, loader in ((folder, part.loader) for part in components for folder in part.folders):
         files, place = inside.get(folder, set()), f"{where}/{folder}"
-
-        def read_in_folder(name: str, at: str = folder) -> bytes:
-            return read(f"{at}/{name}")
-
         weights = []
         if folder not in without:
-            weights = _weights(loader, files, read_in_folder, place, allow_pickle=allow_pickle)
+            weights = _weights(loader, files, read, folder, place, allow_pickle=allow_pickle)
             _refuse_others(files, weights, place)
         chosen += [f"{folder}/{name}" for name in [*weights, *filter(_is_config, files)]]
     if odd := [name for name in chosen if not name.isprintable()]:
@@ -121,6 +116,7 @@ def _weights(
     loader: Loader | None,
     names: Collection[str],
     read: Callable[[str], bytes],
+    folder: str,
     place: str,
     *,
     allow_pickle: bool,
@@ -128,7 +124,8 @@ def _weights(
     suffixes = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
     if name := next((name for name in suffixes if name in names), None):
         is_index = name.endswith(".json")
-        shards = sorted({*weight_map_of(read(name), f"{place}/{name}").values()}) if is_index else []
+        weight_map = weight_map_of(read(f"{folder}/{name}"), f"{place}/{name}") if is_index else {}
+        shards = sorted({*weight_map.values()})
         if missing := [shard for shard in shards if shard not in names]:
             raise ModelError(f"{place}/{missing[0]} is missing, though {name} names it", "fetch it again")
         return [name, *shards]
