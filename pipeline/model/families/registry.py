@@ -41,10 +41,9 @@ IMAGE_FAMILIES = (
         siblings=(*redrawn("StableDiffusion", noising=None), *redrawn("StableDiffusionXL", noising=None)),
         training={
             "StableDiffusionPipeline": TrainingInput(layout="image"),
+            # The first call under guidance is that one: it may be zeros.
             "StableDiffusionXLPipeline": TrainingInput(
-                layout="image_normalised",
-                # The first call under guidance is that one: it may be zeros.
-                unprompted={"guidance_scale": 2.0},
+                layout="image_normalised", unprompted={"guidance_scale": 2.0}
             ),
         },
     ),
@@ -82,6 +81,7 @@ IMAGE_FAMILIES = (
     Family(prefix="Marigold", dtypes={"default": "fp32"}),
 )
 
+_WAN_FROM_IMAGES = "use a Wan 2.2 TI2V model, or an image-to-video folder"
 _COGVIDEOX_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 
 VIDEO_FAMILIES = (
@@ -96,10 +96,7 @@ VIDEO_FAMILIES = (
                 source="WanPipeline",
                 target="WanImageToVideoPipeline",
                 when={"index.expand_timesteps": True},
-                otherwise=(
-                    "its weights start from text alone",
-                    "use a Wan 2.2 TI2V model, or an image-to-video folder",
-                ),
+                otherwise=("its weights start from text alone", _WAN_FROM_IMAGES),
             ),
             Sibling(
                 task="video_to_video",

@@ -66,10 +66,9 @@ def base_and_parts(
             "convert`",
         )
     if base is not None and not is_file:
-        raise ModelError(
-            f"model.base is given, but {public_url(path)!r} is not one file ({' or '.join(FILE_FORMATS)})",
-            "give the file as `model.path`, or leave `model.base` out",
-        )
+        formats = " or ".join(FILE_FORMATS)
+        problem = f"model.base is given, but {public_url(path)!r} is not one file ({formats})"
+        raise ModelError(problem, "give the file as `model.path`, or leave `model.base` out")
     return (base, {CHECKPOINT: ModelPart(path=path), **parts}) if base else (path, parts)
 
 
