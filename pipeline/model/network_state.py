@@ -163,9 +163,10 @@ def marks_of(value: Any, depth: int = _DEPTH) -> Marks:
         return f"{value.dtype} {value.shape} ".encode() + value.tobytes(), 0, ()
     if isinstance(value, torch.Generator):
         return bytes(value.get_state().numpy()), 0, ()
-    if isinstance(value, np.random.Generator | random.Random):
-        is_numpy = isinstance(value, np.random.Generator)
-        return repr(value.bit_generator.state if is_numpy else value.getstate()), 0, ()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state), 0, ()
+    if isinstance(value, random.Random):
+        return repr(value.getstate()), 0, ()
     if isinstance(value, dict):
         parts = [*value, *value.values()]
     elif isinstance(value, list | tuple | set | frozenset | deque):

@@ -75,11 +75,11 @@ PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "fl
 
 def reference_classes(annotation: Any) -> dict[str, type]:
     """Return by kind the classes that the annotation has lists of; none where it has no such list."""
-    bases: list[Any] = [part for parts in _parameters_of(list, annotation) for part in parts]
-    classes: list[Any] = [made for one in bases if isinstance(one, type) for made in type.__subclasses__(one)]
-    return {
-        one.kind: one for one in classes if hasattr(one, "from_file") and getattr(one, "kind", None) in MEDIA
-    }
+    parts = [part for parts in _parameters_of(list, annotation) for part in parts]
+    bases: list[Any] = [part for part in parts if isinstance(part, type)]
+    classes: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
+    references = [made for made in classes if hasattr(made, "from_file")]
+    return {made.kind: made for made in references if getattr(made, "kind", None) in MEDIA}
 
 
 def references_of(pipe: Any) -> dict[str, dict[str, type]]:
