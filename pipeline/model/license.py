@@ -63,9 +63,9 @@ class License:
         if self.source == "unknown":
             published = ""
             if self.usual:
-                terms = License(name=self.usual, source="card").terms
-                unusual = f": {'; '.join(terms.unusual())}" if terms and terms.unusual() else ""
-                published = f"; weights published for its class are licensed under {self.usual}{unusual}"
+                published = f"; weights published for its class are licensed under {self.usual}"
+                others = License(name=self.usual, source="card").terms
+                published += f": {'; '.join(others.unusual())}" if others and others.unusual() else ""
             return f"unknown: neither the model's card nor a preset says{published}; set `model.license`"
         source = f"{self.name} ({'preset' if self.source == 'preset' else f'the {self.source} says so'})"
         terms = self.terms

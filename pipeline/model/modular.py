@@ -125,7 +125,8 @@ def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
         if isinstance(getattr(pipe, name), diffusers.BaseGuidance):
             guider: Any = getattr(diffusers, class_name, None)
             called = f"{index.where}: {name} is a {class_name}"
-            if not (isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)):
+            is_guider = isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)
+            if not is_guider:
                 raise ModelError(f"{called}, which is not a guider", OWN_CODE)
             if guider.prepare_models is not diffusers.BaseGuidance.prepare_models:
                 problem = f"{called}, which changes the network around each forward; here rows share these"

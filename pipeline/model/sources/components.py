@@ -43,12 +43,14 @@ def components_of(index: model_index.ModelIndex, folders: Collection[str]) -> tu
     """Return the components that are there. Raises ModelError for a class that is not to be loaded."""
     components = []
     for name, (library, class_name) in index.components.items():
+        loader: Loader | None = "diffusers"
+        extra: tuple[str, ...] = ()
         if (name, library, class_name) == ("controlnet", "diffusers", model_index.CONTROLNETS):
             # Its own `from_pretrained` looks for controlnet, controlnet_1, ...: these are hashed.
-            extra, loader = tuple(model_index.network_folders(name, folders)[1:]), "diffusers"
+            extra = tuple(model_index.network_folders(name, folders)[1:])
         else:
             called = f"{index.where}: {name} is of {library}.{class_name}"
-            extra, loader = (), _loader_of(library, class_name, called)
+            loader = _loader_of(library, class_name, called)
         one = Component(name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra)
         components.append(one)
     return tuple(components)

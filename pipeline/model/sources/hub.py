@@ -101,7 +101,7 @@ def open_hub(repo: str, revision: str | None, needs: Collection[str] = INDEXES) 
     return HubSource(repo, _download(repo, revision, needs, needs_all=False).name)
 
 
-def _cached_folder(repo: str, commit: str) -> Path | None:
+def _cached_folder(repo: str, commit: str | None) -> Path | None:
     """Return the snapshot folder in the hub's cache; None when nothing of it was fetched."""
     try:
         return Path(snapshot_download(repo, revision=commit, local_files_only=True, allow_patterns=[]))

@@ -171,7 +171,8 @@ def blank_pipeline(
 
 def blank_network(component: Component, place: Path) -> nn.Module:
     """Return a network with every parameter on the meta device. place: the folder of its pipeline."""
-    made, network = class_of(component.library, component.class_name), nn.Module()
+    made = class_of(component.library, component.class_name)
+    network: nn.Module
     with init_empty_weights():
         if component.class_name == CONTROLNETS:
             from diffusers import ControlNetModel as Each

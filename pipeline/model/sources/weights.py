@@ -194,11 +194,8 @@ def _check_files(folder: Path, files: Collection[str]) -> None:
         )
         for shard in {*shards.values()}:
             expected = {name for name, own in shards.items() if own == shard}
-            tensors = {*names.get(f"{place}/{shard}", expected)}
-            check_leftovers(
-                f"{folder / place / shard}",
-                unused=tensors - expected,
-                lacking=expected - tensors,
-                fix=f"{index} says something else: fetch both again",
-            )
+            own_names = {*names.get(f"{place}/{shard}", expected)}
+            unused, lacking = own_names - expected, expected - own_names
+            fix = f"{index} says something else: fetch both again"
+            check_leftovers(f"{folder / place / shard}", unused=unused, lacking=lacking, fix=fix)
     check_configs(folder, files)

@@ -256,7 +256,7 @@ def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]
         for node in ast.walk(step):
             for name, expression in _written(node, rounded):
                 with contextlib.suppress(Unknown):
-                    value = evaluated(expression, scope, names) if name in of_row else None
+                    value: Any = evaluated(expression, scope, names) if name in of_row else None
                     if type(value) in (int, float) and 1 <= value <= _MAX_COUNT and value == int(value):
                         yield name, int(value)
         # latents are made of what is divided, and not multiplied again by the same
