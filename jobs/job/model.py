@@ -138,7 +138,7 @@ def _check_model(job: Job, model: OpenedModel) -> None:
         placer_of(placement, model.settings.device).check(model.settings, model.spec)
     if model.settings.options == Options():
         return
-    from framefleet.pipeline.model.options.checks import check_beside_loras, check_options  # imports torch
+    from framefleet.pipeline.model.options.tuning import check_beside_loras, check_options  # imports torch
 
     if job.loras:
         check_beside_loras(model.settings.options)

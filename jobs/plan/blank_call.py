@@ -180,8 +180,8 @@ def _max_bytes() -> int:
 def _opened(question: str) -> Any:
     """Return the model's spec, its pipeline over hollow networks, their peaks, and the sizes of weights."""
     from framefleet.jobs.plan.stub_networks import hollow
-    from framefleet.pipeline.model.sources.assembly import blank_pipeline
     from framefleet.pipeline.model.sources.components import components_in
+    from framefleet.pipeline.model.sources.network_loading import blank_pipeline
     from framefleet.pipeline.model.specs.dtypes import torch_dtype
     from framefleet.pipeline.model.specs.spec import inspect_model
 

@@ -1,7 +1,7 @@
-"""Facts about classes, kept on disk: whoever asks again need not import them, which takes seconds.
+"""This machine's cache folder, its lock, and facts about classes in it: importing these takes seconds.
 
 An answer is a plain value, and follows from the names and plain values that were asked with, and from what is
-installed here. It is kept below the user's cache folder, by a digest over all of that.
+installed here. It is kept by a digest over all of that.
 """
 
 from __future__ import annotations
@@ -16,15 +16,52 @@ import platform
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.environment import source_fingerprint
-from framefleet.pipeline.model.sources.cache import cache_folder
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Return $FRAMEFLEET_CACHE, or else framefleet below the user's cache folder."""
+    if chosen := os.environ.get("FRAMEFLEET_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "framefleet"
+
+
+@contextmanager
+def one_fetcher(name: str) -> Iterator[None]:
+    """Hold the lock of model `name` on this machine. The system releases it when its holder dies."""
+    path = cache_folder() / "locks" / f"{short_hash(name)}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another process is busy with %s; waiting for it", name)
+            lock.acquire()
+    except OSError as error:
+        problem = f"the cache folder {cache_folder()} cannot be written: {error.strerror}"
+        raise ModelError(problem, "set FRAMEFLEET_CACHE to a folder with room for the model") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +84,14 @@ def disk_cached(
 
         @functools.wraps(function)
         def answer(*arguments: Any) -> Cached:
-            digest = _digest(name, decided_by(*arguments))
-            if digest is None:
+            try:
+                deciding = decided_by(*arguments)
+                question = canonical_json([name, deciding, _installed()]).encode()
+            except (TypeError, ValueError, RecursionError):  # of plain values, which configs may not be
+                deciding = None
+            if deciding is None:
                 return function(*arguments)
+            digest = hashlib.sha256(question).hexdigest()
             file = cache_folder() / "classes" / f"{digest}.json"
             answers = _read(file, digest, kind)
             if not answers:
@@ -61,17 +103,6 @@ def disk_cached(
         return answer
 
     return decorated
-
-
-def _digest(name: str, deciding: list[Any] | None) -> str | None:
-    """Return what a question is known by; None for one that is not of plain values, as configs may not be."""
-    if deciding is None:
-        return None
-    try:
-        question = canonical_json([name, deciding, _installed()])
-        return hashlib.sha256(question.encode()).hexdigest()
-    except (TypeError, ValueError, RecursionError):
-        return None
 
 
 def _read(file: Path, digest: str, kind: TypeAdapter[Cached]) -> list[Cached]:
@@ -112,8 +143,7 @@ def _installed() -> str:
     facts += sorted(name for name in packages if name.endswith((".dist-info", ".egg-info")))
     spec = importlib.util.find_spec("diffusers")
     for folder in (spec.submodule_search_locations if spec else None) or ():
-        paths = (f"{place}/{name}" for place, _, names in os.walk(folder) for name in names)
-        for path in sorted(path for path in paths if path.endswith(".py")):
-            status = os.stat(path)
+        for path in sorted(Path(folder).rglob("*.py")):
+            status = path.stat()
             facts.append(f"{path} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()

@@ -39,10 +39,8 @@ def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     place = ".".join(map(str, ("placement", *first["loc"])))
-    raise ModelError(
-        f"{place} is {first['input']!r}: {first['msg']}",
-        "use components, layers or ulysses, or a mapping with type and devices",
-    )
+    problem = f"{place} is {first['input']!r}: {first['msg']}"
+    raise ModelError(problem, "use components, layers or ulysses, or a mapping with type and devices")
 
 
 class Placer:
@@ -85,7 +83,6 @@ def placer_of(placement: Placement, device: str) -> Placer:
     from framefleet.doors import placements  # plugins use this module
 
     if placement.type not in (types := placements()):
-        raise ModelError(
-            f"model.placement is {placement.type!r}, which no plugin has", f"use one of {', '.join(types)}"
-        )
+        problem = f"model.placement is {placement.type!r}, which no plugin has"
+        raise ModelError(problem, f"use one of {', '.join(types)}")
     return types[placement.type]()(placement, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -70,10 +71,9 @@ def source_fingerprint() -> str:
 
 def version_of(package: str) -> str:
     """Return the version of an installed package; "" where there is none."""
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+    return ""
 
 
 def lines_beginning(path: str, beginnings: tuple[str, ...]) -> list[str]:

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
-from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
-from framefleet.pipeline.model.sources.source import open_source
+from framefleet.pipeline.model.sources.source import FolderSource, open_source
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -47,14 +48,11 @@ class IpAdapter:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What loading it reads."""
         return (self.weights, f"{self.image_encoder}/config.json", f"{self.image_encoder}/model{SAFETENSORS}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpAdapterFiles:
-    """An IP-adapter that is here."""
-
     adapter: IpAdapter  # as other machines find it
     folder: Path
     digests: Mapping[str, str]  # by names among the model's
@@ -65,30 +63,22 @@ def ip_adapter_of(given: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | No
     if given is None:
         return None
     adapter = given if isinstance(given, IpAdapter) else IpAdapter(**given)
-    parts = [part for name in (adapter.weights, adapter.image_encoder) for part in name.split("/")]
-    if not adapter.weights.endswith(SAFETENSORS) or not {"", ".", ".."}.isdisjoint(parts):
-        raise JobError(
-            f"model.ip_adapter has weights {adapter.weights!r} and image_encoder {adapter.image_encoder!r}",
-            f"name a {SAFETENSORS} file and a folder as they lie below its path",
-        )
+    weights, encoder = adapter.weights, adapter.image_encoder
+    if not weights.endswith(SAFETENSORS) or not {"", ".", ".."}.isdisjoint(f"{weights}/{encoder}".split("/")):
+        problem = f"model.ip_adapter has weights {weights!r} and image_encoder {encoder!r}"
+        raise JobError(problem, f"name a {SAFETENSORS} file and a folder as they lie below its path")
     return adapter
 
 
 def fetch_ip_adapter(
     adapter: IpAdapter | None, storage_options: Mapping[str, Any], expected: Mapping[str, str] | None = None
 ) -> IpAdapterFiles | None:
-    """Return the files of an IP-adapter, if there is one, fetched once per machine.
-
-    expected: the model's files, as the driver found them. Raises ModelError where one is missing, broken or
-    another one.
-    """
+    """Return its files, fetched once per machine. expected: the model's files, as the driver found them."""
     if adapter is None:
         return None
-    files = adapter.files
+    files, revision = adapter.files, adapter.revision
     try:
-        source = open_source(
-            adapter.path, revision=adapter.revision, storage_options=storage_options, needs=files
-        )
+        source = open_source(adapter.path, revision=revision, storage_options=storage_options, needs=files)
         check_links(source.fetch(files), files)
         if expected:
             folder, digests = fetched_as(source, {file: expected[MODEL_PREFIX + file] for file in files})
@@ -99,7 +89,15 @@ def fetch_ip_adapter(
                 source=source, class_name="", components=(), files=files, expected=stated, lock=None
             )
             folder, digests = weights.fetched()
-        _check_keys(folder / adapter.weights)
+        with safe_open(folder / adapter.weights, framework="np") as file:
+            keys = list(file.keys())
+        # A file of something else: diffusers would leave out what it cannot use.
+        other = next((key for key in keys if not _KEYS.fullmatch(key)), None)
+        if _NORM in keys and "image_proj.proj.weight" not in keys:
+            other = _NORM  # as diffusers tells those for faces
+        if other or not keys:
+            problem = f"{folder / adapter.weights} is not an IP-adapter for images: it holds "
+            raise ModelError(problem + (other or "no weights"), "use another file")
     except ModelError as error:
         raise ModelError(f"model.ip_adapter: {error.problem}", f"{error.fix}; or {_FIX}") from error
     except FileNotFoundError as error:
@@ -112,22 +110,7 @@ def fetch_ip_adapter(
 
 
 def without_ip_adapter(files: Mapping[str, str]) -> dict[str, str]:
-    """Return the files of the pipeline itself."""
     return {file: digest for file, digest in files.items() if not file.startswith(MODEL_PREFIX)}
-
-
-def _check_keys(path: Path) -> None:
-    """Raise ModelError for a file of something else: diffusers would leave out what it cannot use."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        keys = list(file.keys())
-    other = next((key for key in keys if not _KEYS.fullmatch(key)), None)
-    if _NORM in keys and "image_proj.proj.weight" not in keys:
-        other = _NORM  # as diffusers tells those for faces
-    if other or not keys:
-        content = other or "no weights"
-        raise ModelError(f"{path} is not an IP-adapter for images: it holds {content}", "use another file")
 
 
 def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
@@ -136,10 +119,8 @@ def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
 
     takes_one = issubclass(spec.pipeline_class, IPAdapterMixin) and IP_ADAPTER_IMAGE in spec.parameters
     if not takes_one or "image_encoder" in spec.components:  # diffusers would take that one, and not ours
-        raise ModelError(
-            f"{spec.class_name} takes no IP-adapter here",
-            "leave `model.ip_adapter` out: it is for U-Nets without an image encoder of their own",
-        )
+        fix = "leave `model.ip_adapter` out: it is for U-Nets without an image encoder of their own"
+        raise ModelError(f"{spec.class_name} takes no IP-adapter here", fix)
     if name := next((name for name in _NOT_BESIDE if getattr(options, name)), None):
         raise ModelError(f"model.ip_adapter is set, and model.{name} too", "leave one of them out")
     image = replace(spec.parameters[IP_ADAPTER_IMAGE], kind="image", required=True)
@@ -150,7 +131,7 @@ def check_ip_adapter_fits(
     files: IpAdapterFiles, weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
 ) -> None:
     """Raise ModelError for an IP-adapter that the model would refuse to load. Opens none of its weights."""
-    from framefleet.pipeline.model.sources.assembly import blank_pipeline  # imports torch
+    from framefleet.pipeline.model.sources.network_loading import blank_pipeline  # imports torch
     from framefleet.pipeline.model.sources.placement import check_placement
 
     adapter = files.adapter
@@ -170,10 +151,7 @@ def _encoder(adapter: IpAdapter) -> Component:
 
 
 def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) -> None:
-    """Load it as a plain call would, from a folder of the hashed files alone.
-
-    Raises ModelError for weights that are left over on either side.
-    """
+    """Load it as a plain call would. Raises ModelError for weights left over on either side."""
     from framefleet.pipeline.model.sources.config_checks import check_sizes
     from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
     from framefleet.pipeline.model.sources.verified_folder import sealed  # imports torch
@@ -185,11 +163,7 @@ def load_ip_adapter(pipe: Any, files: IpAdapterFiles, *, allow_unmatched: bool) 
     _check_places(pipe, files.folder / adapter.weights, allowed=allow_unmatched)
     with sealed(files.folder, adapter.files) as place:
         networks, loaded = load_networks(
-            place,
-            [encoder],
-            dtype=pipe.dtype,
-            use_safetensors=True,
-            where=files.folder,
+            place, [encoder], dtype=pipe.dtype, use_safetensors=True, where=files.folder
         )
         check_loaded(loaded, allow_unmatched=allow_unmatched)
         pipe.register_modules(image_encoder=networks[encoder.name])  # or it would load one by itself
@@ -203,51 +177,36 @@ def _check_places(pipe: Any, path: Path, *, allowed: bool) -> None:
     It numbers the attention to text by twos, and leaves out what it does not ask for.
     """
     import torch
-    from safetensors import safe_open
 
+    where = f"model.ip_adapter: {path}"
     with safe_open(path, framework="pt") as file:
         shapes = {key: file.get_slice(key).get_shape() for key in [*file.keys()]}
-        keys = shapes.keys()
-        image = {
-            key.removeprefix(_IMAGE): file.get_tensor(key).to("meta")
-            for key in keys
-            if key.startswith(_IMAGE)
-        }
+        of_image = [key for key in shapes if key.startswith(_IMAGE)]
+        image = {key.removeprefix(_IMAGE): file.get_tensor(key).to("meta") for key in of_image}
     to_text = [
         name
         for name in pipe.unet.attn_processors
         if not name.endswith("attn1.processor") and "motion_modules" not in name
     ]
-    places = {
-        f"ip_adapter.{2 * at + 1}.to_{kind}_ip.weight": [
-            *pipe.unet.get_submodule(name.replace(".processor", f".to_{kind}")).weight.shape
-        ]
-        for at, name in enumerate(to_text)
-        for kind in "kv"
-    }
-    own = {key for key in keys if not key.startswith(_IMAGE)}
-    check_leftovers(
-        f"model.ip_adapter: {path}",
-        unused=own - places.keys(),
-        lacking=places.keys() - own,
-        fix=_FIX,
-        allowed=allowed,
-    )
+    places = {}
+    for at, name in enumerate(to_text):
+        for kind in "kv":
+            layer = pipe.unet.get_submodule(name.replace(".processor", f".to_{kind}"))
+            places[f"ip_adapter.{2 * at + 1}.to_{kind}_ip.weight"] = [*layer.weight.shape]
+    own = shapes.keys() - of_image
+    unused, lacking = own - places.keys(), places.keys() - own
+    check_leftovers(where, unused=unused, lacking=lacking, fix=_FIX, allowed=allowed)
     for key, shape in places.items():
         if shapes[key] != shape:
-            raise ModelError(
-                f"model.ip_adapter: {path}: the weight {key} has the shape {shapes[key]}, "
-                f"and the model takes {shape}",
-                "use an adapter that was made for this model, e.g. for SDXL or for Stable Diffusion 1.5",
-            )
+            problem = f"{where}: the weight {key} has the shape {shapes[key]}, and the model takes {shape}"
+            fix = "use an adapter that was made for this model, e.g. for SDXL or for Stable Diffusion 1.5"
+            raise ModelError(problem, fix)
     try:
         with torch.device("meta"):
             pipe.unet._convert_ip_adapter_image_proj_to_diffusers(image, low_cpu_mem_usage=False)
     except LookupError as error:  # diffusers', of a name
-        raise ModelError(f"model.ip_adapter: {path} has no weight {_IMAGE}{error.args[0]}", _FIX) from error
+        raise ModelError(f"{where} has no weight {_IMAGE}{error.args[0]}", _FIX) from error
     except RuntimeError as error:  # torch's, of names and shapes
-        raise ModelError(
-            f"model.ip_adapter: {path} does not fit the image projection that it seems to be of: "
-            f"{' '.join(str(error).split())[:_MAX_SHOWN]}",
-            _FIX,
-        ) from error
+        reason = " ".join(str(error).split())[:_MAX_SHOWN]
+        problem = f"{where} does not fit the image projection that it seems to be of: {reason}"
+        raise ModelError(problem, _FIX) from error

@@ -17,7 +17,7 @@ from typing import Literal
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.sources.folder_source import Source
+from framefleet.pipeline.model.sources.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,6 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class License:
-    """A model's license."""
-
     name: str  # as its source has it
     source: Says
     usual: str = ""  # of one that is not known: that of all weights that are published for the model's class
@@ -63,11 +61,11 @@ class License:
     def __str__(self) -> str:
         """Return it in one line, with its unusual terms."""
         if self.source == "unknown":
-            others = License(name=self.usual, source="card").terms if self.usual else None
-            published = (
-                f"; weights published for its class are licensed under {self.usual}" if self.usual else ""
-            )
-            published += f": {'; '.join(others.unusual())}" if others and others.unusual() else ""
+            published = ""
+            if self.usual:
+                published = f"; weights published for its class are licensed under {self.usual}"
+                others = License(name=self.usual, source="card").terms
+                published += f": {'; '.join(others.unusual())}" if others and others.unusual() else ""
             return f"unknown: neither the model's card nor a preset says{published}; set `model.license`"
         source = f"{self.name} ({'preset' if self.source == 'preset' else f'the {self.source} says so'})"
         terms = self.terms
@@ -85,10 +83,7 @@ def known_terms() -> Mapping[str, Terms]:
 
 
 def license_of(source: Source, preset: Preset | None, given: str | None, *, usual: str = "") -> License:
-    """Return a model's license: as the job says, else as its card does, else as its preset does.
-
-    usual: see `License`.
-    """
+    """Return a model's license: as the job says, else its card, else its preset. usual: see `License`."""
     if given:
         return License(name=given, source="job")
     if name := _on_card(source):
@@ -99,7 +94,6 @@ def license_of(source: Source, preset: Preset | None, given: str | None, *, usua
 
 
 def _on_card(source: Source) -> str | None:
-    """Return what the metadata of a model's card calls its license."""
     if _CARD not in source.files:
         return None
     try:

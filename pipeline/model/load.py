@@ -10,27 +10,19 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import placer_of
 from framefleet.pipeline.model.environment import environment
-from framefleet.pipeline.model.ip_adapter import (
-    IpAdapterFiles,
-    fetch_ip_adapter,
-    load_ip_adapter,
-    with_ip_adapter,
-    without_ip_adapter,
-)
 from framefleet.pipeline.model.license import license_of
-from framefleet.pipeline.model.lora import LoraFile, fetch_lora
+from framefleet.pipeline.model.lora import fetch_lora
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
-from framefleet.pipeline.model.options.checks import check_beside_loras, check_options
-from framefleet.pipeline.model.options.tuning import packages_of, quantization_config, tune
+from framefleet.pipeline.model.options import tuning
 from framefleet.pipeline.model.place_trial import prove
-from framefleet.pipeline.model.sources.assembly import assembled
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
-from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
+from framefleet.pipeline.model.sources.network_loading import assembled, check_loaded, load_networks
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import (
     PartFile,
@@ -47,17 +39,14 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
 
 def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> Model:
-    """Load what `settings` say; see `load_model`.
-
-    expected: the SHA-256 of every file, as the driver found them; without them lock and hub are asked.
-    """
+    """Load what `settings` say. expected: the SHA-256 of every file, as the driver found them."""
     device = _device(settings.device)
     numerics = numerics_of(settings.options, threads=settings.threads, device=device)
     numerics.apply()
     source = source_of(settings)
     parts = open_parts(settings.parts, settings.storage_options)
     if expected:
-        folder, digests = fetched_as(source, without_parts(without_ip_adapter(expected), parts))
+        folder, digests = fetched_as(source, without_parts(ip_adapter.without_ip_adapter(expected), parts))
         digests |= {part.key: part.checked(expected.get(part.key))[1] for part in parts}
     else:
         folder, digests = weights_of(settings, source).fetched()
@@ -68,10 +57,10 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     sizes = {file: (folder / file).stat().st_size for file in without_parts(digests, parts)}
     sizes |= part_sizes(parts, components)
     check_sizes(folder, components, sizes, where=str(folder), is_built=True)
-    adapter = fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
+    adapter = ip_adapter.fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
     if adapter:
-        spec = with_ip_adapter(spec, options)
-    check_options(options, spec, folder=folder, components=components, device=device)
+        spec = ip_adapter.with_ip_adapter(spec, options)
+    tuning.check_options(options, spec, folder=folder, components=components, device=device)
     placer = placer_of(settings.placement, device) if settings.placement else None
     if placer:
         placer.check(settings, spec)
@@ -82,25 +71,21 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
     if loras:
-        check_beside_loras(options)
-    libraries = {component.name: component.library for component in components}
-    quantized = quantization_config(options, libraries)
-    pipe = _assembled(
-        settings,
-        folder,
-        digests,
-        spec,
-        dtype=dtype,
-        parts=parts,
-        loras=loras,
-        adapter=adapter,
-        quantization=quantized.make() if quantized else None,
-    )
+        tuning.check_beside_loras(options)
+    with sealed(folder, without_parts(digests, parts)) as place:
+        pipe = _assembled(place, settings, spec, dtype=dtype, parts=parts, where=folder)
+    allow = options.allow_unmatched_weights
+    if adapter:
+        ip_adapter.load_ip_adapter(pipe, adapter, allow_unmatched=allow)
+    if loras:
+        from framefleet.pipeline.model import lora_loading  # imports peft and diffusers' loaders: 3 s
+
+        lora_loading.load_loras(pipe, loras, allow_unmatched=allow)
     methods = {*packed_components(folder, digests).values(), *("gguf" for part in parts if part.is_gguf)}
     digests |= adapter.digests if adapter else {}
-    attention = tune(pipe, options, device=device, placer=placer)
+    attention = tuning.tune(pipe, options, device=device, placer=placer)
     pipe.set_progress_bar_config(disable=True)
-    facts = environment(device, dtype, numerics, packages=packages_of(options, device, methods))
+    facts = environment(device, dtype, numerics, packages=tuning.packages_of(options, device, methods))
     return Model(
         settings=replace(
             settings,
@@ -121,42 +106,30 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
 
 
 def _assembled(
+    place: Path,
     settings: ModelSettings,
-    folder: Path,
-    digests: Mapping[str, str],
     spec: PipelineSpec,
     *,
     dtype: ResolvedDType,
     parts: Collection[PartFile],
-    loras: Mapping[str, LoraFile],
-    adapter: IpAdapterFiles | None,
-    quantization: Any = None,
+    where: Path,
 ) -> Any:
-    """Return a pipeline with all weights, in host memory."""
-    dtypes, components = for_diffusers(dtype), components_in(folder)
-    allow = settings.options.allow_unmatched_weights
+    """Return a pipeline with the weights of its components, in host memory. where: what to call `place`."""
+    options, components = settings.options, components_in(place)
+    quantized = tuning.quantization_config(options, {one.name: one.library for one in components})
     files = {part: SingleFile(part.fetched(), part.is_gguf, part.where) for part in parts}
-    with sealed(folder, without_parts(digests, parts)) as place:
-        networks, loaded = load_networks(
-            place,
-            [one for one in components if one.has_weights],
-            dtype=dtypes,
-            use_safetensors=None if settings.allow_pickle else True,
-            quantization=quantization,
-            parts={name: files[part] for name, part in by_component(parts, components).items()},
-            allow_unmatched=allow,
-            where=folder,
-        )
-        pipe = assembled(place, spec, components, networks=networks)
-        check_loaded(loaded, allow_unmatched=allow)
-    if adapter:
-        load_ip_adapter(pipe, adapter, allow_unmatched=allow)
-    if loras:
-        from framefleet.pipeline.model.lora_loading import (
-            load_loras,  # imports peft and diffusers' loaders: 3 s
-        )
-
-        load_loras(pipe, loras, allow_unmatched=allow)
+    networks, loaded = load_networks(
+        place,
+        [one for one in components if one.has_weights],
+        dtype=for_diffusers(dtype),
+        use_safetensors=None if settings.allow_pickle else True,
+        quantization=quantized.make() if quantized else None,
+        parts={name: files[part] for name, part in by_component(parts, components).items()},
+        allow_unmatched=options.allow_unmatched_weights,
+        where=where,
+    )
+    pipe = assembled(place, spec, components, networks=networks)
+    check_loaded(loaded, allow_unmatched=options.allow_unmatched_weights)
     return pipe
 
 

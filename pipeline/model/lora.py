@@ -13,11 +13,10 @@ from typing import Any
 from framefleet.pipeline.errors import JobError, ModelError, Refused, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.hooks.adapters import Adapters
-from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_links, sha256_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
-from framefleet.pipeline.model.sources.source import HUB_ID, open_source
+from framefleet.pipeline.model.sources.source import HUB_ID, Source, UrlSource, open_source
 
 ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is
@@ -42,14 +41,11 @@ class Lora:
 
 def loras_of(given: Mapping[str, str | Path | Mapping[str, Any] | Lora]) -> dict[str, Lora]:
     """Return declared LoRAs by name. Raises JobError for names that a row could not give."""
-    for name in given:
-        if not NAME.fullmatch(name) or name == NONE:
-            raise JobError(
-                f"loras: {name!r} cannot be a LoRA's name",
-                f"use letters, digits, - and _; {NONE!r} stands for no LoRA",
-            )
     loras = {}
     for name, value in given.items():
+        if not NAME.fullmatch(name) or name == NONE:
+            fix = f"use letters, digits, - and _; {NONE!r} stands for no LoRA"
+            raise JobError(f"loras: {name!r} cannot be a LoRA's name", fix)
         if not isinstance(value, Lora):
             value = Lora(**value) if isinstance(value, Mapping) else Lora(path=str(value))
         loras[name] = value
@@ -88,55 +84,37 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
 
 def adapters_in(arguments: Mapping[str, Any]) -> Adapters:
     """Return the adapters that checked arguments ask for, in the one order in which they are added."""
-    return tuple((adapter_name(name), lora["weight"]) for name, lora in sorted(_loras_in(arguments).items()))
+    loras = sorted(arguments.get(ARGUMENT, {}).items())
+    return tuple((adapter_name(name), lora["weight"]) for name, lora in loras)
 
 
 def digests_in(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of every LoRA that a row's checked arguments name."""
-    return {name: lora["sha256"] for name, lora in _loras_in(arguments).items()}
+    return {name: lora["sha256"] for name, lora in arguments.get(ARGUMENT, {}).items()}
 
 
 def without_loras(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that the pipeline takes."""
     return {name: value for name, value in arguments.items() if name != ARGUMENT}
 
 
 def adapter_name(name: str) -> str:
-    """Return what peft calls a LoRA.
-
-    Not its own name: peft takes `a` for a part of its prefix `lora_`, and `keys` for a method.
-    """
+    """Return peft's name of a LoRA: it takes `a` for a part of its prefix `lora_`, `keys` for a method."""
     return f"adapter_{name}"
-
-
-def _loras_in(arguments: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    loras: Mapping[str, Mapping[str, Any]] = arguments.get(ARGUMENT, {})
-    return loras
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraFile:
-    """A LoRA that is here."""
-
     lora: Lora  # as other machines find it, by absolute path or commit, file and SHA-256
     path: Path
 
 
 def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None = None) -> LoraFile:
-    """Return the LoRA's file, fetched once per machine.
-
-    Raises ModelError when it is missing, a pickle that is not allowed, corrupted, or not `lora.sha256`.
-    """
+    """Return its file, fetched once per machine. Raises ModelError where it is not what was declared."""
     folder, file = _split(name, lora)
     if "://" in folder and file:
-        from framefleet.pipeline.model.sources.url_source import UrlSource
-
         source: Source = UrlSource(folder, storage_options or {}, only=file)
     else:
         needs = [file] if file else []
-        source = open_source(
-            folder, revision=lora.revision, storage_options=storage_options or {}, needs=needs
-        )
+        source = open_source(folder, revision=lora.revision, storage_options=storage_options, needs=needs)
     try:
         if lora.sha256 is None or file is None:
             file = _chosen(name, source, file, lora)
@@ -149,29 +127,24 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
                 f"set `loras.{name}.allow_pickle: true`",
             )
         if not is_weights(file):
-            raise ModelError(
-                f"loras.{name}: {source.name}/{file} is not a {SAFETENSORS} file", "name one as `file:`"
-            )
+            problem = f"loras.{name}: {source.name}/{file} is not a {SAFETENSORS} file"
+            raise ModelError(problem, "name one as `file:`")
         path = source.fetch([file]) / file
         expected = lora.sha256 or source.files[file].sha256
     except FileNotFoundError as error:
         raise ModelError(f"loras.{name}: {error}", "check the URL") from None
     if not path.is_file():
-        raise ModelError(
-            f"loras.{name}: {path} does not exist", "put the same file on every machine of the cluster"
-        )
+        fix = "put the same file on every machine of the cluster"
+        raise ModelError(f"loras.{name}: {path} does not exist", fix)
     if file.endswith(SAFETENSORS):
         check_file_size(path)
     digest = sha256_of(path)
     if expected and digest != expected:
-        raise ModelError(
-            f"loras.{name}: {path} is not the expected file: its SHA-256 is {digest}, and "
-            f"should be {expected}",
-            "put the same file on every machine; if a file in a cache is broken, delete it",
-        )
-    return LoraFile(
-        lora=replace(lora, path=source.path, revision=source.revision, file=file, sha256=digest), path=path
-    )
+        differs = f"its SHA-256 is {digest}, and should be {expected}"
+        fix = "put the same file on every machine; if a file in a cache is broken, delete it"
+        raise ModelError(f"loras.{name}: {path} is not the expected file: {differs}", fix)
+    lora = replace(lora, path=source.path, revision=source.revision, file=file, sha256=digest)
+    return LoraFile(lora=lora, path=path)
 
 
 def _split(name: str, lora: Lora) -> tuple[str, str | None]:
@@ -184,10 +157,8 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     if here.is_file():
         return str(here.parent), here.name
     if not here.exists() and (is_weights(path) or not HUB_ID.fullmatch(path)):
-        raise ModelError(
-            f"loras.{name}: {here.absolute()} does not exist",
-            f"give a {SAFETENSORS} file, a folder, org/name of the hub, or a URL",
-        )
+        fix = f"give a {SAFETENSORS} file, a folder, org/name of the hub, or a URL"
+        raise ModelError(f"loras.{name}: {here.absolute()} does not exist", fix)
     return path, lora.file
 
 
@@ -195,9 +166,9 @@ def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
     """Return the file to take. Raises ModelError when there is none, or no saying which."""
     where = f"loras.{name}: {source.name}"
     there = [path for path in source.files if path == file or not is_junk(path)]
+    if file is not None and file not in there:
+        raise ModelError(f"{where}/{file} does not exist", _listing(filter(is_weights, there)))
     if file is not None:
-        if file not in there:
-            raise ModelError(f"{where}/{file} does not exist", _listing(filter(is_weights, there)))
         return file
     pickles = [path for path in there if path.endswith(PICKLES)]
     candidates = [path for path in there if path.endswith(SAFETENSORS)] or pickles

@@ -14,7 +14,6 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,17 +33,11 @@ from transformers.utils import logging as transformers_logging
 
 from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.hooks.intercept import intercept
+from framefleet.pipeline.model import lora_refusals
 from framefleet.pipeline.model.lora import LoraFile, adapter_name
-from framefleet.pipeline.model.lora_refusals import (
-    SAVE_PREFIXED,
-    USE_OTHER,
-    changes_model,
-    other_adapter,
-    told_by_library,
-    uncountable,
-)
-from framefleet.pipeline.model.sources.assembly import blank_pipeline
+from framefleet.pipeline.model.lora_refusals import USE_OTHER
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, listed
+from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.verified_folder import alone
 from framefleet.pipeline.model.sources.weights import Weights
@@ -86,8 +79,6 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Conversion:
-    """What diffusers makes of a file."""
-
     weights: Mapping[str, Any]  # the file's
     read: set[str] = field(default_factory=set)  # the weights of which a number was read
     places: list[Place] = field(default_factory=list)
@@ -106,10 +97,7 @@ def check_loras_fit(
 
 
 def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool = False) -> None:
-    """Load every file as an adapter, and switch all of them off. Raises ModelError when one does not fit.
-
-    allow_unmatched: leave out weights that diffusers has no use for, and log them.
-    """
+    """Load every file as an adapter that is switched off. Raises ModelError when one does not fit."""
     _refuse_without_support(files, type(pipe))
     for name, file in files.items():
         _load(pipe, name, file, allow_unmatched=allow_unmatched)
@@ -134,7 +122,7 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
     conversion = _Conversion(weights=_weights_in(file.path, where))
     names = conversion.weights.keys()
     refuse(None if names else ("it holds no weights", USE_OTHER))
-    refuse(uncountable(names))
+    refuse(lora_refusals.uncountable(names))
 
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""
@@ -148,11 +136,14 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
             conversion.alphas.update(alphas)
         refuse(_misfit(conversion.places))
         result = convert(*args, **kwargs)
-        refuse(changes_model(_as_tuple(result)[-1] or {}))
+        refuse(lora_refusals.changes_model(_as_tuple(result)[-1] or {}))
         return result
 
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # of a second LoRA: that the first is missing from it
     try:
-        with alone(), _no_false_alarms(), intercept({name: pipe}, converted, method="lora_state_dict"):
+        with warnings.catch_warnings(), alone(), intercept({name: pipe}, converted, method="lora_state_dict"):
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
             pipe.load_lora_weights(
                 str(file.path.parent),
                 weight_name=file.path.name,
@@ -165,24 +156,21 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
         raise
     except Exception as error:  # whatever a converter or peft makes of a file that is not for them
         check_scales(where, names)
-        refuse(told_by_library(error, names))
+        refuse(lora_refusals.told_by_library(error, names))
+    finally:
+        transformers_logging.set_verbosity(level)
     if not conversion.places:
-        refuse(
-            other_adapter(names) or (f"diffusers has no use for what it holds: {listed(names)}", USE_OTHER)
-        )
+        useless = f"diffusers has no use for what it holds: {listed(names)}"
+        refuse(lora_refusals.other_adapter(names) or (useless, USE_OTHER))
     placed, lacking = _compare(pipe, conversion.places, adapter_name(name))
     if conversion.alphas:
         placed |= {*_alphas_in_force(pipe, conversion, adapter_name(name))}
         conversion.read.difference_update(key for key in names if key.endswith(_ALPHA))
     # Of a weight with more numbers, one that was read says whether it is zero: diffusers drops `diff_b` then.
     alphas = {key for key in conversion.read if conversion.weights[key].numel() == 1}
-    unused = names - placed - alphas
-    for key in list(unused):
-        weight = conversion.weights[key]
-        if _ADDED.search(key) and isinstance(weight, Tensor) and not weight.float().count_nonzero():
-            unused.remove(key)  # it adds nothing
+    unused = {key for key in names - placed - alphas if not _adds_nothing(key, conversion.weights[key])}
     if not allow_unmatched:
-        refuse(other_adapter(unused))
+        refuse(lora_refusals.other_adapter(unused))
     check_leftovers(where, lacking=lacking, fix=_AGAIN)
     check_leftovers(where, unused=unused, fix=_LEFT_OUT, allowed=allow_unmatched)
 
@@ -198,22 +186,13 @@ def _weights_in(path: Path, where: str) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()} if isinstance(content, Mapping) else {}
 
 
+def _adds_nothing(key: str, weight: Any) -> bool:
+    return bool(_ADDED.search(key)) and isinstance(weight, Tensor) and not weight.float().count_nonzero()
+
+
 def _as_tuple(result: Any) -> tuple[Any, ...]:
     """Return what `lora_state_dict` gives: weights, alphas in some pipelines, the file's description."""
     return result if isinstance(result, tuple) else (result, None)
-
-
-@contextmanager
-def _no_false_alarms() -> Iterator[None]:
-    """Silence what is said when a second LoRA is loaded: that the first is there, and is missing from it."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
 def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> Iterator[Place]:
@@ -222,7 +201,15 @@ def _places(pipe: Any, weights: Mapping[str, Tensor], component: str | None) -> 
         network = getattr(pipe, component or part, None)
         modules = network.named_modules() if isinstance(network, nn.Module) else ()
         layers = {name: module for name, module in modules if name}
-        for key, weight in _as_peft_names(own, network).items():
+        # The names that diffusers' loader gives to peft: a copy of what `load_lora_into_text_encoder` and
+        # `load_lora_adapter` do (diffusers 0.42), which keep them to themselves.
+        if isinstance(network, PreTrainedModel):
+            own = convert_state_dict_to_peft(convert_state_dict_to_diffusers(own))
+            if not hasattr(network, "text_model"):
+                own = {key.removeprefix("text_model."): weight for key, weight in own.items()}
+        elif not any(".lora_A" in key or ".lokr_" in key for key in own):
+            own = convert_unet_state_dict_to_peft(own)
+        for key, weight in own.items():
             yield Place(part=component or part, key=key, layer=layers.get(_layer_of(key)), weight=weight)
 
 
@@ -230,34 +217,31 @@ def _layer_of(key: str) -> str:
     return key.partition(".lora_")[0].partition(".lokr_")[0]
 
 
-def _as_peft_names(weights: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
-    """Return one component's weights under the names that diffusers' loader gives to peft.
-
-    A copy of what `load_lora_into_text_encoder` and `load_lora_adapter` do (diffusers 0.42): they keep it to
-    themselves.
-    """
-    if isinstance(network, PreTrainedModel):
-        renamed: dict[str, Tensor] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(weights))
-        is_flat = not hasattr(network, "text_model")
-        return {key.removeprefix("text_model.") if is_flat else key: w for key, w in renamed.items()}
-    if any(".lora_A" in key or ".lokr_" in key for key in weights):
-        return weights
-    converted: dict[str, Tensor] = convert_unet_state_dict_to_peft(weights)
-    return converted
-
-
 def _misfit(places: Collection[Place]) -> _Refusal | None:
-    """Return what is wrong with the first weight that does not fit."""
     if homeless := [place for place in places if place.layer is None]:
-        other = other_adapter(sources_of(place.weight for place in homeless))
-        fix = SAVE_PREFIXED if all(place.key.startswith("model.") for place in homeless) else USE_OTHER
+        other = lora_refusals.other_adapter(sources_of(place.weight for place in homeless))
+        fix = (
+            lora_refusals.SAVE_PREFIXED
+            if all(place.key.startswith("model.") for place in homeless)
+            else USE_OTHER
+        )
         return other or (f"it has no layer for {listed(place.shown for place in homeless)}", fix)
     keys = {(place.part, place.key) for place in places}
     for place in places:
-        width, own = _widths(place)
+        # For how wide a layer the weight is made, and how wide the model's is.
+        width = own = None
+        base = getattr(place.layer, "base_layer", place.layer)  # below that of an adapter loaded before
+        if place.key.endswith(".lora_A.weight"):
+            width, own = (
+                place.weight.shape[1],
+                getattr(base, "in_features", getattr(base, "in_channels", None)),
+            )
+        elif place.key.endswith((".lora_B.weight", ".lora_B.bias")):
+            own = getattr(base, "out_features", getattr(base, "out_channels", None))
+            width = place.weight.shape[0]
         half = next((half for half in _HALVES if place.key.endswith(half)), None)
         if width != own:
-            return f"{place.shown} is made for a layer {width} wide, and the model's is {own}", USE_OTHER
+            return (f"{place.shown} is made for a layer {width} wide, and the model's is {own}", USE_OTHER)
         if ".lora_" not in place.key and ".lokr_" not in place.key:
             return f"{place.shown} is not a weight of a LoRA", USE_OTHER
         if half and (place.part, place.key.removesuffix(half) + _HALVES[half]) not in keys:
@@ -265,25 +249,22 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
     return None
 
 
-def _widths(place: Place) -> tuple[int | None, int | None]:
-    """Return for how wide a layer the weight is made, and how wide the model's is."""
-    base = getattr(place.layer, "base_layer", place.layer)  # below that of an adapter that was loaded before
-    if place.key.endswith(".lora_A.weight"):
-        return place.weight.shape[1], getattr(base, "in_features", getattr(base, "in_channels", None))
-    if place.key.endswith((".lora_B.weight", ".lora_B.bias")):
-        return place.weight.shape[0], getattr(base, "out_features", getattr(base, "out_channels", None))
-    return None, None
-
-
 def _compare(pipe: Any, places: Collection[Place], adapter: str) -> tuple[set[str], set[str]]:
-    """Return which of the file's weights are in an adapter, and which weights of it are not of the file."""
     expected = {f"{place.part}.{_plain(place.key)}": place.weight for place in places}
     layers = {f"{place.part}.{_layer_of(place.key)}": place for place in places}
-    filled = dict(_adapter_weights(pipe, adapter))
+    # The name of each weight of the adapter, as files name it, and that of its layer.
+    filled: dict[str, str] = {}
+    for part, network in _networks(pipe).items():
+        for name, layer in network.named_modules():
+            for key, _ in layer.named_parameters() if isinstance(layer, BaseTunerLayer) else ():
+                pieces = key.split(".")
+                if adapter in pieces and not key.startswith("base_layer."):
+                    pieces.remove(adapter)
+                    filled[f"{part}.{name}.{_plain('.'.join(pieces))}"] = f"{part}.{name}"
     lacking = {
-        f"{key}, next to {layers[layer].shown}"
-        for key, layer in filled.items()
-        if layer in layers and key not in expected
+        f"{key}, next to {layers[place].shown}"
+        for key, place in filled.items()
+        if place in layers and key not in expected
     }
     return sources_of(weight for key, weight in expected.items() if key in filled), lacking
 
@@ -302,18 +283,6 @@ def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterat
                 layer.scaling[adapter], float(alpha) / place.weight.shape[0]
             ):
                 yield key
-
-
-def _adapter_weights(pipe: Any, adapter: str) -> Iterator[tuple[str, str]]:
-    """Yield the name of each weight of an adapter, as files name it, and that of its layer."""
-    for part, network in _networks(pipe).items():
-        for name, layer in network.named_modules():
-            if isinstance(layer, BaseTunerLayer):
-                for key, _ in layer.named_parameters():
-                    pieces = key.split(".")
-                    if adapter in pieces and not key.startswith("base_layer."):
-                        pieces.remove(adapter)
-                        yield f"{part}.{name}.{_plain('.'.join(pieces))}", f"{part}.{name}"
 
 
 def _plain(key: str) -> str:

@@ -76,16 +76,12 @@ def told_by_library(error: Exception, names: Collection[str]) -> tuple[str, str]
         return f"diffusers looks for {wanted} next to {listed(names)}, and it is not there", SAVE_WHOLE
     text = " ".join(str(error).split())
     words = {word.strip(".") for word in re.findall(r"[\w.-]+", text)}
-    own = {name for name in names if words & {name, _without_prefix(name)}}
-    if own:
+    # Converters leave these out of names.
+    prefixes = re.compile(r"(diffusion_model\.)?(lora_unet_)?(base_model\.model\.)?")
+    if own := {name for name in names if words & {name, prefixes.sub("", name, count=1)}}:
         return f"diffusers does not know what {listed(own)} is for", SAVE_WHOLE
     quotation = f" ({text[:_MAX_SAID]})" if text else ""
     return f"diffusers cannot read it{quotation}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE
-
-
-def _without_prefix(name: str) -> str:
-    """Return a name as converters see it."""
-    return name.removeprefix("diffusion_model.").removeprefix("lora_unet_").removeprefix("base_model.model.")
 
 
 def changes_model(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -96,15 +92,11 @@ def changes_model(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
         if name not in SAID and value not in HARMLESS and value != usual.get(name):
             reason = f"it is one that changes the model's own weights ({key} is {repr(value)[:_MAX_SHOWN]})"
             return reason, CONVERT
-        if name in _PATTERNS and not all(map(_is_simple, [value] if isinstance(value, str) else value or ())):
-            return (
-                f"{key} is a pattern too complicated to be tried on every name: {repr(value)[:_MAX_SHOWN]}",
-                "list the layers in its config",
-            )
+        patterns = [value] if isinstance(value, str) else value or ()
+        for pattern in map(str, patterns if name in _PATTERNS else ()):
+            # One ends soon whatever it is tried on where nothing repeated is repeated.
+            if len(re.findall(r"[*+{?]", pattern)) > MAX_WILDCARDS or re.search(r"\)[*+{?]", pattern):
+                shown = repr(value)[:_MAX_SHOWN]
+                reason = f"{key} is a pattern too complicated to be tried on every name: {shown}"
+                return reason, "list the layers in its config"
     return None
-
-
-def _is_simple(pattern: Any) -> bool:
-    """Tell whether a regular expression ends soon whatever it is tried on: nothing repeated is repeated."""
-    repeated = re.findall(r"[*+{?]", str(pattern))
-    return len(repeated) <= MAX_WILDCARDS and not re.search(r"\)[*+{?]", str(pattern))

@@ -9,13 +9,15 @@ diffusers'.
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import functools
 import inspect
 import json
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +26,12 @@ import diffusers
 import torch
 from diffusers.modular_pipelines import InputParam
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, Refused
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.constructor import module_source
 from framefleet.pipeline.model.specs.model_index import DENOISERS, OWN_CODE, Configs, ModelIndex, read_object
 from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames.result import WRITTEN_PROMPT
 
 # What is looked at: as blocks call it, and as the outputs of all other pipelines do.
@@ -40,20 +43,14 @@ _SCALE = "scale"  # how the names of a guider's strengths end; the others say wh
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-class _Once(logging.Filter):
-    """Lets a logger say the same but once: diffusers calls guiders experimental, and each row makes one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._messages: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        is_new = str(record.msg) not in self._messages
-        self._messages.add(str(record.msg))
-        return is_new
+_MESSAGES: set[str] = set()
 
 
-_ONCE = _Once()
+def _is_new(record: logging.LogRecord) -> bool:
+    """Let a logger say the same but once: diffusers calls guiders experimental, and each row makes one."""
+    is_new = str(record.msg) not in _MESSAGES
+    _MESSAGES.add(str(record.msg))
+    return is_new
 
 
 class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed
@@ -90,7 +87,7 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 @functools.cache
 def modular_class(name: str) -> type | None:
     """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
-    logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_ONCE)
+    logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_is_new)
     base: Any = getattr(diffusers, name, None)
     is_pipeline = isinstance(base, type) and issubclass(base, diffusers.ModularPipeline)
     if not is_pipeline or not base.default_blocks_name:
@@ -123,22 +120,17 @@ def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
     configs = {}
     for name, (_, class_name) in index.components.items():
         if name not in pipe.component_names:
-            raise ModelError(
-                f"{index.where}: {index.class_name} has no component {name!r}",
-                did_you_mean(name, pipe.component_names),
-            )
+            problem = f"{index.where}: {index.class_name} has no component {name!r}"
+            raise ModelError(problem, did_you_mean(name, pipe.component_names))
         if isinstance(getattr(pipe, name), diffusers.BaseGuidance):
             guider: Any = getattr(diffusers, class_name, None)
+            called = f"{index.where}: {name} is a {class_name}"
             is_guider = isinstance(guider, type) and issubclass(guider, diffusers.BaseGuidance)
             if not is_guider:
-                problem = f"{index.where}: {name} is a {class_name}, which is not a guider"
-                raise ModelError(problem, OWN_CODE)
+                raise ModelError(f"{called}, which is not a guider", OWN_CODE)
             if guider.prepare_models is not diffusers.BaseGuidance.prepare_models:
-                raise ModelError(
-                    f"{index.where}: {name} is a {class_name}, which changes the network around each of its "
-                    "forwards; here rows share them",
-                    "use another guider, e.g. ClassifierFreeGuidance",
-                )
+                problem = f"{called}, which changes the network around each forward; here rows share these"
+                raise ModelError(problem, "use another guider, e.g. ClassifierFreeGuidance")
         if _GUIDER.fullmatch(name):
             configs[name] = read_object(folder / name / "guider_config.json") | {"_class_name": class_name}
     if scheduler := getattr(pipe, "scheduler", None):
@@ -147,13 +139,11 @@ def block_configs(index: ModelIndex, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def parameters_called(class_name: str, configs: Configs) -> list[Parameter]:
-    """Return what a call of a model takes, by the guiders that it has."""
     return [parameter_of(parameter) for parameter in _parameters(blank(class_name, configs))]
 
 
 @functools.cache
 def inputs_of(kind: Any) -> frozenset[str]:
-    """Return what the blocks of a class take."""
     return frozenset(kind()._blocks.input_names)
 
 
@@ -162,12 +152,11 @@ def scales_of(pipe: Any) -> Iterator[tuple[str, str, str]]:
     kind: Any = type(pipe)
     taken = inputs_of(kind)
     for guider, part in pipe.components.items():
-        if isinstance(part, diffusers.BaseGuidance):
-            guidance: Any = type(part)
-            for scale in _scale_names(guidance):
-                argument = guider.replace("guider", scale)
-                if argument not in taken:
-                    yield argument, guider, scale
+        guidance: Any = type(part)
+        for scale in _scale_names(guidance) if isinstance(part, diffusers.BaseGuidance) else ():
+            argument = guider.replace("guider", scale)
+            if argument not in taken:
+                yield argument, guider, scale
 
 
 def guiding(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -188,21 +177,16 @@ def guided(pipe: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def without_scales(pipe: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what its blocks are given."""
     scales = {argument for argument, _, _ in scales_of(pipe)}
     return {name: value for name, value in arguments.items() if name not in scales}
 
 
 def fields_given(class_name: str) -> frozenset[str]:
-    """Return the fields of what a call returns."""
     return frozenset(SEEN.get(name, name) for name in _outputs(blank(class_name, {})))
 
 
 def lacking_components(blocks: Any, components: Collection[str]) -> list[str]:
-    """Return what a model lacks that each of its workflows needs, of the nearest one; none if one can run.
-
-    components: those that the model has.
-    """
+    """Return what a model of these components lacks for the nearest of its workflows; none if one can run."""
     workflows = getattr(blocks, "_workflow_map", None) or {"": {}}  # `available_workflows`, with their inputs
     ways = [spelled[0] if isinstance(spelled, tuple) else spelled for spelled in workflows.values()]
     chosen = [blocks.get_execution_blocks(**way) for way in ways]
@@ -225,26 +209,25 @@ def _asks_for(block: type, component: str) -> bool:
     module = module_source(block)
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
     own = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == block.__name__]
-    places: list[tuple[ast.AST, str]] = [
-        (node, rf"components\.{component} is|components, '{component}', None\) is") for node in own
-    ]
-    for caller in (*own, *functions.values()):
-        for call in ast.walk(caller):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
-                function = functions[call.func.id]
-                names = [argument.arg for argument in function.args.args]
-                passed = [*zip(names, call.args, strict=False), *((k.arg, k.value) for k in call.keywords)]
-                places += [
-                    (function, rf"(?<![.\w]){name} is")
-                    for name, value in passed
-                    if ast.unparse(value) == f"components.{component}"
-                ]
-    return any(
-        re.search(rf"(?:{written}) (not )?None", ast.unparse(node.test))
+    written = rf"components\.{component} is|components, '{component}', None\) is"
+    places: list[tuple[ast.AST, str]] = [(node, written) for node in own]
+    for call in (node for caller in (*own, *functions.values()) for node in ast.walk(caller)):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
+            function = functions[call.func.id]
+            names = [argument.arg for argument in function.args.args]
+            for name, value in (
+                *zip(names, call.args, strict=False),
+                *((k.arg, k.value) for k in call.keywords),
+            ):
+                if ast.unparse(value) == f"components.{component}":
+                    places.append((function, rf"(?<![.\w]){name} is"))
+    conditions = (
+        (written, ast.unparse(node.test))
         for place, written in places
         for node in ast.walk(place)
         if isinstance(node, ast.If | ast.IfExp)
     )
+    return any(re.search(rf"(?:{written}) (not )?None", test) for written, test in conditions)
 
 
 @functools.lru_cache(64)
@@ -255,9 +238,8 @@ def _blank(class_name: str, guiders: str) -> Any:
             guider = getattr(diffusers, config["_class_name"]).from_config(config)
             guider.num_conditions, [float(value) for key, value in config.items() if key.endswith(_SCALE)]
         except Exception as error:  # diffusers' constructors compute with what anybody wrote
-            raise ModelError(
-                f"{name} cannot be made of its config: {error}"[:300], "fetch the model again"
-            ) from None
+            problem = f"{name} cannot be made of its config: {error}"[:300]
+            raise ModelError(problem, "fetch the model again") from None
         setattr(pipe, name, guider)
     return pipe
 
@@ -272,7 +254,11 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
         if not field.name or field.name.startswith("_"):
             continue
         default = usual.get(field.name) if field.default is None else field.default
-        hint = field.type_hint or _hint_of(field.name) or inspect.Parameter.empty
+        hint = field.type_hint
+        if not hint:  # diffusers' own type of an input whose block gives none; `prompt_2` is as `prompt`
+            with contextlib.suppress(ValueError):
+                hint = InputParam.template(re.sub(r"_\d+$", "", field.name)).type_hint
+        hint = hint or inspect.Parameter.empty
         parameter = inspect.Parameter(field.name, _KEYWORD, annotation=hint)
         kind = parameter_of(parameter).kind
         if not (field.required and kind in ("str", *PLACES) and default is None):
@@ -286,14 +272,6 @@ def _parameters(pipe: Any) -> list[inspect.Parameter]:
         default = float(guider.config[scale]) if guider._enabled else None
         parameters.append(inspect.Parameter(argument, _KEYWORD, default=default, annotation=float))
     return parameters
-
-
-def _hint_of(name: str) -> Any:
-    """Return diffusers' own type of an input whose block gives none; `prompt_2` is as `prompt`."""
-    try:
-        return InputParam.template(re.sub(r"_\d+$", "", name)).type_hint
-    except ValueError:
-        return None
 
 
 @functools.cache
@@ -319,3 +297,101 @@ def _with_inner(block: Any) -> Iterator[Any]:
     yield block
     for inner in block.sub_blocks.values():
         yield from _with_inner(inner)
+
+
+_Problems = Iterator[tuple[str, Refused]]
+# What a row gives, by name: that it is there, and of switches whether they are on.
+_Given = Mapping[str, bool | None]
+_NEGATIVE = "negative_prompt_embeds"
+_UNREAD = Refused(
+    reason="of a row with these arguments no block reads it", fix="leave it out, or give what it belongs to"
+)
+_KINDS = 1024  # of rows, by what they give: a table has a handful
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    reads: frozenset[str]  # inputs
+    needs: frozenset[str]  # inputs without which they fail
+    components: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    unread: frozenset[str]  # what no block reads
+    missing: tuple[tuple[str, Refused], ...]
+    is_guided: bool  # they fail where guidance is off
+
+
+class ModularRows:
+    """The `rows.Rules` of one model. Rows that give the same are looked at once."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        self._spec = spec
+        self._inputs = inputs_of(modular_class(spec.class_name))
+        self._pipe = blank(spec.class_name, spec.configs)
+        self._scales = [argument for argument, _, _ in scales_of(self._pipe)]
+        self._kind_of = functools.lru_cache(_KINDS)(self._looked_at)
+        self._is_guided_by = functools.lru_cache(_KINDS)(self._asks_for_negative)
+
+    def __call__(
+        self, arguments: dict[str, Any], given: Set[str]
+    ) -> tuple[dict[str, Any], list[tuple[str, Refused]]]:
+        """Return what the row's blocks read of its arguments, and what is wrong with them."""
+        presence = [
+            (name, value if value is None or value is False else True) for name, value in arguments.items()
+        ]
+        kind = self._kind_of(tuple(presence))
+        problems = [*((name, _UNREAD) for name in sorted(kind.unread & given)), *kind.missing]
+        if kind.is_guided and not self._is_guided_by(*map(arguments.get, self._scales)):
+            reason = "that switches guidance off, without which these blocks fail"
+            problems.append(("guidance_scale", Refused(reason=reason, fix="use another scale, e.g. 1.01")))
+        return {name: value for name, value in arguments.items() if name not in kind.unread}, problems
+
+    def _looked_at(self, items: tuple[tuple[str, bool | None], ...]) -> _Kind:
+        presence = dict(items)
+        run = self._run_of(presence)
+        return _Kind(
+            unread=frozenset(name for name in presence if name in self._inputs and name not in run.reads),
+            missing=tuple(self._missing(run, presence)),
+            # some blocks need its embedding, which is not made where nothing is guided (0.42)
+            is_guided=_NEGATIVE in run.needs,
+        )
+
+    def _missing(self, run: _Run, presence: _Given) -> _Problems:
+        """Yield inputs that are not given, and those for which the model lacks a component."""
+        settable = self._spec.settable()
+        for name in sorted(run.needs & set(settable)):
+            if presence.get(name) is None and settable[name].kind in ("str", *PLACES):
+                yield name, Refused(reason="a row with these arguments needs it", fix="fill it in")
+        lacking = run.components - set(self._spec.components)
+        for name in presence if lacking else ():
+            rest = {other: value for other, value in presence.items() if other != name}
+            if saved := sorted(lacking - self._run_of(rest).components):
+                lacking = lacking.difference(saved)
+                reason = f"the model has no {' and no '.join(saved)}, which that takes"
+                yield name, Refused(reason=reason, fix="leave it out, or use a model that has it")
+        if lacking:
+            reason = f"the model has no {' and no '.join(sorted(lacking))}, which such a row takes"
+            yield "prompt", Refused(reason=reason, fix="give what another workflow starts from")
+
+    def _run_of(self, presence: _Given) -> _Run:
+        """Blocks ask whether an input is there; of switches, whether they are on."""
+        switches = frozenset(
+            (name, value is not False) for name, value in presence.items() if name in self._inputs
+        )
+        return _run(self._spec.class_name, switches)
+
+    def _asks_for_negative(self, *scales: float | None) -> bool:
+        own = guided(self._pipe, dict(zip(self._scales, scales, strict=True)))
+        return bool(getattr(own, "requires_unconditional_embeds", True))
+
+
+@functools.lru_cache(_KINDS)
+def _run(class_name: str, given: frozenset[tuple[str, bool]]) -> _Run:
+    blocks = blank(class_name, {})._blocks.get_execution_blocks(**dict(given))
+    return _Run(
+        reads=frozenset(blocks.input_names),
+        needs=frozenset(blocks.required_inputs),
+        components=frozenset(needed_components(blocks)),
+    )

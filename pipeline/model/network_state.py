@@ -34,7 +34,8 @@ _HOOKS = (
 _VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
 _PLAIN, _WHOLE = frozenset(_VALUES), (nn.Module, type, *_VALUES)  # which are not looked into
 _COLLECTIONS = (dict, list, tuple)
-_BY_STATE = (np.ndarray, torch.Generator, np.random.Generator, random.Random)
+
+
 # Of objects in objects; attention processors are one deep, caches of tensors in them three.
 _DEPTH = 4
 
@@ -72,11 +73,7 @@ class NetworkState:
 
     def has_its_hooks(self) -> bool:
         """Tell whether its modules have the hooks that they had then, and no others."""
-        return all(
-            vars(module)[name] == then
-            for module, hooks in zip(self._modules, self._hooks, strict=True)
-            for name, then in hooks.items()
-        )
+        return self._hooks == [_hooks_of(module) for module in self._modules]
 
     def restore(self) -> None:
         """Put back what has changed, in copies: what is put back may change again."""
@@ -119,7 +116,6 @@ def state_of(network: nn.Module, without: Collection[nn.Module] = ()) -> dict[Sp
 
 
 def marks_agree(before: Marks | None, after: Marks | None) -> bool:
-    """Whether a place of `state_of` holds what it did."""
     if before is None or after is None:
         return False
     (one, version, parts), (other, new_version, new_parts) = before, after
@@ -131,8 +127,7 @@ def marks_agree(before: Marks | None, after: Marks | None) -> bool:
 
 
 def is_filled(before: Marks | None, after: Marks | None, *, may_grow: bool = False) -> bool:
-    """Whether a place holds what it did, and more where there was nothing: a table that is made when it is
-    first needed.
+    """Whether a place holds what it did, and more where there was nothing: a table made when first needed.
 
     may_grow: it may also go on where it ended: entries for other keys, a tensor of more rows.
     """
@@ -140,7 +135,10 @@ def is_filled(before: Marks | None, after: Marks | None, *, may_grow: bool = Fal
         return after is not None
     (one, size, parts), (other, new_size, new_parts) = before, after
     if isinstance(one, Tensor):
-        return may_grow and isinstance(other, Tensor) and _begins_with(other, one)
+        if not (may_grow and isinstance(other, Tensor) and one.ndim == other.ndim and one.ndim):
+            return False
+        is_longer = len(other) > len(one) and not one.is_meta and not other.is_meta
+        return is_longer and _is_equal(one, other[: len(one)])
     is_collection = any(one is kind for kind in _COLLECTIONS)
     if one is None or (is_collection and not size):
         return True
@@ -161,8 +159,14 @@ def marks_of(value: Any, depth: int = _DEPTH) -> Marks:
         return value, 0, ()
     if isinstance(value, Tensor):
         return value, value._version, ()
-    if isinstance(value, _BY_STATE):
-        return _state_bytes(value), 0, ()
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} ".encode() + value.tobytes(), 0, ()
+    if isinstance(value, torch.Generator):
+        return bytes(value.get_state().numpy()), 0, ()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state), 0, ()
+    if isinstance(value, random.Random):
+        return repr(value.getstate()), 0, ()
     if isinstance(value, dict):
         parts = [*value, *value.values()]
     elif isinstance(value, list | tuple | set | frozenset | deque):
@@ -194,23 +198,24 @@ def _parts(modules: list[nn.Module]) -> list[_Part]:
 
 
 def _part_of(module: nn.Module, *, is_moved: bool = False) -> _Part:
-    hooks = {name: dict(vars(module)[name]) for name in _HOOKS}
-    return _Part(_own(module), {} if is_moved else dict(module._buffers), hooks)
+    return _Part(_own(module), {} if is_moved else dict(module._buffers), _hooks_of(module))
+
+
+def _hooks_of(module: nn.Module) -> dict[str, _Held]:
+    return {name: dict(vars(module)[name]) for name in _HOOKS}
 
 
 def _changes(wanted: _Part, now: _Part) -> _Part:
     """Return what of a part differs: the rest stays, for offloads and compiled code go by identity."""
-    return _Part(
-        _differing(wanted.attributes, now.attributes), _differing(wanted.buffers, now.buffers), wanted.hooks
+    attributes, buffers = (
+        {
+            name: value
+            for name, value in then.items()
+            if name not in there or not marks_agree(marks_of(there[name]), marks_of(value))
+        }
+        for then, there in ((wanted.attributes, now.attributes), (wanted.buffers, now.buffers))
     )
-
-
-def _differing(wanted: _Held, now: _Held) -> _Held:
-    return {
-        name: value
-        for name, value in wanted.items()
-        if name not in now or not marks_agree(marks_of(now[name]), marks_of(value))
-    }
+    return _Part(attributes, buffers, wanted.hooks)
 
 
 def _put(module: nn.Module, part: _Part) -> None:
@@ -236,22 +241,6 @@ def _is_equal(before: Any, after: Any) -> bool:
     if isinstance(before, Tensor) and isinstance(after, Tensor):  # moved by an offload, or made anew
         if (before.shape, before.dtype, before.is_meta) != (after.shape, after.dtype, after.is_meta):
             return False
-        if before.is_meta:  # weights that a first forward computes, as weight norm does
-            return True
-        return torch.equal(before.cpu(), after.cpu())
+        # Of a meta device are weights that a first forward computes, as weight norm does.
+        return before.is_meta or torch.equal(before.cpu(), after.cpu())
     return isinstance(before, _VALUES) and type(before) is type(after) and before == after
-
-
-def _state_bytes(value: Any) -> bytes:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {value.shape} ".encode() + value.tobytes()
-    if isinstance(value, torch.Generator):
-        return bytes(value.get_state().numpy())
-    state = value.bit_generator.state if isinstance(value, np.random.Generator) else value.getstate()
-    return repr(state).encode()
-
-
-def _begins_with(longer: Tensor, start: Tensor) -> bool:
-    if start.is_meta or longer.is_meta or longer.ndim != start.ndim or not start.ndim:
-        return False
-    return len(longer) > len(start) and _is_equal(start, longer[: len(start)])

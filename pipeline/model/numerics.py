@@ -7,6 +7,7 @@ cuBLAS promises nothing of that, so the probe stays the judge.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,9 +35,7 @@ class Setting:
 
     def make(self) -> None:
         *path, last = self.name.split(".")
-        place: Any = torch
-        for part in path:
-            place = getattr(place, part)
+        place: Any = functools.reduce(getattr, path, torch)
         if self.is_call:
             getattr(place, last)(self.value)
         else:
@@ -48,8 +47,6 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """How torch computes in one process."""
-
     threads: int  # of torch, on the CPU
     matmul: Matmul | None = None  # how products are summed on a GPU; None where there is none
 
@@ -82,10 +79,8 @@ class Numerics:
 
     def _check_in_time(self) -> None:
         if _in_force and _in_force != [bool(self.variables)]:
-            raise ModelError(
-                f"matmul is {self.matmul!r}, and a model of this process was loaded with another",
-                "load models of one process with one `matmul`",
-            )
+            problem = f"matmul is {self.matmul!r}, and a model of this process was loaded with another"
+            raise ModelError(problem, "load models of one process with one `matmul`")
         # What was set before CUDA started stays in force, whatever becomes of the environment.
         is_set = _in_force or all(os.environ.get(name) == value for name, value in self.variables.items())
         if not is_set and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

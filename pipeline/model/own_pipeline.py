@@ -32,10 +32,14 @@ class OwnPipelines:
     fraction of a millisecond."""
 
     def __init__(self, pipe: Any, *, tells: bool = True, shares_tools: bool = True) -> None:
-        """tells: in the log, what cannot be copied. shares_tools: tokenizers and processors, which take long
-        to copy."""
+        """tells: in the log, what cannot be copied. shares_tools: tokenizers and processors, as calls set all
+        that they go by, and to copy a fast tokenizer takes milliseconds."""
+        from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
+        from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
         self._pipe = pipe
-        self._constant = (*_CONSTANT, *_tools()) if shares_tools else _CONSTANT
+        tools = (PreTrainedTokenizerBase, ProcessorMixin, FeatureExtractionMixin, ImageProcessingMixin)
+        self._constant = (*_CONSTANT, *tools) if shares_tools else _CONSTANT
         self._level = logging.WARNING if tells else logging.DEBUG
 
     @cached_property
@@ -63,7 +67,7 @@ class OwnPipelines:
         kind: Any = type(self._pipe)
         own = kind.__new__(kind)
         instead = {id(getattr(self._pipe, name)): component for name, component in components.items()}
-        memo = _memo(self._shared) | {id(self._pipe): own} | instead
+        memo = {id(value): value for value in self._shared} | {id(self._pipe): own} | instead
         vars(own).update(copy.deepcopy(vars(self._pipe), memo))
         for name, component in components.items():
             setattr(own, name, component)  # the pipeline notes its class
@@ -74,27 +78,21 @@ class OwnPipelines:
         objects = _objects_in(self._pipe, self._constant)
         stuck = [value for value in objects if not (isinstance(value, self._constant) or _can_reduce(value))]
         stuck += [v for v in vars(self._pipe).values() if not _can_copy(v, [*self._shared, *stuck])]
-        log.log(
-            self._level,
-            "%s holds what cannot be copied, so that rows share it: %s",
-            type(self._pipe).__name__,
-            ", ".join(sorted({type(value).__qualname__ for value in stuck})),
-        )
+        kinds = ", ".join(sorted({type(value).__qualname__ for value in stuck}))
+        name, message = type(self._pipe).__name__, "%s holds what cannot be copied, so that rows share it: %s"
+        log.log(self._level, message, name, kinds)
         return stuck
 
 
 def own_settings(pipe: Any) -> dict[str, Any]:
-    """Return copies of a pipeline's tokenizers, by their names, which share its tokenizers' words.
-
-    Calls of LTX-2 and Sana set the side at which their tokenizer fills up texts.
-    """
+    """Return copies of tokenizers by name: calls of LTX-2 and Sana change the side of their padding."""
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    parts = pipe.components.items()
-    tokenizers = {name: part for name, part in parts if isinstance(part, PreTrainedTokenizerBase)}
-    copies = {name: object.__new__(type(part)) for name, part in tokenizers.items()}
-    for name, own in copies.items():
-        vars(own).update(vars(tokenizers[name]))
+    copies = {}
+    for name, part in pipe.components.items():
+        if isinstance(part, PreTrainedTokenizerBase):
+            copies[name] = object.__new__(type(part))
+            vars(copies[name]).update(vars(part))
     return copies
 
 
@@ -116,24 +114,9 @@ def _objects_in(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:
             waiting += gc.get_referents(value)
 
 
-def _tools() -> tuple[type, ...]:
-    """Return the types of tokenizers and processors: rows may share them.
-
-    To copy a fast tokenizer takes milliseconds, and each call of one sets all that it goes by.
-    """
-    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
-    return (PreTrainedTokenizerBase, ProcessorMixin, FeatureExtractionMixin, ImageProcessingMixin)
-
-
-def _memo(shared: Iterable[Any]) -> dict[int, Any]:
-    return {id(value): value for value in shared}
-
-
 def _can_copy(value: Any, shared: Iterable[Any]) -> bool:
     try:
-        copy.deepcopy(value, _memo(shared))
+        copy.deepcopy(value, {id(one): one for one in shared})
     except Exception as error:  # whatever a class raises that is not meant to be copied
         if is_out_of_memory(error):
             raise

@@ -19,9 +19,8 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.guards.sandbox import ending
-from framefleet.pipeline.model.class_cache import disk_cached
+from framefleet.pipeline.model.class_cache import disk_cached, one_fetcher
 from framefleet.pipeline.model.environment import MAX_CPU_ISA, lines_beginning
-from framefleet.pipeline.model.sources.cache import one_fetcher
 
 log = logging.getLogger(__name__)
 

@@ -74,8 +74,7 @@ def code_of(name: str) -> PipelineCode | None:
 
     Only an installed plugin can name it: that somebody installed the package is the consent to run it.
     """
-    module = PIPELINES.get(name, "framefleet")
-    top = module.partition(".")[0]
+    top = PIPELINES.get(name, "framefleet").partition(".")[0]
     if top == "framefleet":
         return None
     packages = metadata.packages_distributions().get(top, ())

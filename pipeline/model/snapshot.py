@@ -77,18 +77,12 @@ class _Network:
 class _Module:
     """What one module consists of, besides the values of its weights."""
 
-    __slots__ = (
-        *("_forward", "_held", "_hooks", "_inner", "_kind", "_module", "_name", "_parts", "_training"),
-        "_weights",
-    )
-
     def __init__(self, name: str, module: nn.Module) -> None:
         self._name, self._module, self._held = name, module, vars(module)
         self._kind, self._training = type(module), module.training
         self._forward = own_method(module)
         self._parts = {key: dict(self._held[key]) for key in ("_modules", "_parameters")}
-        self._inner = [*self._held["_modules"].values()]
-        self._weights = [*map(id, self._held["_parameters"].values())]
+        self._ids = [[*map(id, parts.values())] for parts in self._parts.values()]
         self._hooks = {key: dict(self._held[key]) for key in _HOOKS}
 
     def has_moved(self) -> bool:
@@ -98,8 +92,7 @@ class _Module:
             type(self._module) is not self._kind
             or registered["training"] is not self._training
             or registered.get("forward") is not self._forward
-            or [*registered["_modules"].values()] != self._inner
-            or [*map(id, registered["_parameters"].values())] != self._weights
+            or [[*map(id, registered[key].values())] for key in self._parts] != self._ids
             or bool(registered["_forward_hooks"])
             or bool(registered["_forward_pre_hooks"])
         )
@@ -111,12 +104,9 @@ class _Module:
         if own_method(self._module) is not self._forward:
             yield f"the forward of {self._name}"
         for key, parts in self._parts.items():
-            if not _is_same(registered[key], parts):
-                changed = (
-                    name
-                    for name in {**parts, **registered[key]}
-                    if registered[key].get(name) is not parts.get(name)
-                )
+            now = registered[key]
+            if not _is_same(now, parts):
+                changed = (name for name in {**parts, **now} if now.get(name) is not parts.get(name))
                 yield f"{self._name}.{next(changed, key)}"
         for key, hooks in self._hooks.items():
             if any(_is_foreign(hook) and hook not in hooks.values() for hook in registered[key].values()):
@@ -144,20 +134,15 @@ class _Module:
 
 def _own_methods(network: nn.Module) -> dict[str, Any]:
     """Return the methods that stand on a network itself in place of its class's, but for our own."""
-    kind = type(network)
-    names = [
-        name
-        for name, value in vars(network).items()
-        if callable(value) and callable(getattr(kind, name, None))
-    ]
+    kind, values = type(network), vars(network).items()
+    names = [name for name, value in values if callable(value) and callable(getattr(kind, name, None))]
     methods = {name: own_method(network, name) for name in names if name != "forward"}
     return {name: method for name, method in methods.items() if method is not None}
 
 
 def _is_same(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
-    return len(now) == len(then) and all(
-        mine is theirs for mine, theirs in zip(now.values(), then.values(), strict=True)
-    )
+    pairs = zip(now.values(), then.values(), strict=False)
+    return len(now) == len(then) and all(mine is theirs for mine, theirs in pairs)
 
 
 def _is_foreign(hook: Callable[..., Any]) -> bool:
@@ -191,9 +176,7 @@ class Loaded:
             yield
 
     def take_off_hooks(self) -> None:
-        """Put networks back that have got hooks since: transformers adds its own in a first forward, and
-        those of a recipe would come after them.
-        """
+        """Put networks back that got hooks of transformers: those of a recipe would come after them."""
         for state in self._states:
             if not state.has_its_hooks():
                 state.restore()

@@ -38,25 +38,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])  # (M, K)
     (num_rows, width), num_columns = rows.shape, weight.shape[0]
     output = x.new_empty((num_rows, num_columns))
-    tiles = triton.cdiv(num_rows, TILE_ROWS) * triton.cdiv(num_columns, TILE_COLUMNS)
+    num_tiles = triton.cdiv(num_rows, TILE_ROWS) * triton.cdiv(num_columns, TILE_COLUMNS)
+    step = min(STEP_BYTES // x.element_size(), max(MIN_STEP, triton.next_power_of_2(width)))
+    tensors = (rows, weight, weight if bias is None else bias, output)
+    numbers = (num_rows, num_columns, width, *rows.stride(), *weight.stride())
+    tiles = {"tile_m": TILE_ROWS, "tile_n": TILE_COLUMNS, "step": step, "in_turn": TILES_IN_TURN}
     with torch.cuda.device_of(x):
-        _product[(tiles,)](
-            rows,
-            weight,
-            weight if bias is None else bias,
-            output,
-            num_rows,
-            num_columns,
-            width,
-            *rows.stride(),
-            *weight.stride(),
-            has_bias=bias is not None,
-            tile_m=TILE_ROWS,
-            tile_n=TILE_COLUMNS,
-            step=min(STEP_BYTES // x.element_size(), max(MIN_STEP, triton.next_power_of_2(width))),
-            in_turn=TILES_IN_TURN,
-            num_warps=WARPS,
-        )
+        _product[(num_tiles,)](*tensors, *numbers, has_bias=bias is not None, **tiles, num_warps=WARPS)
     return output.reshape(*x.shape[:-1], num_columns)
 
 

@@ -16,8 +16,8 @@ from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.specs.model_index import Configs
+from framefleet.pipeline.model.specs.pipeline_call import source_facts
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.model.specs.source_facts import source_facts
 from framefleet.pipeline.model.specs.spec import size_multiple
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.outputs.frames.result import has_sound

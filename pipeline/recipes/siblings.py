@@ -14,7 +14,7 @@ from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.model.specs.source_facts import autoencoder_factors
+from framefleet.pipeline.model.specs.pipeline_call import autoencoder_factors
 
 # An attribute of a row's own pipeline: called with each other pipeline that is made of it.
 AROUND_SIBLINGS = "_around_siblings"

@@ -24,8 +24,8 @@ from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.metrics import Spending
+from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import PROBES
 from framefleet.pipeline.outputs.stores.retries import Soon

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.model.environment import source_fingerprint, version_of
-from framefleet.pipeline.model.sources.cache import cache_folder
 from framefleet.plugins.doctor.results import LIMIT_S, Check, CheckResult, error, ok, warning
 
 _GIB = 2**30

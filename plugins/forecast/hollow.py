@@ -1,6 +1,6 @@
 """From rows of distinct shapes to those that the model's pipeline refuses or fails on when it is called.
 
-Sizes and lengths are known by rules (model/specs/source_facts.py, rows/tables/limits.py); what no rule says
+Sizes and lengths are known by rules (model/specs/pipeline_call.py, rows/tables/limits.py); what no rule says
 shows when the pipeline itself is called, over networks without weights (jobs/plan/blank_call.py).
 """
 

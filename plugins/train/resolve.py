@@ -19,7 +19,7 @@ from framefleet.jobs.show.watch import Checked, Watch
 from framefleet.pipeline.errors import JobError, UserError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.model.options.checks import check_options
+from framefleet.pipeline.model.options.tuning import check_options
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS

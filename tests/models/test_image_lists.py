@@ -21,8 +21,8 @@ from framefleet import Store
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
+from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.specs.constructor import method
 from framefleet.pipeline.model.specs.signature import PLACES, parameters_of, with_several
 from framefleet.pipeline.model.specs.spec import inspect_model

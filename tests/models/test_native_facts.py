@@ -16,7 +16,7 @@ from diffusers.modular_pipelines.wan.modular_blocks_wan import WanBlocks
 from framefleet import Clip, Renderer, Request, Store, load_model
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model import modular
-from framefleet.pipeline.model.modular_rows import ModularRows
+from framefleet.pipeline.model.modular import ModularRows
 from framefleet.pipeline.model.specs.spec import inspect_model
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_table

@@ -13,8 +13,8 @@ from framefleet import Request
 from framefleet.jobs.plan.command import show_probed
 from framefleet.jobs.plan.plan import Probed
 from framefleet.jobs.plan.stub_networks import Decoded, hollow
-from framefleet.pipeline.model.sources.assembly import blank_pipeline
 from framefleet.pipeline.model.sources.components import components_in
+from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model

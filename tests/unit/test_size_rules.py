@@ -10,7 +10,7 @@ import pytest
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.specs.constructor import Constructed
-from framefleet.pipeline.model.specs.source_facts import source_facts
+from framefleet.pipeline.model.specs.pipeline_call import source_facts
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.limits import limits

@@ -29,10 +29,9 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.environment import environment
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.numerics import numerics_of
-from framefleet.pipeline.model.options.checks import check_options
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.schema import Options, read_options
-from framefleet.pipeline.model.options.tuning import tune
+from framefleet.pipeline.model.options.tuning import check_options, tune
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.specs.dtypes import DTypeName, torch_dtype
 from framefleet.pipeline.model.specs.spec import inspect_model

@@ -107,8 +107,6 @@ class Sibling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingInput:
-    """How one pipeline class of a family shows its denoiser a video."""
-
     layout: LatentLayout
     # What else makes the call that guidance leads away from, besides an empty prompt.
     unprompted: Mapping[str, Any] = field(default_factory=dict)
@@ -180,3 +178,14 @@ def redrawn(name: str, *, noising: str | None = "scale_noise") -> tuple[Sibling]
     """Return the sibling of an image pipeline that renders over images."""
     source, target = f"{name}Pipeline", f"{name}Img2ImgPipeline"
     return (Sibling(task="image_to_image", source=source, target=target, noising=noising),)
+
+
+def animated(name: str) -> tuple[Sibling]:
+    """Return the sibling of a video pipeline that starts from an image."""
+    source, target = f"{name}Pipeline", f"{name}ImageToVideoPipeline"
+    return (Sibling(task="image_to_video", source=source, target=target),)
+
+
+def trained(layout: LatentLayout, *pipelines: str) -> dict[str, TrainingInput]:
+    """Return what pipelines show their denoisers in training."""
+    return {name: TrainingInput(layout=layout) for name in pipelines}

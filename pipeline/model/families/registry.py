@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from framefleet import doors
-from framefleet.pipeline.model.families.family import Family, Preset, Sibling, TrainingInput, redrawn
+from framefleet.pipeline.model.families.family import (
+    Family,
+    Preset,
+    Sibling,
+    TrainingInput,
+    animated,
+    redrawn,
+    trained,
+)
 
 # In the order in which messages list them, as below.
 IMAGE_FAMILIES = (
@@ -17,7 +25,7 @@ IMAGE_FAMILIES = (
         default_size="config",
         sends=(),
         siblings=redrawn("StableDiffusion3"),
-        training={"StableDiffusion3Pipeline": TrainingInput(layout="image_shifted")},
+        training=trained("image_shifted", "StableDiffusion3Pipeline"),
     ),
     Family(
         prefix="Flux",
@@ -25,21 +33,17 @@ IMAGE_FAMILIES = (
         reads_guidance_once=True,
         sends=("mu",),
         siblings=redrawn("Flux"),
-        training={"FluxPipeline": TrainingInput(layout="image_in_tokens")},
+        training=trained("image_in_tokens", "FluxPipeline"),
     ),
     Family(
         prefix="StableDiffusion",
         default_size="config",
-        siblings=tuple(
-            Sibling(task="image_to_image", source=f"{name}Pipeline", target=f"{name}Img2ImgPipeline")
-            for name in ("StableDiffusion", "StableDiffusionXL")
-        ),
+        siblings=(*redrawn("StableDiffusion", noising=None), *redrawn("StableDiffusionXL", noising=None)),
         training={
             "StableDiffusionPipeline": TrainingInput(layout="image"),
+            # The first call under guidance is that one: it may be zeros.
             "StableDiffusionXLPipeline": TrainingInput(
-                layout="image_normalised",
-                # The first call under guidance is that one: it may be zeros.
-                unprompted={"guidance_scale": 2.0},
+                layout="image_normalised", unprompted={"guidance_scale": 2.0}
             ),
         },
     ),
@@ -51,11 +55,8 @@ IMAGE_FAMILIES = (
     Family(prefix="Krea2", license="krea-2-community"),
     Family(prefix="Chroma", default_size=128, siblings=redrawn("Chroma")),
     Family(prefix="SanaPipeline"),
-    Family(
-        prefix="SanaSprint",
-        reads_guidance_once=True,
-        schedulers=("SCMScheduler",),  # its steps are angles between picture and noise
-    ),
+    # Its steps are angles between picture and noise.
+    Family(prefix="SanaSprint", reads_guidance_once=True, schedulers=("SCMScheduler",)),
     Family(prefix="HunyuanImage", sends=("sigmas",)),
     Family(prefix="HiDream"),
     Family(prefix="GlmImage", default_size=128),
@@ -80,6 +81,7 @@ IMAGE_FAMILIES = (
     Family(prefix="Marigold", dtypes={"default": "fp32"}),
 )
 
+_WAN_FROM_IMAGES = "use a Wan 2.2 TI2V model, or an image-to-video folder"
 _COGVIDEOX_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 
 VIDEO_FAMILIES = (
@@ -94,10 +96,7 @@ VIDEO_FAMILIES = (
                 source="WanPipeline",
                 target="WanImageToVideoPipeline",
                 when={"index.expand_timesteps": True},
-                otherwise=(
-                    "its weights start from text alone",
-                    "use a Wan 2.2 TI2V model, or an image-to-video folder",
-                ),
+                otherwise=("its weights start from text alone", _WAN_FROM_IMAGES),
             ),
             Sibling(
                 task="video_to_video",
@@ -111,10 +110,7 @@ VIDEO_FAMILIES = (
                 ),
             ),
         ),
-        training={
-            "WanPipeline": TrainingInput(layout="normalised"),
-            "WanImageToVideoPipeline": TrainingInput(layout="normalised"),
-        },
+        training=trained("normalised", "WanPipeline", "WanImageToVideoPipeline"),
     ),
     Family(
         prefix="CogVideoX",
@@ -142,51 +138,34 @@ VIDEO_FAMILIES = (
                 ),
             ),
         ),
-        training={
-            "CogVideoXPipeline": TrainingInput(layout="frames_first"),
-            "CogVideoXImageToVideoPipeline": TrainingInput(layout="frames_first"),
-        },
+        training=trained("frames_first", "CogVideoXPipeline", "CogVideoXImageToVideoPipeline"),
     ),
     Family(
         prefix="LTX",
         fps=25,
-        siblings=(Sibling(task="image_to_video", source="LTXPipeline", target="LTXImageToVideoPipeline"),),
-        training={
-            "LTXPipeline": TrainingInput(layout="normalised_in_tokens"),
-            "LTXImageToVideoPipeline": TrainingInput(layout="normalised_in_tokens"),
-        },
+        siblings=animated("LTX"),
+        training=trained("normalised_in_tokens", "LTXPipeline", "LTXImageToVideoPipeline"),
     ),
     Family(
         prefix="HunyuanVideo",
         default_size="config",
         fps=24,
         sends=("sigmas",),
-        training={"HunyuanVideoPipeline": TrainingInput(layout="scaled")},
+        training=trained("scaled", "HunyuanVideoPipeline"),
     ),
     Family(
         prefix="SkyReelsV2",  # also by diffusion forcing, which goes on from a video
         fps=24,
         dtypes={"default": "bf16", "vae": "fp32"},
         sends=(),
-        siblings=(
-            Sibling(
-                task="image_to_video",
-                source="SkyReelsV2DiffusionForcingPipeline",
-                target="SkyReelsV2DiffusionForcingImageToVideoPipeline",
-            ),
-        ),
+        siblings=animated("SkyReelsV2DiffusionForcing"),
     ),
     Family(prefix="Kandinsky5", fps=24, sends=()),
     Family(prefix="SanaVideo", fps=16, sends=()),
     Family(prefix="SanaWM", license="apache-2.0"),
-    # It renders chunk after chunk: from text, from an image, over a video.
-    Family(
-        prefix="Helios",
-        # Chunks are decoded to 33 frames each, and together cut to 4k + 1: up to 129 that is 32k + 1. Longer
-        # clips come out as long as asked, or up to four frames longer.
-        frame_factor=8,
-        fps=24,
-    ),
+    # It renders chunk after chunk, each decoded to 33 frames, and together cut to 4k + 1: up to 129 that is
+    # 32k + 1. Longer clips come out as long as asked, or up to four frames longer.
+    Family(prefix="Helios", frame_factor=8, fps=24),
     Family(
         prefix="Mochi",
         default_size=(480, 848),
@@ -206,16 +185,10 @@ VIDEO_FAMILIES = (
                 task="video_to_video", source="AnimateDiffPipeline", target="AnimateDiffVideoToVideoPipeline"
             ),
         ),
-        training={"AnimateDiffPipeline": TrainingInput(layout="frame_by_frame")},
+        training=trained("frame_by_frame", "AnimateDiffPipeline"),
     ),
     Family(prefix="StableVideoDiffusion", frame_factor=0, fps=7),
-    Family(
-        prefix="LTX2",
-        default_size="config",
-        fps=24,
-        license="ltx-2",
-        siblings=(Sibling(task="image_to_video", source="LTX2Pipeline", target="LTX2ImageToVideoPipeline"),),
-    ),
+    Family(prefix="LTX2", default_size="config", fps=24, license="ltx-2", siblings=animated("LTX2")),
     # Guided by an object that the folder holds.
     Family(prefix="HunyuanVideo15", size_base=16, fps=24, sends=("sigmas",)),
     Family(prefix="Kandinsky6", fps=24, sends=()),
@@ -259,17 +232,17 @@ def _read_presets() -> Iterator[Preset]:
     written = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
     by_name = {preset["name"]: preset for presets in written.values() for preset in presets}
     rates = {family.prefix: family.fps for family in FAMILIES}
+
+    def fields_of(preset: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a preset says, and what the one that it is like says besides."""
+        base = fields_of(by_name[preset["like"]]) if "like" in preset else {}
+        own = {key: tuple(value) if isinstance(value, list) else value for key, value in preset.items()}
+        own.pop("like", None)
+        return {key: value for key, value in base.items() if key not in _NOT_INHERITED} | own
+
     for prefix, presets in written.items():
         for preset in presets:
-            yield Preset(**{"fps": rates[prefix]} | _inherited(preset, by_name))
-
-
-def _inherited(preset: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what a preset says, and what the one that it is like says besides."""
-    base = _inherited(named[preset["like"]], named) if "like" in preset else {}
-    own = {key: tuple(value) if isinstance(value, list) else value for key, value in preset.items()}
-    own.pop("like", None)
-    return {key: value for key, value in base.items() if key not in _NOT_INHERITED} | own
+            yield Preset(**{"fps": rates[prefix]} | fields_of(preset))
 
 
 PRESETS = tuple(_read_presets())  # in the order in which they are tried, and pages list them

@@ -37,9 +37,8 @@ class Attention:
     """The backend of some denoisers. name: the one in use."""
 
     def __init__(self, modules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
-        self._modules = modules
-        self._names = list(names)
-        self._use(self._names[0])
+        self._modules, self._names = modules, list(names)
+        self._use(names[0])
 
     def replace(self, forward: Callable[[], Any], error: Exception) -> None:
         """Raise AttentionChanged if another backend takes a call that failed with this one.
@@ -73,10 +72,7 @@ class Attention:
 
 
 def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> Attention | None:
-    """Set the backend of the denoisers; None where there is no choice. Raises ModelError for one that fails.
-
-    wanted: a name of diffusers, or auto.
-    """
+    """Set the backend of the denoisers; None where they have no choice. Raises ModelError where it fails."""
     dtype = next(iter(modules.values())).dtype
     if wanted != AUTO:
         check_works(wanted, device=device, dtype=dtype)
@@ -91,18 +87,14 @@ def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> A
 
 
 def check_attention(wanted: str, modules: Mapping[str, nn.Module]) -> None:
-    """Raise ModelError for a backend that does not exist, and for denoisers that would ignore it.
-
-    modules: may be without weights.
-    """
+    """Raise ModelError for a backend that does not exist, and for denoisers that would ignore it."""
     names = list(backends())
     if wanted not in (AUTO, *names):
         fix = f"use auto, {', '.join(names[:-1])} or {names[-1]}"
         raise ModelError(f"attention {wanted!r} is not one of diffusers' backends", fix)
     if wanted != AUTO and not all(map(has_choice, modules.values())):
-        raise ModelError(
-            f"attention: {_classes(modules)} has no choice of backends in this diffusers", "leave it out"
-        )
+        problem = f"attention: {_classes(modules)} has no choice of backends in this diffusers"
+        raise ModelError(problem, "leave it out")
 
 
 def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
@@ -111,14 +103,11 @@ def check_works(wanted: str, *, device: str, dtype: torch.dtype) -> None:
         # Without those that would be downloaded for it.
         names = (name for name in backends() if not name.endswith(DOWNLOADED))
         usable = ", ".join(name for name in names if works(name, device=device, dtype=dtype))
-        raise ModelError(
-            f"attention {wanted!r} does not work on {device} in {dtype}",
-            f"use auto, or one of {usable}; or install what it needs",
-        )
+        fix = f"use auto, or one of {usable}; or install what it needs"
+        raise ModelError(f"attention {wanted!r} does not work on {device} in {dtype}", fix)
 
 
 def candidates(device: str) -> tuple[str, ...]:
-    """Return what auto tries, fastest first."""
     if not device.startswith("cuda"):
         return ON_CPU
     names = ON_HOPPER if torch.cuda.get_device_capability(device) >= HOPPER else ON_CUDA
@@ -148,7 +137,6 @@ def works(name: str, *, device: str, dtype: torch.dtype) -> bool:
 
 
 def backend_lines(components: Iterable[str], name: str) -> list[str]:
-    """Return what a script says to the same end."""
     return [
         "with attention_backend():  # the next call changes the default of the process; this takes it back",
         *(f"    pipe.{component}.set_attention_backend({name!r})" for component in components),

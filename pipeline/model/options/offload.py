@@ -11,7 +11,6 @@ it, so that rows at different stages would keep several on the GPU.
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import uuid
 from collections.abc import Collection, Mapping
@@ -28,7 +27,6 @@ from framefleet.pipeline.model.options.pipe_calls import Code, PipeCall
 from framefleet.pipeline.model.options.schema import GroupOffload, Offload
 
 OWN_FOLDER = Code("tempfile.mkdtemp()")
-
 PREFIX = "framefleet-weights-"
 LOCK = ".lock"
 _locks: list[FileLock] = []  # for the life of the process: the system lets go of them when it dies
@@ -56,15 +54,12 @@ def offload(pipe: Any, choice: Offload, *, device: str, denoisers: Collection[st
     if isinstance(choice, GroupOffload):
         # A folder for each: files are named by their place in the component. A new one: files that are there
         # already would be taken for these weights.
-        folders = {}
-        for name in denoisers if choice.disk else ():
-            parent = Path(os.path.expanduser(choice.disk or "")).absolute()
-            try:
-                folders[name] = str(own_folder(parent))
-            except OSError as error:
-                raise ModelError(
-                    f"offload.disk {choice.disk} cannot be used: {error}", "use a local folder"
-                ) from error
+        try:
+            parent = Path(choice.disk or "").expanduser().absolute()
+            folders = {name: str(own_folder(parent)) for name in denoisers if choice.disk}
+        except OSError as error:
+            problem = f"offload.disk {choice.disk} cannot be used: {error}"
+            raise ModelError(problem, "use a local folder") from error
         names = list(modules_of(pipe))
         for call in group_calls(choice, names, device=device, denoisers=denoisers, folders=folders):
             call.make(pipe)
@@ -90,10 +85,9 @@ def group_calls(
 
     components: all that hold weights. folders: of denoisers whose weights wait on disk.
     """
-    everywhere = {"onload_device": device, "offload_type": "leaf_level"}
     calls = []
     for name in components:
-        arguments: dict[str, Any] = dict(everywhere)
+        arguments: dict[str, Any] = {"onload_device": device, "offload_type": "leaf_level"}
         if name in denoisers:
             if choice.level == "block":
                 arguments |= {"offload_type": "block_level", "num_blocks_per_group": choice.blocks}
@@ -101,11 +95,8 @@ def group_calls(
                 arguments["use_stream"] = True
             if name in folders:
                 arguments["offload_to_disk_path"] = folders[name]
-        calls.append(
-            PipeCall(
-                module="diffusers.hooks", method="apply_group_offloading", component=name, arguments=arguments
-            )
-        )
+        how = {"module": "diffusers.hooks", "method": "apply_group_offloading"}
+        calls.append(PipeCall(**how, component=name, arguments=arguments))
     return calls
 
 
@@ -120,10 +111,7 @@ def script_calls(
 
 
 def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str | None) -> None:
-    """Raise ModelError for an offload that cannot be done.
-
-    denoisers: may be without weights. device: None where it is not known yet.
-    """
+    """Raise ModelError for an offload that cannot be done. device: None where it is not known yet."""
     is_cuda = device is None or device.startswith("cuda")
     if not isinstance(choice, GroupOffload):
         if not is_cuda:
@@ -133,9 +121,8 @@ def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str 
         raise ModelError("offload.stream needs a GPU", "leave it out")
     if choice.blocks > 1 and (choice.stream or choice.level == "leaf"):
         other = "stream" if choice.stream else "level: leaf"
-        raise ModelError(
-            f"offload.blocks is {choice.blocks}, but with {other} they go one by one", "leave it out"
-        )
+        problem = f"offload.blocks is {choice.blocks}, but with {other} they go one by one"
+        raise ModelError(problem, "leave it out")
     for module in denoisers.values():
         if not module._supports_group_offloading:
             raise ModelError(f"offload group: {type(module).__name__} does not support it", "use model")

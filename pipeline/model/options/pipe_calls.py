@@ -26,8 +26,7 @@ class New:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self) -> Any:
-        made = {name: _made(value) for name, value in self.arguments.items()}
-        return getattr(importlib.import_module(self.module), self.name)(**made)
+        return getattr(importlib.import_module(self.module), self.name)(**_made(self.arguments))
 
     def __repr__(self) -> str:
         prefix = "" if self.module == DIFFUSERS else f"{self.module}."
@@ -45,11 +44,10 @@ class PipeCall:
 
     def make(self, pipe: Any) -> None:
         target = getattr(pipe, self.component) if self.component else pipe
-        made = {name: _made(value) for name, value in self.arguments.items()}
         if self.module:
-            getattr(importlib.import_module(self.module), self.method)(target, **made)
+            getattr(importlib.import_module(self.module), self.method)(target, **_made(self.arguments))
         else:
-            getattr(target, self.method)(**made)
+            getattr(target, self.method)(**_made(self.arguments))
 
     def __str__(self) -> str:
         target = f"pipe.{self.component}" if self.component else "pipe"
@@ -73,7 +71,7 @@ def imports(values: Any) -> Iterator[tuple[str, str]]:
 def _made(value: Any) -> Any:
     if isinstance(value, New):
         return value.make()
-    return {name: _made(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+    return {name: _made(inner) for name, inner in value.items()} if isinstance(value, Mapping) else value
 
 
 def _text(arguments: Mapping[str, Any]) -> str:

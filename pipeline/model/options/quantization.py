@@ -47,9 +47,11 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
             raise ModelError(f"quantization by {backend} needs a GPU", "use torchao, quanto or sdnq")
         return
     needed = _CAPABILITIES.get(quantization.type)
-    if needed and device is not None and not _has_capability(device, needed):
+    is_gpu = device is not None and device.startswith("cuda")
+    if needed and device is not None and not (is_gpu and torch.cuda.get_device_capability(device) >= needed):
+        name = torch.cuda.get_device_name(device) if is_gpu else device
         raise ModelError(
-            f"quantization {quantization.type} does not run on {_name_of(device)}, but on GPUs of compute "
+            f"quantization {quantization.type} does not run on {name}, but on GPUs of compute "
             f"capability {needed[0]}.{needed[1]} and later ones",
             "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: exact`",
         )
@@ -62,40 +64,30 @@ def _check_arguments(quantization: OtherQuantization) -> None:
     """Raise ModelError for a backend that diffusers does not have, or arguments that it does not take."""
     backend = quantization.backend
     if backend in _ONLY_PACKED:
-        raise ModelError(
-            f"quantization: {backend} is a format of files, and packs no weights here",
-            "give the file: `model.parts: {transformer: FILE.gguf}`"
-            if backend == "gguf"
-            else "give a model whose folder was packed by it",
-        )
+        fix = "give a model whose folder was packed by it"
+        if backend == "gguf":
+            fix = "give the file: `model.parts: {transformer: FILE.gguf}`"
+        raise ModelError(f"quantization: {backend} is a format of files, and packs no weights here", fix)
     classes = config_classes()
     if backend not in classes:
-        raise ModelError(
-            f"quantization.backend is {backend!r}, which diffusers does not have",
-            did_you_mean(backend, classes.keys() - {*_ONLY_PACKED}),
-        )
+        fix = did_you_mean(backend, classes.keys() - {*_ONLY_PACKED})
+        raise ModelError(f"quantization.backend is {backend!r}, which diffusers does not have", fix)
     check_package(backend, f"quantization by {backend}")
     name = classes[backend].__name__
     try:
         config = classes[backend](**quantization.arguments)
     except (TypeError, ValueError, AttributeError, ImportError) as error:
-        raise ModelError(
-            f"quantization: {name} of diffusers does not take these values: {error}",
-            "see its page in the documentation of diffusers",
-        ) from None
+        problem = f"quantization: {name} of diffusers does not take these values: {error}"
+        raise ModelError(problem, "see its page in the documentation of diffusers") from None
     # Of the object: a class of diffusers may make that of another package. Most pass over unknown arguments.
     taken = [*inspect.signature(type(config).__init__).parameters][1:]
     if unknown := [argument for argument in quantization.arguments if argument not in taken]:
-        raise ModelError(
-            f"quantization: {name} of diffusers takes no {unknown[0]!r}", did_you_mean(unknown[0], taken)
-        )
+        problem = f"quantization: {name} of diffusers takes no {unknown[0]!r}"
+        raise ModelError(problem, did_you_mean(unknown[0], taken))
 
 
 def pipeline_config(quantization: Quantization, libraries: Mapping[str, str]) -> New:
-    """Return the argument `quantization_config` of a pipeline's from_pretrained.
-
-    libraries: of each component to quantise; the two have configs of their own for one and the same.
-    """
+    """Return from_pretrained's `quantization_config`. libraries: by component, each with its own classes."""
     mapping = {name: _component_config(quantization, library) for name, library in libraries.items()}
     return New(module="diffusers", name="PipelineQuantizationConfig", arguments={"quant_mapping": mapping})
 
@@ -103,11 +95,9 @@ def pipeline_config(quantization: Quantization, libraries: Mapping[str, str]) ->
 def check_quantized(components: Mapping[str, Any], quantization: Quantization) -> None:
     """Raise ModelError for a component that came out as it went in: the libraries skip layers in silence."""
     for name, module in components.items():
-        if not any(_is_quantized(part) for part in module.modules()):
-            raise ModelError(
-                f"quantization: {quantization.backend} found nothing in {name} that it could quantise",
-                "leave it out of quantization.components, or use another type",
-            )
+        if not any(map(_is_quantized, module.modules())):
+            problem = f"quantization: {quantization.backend} found nothing in {name} that it could quantise"
+            raise ModelError(problem, "leave it out of quantization.components, or use another type")
 
 
 def _component_config(quantization: Quantization, library: str) -> New:
@@ -123,14 +113,6 @@ def _component_config(quantization: Quantization, library: str) -> New:
         return New(module=library, name="TorchAoConfig", arguments={"quant_type": kind})
     key = "weights_dtype" if library == "diffusers" else "weights"
     return New(module=library, name="QuantoConfig", arguments={key: quantization.type})
-
-
-def _name_of(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
-def _has_capability(device: str, needed: tuple[int, int]) -> bool:
-    return device.startswith("cuda") and torch.cuda.get_device_capability(device) >= needed
 
 
 def _is_quantized(module: nn.Module) -> bool:

@@ -33,17 +33,12 @@ def compiled_in(module: nn.Module) -> list[str]:
 def separable(module: nn.Module) -> dict[str, nn.Module]:
     """Return the inner modules that may be run on their own, by name."""
     parts: dict[str, nn.Module] = {}
-    sealed: list[str] = []
+    sealed = tuple(compiled_in(module))
     for name, part in module.named_modules():
-        if not name or name.startswith(tuple(sealed)):
-            continue
-        if _is_compiled(part):
-            sealed.append(f"{name}.")
-        else:
-            groups = [hook.group for hook in hooks_of(part).values() if hasattr(hook, "group")]
-            # A hook may load or drop the weights of a group of several modules.
-            if not any(len(group.modules) > 1 for group in groups):
-                parts[name] = part
+        groups = [hook.group for hook in hooks_of(part).values() if hasattr(hook, "group")]
+        # A hook may load or drop the weights of a group of several modules.
+        if name and not f"{name}.".startswith(sealed) and not any(len(group.modules) > 1 for group in groups):
+            parts[name] = part
     return parts
 
 

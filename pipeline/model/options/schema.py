@@ -22,6 +22,7 @@ from pydantic import (
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.model.device_placement import by_type
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -51,10 +52,7 @@ class TaylorSeer(Strict):
 
 
 class Mag(Strict):
-    """MagCacheConfig: steps are skipped as long as the ratios of the model's residuals allow.
-
-    Its num_inference_steps is the row's.
-    """
+    """MagCacheConfig: steps are skipped while ratios of residuals allow. num_inference_steps: the row's."""
 
     type: Literal["mag"] = "mag"
     mag_ratios: list[float] = Field(min_length=1)
@@ -122,10 +120,7 @@ class PackageSettings(BaseModel):
 
 
 class CacheDit(PackageSettings):
-    """DBCacheConfig of the package cache-dit: while the first blocks change little, the others are skipped.
-
-    Its num_inference_steps is the row's.
-    """
+    """DBCacheConfig of cache-dit: others are skipped while the first blocks change little."""
 
     type: Literal["cache_dit"] = "cache_dit"
 
@@ -185,10 +180,6 @@ def _quantization_class(value: object) -> str:
     return backend if backend in ("torchao", "quanto") else "other"
 
 
-def _by_type(value: object) -> object:
-    return {"type": value} if isinstance(value, str) else value
-
-
 Matmul = Literal["default", "no_split_k", "triton"]
 Speed = Literal["exact", "fastest"]
 Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV | CacheDit
@@ -196,6 +187,8 @@ Offload = ModelOffload | GroupOffload
 Quantization = TorchAo | Quanto | OtherQuantization
 AnyCache = Annotated[Cache, Field(discriminator="type")]
 AnyOffload = Annotated[Offload, Field(discriminator="type")]
+CacheOrType = Annotated[AnyCache, BeforeValidator(by_type, json_schema_input_type=str | AnyCache)]
+OffloadOrType = Annotated[AnyOffload, BeforeValidator(by_type, json_schema_input_type=str | AnyOffload)]
 AnyQuantization = Annotated[
     Annotated[TorchAo, Tag("torchao")]
     | Annotated[Quanto, Tag("quanto")]
@@ -246,8 +239,8 @@ class Options(Strict):
         description="A backend of diffusers' attention; auto: the fastest that works; unset: diffusers' own.",
     )
     compile: bool = Field(default=False, description="torch.compile of the denoiser's repeated blocks.")
-    cache: Annotated[AnyCache, BeforeValidator(_by_type, json_schema_input_type=str | AnyCache)] | None = (
-        Field(default=None, description="Skip work between steps; a type, or a mapping with parameters.")
+    cache: CacheOrType | None = Field(
+        default=None, description="Skip work between steps; a type, or a mapping with parameters."
     )
     layerwise_casting: Literal["fp8_e4m3", "fp8_e5m2"] | None = Field(
         default=None, description="Keep the denoiser's weights in fp8, and compute in its dtype."
@@ -257,9 +250,9 @@ class Options(Strict):
         description="Quantize weights, e.g. {backend: torchao, type: int8_weight_only}. Default components: "
         "the denoisers.",
     )
-    offload: (
-        Annotated[AnyOffload, BeforeValidator(_by_type, json_schema_input_type=str | AnyOffload)] | None
-    ) = Field(default=None, description="Where weights are while not in use: model, group, or a mapping.")
+    offload: OffloadOrType | None = Field(
+        default=None, description="Where weights are while not in use: model, group, or a mapping."
+    )
     matmul: Matmul | None = Field(
         default=None,
         description="How a GPU multiplies matrices. no_split_k (used if unset): as far as possible, a row's "
@@ -269,8 +262,7 @@ class Options(Strict):
         default=False, description="Use channels_last for 2-d convolutions of the denoisers and the vae."
     )
     fuse_qkv: bool = Field(
-        default=False,
-        description="Compute query, key and value of the denoisers' attention in one product.",
+        default=False, description="Compute query, key and value of the denoisers' attention in one product."
     )
     vae_tiling: bool = Field(default=False, description="Decode in tiles.")
     vae_slicing: bool = Field(default=False, description="Decode the frames or images of a batch one by one.")
@@ -295,14 +287,12 @@ class Options(Strict):
         Of an offload to disk that it is one: where is the machine's affair. Of a preset what it set.
         """
         fields = {name: getattr(self, name) for name in Options.model_fields if name != "speed"}
-        return {name: _plain(value) for name, value in fields.items() if value not in (None, False)}
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, BaseModel):
-        return value
-    disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
-    return value.model_dump(exclude_none=True) | disk
+        numerics = {name: value for name, value in fields.items() if value not in (None, False)}
+        for name, value in numerics.items():
+            if isinstance(value, BaseModel):
+                disk = {"disk": True} if isinstance(value, GroupOffload) and value.disk else {}
+                numerics[name] = value.model_dump(exclude_none=True) | disk
+        return numerics
 
 
 def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> Options:
@@ -325,7 +315,5 @@ def read_options(values: Mapping[str, Any]) -> Options:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))
-    raise ModelError(
-        f"model option {place} is {first['input']!r}: {first['msg']}",
-        f"the options are {', '.join(Options.model_fields)}; see `framefleet schema`",
-    )
+    problem = f"model option {place} is {first['input']!r}: {first['msg']}"
+    raise ModelError(problem, f"the options are {', '.join(Options.model_fields)}; see `framefleet schema`")

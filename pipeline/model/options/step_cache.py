@@ -25,13 +25,9 @@ from framefleet.pipeline.model.options.schema import Cache, CacheDit, Mag, Taylo
 from framefleet.pipeline.model.specs.dtypes import torch_dtype
 
 CONFIGS = {
-    "first_block": "FirstBlockCacheConfig",
-    "taylor_seer": "TaylorSeerCacheConfig",
-    "mag": "MagCacheConfig",
-    "pyramid": "PyramidAttentionBroadcastConfig",
-    "faster": "FasterCacheConfig",
-    "sea": "SeaCacheConfig",
-    "text_kv": "TextKVCacheConfig",
+    **{"first_block": "FirstBlockCacheConfig", "taylor_seer": "TaylorSeerCacheConfig"},
+    **{"pyramid": "PyramidAttentionBroadcastConfig", "faster": "FasterCacheConfig", "mag": "MagCacheConfig"},
+    **{"sea": "SeaCacheConfig", "text_kv": "TextKVCacheConfig"},
 }
 CACHE_DIT = "cache_dit"  # its module
 TIMED = ("pyramid", "faster")  # ask the pipeline for its current timestep
@@ -65,8 +61,7 @@ class StepCache:
     """One cache on the denoisers of one model."""
 
     def __init__(self, cache: Cache, modules: Mapping[str, Any]) -> None:
-        self._cache = cache
-        self._modules = modules
+        self._cache, self._modules = cache, modules
         if isinstance(cache, CacheDit):
             _cache_dit()
 
@@ -76,11 +71,9 @@ class StepCache:
         def timestep() -> Any:
             now = getattr(pipe(), "current_timestep", None)
             if now is None:
-                raise RenderError(
-                    f"the cache {self._cache.type} asks the row's pipeline for its timestep, "
-                    "but the recipe runs another one",
-                    "use another cache, or the recipe generate",
-                )
+                asks = f"the cache {self._cache.type} asks the row's pipeline for its timestep"
+                fix = "use another cache, or the recipe generate"
+                raise RenderError(f"{asks}, but the recipe runs another one", fix)
             return now
 
         for name in self._modules:
@@ -96,18 +89,14 @@ class StepCache:
 
 
 def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: type) -> None:
-    """Raise ModelError for a cache that the model does not take, or that would do nothing.
-
-    denoisers: may be without weights.
-    """
+    """Raise ModelError for a cache that the model does not take, or that would do nothing."""
     class_name = pipeline_class.__name__
     if cache.type in TIMED and not hasattr(pipeline_class, "current_timestep"):
         raise ModelError(f"cache {cache.type}: {class_name} does not say its timestep", "use another cache")
     if cache.type == "faster" and not (cache.is_guidance_distilled or family_of(class_name).joins_prompts):
-        raise ModelError(
-            f"cache faster: {class_name} does not run both prompts in one forward, as it needs",
-            "use another cache, or set `is_guidance_distilled: true`, which skips attention only",
-        )
+        problem = f"cache faster: {class_name} does not run both prompts in one forward, as it needs"
+        fix = "use another cache, or set `is_guidance_distilled: true`, which skips attention only"
+        raise ModelError(problem, fix)
     if isinstance(cache, CacheDit):
         _check_cache_dit(cache)
     for component, module in denoisers.items():
@@ -121,18 +110,15 @@ def check_cache(cache: Cache, denoisers: Mapping[str, Any], *, pipeline_class: t
         if isinstance(cache, CacheDit):
             StepCache(cache, {component: module}).stop()
             continue
-        num_hooked = sum(bool(hooks_of(part)) for part in module.modules() if part is not module)
-        is_blind = any(
-            getattr(hook, "raw_vision_callback", module) is None for hook in hooks_of(module).values()
-        )
+        is_hooked = any(hooks_of(part) for part in module.modules() if part is not module)
+        callbacks = [getattr(hook, "raw_vision_callback", module) for hook in hooks_of(module).values()]
         module.disable_cache()
-        if is_blind:  # SeaCache finds the latents among the arguments of networks that it knows
+        if None in callbacks:  # SeaCache finds the latents among the arguments of networks that it knows
             raise ModelError(f"cache {cache.type} does not know {name}'s latents", "use another cache")
-        if not num_hooked:
-            raise ModelError(
-                f"cache {cache.type} finds nothing in {name} by its default names, and would do nothing",
-                "name its modules in cache_identifiers, set `use_lite_mode: true`, or use another cache",
-            )
+        if not is_hooked:
+            problem = f"cache {cache.type} finds nothing in {name} by its default names, and would do nothing"
+            fix = "name its modules in cache_identifiers, set `use_lite_mode: true`, or use another cache"
+            raise ModelError(problem, fix)
 
 
 def _check_cache_dit(cache: CacheDit) -> None:
@@ -140,10 +126,8 @@ def _check_cache_dit(cache: CacheDit) -> None:
     try:
         made = _cache_dit().DBCacheConfig
     except ImportError as error:
-        raise ModelError(
-            f"cache cache_dit needs the Python package cache-dit: {error}",
-            "pip install cache-dit, on every machine",
-        ) from None
+        problem = f"cache cache_dit needs the Python package cache-dit: {error}"
+        raise ModelError(problem, "pip install cache-dit, on every machine") from None
     hints = typing.get_type_hints(made)
     for name, value in cache.arguments.items():
         if name not in hints or name == "num_inference_steps":
@@ -164,15 +148,12 @@ def check_called(cache: Cache, called: Iterable[type], *, own: type) -> None:
 
     called: those pipelines. own: the model's. Reads their code: diffusers has no other word on it (0.42).
     """
+    needed = _NEEDED.get(cache.type, _NAMES_ROWS)
     for pipeline_class in called:
-        needed = _NEEDED.get(cache.type, _NAMES_ROWS)
         is_named = needed is None or needed in inspect.getsource(pipeline_class.__call__)
-        has_place = pipeline_class is own if cache.type in TIMED else is_named
-        if not has_place:
-            raise ModelError(
-                f"cache {cache.type} does not work in {pipeline_class.__name__}, which the recipe calls",
-                "use `cache: {type: mag, ...}`, another recipe, or no cache",
-            )
+        if not (pipeline_class is own if cache.type in TIMED else is_named):
+            problem = f"cache {cache.type} does not work in {pipeline_class.__name__}, which the recipe calls"
+            raise ModelError(problem, "use `cache: {type: mag, ...}`, another recipe, or no cache")
 
 
 def hooks_of(module: Any) -> Mapping[str, Any]:

@@ -18,9 +18,7 @@ _warnings: list[str] = []
 def keep_import_warnings() -> None:
     """From now on keep what is said while torchao is imported; everything else goes on to be said."""
     for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        if _is_to_be_said not in logger.filters:
-            logger.addFilter(_is_to_be_said)
+        logging.getLogger(name).addFilter(_is_to_be_said)  # once
 
 
 def say_import_warnings() -> None:
@@ -31,11 +29,10 @@ def say_import_warnings() -> None:
 
 def _is_to_be_said(record: logging.LogRecord) -> bool:
     text = record.getMessage()
+    enums = [argument for argument in record.args or () if isinstance(argument, EnumType)]
+    is_of_import = any(enum.__module__.startswith("torchao.") for enum in enums)
     if record.name == "torchao":
         is_of_import = text.startswith(("Failed to load", "Skipping import of cpp extensions"))
-    else:
-        enums = (argument for argument in record.args or () if isinstance(argument, EnumType))
-        is_of_import = any(enum.__module__.startswith("torchao.") for enum in enums)
     if is_of_import:
         _warnings.append(text)
     return not is_of_import

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.device_placement import Placer
-from framefleet.pipeline.model.options.attention import Attention, backend_lines, open_attention
-from framefleet.pipeline.model.options.offload import OWN_FOLDER, modules_of, offload, script_calls
+from framefleet.pipeline.model.options import attention, offload, quantization, step_cache
+from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
-from framefleet.pipeline.model.options.quantization import check_quantized, pipeline_config
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
-from framefleet.pipeline.model.options.schema import CacheDit, Options
-from framefleet.pipeline.model.options.step_cache import enabling
-from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod
+from framefleet.pipeline.model.options.schema import CacheDit, GroupOffload, Options, Quanto
+from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod, method_of
+from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 FP8 = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}
 TRITON = "framefleet.pipeline.model.triton_linear"
@@ -40,69 +44,65 @@ def quantization_config(options: Options, libraries: Mapping[str, str]) -> New |
     if options.quantization is None:
         return None
     names = options.quantization.components or denoisers_in(libraries)
-    return pipeline_config(options.quantization, {name: libraries[name] for name in names})
+    return quantization.pipeline_config(options.quantization, {name: libraries[name] for name in names})
 
 
 def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = None) -> Attention | None:
-    """Set up a loaded pipeline and put it on the device. Raises ModelError for what does not work here.
-
-    Not the step cache: each row has its own.
-    """
-    modules = modules_of(pipe)
+    """Set up a loaded pipeline on the device, but for the step cache. Raises ModelError."""
+    modules = offload.modules_of(pipe)
     denoisers = {name: modules[name] for name in denoisers_in(modules)}
     if options.quantization:
         names = options.quantization.components or denoisers
-        check_quantized({name: modules[name] for name in names}, options.quantization)
+        quantization.check_quantized({name: modules[name] for name in names}, options.quantization)
     for call in weight_calls(options, modules):
         call.make(pipe)
     if options.offload:
-        offload(pipe, options.offload, device=device, denoisers=denoisers)
+        offload.offload(pipe, options.offload, device=device, denoisers=denoisers)
     elif placer:
         placer.place(pipe)
     else:
         pipe.to(device)
-    attention = open_attention(options.attention, denoisers, device=device) if options.attention else None
+    backend = (
+        attention.open_attention(options.attention, denoisers, device=device) if options.attention else None
+    )
     if options.compile:
         check_compiler(device)
         allow_graphs()
     for call in compile_calls(options, denoisers):
         call.make(pipe)
-    return attention
+    return backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a script says to the same end.
+    """What a script says to the same end."""
 
-    quantization: of the weights as they are read, as code. lines: after it. modules, classes: what it
-    imports, and what it imports from diffusers.
-    """
-
-    quantization: str
-    lines: Sequence[str]
-    modules: Collection[str]
-    classes: Collection[str]
+    quantization: str  # of the weights as they are read, as code
+    lines: Sequence[str]  # after it
+    modules: Collection[str]  # that it imports
+    classes: Collection[str]  # that it imports from diffusers
 
 
 def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
-    """Return a script's share. libraries: of all components that hold weights. steps: the row's."""
     denoisers = denoisers_in(libraries)
     quantized = quantization_config(options, libraries)
     first = weight_calls(options, libraries)
     if options.offload:
-        first += script_calls(options.offload, libraries, device=device, denoisers=denoisers)
-    caches = [enabling(options.cache, name, steps=steps) for name in denoisers] if options.cache else []
+        first += offload.script_calls(options.offload, libraries, device=device, denoisers=denoisers)
+    caches = (
+        [step_cache.enabling(options.cache, name, steps=steps) for name in denoisers] if options.cache else []
+    )
     last = [*compile_calls(options, denoisers), *caches]
     placing = [] if options.offload else [f"pipe.to({device!r})"]
-    attention = backend_lines(denoisers, options.attention) if options.attention else []
-    lines = [*map(str, first), *placing, *attention, *map(str, last)]
+    backend = attention.backend_lines(denoisers, options.attention) if options.attention else []
+    lines = [*map(str, first), *placing, *backend, *map(str, last)]
     needed = set(imports([quantized, *first, *last]))
     modules = {module for module, _ in needed} - {DIFFUSERS}
     return Setup(
         quantization=str(quantized) if quantized else "",
         lines=lines,
-        modules=modules | {"tempfile"} if any(OWN_FOLDER in line for line in lines) else modules,
-        classes={name for _, name in needed if name} | ({"attention_backend"} if attention else set()),
+        modules=modules | {"tempfile"} if any(offload.OWN_FOLDER in line for line in lines) else modules,
+        classes={name for _, name in needed if name} | ({"attention_backend"} if backend else set()),
     )
 
 
@@ -118,16 +118,15 @@ def packages_of(options: Options, device: str, methods: Collection[str] = ()) ->
 
 
 def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall]:
-    """Return what changes weights, and how denoisers and the autoencoder go about their work."""
     calls, denoisers = [], denoisers_in(components)
     if options.fuse_qkv:  # of weights as they were read
         calls += [_of(name, "fuse_qkv_projections") for name in denoisers]
     if options.layerwise_casting:
-        storage = {"storage_dtype": FP8[options.layerwise_casting]}
-        calls += [_of(name, "enable_layerwise_casting", storage) for name in denoisers]
+        dtype = FP8[options.layerwise_casting]
+        calls += [_of(name, "enable_layerwise_casting", storage_dtype=dtype) for name in denoisers]
     if options.channels_last:
-        layout = {"memory_format": torch.channels_last}
-        calls += [_of(name, "to", layout) for name in (*denoisers, "vae") if name in components]
+        networks = [name for name in (*denoisers, "vae") if name in components]
+        calls += [_of(name, "to", memory_format=torch.channels_last) for name in networks]
     if options.matmul == "triton":
         calls += [PipeCall(component=name, module=TRITON, method="use_triton") for name in denoisers]
     calls += [_of("vae", "enable_tiling")] * options.vae_tiling
@@ -137,8 +136,113 @@ def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall
 
 def compile_calls(options: Options, denoisers: Iterable[str]) -> list[PipeCall]:
     settings = {"fullgraph": True, "dynamic": NEVER, "options": DETERMINISTIC}
-    return [_of(name, "compile_repeated_blocks", settings) for name in denoisers] * options.compile
+    return [_of(name, "compile_repeated_blocks", **settings) for name in denoisers] * options.compile
 
 
-def _of(component: str, method: str, arguments: Mapping[str, Any] | None = None) -> PipeCall:
-    return PipeCall(component=component, method=method, arguments=arguments or {})
+def _of(component: str, method: str, **arguments: Any) -> PipeCall:
+    return PipeCall(component=component, method=method, arguments=arguments)
+
+
+_HOOKS = "torch cannot compile blocks that diffusers put hooks on"
+# What was tried and fails with diffusers 0.42 and torch 2.13.
+_APART = (
+    ("compile", "cache", _HOOKS),
+    ("compile", "layerwise_casting", _HOOKS),
+    ("compile", "offload group", _HOOKS),
+    ("quantization", "layerwise_casting", "quantised weights have a type of their own"),
+    ("quantization", "offload.disk", "quantised weights are not written to files"),
+    ("matmul triton", "compile", "a compiled block has products of its own"),
+    ("matmul triton", "quantization", "its kernel takes plain weights"),
+    ("matmul triton", "layerwise_casting", "its kernel takes weights of the dtype of their inputs"),
+    ("fuse_qkv", "quantization", "diffusers joins plain weights only"),
+    ("quantization by quanto", "offload group", "diffusers moves groups of torchao's weights only"),
+)
+
+
+def check_options(
+    options: Options,
+    spec: PipelineSpec,
+    *,
+    folder: Path,
+    components: Sequence[Component],
+    device: str | None = None,
+) -> None:
+    """Raise ModelError for an option that this model, or this device, cannot do, before any weight is read.
+
+    The denoisers and the autoencoder are built from their configs, without memory for their weights: some of
+    what decides is set in constructors. folder: holds the configs. device: None where it is not known yet.
+    """
+    if options == Options():
+        return
+    group = options.offload if isinstance(options.offload, GroupOffload) else None
+    used = {
+        **{"compile": options.compile, "fuse_qkv": options.fuse_qkv, "cache": options.cache},
+        **{"layerwise_casting": options.layerwise_casting, "quantization": options.quantization},
+        "matmul triton": options.matmul == "triton",
+        "quantization by quanto": isinstance(options.quantization, Quanto),
+        "offload group": group,
+        "offload.disk": group and group.disk,
+    }
+    for one, other, reason in _APART:
+        if used[one] and used[other]:
+            raise ModelError(f"{one} does not go together with {other}: {reason}", "leave one of them out")
+    by_name = {component.name: component for component in components}
+    denoisers = {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
+    needs_vae = options.channels_last or options.vae_tiling or options.vae_slicing
+    vae = _without_weights(by_name["vae"], folder) if needs_vae and "vae" in by_name else None
+    if options.attention:
+        attention.check_attention(options.attention, denoisers)
+        if device == "cpu" and options.attention != attention.AUTO:
+            attention.check_works(options.attention, device=device, dtype=torch.float32)
+    if options.cache:
+        step_cache.check_cache(options.cache, denoisers, pipeline_class=spec.pipeline_class)
+    for module in denoisers.values():
+        name = type(module).__name__
+        if options.compile and not getattr(module, "_repeated_blocks", None):
+            fix = "leave it out, or set `compile: false` together with `speed`"
+            raise ModelError(f"compile: diffusers names no regions of {name} to compile", fix)
+        if options.fuse_qkv and not hasattr(module, "fuse_qkv_projections"):
+            raise ModelError(f"fuse_qkv: {name} cannot join query, key and value", "leave it out")
+    if options.matmul == "triton" and device is not None:
+        if not device.startswith("cuda"):
+            raise ModelError(f"matmul 'triton' needs a GPU, and the device is {device}", "leave it out")
+        if find_spec("triton") is None:
+            raise ModelError("matmul 'triton' needs Triton", "pip install triton, or use no_split_k")
+    if options.channels_last:  # torch lays out all convolutions or none
+        ranks = {}
+        for module in (*denoisers.values(), *([vae] if vae else [])):
+            ranks[type(module).__name__] = {weight.dim() for weight in module.parameters()}
+        if over_time := [name for name, dims in ranks.items() if 5 in dims]:
+            raise ModelError(f"channels_last: {over_time[0]} convolves over time", "leave it out")
+        if not any(4 in dims for dims in ranks.values()):
+            raise ModelError("channels_last: the model has no convolutions", "leave it out")
+    if options.quantization:
+        quantization.check_quantization(options.quantization, device=device)
+        usable = [name for name, component in by_name.items() if component.has_weights]
+        for name in options.quantization.components or denoisers:
+            if name not in usable:
+                problem = f"quantization.components names {name!r}, which has no weights in this model"
+                raise ModelError(problem, f"use some of {', '.join(usable)}")
+            if method := method_of(folder, name):
+                fix = "leave `model.quantization` out, or use the model's plain weights"
+                raise ModelError(f"quantization: the weights of {name} are packed already, by {method}", fix)
+    if options.offload:
+        offload.check_offload(options.offload, denoisers, device=device)
+    for is_set, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
+        if is_set and vae is None:
+            raise ModelError(f"vae_{name}: the model has no autoencoder `vae`", "leave it out")
+        if is_set and not hasattr(vae, f"use_{name}"):
+            raise ModelError(f"vae_{name}: {type(vae).__name__} has no {name}", "leave it out")
+
+
+def check_beside_loras(options: Options) -> None:
+    """Raise ModelError for an option with which LoRAs would be left out without a word."""
+    if options.fuse_qkv:
+        problem = "fuse_qkv does not go together with LoRAs: they change the weights that it has joined"
+        raise ModelError(problem, "leave one of them out")
+
+
+def _without_weights(component: Component, folder: Path) -> Any:
+    made = class_of(component.library, component.class_name)
+    with sealed(folder, [f"{component.name}/config.json"]) as place, torch.device("meta"):
+        return made.from_config(made.load_config(place, subfolder=component.name))

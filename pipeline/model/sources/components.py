@@ -14,13 +14,7 @@ from pydantic import TypeAdapter
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.registry import exported, is_standin, own_component
-from framefleet.pipeline.model.specs.model_index import (
-    CONTROLNETS,
-    OWN_CODE,
-    ModelIndex,
-    network_folders,
-    read_index,
-)
+from framefleet.pipeline.model.specs import model_index
 
 Loader = Literal["diffusers", "transformers"]
 
@@ -45,62 +39,68 @@ class Component:
         return self.loader is not None
 
 
-def components_of(index: ModelIndex, folders: Collection[str]) -> tuple[Component, ...]:
-    """Return the components that are there. folders: of the model.
-
-    Raises ModelError for a class that no installed library has, or that is not what pipelines are made of.
-    """
+def components_of(index: model_index.ModelIndex, folders: Collection[str]) -> tuple[Component, ...]:
+    """Return the components that are there. Raises ModelError for a class that is not to be loaded."""
     components = []
     for name, (library, class_name) in index.components.items():
         loader: Loader | None = "diffusers"
-        extra_folders: tuple[str, ...] = ()
-        if (name, library, class_name) == ("controlnet", "diffusers", CONTROLNETS):
+        extra: tuple[str, ...] = ()
+        if (name, library, class_name) == ("controlnet", "diffusers", model_index.CONTROLNETS):
             # Its own `from_pretrained` looks for controlnet, controlnet_1, ...: these are hashed.
-            extra_folders = tuple(network_folders(name, folders)[1:])
+            extra = tuple(model_index.network_folders(name, folders)[1:])
         else:
             called = f"{index.where}: {name} is of {library}.{class_name}"
             loader = _loader_of(library, class_name, called)
-        components.append(
-            Component(
-                name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra_folders
-            )
-        )
+        one = Component(name=name, library=library, class_name=class_name, loader=loader, extra_folders=extra)
+        components.append(one)
     return tuple(components)
 
 
 def components_in(folder: Path) -> tuple[Component, ...]:
     """Return the components of a folder."""
-    return components_of(read_index(folder), [path.name for path in folder.iterdir() if path.is_dir()])
+    return components_of(
+        model_index.read_index(folder), [path.name for path in folder.iterdir() if path.is_dir()]
+    )
 
 
 def class_of(library: str, name: str) -> Any:
-    """Return the class of a component; None when it is not installed."""
-    return own_component(library, name) or exported(_library(library), name)
+    """Return the class of a component; None when it is not installed.
+
+    Of diffusers, of the part of it that holds a pipeline's own components, or of transformers. Of nothing
+    else: importing a module runs it, and the name comes from the model's folder.
+    """
+    if own := own_component(library, name):
+        return own
+    if library in ("diffusers", "transformers"):
+        return exported(importlib.import_module(library), name)
+    module = exported(importlib.import_module("diffusers.pipelines"), library)
+    return exported(module, name) if isinstance(module, ModuleType) else None
 
 
 @disk_cached(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
 def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
-    """Return who reads the weights of a component; None for one without.
+    """Return who reads the weights of a component; None for one without. called: as messages say it."""
+    from diffusers import BaseGuidance, SchedulerMixin
+    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    Raises ModelError for a class that is not here, or not what pipelines are made of. called: as it says so.
-    """
     made = class_of(library, class_name)
     if made is None:
-        raise ModelError(f"{called}, which is not installed here", OWN_CODE)
+        raise ModelError(f"{called}, which is not installed here", model_index.OWN_CODE)
     if is_standin(made):
         packages = ", ".join(made._backends)
         raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
     loader = _loader(made)
-    if loader is None and not (isinstance(made, type) and issubclass(made, _weightless())):
-        raise ModelError(f"{called}, which is not what pipelines are made of", OWN_CODE)
+    # What a pipeline has besides networks: what diffusers loads, without whole pipelines and ONNX.
+    processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
+    weightless = (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
+    if loader is None and not (isinstance(made, type) and issubclass(made, weightless)):
+        raise ModelError(f"{called}, which is not what pipelines are made of", model_index.OWN_CODE)
     return loader
 
 
 def _loader(found: Any) -> Loader | None:
-    """Return who reads the weights of a network.
-
-    None for a class that reads them by code of its own: from several folders, or from other files.
-    """
+    """Return who reads a network's weights; None for a class that reads them by code of its own."""
     from diffusers import ModelMixin
     from diffusers.models.modeling_utils import LegacyModelMixin
     from transformers import PreTrainedModel
@@ -109,24 +109,3 @@ def _loader(found: Any) -> Loader | None:
     if function in (ModelMixin.from_pretrained.__func__, LegacyModelMixin.from_pretrained.__func__):
         return "diffusers"
     return "transformers" if function is PreTrainedModel.from_pretrained.__func__ else None
-
-
-def _weightless() -> tuple[type, ...]:
-    """Return what a pipeline has besides networks: what diffusers loads, without whole pipelines and ONNX."""
-    from diffusers import BaseGuidance, SchedulerMixin
-    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
-    processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
-    return (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
-
-
-def _library(name: str) -> ModuleType | None:
-    """Return diffusers, transformers, or the part of diffusers that holds a pipeline's own components.
-
-    Nothing else: importing a module runs it, and the name comes from the model's folder.
-    """
-    if name in ("diffusers", "transformers"):
-        return importlib.import_module(name)
-    module = exported(importlib.import_module("diffusers.pipelines"), name)
-    return module if isinstance(module, ModuleType) else None

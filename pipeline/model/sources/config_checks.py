@@ -86,7 +86,16 @@ def check_sizes(
                 config = read_object(path) if path.is_file() else {}
                 times = TIMES_PACKED if config.get(KEY) else _TIMES_STORED
                 most = times * stored[name] + _MAX_TABLES_BYTES
-                if problem := _oversize(component.library, class_name, config, most, is_built=is_built):
+                first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
+                problem, question = None, (component.library, class_name, config, most)
+                if first * (first if component.library == "diffusers" else second) > _SMALL:
+                    try:
+                        problem = _said_in_sandbox(*question)
+                    except Ended as error:  # not kept: another time there may be more memory
+                        problem = f"cannot be built ({error})"
+                elif is_built:
+                    problem = _said_here(*question)
+                if problem:
                     largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
                     values = ", ".join(f"{key} {value}" for key, value in largest)
                     raise ModelError(
@@ -94,16 +103,6 @@ def check_sizes(
                         f"its weights have {stored[name]:,} bytes; the largest values are {values}",
                         "correct the config, or download the model again",
                     )
-
-
-def _oversize(library: str, name: str, config: Mapping[str, Any], most: int, *, is_built: bool) -> str | None:
-    first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
-    if first * (first if library == "diffusers" else second) > _SMALL:
-        try:
-            return _said_in_sandbox(library, name, config, most)
-        except Ended as error:  # not kept: another time there may be more memory
-            return f"cannot be built ({error})"
-    return _said_here(library, name, config, most) if is_built else None
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
@@ -127,10 +126,6 @@ def _said_in_sandbox(library: str, class_name: str, config: Mapping[str, Any], m
     return problem
 
 
-def main() -> None:
-    serve(_answer)
-
-
 def _answer(connection: Connection) -> None:
     request = json.loads(connection.recv_bytes())
     class_of(*request[:2])  # imported before memory is bounded
@@ -143,20 +138,14 @@ def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: i
 
     None where it is not, or where it cannot be built: whoever loads it says so, in the library's words.
     """
-    try:
-        _build(library, class_name, config, most)
-    except MemoryError as error:
-        return str(error) or f"takes more than {_MAX_BYTES >> 30} GiB"
-    except Exception:
-        pass
-    return None
-
-
-def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) -> None:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from framefleet.pipeline.model.sources.verified_folder import bounded_modules
+
+    def check(size: int) -> None:
+        if size > most:
+            raise MemoryError(f"takes at least {size:,} bytes")
 
     class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is typed in part
         """Looks at what each operation returns: tables are not always buffers."""
@@ -164,21 +153,22 @@ def _build(library: str, class_name: str, config: Mapping[str, Any], most: int) 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             made = function(*args, **(kwargs or {}))
             if isinstance(made, torch.Tensor):
-                _check(made.untyped_storage().nbytes(), most)
+                check(made.untyped_storage().nbytes())
             return made
 
-    kind = class_of(library, class_name)
-    with bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
-        if hasattr(kind, "from_config"):  # of diffusers
-            network = kind.from_config(config)
-        else:
-            network = kind(kind.config_class.from_dict(config))
-    _check(sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers())), most)
-
-
-def _check(size: int, most: int) -> None:
-    if size > most:
-        raise MemoryError(f"takes at least {size:,} bytes")
+    try:
+        kind = class_of(library, class_name)
+        with bounded_modules(Path(class_name)), torch.device("meta"), Counting():  # type: ignore[no-untyped-call]
+            if hasattr(kind, "from_config"):  # of diffusers
+                network = kind.from_config(config)
+            else:
+                network = kind(kind.config_class.from_dict(config))
+        check(sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers())))
+    except MemoryError as error:
+        return str(error) or f"takes more than {_MAX_BYTES >> 30} GiB"
+    except Exception:
+        pass
+    return None
 
 
 def check_configs(folder: Path, files: Iterable[str]) -> None:
@@ -194,20 +184,16 @@ def check_configs(folder: Path, files: Iterable[str]) -> None:
         if kind and not (may_be_empty and (folder / file).stat().st_size == 0):
             raise ModelError(f"{folder / file} {kind[0]}", kind[1])
         if file.endswith("config.json"):
+            where = f"{folder / file}"
             for key, value in _pairs(read_object(folder / file)):
-                _check_keys(f"{folder / file}", key, value)
-
-
-def _check_keys(where: str, key: str, value: Any) -> None:
-    if not key.isprintable():  # libraries print keys that they do not know, as they are
-        raise ModelError(
-            f"{where}: the key {key[:_MAX_SHOWN]!r} holds control characters", "take the key out"
-        )
-    if key == KEY and value is not None:
-        check_packing(where, value)
-    harmless, (reason, fix) = KEYS.get(key, ((value,), ("", "")))
-    if value not in harmless:
-        raise ModelError(f"{where}: {key} is {repr(value)[:_MAX_SHOWN]}: {reason}", fix)
+                if not key.isprintable():  # libraries print keys that they do not know, as they are
+                    problem = f"{where}: the key {key[:_MAX_SHOWN]!r} holds control characters"
+                    raise ModelError(problem, "take the key out")
+                if key == KEY and value is not None:
+                    check_packing(where, value)
+                harmless, (reason, fix) = KEYS.get(key, ((value,), ("", "")))
+                if value not in harmless:
+                    raise ModelError(f"{where}: {key} is {repr(value)[:_MAX_SHOWN]}: {reason}", fix)
 
 
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
@@ -219,4 +205,4 @@ def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_answer)

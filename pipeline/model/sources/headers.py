@@ -57,7 +57,12 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
         start = 8 + length
         header = parse_json(read(start if length <= MAX_HEADER_BYTES else 8)[8:])
         tensors = [_tensor(name, entry, start) for name, entry in header.items() if name != "__metadata__"]
-        _check_places(tensors, start)
+        place = start
+        for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
+            bits = _BITS.get(tensor.dtype)
+            if tensor.begin != place or (bits and tensor.num_parameters * bits != 8 * (tensor.end - place)):
+                raise ValueError(tensor)
+            place = tensor.end
     except (struct.error, ValueError, AttributeError, LookupError, TypeError):
         other = foreign(read(HEAD_BYTES))
         what, fix = (f": it {other[0]}", other[1]) if other else ("", "fetch it again")
@@ -104,28 +109,16 @@ def _tensor(name: str, entry: Any, start: int) -> Tensor:
     return Tensor(name=name, dtype=entry["dtype"], shape=shape, begin=start + begin, end=start + end)
 
 
-def _check_places(tensors: list[Tensor], start: int) -> None:
-    for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
-        bits = _BITS.get(tensor.dtype)
-        if tensor.begin != start or (bits and tensor.num_parameters * bits != 8 * (tensor.end - start)):
-            raise ValueError(tensor)
-        start = tensor.end
-
-
 def foreign(head: bytes) -> tuple[str, str] | None:
     """Return (what the file is, what to do) as the end of "model.ckpt ...", or None for what is not known."""
     if not head:
         return "is empty", _AGAIN
     if head.startswith(b"version https://git-lfs."):
-        return (
-            "is a pointer of Git LFS, not the file that it stands for",
-            "run `git lfs pull` where it was cloned, or fetch it with `hf download`",
-        )
+        fix = "run `git lfs pull` where it was cloned, or fetch it with `hf download`"
+        return "is a pointer of Git LFS, not the file that it stands for", fix
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
-        return (
-            "is a web page, as servers send it for a login or an error",
-            "fetch it again, where a login is needed with `hf auth login` and `hf download`",
-        )
+        fix = "fetch it again, where a login is needed with `hf auth login` and `hf download`"
+        return "is a web page, as servers send it for a login or an error", fix
     return None
 
 
@@ -189,10 +182,9 @@ class _Cursor:
 
 
 def read_gguf_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Tensor]]:
-    """Return how many bytes stand before the values, and the tensors; dtypes as GGUF spells them, e.g. Q4_K.
+    """Return what `read_header` does; dtypes as GGUF spells them, e.g. Q4_K.
 
-    read: gives this many of the file's first bytes, or all of them. Raises ModelError when it is not a GGUF
-    file, when a tensor has a type that the package does not know, and when tensors overlap.
+    Raises ModelError too when a tensor has a type that the package `gguf` does not know.
     """
     size = _FIRST_BYTES
     while True:
@@ -200,8 +192,8 @@ def read_gguf_header(read: Callable[[int], bytes], where: str) -> tuple[int, lis
         try:
             return _parsed(content)
         except _TooShort:
+            problem = "it ends within its header, or has one that is too large"
             if len(content) < size or size >= MAX_GGUF_HEADER_BYTES:
-                problem = "it ends within its header, or has one that is too large"
                 break
             size *= 4
         except (ValueError, LookupError, struct.error, OverflowError) as error:

@@ -14,22 +14,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from huggingface_hub import HfApi, hf_hub_download, hf_hub_url, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
+from huggingface_hub import (
+    HfApi,
+    errors,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+    try_to_load_from_cache,
 )
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
 from framefleet.pipeline.errors import ModelError, ServiceError
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.model.sources.cache import one_fetcher
-from framefleet.pipeline.model.sources.folder_source import Listed, Source, list_folder
+from framefleet.pipeline.model.class_cache import one_fetcher
 from framefleet.pipeline.model.sources.headers import read_first
+from framefleet.pipeline.model.sources.source import Listed, Source, list_folder
 from framefleet.pipeline.model.specs.model_index import INDEXES
 
 log = logging.getLogger(__name__)
@@ -37,10 +36,8 @@ log = logging.getLogger(__name__)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-class HubSource:
+class HubSource(Source):
     """One commit of a hub model."""
-
-    is_local = False
 
     def __init__(self, repo: str, commit: str) -> None:
         self.path, self.revision = repo, commit
@@ -50,9 +47,7 @@ class HubSource:
     def files(self) -> Mapping[str, Listed]:
         """What the hub says, or else the cache: offline, or when the hub does not answer."""
         try:
-            siblings = (
-                HfApi().model_info(self.path, revision=self.revision, files_metadata=True).siblings or []
-            )
+            facts = HfApi().model_info(self.path, revision=self.revision, files_metadata=True)
         except Exception as error:  # the client raises what its HTTP library does, and that changed twice
             folder = _cached_folder(self.path, self.revision)
             if folder is None:
@@ -61,7 +56,7 @@ class HubSource:
             return list_folder(folder)
         return {
             file.rfilename: Listed(size=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
-            for file in siblings
+            for file in facts.siblings or []
         }
 
     def read(self, file: str, count: int | None = None) -> bytes:
@@ -84,15 +79,14 @@ class HubSource:
         return read_first(Path(path), count)
 
     def fetch(self, files: Collection[str]) -> Path:
-        folder = self._whole(files)
-        if folder is None:
-            with one_fetcher(self.path):  # another process may have fetched it while this one waited
-                folder = self._whole(files) or _download(self.path, self.revision, files)
-        return folder
+        def whole() -> Path | None:
+            folder = _cached_folder(self.path, self.revision)
+            return folder if folder and all((folder / file).is_file() for file in files) else None
 
-    def _whole(self, files: Collection[str]) -> Path | None:
-        folder = _cached_folder(self.path, self.revision)
-        return folder if folder and all((folder / file).is_file() for file in files) else None
+        if folder := whole():
+            return folder
+        with one_fetcher(self.path):  # another process may have fetched it while this one waited
+            return whole() or _download(self.path, self.revision, files)
 
 
 def open_hub(repo: str, revision: str | None, needs: Collection[str] = INDEXES) -> Source:
@@ -104,27 +98,25 @@ def open_hub(repo: str, revision: str | None, needs: Collection[str] = INDEXES) 
     if revision is not None and COMMIT.fullmatch(revision):
         return HubSource(repo, revision)
     # Through the download: it notes in the cache which commit the name stands for, for offline runs.
-    return HubSource(repo, _download(repo, revision, needs, is_one_enough=True).name)
+    return HubSource(repo, _download(repo, revision, needs, needs_all=False).name)
 
 
-def _cached_folder(repo: str, commit: str) -> Path | None:
+def _cached_folder(repo: str, commit: str | None) -> Path | None:
     """Return the snapshot folder in the hub's cache; None when nothing of it was fetched."""
     try:
         return Path(snapshot_download(repo, revision=commit, local_files_only=True, allow_patterns=[]))
-    except (LocalEntryNotFoundError, HFValidationError):
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         return None
 
 
-def _download(
-    repo: str, revision: str | None, files: Collection[str], *, is_one_enough: bool = False
-) -> Path:
+def _download(repo: str, revision: str | None, files: Collection[str], *, needs_all: bool = True) -> Path:
     patterns = [glob.escape(file) for file in files]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:  # as above; what is meant for people is sorted out
         _refuse(repo, revision, error)
     missing = [file for file in files if not (folder / file).is_file()]
-    if missing and not (is_one_enough and len(missing) < len(files)):
+    if missing and (needs_all or len(missing) == len(files)):
         raise ModelError(
             f"{repo} at {folder.name} has no {missing[0]} (not in the cache, or not on the hub)",
             ("give a model in diffusers' format" if missing[0] in INDEXES else "check its name")
@@ -136,26 +128,21 @@ def _download(
 def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
     """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
     message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         problem = f"hub model {repo} is gated: {message}"
         raise ModelError(problem, "accept its terms on its page at the hub, and set HF_TOKEN") from None
-    if isinstance(error, RepositoryNotFoundError):
-        raise ModelError(
-            f"{repo!r} is neither a folder here nor a model of the hub that may be read",
-            "check the spelling; for a private model set HF_TOKEN, on every machine of the cluster",
-        ) from None
-    if isinstance(error, RevisionNotFoundError):
-        raise ModelError(
-            f"hub model {repo} has no revision {revision!r}",
-            "give a branch, a tag or a commit; without `model.revision` it is main",
-        ) from None
-    if isinstance(error, HFValidationError):
-        raise ModelError(
-            f"{repo!r} is not a folder here, nor a hub id: {message}", "check the path"
-        ) from None
-    if isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | OSError):
-        raise ServiceError(
-            f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}",
-            "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; or give a local folder",
-        ) from error
+    if isinstance(error, errors.RepositoryNotFoundError):
+        problem = f"{repo!r} is neither a folder here nor a model of the hub that may be read"
+        fix = "check the spelling; for a private model set HF_TOKEN, on every machine of the cluster"
+        raise ModelError(problem, fix) from None
+    if isinstance(error, errors.RevisionNotFoundError):
+        fix = "give a branch, a tag or a commit; without `model.revision` it is main"
+        raise ModelError(f"hub model {repo} has no revision {revision!r}", fix) from None
+    if isinstance(error, errors.HFValidationError):
+        problem = f"{repo!r} is not a folder here, nor a hub id: {message}"
+        raise ModelError(problem, "check the path") from None
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.HfHubHTTPError | OSError):
+        problem = f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}"
+        fix = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; or give a local folder"
+        raise ServiceError(problem, fix) from error
     raise ServiceError(f"hub model {repo}: {type(error).__name__}: {message}", "try again later") from error

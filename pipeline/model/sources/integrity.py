@@ -65,16 +65,12 @@ def check_digests(
     folder: Path, found: Mapping[str, str], expected: Mapping[str, str], *, named_by: str
 ) -> None:
     """Raise ModelError when a file of `found` is not the one that `named_by` expects."""
-    wrong = [file for file, digest in found.items() if expected.get(file, digest) != digest]
-    if not wrong:
-        return
-    path = folder / wrong[0]
-    more = f", and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
-    raise ModelError(
-        f"{path} is corrupted or another file: its SHA-256 is {found[wrong[0]]}, "
-        f"{named_by} has {expected[wrong[0]]}{more}",
-        f"delete {path.resolve()} and fetch it again" + (" by the same command" if path.is_symlink() else ""),
-    )
+    if wrong := [file for file, digest in found.items() if expected.get(file, digest) != digest]:
+        path, digest = folder / wrong[0], found[wrong[0]]
+        more = f", and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
+        differs = f"its SHA-256 is {digest}, {named_by} has {expected[wrong[0]]}{more}"
+        fix = f"delete {path.resolve()} and fetch it again" + " by the same command" * path.is_symlink()
+        raise ModelError(f"{path} is corrupted or another file: {differs}", fix)
 
 
 def named_sha256(path: Path) -> str | None:
@@ -91,12 +87,9 @@ def check_git_names(folder: Path, files: Iterable[str]) -> None:
     """Raise ModelError for a file that git's SHA-1 names and that has changed. Others are passed over."""
     for file in files:
         path = folder / file
-        name = _name(path, _GIT)
-        if name is not None and name != git_hash(path.read_bytes()):
-            raise ModelError(
-                f"{path} is corrupted: it is not what the hub named it by",
-                f"delete {path.resolve()} and fetch it again by the same command",
-            )
+        if (name := _name(path, _GIT)) and name != git_hash(path.read_bytes()):
+            fix = f"delete {path.resolve()} and fetch it again by the same command"
+            raise ModelError(f"{path} is corrupted: it is not what the hub named it by", fix)
 
 
 def git_hash(content: bytes) -> str:
@@ -117,13 +110,10 @@ def check_links(folder: Path, files: Iterable[str]) -> None:
     """
     inside = folder.resolve()
     for file in files:
-        path = folder / file
-        place = path.resolve()
+        path, place = folder / file, (folder / file).resolve()
         if not place.is_relative_to(inside) and not is_named(path):
-            raise ModelError(
-                f"{path} is a link to {place}, which is not in the model's folder",
-                f"if it belongs to the model, put a copy there: {quoted('cp', '-rL', folder, 'COPY')}",
-            )
+            fix = f"if it belongs to the model, put a copy there: {quoted('cp', '-rL', folder, 'COPY')}"
+            raise ModelError(f"{path} is a link to {place}, which is not in the model's folder", fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,15 +127,11 @@ class ModelLock:
     digests: Mapping[str, str]  # their SHA-256
 
     def to_json(self) -> str:
-        files = {
-            name: {"size": self.sizes[name], "sha256": self.digests[name]} for name in sorted(self.digests)
-        }
-        content = {
-            "source": self.source,
-            "revision": self.revision,
-            "class": self.class_name,
-            "digest": model_digest(self.digests),
-            "files": files,
+        content: dict[str, Any] = {"source": self.source, "revision": self.revision, "class": self.class_name}
+        content["digest"] = model_digest(self.digests)
+        content["files"] = {
+            name: {"size": self.sizes[name], "sha256": sha256}
+            for name, sha256 in sorted(self.digests.items())
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -154,21 +140,17 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
     """Return the lock that `content` holds. Raises ModelError when it is damaged."""
     try:
         values: dict[str, Any] = parse_json(content)
-        lock = ModelLock(
-            source=values["source"],
-            revision=values["revision"],
-            class_name=values["class"],
-            sizes={name: file["size"] for name, file in values["files"].items()},
-            digests={name: file["sha256"] for name, file in values["files"].items()},
-        )
-        texts = (lock.source, lock.revision or "", lock.class_name, *lock.digests.values())
-        is_typed = {*map(type, texts)} == {str} and {*map(type, lock.sizes.values())} <= {int}
-        is_whole = is_typed and values["digest"] == model_digest(lock.digests)
+        source, revision, class_name = values["source"], values["revision"], values["class"]
+        sizes = {name: file["size"] for name, file in values["files"].items()}
+        digests = {name: file["sha256"] for name, file in values["files"].items()}
+        are_texts = {*map(type, (source, revision or "", class_name, *digests.values()))} == {str}
+        are_numbers = {*map(type, sizes.values())} <= {int}
+        if are_texts and are_numbers and values["digest"] == model_digest(digests):
+            named = {"source": source, "revision": revision, "class_name": class_name}
+            return ModelLock(**named, sizes=sizes, digests=digests)
     except (ValueError, LookupError, TypeError, AttributeError):
-        is_whole = False
-    if not is_whole:
-        raise ModelError(f"{where} is not a whole lock file", "make it again with `framefleet model lock`")
-    return lock
+        pass
+    raise ModelError(f"{where} is not a whole lock file", "make it again with `framefleet model lock`")
 
 
 def read_lock(path: Path) -> ModelLock:
@@ -187,10 +169,7 @@ def read_lock(path: Path) -> ModelLock:
 def check_lock(
     lock: ModelLock, *, where: str, revision: str | None, sizes: Mapping[str, int], digests: Mapping[str, str]
 ) -> None:
-    """Raise ModelError when a model is not the locked one.
-
-    sizes: of every file that would be loaded; digests: of those whose SHA-256 is known before they are read.
-    """
+    """Raise ModelError when a model is not the locked one. digests: of files that were hashed before."""
     wrong = [f"{name} is missing" for name in sorted(lock.digests.keys() - sizes)]
     wrong += [f"{name} is not in the lock" for name in sorted(sizes.keys() - lock.digests)]
     for name in sorted(lock.digests.keys() & sizes):
@@ -200,11 +179,11 @@ def check_lock(
             wrong.append(f"{name} has SHA-256 {digests[name]}, the lock says {lock.digests[name]}")
     if not wrong:
         return
-    is_other = lock.revision and revision and lock.revision != revision
-    at = f": it is revision {revision}, the lock is of {lock.revision}" if is_other else ""
+    at, fix = "", "fetch the model again"
+    if lock.revision and revision and lock.revision != revision:
+        at = f": it is revision {revision}, the lock is of {lock.revision}"
+        fix = f"set `model.revision: {lock.revision}`"
     more = [f"and {len(wrong) - _MAX_SHOWN} more files"] * (len(wrong) > _MAX_SHOWN)
-    raise ModelError(
-        f"{where} differs from its lock{at}\n" + "\n".join(f"  {line}" for line in wrong[:_MAX_SHOWN] + more),
-        (f"set `model.revision: {lock.revision}`, or " if is_other else "fetch the model again, or ")
-        + "run `framefleet model lock` if the change is meant",
-    )
+    lines = "\n".join(f"  {line}" for line in wrong[:_MAX_SHOWN] + more)
+    fix += ", or run `framefleet model lock` if the change is meant"
+    raise ModelError(f"{where} differs from its lock{at}\n{lines}", fix)

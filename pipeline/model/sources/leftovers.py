@@ -60,11 +60,10 @@ def check_whole_numbers(where: str, tensors: Iterable[Tensor]) -> None:
     """Raise ModelError for matrices of whole numbers, which libraries take for the weights themselves."""
     packed = [t for t in tensors if t.dtype[:1] in "IU" and len(t.shape) > 1 and t.name.endswith(".weight")]
     if packed:
-        raise ModelError(
-            f"{where} holds weights that are packed as whole numbers ({packed[0].dtype}), which are not "
-            f"unpacked: {listed(tensor.name for tensor in packed)}",
-            "use the file with the plain weights (bf16 or fp16), and quantise them by `model.quantization`",
-        )
+        kind = f"packed as whole numbers ({packed[0].dtype}), which are not unpacked"
+        names = listed(tensor.name for tensor in packed)
+        fix = "use the file with the plain weights (bf16 or fp16), and quantise them by `model.quantization`"
+        raise ModelError(f"{where} holds weights that are {kind}: {names}", fix)
 
 
 def listed(names: Iterable[str]) -> str:

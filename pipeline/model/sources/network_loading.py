@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import init_empty_weights
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
@@ -20,7 +21,9 @@ from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.packing import method_of
 from framefleet.pipeline.model.sources.single_file import SingleFile
-from framefleet.pipeline.model.specs.model_index import CONTROLNETS
+from framefleet.pipeline.model.sources.verified_folder import sealed
+from framefleet.pipeline.model.specs.model_index import CONTROLNETS, is_modular
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:
     from diffusers import PipelineQuantizationConfig
@@ -41,16 +44,12 @@ _FIX = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedNetwork:
-    """A network, or one of those that a component consists of, as its library loaded it.
-
-    report: of what the library missed, and of what it had no use for. where: what to call its folder.
-    is_packed: its weights were quantized, and have other names now.
-    """
+    """A network, or one of those that a component consists of, as its library loaded it."""
 
     network: nn.Module
-    report: Mapping[str, Any]
-    where: Path
-    is_packed: bool
+    report: Mapping[str, Any]  # of what the library missed, and of what it had no use for
+    where: Path  # what to call its folder
+    is_packed: bool  # its weights were quantized, and have other names now
 
 
 def load_networks(
@@ -74,52 +73,42 @@ def load_networks(
     from transformers import PreTrainedModel  # imported by whoever loads networks
 
     loaded: list[LoadedNetwork] = []
+    networks: dict[str, nn.Module] = {}
     parts = parts or {}
+    dtypes = dtype if isinstance(dtype, Mapping) else {"default": dtype}
+    configs = quantization.quant_mapping if quantization else {}
 
-    def dtype_of(name: str) -> torch.dtype:
-        return dtype.get(name, dtype["default"]) if isinstance(dtype, Mapping) else dtype
-
-    def load_part(one: Component, part: SingleFile) -> nn.Module:
-        config = quantization.quant_mapping.get(one.name) if quantization else None
-        with _shapes_named(Path(part.where)):
-            return part.network(one, place, dtype_of(one.name), config)
-
-    def load(library: str, class_name: str, name: str, folder: str) -> Any:
-        config = quantization.quant_mapping.get(name) if quantization else None
-        kind = class_of(library, class_name)
+    def load(kind: Any, name: str, folder: str) -> Any:
+        config = configs.get(name)
         with _shapes_named(where / folder):
             network, report = kind.from_pretrained(
                 place / folder,
                 local_files_only=True,
                 output_loading_info=True,
                 use_safetensors=use_safetensors,
-                dtype=dtype_of(name),
+                dtype=dtypes.get(name, dtypes["default"]),
                 # whose own error names none; they are in its report
                 **({"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}),
                 **({"quantization_config": config} if config else {}),
             )
         for key, shape, expected in report.get("mismatched_keys", ()):
             raise _other_shape(where / folder, key, [*shape], [*expected])
-        loaded.append(
-            LoadedNetwork(
-                network=network,
-                report=report,
-                where=where / folder,
-                is_packed=config is not None or method_of(place, folder) is not None,
-            )
-        )
+        is_packed = config is not None or method_of(place, folder) is not None
+        one = LoadedNetwork(network=network, report=report, where=where / folder, is_packed=is_packed)
+        loaded.append(one)
         return network
 
-    networks = {
-        one.name: load_part(one, parts[one.name])
-        if one.name in parts
-        else class_of(one.library, CONTROLNETS)(
-            [load(one.library, "ControlNetModel", one.name, folder) for folder in one.folders]
-        )
-        if one.class_name == CONTROLNETS
-        else load(one.library, one.class_name, one.name, one.name)
-        for one in components
-    }
+    for one in components:
+        kind = class_of(one.library, one.class_name)
+        if part := parts.get(one.name):
+            with _shapes_named(Path(part.where)):
+                one_dtype = dtypes.get(one.name, dtypes["default"])
+                networks[one.name] = part.network(one, place, one_dtype, configs.get(one.name))
+        elif one.class_name == CONTROLNETS:
+            each = class_of(one.library, "ControlNetModel")
+            networks[one.name] = kind([load(each, one.name, folder) for folder in one.folders])
+        else:
+            networks[one.name] = load(kind, one.name, one.name)
     for file in dict.fromkeys(parts.values()):
         # A process that loads some of a file's components says nothing of its other weights.
         if all(name in networks for name, own in parts.items() if own is file):
@@ -138,10 +127,8 @@ def _shapes_named(where: Path) -> Iterator[None]:
 
 
 def _other_shape(where: Path, key: str, shape: Any, expected: Any) -> ModelError:
-    return ModelError(
-        f"{where}: the weight {key} has the shape {shape}, but by its config it has {expected}",
-        "its weights and its config are of different models: fetch both again",
-    )
+    problem = f"{where}: the weight {key} has the shape {shape}, but by its config it has {expected}"
+    return ModelError(problem, "its weights and its config are of different models: fetch both again")
 
 
 def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> None:
@@ -149,27 +136,74 @@ def check_loaded(loaded: Iterable[LoadedNetwork], *, allow_unmatched: bool) -> N
 
     Pipelines share some layers (Z-Image's ControlNet has those of the transformer), and save them twice.
     """
+    from transformers import PreTrainedModel  # imported by the pipeline that was loaded
+
     for one in loaded:
         network, report = one.network, one.report
         lacking = {name for name in report["missing_keys"] if not name.endswith(_COUNTERS)}
         if allow_unmatched:
             lacking -= {name for name, _ in network.named_buffers()}  # which their class gives a value
-        lacking = set() if one.is_packed else lacking | {*_unfilled(network)}
+        # Weights that no file gave: diffusers leaves them empty; transformers makes them up, differently each
+        # time, and marks those that it read.
+        is_marked = isinstance(network, PreTrainedModel)
+        lacking |= {
+            name
+            for name, weight in network.named_parameters()
+            if weight.is_meta or (is_marked and not getattr(weight, "_is_hf_initialized", False))
+        }
+        lacking = set() if one.is_packed else lacking
         halves = [_OTHER_HALVES[""], _OTHER_HALVES.get(type(network).__name__)]
-        unused = {*report["unexpected_keys"]}
-        unused = {name for name in unused if not any(half and half.match(name) for half in halves)}
-        if unused:
-            unused -= network.state_dict().keys()
+        unexpected = {*report["unexpected_keys"]}
+        unused = {name for name in unexpected if not any(half and half.match(name) for half in halves)}
+        unused -= network.state_dict().keys() if unused else set()
         check_leftovers(str(one.where), unused=unused, lacking=lacking, fix=_FIX, allowed=allow_unmatched)
 
 
-def _unfilled(network: nn.Module) -> Iterator[str]:
-    """Yield weights that no file gave: diffusers leaves them empty; transformers makes them up, another each
-    time, and marks those that it read.
-    """
-    from transformers import PreTrainedModel  # imported by the pipeline that was loaded
+def blank_pipeline(
+    folder: Path, files: Iterable[str], components: Iterable[Component], spec: PipelineSpec
+) -> Any:
+    """Return the pipeline with every parameter on the meta device. folder: of the configs, `files`."""
+    components = list(components)
+    with sealed(folder, files) as place:
+        networks = {c.name: blank_network(c, place) for c in components if c.has_weights}
+        return assembled(place, spec, components, networks=networks)
 
-    is_marked = isinstance(network, PreTrainedModel)
-    for name, weight in network.named_parameters():
-        if weight.is_meta or (is_marked and not getattr(weight, "_is_hf_initialized", False)):
-            yield name
+
+def blank_network(component: Component, place: Path) -> nn.Module:
+    """Return a network with every parameter on the meta device. place: the folder of its pipeline."""
+    made = class_of(component.library, component.class_name)
+    network: nn.Module
+    with init_empty_weights():
+        if component.class_name == CONTROLNETS:
+            from diffusers import ControlNetModel as Each
+
+            configs = [Each.load_config(place / name) for name in component.folders]
+            network = made([Each.from_config(config) for config in configs])
+        elif component.loader == "diffusers":
+            network = made.from_config(made.load_config(place / component.name))
+        else:
+            network = made(made.config_class.from_pretrained(place / component.name))
+    return network
+
+
+def assembled(
+    place: Path, spec: PipelineSpec, components: Iterable[Component], *, networks: Mapping[str, nn.Module]
+) -> Any:
+    """Return the pipeline of these networks, with the tokenizers and the scheduler in the folder.
+
+    The concrete class: DiffusionPipeline.from_pretrained drops components it is handed (diffusers 0.42).
+    """
+    if not is_modular(spec.class_name):
+        return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
+    # Not by its own loader, which imports and fetches what the index names, and goes on where that fails.
+    pipe = spec.pipeline_class()
+    parts = dict(networks)
+    for component in components:
+        if component.name not in parts:
+            made = class_of(component.library, component.class_name)
+            part = made.from_pretrained(place, subfolder=component.name, local_files_only=True)
+            parts[component.name] = part
+    pipe.register_components(**parts)
+    specs = pipe._config_specs
+    pipe.update_components(**{name: v for name, v in spec.configs["index"].items() if name in specs})
+    return pipe

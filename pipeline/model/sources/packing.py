@@ -50,25 +50,20 @@ def check_package(method: str, where: str) -> None:
         if package:
             metadata.version(package)
     except metadata.PackageNotFoundError:
-        raise ModelError(
-            f"{where} needs the Python package {package}, which is not installed",
-            f"pip install '{package}', on every machine; framefleet[quantization] has those for CPUs",
-        ) from None
+        fix = f"pip install '{package}', on every machine; framefleet[quantization] has those for CPUs"
+        raise ModelError(f"{where} needs the Python package {package}, which is not installed", fix) from None
 
 
 def check_packing(where: str, config: Any) -> None:
     """Raise ModelError for packed weights that cannot be read. config: the value of `quantization_config`."""
     method = config.get("quant_method") if isinstance(config, Mapping) else None
     if method in _FETCHES_CODE:
-        raise ModelError(
-            f"{where}: {KEY} has the method {method!r}, whose kernels are fetched from the hub as code",
-            "use the model's plain weights, or those packed by another method",
-        )
+        problem = f"{where}: {KEY} has the method {method!r}, whose kernels are fetched from the hub as code"
+        raise ModelError(problem, "use the model's plain weights, or those packed by another method")
     if not isinstance(method, str) or method not in config_classes():
-        raise ModelError(
-            f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read",
-            f"use the model's plain weights, or those packed by one of {', '.join(sorted(config_classes()))}",
-        )
+        problem = f"{where}: {KEY} has the method {str(method)[:80]!r}, which diffusers does not read"
+        methods = ", ".join(sorted(config_classes()))
+        raise ModelError(problem, f"use the model's plain weights, or those packed by one of {methods}")
     check_package(method, f"{where}: {KEY} has the method {method!r}, which")
 
 

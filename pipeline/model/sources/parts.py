@@ -19,19 +19,12 @@ from typing import Any
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
-from framefleet.pipeline.model.sources.headers import (
-    Tensor,
-    check_file_size,
-    header_reader,
-    read_gguf_header,
-    read_header,
-)
-from framefleet.pipeline.model.sources.integrity import named_sha256, sha256_of
+from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
-from framefleet.pipeline.model.sources.source import public_name
+from framefleet.pipeline.model.sources.source import FolderSource, Source, UrlSource, public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
@@ -59,16 +52,11 @@ class ModelPart:
 def base_and_parts(
     path: str, base: str | None, given: Mapping[str, str | Path | Mapping[str, Any] | ModelPart]
 ) -> tuple[str, dict[str, ModelPart]]:
-    """Return the place of the base, and the parts by component, of what a job or a program says.
-
-    Raises ModelError for a single file without a base, and for a base of what is not one.
-    """
-    parts = {
-        name: part
-        if isinstance(part, ModelPart)
-        else ModelPart(**part if isinstance(part, Mapping) else {"path": str(part)})
-        for name, part in given.items()
-    }
+    """Return the place of the base, and the parts by component. Raises ModelError where they do not fit."""
+    parts = {}
+    for name, part in given.items():
+        fields = part if isinstance(part, Mapping) else {"path": str(part)}
+        parts[name] = part if isinstance(part, ModelPart) else ModelPart(**fields)
     is_file = is_single_file(path)
     if base is None and is_file:
         raise ModelError(
@@ -78,20 +66,17 @@ def base_and_parts(
             "convert`",
         )
     if base is not None and not is_file:
-        raise ModelError(
-            f"model.base is given, but {public_url(path)!r} is not one file ({' or '.join(FILE_FORMATS)})",
-            "give the file as `model.path`, or leave `model.base` out",
-        )
+        formats = " or ".join(FILE_FORMATS)
+        problem = f"model.base is given, but {public_url(path)!r} is not one file ({formats})"
+        raise ModelError(problem, "give the file as `model.path`, or leave `model.base` out")
     return (base, {CHECKPOINT: ModelPart(path=path), **parts}) if base else (path, parts)
 
 
 def names_of(parts: Mapping[str, ModelPart]) -> str:
-    """Return what records and messages add to the name of the base."""
     return "".join(f" + {name}={public_name(part.path, part.revision)}" for name, part in parts.items())
 
 
 def is_single_file(path: str) -> bool:
-    """Return whether a model's path names one file with weights, rather than a pipeline."""
     return path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
 
 
@@ -106,7 +91,6 @@ class PartFile:
 
     @property
     def where(self) -> str:
-        """What messages call it."""
         return f"{self.source.name}/{self.file}"
 
     @property
@@ -128,7 +112,7 @@ class PartFile:
         return max(self.size, sum(tensor.num_parameters for tensor in self.tensors))
 
     @cached_property
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[headers.Tensor, ...]:
         """The file's tensors. Raises ModelError where its header is not one."""
 
         def read(count: int) -> bytes:
@@ -136,15 +120,13 @@ class PartFile:
 
         if self.is_gguf:
             check_package("gguf", self.where)
-            return tuple(read_gguf_header(read, self.where)[1])
-        return tuple(read_header(header_reader(read), self.where)[1])
+            return tuple(headers.read_gguf_header(read, self.where)[1])
+        return tuple(headers.read_header(headers.header_reader(read), self.where)[1])
 
     def locked(self, sha256: str | None) -> PartFile:
-        """Return the part, which must have this SHA-256."""
         return replace(self, part=replace(self.part, sha256=sha256))
 
     def fetched(self) -> Path:
-        """Return the file on this machine."""
         return self.source.fetch([self.file]) / self.file
 
     def digest(self) -> str:
@@ -158,68 +140,50 @@ class PartFile:
         return sha256
 
     def checked(self, expected: str | None = None) -> tuple[Path, str]:
-        """Return the file on this machine, and the SHA-256 of its bytes.
-
-        Raises ModelError where they are not those of `expected`, or where its header says otherwise.
-        """
+        """Return the file on this machine and its SHA-256. Raises ModelError for another one."""
         path = self.fetched()
         if not path.is_file():
             raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
-        if self.is_gguf:
-            from framefleet.pipeline.model.sources.headers import check_gguf_size
-
-            check_gguf_size(path)
-        else:
-            check_file_size(path)
+        (headers.check_gguf_size if self.is_gguf else headers.check_file_size)(path)
         sha256 = sha256_of(path)
         self._check(sha256, expected or self.part.sha256 or self.source.files[self.file].sha256)
         return path, sha256
 
     def _check(self, sha256: str, expected: str | None) -> None:
         if expected and sha256 != expected:
-            raise ModelError(
-                f"{self.where} is not the expected file: its SHA-256 is {sha256}, and should be {expected}",
-                "fetch it again; put the same file on every machine",
-            )
+            differs = f"its SHA-256 is {sha256}, and should be {expected}"
+            fix = "fetch it again; put the same file on every machine"
+            raise ModelError(f"{self.where} is not the expected file: {differs}", fix)
 
     def components(self, components: Iterable[Component]) -> tuple[str, ...]:
         """Return the components whose weights it holds. Raises ModelError where it holds those of none."""
         by_name = {component.name: component for component in components if component.has_weights}
         if self.name != CHECKPOINT:
             if self.name not in by_name:
-                raise ModelError(
-                    f"model.parts names {self.name!r}, which has no weights in this model",
-                    did_you_mean(self.name, [*by_name, CHECKPOINT]),
-                )
+                problem = f"model.parts names {self.name!r}, which has no weights in this model"
+                raise ModelError(problem, did_you_mean(self.name, [*by_name, CHECKPOINT]))
             return (self.name,)
-        names = [tensor.name for tensor in self.tensors]
-        is_vae = any(name.startswith(_AUTOENCODER) for name in names)
-        has_texts = any(name.startswith(_TEXT_ENCODERS) for name in names)
-        is_denoiser = any(not name.startswith((*_AUTOENCODER, *_TEXT_ENCODERS)) for name in names)
-        parts = [
-            name
-            for name in by_name
-            if (is_vae and name == "vae")
-            or (has_texts and name.startswith("text_encoder") and self._holds_text(by_name[name]))
-            or (is_denoiser and name in DENOISERS)
-        ]
-        if not parts:
-            raise ModelError(
-                f"{self.where} holds no weights for the components of its base: {', '.join(by_name)}",
-                "give the base that the file was made for, or name its component in `model.parts`",
-            )
-        return tuple(parts)
-
-    def _holds_text(self, component: Component) -> bool:
-        """Ask diffusers, which has no public function for it (diffusers.loaders.single_file_utils, 0.42)."""
+        # diffusers has no public functions for it (0.42).
         from diffusers.loaders.single_file_utils import is_clip_model_in_single_file, is_t5_in_single_file
 
-        text_class = class_of(component.library, component.class_name)
         shapes = {tensor.name: tensor for tensor in self.tensors}
-        is_clip = component.class_name.startswith("CLIP")
-        return bool(
-            is_clip_model_in_single_file(text_class, shapes) if is_clip else is_t5_in_single_file(shapes)
-        )
+        is_vae = any(name.startswith(_AUTOENCODER) for name in shapes)
+        has_texts = any(name.startswith(_TEXT_ENCODERS) for name in shapes)
+        is_denoiser = any(not name.startswith((*_AUTOENCODER, *_TEXT_ENCODERS)) for name in shapes)
+
+        def holds(one: Component) -> bool:
+            if has_texts and one.name.startswith("text_encoder"):
+                if not one.class_name.startswith("CLIP"):
+                    return bool(is_t5_in_single_file(shapes))
+                return bool(is_clip_model_in_single_file(class_of(one.library, one.class_name), shapes))
+            return is_vae if one.name == "vae" else is_denoiser and one.name in DENOISERS
+
+        parts = tuple(name for name, component in by_name.items() if holds(component))
+        if not parts:
+            problem = f"{self.where} holds no weights for the components of its base: {', '.join(by_name)}"
+            fix = "give the base that the file was made for, or name its component in `model.parts`"
+            raise ModelError(problem, fix)
+        return parts
 
 
 def open_parts(parts: Mapping[str, ModelPart], storage_options: Mapping[str, Any]) -> tuple[PartFile, ...]:
@@ -246,22 +210,17 @@ def part_sizes(files: Iterable[PartFile], components: Iterable[Component]) -> di
 
 
 def without_parts(digests: Mapping[str, str], files: Collection[PartFile]) -> dict[str, str]:
-    """Return the digests of the base's files."""
-    own = {file.key for file in files}
-    return {name: digest for name, digest in digests.items() if name not in own}
+    return {name: digest for name, digest in digests.items() if name not in {file.key for file in files}}
 
 
 def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> PartFile:
     where, path = f"model.parts.{name}", part.path.removeprefix("file://")
     if path.endswith(PICKLES):
-        raise ModelError(
-            f"{where}: {public_url(path)} is a pickle, which can run code when it is opened",
-            "use a .safetensors or .gguf file of the same model",
-        )
+        problem = f"{where}: {public_url(path)} is a pickle, which can run code when it is opened"
+        raise ModelError(problem, "use a .safetensors or .gguf file of the same model")
     if not path.endswith(FILE_FORMATS):
-        raise ModelError(
-            f"{where}: {public_url(path)} is not a {' or '.join(FILE_FORMATS)} file", "name the file"
-        )
+        problem = f"{where}: {public_url(path)} is not a {' or '.join(FILE_FORMATS)} file"
+        raise ModelError(problem, "name the file")
     here = Path(os.path.abspath(os.path.expanduser(path)))
     hub = None if here.is_file() else _HUB_FILE.fullmatch(path)
     source: Source
@@ -275,30 +234,12 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
             fix = did_you_mean(file, [one for one in source.files if one.endswith(FILE_FORMATS)])
             raise ModelError(f"{where}: {source.name} has no file {file}", fix)
     elif "://" in path:
-        from framefleet.pipeline.model.sources.url_source import UrlSource
-
         folder, _, file = path.rpartition("/")
         source = UrlSource(folder, storage_options, only=file)
     else:
         if not here.is_file():
-            raise ModelError(
-                f"{where}: {here} does not exist", "give a file, a URL of one, or org/name/file of the hub"
-            )
-        source, file = _OneFile(str(here)), here.name
-    place = f"{source.path}/{file}"
-    return PartFile(
-        name=name, part=replace(part, path=place, revision=source.revision), source=source, file=file
-    )
-
-
-class _OneFile(FolderSource):
-    """A folder of this machine, one file in it."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(os.path.dirname(path))
-        self._file = Path(path)
-
-    @cached_property
-    def files(self) -> Mapping[str, Listed]:
-        listed = Listed(size=self._file.stat().st_size, sha256=named_sha256(self._file))
-        return {self._file.name: listed}
+            fix = "give a file, a URL of one, or org/name/file of the hub"
+            raise ModelError(f"{where}: {here} does not exist", fix)
+        source, file = FolderSource(str(here.parent), only=here.name), here.name
+    part = replace(part, path=f"{source.path}/{file}", revision=source.revision)
+    return PartFile(name=name, part=part, source=source, file=file)

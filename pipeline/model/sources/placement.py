@@ -26,13 +26,13 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import Tensor, check_size, header_reader, read_header
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import PartFile, by_component
 from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
+from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
 
 log = logging.getLogger(__name__)
@@ -57,30 +57,43 @@ def check_placement(
 ) -> None:
     """Raise ModelError for weights that loading the model would refuse; log those that it would leave out.
 
-    files: all that loading reads of the source. parts: single files, in place of the weights of some
-    components.
-
-    Says nothing of pickles and of packed weights, whose names are known once they are unpacked, nor of what
-    cannot be loaded here.
+    files: all that loading reads of the source. parts: single files, in place of components' weights. Says
+    nothing of pickles and packed weights, whose names are known once they are unpacked, nor of what cannot be
+    loaded here.
     """
     settings = sorted(file for file in files if not is_weights(file))
     folder = source.fetch(settings)
-    compared = _comparable(components, folder, files)
+    # Of packed weights and pickles the headers do not say names and shapes.
+    pickled = (file for file in files if is_weights(file) and not file.endswith(SAFETENSORS))
+    unknown = {file.partition("/")[0] for file in pickled} | packed_components(folder, files).keys()
+    compared = {one.name: one for one in components if one.has_weights and unknown.isdisjoint(one.folders)}
     if not compared:
         return
     singles = {name: part for name, part in by_component(parts, components).items() if name in compared}
     inside = tuple(f"{name}/" for one in compared.values() for name in one.folders)
     weights = sorted(file for file in files if is_weights(file) and file.startswith(inside))
-    header_of = cache(partial(_header, source))  # of a file of weights; some are far away
+
+    @cache  # some are far away
+    def header_of(file: str) -> tuple[list[Tensor], dict[str, str]]:
+        """Return tensors and notes. Raises ModelError for a file cut short, or of packed weights."""
+        where, read = f"{source.name}/{file}", header_reader(partial(source.read, file))
+        start, tensors = read_header(read, where)
+        size = Path(source.path, file).stat().st_size if source.is_local else source.files[file].size
+        check_size(where, size, start, tensors)
+        check_whole_numbers(where, tensors)
+        return tensors, parse_json(read(start)[8:]).get("__metadata__", {})
+
+    def identity(file: str) -> str:
+        """Return what changes with a file: the SHA-256 that its store has, or else its tensors."""
+        sha256 = None if source.is_local else source.files[file].sha256
+        return sha256 or json.dumps([asdict(tensor) for tensor in header_of(file)[0]])
+
     content = [
         source.name,
         [asdict(one) for one in components],
         [(file, sha256_of(folder / file)) for file in settings],
-        [(file, _identity(source, file, header_of)) for file in weights],
-        [
-            (name, part.where, part.key, [asdict(one) for one in part.tensors])
-            for name, part in singles.items()
-        ],
+        [(file, identity(file)) for file in weights],
+        [(name, one.where, one.key, [*map(asdict, one.tensors)]) for name, one in singles.items()],
     ]
     request = {
         "where": source.name,
@@ -95,8 +108,9 @@ def check_placement(
             (place / file).symlink_to((folder / file).resolve())
         for file in weights:
             write_hollow(place / file, *header_of(file))
-        for part in singles.values():
-            _write_hollow_part(place / _PARTS / part.key, part)
+        for part in singles.values():  # a GGUF file becomes an ordinary one: its names and shapes stay
+            tensors = [replace(one, dtype="F32") if part.is_gguf else one for one in part.tensors]
+            write_hollow(place / _PARTS / part.key, tensors)
 
     try:
         strict, lenient = _errors(hashlib.sha256(json.dumps(content).encode()).hexdigest(), request, write)
@@ -109,32 +123,6 @@ def check_placement(
         log.warning("%s", strict[0])
 
 
-def _comparable(
-    components: Iterable[Component], folder: Path, files: Collection[str]
-) -> dict[str, Component]:
-    """Return by name the components whose weights have the names and shapes that their headers say."""
-    weights = [file for file in files if is_weights(file)]
-    pickled = {file.partition("/")[0] for file in weights if not file.endswith(SAFETENSORS)}
-    unknown = pickled | packed_components(folder, files).keys()
-    return {one.name: one for one in components if one.has_weights and unknown.isdisjoint(one.folders)}
-
-
-def _identity(source: Source, file: str, header_of: Callable[[str], _Header]) -> str:
-    """Return what changes with a file of weights: the SHA-256 that its store has, or else its tensors."""
-    sha256 = None if source.is_local else source.files[file].sha256
-    return sha256 or json.dumps([asdict(tensor) for tensor in header_of(file)[0]])
-
-
-def _header(source: Source, file: str) -> _Header:
-    """Return a file's tensors and notes. Raises ModelError where it is cut short, or holds packed weights."""
-    where, read = f"{source.name}/{file}", header_reader(partial(source.read, file))
-    start, tensors = read_header(read, where)
-    size = Path(source.path, file).stat().st_size if source.is_local else source.files[file].size
-    check_size(where, size, start, tensors)
-    check_whole_numbers(where, tensors)
-    return tensors, parse_json(read(start)[8:]).get("__metadata__", {})
-
-
 @disk_cached(TypeAdapter(_Errors), decided_by=lambda content, *_: [content])
 def _errors(content: str, request: dict[str, Any], write: Callable[[Path], None]) -> _Errors:
     # Closed afterwards: with the libraries it holds as much memory as a worker before it loads its model.
@@ -142,11 +130,6 @@ def _errors(content: str, request: dict[str, Any], write: Callable[[Path], None]
         write(Path(place))
         box.send(json.dumps({"place": place, **request}).encode())
         return TypeAdapter(_Errors).validate_json(box.receive())
-
-
-def _write_hollow_part(path: Path, part: PartFile) -> None:
-    """Write a single file without values. A GGUF file becomes an ordinary one: its names and shapes stay."""
-    write_hollow(path, [replace(one, dtype="F32") if part.is_gguf else one for one in part.tensors])
 
 
 def write_hollow(path: Path, tensors: Iterable[Tensor], notes: Mapping[str, str] | None = None) -> None:
@@ -172,15 +155,12 @@ def write_hollow(path: Path, tensors: Iterable[Tensor], notes: Mapping[str, str]
 def _answer(connection: Connection) -> None:
     request = json.loads(connection.recv_bytes())
     place, compared = Path(request["place"]), request["compared"]
-    components = [
-        Component(**{**one, "extra_folders": tuple(one["extra_folders"])}) for one in request["components"]
-    ]
+    components = TypeAdapter(list[Component]).validate_python(request["components"])
     for component in components:
         class_of(component.library, component.class_name)  # imported before memory is bounded
     bound_memory(sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) + _MAX_BYTES)
-    errors = errors_of(
-        place, components, compared=compared, parts=request["parts"], where=Path(request["where"])
-    )
+    where = Path(request["where"])
+    errors = errors_of(place, components, compared=compared, parts=request["parts"], where=where)
     connection.send_bytes(json.dumps(errors).encode())
 
 
@@ -199,8 +179,7 @@ def errors_of(
     """
     import torch
 
-    from framefleet.pipeline.model.sources.assembly import assembled, blank_network  # imports the libraries
-    from framefleet.pipeline.model.sources.network_loading import check_loaded, load_networks
+    from framefleet.pipeline.model.sources import network_loading  # imports the libraries
     from framefleet.pipeline.model.sources.single_file import SingleFile
     from framefleet.pipeline.model.sources.verified_folder import alone, bounded_modules
     from framefleet.pipeline.model.specs.spec import inspect_model
@@ -211,14 +190,14 @@ def errors_of(
         try:
             for file in files.values():
                 file.check_all_placed(allow_unmatched=allow_unmatched)
-            check_loaded(loaded, allow_unmatched=allow_unmatched)
+            network_loading.check_loaded(loaded, allow_unmatched=allow_unmatched)
         except ModelError as error:
             return error.problem, error.fix
         return None
 
     try:
         with alone(), bounded_modules(place):
-            networks, loaded = load_networks(
+            networks, loaded = network_loading.load_networks(
                 place,
                 [one for one in components if one.name in compared],
                 dtype=torch.float32,
@@ -230,8 +209,8 @@ def errors_of(
             if refusal(allow_unmatched=False) and (place / MODEL_INDEX).is_file():
                 # Some pipelines share layers, which only one of their networks has in its file.
                 left = [one for one in components if one.has_weights and one.name not in compared]
-                others = {one.name: blank_network(one, place) for one in left}
-                assembled(place, inspect_model(place), components, networks=others | networks)
+                networks |= {one.name: network_loading.blank_network(one, place) for one in left}
+                network_loading.assembled(place, inspect_model(place), components, networks=networks)
             return refusal(allow_unmatched=False), refusal(allow_unmatched=True)
     except ModelError as error:
         return (error.problem, error.fix), (error.problem, error.fix)

@@ -60,10 +60,9 @@ def select(
 ) -> list[str]:
     """Return the files that loading reads, sorted.
 
-    without: components whose weights come from elsewhere; theirs are not looked at.
-
     names: of all files, relative to the model. read: gives a small file's bytes. where: what to call the
-    model's folder in errors. Raises ModelError for pickles, missing shards, and weights besides those chosen.
+    model's folder. without: components whose weights come from elsewhere; theirs are not looked at. Raises
+    ModelError for pickles, missing shards, and weights besides those chosen.
     """
     names = set(names)
     inside: dict[str, set[str]] = {}  # by component
@@ -75,30 +74,20 @@ def select(
     chosen = [index_file(names)]
     for folder, loader in ((folder, part.loader) for part in components for folder in part.folders):
         files, place = inside.get(folder, set()), f"{where}/{folder}"
-
-        def read_in_folder(name: str, at: str = folder) -> bytes:
-            return read(f"{at}/{name}")
-
         weights = []
         if folder not in without:
-            weights = _weights(loader, files, read_in_folder, place, allow_pickle=allow_pickle)
+            weights = _weights(loader, files, read, folder, place, allow_pickle=allow_pickle)
             _refuse_others(files, weights, place)
         chosen += [f"{folder}/{name}" for name in [*weights, *filter(_is_config, files)]]
-    for name in chosen:
-        if not name.isprintable():
-            raise ModelError(
-                f"{where}/{name!r} cannot be a file's name", "rename it, or fetch the model again"
-            )
+    if odd := [name for name in chosen if not name.isprintable()]:
+        raise ModelError(f"{where}/{odd[0]!r} cannot be a file's name", "rename it, or fetch the model again")
     return sorted(chosen)
 
 
 def check_weights(
     components: Iterable[Component], files: Iterable[str], where: str, *, without: Collection[str] = ()
 ) -> None:
-    """Raise ModelError for a network without weights among the selected `files`.
-
-    without: components whose weights come from elsewhere.
-    """
+    """Raise ModelError for a network without weights. without: components whose weights are elsewhere."""
     folders = {file.partition("/")[0] for file in files if is_weights(file)} | {*without}
     for component in components:
         lacking = [folder for folder in component.folders if folder not in folders]
@@ -116,7 +105,6 @@ def is_junk(name: str) -> bool:
 
 
 def is_weights(name: str) -> bool:
-    """Tell whether a file holds tensors, rather than settings or a vocabulary."""
     return name.endswith((SAFETENSORS, *PICKLES))
 
 
@@ -128,14 +116,19 @@ def _weights(
     loader: Loader | None,
     names: Collection[str],
     read: Callable[[str], bytes],
+    folder: str,
     place: str,
     *,
     allow_pickle: bool,
 ) -> list[str]:
     suffixes = [*ORDER[loader], *(PICKLED[loader] if allow_pickle else ())] if loader else []
-    for name in suffixes:
-        if name in names:
-            return [name, *_shards(names, name, read(name), place)] if name.endswith(".json") else [name]
+    if name := next((name for name in suffixes if name in names), None):
+        is_index = name.endswith(".json")
+        weight_map = weight_map_of(read(f"{folder}/{name}"), f"{place}/{name}") if is_index else {}
+        shards = sorted({*weight_map.values()})
+        if missing := [shard for shard in shards if shard not in names]:
+            raise ModelError(f"{place}/{missing[0]} is missing, though {name} names it", "fetch it again")
+        return [name, *shards]
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles and allow_pickle:
         fix = f"rename it to {PICKLED[loader][0]}" if loader else "delete it"
@@ -147,14 +140,6 @@ def _weights(
             "if you trust where it comes from, set `model.allow_pickle: true`",
         )
     return []
-
-
-def _shards(names: Collection[str], index: str, content: bytes, place: str) -> list[str]:
-    shards = sorted(set(weight_map_of(content, f"{place}/{index}").values()))
-    for shard in shards:
-        if shard not in names:
-            raise ModelError(f"{place}/{shard} is missing, though {index} names it", "fetch it again")
-    return shards
 
 
 def weight_map_of(content: bytes, where: str) -> dict[str, str]:
@@ -170,10 +155,8 @@ def weight_map_of(content: bytes, where: str) -> dict[str, str]:
     if not is_index:
         raise ModelError(f"{where} is not an index of shards", "fetch it again")
     if not has_metadata:
-        raise ModelError(
-            f"{where} has no mapping `metadata`, without which libraries do not read it",
-            'add `"metadata": {}` to it, or fetch it again',
-        )
+        problem = f"{where} has no mapping `metadata`, without which libraries do not read it"
+        raise ModelError(problem, 'add `"metadata": {}` to it, or fetch it again')
     return weight_map
 
 
@@ -188,14 +171,11 @@ def _refuse_others(names: Collection[str], chosen: Collection[str], place: str) 
     for name in sorted(others):
         if "/" not in name:
             taken = f"{', '.join(sorted(chosen)[:2])} is loaded" if chosen else "nothing there is loaded"
-            raise ModelError(
-                f"{place}/{name} lies next to the weights and is not loaded ({taken})",
-                "delete it; or if it is the one that is meant, delete the others, and lock the model again",
-            )
+            fix = "delete it; or if it is the one that is meant, delete the others, and lock the model again"
+            raise ModelError(f"{place}/{name} lies next to the weights and is not loaded ({taken})", fix)
 
 
 def _is_config(name: str) -> bool:
     """Configuration and tokenizer files: everything small that is not weights, code or prose."""
-    if name == _ADAPTER or is_shard_index(name):
-        return False
-    return not (is_weights(name) or name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS)))
+    is_other = name == _ADAPTER or is_shard_index(name) or is_weights(name)
+    return not is_other and not name.endswith((*CODE, *PROSE, *OTHER_WEIGHTS))

@@ -30,10 +30,8 @@ _IGNORED = re.compile(
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])$"
 )
 # How `from_single_file` says which names were not placed (diffusers.loaders.single_file_model, 0.42).
-_LOGGER, _UNUSED = (
-    "diffusers.loaders.single_file_model",
-    re.compile(r"not used when initializing .*?\[(.*)\]", re.S),
-)
+_LOGGER = "diffusers.loaders.single_file_model"
+_UNUSED = re.compile(r"not used when initializing .*?\[(.*)\]", re.S)
 GGUF_CONFIG = "GGUFQuantizationConfig"
 _FIX = (
     "give the base that the file was made for; if weights without a place are meant to be left out, set "
@@ -75,30 +73,43 @@ class SingleFile:
     def network(
         self, component: Component, configs: Path, dtype: torch.dtype, quantization: Any
     ) -> nn.Module:
-        """Return the network of a component. configs: the folder of the base.
+        """Return a component's network. configs: the base's folder. Raises ModelError for lacking weights."""
+        import diffusers
+        from diffusers.models.model_loading_utils import load_gguf_checkpoint
+        from safetensors.torch import load_file
 
-        Raises ModelError where the file has not all of its weights.
-        """
         if self.is_gguf and quantization:
-            raise ModelError(
-                f"quantization: the weights of {component.name} are packed already, by gguf",
-                "leave it out of `model.quantization.components`",
-            )
-        tensors = self._tensors()
+            problem = f"quantization: the weights of {component.name} are packed already, by gguf"
+            raise ModelError(problem, "leave it out of `model.quantization.components`")
+        tensors: dict[str, Any]
+        if self.is_gguf:
+            tensors = load_gguf_checkpoint(self.path, return_tensors=True)
+            quantization = getattr(diffusers, GGUF_CONFIG)(compute_dtype=dtype)
+        else:
+            tensors = load_file(self.path)  # mapped, not read
         self._names = {*tensors}
         taken: set[str] = set()
-        packing = self._packing(dtype) or quantization
         where = f"{self.where} ({component.name})"
-        load = partial(_loaded, component, configs=configs, dtype=dtype, quantization=packing)
+        load = partial(_loaded, component, configs=configs, dtype=dtype, quantization=quantization)
         network_class = class_of(component.library, component.class_name)
+
+        def check_lacking(network: nn.Module) -> None:
+            lacking = [name for name, weight in network.named_parameters() if weight.is_meta]
+            check_leftovers(where, lacking=lacking, fix=_FIX)
+
+        def to(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            check_lacking(self)
+            return network_class.to(self, *arguments, **keywords)
+
         with _unplaced_names() as unplaced:
             try:
                 network = load(network_class, _Watched(tensors, taken))
-            except NotImplementedError:  # of torch, which casts no weight without a value
-                network = load(_naming_lacking(network_class, where), _Watched(tensors, taken))
+            except NotImplementedError:  # of torch, which casts no weight without a value, and names none
+                naming = type(network_class.__name__, (network_class,), {"to": to})
+                network = load(naming, _Watched(tensors, taken))
         # A file with the names of diffusers is placed as it is; its names are not looked at one by one.
         taken |= tensors.keys() & network.state_dict().keys()
-        check_leftovers(where, lacking=_lacking(network), fix=_FIX)
+        check_lacking(network)
         self._taken |= taken
         self._unplaced |= unplaced
         return network
@@ -108,39 +119,6 @@ class SingleFile:
         unused = (self._names - self._taken) | self._unplaced
         unused = {name for name in unused if not _IGNORED.match(name)}
         check_leftovers(self.where, unused=unused, fix=_FIX, allowed=allow_unmatched)
-
-    def _tensors(self) -> dict[str, Any]:
-        if self.is_gguf:
-            from diffusers.models.model_loading_utils import load_gguf_checkpoint
-
-            tensors: dict[str, Any] = load_gguf_checkpoint(self.path, return_tensors=True)
-            return tensors
-        from safetensors.torch import load_file
-
-        return load_file(self.path)  # mapped, not read
-
-    def _packing(self, dtype: torch.dtype) -> Any:
-        if not self.is_gguf:
-            return None
-        import diffusers
-
-        return getattr(diffusers, GGUF_CONFIG)(compute_dtype=dtype)
-
-
-def _lacking(network: nn.Module) -> list[str]:
-    return [name for name, weight in network.named_parameters() if weight.is_meta]
-
-
-def _naming_lacking(network_class: Any, where: str) -> Any:
-    """Return a class that names what a file lacks where torch would only say that there is no value."""
-
-    class Naming(network_class):  # type: ignore[misc]
-        def to(self, *arguments: Any, **keywords: Any) -> Any:
-            check_leftovers(where, lacking=_lacking(self), fix=_FIX)
-            return super().to(*arguments, **keywords)
-
-    Naming.__name__ = network_class.__name__  # which configs are looked up by
-    return Naming
 
 
 def _loaded(
@@ -154,10 +132,8 @@ def _loaded(
 ) -> nn.Module:
     if component.loader == "diffusers":
         if not hasattr(network_class, "from_single_file"):
-            raise ModelError(
-                f"{component.name}: diffusers reads a {component.class_name} from a folder only",
-                "leave it out of `model.parts`: its weights are then those of the base",
-            )
+            problem = f"{component.name}: diffusers reads a {component.class_name} from a folder only"
+            raise ModelError(problem, "leave it out of `model.parts`: its weights are then those of the base")
         network: nn.Module = network_class.from_single_file(
             tensors,
             config=str(configs),
@@ -173,10 +149,8 @@ def _loaded(
     from diffusers.loaders.single_file import load_single_file_sub_model
 
     if quantization:
-        raise ModelError(
-            f"{component.name}: text encoders of a single file are not quantised",
-            "leave it out of `model.quantization.components`",
-        )
+        problem = f"{component.name}: text encoders of a single file are not quantised"
+        raise ModelError(problem, "leave it out of `model.quantization.components`")
     network = load_single_file_sub_model(
         library_name=component.library,
         class_name=component.class_name,
@@ -196,19 +170,17 @@ def _unplaced_names() -> Iterator[set[str]]:
     """Yield the names that diffusers logs as not used."""
     names: set[str] = set()
 
-    class Listening(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            unused = _UNUSED.search(record.getMessage())
-            if unused:
-                names.update(unused[1].strip("'\"").split(", "))
-            return unused is None
+    def listen(record: logging.LogRecord) -> bool:
+        unused = _UNUSED.search(record.getMessage())
+        names.update(unused[1].strip("'\"").split(", ") if unused else ())
+        return unused is None
 
-    logger, listening = logging.getLogger(_LOGGER), Listening()
+    logger = logging.getLogger(_LOGGER)
     level = logger.level
     logger.setLevel(logging.WARNING)
-    logger.addFilter(listening)
+    logger.addFilter(listen)
     try:
         yield names
     finally:
-        logger.removeFilter(listening)
+        logger.removeFilter(listen)
         logger.setLevel(level)

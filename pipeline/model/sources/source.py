@@ -2,15 +2,80 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
+from framefleet.pipeline.model.class_cache import cache_folder, one_fetcher, short_hash
+from framefleet.pipeline.model.sources.headers import read_first
+from framefleet.pipeline.model.sources.integrity import list_files, named_sha256, sha256_of
 from framefleet.pipeline.model.specs.model_index import INDEXES
+from framefleet.pipeline.outputs.stores.object_store import Stored
+from framefleet.pipeline.outputs.stores.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    size: int
+    sha256: str | None = None  # None where it does not say
+
+
+class Source(ABC):
+    """One model, as it is now."""
+
+    path: str  # with `revision`, what opens it again, on other machines too
+    revision: str | None = None  # of a hub, the commit
+    name: str  # the same in one text, without credentials: what records and messages call it
+    is_local: bool = False  # reading its files costs no download
+
+    @cached_property
+    @abstractmethod
+    def files(self) -> Mapping[str, Listed]: ...
+
+    @abstractmethod
+    def read(self, file: str, count: int | None = None) -> bytes:
+        """Return the first `count` bytes of a file; all of them for None."""
+
+    @abstractmethod
+    def fetch(self, files: Collection[str]) -> Path:
+        """Return a folder of this machine that holds these files."""
+
+
+class FolderSource(Source):
+    is_local = True
+
+    def __init__(self, path: str, *, only: str | None = None) -> None:
+        """only: the one file that is wanted; the others are not listed."""
+        self.path = self.name = path
+        self._only = only
+
+    @cached_property
+    def files(self) -> Mapping[str, Listed]:
+        return list_folder(Path(self.path), None if self._only is None else [self._only])
+
+    def read(self, file: str, count: int | None = None) -> bytes:
+        return read_first(Path(self.path, file), count)
+
+    def fetch(self, files: Collection[str]) -> Path:
+        return Path(self.path)
+
+
+def list_folder(folder: Path, names: Collection[str] | None = None) -> dict[str, Listed]:
+    """Return the files of a folder, or these; of those in a cache, the SHA-256 that they are named by."""
+    return {
+        name: Listed(size=(folder / name).stat().st_size, sha256=named_sha256(folder / name))
+        for name in (list_files(folder) if names is None else names)
+    }
+
 
 _HUB_PAGE = re.compile(
     r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/tree/([\w./-]+?))?/?(?:[?#].*)?"
@@ -35,24 +100,18 @@ def open_source(
     if place.startswith(("file://", "local://")):
         place = place.partition("://")[2]
     if "://" in place:
-        from framefleet.pipeline.model.sources.url_source import UrlSource
-
         _refuse_revision(place, revision)
         source: Source = UrlSource(place, storage_options or {})
         if needs == INDEXES and not any(index in source.files for index in INDEXES):
-            raise ModelError(
-                f"{source.name} has no {INDEXES[0]}",
-                "check the URL: it must be a diffusers pipeline's own folder",
-            )
+            fix = "check the URL: it must be a diffusers pipeline's own folder"
+            raise ModelError(f"{source.name} has no {INDEXES[0]}", fix)
         return source
     folder = os.path.abspath(os.path.expanduser(place))
     if os.path.exists(folder) or not HUB_ID.fullmatch(place):
         _refuse_revision(folder, revision)
         if not os.path.isdir(folder):
-            raise ModelError(
-                f"model {folder!r} is not a folder",
-                "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL",
-            )
+            fix = "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
+            raise ModelError(f"model {folder!r} is not a folder", fix)
         return FolderSource(folder)
     from framefleet.pipeline.model.sources.hub import open_hub
 
@@ -67,9 +126,8 @@ def split_name(path: str, revision: str | None) -> tuple[str, str | None]:
     if match is None or os.path.exists(os.path.expanduser(path)):
         return path, revision
     if match["revision"] and revision and match["revision"] != revision:
-        raise ModelError(
-            f"model {path!r} names a revision, and so does the job: {revision!r}", "give one of them"
-        )
+        problem = f"model {path!r} names a revision, and so does the job: {revision!r}"
+        raise ModelError(problem, "give one of them")
     return match["repo"], revision or match["revision"]
 
 
@@ -80,7 +138,60 @@ def public_name(path: str, revision: str | None) -> str:
 
 def _refuse_revision(place: str, revision: str | None) -> None:
     if revision is not None:
-        raise ModelError(
-            f"revision {revision!r} is given, but {public_url(place)} is not a model of the hub",
-            "leave `model.revision` out, or give org/name of the hub as `model.path`",
-        )
+        problem = f"revision {revision!r} is given, but {public_url(place)} is not a model of the hub"
+        raise ModelError(problem, "leave `model.revision` out, or give org/name of the hub as `model.path`")
+
+
+class UrlSource(Source):
+    """A pipeline folder in an object store, as it is now: another listing is another model."""
+
+    def __init__(self, url: str, storage_options: Mapping[str, Any], *, only: str | None = None) -> None:
+        """only: the one file that is wanted; the others are not listed."""
+        self.path = url.rstrip("/")
+        self.name = public_url(self.path)
+        self._store = Store(self.path, storage_options)
+        self._only = only
+
+    @cached_property
+    def _listing(self) -> dict[str, Stored]:
+        return {self._only: self._store.stat(self._only)} if self._only else self._store.details("")
+
+    @cached_property
+    def files(self) -> Mapping[str, Listed]:
+        return {name: Listed(size=stored.size) for name, stored in self._listing.items()}
+
+    def read(self, file: str, count: int | None = None) -> bytes:
+        return self._store.read(file, count)
+
+    def fetch(self, files: Collection[str]) -> Path:
+        # Named by all that the store says about the files, so a changed model gets a folder of its own.
+        listing = [(name, stored.size, stored.stamp) for name, stored in sorted(self._listing.items())]
+        folder = cache_folder() / "models" / short_hash(json.dumps([self.name, listing]))
+        if not all((folder / file).is_file() for file in files):
+            with one_fetcher(self.name):
+                for file in files:
+                    if not (folder / file).is_file():  # another process may have fetched it meanwhile
+                        self._fetch(file, folder / file)
+        return folder
+
+    def _fetch(self, file: str, link: Path) -> None:
+        """Download to a name that nobody reads, then name it by its content: no reader finds half a file."""
+        blobs = cache_folder() / "blobs"
+        temporary = blobs / f"{uuid.uuid4().hex}.part"
+        try:
+            blobs.mkdir(parents=True, exist_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            self._store.download(file, temporary)
+            size, listed = temporary.stat().st_size, self._listing[file].size
+            if size != listed:
+                problem = f"{self.name}/{file} has {size} bytes, but its listing says {listed}"
+                raise ModelError(problem, "it changed meanwhile: run the same command again")
+            blob = blobs / sha256_of(temporary)
+            os.replace(temporary, blob)
+            link.unlink(missing_ok=True)  # a link to a blob that somebody deleted
+            link.symlink_to(os.path.relpath(blob, link.parent))
+        except OSError as error:
+            problem = f"{self.name}/{file} cannot be kept in {cache_folder()}: {error.strerror or error}"
+            raise ModelError(problem, "set FRAMEFLEET_CACHE to a folder with room for the model") from error
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from framefleet.pipeline.errors import FramefleetError, ModelError
 
+_EVENTS = ("socket.getaddrinfo", "socket.connect", "builtins.input")
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 # More than the largest mixtures of experts have. A config may ask for any number of layers, and they are
 # made before their weights are looked for.
@@ -56,10 +57,7 @@ def sealed(folder: Path, files: Iterable[str]) -> Iterator[Path]:
             message = (str(error).strip() or type(error).__name__).replace(name, str(folder))[:_MAX_SHOWN]
             fix = "fetch the model again"
             if isinstance(error, MemoryError) or "alloc" in str(error):
-                fix = (
-                    "it takes more memory than there is; if it should not, its configs are damaged: fetch it "
-                    "again"
-                )
+                fix = "it takes more memory than there is; if it should not, its configs are damaged: " + fix
             raise ModelError(f"{folder} cannot be loaded: {message}", fix) from error
 
 
@@ -70,10 +68,8 @@ def bounded_modules(folder: Path) -> Iterator[None]:
 
     def counted(*_: Any) -> None:
         if threading.get_ident() == thread and next(count) > MAX_MODULES:
-            raise ModelError(
-                f"{folder}: its configs ask for networks of more than {MAX_MODULES:,} modules",
-                "they are damaged: fetch the model again",
-            )
+            problem = f"{folder}: its configs ask for networks of more than {MAX_MODULES:,} modules"
+            raise ModelError(problem, "they are damaged: fetch the model again")
 
     hook = register_module_module_registration_hook(counted)
     try:
@@ -100,15 +96,12 @@ def _watch() -> None:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "socket.getaddrinfo" and _is_alone.get():
-        raise _refusal(f"a connection to {arguments[0]}")
-    if event == "socket.connect" and _is_alone.get() and arguments[0].family in INTERNET:
-        raise _refusal(f"a connection to {arguments[1][0]}")
-    if event == "builtins.input" and _is_alone.get():
-        raise _refusal("leave to run code of its own")
-
-
-def _refusal(what: str) -> ModelError:
-    return ModelError(
-        f"a config of the model asks for {what}", "use a model that holds all that it needs, and no code"
-    )
+    if event not in _EVENTS or not _is_alone.get():
+        return
+    what = "leave to run code of its own"
+    if event == "socket.connect" and arguments[0].family not in INTERNET:
+        return
+    if event != "builtins.input":
+        what = f"a connection to {arguments[0] if event == 'socket.getaddrinfo' else arguments[1][0]}"
+    fix = "use a model that holds all that it needs, and no code"
+    raise ModelError(f"a config of the model asks for {what}", fix)

@@ -6,71 +6,41 @@ the model calls `fetched`, which hashes the real bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.sources import integrity, selection
 from framefleet.pipeline.model.sources.components import Component, components_of
 from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
-from framefleet.pipeline.model.sources.folder_source import Source, list_folder
 from framefleet.pipeline.model.sources.headers import check_file_size
-from framefleet.pipeline.model.sources.integrity import (
-    LOCK_FILE,
-    ModelLock,
-    check_digests,
-    check_git_names,
-    check_links,
-    check_lock,
-    file_digests,
-    parse_lock,
-    read_lock,
-)
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, check_whole_numbers
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import PartFile, by_component, part_sizes
-from framefleet.pipeline.model.sources.selection import (
-    SAFETENSORS,
-    SHARDS,
-    check_weights,
-    is_shard_index,
-    is_weights,
-    select,
-    weight_map_of,
-)
-from framefleet.pipeline.model.specs.model_index import (
-    MAX_JSON_BYTES,
-    check_whole,
-    index_file,
-    is_modular,
-    parse_index,
-)
+from framefleet.pipeline.model.sources.source import Source, list_folder
+from framefleet.pipeline.model.specs import model_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """One model before it is loaded.
-
-    files: what loading reads of the source. expected: the SHA-256 of those that the lock or the source names.
-    lock: None where there is none. parts: single files, in place of the weights of some components.
-    """
+    """One model before it is loaded."""
 
     source: Source
     class_name: str
     components: tuple[Component, ...]
-    files: tuple[str, ...]
-    expected: Mapping[str, str]
-    lock: ModelLock | None
-    parts: tuple[PartFile, ...] = ()
+    files: tuple[str, ...]  # what loading reads of the source
+    expected: Mapping[str, str]  # the SHA-256 of those that the lock or the source names
+    lock: integrity.ModelLock | None
+    parts: tuple[PartFile, ...] = ()  # single files, in place of the weights of some components
 
     @property
     def config_files(self) -> list[str]:
-        """All but the weights."""
-        return [file for file in self.files if not is_weights(file)]
+        return [file for file in self.files if not selection.is_weights(file)]
 
     def stored_bytes(self, *, but: str = "-") -> int:
         """Return the size of all weights, without those of components whose names begin as `but`."""
-        files = (file for file in self.files if is_weights(file) and not file.startswith(but))
+        files = (file for file in self.files if selection.is_weights(file) and not file.startswith(but))
         parts = sum(part.size for part in self.parts if not part.name.startswith(but))
         return sum(self.source.files[file].size for file in files) + parts
 
@@ -88,14 +58,11 @@ class Weights:
         return folder
 
     def digests(self) -> dict[str, str]:
-        """Return every file's SHA-256, reading only what costs no download or is named by nobody.
-
-        Raises ModelError for files that are not those of the lock, and for broken ones.
-        """
+        """Return every file's SHA-256, reading only what costs no download or is named by nobody."""
         read = [
             file
             for file in self.files
-            if self.source.is_local or not is_weights(file) or file not in self.expected
+            if self.source.is_local or not selection.is_weights(file) or file not in self.expected
         ]
         parts = {part.key: part.digest() for part in self.parts}
         return {**self.expected, **self._hashed(self.source.fetch(read), read), **parts}
@@ -108,17 +75,13 @@ class Weights:
 
     def _hashed(self, folder: Path, files: list[str]) -> dict[str, str]:
         _check_files(folder, files)
-        digests = file_digests(folder, files)
+        digests = integrity.file_digests(folder, files)
         named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
-        check_digests(folder, digests, self.expected, named_by=named_by)
+        integrity.check_digests(folder, digests, self.expected, named_by=named_by)
         # A file in a cache is named by its SHA-256 too.
-        check_digests(
-            folder,
-            digests,
-            {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256},
-            named_by="its own name",
-        )
-        check_git_names(folder, files)
+        named = {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}
+        integrity.check_digests(folder, digests, named, named_by="its own name")
+        integrity.check_git_names(folder, files)
         return digests
 
 
@@ -136,50 +99,52 @@ def open_weights(
     lock: a lock file's path; without one, the model's own counts, if it has one and `ignore_lock` is not set.
     """
     where = source.name
-    file = index_file(source.files)
+    file = model_index.index_file(source.files)
     if file not in source.files:
-        raise ModelError(
-            f"{where}/{file} does not exist", "give a diffusers pipeline folder, not a single checkpoint"
-        )
+        fix = "give a diffusers pipeline folder, not a single checkpoint"
+        raise ModelError(f"{where}/{file} does not exist", fix)
 
     def read(file: str) -> bytes:
         if source.is_local:
-            check_links(Path(source.path), [file])  # before it is opened: what it leads to may never end
-        if source.files[file].size > MAX_JSON_BYTES:
-            raise ModelError(
-                f"{where}/{file} has more than {MAX_JSON_BYTES:,} bytes", "fetch the model again"
-            )
+            integrity.check_links(
+                Path(source.path), [file]
+            )  # before it is opened: what it leads to may never end
+        if source.files[file].size > model_index.MAX_JSON_BYTES:
+            problem = f"{where}/{file} has more than {model_index.MAX_JSON_BYTES:,} bytes"
+            raise ModelError(problem, "fetch the model again")
         return source.read(file)
 
-    index = parse_index(read(file), f"{where}/{file}")
-    if is_modular(index.class_name):
-        check_whole(index.components, source.files, index.where)
+    index = model_index.parse_index(read(file), f"{where}/{file}")
+    if model_index.is_modular(index.class_name):
+        model_index.check_whole(index.components, source.files, index.where)
     components = components_of(index, {name.partition("/")[0] for name in source.files})
     without = by_component(parts, components)
-    files = select(
+    files = selection.select(
         source.files, components, read=read, where=where, allow_pickle=allow_pickle, without=without
     )
     if source.is_local:
-        check_links(Path(source.path), files)
-    check_weights(components, files, where, without=without)
+        integrity.check_links(Path(source.path), files)
+    selection.check_weights(components, files, where, without=without)
     listed = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
-    locked = None if ignore_lock else _lock_of(source, lock, read)
-    if locked and without:  # which the parts' own `sha256` says something about
+    locked: integrity.ModelLock | None = None
+    if lock is not None and not ignore_lock:
+        locked = integrity.read_lock(Path(lock))
+    elif integrity.LOCK_FILE in source.files and not ignore_lock:
+        locked = integrity.parse_lock(read(integrity.LOCK_FILE), f"{where}/{integrity.LOCK_FILE}")
+    if locked:  # the parts' own `sha256` says something about theirs
         own = {
-            name
-            for name in locked.digests
-            if not (is_weights(name) or is_shard_index(name)) or name.partition("/")[0] not in without
+            name: sha256
+            for name, sha256 in locked.digests.items()
+            if not (selection.is_weights(name) or selection.is_shard_index(name))
+            or name.partition("/")[0] not in without
         }
-        locked = replace(locked, digests={name: locked.digests[name] for name in own})
-    if locked:
-        sizes = {file: source.files[file].size for file in files}
-        if any(part.key in locked.digests for part in parts):  # else it was made of the base alone
+        locked = replace(locked, digests=own)
+        sizes, digests = {file: source.files[file].size for file in files}, listed
+        if any(part.key in own for part in parts):  # else it was made of the base alone
             sizes |= {part.key: part.size for part in parts}
-            digests = {part.key: part.part.sha256 for part in parts if part.part.sha256}
-            parts = tuple(part.locked(locked.digests.get(part.key)) for part in parts)
-            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=listed | digests)
-        else:
-            check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=listed)
+            digests = listed | {part.key: part.part.sha256 for part in parts if part.part.sha256}
+            parts = tuple(part.locked(own.get(part.key)) for part in parts)
+        integrity.check_lock(locked, where=where, revision=source.revision, sizes=sizes, digests=digests)
     return Weights(
         source=source,
         class_name=index.class_name,
@@ -196,18 +161,15 @@ def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[
 
     Asks the hub only for files that are not in the cache. Raises ModelError when a file is another one.
     """
-    folder = source.fetch(expected)
+    folder, fix = source.fetch(expected), "put the same model on every machine of the cluster"
     if not folder.is_dir():
-        raise ModelError(f"{folder} is not a folder", "put the same model on every machine of the cluster")
-    missing = [file for file in expected if not (folder / file).is_file()]
-    if missing:
-        raise ModelError(
-            f"{folder / missing[0]} is missing", "put the same model on every machine of the cluster"
-        )
-    check_links(folder, expected)
+        raise ModelError(f"{folder} is not a folder", fix)
+    if missing := [file for file in expected if not (folder / file).is_file()]:
+        raise ModelError(f"{folder / missing[0]} is missing", fix)
+    integrity.check_links(folder, expected)
     _check_files(folder, [*expected])
-    digests = file_digests(folder, expected)
-    check_digests(folder, digests, expected, named_by="the driver's")
+    digests = integrity.file_digests(folder, expected)
+    integrity.check_digests(folder, digests, expected, named_by="the driver's")
     return folder, digests
 
 
@@ -216,7 +178,7 @@ def _check_files(folder: Path, files: Collection[str]) -> None:
     names: dict[str, list[str]] = {}
     packed = packed_components(folder, files)
     for file in files:
-        if file.endswith(SAFETENSORS):
+        if file.endswith(selection.SAFETENSORS):
             tensors = check_file_size(folder / file)
             names[file] = [tensor.name for tensor in tensors]
             if file.partition("/")[0] in packed:
@@ -224,33 +186,16 @@ def _check_files(folder: Path, files: Collection[str]) -> None:
             check_whole_numbers(f"{folder / file}", tensors)
             if any(tensor.dtype.startswith("F8") for tensor in tensors):
                 check_scales(f"{folder / file}", names[file])
-    for index in files:
-        if index.endswith(SHARDS):
-            _check_index(folder, index, names)
-    check_configs(folder, files)
-
-
-def _check_index(folder: Path, index: str, names: Mapping[str, Collection[str]]) -> None:
-    """Raise ModelError for an index of shards that hold other weights than it says, which none reports.
-
-    names: of the weights in each file.
-    """
-    shards = weight_map_of((folder / index).read_bytes(), f"{folder / index}")
-    place = index.rpartition("/")[0]
-    for shard in {*shards.values()}:
-        expected = {name for name, own in shards.items() if own == shard}
-        tensors = {*names.get(f"{place}/{shard}", expected)}
-        check_leftovers(
-            f"{folder / place / shard}",
-            unused=tensors - expected,
-            lacking=expected - tensors,
-            fix=f"{folder / index} says something else: fetch both again",
+    for file in files:
+        # No library reports an index of shards that hold other weights than it says.
+        index, place = folder / file, file.rpartition("/")[0]
+        shards = (
+            selection.weight_map_of(index.read_bytes(), str(index)) if file.endswith(selection.SHARDS) else {}
         )
-
-
-def _lock_of(source: Source, path: str | None, read: Callable[[str], bytes]) -> ModelLock | None:
-    if path is not None:
-        return read_lock(Path(path))
-    if LOCK_FILE in source.files:
-        return parse_lock(read(LOCK_FILE), f"{source.name}/{LOCK_FILE}")
-    return None
+        for shard in {*shards.values()}:
+            expected = {name for name, own in shards.items() if own == shard}
+            own_names = {*names.get(f"{place}/{shard}", expected)}
+            unused, lacking = own_names - expected, expected - own_names
+            fix = f"{index} says something else: fetch both again"
+            check_leftovers(f"{folder / place / shard}", unused=unused, lacking=lacking, fix=fix)
+    check_configs(folder, files)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -31,7 +31,6 @@ MAX_FRAMES = 16_384  # eleven minutes at 24 fps; models render some hundred
 MAX_CLIP_PIXELS = 1 << 32  # in all frames together: 51 GB as the floats that diffusers returns
 MAX_STEPS = 10_000  # ten times what schedulers are trained with
 MAX_LIST = MAX_STEPS  # lists are mostly those of steps
-
 MAX_IMAGES = 64  # of one cell, each as large as an image may be: as many pixels as a video may have
 
 
@@ -40,8 +39,7 @@ def too_large(height: int, width: int, num_frames: int = 1) -> str | None:
     if height * width > MAX_PICTURE_PIXELS:
         return f"a picture of {height:,} x {width:,} has more than {MAX_PICTURE_PIXELS:,} pixels"
     if height * width * num_frames > MAX_CLIP_PIXELS:
-        size = f"{num_frames:,} frames of {height:,} x {width:,}"
-        return f"{size} have more than {MAX_CLIP_PIXELS:,} pixels"
+        return f"{num_frames:,} frames of {height:,} x {width:,} have more than {MAX_CLIP_PIXELS:,} pixels"
     return None
 
 
@@ -99,11 +97,9 @@ _ROUNDED = re.compile(r"\s*[+-]?[0-9.]+e[+-]?[0-9]+\s*", re.ASCII | re.IGNORECAS
 _SURE_DIGITS = 18  # which every seed may have
 _MAX_DIGITS = 400  # of a text that is a number; Python refuses to read thousands
 _WORDS: dict[ScalarKind, str] = {"int": "whole numbers", "float": "numbers", "str": "texts"}
-_EXAMPLES: dict[ScalarKind, str] = {
-    "int": "[999, 749, 499]",
-    "float": "[1.0, 0.75, 0.5]",
-    "str": '["a", "b"]',
-}
+_EXAMPLES = {"int": "[999, 749, 499]", "float": "[1.0, 0.75, 0.5]", "str": '["a", "b"]'}
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")  # of a whole number, which has no other commas
 
 
 def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) -> Scalar | Refused:
@@ -112,12 +108,22 @@ def check_argument(name: str, value: Any, kind: ScalarKind, spec: PipelineSpec) 
     if isinstance(coerced, Refused):
         return coerced
     if name in ("height", "width"):
-        return _check_size(int(coerced), spec)
+        pixels, multiple = int(coerced), spec.size_multiple
+        if pixels > MAX_SIDE:
+            reason = f"no side has more than {MAX_SIDE:,} pixels"
+            return Refused(reason=reason, fix="use the model's own size")
+        if pixels > 0 and pixels % multiple == 0:
+            return pixels
+        below = max(pixels // multiple * multiple, 0)
+        near = f"use {below} or {below + multiple}" if below else f"use {multiple}"
+        return Refused(reason=f"{_short(spec)} renders multiples of {multiple}", fix=near)
     if name in FRAME_PARAMETERS and not (spec.family.drops_repeats and spec.frame_rest == 0):
         return check_frames(int(coerced), spec)
     if name == "prompt":
         return coerced if str(coerced).strip() else Refused(reason="it is blank", fix="write a prompt")
-    return coerced if isinstance(coerced, str) else _within(name, coerced)
+    if isinstance(coerced, str) or (words := out_of_range(name, coerced)) is None:
+        return coerced
+    return Refused(reason=f"it must be {words}", fix=f"use {words.removeprefix('from ')}")
 
 
 def check_seed(value: Any) -> int | Refused:
@@ -127,17 +133,14 @@ def check_seed(value: Any) -> int | Refused:
         if value.isdecimal() and value.isascii() and len(value) <= _SURE_DIGITS:
             return int(value)
         if _ROUNDED.fullmatch(value):
-            return Refused(
-                reason="spreadsheets round what they write like that",
-                fix="format the column as a number without decimals, and write the seed's own digits",
-            )
+            fix = "format the column as a number without decimals, and write the seed's own digits"
+            return Refused(reason="spreadsheets round what they write like that", fix=fix)
     seed = coerce(value, "int")
     if isinstance(seed, Refused):
         return seed
     if not 0 <= int(seed) <= MAX_SEED:
-        return Refused(
-            reason="seeds go from 0 to 2**63 - 1", fix="use a seed in that range, or leave it empty"
-        )
+        fix = "use a seed in that range, or leave it empty"
+        return Refused(reason="seeds go from 0 to 2**63 - 1", fix=fix)
     return int(seed)
 
 
@@ -152,32 +155,30 @@ def check_fps(value: Any) -> float | Refused:
 
 def coerce(value: Any, kind: ScalarKind) -> Scalar | Refused:
     """Return `value` as a `kind`, when nothing is lost by it. Text is read, as a CSV's cells are text."""
-    return _COERCIONS[kind](value)
-
-
-def _text(value: Any) -> Scalar | Refused:
-    return value if isinstance(value, str) else Refused(reason="it must be text", fix="put it in quotes")
-
-
-def _flag(value: Any) -> Scalar | Refused:
-    if isinstance(value, bool):
-        return value
-    word = value.strip().lower() if isinstance(value, str) else ""
-    return (
-        word == "true"
-        if word in ("true", "false")
-        else Refused(reason="it must be true or false", fix="use one")
-    )
+    if kind == "str":
+        return value if isinstance(value, str) else Refused(reason="it must be text", fix="put it in quotes")
+    if kind == "bool" and not isinstance(value, bool):
+        word = value.strip().lower() if isinstance(value, str) else ""
+        wrong = Refused(reason="it must be true or false", fix="use one")
+        return word == "true" if word in ("true", "false") else wrong
+    return bool(value) if kind == "bool" else _whole(value) if kind == "int" else _number(value)
 
 
 def _whole(value: Any) -> Scalar | Refused:
-    if isinstance(value, str):
-        value = _decimal(value)
+    if isinstance(value, str):  # with all its digits
+        text = value.strip()
+        if _WITH_COMMA.fullmatch(text):
+            return _comma(text, between="" if _THOUSANDS.fullmatch(text) else ".")
+        if len(text) > _MAX_DIGITS or not _NUMBER.fullmatch(text):
+            return _NOT_WHOLE
+        value = Decimal(text)
+        if value.adjusted() >= _MAX_DIGITS:
+            return _NOT_WHOLE
     if isinstance(value, Decimal):  # "50.0", or of a column of decimals: all digits are there
         return int(value) if value.is_finite() and value == value.to_integral_value() else _NOT_WHOLE
     if isinstance(value, float) and value.is_integer():
         return int(value) if abs(value) < EXACT_FLOATS else inexact("float")
-    return value if isinstance(value, Refused | int) and not isinstance(value, bool) else _NOT_WHOLE
+    return value if isinstance(value, int) and not isinstance(value, bool) else _NOT_WHOLE
 
 
 def inexact(column: str) -> Refused:
@@ -186,29 +187,10 @@ def inexact(column: str) -> Refused:
     return Refused(reason=f"a {column} column does not hold it exactly", fix=fix)
 
 
-def _decimal(text: str) -> Decimal | Refused:
-    """Return the number that a text is, with all its digits."""
-    if _WITH_COMMA.fullmatch(text):
-        return _comma(text, between="" if _THOUSANDS.fullmatch(text.strip()) else ".")
-    plain = text.strip()
-    if len(plain) > _MAX_DIGITS or not _NUMBER.fullmatch(plain):
-        return _NOT_WHOLE
-    number = Decimal(plain)
-    return number if number.adjusted() < _MAX_DIGITS else _NOT_WHOLE
-
-
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
-
-
-_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")  # of a whole number, which has no other commas
-
-
 def _comma(text: str, *, between: str = ".") -> Refused:
     point = text.strip().replace(".", "").replace(",", between)
-    return Refused(
-        reason="it has a comma",
-        fix=f"write numbers with a point and without marks between thousands, e.g. {point}",
-    )
+    fix = f"write numbers with a point and without marks between thousands, e.g. {point}"
+    return Refused(reason="it has a comma", fix=fix)
 
 
 def _number(value: Any) -> Scalar | Refused:
@@ -223,56 +205,24 @@ def _number(value: Any) -> Scalar | Refused:
     return number + 0.0 if math.isfinite(number) else _NOT_FINITE  # + 0.0: -0.0 is the same row as 0.0
 
 
-_COERCIONS: dict[ScalarKind, Callable[[Any], Scalar | Refused]] = {
-    "str": _text,
-    "bool": _flag,
-    "int": _whole,
-    "float": _number,
-}
-
-
-def _within(name: str, number: float) -> float | Refused:
-    words = out_of_range(name, number)
-    if words is None:
-        return number
-    return Refused(reason=f"it must be {words}", fix=f"use {words.removeprefix('from ')}")
-
-
-def _check_size(pixels: int, spec: PipelineSpec) -> int | Refused:
-    multiple = spec.size_multiple
-    if pixels > MAX_SIDE:
-        return Refused(reason=f"no side has more than {MAX_SIDE:,} pixels", fix="use the model's own size")
-    if pixels > 0 and pixels % multiple == 0:
-        return pixels
-    below = max(pixels // multiple * multiple, 0)
-    near = f"use {below} or {below + multiple}" if below else f"use {multiple}"
-    return Refused(reason=f"{_short(spec)} renders multiples of {multiple}", fix=near)
-
-
 def check_frames(frames: int, spec: PipelineSpec) -> int | Refused:
-    """Return the number of frames, or why the model does not render that many."""
-    step = spec.frame_step or 1
+    step, model = spec.frame_step or 1, _short(spec)
+    only, longest, least = spec.only_frames, spec.max_frames, spec.min_frames
     if frames > MAX_FRAMES:
-        return Refused(
-            reason=f"no clip has more than {MAX_FRAMES:,} frames", fix="use the model's own number"
-        )
-    if spec.only_frames and frames != spec.only_frames:
-        only = spec.only_frames
-        return Refused(reason=f"{_short(spec)} renders {only} frames, no other number", fix=f"use {only}")
-    if spec.max_frames and frames > spec.max_frames:
-        longest = spec.max_frames
-        return Refused(
-            reason=f"{_short(spec)} renders {longest} frames at most", fix=f"use {longest} or less"
-        )
+        reason = f"no clip has more than {MAX_FRAMES:,} frames"
+        return Refused(reason=reason, fix="use the model's own number")
+    if only and frames != only:
+        return Refused(reason=f"{model} renders {only} frames, no other number", fix=f"use {only}")
+    if longest and frames > longest:
+        return Refused(reason=f"{model} renders {longest} frames at most", fix=f"use {longest} or less")
+    if 0 < frames < (least or 1):
+        return Refused(reason=f"{model} renders {least} frames at least", fix=f"use {least} or more")
     first = spec.frame_rest % step
-    if 0 < frames < (spec.min_frames or 1):
-        least = spec.min_frames
-        return Refused(reason=f"{_short(spec)} renders {least} frames at least", fix=f"use {least} or more")
     if frames == 1 or (frames > 0 and frames % step == first):
         return frames
     below = (frames - first) // step * step + first
     counts = f"{step}k + {first}" if first else f"{step}k"
-    rule = f"{_short(spec)} renders {counts} frames" if step > 1 else "a clip has 1 frame or more"
+    rule = f"{model} renders {counts} frames" if step > 1 else "a clip has 1 frame or more"
     return Refused(reason=rule, fix=f"use {below} or {below + step}" if below > 0 else f"use {step + first}")
 
 
@@ -283,10 +233,7 @@ def _short(spec: PipelineSpec) -> str:
 def check_list(
     name: str, cell: Any, kind: ListKind, entries: int | None = None
 ) -> list[Scalar] | tuple[Scalar, ...] | Refused:
-    """Return a new list of what the parameter `name` takes. A cell is a list, or JSON text of one (CSV).
-
-    entries: see `Parameter`; a tuple where it is one.
-    """
+    """Return a new list, or a tuple, of what the parameter `name` takes; of a list, or JSON text of one."""
     part = PART_KINDS[kind]
     what, example = f"a list of {_WORDS[part]}", _EXAMPLES[part]
     if entries:
@@ -319,5 +266,4 @@ def parsed_list(cell: Any) -> Any:
 
 
 def is_list(cell: Any) -> bool:
-    """Whether a cell is a list, or the JSON text of one."""
     return isinstance(cell, list | tuple) or (isinstance(cell, str) and cell.lstrip().startswith("["))

@@ -24,6 +24,7 @@ from framefleet.pipeline.model.specs.signature import members_of
 # No known model has a tenth of it; and a scheduler makes tables as long as its number of steps.
 MOST = 1_000_000
 _MAX_SHOWN = 80  # characters
+_AGAIN = "download the model again"
 _MAX_LEVELS = 16  # of resolution: each one halves the picture
 # In the lists of a config: of a schedule of noise, the longest known, a tenth.
 _MAX_LISTED = 10_000
@@ -33,8 +34,6 @@ _FORMS: Mapping[Any, Form] = {list: "list", tuple: "list", **dict.fromkeys((bool
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value may be."""
-
     is_right: Callable[[Any], bool]  # of one value, or of each in a list
     words: str
     forms: tuple[Form, ...] = ("one",)  # those that any class may take it in
@@ -92,10 +91,8 @@ def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], wh
     for component, config in configs.items():
         for key, value in config.items():
             if _num_listed(value) > _MAX_LISTED:
-                raise ModelError(
-                    f"{where}: {key} of {component} lists more than {_MAX_LISTED:,} values",
-                    "download the model again",
-                )
+                problem = f"{where}: {key} of {component} lists more than {_MAX_LISTED:,} values"
+                raise ModelError(problem, _AGAIN)
         rules = OTHERS.get(component, NETWORK)
         if component == "scheduler":  # which makes lists and tables of whatever length it is given
             rules = {key: _NUMBER for key, value in config.items() if type(value) is int} | dict(rules)
@@ -107,15 +104,11 @@ def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], wh
             component_class = components.get(component)
             forms = (*rule.forms, *(forms_of(*component_class).get(key, ()) if component_class else ()))
             if not rule.allows(value, forms):
-                raise ModelError(
-                    f"{where}: {key} of {component} is {repr(value)[:_MAX_SHOWN]}, "
-                    f"and not {rule.wanted(forms)}",
-                    "download the model again",
-                )
+                stated = f"{key} of {component} is {repr(value)[:_MAX_SHOWN]}"
+                raise ModelError(f"{where}: {stated}, and not {rule.wanted(forms)}", _AGAIN)
 
 
 def _num_listed(value: Any) -> int:
-    """Return how many values the lists in a value have."""
     if isinstance(value, Mapping):
         return sum(map(_num_listed, value.values()))
     return len(value) + sum(map(_num_listed, value)) if isinstance(value, list | tuple) else 0
@@ -125,7 +118,7 @@ def _num_listed(value: Any) -> int:
 def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
     """Return the forms of each parameter that says one, by its annotation, or else by its default.
 
-    Empty for a class that is not one of diffusers or ours: its constructor takes a config as a whole.
+    Empty for other classes than diffusers' and ours: their constructors take a config as a whole.
     """
     import diffusers
 

@@ -16,7 +16,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 Scope = dict[str, Any]
@@ -27,18 +27,10 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
 # `[0] * n * n`, `2 ** n` and `"%999999999d" % n` are lines of harmless code until a config says what n is.
 _MAX_POWER, _MAX_PARTS = 64, 1024  # levels of resolution, and blocks of a network, are a tenth of it
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "Add": operator.add,
-    "BitAnd": operator.and_,
-    "BitOr": operator.or_,
-    "BitXor": operator.xor,
-    "Div": operator.truediv,
-    "FloorDiv": operator.floordiv,
-    "LShift": operator.lshift,
-    "Mod": operator.mod,
-    "Mult": operator.mul,
-    "Pow": operator.pow,
-    "RShift": operator.rshift,
-    "Sub": operator.sub,
+    **{"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Pow": operator.pow},
+    **{"Div": operator.truediv, "FloorDiv": operator.floordiv, "Mod": operator.mod},
+    **{"BitAnd": operator.and_, "BitOr": operator.or_, "BitXor": operator.xor},
+    **{"LShift": operator.lshift, "RShift": operator.rshift},
 }
 
 
@@ -101,7 +93,9 @@ class Constructed:
 
     def _returned(self, name: str, scope: Scope) -> Any:
         """Return what a method that computes with attributes alone returns. Raises Unknown."""
-        function, names = method(self.made, name), module_names(self.made, name)
+        function = method(self.made, name)
+        owner = next((base for base in self.made.__mro__ if name in vars(base)), self.made)
+        names = vars(sys.modules[owner.__module__])
         scope["self"] = self
         for step in steps(function.body if function else [], scope, names):
             if isinstance(step, ast.Return) and step.value:
@@ -109,17 +103,11 @@ class Constructed:
         raise Unknown
 
 
-class _Values:
+class _Values(SimpleNamespace):
     """A config that gives small values alone."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-
-    def __getattr__(self, name: str) -> Any:
-        value = self.__dict__["_values"].get(name, self)
-        if value is self or not _is_small(value):
-            raise AttributeError(name)
-        return value
+        super().__init__(**{name: value for name, value in values.items() if _is_small(value)})
 
 
 def _is_small(value: Any) -> bool:
@@ -140,12 +128,6 @@ def method(made: type, name: str) -> ast.FunctionDef | None:
     return None
 
 
-def module_names(made: type, name: str) -> Mapping[str, Any]:
-    """Return the names that a method, its own or inherited, finds in its module."""
-    owner = next((base for base in made.__mro__ if name in vars(base)), made)
-    return vars(sys.modules[owner.__module__])
-
-
 @functools.cache
 def _methods(made: type) -> dict[str, ast.FunctionDef]:
     if made.__module__ == "builtins":  # as object, whose constructor many have
@@ -157,18 +139,19 @@ def _methods(made: type) -> dict[str, ast.FunctionDef]:
 
 def module_source(made: type) -> ast.Module:
     """Return the source of the module that a class is written in."""
-    return _source(inspect.getsourcefile(made) or "")
+    file = inspect.getsourcefile(made)
+    return _source(file) if file else ast.Module(body=[], type_ignores=[])
 
 
 @functools.cache
 def _source(file: str) -> ast.Module:
-    return ast.parse(Path(file).read_text(encoding="utf-8")) if file else ast.Module(body=[], type_ignores=[])
+    return ast.parse(Path(file).read_text(encoding="utf-8"))
 
 
 def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Iterator[ast.AST]:
     """Go through statements in order, note in `scope` what they assign, and yield each expression before.
 
-    names: of the module. Where a condition is not known, both ways are gone, and what they assign is unknown.
+    Where a condition is not known, both ways are gone, and what they assign is unknown.
     """
     for statement in body:
         match statement:
@@ -185,8 +168,7 @@ def steps(body: list[ast.stmt], scope: Scope, names: Mapping[str, Any]) -> Itera
                     for node in ast.walk(statement):
                         for target in node.targets if isinstance(node, ast.Assign) else ():
                             owner, name = _place(target, scope)
-                            if owner is not None:
-                                owner.pop(name, None)
+                            owner.pop(name, None)
             case ast.For(target=ast.Name(id=name), iter=ast.Tuple(elts=values), body=then):
                 for value in values:
                     _assign(ast.Name(name), value, scope, names)
@@ -237,19 +219,17 @@ def _code(expression: ast.expr) -> CodeType | None:
 
 def _assign(target: ast.expr, value: ast.expr, scope: Scope, names: Mapping[str, Any]) -> None:
     owner, name = _place(target, scope)
-    if owner is None:
-        return
     try:
         owner[name] = evaluated(value, scope, names)
     except Unknown:
         owner.pop(name, None)
 
 
-def _place(target: ast.expr, scope: Scope) -> tuple[dict[str, Any] | None, str]:
-    """Return where a value is kept: among the locals, or the attributes of `self`."""
+def _place(target: ast.expr, scope: Scope) -> tuple[dict[str, Any], str]:
+    """Return where a value is kept: among the locals, or the attributes of `self`; others nowhere."""
     match target:
         case ast.Name(id=name):
             return scope, name
         case ast.Attribute(value=ast.Name(id="self"), attr=name):
-            return getattr(scope["self"], "attributes", None), name  # of a pipeline itself, nothing is set
-    return None, ""
+            return getattr(scope["self"], "attributes", {}), name  # of a pipeline itself, nothing is set
+    return {}, ""

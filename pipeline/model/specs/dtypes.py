@@ -35,16 +35,12 @@ def check_dtype(dtype: DType, components: Collection[str]) -> None:
 
     diffusers takes both in silence, and loads in another dtype than was meant.
     """
-    if isinstance(dtype, str):
-        if dtype not in ("auto", *NAMES):
-            raise ModelError(f"dtype is {dtype!r}", f"use one of auto, {', '.join(NAMES)}, or a mapping")
-        return
-    for component, name in dtype.items():
+    if isinstance(dtype, str) and dtype not in ("auto", *NAMES):
+        raise ModelError(f"dtype is {dtype!r}", f"use one of auto, {', '.join(NAMES)}, or a mapping")
+    for component, name in dtype.items() if isinstance(dtype, Mapping) else ():
         if component != "default" and component not in components:
-            raise ModelError(
-                f"dtype names {component!r}, but the model has no such component",
-                f"use one of default, {', '.join(components)}",
-            )
+            problem = f"dtype names {component!r}, but the model has no such component"
+            raise ModelError(problem, f"use one of default, {', '.join(components)}")
         if name not in NAMES:
             raise ModelError(f"dtype of {component} is {name!r}", f"use one of {', '.join(NAMES)}")
 

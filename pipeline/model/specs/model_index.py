@@ -40,8 +40,6 @@ _WHOLE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIndex:
-    """What an index says."""
-
     class_name: str
     components: Mapping[str, tuple[str, str]]  # library and class of each
     values: Mapping[str, Any]
@@ -54,7 +52,6 @@ def index_file(files: Container[str]) -> str:
 
 
 def parse_index(content: bytes, where: str) -> ModelIndex:
-    """Return what an index says. Raises ModelError where it is not that of a pipeline."""
     return _of_its_kind(index_of(parse_object(content, where), where))
 
 
@@ -71,11 +68,9 @@ def index_of(index: Mapping[str, Any], where: str) -> ModelIndex:
         raise ModelError(f"{where} names a custom pipeline", OWN_CODE)
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{where} names no pipeline class of diffusers", OWN_CODE)
-    components = (
-        _modular_components(index, where)
-        if is_modular(index["_class_name"])
-        else {name: (entry[0], entry[1]) for name, entry in index.items() if _is_class(entry)}
-    )
+    components = {name: (entry[0], entry[1]) for name, entry in index.items() if _is_class(entry)}
+    if is_modular(index["_class_name"]):
+        components = _modular_components(index, where)
     for name in components:
         if not name.isidentifier():  # of a folder
             raise ModelError(f"{where}: {name!r} cannot be a component's name", "download the model again")
@@ -113,10 +108,8 @@ def _of_its_kind(index: ModelIndex) -> ModelIndex:
     """Raise ModelError where one kind of index names a pipeline of the other, which is loaded otherwise."""
     wanted = MODULAR_INDEX if is_modular(index.class_name) else MODEL_INDEX
     if index.where.endswith(MODULAR_INDEX) != (wanted == MODULAR_INDEX):
-        raise ModelError(
-            f"{index.where} has no pipeline of its kind: {index.class_name} belongs in a {wanted}",
-            "fetch the model again",
-        )
+        problem = f"{index.where} has no pipeline of its kind: {index.class_name} belongs in a {wanted}"
+        raise ModelError(problem, "fetch the model again")
     return index
 
 
@@ -125,7 +118,6 @@ def is_modular(class_name: str) -> bool:
 
 
 def has_controlnets(configs: Configs) -> bool:
-    """Whether a pipeline has several ControlNets."""
     entry = configs["index"].get("controlnet")
     return isinstance(entry, list) and entry[-1:] == [CONTROLNETS]
 
@@ -141,20 +133,20 @@ def network_folders(name: str, folders: Collection[str]) -> list[str]:
 def check_whole(components: Mapping[str, Any], files: Mapping[str, Any], where: str) -> None:
     """Raise ModelError for blocks of a model's own, and for a component whose folder is not there."""
     if _OWN_BLOCKS in files:
-        raise ModelError(
-            f"{where} has blocks of its own: {_OWN_BLOCKS} names their code, which is not run",
-            "use a model of blocks that diffusers has",
-        )
+        problem = f"{where} has blocks of its own: {_OWN_BLOCKS} names their code, which is not run"
+        raise ModelError(problem, "use a model of blocks that diffusers has")
     for name in components:
         if not any(file.startswith(f"{name}/") for file in files):
             raise ModelError(f"{where}: {name} lies elsewhere, and nothing is fetched on its word", _WHOLE)
 
 
 def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
-    """Return library and class of each component that is to be there.
+    """Return what is to be there. Raises ModelError for what diffusers would import or open besides."""
 
-    Raises ModelError for what diffusers would import or open besides them.
-    """
+    def odd(name: str, what: str) -> ModelError:
+        fix = "use a model made for diffusers, without code of its own"
+        return ModelError(f"{where}: of {name}, {what}"[:300], fix)
+
     components = {}
     for name, entry in index.items():
         if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], dict)):
@@ -162,13 +154,13 @@ def _modular_components(index: Mapping[str, Any], where: str) -> dict[str, tuple
         *loaded, settings = entry
         places = [classes for classes in (loaded, settings.get("type_hint")) if _is_class(classes)]
         if unknown := sorted(set(settings) - _KEYS):
-            raise _odd(name, f"{unknown[0]!r} is not known there", where)
+            raise odd(name, f"{unknown[0]!r} is not known there")
         for classes in (loaded, settings.get("type_hint")):
             # of what is not there too: a script's loader imports it all the same
             if classes not in (None, [None, None]) and classes not in places:
-                raise _odd(name, f"{classes!r} names no class", where)
+                raise odd(name, f"{classes!r} names no class")
             if classes in places and not _is_loaded_from(classes[0]):
-                raise _odd(name, f"{classes[0]!r} is none of {' and '.join(_LOADED_FROM)}", where)
+                raise odd(name, f"{classes[0]!r} is none of {' and '.join(_LOADED_FROM)}")
         if settings.get("pretrained_model_name_or_path", settings.get("repo")) is None:
             continue  # the index says that nothing is loaded
         if settings.get("subfolder") != name or settings.get("variant") is not None:
@@ -189,9 +181,3 @@ def _is_loaded_from(library: str) -> bool:
 
 def _is_class(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(word, str) for word in value)
-
-
-def _odd(name: str, what: str, where: str) -> ModelError:
-    return ModelError(
-        f"{where}: of {name}, {what}"[:300], "use a model made for diffusers, without code of its own"
-    )

@@ -1,38 +1,38 @@
-"""What the call of a pipeline class takes, checks and returns over components of some configs.
+"""What the call of a pipeline class takes, checks and returns, and its source states, over some configs.
 
-Asked of the class and its source, and kept: importing a pipeline of diffusers takes eight seconds of a core.
-Only refusals, and what renders, come to the class itself again.
+Asked of the class, and kept: importing a pipeline of diffusers takes eight seconds of a core.
+Each pipeline says what its sizes must be in its own way: `if height % 16 != 0: raise`, `latent_height =
+height // self.vae_scale_factor`, `2 * (int(height) // (self.vae_scale_factor * 2))`. What is not divided
+exactly is refused when it is called, rounded without a word, or fails in its networks. Each divisor is
+evaluated with the model's own config; so is how many pixels one latent stands for, as not all ask the
+autoencoder (Wan's over videos counts the levels that it halves, and knows nothing of patches).
+Modular pipelines state rate, lengths and sizes as properties (`fps`, `max_duration`, `canvas_multiple`), and
+others as constants of their classes (`FPS`). A preset adds only what no class says.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
+import math
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.model import registry
 from framefleet.pipeline.model.class_cache import disk_cached
-from framefleet.pipeline.model.registry import (
-    PIPELINES,
-    diffusers_class,
-    exported,
-    is_standin,
-    modular_pipeline,
-    own_class,
-)
-from framefleet.pipeline.model.specs.model_index import Configs, ModelIndex, is_modular
+from framefleet.pipeline.model.specs.constructor import Constructed, Scope, Unknown, evaluated, method, steps
+from framefleet.pipeline.model.specs.model_index import MODEL_INDEX, Configs, ModelIndex, index_of, is_modular
 from framefleet.pipeline.model.specs.signature import Parameter, parameters_of, with_several
-from framefleet.pipeline.model.specs.source_facts import (
-    SourceFacts,
-    autoencoder_factors,
-    constructed_pipeline,
-    source_facts,
-)
+from framefleet.pipeline.request import MAX_FPS
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineCall:
-    """What a call takes and returns."""
-
     parameters: tuple[Parameter, ...]  # in order
     returns: frozenset[str]  # fields of the call's output; empty if not known
     facts: SourceFacts  # what the class states about what it renders
@@ -69,6 +67,8 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
 
     configs: as they were checked. folder: what messages call it. That nothing was refused is kept.
     """
+    import diffusers
+
     made = pipeline_named(index.class_name)
     names = inspect.signature(made).parameters.keys()
     if is_modular(index.class_name):
@@ -77,16 +77,23 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
         pipe = blank(index.class_name, {})
         names = pipe.component_names
         if lacking := lacking_components(pipe._blocks, index.components):
+            missing = ", ".join(lacking)
             raise ModelError(
-                f"{index.where}: {index.class_name} cannot run without {', '.join(lacking)}, null in its "
-                "index",
+                f"{index.where}: {index.class_name} cannot run without {missing}, null in its index",
                 "download the whole model, or bring its components into one folder by load_components() and "
                 "save_pretrained()",
             )
     if "scheduler" in names and "scheduler" not in configs:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
     if "scheduler" in index.components:
-        _check_scheduler(*index.components["scheduler"], index.where)
+        library, name = index.components["scheduler"]
+        kind = registry.diffusers_class(library, name)
+        bases = (diffusers.ConfigMixin, diffusers.SchedulerMixin)
+        # One whose packages are not installed is refused with their names when it is used.
+        is_scheduler = isinstance(kind, type) and all(issubclass(kind, base) for base in bases)
+        if not is_scheduler and not registry.is_standin(kind):
+            problem = f"{index.where}: {library}.{name} is not a noise scheduler"
+            raise ModelError(problem, "use a model made for diffusers")
     attributes = constructed_pipeline(made, configs).attributes
     for name, factor in autoencoder_factors(configs).items():
         if (computed := attributes.get(name, factor)) != factor:
@@ -96,34 +103,23 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
             )
 
 
-def _check_scheduler(library: str, name: str, where: str) -> None:
-    import diffusers
-
-    made = diffusers_class(library, name)
-    bases = (diffusers.ConfigMixin, diffusers.SchedulerMixin)
-    # One whose packages are not installed is refused with their names when it is used.
-    if not is_standin(made) and not (isinstance(made, type) and all(issubclass(made, b) for b in bases)):
-        raise ModelError(
-            f"{where}: {library}.{name} is not a noise scheduler", "use a model made for diffusers"
-        )
-
-
 @functools.cache
 def pipeline_named(name: str) -> type[DiffusionPipeline]:
     """Return the class of that name. Raises ModelError if it is not a pipeline of diffusers, or of ours."""
     import diffusers
 
     if is_modular(name):
-        made = modular_pipeline(name)
+        made = registry.modular_pipeline(name)
     else:
-        made = own_class(name) if name in PIPELINES else exported(diffusers, name)
+        made = registry.own_class(name) if name in registry.PIPELINES else registry.exported(diffusers, name)
     bases = (diffusers.DiffusionPipeline, diffusers.ModularPipeline)
     is_pipeline = isinstance(made, type) and issubclass(made, bases)
     if is_pipeline and any("__call__" in vars(base) for base in made.__mro__):
         return made  # type: ignore[no-any-return]
     if is_pipeline:
         raise ModelError(f"{name} of diffusers has no call of its own", "use a class that has one")
-    near = nearest(name, [*PIPELINES, *(other for other in dir(diffusers) if other.endswith("Pipeline"))])
+    others = (other for other in dir(diffusers) if other.endswith("Pipeline"))
+    near = nearest(name, [*registry.PIPELINES, *others])
     hint = f"the nearest class is {near[0]}" if near else "use a model made for diffusers"
     problem = f"diffusers {diffusers.__version__} has no pipeline {name!r}"
     raise ModelError(problem, f"{hint}; update diffusers; or install the package that has it, as a plugin")
@@ -141,3 +137,162 @@ def fields_returned(pipeline: type) -> frozenset[str]:
     outputs = [one for one in values if isinstance(one, type) and issubclass(one, BaseOutput)]
     fields = (dataclasses.fields(one) for one in outputs if dataclasses.is_dataclass(one))
     return frozenset(field.name for some in fields for field in some)
+
+
+_SIDES, _FRAMES, _TEXT = ("height", "width"), ("num_frames", "video_length"), "max_sequence_length"
+_METHODS = ("check_inputs", "__call__", "prepare_latents")
+# What pipelines call a factor, and where an autoencoder's config says what it is.
+_SPATIAL = ("vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+_TEMPORAL = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
+_FACTORS = {
+    _SPATIAL: ("scale_factor_spatial", "spatial_compression_ratio"),
+    _TEMPORAL: ("scale_factor_temporal", "temporal_compression_ratio"),
+}
+# How classes call their rate, as a property or a constant: the usual names first.
+_RATES = tuple(
+    f"{of}{rate}"
+    for of in ("", "native_", "default_", "model_", "video_", "output_", "target_", "sample_")
+    for rate in ("fps", "frame_rate", "frames_per_second")
+)
+_MAX_S, _MAX_COUNT = 86_400.0, 1 << 14  # of a clip; of frames and of pixels of a side: no model has a tenth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    side_divisor: int = 1  # its code divides height and width by it
+    frame_divisor: int = 1  # and numbers of frames, without the first where that counts alone
+    max_text: int | None = None  # the largest `max_sequence_length`
+    canvas_multiple: int | None = None  # what it states that height and width are multiples of
+    frame_step: int | None = None  # frames are `frame_step * k + frame_rest`
+    frame_rest: int | None = None
+    fps: float | None = None  # frames per second
+    shortest_s: float | None = None  # of a clip
+    longest_s: float | None = None  # of a clip
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+
+    def frames_between(self) -> tuple[int | None, int | None]:
+        """Return the numbers of frames of the shortest and of the longest clip, as the step allows them."""
+        step, rest, fps = self.frame_step or 1, self.frame_rest or 0, self.fps or math.nan
+        least, most = (math.nan if s is None else s * fps for s in (self.shortest_s, self.longest_s))
+        shortest = None if math.isnan(least) else math.ceil((least - rest) / step) * step + rest
+        longest = None if math.isnan(most) else math.floor((most - rest) / step) * step + rest
+        return shortest, longest
+
+
+def constructed_pipeline(made: type, configs: Configs) -> Constructed:
+    """Return a pipeline over components of these configs, model_index.json as "index".
+
+    Another class than the model's own has the autoencoder's factors, as `as_sibling` gives them to it.
+    """
+    index = index_of(configs["index"], MODEL_INDEX)
+    parts: dict[str, Constructed | None] = {}
+    for name, (library, class_name) in index.components.items():
+        parts[name] = None  # as of encoders and tokenizers, whose configs are not read
+        if (config := configs.get(name)) is not None:
+            # The config of a class that is not here is known anyway.
+            component = registry.diffusers_class(library, class_name)
+            parts[name] = Constructed(component if isinstance(component, type) else object, config)
+    pipe = Constructed(made, {**index.values, **parts})
+    if made.__name__ != index.class_name:
+        factors = autoencoder_factors(configs)
+        pipe.attributes.update({name: n for name, n in factors.items() if name in pipe.attributes})
+    return pipe
+
+
+def autoencoder_factors(configs: Configs) -> dict[str, int]:
+    """Return what a pipeline's factors must be, by all names of theirs, where the autoencoder says."""
+    vae = configs.get("vae", {})
+    factors = {names: next(filter(None, map(vae.get, keys)), None) for names, keys in _FACTORS.items()}
+    return {name: int(factor) for names, factor in factors.items() if factor for name in names}
+
+
+def source_facts(made: type, pipe: Any) -> SourceFacts:
+    """Return what the source of a class says. pipe: one of it, or what is known (`constructed_pipeline`)."""
+    rules = [rule for method_name in _METHODS for rule in _rules(made, pipe, method_name)]
+    step, rest = _count(pipe, "vae_frames_per_chunk"), _count(pipe, "vae_latents_per_chunk")
+    has_step = step is not None and rest is not None and rest < step
+    return SourceFacts(
+        side_divisor=math.lcm(*(number for name, number in rules if name in _SIDES)),
+        frame_divisor=math.lcm(*(number for name, number in rules if name in _FRAMES)),
+        max_text=min((number for name, number in rules if name == _TEXT), default=None),
+        canvas_multiple=_count(pipe, "canvas_multiple"),
+        frame_step=step if has_step else None,
+        frame_rest=rest if has_step else None,
+        fps=_number(pipe, (*_RATES, *map(str.upper, _RATES)), MAX_FPS),
+        shortest_s=_number(pipe, ("min_duration",), _MAX_S),
+        longest_s=_number(pipe, ("max_duration",), _MAX_S),
+        height=_count(pipe, "default_height"),
+        width=_count(pipe, "default_width"),
+        num_frames=_count(pipe, "default_num_frames"),
+    )
+
+
+def _number(pipe: Any, names: tuple[str, ...], most: float) -> float | None:
+    for name in names:
+        with contextlib.suppress(AttributeError, Unknown):
+            value = getattr(pipe, name)
+            if type(value) in (int, float) and 0 < value <= most:
+                return float(value)
+    return None
+
+
+def _count(pipe: Any, name: str) -> int | None:
+    value = _number(pipe, (name,), _MAX_COUNT)
+    return int(value) if value is not None and value == int(value) else None
+
+
+def _rules(made: type, pipe: Any, method_name: str) -> Iterator[tuple[str, int]]:
+    """Yield (argument, number) for each rule in a method."""
+    function = method(made, method_name)
+    if function is None:
+        return
+    names = vars(sys.modules[made.__module__])
+    scope: Scope = {"self": pipe}
+    of_row = {*_SIDES, *_FRAMES, _TEXT}  # what still is what the row gave
+    for step in steps(function.body, scope, names):
+        rounded = _right_of(ast.Mult, step)
+        for node in ast.walk(step):
+            for name, expression in _written(node, rounded):
+                with contextlib.suppress(Unknown):
+                    value: Any = evaluated(expression, scope, names) if name in of_row else None
+                    if type(value) in (int, float) and 1 <= value <= _MAX_COUNT and value == int(value):
+                        yield name, int(value)
+        # latents are made of what is divided, and not multiplied again by the same
+        is_latents = bool(_right_of(ast.FloorDiv, step) - rounded)
+        if isinstance(step, ast.Assign) and len(step.targets) == 1 and is_latents:
+            of_row -= {node.id for node in ast.walk(step.targets[0]) if isinstance(node, ast.Name)}
+
+
+def _written(node: ast.AST, rounded: set[str]) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the argument and the number of a rule, if the node writes one. rounded: what is multiplied by."""
+    match node:
+        case ast.Compare(left=ast.Name(id=name), ops=[ast.Gt()], comparators=[most]) if name == _TEXT:
+            yield name, most
+        case ast.BinOp(op=ast.Mod(), left=left, right=right):
+            yield _argument(left), right
+        case ast.BinOp(ast.BinOp(left, ast.FloorDiv(), first), ast.FloorDiv(), second):
+            yield _argument(left), ast.BinOp(first, ast.Mult(), second)
+        case ast.BinOp(op=ast.FloorDiv(), left=left, right=right):
+            # a plain number divides what is in latents already, unless it is multiplied by again
+            if not isinstance(right, ast.Constant) or ast.unparse(right) in rounded:
+                yield _argument(left), right
+
+
+def _argument(expression: ast.expr) -> str:
+    """Return the argument that an expression is, but for a first frame left out."""
+    match expression:
+        case ast.Name(id=name):
+            return name
+        case ast.Call(func=ast.Name(id="int"), args=[inner]):
+            return _argument(inner)
+        case ast.BinOp(op=ast.Sub(), left=ast.Name(id=name), right=ast.Constant(value=1)) if name in _FRAMES:
+            return name
+    return ""
+
+
+def _right_of(operator: type[ast.operator], step: ast.AST) -> set[str]:
+    """Return what stands to the right of an operator anywhere in a statement."""
+    nodes = (node for node in ast.walk(step) if isinstance(node, ast.BinOp))
+    return {ast.unparse(node.right) for node in nodes if isinstance(node.op, operator)}

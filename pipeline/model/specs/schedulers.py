@@ -7,6 +7,7 @@ class. Cells are not trusted: only scalars, and none that decides how much memor
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import re
@@ -63,14 +64,11 @@ SHORT_NAMES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 # Solvers that also integrate flow-matching models, as stated by their config.
 _FLOW_SOLVERS = frozenset(
-    {
-        "DEISMultistepScheduler",
-        "DPMSolverMultistepScheduler",
-        "DPMSolverSinglestepScheduler",
-        "UniPCMultistepScheduler",
-    }
+    f"{name}Scheduler"
+    for name in ("DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep")
 )
 _FLOW_MATCHING = frozenset({"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"})
+_OTHERS = frozenset({"FlowMatchLCMScheduler", "LTXEulerAncestralRFScheduler"})  # that some models use
 _FLOW_NAMES = ("FlowMatch", "LTXEuler")  # what the names of classes for such models start with
 
 # They assert `use_dynamic_shifting` when a pipeline hands them `mu` (UniPC takes it either way).
@@ -78,43 +76,15 @@ _MU_ONLY_DYNAMIC = _FLOW_SOLVERS - {"UniPCMultistepScheduler"}
 
 # diffusers' KarrasDiffusionSchedulers and three more that step the same models; not EDMEuler, which is made
 # for another parametrisation and does not converge.
-_DIFFUSION = frozenset(
-    {
-        "DDIMScheduler",
-        "DDPMScheduler",
-        "DPMSolverSDEScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "EulerDiscreteScheduler",
-        "HeunDiscreteScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "KDPM2DiscreteScheduler",
-        "LCMScheduler",
-        "LMSDiscreteScheduler",
-        "PNDMScheduler",
-        "SASolverScheduler",
-        "TCDScheduler",
-    }
-    | _FLOW_SOLVERS
-)
+_DIFFUSION = _FLOW_SOLVERS | {
+    *("DDIMScheduler", "DDPMScheduler", "DPMSolverSDEScheduler", "EulerAncestralDiscreteScheduler"),
+    *("EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+    *("KDPM2DiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler", "PNDMScheduler"),
+    *("SASolverScheduler", "TCDScheduler"),
+}
 
 # The one with a `timestep_type: continuous`, as Stable Video Diffusion was trained.
 _CONTINUOUS = "EulerDiscreteScheduler"
-
-# They draw noise at every step: without a generator of the row's own no clip could be rendered again.
-_STOCHASTIC = frozenset(
-    {
-        "CogVideoXDPMScheduler",
-        "DDPMScheduler",
-        "DPMSolverSDEScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "FlowMatchLCMScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-        "LCMScheduler",
-        "LTXEulerAncestralRFScheduler",
-        "SASolverScheduler",
-        "TCDScheduler",
-    }
-)
 
 # Distilled for this many steps at most (their `original_inference_steps`), more is refused when rendering.
 _DISTILLED = frozenset({"LCMScheduler", "TCDScheduler"})
@@ -148,20 +118,14 @@ class SchedulerChoice:
     max_steps: int = 1000
 
 
-@disk_cached(
-    TypeAdapter(SchedulerChoice),
-    decided_by=lambda name, spec: (
-        None  # of settings a table may have any number
-        if name and "(" in name
-        else [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
-    ),
-)
-def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
-    """Return the scheduler that `name` means for this model; None is its own.
+def _deciding(name: str | None, spec: PipelineSpec) -> list[Any] | None:
+    has_settings = name is not None and "(" in name  # of which a table may have any number
+    return None if has_settings else [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
 
-    name: diffusers' class name or a short name, which settings may follow. Raises UserError when there is
-    none of that name, or when the model cannot use it.
-    """
+
+@disk_cached(TypeAdapter(SchedulerChoice), decided_by=_deciding)
+def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
+    """Return the scheduler that a cell means for this model; None is its own. Raises UserError."""
     if not spec.scheduler_class and name in (None, NO_SCHEDULER):
         return SchedulerChoice(class_name="", canonical=NO_SCHEDULER)
     if not spec.scheduler_class:
@@ -185,24 +149,21 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
         last = config.get("original_inference_steps", 50)
     elif last == 1:  # the network's time runs from 0 to 1, in any number of steps (ACE-Step, Stable Audio 3)
         last = 1000
+    if class_name == "PNDMScheduler" and not config.get("skip_prk_steps"):
+        least = 4  # its warm-up fails below
+    else:  # stretching the sigmas to a terminal value divides by zero when there is only one
+        least = 2 if config.get("shift_terminal") else 1
     choice = SchedulerChoice(
         class_name=class_name,
         overrides=overrides,
         canonical=f"{canonical}({', '.join(deciding)})" if deciding else canonical,
-        min_steps=_least_steps(class_name, config),
+        min_steps=least,
         max_steps=last,
     )
     fault = _fault_of(choice, spec) if settings else None
     if fault and _fault_of(resolve_scheduler(short, spec), spec) is None:
         raise UserError(f"{class_name} does not take these settings: {fault}"[:_MAX_MESSAGE], "correct them")
     return choice
-
-
-def _least_steps(class_name: str, config: Mapping[str, Any]) -> int:
-    if class_name == "PNDMScheduler" and not config.get("skip_prk_steps"):
-        return 4  # its warm-up fails below
-    # Stretching the sigmas to a terminal value divides by zero when there is only one.
-    return 2 if config.get("shift_terminal") else 1
 
 
 def _fault_of(choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
@@ -232,28 +193,24 @@ def schedulers_of(pipe: Any, name: str | None, spec: PipelineSpec) -> dict[str, 
 
 def parse_scheduler(cell: str) -> tuple[str, dict[str, Scalar | None]]:
     """Return the name and the settings that a cell writes; what they may be is not checked."""
+
+    def value_of(text: str) -> Scalar | None:
+        if text.lower() in _WORDS:
+            return _WORDS[text.lower()]
+        for number in (int, float):
+            with contextlib.suppress(ValueError):
+                return number(text)
+        return text
+
     if "(" not in cell:
         return cell, {}
     whole = _CELL.fullmatch(cell)
     parts = whole[2].split(",") if whole and whole[2].strip() else []
     settings = [_SETTING.fullmatch(part) for part in parts]
     if whole is None or not all(settings):
-        raise UserError(
-            f"settings of a scheduler cannot be read in {shown(cell)}",
-            "write `name(setting=value, ...)`, as euler(timestep_spacing=trailing)",
-        )
-    return whole[1], {match[1]: _value(match[2]) for match in settings if match}
-
-
-def _value(text: str) -> Scalar | None:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+        fix = "write `name(setting=value, ...)`, e.g. euler(timestep_spacing=trailing)"
+        raise UserError(f"settings of a scheduler cannot be read in {shown(cell)}", fix)
+    return whole[1], {match[1]: value_of(match[2]) for match in settings if match}
 
 
 def _checked_settings(class_name: str, settings: Mapping[str, Scalar | None]) -> dict[str, Scalar | None]:
@@ -297,39 +254,34 @@ def _lookup(name: str, spec: PipelineSpec) -> tuple[str, Mapping[str, Any]]:
     if name in SHORT_NAMES:
         return SHORT_NAMES[name]
     classes = {class_name for class_name, _ in SHORT_NAMES.values()}
-    names = _DIFFUSION | _FLOW_MATCHING | _STOCHASTIC | classes | {spec.scheduler_class}
-    if name in names:
+    if name in _DIFFUSION | _FLOW_MATCHING | _OTHERS | classes | {spec.scheduler_class}:
         return name, {}
     usable = [names for names in sorted(classes) if _refusal(names, {}, spec) is None]
     near = nearest(name, [*_usable_names(spec), *usable], most=3, cutoff=0.5)
-    raise UserError(
-        f"no scheduler is named {shown(name)}", f"did you mean {', '.join(near)}?" if near else _usable(spec)
-    )
+    fix = f"did you mean {', '.join(near)}?" if near else _usable(spec)
+    raise UserError(f"no scheduler is named {shown(name)}", fix)
 
 
 def _overrides(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> dict[str, Any]:
     """Return the config changes that are needed for this class on this model, and no more."""
     config = spec.scheduler_config
-    wanted = {} if class_name == spec.scheduler_class else _to_fit(class_name, spec)
+    wanted: dict[str, Any] = {}
+    if class_name == spec.scheduler_class:
+        pass  # else it needs what a config written for another class does not have
+    elif class_name == "PNDMScheduler":
+        wanted = {"skip_prk_steps": True}  # as Stable Diffusion ships it
+    elif steps_flow(spec.scheduler_class, config):
+        shift = config.get("shift") or config.get("flow_shift") or 1.0  # UniPC's config calls it flow_shift
+        if class_name in _FLOW_SOLVERS:
+            wanted = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+        elif class_name in _FLOW_MATCHING:
+            wanted = {"shift": shift}
     wanted |= changes
     initial = inspect.signature(class_named(class_name).__init__).parameters if wanted else {}
     return {k: v for k, v in wanted.items() if config.get(k, initial[k].default) != v}
 
 
-def _to_fit(class_name: str, spec: PipelineSpec) -> dict[str, Any]:
-    """Return what a class needs that is not in a config written for another class."""
-    if class_name == "PNDMScheduler":
-        return {"skip_prk_steps": True}  # as Stable Diffusion ships it
-    if not steps_flow(spec.scheduler_class, spec.scheduler_config):
-        return {}
-    shift = spec.scheduler_config.get("shift") or spec.scheduler_config.get("flow_shift") or 1.0
-    if class_name in _FLOW_SOLVERS:
-        return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
-    return {"shift": shift} if class_name in _FLOW_MATCHING else {}  # UniPC's config calls it flow_shift
-
-
 def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) -> str | None:
-    """Return why the model cannot use the class, or None."""
     if spec.family.schedulers and class_name not in spec.family.schedulers:
         return "its denoising loop was written for its own kind"
     made = class_named(class_name)
@@ -359,25 +311,11 @@ def _refusal(class_name: str, changes: Mapping[str, Any], spec: PipelineSpec) ->
 
 def steps_flow(class_name: str, config: Mapping[str, Any]) -> bool:
     """Return whether a scheduler steps models that predict a velocity between noise and data."""
-    is_flow = class_name.startswith(_FLOW_NAMES)
-    return (
-        is_flow or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
-    )
-
-
-def _not_taken(class_name: str, spec: PipelineSpec) -> str | None:
-    """Return the first argument that the pipeline hands to `set_timesteps` and the class refuses."""
-    dynamic = bool(spec.scheduler_config.get("use_dynamic_shifting"))
-    taken = inspect.signature(class_named(class_name).set_timesteps).parameters
-    for sent in (*spec.family.sends, *(["mu"] if dynamic else [])):
-        if sent not in taken or (sent == "mu" and not dynamic and class_name in _MU_ONLY_DYNAMIC):
-            return sent
-    linear = spec.scheduler_config.get("time_shift_type") == "linear"
-    return "time_shift_type: linear" if dynamic and linear and class_name in _FLOW_SOLVERS else None
+    states_flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
+    return class_name.startswith(_FLOW_NAMES) or bool(states_flow)
 
 
 def _usable(spec: PipelineSpec) -> str:
-    """Return the fix: the short names that do work for this model."""
     names = _usable_names(spec)
     others = f"use one of {', '.join(names)}; or " if names else ""
     return f"{others}leave it out for the model's own {spec.scheduler_class}"

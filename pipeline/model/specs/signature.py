@@ -1,14 +1,14 @@
 """From a callable to the parameters that a table may give: names, kinds and defaults.
 
-Some inputs take several media in order, each of its own kind. MiniMax-H3's `references` are
-`list[MiniMaxH3Reference]`. Each subclass says its `kind` and opens a file with `from_file`; whatever a later
-pipeline calls such classes, they are found by these two.
+Some inputs take several media in order, each of its own kind (MiniMax-H3's `references`): lists of classes,
+each subclass of which says its `kind` and opens a file with `from_file`.
 Which inputs take several values for one clip (images to edit or to refer to, a value for each of several
 ControlNets) annotations do not say: `list[PIL.Image.Image]` is a batch of rows to most pipelines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import types
@@ -35,20 +35,10 @@ PLACES: tuple[ArgumentKind, ...] = ("image", "video", "images", "list[image]", "
 # Parameters that take PIL images or lists of them: a cell holds the path or URL of one. Of others the
 # annotation says whether they take images.
 INPUTS: dict[str, InputKind] = {
-    "image": "image",
-    "last_image": "image",
-    "original_image": "image",
-    "mask_image": "image",
-    "control_image": "image",
-    "control_mask": "image",
-    "video": "video",
-    "control_video": "video",
-    "driving_video": "video",
-    "pose_video": "video",
-    "face_video": "video",
-    "background_video": "video",
-    "mask_video": "video",
-    "conditioning_frames": "video",
+    **dict.fromkeys(("image", "last_image", "original_image"), "image"),
+    **dict.fromkeys(("mask_image", "control_image", "control_mask"), "image"),
+    **dict.fromkeys(("video", "control_video", "driving_video", "pose_video", "face_video"), "video"),
+    **dict.fromkeys(("background_video", "mask_video", "conditioning_frames"), "video"),
 }
 # Annotated as images, and no pictures; and those for which a model has to hold an IP-adapter, which none can.
 _NO_PICTURES = re.compile(r".*(latents|embeds)|(negative_)?ip_adapter_image")
@@ -63,18 +53,12 @@ PLUMBING = re.compile(
 )
 FRAME_PARAMETERS = ("num_frames", "video_length", "frames")  # what calls name the number of frames
 # By class: of the images that it is given, it makes one.
+_UNION = "StableDiffusionXLControlNetUnion"
 _SEVERAL_IMAGES: Mapping[str, str] = {
-    "BriaFibo2Pipeline": "image",
-    "Flux2KleinKVPipeline": "image",
-    "Flux2KleinPipeline": "image",
-    "Flux2Pipeline": "image",
-    "OmniGenPipeline": "input_images",
-    "QwenImage21Pipeline": "image",
-    "QwenImageEditPlusPipeline": "image",
-    "StableDiffusionXLControlNetUnionImg2ImgPipeline": "control_image",
-    "StableDiffusionXLControlNetUnionInpaintPipeline": "control_image",
-    "StableDiffusionXLControlNetUnionPipeline": "control_image",
-    "ZImageOmniPipeline": "image",
+    **dict.fromkeys(("BriaFibo2Pipeline", "Flux2KleinKVPipeline", "Flux2KleinPipeline"), "image"),
+    **dict.fromkeys(("Flux2Pipeline", "QwenImage21Pipeline", "QwenImageEditPlusPipeline"), "image"),
+    **{"ZImageOmniPipeline": "image", "OmniGenPipeline": "input_images"},
+    **{f"{_UNION}{task}Pipeline": "control_image" for task in ("", "Img2Img", "Inpaint")},
 }
 # Whose annotations say something else: a single image fails; each image is a frame.
 _OWN_KINDS: Mapping[str, tuple[str, ArgumentKind]] = {
@@ -91,14 +75,11 @@ PART_KINDS: dict[ListKind, ScalarKind] = {"list[int]": "int", "list[float]": "fl
 
 def reference_classes(annotation: Any) -> dict[str, type]:
     """Return by kind the classes that the annotation has lists of; none where it has no such list."""
-    lists = _parameters_of(list, annotation)
-    bases: list[Any] = [part for parts in lists for part in parts if isinstance(part, type)]
-    subclasses: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
-    return {
-        made.kind: made
-        for made in subclasses
-        if hasattr(made, "from_file") and getattr(made, "kind", None) in MEDIA
-    }
+    parts = [part for parts in _parameters_of(list, annotation) for part in parts]
+    bases: list[Any] = [part for part in parts if isinstance(part, type)]
+    classes: list[Any] = [made for base in bases for made in type.__subclasses__(base)]
+    references = [made for made in classes if hasattr(made, "from_file")]
+    return {made.kind: made for made in references if getattr(made, "kind", None) in MEDIA}
 
 
 def references_of(pipe: Any) -> dict[str, dict[str, type]]:
@@ -125,42 +106,35 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     names = getattr(inspect.unwrap(function), "__globals__", {})
     parameters = []
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in _NAMED or parameter.name == "self":
-            continue
         holder = type("Holder", (), {"__annotations__": {"own": parameter.annotation}})
-        try:
+        # What is for type checkers only stays a text.
+        with contextlib.suppress(NameError, TypeError, AttributeError):
             annotation = inspect.get_annotations(holder, globals=names, eval_str=True)["own"]
             parameter = parameter.replace(annotation=annotation)
-        except (NameError, TypeError, AttributeError):
-            pass  # for type checkers only: it stays a text
-        parameters.append(parameter_of(parameter))
+        if parameter.kind in _NAMED and parameter.name != "self":
+            parameters.append(parameter_of(parameter))
     return tuple(parameters)
 
 
 def with_several(parameters: Iterable[Parameter], class_name: str, configs: Configs) -> list[Parameter]:
     """Return the parameters of a class, with the kinds of those that take several values."""
     by_name = {parameter.name: parameter for parameter in parameters}
-    several = {name for made, name in _SEVERAL_IMAGES.items() if made == class_name}
-    if several and "Union" in class_name:
+    several = {_SEVERAL_IMAGES[class_name]} if class_name in _SEVERAL_IMAGES else set()
+    if several and class_name.startswith(_UNION):
         several.add("control_mode")
     if has_controlnets(configs):
         several |= {controlling(by_name), *OF_EACH}
-    for name, parameter in by_name.items():
-        if name in several and parameter.kind in _EITHER:
-            by_name[name] = replace(parameter, kind=_EITHER[parameter.kind])
-    if class_name in _OWN_KINDS:
-        name, kind = _OWN_KINDS[class_name]
-        by_name[name] = replace(by_name[name], kind=kind)
-    return [*by_name.values()]
+    own, own_kind = _OWN_KINDS.get(class_name, ("", None))
+    kinds = {name: _EITHER.get(by_name[name].kind, by_name[name].kind) for name in several & by_name.keys()}
+    kinds |= {own: own_kind} if own else {}
+    return [replace(one, kind=kinds.get(one.name, one.kind)) for one in by_name.values()]
 
 
 def controlling(names: Collection[str]) -> str:
-    """Return what a pipeline calls the image for its ControlNet."""
     return "control_image" if "control_image" in names else "image"
 
 
 def parameter_of(parameter: inspect.Parameter) -> Parameter:
-    """Return what one parameter of a signature is to a table."""
     kind: ArgumentKind | None = None
     if not PLUMBING.fullmatch(parameter.name):
         own = _kind(parameter) or INPUTS.get(parameter.name) or _media_kind(parameter)
@@ -236,5 +210,5 @@ def _parameters_of(collection: type, annotation: Any) -> list[tuple[Any, ...]]:
 
 def _scalars(collections: Iterable[tuple[Any, ...]]) -> list[ScalarKind]:
     """Return of what scalars collections are that are of one type only."""
-    alike = [set(types) - {...} for types in collections]
-    return [_KINDS[kind] for (kind,) in (kinds for kinds in alike if len(kinds) == 1) if kind in _KINDS]
+    alike = [(*(set(types) - {...}),) for types in collections]
+    return [_KINDS[kinds[0]] for kinds in alike if len(kinds) == 1 and kinds[0] in _KINDS]

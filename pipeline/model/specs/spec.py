@@ -11,22 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.families.family import Family, Preset, config_value
 from framefleet.pipeline.model.families.registry import family_of, preset_of
+from framefleet.pipeline.model.specs import model_index, pipeline_call
 from framefleet.pipeline.model.specs.config_values import check_values
 from framefleet.pipeline.model.specs.dtypes import DTypeName
-from framefleet.pipeline.model.specs.model_index import (
-    MODEL_INDEX,
-    NETS,
-    Configs,
-    has_controlnets,
-    index_of,
-    is_modular,
-    network_folders,
-    read_index,
-    read_object,
-)
-from framefleet.pipeline.model.specs.pipeline_call import PipelineCall, call_of, check_classes, pipeline_named
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, Parameter, PictureMode, Scalar
-from framefleet.pipeline.model.specs.source_facts import SourceFacts
 from framefleet.pipeline.outputs.frames.fields import MAPS, PICTURES, SOUND, VIDEO_FIELDS
 from framefleet.pipeline.text import SHAPE_ORDER, shape_text
 
@@ -66,22 +54,20 @@ class PipelineSpec:
     scheduler_config: Mapping[str, Any]
     components: tuple[str, ...]  # the names in model_index.json
     preset: Preset | None  # what is known about the model beyond its configs
-    configs: Configs  # of the components, and model_index.json as "index"
+    configs: model_index.Configs  # of the components, and model_index.json as "index"
     returns: frozenset[str] = frozenset()  # fields of the call's output; empty: not known
 
     @property
     def pipeline_class(self) -> type[DiffusionPipeline]:
         """The concrete class: the generic loader drops components that it is passed (diffusers 0.42)."""
-        return pipeline_named(self.class_name)
+        return pipeline_call.pipeline_named(self.class_name)
 
     @property
     def has_sound(self) -> bool:
-        """Whether clips may have sound."""
         return not self.returns.isdisjoint(SOUND)
 
     @property
     def has_layers(self) -> bool:
-        """Whether what is rendered is several layers of one image."""
         return self.kind == "image" and "layers" in self.parameters
 
     @property
@@ -130,44 +116,35 @@ class PipelineSpec:
         return float(rate) if isinstance(rate, int | float) and rate > 0 else self.native_fps
 
     def far_from_native(self, arguments: Mapping[str, Any]) -> str | None:
-        """Return what is unusual about a row's size, with the model's own; None where nothing is, as far as
-        that is known.
-        """
+        """Return what is known to be unusual about a row's size, with the model's own; or None."""
 
         def size_in(values: Mapping[str, Any]) -> list[int]:
             length = next((values[name] for name in FRAME_PARAMETERS if name in values), None)
             numbers = (length, values.get("height"), values.get("width"))
             return [number if isinstance(number, int) else 0 for number in numbers]
 
-        def text_of(size: list[int]) -> str:
-            return shape_text(*(number or None for number in size))
-
-        def ratio_of(own: int, usual: int) -> float:
-            return own / usual if own and usual else 1.0
-
         native, row = size_in(self.defaults()), size_in(arguments)
-        frames = 1.0 if row[0] == 1 else ratio_of(row[0], native[0])  # a video model may render pictures
-        pixels = ratio_of(row[1] * row[2], native[1] * native[2])
-        if 1 / FAR <= pixels <= FAR and 1 / FAR <= frames <= FAR:
-            return None
-        what = "frames" if not 1 / FAR <= frames <= FAR else "pixels in each"
-        ratio = frames if what == "frames" else pixels
-        often = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
-        return (
-            f"{text_of(row)} is {often} the {what} of the model's own size, {text_of(native)} "
-            f"({SHAPE_ORDER}): clips may repeat, tear or be noise"
-        )
+        frames = (row[0], native[0]) if row[0] != 1 else (1, 1)  # a video model may render pictures
+        pixels = row[1] * row[2], native[1] * native[2]
+        for what, (own, usual) in {"frames": frames, "pixels in each": pixels}.items():
+            ratio = own / usual if own and usual else 1.0
+            if not 1 / FAR <= ratio <= FAR:
+                often = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
+                size, usual_size = (shape_text(*(number or None for number in one)) for one in (row, native))
+                return (
+                    f"{size} is {often} the {what} of the model's own size, {usual_size} "
+                    f"({SHAPE_ORDER}): clips may repeat, tear or be noise"
+                )
+        return None
 
 
 def inspect_model(path: str | Path) -> PipelineSpec:
     """Return what the pipeline folder at `path` accepts. Raises ModelError when it is not a complete one."""
     folder = Path(path)
     if not folder.is_dir():
-        raise ModelError(
-            f"model {str(folder)!r} is not a folder",
-            "give the folder that holds model_index.json; download a hub model first",
-        )
-    index = read_index(folder)
+        fix = "give the folder that holds model_index.json; download a hub model first"
+        raise ModelError(f"model {str(folder)!r} is not a folder", fix)
+    index = model_index.read_index(folder)
     configs: dict[str, Mapping[str, Any]] = {"index": index.values}
     for name in index.components:
         fix = f"download the whole model; {name!r} is named in its index"
@@ -175,31 +152,36 @@ def inspect_model(path: str | Path) -> PipelineSpec:
             raise ModelError(f"component folder {folder / name} does not exist", fix)
         if name in _READ:
             file = "scheduler_config.json" if name == "scheduler" else "config.json"
-            configs[name] = read_object(folder / name / file, fix)
-    if has_controlnets(configs):
+            configs[name] = model_index.read_object(folder / name / file, fix)
+    if model_index.has_controlnets(configs):
         folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-        configs["controlnet"] = {NETS: len(network_folders("controlnet", folders))}
-    if is_modular(index.class_name):
+        configs["controlnet"] = {model_index.NETS: len(model_index.network_folders("controlnet", folders))}
+    if model_index.is_modular(index.class_name):
         from framefleet.pipeline.model.modular import block_configs  # imports diffusers
 
-        pipeline_named(index.class_name)
+        pipeline_call.pipeline_named(index.class_name)
         configs = block_configs(index, folder) | configs
     check_values(configs, index.components, str(folder))
-    check_classes(index, configs, str(folder))
+    pipeline_call.check_classes(index, configs, str(folder))
     spec = spec_of(index.class_name, configs)
     if spec.returns and spec.returns.isdisjoint((*PICTURES, *MAPS, *SOUND)):
-        raise ModelError(
-            f"{index.class_name} in {folder} returns neither frames nor sound, "
-            f"but {', '.join(sorted(spec.returns))}",
-            "use a model that renders images, videos or sound",
-        )
+        returns = ", ".join(sorted(spec.returns))
+        problem = f"{index.class_name} in {folder} returns neither frames nor sound, but {returns}"
+        raise ModelError(problem, "use a model that renders images, videos or sound")
     return spec
 
 
-def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
+def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
-    index, scheduler = index_of(configs["index"], MODEL_INDEX), configs.get("scheduler", {})
-    call, family, denoiser = call_of(class_name, configs), family_of(class_name), _denoiser(configs)
+    index, scheduler = (
+        model_index.index_of(configs["index"], model_index.MODEL_INDEX),
+        configs.get("scheduler", {}),
+    )
+    call, family, denoiser = (
+        pipeline_call.call_of(class_name, configs),
+        family_of(class_name),
+        _denoiser(configs),
+    )
     parameters, returns, facts = {p.name: p for p in call.parameters}, call.returns, call.facts
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)
@@ -212,6 +194,9 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     frames = stated or denoiser.get("sample_frames") or denoiser.get("num_frames")
     is_whole = class_name in family.whole_when and config_value(configs, family.whole_when[class_name])
     packs_alike = is_whole or config_value(configs, "vae._class_name") in _PACKING_ALIKE
+    # As the class states them, else what its autoencoder packs.
+    packed = facts.frame_divisor if facts.frame_divisor > 1 else _vae_factors(configs)[1]
+    step = facts.frame_step or packed * family.frame_factor
     shortest, longest = facts.frames_between()
     trained = family.max_frames or configs.get("motion_adapter", {}).get("motion_max_seq_length")
     height, width = _default_size(call, configs, family)
@@ -221,7 +206,7 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
         parameters=parameters,
         family=family,
         size_multiple=size_multiple(facts, configs, family),
-        frame_step=_frame_step(facts, configs, family) if is_video else None,
+        frame_step=step if is_video and (facts.frame_step or step > 1) else None,
         # Where a class states none, the first frame is packed alone, or none is.
         frame_rest=(0 if packs_alike else 1) if facts.frame_rest is None else facts.frame_rest,
         min_frames=shortest,
@@ -241,52 +226,37 @@ def spec_of(class_name: str, configs: Configs) -> PipelineSpec:
     )
 
 
-def size_multiple(facts: SourceFacts, configs: Configs, family: Family) -> int:
+def size_multiple(facts: pipeline_call.SourceFacts, configs: model_index.Configs, family: Family) -> int:
     """Return what the pipeline writes down, and what it states, or its denoiser and autoencoder take."""
     patch = _last(_denoiser(configs).get("patch_size"))
     taken = facts.canvas_multiple or _vae_factors(configs)[0] * patch
     return math.lcm(family.size_base, facts.side_divisor, taken)
 
 
-def _frame_step(facts: SourceFacts, configs: Configs, family: Family) -> int | None:
-    """Return what the pipeline states or writes down, or else what its autoencoder packs."""
-    if facts.frame_step:
-        return facts.frame_step
-    packed = facts.frame_divisor if facts.frame_divisor > 1 else _vae_factors(configs)[1]
-    return packed * family.frame_factor if packed * family.frame_factor > 1 else None
-
-
-def _native_fps(call: PipelineCall, configs: Configs, family: Family, preset: Preset | None) -> float | None:
-    """Return frames per second as trained: as the class states, else as the model is known to render.
-
-    Newer models of a family are recognised by their configs.
-    """
+def _native_fps(
+    call: pipeline_call.PipelineCall, configs: model_index.Configs, family: Family, preset: Preset | None
+) -> float | None:
+    """Return frames per second as trained: as the class states, else as the model is known to render."""
     names = ("frame_rate",) if family.fps_is_motion else ("frame_rate", "fps")
     defaults = {parameter.name: parameter.default for parameter in call.parameters}
-    for rate in (*map(defaults.get, names), call.facts.fps):
-        if isinstance(rate, int | float) and rate:
-            return float(rate)
-    if preset:
-        return preset.fps
+    stated = (*map(defaults.get, names), call.facts.fps)
     newer = (fps for path, fps in family.fps_when.items() if config_value(configs, path))
-    return next(newer, family.fps)
+    usual = preset.fps if preset else next(newer, family.fps)
+    return next((float(rate) for rate in stated if isinstance(rate, int | float) and rate), usual)
 
 
-def _default_size(call: PipelineCall, configs: Configs, family: Family) -> tuple[int | None, int | None]:
-    """Return the (height, width) of a call that gives none, of the first that says one.
-
-    The signature, the class, the family, the denoiser.
-    """
+def _default_size(
+    call: pipeline_call.PipelineCall, configs: model_index.Configs, family: Family
+) -> tuple[int | None, int | None]:
+    """Return the (height, width) of a call that gives none: of signature, class, family, or denoiser."""
     defaults = {parameter.name: parameter.default for parameter in call.parameters}
     height, width = defaults.get("height"), defaults.get("width")
     if isinstance(height, int) and isinstance(width, int):
         return height, width
     if call.facts.height and call.facts.width:
         return call.facts.height, call.facts.width
-    if isinstance(family.default_size, tuple):
-        return family.default_size
-    if family.default_size is None:
-        return None, None
+    if isinstance(family.default_size, tuple | None):
+        return family.default_size or (None, None)
     denoiser = _denoiser(configs)
     sample = denoiser.get("sample_size") if family.default_size == "config" else family.default_size
     sides = sample if isinstance(sample, list) else [sample, sample]
@@ -297,7 +267,7 @@ def _default_size(call: PipelineCall, configs: Configs, family: Family) -> tuple
     return (height * spatial, width * spatial) if height and width else (None, None)
 
 
-def _vae_factors(configs: Configs) -> tuple[int, int]:
+def _vae_factors(configs: model_index.Configs) -> tuple[int, int]:
     """Return how many pixels and frames one latent stands for, computed as diffusers' pipelines do."""
     vae = next((configs[name] for name in _AUTOENCODERS if name in configs), {})
     listed = (vae[key] for key in _LEVELS if isinstance(vae.get(key), list | tuple))
@@ -316,5 +286,5 @@ def _last(patch: Any) -> int:
     return int(patch[-1] if isinstance(patch, list | tuple) else patch or 1)
 
 
-def _denoiser(configs: Configs) -> Mapping[str, Any]:
+def _denoiser(configs: model_index.Configs) -> Mapping[str, Any]:
     return configs.get("transformer") or configs.get("unet") or {}

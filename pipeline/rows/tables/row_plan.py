@@ -168,7 +168,7 @@ def plan_rows(
 def _pipeline_rules(spec: PipelineSpec) -> Rules | None:
     """Return what a pipeline allows in a row beyond each argument's own rule."""
     if is_modular(spec.class_name):
-        from framefleet.pipeline.model.modular_rows import ModularRows  # imports diffusers
+        from framefleet.pipeline.model.modular import ModularRows  # imports diffusers
 
         return ModularRows(spec)
     return partial(object_at(spec.family.row_rules), spec=spec) if spec.family.row_rules else None

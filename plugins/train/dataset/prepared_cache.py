@@ -30,7 +30,7 @@ from torch import Tensor
 
 from framefleet.pipeline.errors import InputError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.model.sources.cache import cache_folder
+from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.render.fused.calls import digest_of
