@@ -149,7 +149,6 @@ def _content(store: Store, file: RecordedFile) -> bytes:
         raise StoreError(f"{where} is gone, but has a record", "put it back, or choose another output")
     if not isinstance(content, bytes):
         raise JobError(
-            f"{where} is not what was committed: {HOW[content]}",
-            "put it back, or run `framefleet repair`",
+            f"{where} is not what was committed: {HOW[content]}", "put it back, or run `framefleet repair`"
         )
     return content

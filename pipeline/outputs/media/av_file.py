@@ -44,10 +44,7 @@ X264_OPTIONS = {"preset": "medium", "x264-params": "cpu-independent=1"}
 # Of each encoder, besides its crf. x265 and SVT-AV1 have threads of their own, and a line for every clip.
 _ENCODER_OPTIONS = {
     "libx264": X264_OPTIONS,
-    "libx265": {
-        "preset": "medium",
-        "x265-params": "pools=none:frame-threads=1:wpp=0:info=0:log-level=none",
-    },
+    "libx265": {"preset": "medium", "x265-params": "pools=none:frame-threads=1:wpp=0:info=0:log-level=none"},
     "libsvtav1": {"preset": "6", "svtav1-params": "lp=1"},
     "libvpx-vp9": {"deadline": "good", "cpu-used": "2", "row-mt": "0", "b": "0"},
     "h264_nvenc": {"rc": "constqp"},

@@ -81,8 +81,7 @@ def part_content(store: Store, path: str) -> bytes:
         content = store.read(path, MAX_PART_BYTES + 1)
     except FileNotFoundError as error:
         raise JobError(
-            f"{store.url_of(path)} is gone: it was replaced while it was read",
-            "run the same command again",
+            f"{store.url_of(path)} is gone: it was replaced while it was read", "run the same command again"
         ) from error
     except OSError as error:
         raise _not_ours(store, path, str(error)) from error

@@ -89,11 +89,7 @@ def path_of_intent(record: Record) -> str:
 
 
 def announce(
-    store: Store,
-    record: Record,
-    *,
-    was_batched: bool,
-    values: Mapping[str, StepValues] | None = None,
+    store: Store, record: Record, *, was_batched: bool, values: Mapping[str, StepValues] | None = None
 ) -> None:
     """Write down that this clip is about to be stored. values: of clip steps, by section."""
     finished = FinishedClip(record=record, was_batched=was_batched, values=all_values(values or {}))

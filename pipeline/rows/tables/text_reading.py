@@ -183,9 +183,7 @@ def _texts_of(text: CsvText, num_columns: int) -> Iterator[pa.RecordBatch]:
         # only without threads do its errors name the row
         read_options=pa.csv.ReadOptions(use_threads=False, column_names=names),
         parse_options=pa.csv.ParseOptions(
-            delimiter=text.separator,
-            quote_char=text.is_quoted and '"',
-            newlines_in_values=text.is_quoted,
+            delimiter=text.separator, quote_char=text.is_quoted and '"', newlines_in_values=text.is_quoted
         ),
         # an empty cell is null, a quoted one is empty text
         convert_options=pa.csv.ConvertOptions(
