@@ -62,9 +62,8 @@ class Output:
         """
         output = cls(Store(place, storage_options))
         if not output.is_begun and not output.inner:
-            raise JobError(
-                f"{output.url} is not an output: it has neither {CLAIM} nor records", "check the path"
-            )
+            problem = f"{output.url} is not an output: it has neither {CLAIM} nor records"
+            raise JobError(problem, "check the path")
         return output
 
     @classmethod
@@ -162,10 +161,8 @@ class Output:
     def no_records(self) -> JobError:
         """Return the error for an output in which no row is done."""
         for name, one in self.inner.items():
-            return JobError(
-                f"{self.url} has {name}, and no row in full so far",
-                f"{name} are an output of their own: give {one.url}",
-            )
+            problem = f"{self.url} has {name}, and no row in full so far"
+            return JobError(problem, f"{name} are an output of their own: give {one.url}")
         return JobError(f"{self.store.url_of(RECORDS)} has no records", "give the output of a render job")
 
 

@@ -117,9 +117,8 @@ def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
         near = nearest(unknown["name"], names)
         fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names)}"
         return JobError(f"where: there is no column {unknown['name']!r}", fix)
-    return JobError(
-        f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}", _EXAMPLE
-    )
+    fix = _EXAMPLE
+    return JobError(f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}", fix)
 
 
 def main() -> None:

@@ -148,7 +148,6 @@ def _content(store: Store, file: RecordedFile) -> bytes:
     if content == "missing":
         raise StoreError(f"{where} is gone, but has a record", "put it back, or choose another output")
     if not isinstance(content, bytes):
-        raise JobError(
-            f"{where} is not what was committed: {HOW[content]}", "put it back, or run `framefleet repair`"
-        )
+        problem = f"{where} is not what was committed: {HOW[content]}"
+        raise JobError(problem, "put it back, or run `framefleet repair`")
     return content

@@ -86,15 +86,11 @@ def encode_av(
     """Return the file's bytes. Raises RenderError for sound that the format lacks, and FFmpeg's errors."""
     codec = _SOUND_CODECS[media.format]
     if audio and audio.sample_rate not in _SOUND_RATES.get(codec, (audio.sample_rate,)):
-        raise RenderError(
-            f"the sound has {audio.sample_rate} samples in a second, which {codec} does not",
-            "set media.format to mkv",
-        )
+        problem = f"the sound has {audio.sample_rate} samples in a second, which {codec} does not"
+        raise RenderError(problem, "set media.format to mkv")
     if frames is not None and media.codec == "libx265" and min(frames.shape[1:3]) < _X265_LEAST_SIDE:
-        raise RenderError(
-            f"frames of {frames.shape[2]}x{frames.shape[1]} are too small for libx265",
-            f"render {_X265_LEAST_SIDE} pixels a side or more, or leave media.encoder out",
-        )
+        fix = f"render {_X265_LEAST_SIDE} pixels a side or more, or leave media.encoder out"
+        raise RenderError(f"frames of {frames.shape[2]}x{frames.shape[1]} are too small for libx265", fix)
     with _scratch_file() as path:
         kind = "matroska" if media.format == "mkv" else media.format
         with av.open(str(path), "w", format=kind, options=CONTAINER_OPTIONS[media.format]) as container:

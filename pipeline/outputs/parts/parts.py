@@ -184,10 +184,8 @@ def find_record(store: Store, row_id: str) -> Record:
 
 
 def no_record(store: Store, row_id: str) -> JobError:
-    return JobError(
-        f"{store.url_of(RECORDS)} has no record of row {row_id}",
-        "take a row_id from a record or a clip's name",
-    )
+    problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
+    return JobError(problem, "take a row_id from a record or a clip's name")
 
 
 def record_in(store: Store, path: str, row_id: str) -> Record | None:
@@ -291,10 +289,8 @@ def _metadata_of(store: Store, path: str) -> dict[str, str]:
 def set_aside(store: Store, path: str, hold: Hold) -> None:
     """Move a file into damaged/. Only the driver with the lock."""
     if store.exists(path) and store.stat(path).size > _MAX_BYTES:  # a link may lead to nothing
-        raise JobError(
-            f"{store.url_of(path)} has more than {_MAX_BYTES:,} bytes, and is not framefleet's",
-            "move it out of the output",
-        )
+        problem = f"{store.url_of(path)} has more than {_MAX_BYTES:,} bytes, and is not framefleet's"
+        raise JobError(problem, "move it out of the output")
     hold.check()
     store.move(path, f"{DAMAGED}/{path}")
 

@@ -197,10 +197,8 @@ def _with_ours(carried: Iterable[pa.Field], ours: pa.Schema, folder: str) -> pa.
     names = [field.name for field in fields]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise TableError(
-            f"column {', '.join(map(repr, twice))} of the table would be twice in {folder}/",
-            "rename it in the table, or drop it",
-        )
+        problem = f"column {', '.join(map(repr, twice))} of the table would be twice in {folder}/"
+        raise TableError(problem, "rename it in the table, or drop it")
     return pa.schema([field.remove_metadata() for field in fields])
 
 

@@ -211,9 +211,8 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         if is_service or trouble_of(error) != "other":
             raise
         reason = public_text(f"{type(error).__name__}: {error}")
-        raise JobError(
-            f"{public_url(url)} cannot be opened: {reason}", "check the URL and storage_options"
-        ) from None
+        problem = f"{public_url(url)} cannot be opened: {reason}"
+        raise JobError(problem, "check the URL and storage_options") from None
     if s3.is_s3(url):
         s3.limit_waits(files)
     elif gcs.is_gcs(url):

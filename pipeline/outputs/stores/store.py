@@ -263,17 +263,14 @@ def _supported(url: str) -> str:
     except ValueError:
         raise JobError(f"{public_url(url)} is not a URL", "check its host and port") from None
     if "?" in url:  # it would end up between the root and every path below it
-        raise JobError(
-            f"{public_url(url)} is given with a query, what follows ?",
-            "leave it out; keys and signatures are storage_options",
-        )
+        problem = f"{public_url(url)} is given with a query, what follows ?"
+        raise JobError(problem, "leave it out; keys and signatures are storage_options")
     protocol = url.partition("://")[0].partition("::")[0]
     try:
         fsspec.get_filesystem_class(protocol)
     except (ValueError, ImportError) as error:  # an unknown protocol, or its package is missing
-        raise JobError(
-            f"{public_url(url)} cannot be opened: {error}", "use a folder or s3://bucket/name"
-        ) from None
+        problem = f"{public_url(url)} cannot be opened: {error}"
+        raise JobError(problem, "use a folder or s3://bucket/name") from None
     return url
 
 
@@ -282,9 +279,8 @@ def _checked(path: str) -> str:
     pure = PurePosixPath(path)
     plain = str(pure) == path != "." and not {"\\", "\0"} & set(path)
     if not plain or pure.is_absolute() or ".." in pure.parts:
-        raise StoreError(
-            f"{path!r} is not a path inside the output", "use names and forward slashes, without `..`"
-        )
+        problem = f"{path!r} is not a path inside the output"
+        raise StoreError(problem, "use names and forward slashes, without `..`")
     return path
 
 

@@ -102,9 +102,8 @@ def _read_object(store: Store, path: str, count: int) -> bytes:
             raise
         message = error.problem.removeprefix(f"could not read {store.url_of(path)}: ")
         _, mark, query = path.partition("?")
-        raise InputError(
-            f"it cannot be read: {message.replace(mark + query, '')}", "check the path and the credentials"
-        ) from None
+        problem = f"it cannot be read: {message.replace(mark + query, '')}"
+        raise InputError(problem, "check the path and the credentials") from None
 
 
 def _absent() -> InputError:

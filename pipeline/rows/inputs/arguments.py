@@ -64,10 +64,8 @@ def checked_content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> b
     """Return the bytes of an input. Raises InputError where they are not those that were checked."""
     content = read(value["uri"])
     if hashlib.sha256(content).hexdigest() != value["sha256"]:
-        raise InputError(
-            "the file has changed since the row was checked",
-            "restore the old file, or run the same command again to use the new one",
-        )
+        problem = "the file has changed since the row was checked"
+        raise InputError(problem, "restore the old file, or run the same command again to use the new one")
     return content
 
 

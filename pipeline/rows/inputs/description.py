@@ -42,9 +42,8 @@ class Describer:
                         box.send(b"go on")
                         answer = box.receive()
         except Ended as error:
-            raise InputError(
-                f"it cannot be read: {error}", "convert it, e.g. to png, or to H.264 in mp4"
-            ) from None
+            problem = f"it cannot be read: {error}"
+            raise InputError(problem, "convert it, e.g. to png, or to H.264 in mp4") from None
         values = json.loads(answer[1:])
         if answer[:1] == REFUSAL:
             raise InputError(*values)

@@ -119,10 +119,8 @@ async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
     except OSError:
         if not refused:
             raise
-        raise InputError(
-            f"{place.url.host} is at {refused[0]}, which is not a public address",
-            ADD.format(f"{place.url.origin()}/"),
-        ) from None
+        problem = f"{place.url.host} is at {refused[0]}, which is not a public address"
+        raise InputError(problem, ADD.format(f"{place.url.origin()}/")) from None
 
 
 def _public_only(refused: list[str]) -> aiohttp.SocketFactoryType:

@@ -129,10 +129,8 @@ def _unreadable(found: FileKind) -> InputError:
     if found.name.upper() not in IMAGE_FORMATS:
         names = ", ".join(IMAGE_FORMATS).lower()
         return InputError(f"it is {found}, and only {names} are read", "convert it to png")
-    return InputError(
-        f"it is a {found.name} that cannot be decoded: damaged, cut off or in a rare format",
-        "write it again, as an 8-bit png or jpeg",
-    )
+    problem = f"it is a {found.name} that cannot be decoded: damaged, cut off or in a rare format"
+    return InputError(problem, "write it again, as an 8-bit png or jpeg")
 
 
 def _check_is_video(content: bytes) -> None:

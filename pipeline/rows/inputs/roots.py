@@ -170,9 +170,8 @@ def _scheme(uri: str) -> str | None:
 
 
 def _has_userinfo() -> InputError:
-    return InputError(
-        "it holds a user or a password", "leave them out; the job's storage_options are for credentials"
-    )
+    problem = "it holds a user or a password"
+    return InputError(problem, "leave them out; the job's storage_options are for credentials")
 
 
 def _url(uri: str) -> URL:

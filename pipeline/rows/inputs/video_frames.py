@@ -198,16 +198,13 @@ def _matroska_size(content: bytes, at: int) -> tuple[int | None, int]:
 
 
 def _damaged() -> InputError:
-    return InputError(
-        "it cannot be decoded: damaged, cut off or in a rare format", "write it again, as H.264 in mp4"
-    )
+    problem = "it cannot be decoded: damaged, cut off or in a rare format"
+    return InputError(problem, "write it again, as H.264 in mp4")
 
 
 def _too_large(width: int, height: int) -> InputError:
-    return InputError(
-        f"its frames are {height} x {width} (height x width), more than {MAX_FRAME_PIXELS:,} pixels",
-        "make it smaller",
-    )
+    problem = f"its frames are {height} x {width} (height x width), more than {MAX_FRAME_PIXELS:,} pixels"
+    return InputError(problem, "make it smaller")
 
 
 def num_samples(content: bytes) -> int:

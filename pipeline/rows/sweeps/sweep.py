@@ -58,9 +58,8 @@ def open_sweep(
     _check_names(varied, templates, kinds, others)
     for column in varied:
         if column.name in names and column.name not in templates.get(column.name, ()):
-            raise JobError(
-                f"sweep.{column.name}: the table has a column of that name", "leave one of them out"
-            )
+            problem = f"sweep.{column.name}: the table has a column of that name"
+            raise JobError(problem, "leave one of them out")
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
@@ -118,10 +117,8 @@ def _count(table: Table, *, at_most: int) -> int:
 
 def _check_length(swept: Swept, where: str) -> None:
     if swept.num_rows > MAX_ROWS:
-        raise JobError(
-            f"{where}: {swept}, and {MAX_ROWS:,} are the limit",
-            "sweep over less, or draw some combinations with `sweep.sample`",
-        )
+        problem = f"{where}: {swept}, and {MAX_ROWS:,} are the limit"
+        raise JobError(problem, "sweep over less, or draw some combinations with `sweep.sample`")
 
 
 def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
@@ -136,9 +133,8 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
             answers = [None if value is None else check(value) for check in checks]
             refused = [one for one in answers if isinstance(one, Refused)]
             if len(refused) == len(checks):
-                raise JobError(
-                    f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}", refused[0].fix
-                )
+                problem = f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}"
+                raise JobError(problem, refused[0].fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

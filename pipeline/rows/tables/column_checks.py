@@ -77,10 +77,8 @@ def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
     }
     if not (fits[kind] or pa.types.is_null(stored)):
         words = _WORDS[kind]
-        raise TableError(
-            f"column {field.name!r} holds {field.type}, but {target} takes {words}",
-            f"write the column as {words}, or rename it if it means something else",
-        )
+        problem = f"column {field.name!r} holds {field.type}, but {target} takes {words}"
+        raise TableError(problem, f"write the column as {words}, or rename it if it means something else")
 
 
 def _is_list(stored: pa.DataType, *, number: bool) -> bool:

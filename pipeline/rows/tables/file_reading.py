@@ -184,10 +184,8 @@ def _check_meanings(parquet: pa.parquet.ParquetFile, file: FileToRead) -> None:
         if own and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
             kinds[field.name] = own.decode("utf-8", "replace")[:MAX_NAME]
     for name, kind in kinds.items():
-        raise TableError(
-            f"{file.name}: the column {name!r} holds values of type {kind}, which records cannot hold",
-            "write it as text, or as numbers or dates, or leave it out of the table",
-        )
+        problem = f"{file.name}: the column {name!r} holds values of type {kind}, which records cannot hold"
+        raise TableError(problem, "write it as text, or as numbers or dates, or leave it out of the table")
 
 
 def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
@@ -202,10 +200,8 @@ def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
             _store(pa.schema([field]))
         except _UNSTORABLE as error:
             content = f"the column {field.name!r} holds {str(field.type)[:MAX_NAME]}"
-            raise TableError(
-                f"{file.name}: {content}, and records cannot: {error}",
-                "leave it out of the table, or write it as text",
-            ) from None
+            fix = "leave it out of the table, or write it as text"
+            raise TableError(f"{file.name}: {content}, and records cannot: {error}", fix) from None
     raise TableError(f"{file.name}: records cannot hold its columns: {problem}", "leave some of them out")
 
 

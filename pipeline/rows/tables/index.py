@@ -89,10 +89,8 @@ class RowIndex:
         if not len(positions):
             return
         if len(self._numbers.keys() | {*lanes}) > MAX_LANES:
-            raise TableError(
-                f"the table's rows name more than {MAX_LANES:,} models and recipes of your own",
-                "render them in several jobs: each loads the model anew",
-            )
+            problem = f"the table's rows name more than {MAX_LANES:,} models and recipes of your own"
+            raise TableError(problem, "render them in several jobs: each loads the model anew")
         self._mark(positions, _THERE)
         self._ids.write(positions, ids)
         self._num_rows += len(positions)

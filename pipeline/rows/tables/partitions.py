@@ -77,9 +77,8 @@ def _texts(path: str, root: str) -> dict[str, str | None]:
             name, equals, value = (unquote(part, errors="strict") for part in folder.partition("="))
             folder.encode()
         except UnicodeError:
-            raise TableError(
-                f"{path!r}: the name of its folder {folder!r} is not UTF-8", "rename the folder"
-            ) from None
+            problem = f"{path!r}: the name of its folder {folder!r} is not UTF-8"
+            raise TableError(problem, "rename the folder") from None
         if name and equals:
             pairs.append((name, None if value == _NULL else value))
     names = [name for name, _ in pairs]
@@ -103,10 +102,8 @@ def with_own_columns(batch: pa.RecordBatch, source: TableFile) -> pa.RecordBatch
         if name not in columns:
             columns[name] = pa.repeat(value, batch.num_rows)
         elif not _is_all(columns[name], value):
-            raise TableError(
-                f"{source.path} has rows whose column {name!r} is not {value}, as its folder says",
-                "write the table again, without that column in the files",
-            )
+            problem = f"{source.path} has rows whose column {name!r} is not {value}, as its folder says"
+            raise TableError(problem, "write the table again, without that column in the files")
     columns |= {} if odd is None else {ODD_CELLS: odd}
     return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
 

@@ -90,14 +90,11 @@ def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
         except OverflowError:
             raise TableError(f"row {index}: {name} is {shown(cell)}", "use a number of 64 bits") from None
         except UnicodeEncodeError as error:
-            raise TableError(
-                f"row {index}: {name} is not a text: {error.reason}", "use whole characters"
-            ) from None
+            problem = f"row {index}: {name} is not a text: {error.reason}"
+            raise TableError(problem, "use whole characters") from None
         except pa.ArrowException:
-            raise TableError(
-                f"row {index}: {name} is of type {type(cell).__name__}",
-                "requests hold numbers and text; give an image or a video as its path or URL",
-            ) from None
+            fix = "requests hold numbers and text; give an image or a video as its path or URL"
+            raise TableError(f"row {index}: {name} is of type {type(cell).__name__}", fix) from None
     return pa.RecordBatch.from_pylist([plain])
 
 

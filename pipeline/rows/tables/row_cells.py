@@ -74,10 +74,8 @@ def odd_cells(batch: pa.RecordBatch) -> OddCells:
 
 def another_type(kind: pa.DataType) -> Refused:
     """Return why a cell is odd that is not of its column's type."""
-    return Refused(
-        reason=f"the column holds {_words(kind)}, as most of its cells in the first MB do",
-        fix="write it as the others are, or the whole column as text",
-    )
+    reason = f"the column holds {_words(kind)}, as most of its cells in the first MB do"
+    return Refused(reason=reason, fix="write it as the others are, or the whole column as text")
 
 
 def _words(kind: pa.DataType) -> str:

@@ -63,10 +63,8 @@ def check_images(
         return value if isinstance(value, Refused) or kind == "images" else [value]
     places = places_in(cell)
     if not places or len(places) > MAX_IMAGES:
-        return Refused(
-            reason=f"it must be a list of 1 to {MAX_IMAGES} paths or URLs of images",
-            fix='use one, as ["a.png", "b.png"]',
-        )
+        reason = f"it must be a list of 1 to {MAX_IMAGES} paths or URLs of images"
+        return Refused(reason=reason, fix='use one, as ["a.png", "b.png"]')
     images = []
     for position, place in enumerate(places):
         value = check_input(place, "image", finder)
@@ -84,9 +82,8 @@ def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refuse
     """
     entries = places_in(cell) if is_list(cell) else []
     if not entries or len(entries) > MAX_IMAGES:
-        return Refused(
-            reason=f"it must be a list of 1 to {MAX_IMAGES} images, videos and sounds", fix=_REFERENCES
-        )
+        reason = f"it must be a list of 1 to {MAX_IMAGES} images, videos and sounds"
+        return Refused(reason=reason, fix=_REFERENCES)
     references = []
     for position, entry in enumerate(entries):
         value = _check_reference(entry, finder)
@@ -156,16 +153,13 @@ def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Ref
         return None
     num_frames = video["num_frames"]
     if asked is not None and num_frames < asked:
-        return Refused(
-            reason=f"it has {num_frames} frames, and num_frames is {asked}", fix=f"use {num_frames} or less"
-        )
+        reason = f"it has {num_frames} frames, and num_frames is {asked}"
+        return Refused(reason=reason, fix=f"use {num_frames} or less")
     checked = check_frames(num_frames if asked is None else asked, spec)
     if not isinstance(checked, Refused) or asked is not None:  # num_frames itself is reported already
         return None
-    return Refused(
-        reason=f"it has {num_frames} frames, and {checked.reason}",
-        fix=f"{checked.fix}, or let the recipe video_to_video take the first num_frames",
-    )
+    fix = f"{checked.fix}, or let the recipe video_to_video take the first num_frames"
+    return Refused(reason=f"it has {num_frames} frames, and {checked.reason}", fix=fix)
 
 
 _A = {"image": "an image", "video": "a video", "audio": "a sound"}

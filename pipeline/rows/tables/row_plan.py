@@ -214,15 +214,11 @@ def _read_columns(
             if target not in targets:
                 is_turned = target in schema.names and column in targets
                 turned = f"write it the other way round: `columns: {{{column}: {target}}}`"
-                raise JobError(
-                    f"columns.{target}: there is no argument {target!r}",
-                    turned if is_turned else argument_meant(target, targets),
-                )
+                problem = f"columns.{target}: there is no argument {target!r}"
+                raise JobError(problem, turned if is_turned else argument_meant(target, targets))
             if column not in schema.names:
-                raise JobError(
-                    f"columns.{target} names the column {column!r}, and the table has none of that name",
-                    did_you_mean(column, schema.names),
-                )
+                problem = f"columns.{target} names the column {column!r}, and the table has none of that name"
+                raise JobError(problem, did_you_mean(column, schema.names))
     column_of = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in column_of.items() if column in schema.names}
     for target, column in read.items():

@@ -118,10 +118,8 @@ class Table:
 
     def _check_length(self, num_rows: int) -> None:
         if num_rows > MAX_ROWS:
-            raise TableError(
-                f"table {self.location} has more than {MAX_ROWS:,} rows",
-                "give parts of it to jobs of their own",
-            )
+            problem = f"table {self.location} has more than {MAX_ROWS:,} rows"
+            raise TableError(problem, "give parts of it to jobs of their own")
 
 
 def folder_of(location: str) -> str:
@@ -217,9 +215,8 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     formats = {file_format(name): name for name in files}
     if len(formats) > 1:
         both = " and ".join(list(formats.values())[:2])
-        raise TableError(
-            f"files of several formats in {location}: {both}", "give a glob, e.g. folder/*.parquet"
-        )
+        problem = f"files of several formats in {location}: {both}"
+        raise TableError(problem, "give a glob, e.g. folder/*.parquet")
     return files, root
 
 
@@ -243,9 +240,8 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
     for folder, _, files in filesystem.walk(path):
         paths += [f"{folder.rstrip('/')}/{name}" for name in files]
         if len(paths) > MAX_LISTED:
-            raise TableError(
-                f"{location} holds more than {MAX_LISTED:,} files", "give the table's own folder"
-            )
+            problem = f"{location} holds more than {MAX_LISTED:,} files"
+            raise TableError(problem, "give the table's own folder")
     return paths
 
 

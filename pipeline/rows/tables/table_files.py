@@ -163,9 +163,8 @@ def _answers(
                     else:
                         yield kind, content
         except Ended as error:
-            raise TableError(
-                f"{source.path} cannot be read: {error}", "write it with another program"
-            ) from None
+            problem = f"{source.path} cannot be read: {error}"
+            raise TableError(problem, "write it with another program") from None
     if refused:
         raise TableError(*refused)
 

@@ -263,14 +263,11 @@ class ModelRows:
         """Return the model that a cell of the column names, or why there is none."""
         name = self._default if cell is None else cell.strip() if isinstance(cell, str) else cell
         if name is None:
-            return Refused(
-                reason="every row needs one of the job's `models`",
-                fix=f"fill it in, or set `defaults: {{{MODEL_COLUMN}: {next(iter(self.by_model))}}}`",
-            )
+            fix = f"fill it in, or set `defaults: {{{MODEL_COLUMN}: {next(iter(self.by_model))}}}`"
+            return Refused(reason="every row needs one of the job's `models`", fix=fix)
         if name not in self.by_model:
-            return Refused(
-                reason=f"the job's `models` has no {shown(name)}", fix=did_you_mean(str(name), self.by_model)
-            )
+            reason = f"the job's `models` has no {shown(name)}"
+            return Refused(reason=reason, fix=did_you_mean(str(name), self.by_model))
         return str(name)
 
 

@@ -136,10 +136,8 @@ class CsvRows:
         ]
         if len(nameless) > 1:
             numbers = " and ".join(str(place + 1) for place in nameless[:2])
-            raise TableError(
-                f"{self._file}: the first line has no names for the columns {numbers}",
-                "the first line must be the header: delete what stands above it, or name these columns",
-            )
+            fix = "the first line must be the header: delete what stands above it, or name these columns"
+            raise TableError(f"{self._file}: the first line has no names for the columns {numbers}", fix)
         return pa.schema(
             [
                 (name, pa.string() if name in arguments else type_of(column))
