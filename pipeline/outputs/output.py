@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from framefleet.doors import inner_outputs
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs import row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRIVERS, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
@@ -24,14 +25,6 @@ from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, re
 from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.record_files import recorded_frames, recorded_tensors
-from framefleet.pipeline.outputs.row_states import (
-    FailedRow,
-    LogLine,
-    OutputCounts,
-    count_rows,
-    failed_rows,
-    log_lines,
-)
 from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
 
 log = logging.getLogger(__name__)
@@ -102,9 +95,9 @@ class Output:
             if claim is None or claim.job.get(section) is not None  # else a folder of that name
         }
 
-    def counts(self) -> OutputCounts:
+    def counts(self) -> row_states.OutputCounts:
         """Return how many rows are done, failed and left; memory does not grow with them."""
-        return count_rows(self.store)
+        return row_states.count_rows(self.store)
 
     def records(
         self, columns: Sequence[str] | None = None, *, where: str | None = None
@@ -122,15 +115,15 @@ class Output:
         tables = rows_where(record_tables(self.store, list(names)), where)
         return (table.select(wanted) for table in tables)
 
-    def failures(self) -> Iterator[FailedRow]:
+    def failures(self) -> Iterator[row_states.FailedRow]:
         """Yield the rows that failed and have no record, the newest first; inner outputs come first."""
         for name, one in self.inner.items():
-            yield from (replace(row, inner=name) for row in failed_rows(one.store))
-        yield from failed_rows(self.store)
+            yield from (replace(row, inner=name) for row in row_states.failed_rows(one.store))
+        yield from row_states.failed_rows(self.store)
 
-    def log(self, row_id: str | None = None) -> Iterator[LogLine]:
+    def log(self, row_id: str | None = None) -> Iterator[row_states.LogLine]:
         """Yield what happened to a row, or to all rows, the oldest first; see `outputs/row_states.py`."""
-        return log_lines(self.store, row_id)
+        return row_states.log_lines(self.store, row_id)
 
     def rows(self) -> Iterator[pa.Table]:
         """Yield the rows of the table that can be rendered: row_index, row_id, and what they carry.

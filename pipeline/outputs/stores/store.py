@@ -29,17 +29,9 @@ from framefleet.pipeline.errors import (
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.metrics import STORE_BYTES, Counts
+from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
-from framefleet.pipeline.outputs.stores.retries import (
-    FIXES,
-    LOCAL_FIXES,
-    OUTAGE_S,
-    Patience,
-    Reply,
-    in_a_line,
-    trouble_of,
-)
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
@@ -65,7 +57,7 @@ class Store:
         url: str | os.PathLike[str],
         storage_options: Mapping[str, Any] | None = None,
         *,
-        outage_s: float = OUTAGE_S,
+        outage_s: float = retries.OUTAGE_S,
     ) -> None:
         url = os.fspath(url)
         scheme, _, rest = url.rpartition("://")
@@ -79,7 +71,7 @@ class Store:
         else:
             self._url = url.rstrip("/")
             self._backend = ObjectStore(_supported(self._url), self._options)
-        self._patience = Patience(public_url(self._url), outage_s)
+        self._patience = retries.Patience(public_url(self._url), outage_s)
 
     def __repr__(self) -> str:
         return f"Store({self.url_of('')!r})"
@@ -211,11 +203,11 @@ class Store:
         self,
         verb: str,
         path: str,
-        request: Callable[[str], Reply],
+        request: Callable[[str], retries.Reply],
         *,
         may_be_absent: bool = False,
         may_be_root: bool = False,
-    ) -> Reply:
+    ) -> retries.Reply:
         """Return what the backend answers to a request about `path`, however often it has to be made."""
         checked = path if may_be_root and not path else _checked(path)
         is_remote = isinstance(self._backend, ObjectStore)
@@ -225,7 +217,7 @@ class Store:
         except FramefleetError:
             raise
         except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
-            trouble = trouble_of(error)
+            trouble = retries.trouble_of(error)
             if isinstance(error, FileNotFoundError) and trouble == "other":
                 if may_be_absent:
                     raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
@@ -237,8 +229,8 @@ class Store:
                 ) from None
             reason = (str(error) == "None" and error.__cause__) or error  # Ceph gives s3fs codes and no text
             is_public = public_text(str(reason)) == str(reason)
-            shown = public_text(f"{type(error).__name__}: {in_a_line(reason)}")
-            fix = (FIXES if is_remote else LOCAL_FIXES)[trouble]
+            shown = public_text(f"{type(error).__name__}: {retries.in_a_line(reason)}")
+            fix = (retries.FIXES if is_remote else retries.LOCAL_FIXES)[trouble]
             problem = f"could not {verb} {self.url_of(path)}: {shown}"
             # Of an option that a library passes on as it connects.
             if is_remote and isinstance(error, TypeError) and "keyword argument" in shown:

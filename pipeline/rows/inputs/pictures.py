@@ -13,17 +13,8 @@ from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.signature import MediaKind, PictureMode
+from framefleet.pipeline.rows.inputs import video_frames
 from framefleet.pipeline.rows.inputs.budget import DECODING
-from framefleet.pipeline.rows.inputs.video_frames import (
-    BYTES_PER_FRAME_PIXEL,
-    SOUND_BYTES,
-    FileKind,
-    check_is_sound,
-    file_kind,
-    frames_of,
-    most_pixels,
-    num_samples,
-)
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -62,7 +53,7 @@ def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
     Raises InputError, though not for damage that comes later.
     """
     _check_is_video(content)
-    with closing(frames_of(content)) as frames:
+    with closing(video_frames.frames_of(content)) as frames:
         return list(islice(frames, max_frames))
 
 
@@ -71,11 +62,11 @@ def describe(content: bytes, kind: MediaKind) -> Described:
     if kind == "image":
         size, num_frames = open_image(content).size, 1
     elif kind == "audio":
-        size, num_frames = (0, 0), num_samples(content)
+        size, num_frames = (0, 0), video_frames.num_samples(content)
     else:
         _check_is_video(content)
         num_frames = 0
-        with closing(frames_of(content)) as frames:
+        with closing(video_frames.frames_of(content)) as frames:
             for frame in frames:
                 size = frame.size
                 num_frames += 1
@@ -88,10 +79,10 @@ def decoding_bytes(content: bytes, kind: MediaKind) -> int:
     """Return how much memory `describe` takes besides the content. Decodes nothing. Raises InputError."""
     if kind == "video":
         _check_is_video(content)
-        return BYTES_PER_FRAME_PIXEL * most_pixels(content)
+        return video_frames.BYTES_PER_FRAME_PIXEL * video_frames.most_pixels(content)
     if kind == "audio":
-        check_is_sound(content)
-        return SOUND_BYTES
+        video_frames.check_is_sound(content)
+        return video_frames.SOUND_BYTES
     with _opened(content) as image:
         return _decoding_bytes(image)
 
@@ -99,7 +90,7 @@ def decoding_bytes(content: bytes, kind: MediaKind) -> int:
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """Give the image, only its header read. Raises InputError, also for what the block raises."""
-    file = file_kind(content)
+    file = video_frames.file_kind(content)
     if file is None or file.kind != "image":
         raise InputError(f"it is {file}, not an image" if file else "it is not an image", "give an image")
     try:
@@ -125,7 +116,7 @@ def _too_large(what: str) -> InputError:
     return InputError(f"{what} has more than {MAX_IMAGE_PIXELS:,} pixels", "make it smaller")
 
 
-def _unreadable(found: FileKind) -> InputError:
+def _unreadable(found: video_frames.FileKind) -> InputError:
     if found.name.upper() not in IMAGE_FORMATS:
         names = ", ".join(IMAGE_FORMATS).lower()
         return InputError(f"it is {found}, and only {names} are read", "convert it to png")
@@ -134,6 +125,6 @@ def _unreadable(found: FileKind) -> InputError:
 
 
 def _check_is_video(content: bytes) -> None:
-    file = file_kind(content)
+    file = video_frames.file_kind(content)
     if file is None or (file.kind != "video" and file.name != "gif"):
         raise InputError(f"it is {file}, not a video" if file else "it is not a video", "give a video")

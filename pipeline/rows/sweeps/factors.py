@@ -19,25 +19,9 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.sweeps.settings import (
-    MAX_VALUES,
-    NumberList,
-    SampleMethod,
-    Spread,
-    Sweep,
-    count,
-    number_between,
-    numbers_of,
-    short_range,
-)
+from framefleet.pipeline.rows.sweeps import settings
 from framefleet.pipeline.rows.sweeps.wildcards import Choices, wildcard_texts
-from framefleet.pipeline.rows.tables.formats import (
-    file_format,
-    likely_encoding,
-    marked_encoding,
-    refused_text,
-    to_utf_8,
-)
+from framefleet.pipeline.rows.tables import formats
 
 TEXT_KINDS: tuple[ArgumentKind, ...] = ("str", "image", "video", "model")
 Indices = NDArray[np.int64]
@@ -82,7 +66,7 @@ class Factor:
 
 
 def factors_of(
-    sweep: Sweep, kinds: Mapping[str, ArgumentKind], storage_options: Mapping[str, Any]
+    sweep: settings.Sweep, kinds: Mapping[str, ArgumentKind], storage_options: Mapping[str, Any]
 ) -> tuple[Factor, ...]:
     """Return what is crossed, in the order of the job, and then what is drawn. Raises JobError.
 
@@ -90,7 +74,11 @@ def factors_of(
     """
     reading = _Reading(kinds, storage_options, sweep.wildcards)
     crossed = [
-        Factor(columns=(column,), num=count(column.values), unit=name.removeprefix("num_").replace("_", " "))
+        Factor(
+            columns=(column,),
+            num=settings.count(column.values),
+            unit=name.removeprefix("num_").replace("_", " "),
+        )
         for name, written in sweep.factors.items()
         for column in [reading.column(name, written, f"sweep.{name}")]
     ]
@@ -103,13 +91,13 @@ class _Reading:
     storage_options: Mapping[str, Any]
     wildcards: str | None  # the folder of their files
 
-    def column(self, name: str, written: Spread, place: str) -> Column:
+    def column(self, name: str, written: settings.Spread, place: str) -> Column:
         kind = self.kinds.get(name)
         values = self._values(written, kind, place)
         if isinstance(values, Choices):
-            if values.num > MAX_VALUES:
+            if values.num > settings.MAX_VALUES:
                 raise JobError(
-                    f"{place} stands for {values.num:,} texts, and {MAX_VALUES:,} are the limit",
+                    f"{place} stands for {values.num:,} texts, and {settings.MAX_VALUES:,} are the limit",
                     f"draw some of them: sweep: {{sample: {{num: 1000, over: {{{name}: ...}}}}}}",
                 )
             values = [*values]
@@ -117,7 +105,7 @@ class _Reading:
             values = _array(values, kind, place)
         return Column(name=name, kind=kind, values=values)
 
-    def drawn(self, sweep: Sweep) -> Iterator[Factor]:
+    def drawn(self, sweep: settings.Sweep) -> Iterator[Factor]:
         """Yield the one factor of what is drawn, if anything is."""
         if (sample := sweep.sample) is None:
             return
@@ -131,7 +119,7 @@ class _Reading:
             columns=columns, num=sample.num, unit=f"{sample.method} sample of {', '.join(sample.over)}"
         )
 
-    def _drawn_column(self, name: str, written: Spread, places: NDArray[np.float64]) -> Column:
+    def _drawn_column(self, name: str, written: settings.Spread, places: NDArray[np.float64]) -> Column:
         kind, place = self.kinds.get(name), f"sweep.sample.over.{name}"
         is_whole = kind == "int"
         is_log = written.scale == "log"
@@ -141,9 +129,11 @@ class _Reading:
             values = drawn_from(places, self._values(written, kind, place))
         return Column(name=name, kind=kind, values=_array(values, kind, place))
 
-    def _values(self, written: Spread, kind: ArgumentKind | None, place: str) -> range | list[Any] | Choices:
+    def _values(
+        self, written: settings.Spread, kind: ArgumentKind | None, place: str
+    ) -> range | list[Any] | Choices:
         if written.is_range:
-            return numbers_of(written, place, is_whole=kind == "int")
+            return settings.numbers_of(written, place, is_whole=kind == "int")
         listed: list[Any] = written.values or []
         if written.file is not None:
             listed = lines_of(written.file, f"{place}.file", self.storage_options)
@@ -151,11 +141,13 @@ class _Reading:
             return texts
         if written.file is not None or kind in (*TEXT_KINDS, "bool"):
             return listed
-        ranges = [short_range(value, place) for value in listed]
+        ranges = [settings.short_range(value, place) for value in listed]
         if len(ranges) == 1 and ranges[0] is not None:
             return ranges[0]
-        if sum(count(numbers) for numbers in ranges if numbers) > MAX_VALUES:
-            raise JobError(f"{place} lists more than {MAX_VALUES:,} values", "give one range, e.g. 0-63")
+        if sum(settings.count(numbers) for numbers in ranges if numbers) > settings.MAX_VALUES:
+            raise JobError(
+                f"{place} lists more than {settings.MAX_VALUES:,} values", "give one range, e.g. 0-63"
+            )
         return [one for value, numbers in zip(listed, ranges, strict=True) for one in numbers or [value]]
 
     def _lines(self, place: str, name: str) -> list[str]:
@@ -189,7 +181,7 @@ def _several(unit: str) -> str:
     return f"{first}{'' if first.endswith('s') else 's'}{of}{names}"
 
 
-def points(method: SampleMethod, *, num: int, dimensions: int, seed: int) -> NDArray[np.float64]:
+def points(method: settings.SampleMethod, *, num: int, dimensions: int, seed: int) -> NDArray[np.float64]:
     """Return (num, dimensions) numbers from 0 to below 1, the same for a seed; of more, these are the first.
 
     sobol: Sobol' sequence, scrambled (Owen 1998).
@@ -205,18 +197,22 @@ def points(method: SampleMethod, *, num: int, dimensions: int, seed: int) -> NDA
     return drawn
 
 
-def drawn_between(places: NDArray[np.float64], written: Spread, *, is_whole: bool) -> list[float] | list[int]:
+def drawn_between(
+    places: NDArray[np.float64], written: settings.Spread, *, is_whole: bool
+) -> list[float] | list[int]:
     """Return the number of a range at each place, 0 to below 1, to six digits, or a whole one."""
     first, last = float(written.from_ or 0), float(written.to or 0)
-    numbers = [number_between(first, last, float(place), is_log=written.scale == "log") for place in places]
+    numbers = [
+        settings.number_between(first, last, float(place), is_log=written.scale == "log") for place in places
+    ]
     return [*map(round, numbers)] if is_whole else numbers
 
 
-def drawn_from(places: NDArray[np.float64], values: NumberList | list[Any] | Choices) -> list[Any]:
+def drawn_from(places: NDArray[np.float64], values: settings.NumberList | list[Any] | Choices) -> list[Any]:
     """Return one of the values for each place, 0 to below 1."""
     if isinstance(values, Choices):
         return [values.drawn(float(place)) for place in places]
-    num = count(values)
+    num = settings.count(values)
     return [values[min(int(place * num), num - 1)] for place in places]
 
 
@@ -226,7 +222,7 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
     path = file.partition("?")[0] if "://" in file else file
     if not path.lower().endswith(".txt"):  # job.json may name files, and their lines go into records
         as_table = "give a table as `table:`; its rows are rendered with each combination of the sweep"
-        fix = "rename it" if file_format(file) is None else as_table
+        fix = "rename it" if formats.file_format(file) is None else as_table
         raise JobError(f"{place} is {shown}, which is not a .txt file", fix)
     content = _read(file, f"{place} is {shown}", storage_options)
     if len(content) > _MAX_BYTES:
@@ -235,20 +231,20 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise JobError(f"{place} {shown} is empty", "write a value on each line")
-    if len(lines) > MAX_VALUES:
-        raise JobError(f"{place} {shown} has more than {MAX_VALUES:,} lines", "use a table")
+    if len(lines) > settings.MAX_VALUES:
+        raise JobError(f"{place} {shown} has more than {settings.MAX_VALUES:,} lines", "use a table")
     return lines
 
 
 def _decoded(content: bytes, said: str, file: str) -> str:
-    if encoding := marked_encoding(content):
-        raise JobError(f"{said} is {encoding}", to_utf_8(encoding, file))
+    if encoding := formats.marked_encoding(content):
+        raise JobError(f"{said} is {encoding}", formats.to_utf_8(encoding, file))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start)
         line = content.splitlines()[number]
-    why = refused_text(line, likely_encoding(content), file)
+    why = formats.refused_text(line, formats.likely_encoding(content), file)
     problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
     raise JobError(f"{said}: {problem}", why.fix)
 

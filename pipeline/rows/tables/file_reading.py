@@ -17,14 +17,7 @@ import pyarrow.parquet
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
-from framefleet.pipeline.rows.tables.formats import (
-    PARQUET,
-    TableFormat,
-    likely_encoding,
-    mistaken_file,
-    raw_bytes,
-    refused_text,
-)
+from framefleet.pipeline.rows.tables import formats
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, BadTexts, with_odd_cells, without_empty
 from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, unpacked
 
@@ -49,7 +42,7 @@ class FileToRead:
 
     content: io.RawIOBase
     name: str
-    format: TableFormat
+    format: formats.TableFormat
     compression: str | None
     arguments: Mapping[str, ArgumentKind]
 
@@ -60,7 +53,7 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
         if file.format == "parquet":
             if file.content.seekable() and not file.content.seek(0, io.SEEK_END):
                 raise TableError(f"{file.name} is empty", "add rows, or give another table")
-            if mistake := mistaken_file(_beginning(file), file.name, own=PARQUET):
+            if mistake := formats.mistaken_file(_beginning(file), file.name, own=formats.PARQUET):
                 raise mistake
             parquet = pa.parquet.ParquetFile(file.content)
             schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
@@ -242,8 +235,8 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
     except TableError:
         raise
     except (UnicodeDecodeError, UnicodeEncodeError) as error:  # cells are looked at later
-        name = error.object if isinstance(error.object, bytes) else raw_bytes(error.object)
-        why = refused_text(name, likely_encoding(name), file.name)
+        name = error.object if isinstance(error.object, bytes) else formats.raw_bytes(error.object)
+        why = formats.refused_text(name, formats.likely_encoding(name), file.name)
         shown = name[:MAX_NAME].decode("utf-8", "replace")
         problem = f"the name of a column is {shown!r}, but {why.reason}"
         raise TableError(f"{file.name}: {problem}", why.fix) from None

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.specs import signature
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, check_frames, is_list, parsed_list
-from framefleet.pipeline.model.specs.signature import (
-    FRAME_PARAMETERS,
-    MEDIA,
-    ArgumentKind,
-    ImagesKind,
-    MediaKind,
-)
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:  # imports decoders
@@ -26,10 +20,10 @@ class Finder:
     or whose job does not say where it may lie. `InputIndex` is the one that does.
     """
 
-    def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
+    def prefetch(self, wanted: Iterable[tuple[str, signature.MediaKind]]) -> None:
         """Open all of these now, side by side."""
 
-    def find(self, uri: str, kind: MediaKind) -> Described | Refused:
+    def find(self, uri: str, kind: signature.MediaKind) -> Described | Refused:
         """Return what a file holds, or why it is not of that kind."""
         return Refused(reason="nothing says where images may lie", fix="set `inputs: {roots: [...]}`")
 
@@ -38,7 +32,7 @@ class Finder:
         return uri
 
 
-def check_input(cell: Any, kind: MediaKind, finder: Finder) -> dict[str, Any] | Refused:
+def check_input(cell: Any, kind: signature.MediaKind, finder: Finder) -> dict[str, Any] | Refused:
     """Return {"uri", "sha256"}, and "num_frames" of a video; or why it cannot be rendered from."""
     if not isinstance(cell, str) or not cell.strip():
         return Refused(reason=f"it must be the path or URL of {_A[kind]}", fix="write one, or leave it empty")
@@ -52,7 +46,7 @@ def check_input(cell: Any, kind: MediaKind, finder: Finder) -> dict[str, Any] | 
 
 
 def check_images(
-    cell: Any, kind: ImagesKind, finder: Finder
+    cell: Any, kind: signature.ImagesKind, finder: Finder
 ) -> dict[str, Any] | list[dict[str, Any]] | Refused:
     """Return what `check_input` does for each image of a list; of one that is not a list, for it alone.
 
@@ -96,7 +90,9 @@ def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refuse
 def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
     places = _places_by_kind(entry)
     if len(places) != 1:
-        return Refused(reason=f"an entry names one file, as one of {', '.join(MEDIA)}", fix=_REFERENCES)
+        return Refused(
+            reason=f"an entry names one file, as one of {', '.join(signature.MEDIA)}", fix=_REFERENCES
+        )
     ((kind, place),) = places.items()
     value = check_input(place, kind, finder)
     if isinstance(value, Refused):
@@ -106,14 +102,14 @@ def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
     return {"kind": kind, **value}
 
 
-def _places_by_kind(entry: Any) -> dict[MediaKind, Any]:
+def _places_by_kind(entry: Any) -> dict[signature.MediaKind, Any]:
     """Return what an entry names; in a column of structs, every entry has all fields, and most are null."""
     places = (
         {key: place for key, place in entry.items() if place is not None}
         if isinstance(entry, Mapping)
         else {}
     )
-    return places if places.keys() <= {*MEDIA} else {}
+    return places if places.keys() <= {*signature.MEDIA} else {}
 
 
 def places_in(cell: Any) -> list[Any]:
@@ -122,10 +118,10 @@ def places_in(cell: Any) -> list[Any]:
     return parts if isinstance(parts, list) else []
 
 
-def files_in(cell: Any, kind: ArgumentKind) -> Iterator[tuple[str, MediaKind]]:
+def files_in(cell: Any, kind: signature.ArgumentKind) -> Iterator[tuple[str, signature.MediaKind]]:
     """Yield the files that a cell of this kind names, with what each has to be."""
     for place in places_in(cell):
-        files: list[tuple[MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
+        files: list[tuple[signature.MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
         if kind == "references":
             places = _places_by_kind(place)
             files = [*places.items()] + [("audio", place) for of, place in places.items() if of == "video"]
@@ -149,7 +145,7 @@ def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Ref
     asked: the row's own num_frames, the first of which are taken; None where all are. Not where the pipeline
     itself takes a number of frames: there the video is a part of the clip.
     """
-    if any(name in spec.parameters for name in FRAME_PARAMETERS):
+    if any(name in spec.parameters for name in signature.FRAME_PARAMETERS):
         return None
     num_frames = video["num_frames"]
     if asked is not None and num_frames < asked:

@@ -22,14 +22,9 @@ from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
+from framefleet.pipeline.rows.tables import partitions
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.media_folder import list_media, media_column
-from framefleet.pipeline.rows.tables.partitions import (
-    check_lake_files,
-    check_lake_folders,
-    with_own_columns,
-    with_partitions,
-)
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
@@ -70,7 +65,7 @@ class Table:
             first += skip
             for batch in batches if not length or skip < length else ():
                 if source.partition:
-                    batch = with_own_columns(batch, source)
+                    batch = partitions.with_own_columns(batch, source)
                 for offset in range(0, batch.num_rows, batch_rows):
                     part = batch.slice(offset, batch_rows)
                     yield first, part
@@ -170,7 +165,7 @@ def open_table(
             )
             for p in paths
         ]
-        sources = with_partitions(files, root)
+        sources = partitions.with_partitions(files, root)
         schema, lengths = _one_schema(sources)
         own = [pa.field(name, value.type) for name, value in sources[0].partition.items()]
         own = [field for field in own if field.name not in schema.names]
@@ -194,15 +189,15 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     """Return the table's files in sorted order, and its folder."""
     if has_magic(path) and not filesystem.exists(path):
         files, root = _visible(filesystem.glob(path), _stem(path)), _table_folder(_stem(path))
-        check_lake_folders(filesystem, _folders(files, root), location)
+        partitions.check_lake_folders(filesystem, _folders(files, root), location)
     elif file_format(path) and filesystem.isfile(path):  # http has no folders, and isdir() reads the page
         files, root = [path], _table_folder(filesystem._parent(path))
         if isinstance(filesystem, LocalFileSystem):
-            check_lake_folders(filesystem, [root], location)
+            partitions.check_lake_folders(filesystem, [root], location)
     elif filesystem.isdir(path):
         below, root = _below(filesystem, path, location), _table_folder(path)
-        check_lake_files(filesystem, below, location)
-        check_lake_folders(filesystem, [root], location)
+        partitions.check_lake_files(filesystem, below, location)
+        partitions.check_lake_folders(filesystem, [root], location)
         files = _visible(below, path) or _visible(below, path, media_column)
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
