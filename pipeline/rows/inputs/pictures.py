@@ -105,7 +105,11 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise _too_large("it") from None
     except Exception:  # Pillow's decoders meet broken bytes with nearly every class there is
-        raise _unreadable(file) from None
+        names = ", ".join(IMAGE_FORMATS).lower()
+        if file.name.upper() not in IMAGE_FORMATS:
+            raise InputError(f"it is {file}, and only {names} are read", "convert it to png") from None
+        problem = f"it is a {file.name} that cannot be decoded: damaged, cut off or in a rare format"
+        raise InputError(problem, "write it again, as an 8-bit png or jpeg") from None
 
 
 def _decoding_bytes(image: Image.Image) -> int:
@@ -114,14 +118,6 @@ def _decoding_bytes(image: Image.Image) -> int:
 
 def _too_large(what: str) -> InputError:
     return InputError(f"{what} has more than {MAX_IMAGE_PIXELS:,} pixels", "make it smaller")
-
-
-def _unreadable(found: video_frames.FileKind) -> InputError:
-    if found.name.upper() not in IMAGE_FORMATS:
-        names = ", ".join(IMAGE_FORMATS).lower()
-        return InputError(f"it is {found}, and only {names} are read", "convert it to png")
-    problem = f"it is a {found.name} that cannot be decoded: damaged, cut off or in a rare format"
-    return InputError(problem, "write it again, as an 8-bit png or jpeg")
 
 
 def _check_is_video(content: bytes) -> None:

@@ -21,17 +21,8 @@ from framefleet.pipeline.errors import InputError, JobError
 from framefleet.pipeline.guards.redaction import USERINFO, check_url, public_url
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-
-
-LOCAL = ("file", "local")
-
-
-WEB = ("http", "https")
-
-
+LOCAL, WEB = ("file", "local"), ("http", "https")
 MAX_LENGTH = 4096  # Linux's longest path; URLs are shorter, and pictures in `data:` URLs longer
-
-
 ADD = "add {!r} to inputs.roots if this table may read there"
 
 

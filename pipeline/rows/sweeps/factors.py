@@ -62,7 +62,10 @@ class Factor:
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.num:,} {_several(self.unit) if self.num > 1 else self.unit}"
+        first, of, names = self.unit.partition(
+            " of "
+        )  # "sobol sample of height": the first word has a plural
+        return f"{self.num:,} {first}{'s' * (self.num > 1 and not first.endswith('s'))}{of}{names}"
 
 
 def factors_of(
@@ -120,13 +123,19 @@ class _Reading:
         )
 
     def _drawn_column(self, name: str, written: settings.Spread, places: NDArray[np.float64]) -> Column:
+        """Return one of the values, or a number between, for each place, 0 to below 1."""
         kind, place = self.kinds.get(name), f"sweep.sample.over.{name}"
         is_whole = kind == "int"
         is_log = written.scale == "log"
         if written.is_range and not (written.step or written.num) and (is_log or not is_whole):
-            values: list[Any] = drawn_between(places, written, is_whole=is_whole)
+            ends = float(written.from_ or 0), float(written.to or 0)
+            values: list[Any] = [settings.number_between(*ends, float(one), is_log=is_log) for one in places]
+            values = [*map(round, values)] if is_whole else values
+        elif isinstance(choices := self._values(written, kind, place), Choices):
+            values = [choices.drawn(float(one)) for one in places]
         else:
-            values = drawn_from(places, self._values(written, kind, place))
+            num = settings.count(choices)
+            values = [choices[min(int(one * num), num - 1)] for one in places]
         return Column(name=name, kind=kind, values=_array(values, kind, place))
 
     def _values(
@@ -175,12 +184,6 @@ def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array
         raise JobError(f"{place} has half a character", "use whole characters") from None
 
 
-def _several(unit: str) -> str:
-    """Return the plural of a name: the sample's own word stands before the names that it is of."""
-    first, of, names = unit.partition(" of ")
-    return f"{first}{'' if first.endswith('s') else 's'}{of}{names}"
-
-
 def points(method: settings.SampleMethod, *, num: int, dimensions: int, seed: int) -> NDArray[np.float64]:
     """Return (num, dimensions) numbers from 0 to below 1, the same for a seed; of more, these are the first.
 
@@ -197,25 +200,6 @@ def points(method: settings.SampleMethod, *, num: int, dimensions: int, seed: in
     return drawn
 
 
-def drawn_between(
-    places: NDArray[np.float64], written: settings.Spread, *, is_whole: bool
-) -> list[float] | list[int]:
-    """Return the number of a range at each place, 0 to below 1, to six digits, or a whole one."""
-    first, last = float(written.from_ or 0), float(written.to or 0)
-    numbers = [
-        settings.number_between(first, last, float(place), is_log=written.scale == "log") for place in places
-    ]
-    return [*map(round, numbers)] if is_whole else numbers
-
-
-def drawn_from(places: NDArray[np.float64], values: settings.NumberList | list[Any] | Choices) -> list[Any]:
-    """Return one of the values for each place, 0 to below 1."""
-    if isinstance(values, Choices):
-        return [values.drawn(float(place)) for place in places]
-    num = settings.count(values)
-    return [values[min(int(place * num), num - 1)] for place in places]
-
-
 def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[str]:
     """Return the lines of a file, a path or URL, without those that are blank. Raises JobError."""
     shown = public_url(file)
@@ -227,26 +211,22 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
     content = _read(file, f"{place} is {shown}", storage_options)
     if len(content) > _MAX_BYTES:
         raise JobError(f"{place} {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
-    text = _decoded(content, f"{place} {shown}", shown)
+    if encoding := formats.marked_encoding(content):
+        raise JobError(f"{place} {shown} is {encoding}", formats.to_utf_8(encoding, shown))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start)
+        line = content.splitlines()[number]
+        why = formats.refused_text(line, formats.likely_encoding(content), shown)
+        problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
+        raise JobError(f"{place} {shown}: {problem}", why.fix) from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise JobError(f"{place} {shown} is empty", "write a value on each line")
     if len(lines) > settings.MAX_VALUES:
         raise JobError(f"{place} {shown} has more than {settings.MAX_VALUES:,} lines", "use a table")
     return lines
-
-
-def _decoded(content: bytes, said: str, file: str) -> str:
-    if encoding := formats.marked_encoding(content):
-        raise JobError(f"{said} is {encoding}", formats.to_utf_8(encoding, file))
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start)
-        line = content.splitlines()[number]
-    why = formats.refused_text(line, formats.likely_encoding(content), file)
-    problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
-    raise JobError(f"{said}: {problem}", why.fix)
 
 
 def _read(file: str, said: str, storage_options: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -55,11 +55,13 @@ def open_sweep(
     varied = [column for factor in factors for column in factor.columns]
     names = [*table.schema.names] if table else []
     templates = _templates(varied, names)
-    _check_names(varied, templates, kinds, others)
-    for column in varied:
-        if column.name in names and column.name not in templates.get(column.name, ()):
-            problem = f"sweep.{column.name}: the table has a column of that name"
-            raise JobError(problem, "leave one of them out")
+    used = frozenset[str]().union(*templates.values())
+    for name, kind in ((column.name, column.kind) for column in varied):
+        if kind is None and name not in used:
+            problem = f"sweep.{name}: rows have no such argument, and no text of the sweep uses {{{name}}}"
+            raise JobError(problem, plumbing_fix(name) if name in others else argument_meant(name, kinds))
+        if name in names and name not in templates.get(name, ()):
+            raise JobError(f"sweep.{name}: the table has a column of that name", "leave one of them out")
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
@@ -72,8 +74,12 @@ def open_sweep(
 
 def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, frozenset[str]]:
     """Return which columns are texts to be filled in, with the names that they use."""
-    texts = {one.name: one.some() for one in varied if one.kind in TEXT_KINDS}
-    templates = {name: frozenset(names_in(some)) for name, some in texts.items() if is_template(some)}
+    templates: dict[str, frozenset[str]] = {}
+    for column in varied:
+        texts = column.some() if column.kind in TEXT_KINDS else []
+        parts = [_parts(text) for text in texts if text and "{" in text]
+        if any(len(some) > 1 for some in parts):  # else each is as it is rendered
+            templates[column.name] = frozenset(name for some in parts for _, name in some if name)
     words = {*found, *(column.name for column in varied if column.name not in templates)}
     for place, names in templates.items():
         if missing := sorted(names - words):
@@ -84,23 +90,6 @@ def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, froz
                 else f"add its words, as `sweep: {{{missing[0]}: [...]}}`",
             )
     return templates
-
-
-def _check_names(
-    varied: Sequence[Column],
-    templates: Mapping[str, frozenset[str]],
-    kinds: Mapping[str, ArgumentKind],
-    others: Collection[str],
-) -> None:
-    """Raise JobError for a name that is neither an argument nor a word that a text uses."""
-    used = frozenset[str]().union(*templates.values())
-    for column in varied:
-        if column.kind is None and column.name not in used:
-            raise JobError(
-                f"sweep.{column.name}: rows have no such argument, and no text of the sweep uses "
-                f"{{{column.name}}}",
-                plumbing_fix(column.name) if column.name in others else argument_meant(column.name, kinds),
-            )
 
 
 def _count(table: Table, *, at_most: int) -> int:
@@ -220,16 +209,6 @@ RowSource = Table | Swept
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'s' * (count != 1)}"
-
-
-def names_in(texts: Iterable[str | None]) -> set[str]:
-    """Return the names that the texts use."""
-    return {name for text in texts if text and "{" in text for _, name in _parts(text) if name}
-
-
-def is_template(texts: Iterable[str | None]) -> bool:
-    """Tell whether any text is not as it is rendered."""
-    return any(text and "{" in text and len(_parts(text)) > 1 for text in texts)
 
 
 def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str | None]:

@@ -81,11 +81,9 @@ def wildcard_texts(
     lines_of: returns the lines of the file of `__name__`. place: of the texts, for messages. Raises JobError.
     """
     parser = _Parser(lines_of, place, {})
-    parsed = [parser.parse(text) for text in texts if isinstance(text, str)]
-    if all(
-        text.pieces == (own,)
-        for text, own in zip(parsed, (text for text in texts if isinstance(text, str)), strict=True)
-    ):
+    own = [text for text in texts if isinstance(text, str)]
+    parsed = [parser.parse(text) for text in own]
+    if [text.pieces for text in parsed] == [(text,) for text in own]:
         return None
     if other := [text for text in texts if not isinstance(text, str)]:
         raise JobError(f"{place} has wildcards, and {shown(other[0])}, which is not a text", "leave one out")

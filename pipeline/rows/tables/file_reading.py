@@ -131,28 +131,21 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
             names = batch.schema.names
             if names != schema.names and not (are_records(schema) and {*names} <= {*schema.names}):
                 raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
-            yield _plain(batch.slice(skip), schema)
-            skip = max(0, skip - batch.num_rows)
+            skip, rows = max(0, skip - batch.num_rows), batch.slice(skip)
+            # Without dictionaries, as `_settled` says: each row then tells how large it is. What
+            # is not there, as in records of an earlier version, is null.
+            columns = [
+                rows.column(field.name).cast(field.type)
+                if field.name in names
+                else pa.nulls(len(rows), field.type)
+                for field in schema
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema) if columns else rows
         return
-    reader = _text_reader(file, schema)
     bad_texts = BadTexts(file.name)
-    for batch, odd in reader:
+    for batch, odd in _text_reader(file, schema):
         bad_texts.tell(batch, odd)
         yield with_odd_cells(batch, odd)
-
-
-def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch without dictionaries, as `_settled` says: each row then tells how large it is.
-
-    What is not in it, as in records of an earlier version, is null.
-    """
-    columns = [
-        batch.column(field.name).cast(field.type)
-        if field.name in batch.schema.names
-        else pa.nulls(len(batch), field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch
 
 
 def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
@@ -183,31 +176,24 @@ def _check_meanings(parquet: pa.parquet.ParquetFile, file: FileToRead) -> None:
 
 def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
     """Raise for columns that no record could carry: found now, and not when the first clip is committed."""
-    try:
-        _store(schema)
-        return
-    except _UNSTORABLE as error:
-        problem = str(error)
-    for field in schema:
+    for columns in (schema, *(pa.schema([field]) for field in schema)):
+        buffer = io.BytesIO()
         try:
-            _store(pa.schema([field]))
-        except _UNSTORABLE as error:
-            content = f"the column {field.name!r} holds {str(field.type)[:MAX_NAME]}"
+            pa.parquet.write_table(columns.empty_table(), buffer)
+            pa.parquet.ParquetFile(buffer)
+            for field in columns:
+                if pa.types.is_timestamp(field.type):
+                    pa.scalar(0, field.type).as_py()  # a time zone that nobody knows
+            if columns is schema:
+                return
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            if columns is schema:
+                problem = str(error)
+                continue
+            content = f"the column {columns[0].name!r} holds {str(columns[0].type)[:MAX_NAME]}"
             fix = "leave it out of the table, or write it as text"
             raise TableError(f"{file.name}: {content}, and records cannot: {error}", fix) from None
     raise TableError(f"{file.name}: records cannot hold its columns: {problem}", "leave some of them out")
-
-
-_UNSTORABLE = (pa.ArrowException, OSError, ValueError, KeyError)
-
-
-def _store(schema: pa.Schema) -> None:
-    buffer = io.BytesIO()
-    pa.parquet.write_table(schema.empty_table(), buffer)
-    pa.parquet.ParquetFile(buffer)
-    for field in schema:
-        if pa.types.is_timestamp(field.type):
-            pa.scalar(0, field.type).as_py()  # a time zone that nobody knows
 
 
 def _settled(field: pa.Field, file: FileToRead) -> pa.Field:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import Refused
@@ -56,16 +57,8 @@ def check_images(
         value = check_input(cell, "image", finder)
         return value if isinstance(value, Refused) or kind == "images" else [value]
     places = places_in(cell)
-    if not places or len(places) > MAX_IMAGES:
-        reason = f"it must be a list of 1 to {MAX_IMAGES} paths or URLs of images"
-        return Refused(reason=reason, fix='use one, as ["a.png", "b.png"]')
-    images = []
-    for position, place in enumerate(places):
-        value = check_input(place, "image", finder)
-        if isinstance(value, Refused):
-            return Refused(reason=f"its entry {position}, {_public(place)!r}: {value.reason}", fix=value.fix)
-        images.append(value)
-    return images
+    check = partial(check_input, kind="image", finder=finder)
+    return _check_each(places, check, of="paths or URLs of images", fix='use one, as ["a.png", "b.png"]')
 
 
 def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refused:
@@ -75,16 +68,22 @@ def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refuse
     any, is a part of the reference, and checked too.
     """
     entries = places_in(cell) if is_list(cell) else []
+    check = partial(_check_reference, finder=finder)
+    return _check_each(entries, check, of="images, videos and sounds", fix=_REFERENCES)
+
+
+def _check_each(
+    entries: list[Any], check: Callable[[Any], dict[str, Any] | Refused], *, of: str, fix: str
+) -> list[dict[str, Any]] | Refused:
     if not entries or len(entries) > MAX_IMAGES:
-        reason = f"it must be a list of 1 to {MAX_IMAGES} images, videos and sounds"
-        return Refused(reason=reason, fix=_REFERENCES)
-    references = []
+        return Refused(reason=f"it must be a list of 1 to {MAX_IMAGES} {of}", fix=fix)
+    values = []
     for position, entry in enumerate(entries):
-        value = _check_reference(entry, finder)
+        value = check(entry)
         if isinstance(value, Refused):
             return Refused(reason=f"its entry {position}, {_public(entry)!r}: {value.reason}", fix=value.fix)
-        references.append(value)
-    return references
+        values.append(value)
+    return values
 
 
 def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:

@@ -114,6 +114,13 @@ def plan_rows(
         if is_read:  # else what is missing follows from the mistakes
             column_checks.check_required(required, read, base, columns=schema.names)
     mistakes.report()
+    rules: Rules | None = None
+    if is_modular(spec.class_name):
+        from framefleet.pipeline.model.modular_rows import ModularRows  # imports diffusers
+
+        rules = ModularRows(spec)
+    elif spec.family.row_rules:
+        rules = partial(object_at(spec.family.row_rules), spec=spec)
     return RowPlan(
         readers=tuple(
             Reader(
@@ -134,21 +141,12 @@ def plan_rows(
         fps=fps,
         finder=finder,
         spec=spec,
-        rules=_pipeline_rules(spec),
+        rules=rules,
         carried=carried,
         argument_fields=shown,
         lookalikes=column_checks.lookalikes(unread, [target for target in targets if target not in read]),
         model=model,
     )
-
-
-def _pipeline_rules(spec: PipelineSpec) -> Rules | None:
-    """Return what a pipeline allows in a row beyond each argument's own rule."""
-    if is_modular(spec.class_name):
-        from framefleet.pipeline.model.modular_rows import ModularRows  # imports diffusers
-
-        return ModularRows(spec)
-    return partial(object_at(spec.family.row_rules), spec=spec) if spec.family.row_rules else None
 
 
 def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, signature.ArgumentKind]:
@@ -168,14 +166,10 @@ def joined_kinds(each: Iterable[Mapping[str, signature.ArgumentKind]]) -> dict[s
 
 def required_arguments(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
     """Return the arguments without which no row can be rendered."""
-    names = [*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs]
-    return tuple(name for name in dict.fromkeys(names) if name not in recipe.makes)
-
-
-def _is_required(parameter: signature.Parameter, spec: PipelineSpec) -> bool:
-    """Tell whether no row can do without: some pipelines say so only when they are called."""
-    starts_from_one = parameter.name in ("image", "video") and _FROM_INPUT.search(spec.class_name)
-    return parameter.required or parameter.name == "prompt" or bool(starts_from_one)
+    # some pipelines say so only when they are called
+    at_call = ("prompt", *(("image", "video") if _FROM_INPUT.search(spec.class_name) else ()))
+    own = (one.name for one in spec.parameters.values() if one.required or one.name in at_call)
+    return tuple(name for name in dict.fromkeys([*own, *recipe.needs]) if name not in recipe.makes)
 
 
 def _is_argument(target: str, spec: PipelineSpec) -> bool:
@@ -297,7 +291,16 @@ def _check_of(
     if target == "fps":
         return _remembering(check_fps)
     find = (lambda name: resolve_scheduler(name, spec)) if target == "scheduler" else find_recipe
-    return _remembering(_refusing(find))
+
+    def checked(cell: Any) -> Any:
+        if not isinstance(cell, str):
+            return Refused(reason="it must be text", fix="put it in quotes")
+        try:
+            return find(cell)
+        except UserError as error:
+            return Refused(reason=error.problem, fix=error.fix)
+
+    return _remembering(checked)
 
 
 # From here on, these floats do not hold every whole number; of float64 `coerce` knows.
@@ -325,27 +328,11 @@ def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     answers: dict[Any, Any] = {}  # cells of one column are of one type, so 1 and True do not meet here
 
     def remembered(cell: Any) -> Any:
-        if not isinstance(cell, Hashable):  # a list where none belongs
-            return check(cell)
-        if cell in answers:
-            return answers[cell]
-        value = check(cell)
-        if len(answers) < _CACHED and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH):
-            answers[cell] = value
-        return value
+        is_short = isinstance(cell, Hashable) and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH)
+        if not is_short or (cell not in answers and len(answers) == _CACHED):
+            return check(cell)  # also of a list where none belongs
+        if cell not in answers:
+            answers[cell] = check(cell)
+        return answers[cell]
 
     return remembered
-
-
-def _refusing(find: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """Return `find` with its UserError as a refusal of the cell."""
-
-    def checked(cell: Any) -> Any:
-        if not isinstance(cell, str):
-            return Refused(reason="it must be text", fix="put it in quotes")
-        try:
-            return find(cell)
-        except UserError as error:
-            return Refused(reason=error.problem, fix=error.fix)
-
-    return checked

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import repeat, takewhile
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -159,12 +159,8 @@ def open_table(
             paths, root = [f"{path.rstrip('/')}/files.parquet"], path
         kinds = _TEXT_COLUMNS | dict(arguments or {})
         patience = Patience(shown, outage_s)
-        files = [
-            TableFile(
-                filesystem=filesystem, path=p, format=file_format(p), arguments=kinds, patience=patience
-            )
-            for p in paths
-        ]
+        same = {"filesystem": filesystem, "arguments": kinds, "patience": patience}
+        files = [TableFile(path=name, format=file_format(name), **same) for name in paths]
         sources = partitions.with_partitions(files, root)
         schema, lengths = _one_schema(sources)
         own = [pa.field(name, value.type) for name, value in sources[0].partition.items()]
@@ -181,15 +177,20 @@ def open_table(
     if lengths is not None and not sum(lengths):
         raise TableError(f"table {shown} has no rows", "add rows, or give another table")
     table = Table(location=shown, sources=sources, schema=schema, lengths=lengths)
-    table._check_length(table.num_rows or 0)
+    table._check_length(sum(lengths or ()))
     return table
 
 
 def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     """Return the table's files in sorted order, and its folder."""
     if has_magic(path) and not filesystem.exists(path):
-        files, root = _visible(filesystem.glob(path), _stem(path)), _table_folder(_stem(path))
-        partitions.check_lake_folders(filesystem, _folders(files, root), location)
+        parts = PurePosixPath(path).parts
+        stem = str(PurePosixPath(*takewhile(lambda part: not has_magic(part), parts)))
+        files, root = _visible(filesystem.glob(path), stem), _table_folder(stem)
+        below_root = (PurePosixPath(file).relative_to(root).parents for file in files)
+        # without those of partitions, which are many
+        named = {str(PurePosixPath(root, one)) for some in below_root for one in some if "=" not in one.name}
+        partitions.check_lake_folders(filesystem, sorted({root, *named}), location)
     elif file_format(path) and filesystem.isfile(path):  # http has no folders, and isdir() reads the page
         files, root = [path], _table_folder(filesystem._parent(path))
         if isinstance(filesystem, LocalFileSystem):
@@ -215,17 +216,6 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     return files, root
 
 
-def _folders(files: Iterable[str], root: str) -> Iterator[str]:
-    """Yield the folders from a table's own to its files, without those of partitions, which are many."""
-    yield root
-    for file in files:
-        folder = PurePosixPath(file).parent
-        while len(folder.parts) > len(PurePosixPath(root).parts):
-            if "=" not in folder.name:
-                yield str(folder)
-            folder = folder.parent
-
-
 def _below(filesystem: Any, path: str, location: str) -> list[str]:
     """Return all files below a folder; of a local one as long as they are not too many, as in `/`."""
     if not isinstance(filesystem, LocalFileSystem):
@@ -243,8 +233,7 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
 def _visible(
     paths: Collection[str], root: str, kind_of: Callable[[str], str | None] = file_format
 ) -> list[str]:
-    """Return files of a kind in order, without hidden and temporary ones: Spark's _SUCCESS, editors' .swp,
-    Excel's ~$."""
+    """Return files of a kind in order, without hidden ones: Spark's _SUCCESS, editors' .swp, Excel's ~$."""
     depth = len(PurePosixPath(root).parts)
 
     def shown(path: str) -> bool:
@@ -258,17 +247,10 @@ def _visible(
 
 def _table_folder(folder: str) -> str:
     """Return the folder of the whole table: `orders` of orders/year=2025, which holds a part of it."""
-    parts = PurePosixPath(folder).parts
-    while len(parts) > 1 and "=" in parts[-1]:
-        parts = parts[:-1]
-    return str(PurePosixPath(*parts))
-
-
-def _stem(pattern: str) -> str:
-    """Return the folder before the first wildcard."""
-    parts = PurePosixPath(pattern).parts
-    fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
-    return str(PurePosixPath(*parts[:fixed]))
+    path = PurePosixPath(folder)
+    while "=" in path.name and path.parent != path:
+        path = path.parent
+    return str(path)
 
 
 def _no_table(filesystem: Any, path: str, location: str) -> TableError:
@@ -290,14 +272,15 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
 
 def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, ...] | None]:
     """Return the schema that all files share and, when cheap, the number of rows of each."""
-    schema, length = _schema_of(sources[0])
-    if length is None:
-        return schema, None  # CSV and JSONL are held to this schema as they are read
-    lengths = [length]
-    for source in sources[1:]:
-        other, more = _schema_of(source)
-        lengths.append(more or 0)
-        wanted = schema
+    schema, lengths = pa.schema([]), list[int]()
+    for number, source in enumerate(sources):
+        other, length = read_schema(source)
+        if doubled := sorted({name for name in other.names if other.names.count(name) > 1}):
+            raise TableError(f"{source.path} has the column {doubled[0]!r} twice", "rename one of them")
+        if length is None:
+            return other, None  # CSV and JSONL are held to this schema as they are read
+        lengths.append(length)
+        wanted = schema = schema if number else other
         if are_records(schema):  # versions of framefleet differ in their columns
             schema = pa.schema([*schema, *(field for field in other if field.name not in schema.names)])
             wanted = pa.schema([schema.field(name) for name in other.names])
@@ -307,13 +290,6 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, .
                 "write all files of a table with the same columns, in one order and with the same types",
             )
     return schema, tuple(lengths)
-
-
-def _schema_of(source: TableFile) -> tuple[pa.Schema, int | None]:
-    schema, num_rows = read_schema(source)
-    if doubled := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-        raise TableError(f"{source.path} has the column {doubled[0]!r} twice", "rename one of them")
-    return schema, num_rows
 
 
 def _difference(one: pa.Schema, other: pa.Schema) -> str:

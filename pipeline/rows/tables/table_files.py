@@ -11,7 +11,7 @@ import json
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -119,21 +119,6 @@ def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], i
     return {row: f"line {line}" for row, line in lines}, num_rows
 
 
-@contextmanager
-def _opened(source: TableFile) -> Iterator[tuple[Any, int | None]]:
-    """Give the file and its size; None where it can only be read in order, as from some web servers."""
-    try:
-        file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
-    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        raise TableError(f"{source.path} cannot be read: {error}", "check the path and the access") from error
-    with file:
-        try:
-            size = file.seek(0, 2)
-        except (OSError, ValueError):
-            size = None
-        yield file if size is None else PatientFile(file, source.patience), size
-
-
 def _answers(
     source: TableFile, which: Mapping[str, Any] | None = None, *, schema: bytes = b""
 ) -> Iterator[tuple[bytes, bytes]]:
@@ -147,12 +132,20 @@ def _answers(
         "format": source.format,
         "compression": packed(source.path)[1],
         "arguments": dict(source.arguments),
+        "size": None,
         **(which or {}),
     }
-    with _opened(source) as (file, size):
+    try:
+        file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
+    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+        raise TableError(f"{source.path} cannot be read: {error}", "check the path and the access") from error
+    with file:
+        with suppress(OSError, ValueError):  # it can only be read in order, as from some web servers
+            request["size"] = file.seek(0, 2)
+            file = PatientFile(file, source.patience)
         try:
             with _READERS.one() as reader:
-                reader.send(json.dumps({**request, "size": size}).encode())
+                reader.send(json.dumps(request).encode())
                 reader.send(schema)
                 while (message := reader.receive())[:1] != END:
                     kind, content = message[:1], message[1:]

@@ -86,14 +86,9 @@ class TableRows:
     def __init__(self, plan: RowPlan, identity: Identity, *, max_remembered: int = MAX_REMEMBERED) -> None:
         self.plan = plan
         self.identity = identity
-        self._texts = [
-            at
-            for at, reader in enumerate(plan.readers)
-            if reader.target in OWN_TEXTS and reader.kind == "str"
-        ]
-        self._seeds = [
-            at for at, reader in enumerate(plan.readers) if reader.target == "seed" and not reader.is_argument
-        ]
+        readers = [*enumerate(plan.readers)]
+        self._texts = [at for at, one in readers if one.target in OWN_TEXTS and one.kind == "str"]
+        self._seeds = [at for at, one in readers if one.target == "seed" and not one.is_argument]
         own = {*self._texts, *self._seeds}
         self._shared = [at for at in range(len(plan.readers)) if at not in own]
         self._templates: dict[tuple[Any, ...], Template] = {}
@@ -141,8 +136,13 @@ class TableRows:
             checked = self.plan.row(index, cells)
             if isinstance(checked, InvalidRow):
                 return checked
-            if self._was_seen(kind):
+            mark = hash(kind)
+            if mark in self._seen:  # to rows with nothing in common templates only cost
                 self._remember(kind, self._template(checked, texts, gives_seed=seed is not None))
+            else:
+                if len(self._seen) == _MAX_SEEN:
+                    self._seen.clear()
+                self._seen.add(mark)
             request = checked.request
             return IdentifiedRow(index, self.identity(request), checked, texts, request.seed)
         spelled = [*map(spell, texts)]
@@ -164,18 +164,10 @@ class TableRows:
             seed=seed_form(request) if is_derived else row.request.seed,
         )
 
-    def _was_seen(self, kind: tuple[Any, ...]) -> bool:
-        """Tell whether there was such a row: to rows with nothing in common templates only cost."""
-        mark = hash(kind)
-        if mark in self._seen:
-            return True
-        if len(self._seen) == _MAX_SEEN:
-            self._seen.clear()
-        self._seen.add(mark)
-        return False
-
     def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
-        size = len(template.content) + _OBJECTS + sum(map(_size, kind))
+        lists = sum(_ENTRY * len(cell) for cell in kind if isinstance(cell, tuple))
+        texts = sum(len(cell) for cell in kind if isinstance(cell, str))
+        size = len(template.content) + _OBJECTS + lists + texts
         if size > _MAX_TEMPLATE:
             return
         self._remembered += size
@@ -195,12 +187,6 @@ def _key(value: Any) -> Any:
     if isinstance(value, dict):
         value = [*value.items()]
     return tuple(map(_key, value)) if isinstance(value, list | tuple) else value
-
-
-def _size(cell: Any) -> int:
-    if isinstance(cell, tuple):
-        return _ENTRY * len(cell)
-    return len(cell) if isinstance(cell, str) else 0
 
 
 _Row = IdentifiedRow | InvalidRow
