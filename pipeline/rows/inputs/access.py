@@ -9,16 +9,24 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.inputs.budget import Limits, too_many_bytes
 from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
 
-_MAX_BYTES = Limits().max_bytes
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """silence_s: without a byte. total_s: of all attempts together, as a trickle could go on for ever."""
+
+    max_bytes: int = 256 << 20
+    connect_s: float = 10.0
+    silence_s: float = 20.0
+    total_s: float = 300.0
 
 
 class Inputs:
@@ -35,7 +43,7 @@ class Inputs:
         storage_options: Mapping[str, Any] | None = None,
         *,
         base: str | None = None,
-        max_bytes: int = _MAX_BYTES,
+        max_bytes: int = Limits().max_bytes,
         outage_s: float = OUTAGE_S,
     ) -> None:
         self._roots = Roots(roots, base)
@@ -100,3 +108,7 @@ def _read_object(store: Store, path: str, count: int) -> bytes:
         _, mark, query = path.partition("?")
         problem = f"it cannot be read: {message.replace(mark + query, '')}"
         raise InputError(problem, "check the path and the credentials") from None
+
+
+def too_many_bytes(max_bytes: int) -> InputError:
+    return InputError(f"it is larger than {max_bytes:,} bytes", "make it smaller: cut it or compress it")

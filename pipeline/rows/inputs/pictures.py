@@ -1,20 +1,27 @@
-"""In: the bytes of a file, from anywhere. Out: its RGB pictures, or why it is refused."""
+"""In: the bytes of a file, from anywhere. Out: its RGB pictures, or what it holds, or why it is refused.
+
+What a file holds is found out in a sandbox, which runs this file.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
+from multiprocessing.connection import Connection
 
 from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.specs.signature import MediaKind, PictureMode
 from framefleet.pipeline.rows.inputs import video_frames
-from framefleet.pipeline.rows.inputs.budget import DECODING
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -42,7 +49,7 @@ def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
     So it is upright by its EXIF orientation, transparency and colour profile are dropped and not blended, and
     an animation is its first frame. mode: RGBA keeps transparency. Raises InputError.
     """
-    with _opened(content) as image, DECODING.take(_decoding_bytes(image)):
+    with _opened(content) as image, video_frames.DECODING.take(_decoding_bytes(image)):
         ImageOps.exif_transpose(image, in_place=True)  # or else it is in memory once more
         return image.convert(mode)
 
@@ -124,3 +131,69 @@ def _check_is_video(content: bytes) -> None:
     file = video_frames.file_kind(content)
     if file is None or (file.kind != "video" and file.name != "gif"):
         raise InputError(f"it is {file}, not a video" if file else "it is not a video", "give a video")
+
+
+MAX_DECODING_S = 600.0  # some ten times what the largest video takes that is allowed
+# To open a file, before it is decoded: for what a container lists of its frames; for what libwebp reserves,
+# but does not touch yet, for its largest picture, which is then refused by its size.
+OPENING: dict[MediaKind, int] = {"video": 256 << 20, "image": 5 << 29, "audio": 256 << 20}
+MORE = 256 << 20  # than decoding should take
+# The kinds of answers, their first byte.
+COST, DESCRIBED, REFUSAL = b"c", b"d", b"r"
+
+
+class Describer:
+    """Says what files hold, several at a time. For several threads."""
+
+    def __init__(self) -> None:
+        self._boxes = Sandboxes(__name__, max_silence_s=MAX_DECODING_S)
+        self._cores = threading.Semaphore(os.cpu_count() or 1)
+
+    def describe(self, content: bytes, kind: MediaKind) -> Described:
+        """Return what the file holds, all of it decoded. Raises InputError."""
+        try:
+            with self._cores, self._boxes.one() as box:
+                box.send(json.dumps({"kind": kind, "size": len(content)}).encode())
+                box.send(content)
+                answer = box.receive()
+                if answer[:1] == COST:
+                    with video_frames.DECODING.take(int(answer[1:])):
+                        box.send(b"go on")
+                        answer = box.receive()
+        except Ended as error:
+            problem = f"it cannot be read: {error}"
+            raise InputError(problem, "convert it, e.g. to png, or to H.264 in mp4") from None
+        values = json.loads(answer[1:])
+        if answer[:1] == REFUSAL:
+            raise InputError(*values)
+        return Described(**values)
+
+    def close(self) -> None:
+        self._boxes.close()
+
+
+def _answer(connection: Connection) -> None:
+    """Answer one request: what decoding takes is reported first, and waits for a word before it starts."""
+    request = json.loads(connection.recv_bytes())
+    kind, size = request["kind"], request["size"]
+    bound_memory(3 * size + OPENING[kind])  # the content, and a copy while it is received, or by a decoder
+    content = connection.recv_bytes()
+    try:
+        cost = decoding_bytes(content, kind)
+        connection.send_bytes(COST + str(cost).encode())
+        connection.recv_bytes()
+        bound_memory(cost + size + MORE)
+        answer = DESCRIBED + json.dumps(asdict(describe(content, kind))).encode()
+    except InputError as error:
+        answer = _refused(error)
+    except MemoryError:
+        answer = _refused(InputError("it takes more memory to decode than it should", "write it again"))
+    connection.send_bytes(answer)
+
+
+def _refused(error: InputError) -> bytes:
+    return REFUSAL + json.dumps([error.problem, error.fix]).encode()
+
+
+if __name__ == "__main__":
+    serve(_answer)

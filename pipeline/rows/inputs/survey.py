@@ -16,8 +16,7 @@ from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.description import Describer
-from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.inputs.pictures import Described, Describer
 from framefleet.pipeline.rows.tables.row_inputs import Finder
 
 Answer = Described | Refused

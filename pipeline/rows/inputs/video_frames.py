@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Generator
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,7 +21,6 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.media.av_file import SCALING
-from framefleet.pipeline.rows.inputs.budget import DECODING
 
 # The first that fits counts.
 _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
@@ -96,6 +97,32 @@ def file_kind(content: bytes) -> FileKind | None:
     """Return what a file says that it is; None when it says nothing that is known here."""
     start = content[:512]
     return next((kind for pattern, kind in _PATTERNS if pattern.match(start)), None)
+
+
+class Budget:
+    """Bytes, shared by all threads. What needs more than there are gets them all, and is alone."""
+
+    def __init__(self, total: int) -> None:
+        self._total = self._free = total
+        self._turn = threading.Lock()  # first come, first served: small ones do not keep a large one waiting
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, count: int) -> Iterator[None]:
+        """Hold `count` bytes, once they are free."""
+        count = min(count, self._total)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= count)
+            self._free -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify()
+
+
+DECODING = Budget(1 << 30)  # what an image of 67 million pixels takes; the usual ones are a hundredth of that
 
 
 def frames_of(content: bytes) -> Generator[Image.Image]:
