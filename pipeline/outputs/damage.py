@@ -78,10 +78,7 @@ class Damage:
 
 
 def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], None]) -> Iterator[Damage]:
-    """Read every part and every file that its records name; yield what is wrong, and fill `index`.
-
-    checked: is called with how many records were looked at, now and then.
-    """
+    """Read every part and every file that its records name; yield what is wrong, fill `index`."""
     num_checked, paths = 0, [part.path for part in live_parts(store)]
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         for path in paths:
@@ -188,15 +185,10 @@ class ClipIndex:
     def add(self, part: str, records: Iterable[IndexedRecord]) -> None:
         self._db.execute("INSERT OR IGNORE INTO parts (path) VALUES (?)", (part,))
         (number,) = self._db.execute("SELECT number FROM parts WHERE path = ?", (part,)).fetchone()
-        rows = (
-            (
-                *(number, bytes.fromhex(r.row_id)),
-                *(_tail(path, r.row_id) for path in (r.clip, r.extras, r.derived)),
-                r.is_sound,
-            )
-            for r in records
-        )
-        self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+        for record in records:
+            tails = (_tail(path, record.row_id) for path in (record.clip, record.extras, record.derived))
+            row = (number, bytes.fromhex(record.row_id), *tails, record.is_sound)
+            self._db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def forget(self, part: str) -> None:
         """Take back what was added of a part."""
@@ -210,10 +202,7 @@ class ClipIndex:
         return ((path, row_id.hex()) for path, row_id in self._db.execute(_DOUBLED))
 
     def take_spare(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield each part with the rows that it is not to name, and forget their records; once.
-
-        Of each row the last record stays whose files are as it says, and none if there is none.
-        """
+        """Yield each part with the rows it is not to name; once. The last sound record of a row stays."""
         self._db.execute(_SEAL)
         self._db.executescript(_SPARE)
         spare = self._db.execute("SELECT path, id FROM spare JOIN parts ON number = part ORDER BY part")
@@ -295,8 +284,6 @@ def look_for_clips(store: Store, parts: Sequence[str], *, num_records: int) -> G
     with ThreadPoolExecutor(_NUM_LISTINGS) as listings:
         gone = [path for paths in listings.map(gone_from, sizes) for path in paths]
     num_seen = sum(map(len, sizes.values()))
-    return (
-        Gone(num_gone=len(gone), example=gone[0], num_seen=num_seen, num_records=num_records)
-        if gone
-        else None
-    )
+    if not gone:
+        return None
+    return Gone(num_gone=len(gone), example=gone[0], num_seen=num_seen, num_records=num_records)

@@ -121,10 +121,7 @@ def tags(media_sha256: str, *others: str | None) -> tuple[str, str, str]:
 
 
 def recorded_path(record: Mapping[str, Any], where: str) -> str:
-    """Return where the clip of a record lies; of an output that was moved too.
-
-    where: for messages. Raises JobError for a path that is none of the row's.
-    """
+    """Return where a record's clip lies, also if the output was moved. Raises JobError for another row's."""
     row_id, path = record["row_id"], record.get("path")
     suffix = "".join(PurePosixPath(path or record["uri"]).suffixes)
     if suffix not in _SUFFIXES:

@@ -49,10 +49,7 @@ class Output:
 
     @classmethod
     def open(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
-        """Return the output at a path or URL. Raises JobError where there is none, not even an inner one.
-
-        storage_options: what fsspec takes.
-        """
+        """Return the output at a path or URL. Raises JobError where there is none, not even an inner one."""
         output = cls(Store(place, storage_options))
         if not output.is_begun and not output.inner:
             problem = f"{output.url} is not an output: it has neither {CLAIM} nor records"
@@ -130,11 +127,11 @@ class Output:
 
         As the table was when it was last rendered, in its order. Earlier versions did not write them.
         """
-        yield from _all_columns(self.store, ROWS)
+        return (read_part(self.store, part.path, None) for part in parts_in(self.store, ROWS))
 
     def invalid_rows(self) -> Iterator[pa.Table]:
         """Yield the rows that were left out by `on_invalid: skip`: their columns, row_index, reason, fix."""
-        yield from _all_columns(self.store, INVALID)
+        return (read_part(self.store, part.path, None) for part in parts_in(self.store, INVALID))
 
     def frames(self, record: Mapping[str, Any]) -> Frames:
         """Return the frames of a record's clip: uint8 RGB (T, H, W, 3).
@@ -145,10 +142,7 @@ class Output:
         return recorded_frames(self.store, record)
 
     def extras(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the tensors that a record's row has besides its clip, by their names; {} without any.
-
-        record: with row_id, extra_outputs_sha256 and extra_outputs_path. Raises as `frames` does.
-        """
+        """Return the tensors that a record's row has besides its clip, by name. Raises as `frames` does."""
         return recorded_tensors(self.store, record)
 
     def no_records(self) -> JobError:
@@ -165,10 +159,6 @@ def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None
     output: a path or URL. storage_options: what fsspec takes.
     """
     return Output.open(output, storage_options)
-
-
-def _all_columns(store: Store, folder: str) -> Iterator[pa.Table]:
-    return (read_part(store, part.path, None) for part in parts_in(store, folder))
 
 
 def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:

@@ -100,10 +100,7 @@ MAX_SHAPES = 256  # of a table: sizes are few, and to call a pipeline for thousa
 
 @dataclass(slots=True)
 class Shapes:
-    """The distinct shapes of a table's rows, each with the first row that has it.
-
-    num_others: rows of further shapes, which are not kept.
-    """
+    """The first row of each distinct shape of a table. num_others: rows of further shapes."""
 
     first: dict[str, tuple[int, Request]] = field(default_factory=dict)
     num_others: int = 0
@@ -139,10 +136,7 @@ _WORK = (*FRAME_PARAMETERS, "height", "width", "num_inference_steps")
 
 
 def check_order(order: str, *columns: pa.Schema) -> None:
-    """Raise JobError if `order` names a column that rows do not have, or one without numbers.
-
-    columns: those that records will have of a row.
-    """
+    """Raise JobError if `order` names a column that records of a row do not have, or one without numbers."""
     if not order.startswith(PRIORITY):
         return
     name = order.removeprefix(PRIORITY)

@@ -71,10 +71,7 @@ def _opened(folder: str) -> PromptLengths:
 def lengths_by(
     count: Callable[[list[str]], list[int]], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[int, ...]]:
-    """Return the lengths of each row's prompts in tokens, all rows' texts counted at once.
-
-    rows: their arguments.
-    """
+    """Return the lengths of each row's prompts in tokens, counted at once. rows: their arguments."""
     texts = [texts_read(arguments) for arguments in rows]
     distinct = list(dict.fromkeys(text for own in texts for text in own))
     lengths = dict(zip(distinct, count(distinct) if distinct else (), strict=True))
@@ -161,10 +158,7 @@ class CountedApart:
         return self._is_ready
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]] | None:
-        """Return the lengths of each row's prompts; None where they are not counted.
-
-        rows: their arguments.
-        """
+        """Return the lengths of each row's prompts, by its arguments; None where they are not counted."""
         is_counting = self._is_ready and not self._is_over
         return self._ask(lambda: lengths_by(self._counted, rows)) if is_counting else None
 

@@ -101,10 +101,7 @@ def to_pictures(value: object, *, are_images: bool = False) -> Pictures:
 
 
 def frames_sha256(frames: Pictures) -> str:
-    """Return SHA-256 over the ASCII line `uint8 TxHxWx3\\n`, then the bytes in C order.
-
-    With other dtypes and channels, those stand in the line.
-    """
+    """Return SHA-256 over the ASCII line `uint8 TxHxWx3\\n` (dtype and shape), then the bytes in C order."""
     shape = "x".join(map(str, frames.shape))
     digest = hashlib.sha256(f"{frames.dtype} {shape}\n".encode("ascii"))
     digest.update(np.ascontiguousarray(frames).data)
@@ -187,10 +184,7 @@ class Pixels:
 
 
 def to_pixels(value: object, *, are_images: bool = False) -> Pixels:
-    """Return the frames that `value` holds, as `to_pictures` does, but LateFrames later.
-
-    Raises RenderError at once for all else that cannot be kept.
-    """
+    """Return the frames in `value` as `to_pictures` does, LateFrames later; RenderError for all else now."""
     if not is_late(value):
         return Pixels.of(to_pictures(value, are_images=are_images))
     make = _launched(value) if value.is_on_gpu else partial(_rounded, value)

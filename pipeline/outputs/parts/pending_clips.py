@@ -107,10 +107,7 @@ def announced_rows(store: Store) -> set[str]:
 
 
 def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[FinishedClip]:
-    """Yield those whose clips are there, whole. Nobody is trusted: their bytes are read.
-
-    suffix: of the job's clips.
-    """
+    """Yield those whose clips are there, whole: their bytes are read. suffix: of the job's clips."""
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         yield from filter(None, readers.map(partial(_finished, store, suffix=suffix), intents))
 

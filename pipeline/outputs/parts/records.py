@@ -120,13 +120,9 @@ class FailureRecord:
 
 def _schema_of(kind: type) -> pa.Schema:
     hints = get_type_hints(kind)
+    named = [(field.name, hints[field.name]) for field in fields(kind)]
     return pa.schema(
-        [
-            pa.field(
-                field.name, ARROW_TYPES[hints[field.name]], nullable=type(None) in get_args(hints[field.name])
-            )
-            for field in fields(kind)
-        ]
+        [pa.field(name, ARROW_TYPES[hint], nullable=type(None) in get_args(hint)) for name, hint in named]
     )
 
 
@@ -163,10 +159,7 @@ DIGEST = b"framefleet.digest"  # likewise: of what its values come from, e.g. a 
 def record_schema(
     carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS, added: pa.Schema = NO_COLUMNS
 ) -> pa.Schema:
-    """Return the columns of `records/`: carried, added, arguments, ours. TableError if a name is in two.
-
-    added: by clip steps, with metadata.
-    """
+    """Return the columns of `records/`, `added` by clip steps too. TableError if a name is in two."""
     schema = _with_ours([*carried, *added, *arguments], RECORD_FIELDS, RECORDS)
     return pa.schema([added.field(field.name) if field.name in added.names else field for field in schema])
 
@@ -204,12 +197,11 @@ def _with_ours(carried: Iterable[pa.Field], ours: pa.Schema, folder: str) -> pa.
 
 def public_arguments(arguments: Mapping[str, Any]) -> str:
     """Return arguments as records show them: URLs without user, password and query, which may be secret."""
-    return canonical_json(
-        {
-            name: each_input(value, lambda named: {**named, "uri": public_url(named["uri"])})
-            for name, value in arguments.items()
-        }
-    )
+
+    def public(named: Mapping[str, Any]) -> dict[str, Any]:
+        return {**named, "uri": public_url(named["uri"])}
+
+    return canonical_json({name: each_input(value, public) for name, value in arguments.items()})
 
 
 def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,10 +219,7 @@ def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def record_of(values: Mapping[str, Any], where: str) -> Record:
-    """Return the record that a row of a part holds. Raises JobError when it cannot be one.
-
-    values: of the types of `RECORD_FIELDS`. where: for messages.
-    """
+    """Return the record in a row with the types of `RECORD_FIELDS`. Raises JobError if it cannot be one."""
     for name in _DIGESTS:
         if values.get(name) is not None and not SHA256.fullmatch(values[name]):
             raise not_ours(where, f"{name} of row {values['row_id']} is not a SHA-256")

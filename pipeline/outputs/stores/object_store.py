@@ -96,10 +96,7 @@ class ObjectStore:
             self._put(path, content)  # a server without conditional writes: the best it can do
 
     def has_conditions(self, path: str) -> bool:
-        """Tell whether the server refuses a second object at `path`, so that `create` is one step.
-
-        Leaves an object there.
-        """
+        """Tell whether the server refuses a second object at `path`: `create` is one step. Leaves one."""
         if not (s3.is_s3(self.url) or gcs.is_gcs(self.url) or is_azure(self.url)):
             return False
         self.write(path, b"first")
@@ -181,10 +178,7 @@ class ObjectStore:
         return s3.abort_uploads(files, root, before=datetime.now(UTC) - _LEFT_AFTER)
 
     def _at(self, path: str) -> tuple[Any, str]:
-        """Return the file system and the full path there.
-
-        Opened once in each process: s3fs's event loop does not survive a fork.
-        """
+        """Return file system and path, opened once per process: s3fs's loop does not survive a fork."""
         opened = self._opened  # another thread may reopen
         if opened is None or opened[0] != os.getpid():
             files, root = _open(self.url, self.options)
@@ -245,10 +239,7 @@ def is_azure(url: str) -> bool:
 
 
 def ask_azure_once(files: Any) -> None:
-    """Let a file system that was opened make each request once: `Patience` repeats it.
-
-    By itself it makes four attempts, with a minute of pauses.
-    """
+    """Let it make each request once, not four times in a minute: `Patience` repeats it."""
     policy = getattr(getattr(files.service_client, "_config", None), "retry_policy", None)
     if policy is not None:
         policy.total_retries = 0

@@ -106,10 +106,7 @@ class Store:
         return content
 
     def read_own(self, path: str, first: int, count: int) -> bytes:
-        """Return `count` bytes of `path` from `first` on; FileNotFoundError where a link leads to it.
-
-        For what is given to others: a folder may be somebody else's, with links to what is ours.
-        """
+        """Return bytes of `path` to be given to others; FileNotFoundError where a link leads to it."""
         content = self._ask(
             "read", path, lambda at: self._backend.read_own(at, first, count), may_be_absent=True
         )

@@ -54,10 +54,7 @@ class _Answered(Exception):
 
 
 def read_http(place: WebFile, follow: Callable[[URL], WebFile], limits: Limits) -> bytes:
-    """Return what `place` holds; `follow` says of the target of a redirect where it lies, or refuses it.
-
-    Raises InputError. Works in any thread, also in one that runs an event loop.
-    """
+    """Return what `place` holds; `follow` places or refuses a redirect. InputError. For any thread."""
     content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow, limits)
     return content
 

@@ -55,10 +55,7 @@ def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
 
 
 def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
-    """Return the first `max_frames` frames, all RGB and of one size; fewer where there are no more.
-
-    Raises InputError, though not for damage that comes later.
-    """
+    """Return the first frames, all RGB and of one size. Raises InputError, not for damage after them."""
     _check_is_video(content)
     with closing(video_frames.frames_of(content)) as frames:
         return list(islice(frames, max_frames))

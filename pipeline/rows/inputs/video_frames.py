@@ -251,10 +251,7 @@ def num_samples(content: bytes) -> int:
 
 
 def open_sound(content: bytes) -> Audio | None:
-    """Return the sound of a sound or a video, of several channels their mean; None where there is none.
-
-    Raises InputError.
-    """
+    """Return the sound, of several channels their mean; None where there is none. Raises InputError."""
     if not num_samples(content):  # which keeps to the bounds
         return None
     with av.open(io.BytesIO(content), "r", options=_SOUND_OPTIONS, metadata_errors="ignore") as container:

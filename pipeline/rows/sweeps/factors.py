@@ -71,10 +71,7 @@ class Factor:
 def factors_of(
     sweep: settings.Sweep, kinds: Mapping[str, ArgumentKind], storage_options: Mapping[str, Any]
 ) -> tuple[Factor, ...]:
-    """Return what is crossed, in the order of the job, and then what is drawn. Raises JobError.
-
-    kinds: of all arguments; other names are words.
-    """
+    """Return what is crossed, then what is drawn. kinds: of all arguments, not of words. Raises JobError."""
     reading = _Reading(kinds, storage_options, sweep.wildcards)
     crossed = [
         Factor(
@@ -185,10 +182,7 @@ def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array
 
 
 def points(method: settings.SampleMethod, *, num: int, dimensions: int, seed: int) -> NDArray[np.float64]:
-    """Return (num, dimensions) numbers from 0 to below 1, the same for a seed; of more, these are the first.
-
-    sobol: Sobol' sequence, scrambled (Owen 1998).
-    """
+    """Return (num, dimensions) numbers in [0, 1), the same for a seed. sobol: scrambled (Owen 1998)."""
     rng = np.random.Generator(np.random.PCG64(seed))
     if method == "random":
         return rng.random((num, dimensions))

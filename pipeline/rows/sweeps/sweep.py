@@ -111,10 +111,7 @@ def _check_length(swept: Swept, where: str) -> None:
 
 
 def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
-    """Raise JobError for a value that no row can have: reported once, and not for each row.
-
-    plans: of all models.
-    """
+    """Raise JobError for a value that no row of any model can have: once, and not for each row."""
     readers = [reader for plan in plans for reader in plan.readers if reader.kind not in PLACES]
     for column in (column for factor in swept.factors for column in factor.columns):
         checks = [reader.check for reader in readers if reader.column == column.name]
@@ -212,10 +209,7 @@ def _rows(count: int) -> str:
 
 
 def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str | None]:
-    """Return each text with the words of its row; None where one of these is null.
-
-    words: by name, one for each text.
-    """
+    """Return each text with the words of its row, by name; None where one of these is null."""
     return [_fill(text, words, row) if text and "{" in text else text for row, text in enumerate(texts)]
 
 

@@ -211,10 +211,7 @@ def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
 
 @contextmanager
 def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Iterator[None]:
-    """Turn what Arrow and the decompressors raise into TableError with the file and where in it.
-
-    first_row: of the file in the table. num_read: rows of the file that were read.
-    """
+    """Turn what Arrow and decompressors raise into TableError. num_read: rows read of the file."""
     where = f" from row {first_row + num_read} on" if num_read and file.format == "parquet" else ""
     try:
         yield

@@ -72,10 +72,7 @@ def packed(path: str) -> tuple[PurePosixPath, str | None]:
 
 
 def mistaken_file(beginning: bytes, name: str, *, own: bytes = b"") -> TableError | None:
-    """Return what is wrong with a file that is not what its name says.
-
-    beginning: its first bytes, unpacked. own: how files of its format begin.
-    """
+    """Return what is wrong with a file that is not what it says. own: how files of its format begin."""
     if _PAGE.match(beginning.removeprefix(codecs.BOM_UTF8)):
         return TableError(
             f"{name} is a web page, not a table",

@@ -210,10 +210,7 @@ class RowIndex:
         return self._num_positions
 
     def pending_in(self, first: int, n: int, lane: LaneKey | None = None) -> list[tuple[int, str]]:
-        """Return (position, row_id), in table order, of what is not done in `first` to `first + n`.
-
-        Only the first position of each row_id in the whole table.
-        """
+        """Return (position, row_id) of what is not done, in table order; of each row_id the first."""
         return self._with_row_ids(self._pending(first, n, lane))
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:

@@ -44,10 +44,7 @@ _MARKERS = ("_delta_log", "_versions", "metadata", ".hoodie")  # folders of thes
 
 
 def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile, ...]:
-    """Return the files, each with the values that the names of its folders hold. Raises TableError.
-
-    root: the table's folder. Arguments stay text, as in CSV.
-    """
+    """Return the files with the values of their folders' names, arguments as text. Raises TableError."""
     texts = [_texts(source.path, root) for source in sources]
     for source, own in zip(sources, texts, strict=True):
         if [*own] != [*texts[0]]:
@@ -92,10 +89,7 @@ def _listed(texts: Mapping[str, Any]) -> str:
 
 
 def with_own_columns(batch: pa.RecordBatch, source: TableFile) -> pa.RecordBatch:
-    """Return rows of a file with the values of its partition as columns behind those that it has.
-
-    Raises TableError where it has such a column, with another value.
-    """
+    """Add the partition's values as columns. TableError where the file has one with another value."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     odd = columns.pop(ODD_CELLS, None)
     for name, value in source.partition.items():

@@ -117,10 +117,7 @@ def argument_fields(kinds: Mapping[str, ArgumentKind], taken: Collection[str]) -
 
 
 def argument_values(arguments: Mapping[str, Any], fields: pa.Schema) -> dict[str, Any]:
-    """Return the cells of a row: null where it has no such argument, or one that is no such value.
-
-    As a schedule of guidance, which is text where others have a number.
-    """
+    """Return a row's cells: null where it has no argument of that type, e.g. a schedule of guidance."""
     return {field.name: _cell(arguments.get(field.name), field.type) for field in fields}
 
 

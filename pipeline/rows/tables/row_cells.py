@@ -96,10 +96,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readable:
-    """cells: of the rows that may be read; offsets: where in the batch each of them is.
-
-    refused: the other rows, by their offset.
-    """
+    """cells: of the rows that may be read, at these offsets of the batch; refused: the others, by offset."""
 
     cells: pa.RecordBatch
     offsets: list[int]

@@ -94,10 +94,7 @@ def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:
 def open_batches(
     source: TableFile, schema: pa.Schema, *, batch_rows: int, first_row: int, skip: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the file's batches with the columns of `schema`. first_row: of the table, for messages.
-
-    skip: how many of its rows to leave out at the beginning; of Parquet alone.
-    """
+    """Yield batches with the columns of `schema` from table row `first_row`; `skip` is of Parquet alone."""
     which = {"batch_rows": batch_rows, "first_row": first_row, "skip": skip}
     for kind, content in _answers(source, which, schema=schema.serialize().to_pybytes()):
         assert kind == BATCH
@@ -106,10 +103,7 @@ def open_batches(
 
 
 def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], int]:
-    """Return where each of these rows of the file stands, and how many rows were passed until all were found.
-
-    As "line 19"; as "row 3" in Parquet, which has no lines.
-    """
+    """Return where rows stand, "line 19" or in Parquet "row 3", and how many were passed to find all."""
     if source.format == "parquet":
         num_rows = read_schema(source)[1] or 0
         return {row: f"row {row}" for row in rows if row < num_rows}, num_rows
@@ -122,10 +116,7 @@ def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], i
 def _answers(
     source: TableFile, which: Mapping[str, Any] | None = None, *, schema: bytes = b""
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (kind, content) of each answer, while the file is read as the process asks for it.
-
-    which: of the rows; see `_answer`.
-    """
+    """Yield (kind, content) of each answer, while the file is read. which: of the rows; see `_answer`."""
     refused: list[str] = []
     request = {
         "name": source.path,

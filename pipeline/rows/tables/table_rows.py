@@ -258,10 +258,7 @@ class ModelRows:
 
 
 def joined_columns(plans: Sequence[RowPlan]) -> tuple[Carried, pa.Schema]:
-    """Return what any of the models carries, and a column for each argument of any.
-
-    Where types of an argument differ, it is one that holds both.
-    """
+    """Return what any model carries, and a column for each argument, of a type that holds all."""
     names = {column: name for plan in plans for column, name in plan.carried.names.items()}
     places = frozenset[str]().union(*(plan.carried.places for plan in plans))
     types: dict[str, pa.DataType] = {}
