@@ -104,22 +104,12 @@ def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, lis
         record_files.recorded_derived(record),
     )
     files = [file for file in (clip, extras, derived) if file]
-    states: dict[str, record_files.FileState] = {
-        file.path: record_files.file_state(store, file) for file in files
-    }
-    damages = [
-        Damage(kind=state, path=path, row_id=record["row_id"])
-        for path, state in states.items()
-        if state != "sound"
-    ]
-    indexed = IndexedRecord(
-        row_id=record["row_id"],
-        clip=clip.path,
-        extras=extras.path if extras else None,
-        derived=derived.path if derived else None,
-        is_sound=not damages,
-    )
-    return indexed, damages
+    damages, row_id = [], record["row_id"]
+    for path, state in ((file.path, record_files.file_state(store, file)) for file in files):
+        if state != "sound":
+            damages.append(Damage(kind=state, path=path, row_id=row_id))
+    others = {"extras": extras.path if extras else None, "derived": derived.path if derived else None}
+    return IndexedRecord(row_id=row_id, clip=clip.path, is_sound=not damages, **others), damages
 
 
 def damage_below(folder: str, damage: Damage) -> Damage:
@@ -138,18 +128,16 @@ def beside_parts(store: Store) -> Iterator[Damage]:
         else:
             yield Damage(kind="late", path=path, reason=_LATE if seal.is_late(part) else _MERGED)
     for path in gone_parts(store):
-        yield Damage(
-            kind="part", path=path, reason="it was there when the last driver began or ended, and is gone"
-        )
+        reason = "it was there when the last driver began or ended, and is gone"
+        yield Damage(kind="part", path=path, reason=reason)
 
 
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     """Yield the files in clips/, derived/, previews/ and extras/ that no record of `index` names."""
     uncommitted = announced_rows(store)
-    folders_of_rows = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
-    folders = iter(
-        [*(f"{name}/{number:02x}" for number in range(256) for name in folders_of_rows), layout.EXTRAS]
-    )
+    of_rows = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
+    names = (f"{name}/{number:02x}" for number in range(256) for name in of_rows)
+    folders = iter([*names, layout.EXTRAS])
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         while some := list(islice(folders, _AHEAD)):
             for path in chain.from_iterable(readers.map(store.list, some)):
@@ -192,9 +180,8 @@ class ClipIndex:
 
     def forget(self, part: str) -> None:
         """Take back what was added of a part."""
-        self._db.execute(
-            "DELETE FROM records WHERE part = (SELECT number FROM parts WHERE path = ?)", (part,)
-        )
+        query = "DELETE FROM records WHERE part = (SELECT number FROM parts WHERE path = ?)"
+        self._db.execute(query, (part,))
 
     def doubled(self) -> Iterator[tuple[str, str]]:
         """Yield the part and the row_id of every record but the last of its row, which counts."""

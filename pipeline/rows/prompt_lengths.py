@@ -131,9 +131,8 @@ def reading_of(readers: Sequence[TextReader], arguments: Mapping[str, Any]) -> P
     limit = reader.limit(arguments)
     num_tokens, *others = reader.count([prompt, *texts_read(arguments)])
     longest = max([num_tokens, *others])
-    return PromptReading(
-        num_tokens=num_tokens, limit=limit, is_cut=None if limit is None else longest > limit
-    )
+    is_cut = None if limit is None else longest > limit
+    return PromptReading(num_tokens=num_tokens, limit=limit, is_cut=is_cut)
 
 
 class CountedApart:

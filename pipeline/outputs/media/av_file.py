@@ -237,9 +237,8 @@ class _Sound:
         self._container, self._pcm, self._at = container, audio.pcm(), 0
         self.sample_rate, self._layout = audio.sample_rate, _LAYOUTS[audio.num_channels]
         codec = _SOUND_CODECS[kind]
-        stream = container.add_stream(
-            codec, rate=audio.sample_rate, layout=self._layout, options=_CODEC_OPTIONS
-        )
+        rate, layout = audio.sample_rate, self._layout
+        stream = container.add_stream(codec, rate=rate, layout=layout, options=_CODEC_OPTIONS)
         assert isinstance(stream, av.AudioStream)
         if codec in _SOUND_BITS:  # less than the 6 bits a sample that AAC can hold
             stream.bit_rate = audio.num_channels * min(_SOUND_BITS[codec], 5 * audio.sample_rate)

@@ -264,9 +264,8 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
     with ThreadPoolExecutor(NUM_READERS) as readers:
         firsts = list(readers.map(read, [paths[0] for paths in of_runs]))
         # A run replaces parts, or adds rows; its first part says which, unless it is damaged.
-        others = [
-            paths[1:] for paths, first in zip(of_runs, firsts, strict=True) if REPLACES in first or not first
-        ]
+        firsts_of = zip(of_runs, firsts, strict=True)
+        others = [paths[1:] for paths, first in firsts_of if REPLACES in first or not first]
         metadata = [*firsts, *readers.map(read, chain.from_iterable(others))]
     replaced = {path for one in metadata for path in one.get(REPLACES, "").splitlines()}
     for part in live:

@@ -65,9 +65,8 @@ def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
     if etag == md5.hexdigest():
         return True
     # With keys of KMS and of one's own the ETag is another digest than the MD5.
-    is_encrypted = (
-        "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
-    )
+    encryption = answer.get("ServerSideEncryption", "AES256")
+    is_encrypted = "SSECustomerAlgorithm" in answer or encryption != "AES256"
     if MD5.fullmatch(etag) and not is_encrypted:
         try:
             is_stored = files.cat_file(place) == content

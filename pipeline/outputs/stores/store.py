@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -107,9 +108,8 @@ class Store:
 
     def read_own(self, path: str, first: int, count: int) -> bytes:
         """Return bytes of `path` to be given to others; FileNotFoundError where a link leads to it."""
-        content = self._ask(
-            "read", path, lambda at: self._backend.read_own(at, first, count), may_be_absent=True
-        )
+        read = partial(self._backend.read_own, first=first, count=count)
+        content = self._ask("read", path, read, may_be_absent=True)
         self.counts.add(STORE_BYTES, len(content), "read")
         return content
 

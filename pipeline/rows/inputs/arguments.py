@@ -112,6 +112,5 @@ class ReadAhead:
                         del self._reads[address]
 
     def _num_bytes(self) -> int:
-        return sum(
-            len(read.result()) for read in self._reads.values() if read.done() and not read.exception()
-        )
+        done = (read for read in self._reads.values() if read.done() and not read.exception())
+        return sum(len(read.result()) for read in done)

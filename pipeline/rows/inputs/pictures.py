@@ -74,9 +74,8 @@ def describe(content: bytes, kind: MediaKind) -> Described:
             for frame in frames:
                 size = frame.size
                 num_frames += 1
-    return Described(
-        sha256=hashlib.sha256(content).hexdigest(), width=size[0], height=size[1], num_frames=num_frames
-    )
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Described(sha256=sha256, width=size[0], height=size[1], num_frames=num_frames)
 
 
 def decoding_bytes(content: bytes, kind: MediaKind) -> int:

@@ -48,9 +48,8 @@ class Column:
 
     def some(self) -> list[Any]:
         """Return the values to look at before any row: all, or the ends of a range."""
-        return (
-            [self.values[0], self.values[-1]] if isinstance(self.values, range) else self.values.to_pylist()
-        )
+        values = self.values
+        return [values[0], values[-1]] if isinstance(values, range) else values.to_pylist()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +114,8 @@ class _Reading:
             self._drawn_column(name, written, places[:, number])
             for number, (name, written) in enumerate(over.items())
         )
-        yield Factor(
-            columns=columns, num=sample.num, unit=f"{sample.method} sample of {', '.join(sample.over)}"
-        )
+        unit = f"{sample.method} sample of {', '.join(sample.over)}"
+        yield Factor(columns=columns, num=sample.num, unit=unit)
 
     def _drawn_column(self, name: str, written: settings.Spread, places: NDArray[np.float64]) -> Column:
         """Return one of the values, or a number between, for each place, 0 to below 1."""
@@ -151,9 +149,8 @@ class _Reading:
         if len(ranges) == 1 and ranges[0] is not None:
             return ranges[0]
         if sum(settings.count(numbers) for numbers in ranges if numbers) > settings.MAX_VALUES:
-            raise JobError(
-                f"{place} lists more than {settings.MAX_VALUES:,} values", "give one range, e.g. 0-63"
-            )
+            problem = f"{place} lists more than {settings.MAX_VALUES:,} values"
+            raise JobError(problem, "give one range, e.g. 0-63")
         return [one for value, numbers in zip(listed, ranges, strict=True) for one in numbers or [value]]
 
     def _lines(self, place: str, name: str) -> list[str]:

@@ -151,6 +151,5 @@ def _text(pieces: Sequence[str | Choices]) -> WildcardText:
             joined[-1] = last + piece
         elif piece != "":
             joined.append(piece)
-    return WildcardText(
-        tuple(joined or [""]), math.prod(one.num for one in joined if isinstance(one, Choices))
-    )
+    num = math.prod(one.num for one in joined if isinstance(one, Choices))
+    return WildcardText(tuple(joined or [""]), num)

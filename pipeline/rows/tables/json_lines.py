@@ -147,9 +147,8 @@ def _rows_of_columns(line: int, text: bytes | JsonObject) -> list[JsonObject] | 
             return rows
     if columns and all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
         has_texts = any(isinstance(cell, str) for column in columns for cell in column)  # as each prompt is
-        return (
-            [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)] if has_texts else None
-        )
+        rows = [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
+        return rows if has_texts else None
     if not columns or not all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns):
         return None
     if all(label.isdecimal() for label in columns[0]):  # the index, which numbers the rows

@@ -111,9 +111,8 @@ def argument_fields(kinds: Mapping[str, ArgumentKind], taken: Collection[str]) -
     kinds: of the arguments that rows may have, whether they do or not: the columns are of the job, not of its
     rows. taken: names that records have for something else.
     """
-    return pa.schema(
-        [(name, _TYPES[kind]) for name, kind in kinds.items() if kind in _TYPES and name not in taken]
-    )
+    free = ((name, kind) for name, kind in kinds.items() if kind in _TYPES and name not in taken)
+    return pa.schema([(name, _TYPES[kind]) for name, kind in free])
 
 
 def argument_values(arguments: Mapping[str, Any], fields: pa.Schema) -> dict[str, Any]:

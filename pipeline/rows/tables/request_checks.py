@@ -60,9 +60,8 @@ def checked(
             raise TableError(f"request {index} has no {name!r}", f"add it to `arguments`: {{{name!r}: ...}}")
     table = _table_of({name: cell for name, cell in cells.items() if cell is not None}, index)
     try:
-        plan = plan_rows(
-            table.schema, called, recipe=recipe, finder=finder, loras=loras, second_models=second_models
-        )
+        second = {"loras": loras, "second_models": second_models}
+        plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, **second)
     except TableError as error:
         arguments = shown(dict(request.arguments))
         problem, fix = error.problem.replace("column ", ""), error.fix.partition(", or rename")[0]
@@ -136,11 +135,8 @@ def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Itera
 def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:
     """Whether a value is a mapping, or a list of media, where its argument is one, and only there."""
     if kind == "references":
-        return (
-            isinstance(value, list)
-            and bool(value)
-            and all(is_input(part) and "kind" in part for part in value)
-        )
+        parts = value if isinstance(value, list) else []
+        return bool(parts) and all(is_input(part) and "kind" in part for part in parts)
     if isinstance(value, list) and kind in ("images", "list[image]"):
         return bool(value) and all(map(is_input, value))
     is_mapping = name == LORA or kind in ("image", "video", "images", "model")

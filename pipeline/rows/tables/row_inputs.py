@@ -89,9 +89,8 @@ def _check_each(
 def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
     places = _places_by_kind(entry)
     if len(places) != 1:
-        return Refused(
-            reason=f"an entry names one file, as one of {', '.join(signature.MEDIA)}", fix=_REFERENCES
-        )
+        reason = f"an entry names one file, as one of {', '.join(signature.MEDIA)}"
+        return Refused(reason=reason, fix=_REFERENCES)
     ((kind, place),) = places.items()
     value = check_input(place, kind, finder)
     if isinstance(value, Refused):
@@ -103,11 +102,8 @@ def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
 
 def _places_by_kind(entry: Any) -> dict[signature.MediaKind, Any]:
     """Return what an entry names; in a column of structs, every entry has all fields, and most are null."""
-    places = (
-        {key: place for key, place in entry.items() if place is not None}
-        if isinstance(entry, Mapping)
-        else {}
-    )
+    entry = entry if isinstance(entry, Mapping) else {}
+    places = {key: place for key, place in entry.items() if place is not None}
     return places if places.keys() <= {*signature.MEDIA} else {}
 
 

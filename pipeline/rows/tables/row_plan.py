@@ -189,9 +189,8 @@ def _read_columns(
                 is_turned = target in schema.names and column in targets
                 turned = f"write it the other way round: `columns: {{{column}: {target}}}`"
                 problem = f"columns.{target}: there is no argument {target!r}"
-                raise JobError(
-                    problem, turned if is_turned else column_checks.argument_meant(target, targets)
-                )
+                fix = turned if is_turned else column_checks.argument_meant(target, targets)
+                raise JobError(problem, fix)
             if column not in schema.names:
                 problem = f"columns.{target} names the column {column!r}, and the table has none of that name"
                 raise JobError(problem, did_you_mean(column, schema.names))

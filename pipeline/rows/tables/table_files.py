@@ -60,9 +60,8 @@ class PatientFile:
             if trouble_of(error) != "unreachable":
                 raise
             message = public_text(f"{type(error).__name__}: {in_a_line(error)}")
-            failure = StoreError(
-                f"could not read on in {self._patience.where}: {message}", FIXES["unreachable"]
-            )
+            problem = f"could not read on in {self._patience.where}: {message}"
+            failure = StoreError(problem, FIXES["unreachable"])
             failure.kind = "unreachable"
             raise failure from None
 

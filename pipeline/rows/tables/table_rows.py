@@ -106,9 +106,8 @@ class TableRows:
         readers = self.plan.readers
         texts = [_checked(readers[at], columns[at]) for at in self._texts]
         seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
-        shared = [
-            [_key(cell) if isinstance(cell, list) else cell for cell in columns[at]] for at in self._shared
-        ]
+        others = (columns[at] for at in self._shared)
+        shared = [[_key(cell) if isinstance(cell, list) else cell for cell in column] for column in others]
         types = [list(map(type, column)) for column in (*texts, *seeds)]
         # Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
         rows = zip(
@@ -223,9 +222,8 @@ class ModelRows:
             offset: InvalidRow(index=0, problems=tuple(why)) for offset, why in readable_rows.refused.items()
         }
         of_model: dict[str, list[int]] = {name: [] for name in self.by_model}
-        for offset, cell in zip(
-            readable_rows.offsets, readable_rows.cells.column(0).to_pylist(), strict=True
-        ):
+        named = readable_rows.cells.column(0).to_pylist()
+        for offset, cell in zip(readable_rows.offsets, named, strict=True):
             if only is not None and first_index + offset not in only:
                 continue
             model = self.model_of(cell)

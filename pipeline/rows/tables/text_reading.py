@@ -284,9 +284,8 @@ def _written_as(values: pa.Array, texts: pa.Array) -> pa.Array:
         return pc.is_in(texts, pa.array([None, *(word for words in _TRUTHS for word in words)]))
     if values.type != pa.float64():
         return pc.equal(values.cast(pa.string()), texts)
-    is_short = pc.and_(
-        pc.match_substring_regex(texts, _SHORT_NUMBER), pc.less_equal(pc.binary_length(texts), _SHORT)
-    )
+    is_plain = pc.match_substring_regex(texts, _SHORT_NUMBER)
+    is_short = pc.and_(is_plain, pc.less_equal(pc.binary_length(texts), _SHORT))
     if pc.all(is_short).as_py() is not False:
         return is_short
 
