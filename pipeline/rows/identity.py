@@ -115,16 +115,15 @@ class Shapes:
 
 def input_shape(request: Request) -> str:
     """Return one text for all rows whose tensors have equal shapes: numbers of frames, but no prompts."""
-    arguments = {name: _in_shape(value) for name, value in request.arguments.items()}
+    arguments: dict[str, Any] = {}
+    for name, value in request.arguments.items():
+        if pictures := inputs_in(value):
+            arguments[name] = [picture.get("num_frames", 1) for picture in pictures]
+        elif isinstance(value, float):
+            arguments[name] = value > 1  # guidance is on or off
+        else:
+            arguments[name] = value if decides_shape(value) else ""
     return canonical_json([arguments, request.scheduler, request.recipe])
-
-
-def _in_shape(value: Any) -> Any:
-    if pictures := inputs_in(value):
-        return [picture.get("num_frames", 1) for picture in pictures]
-    if isinstance(value, float):
-        return value > 1  # guidance is on or off
-    return value if decides_shape(value) else ""
 
 
 def decides_shape(value: Any) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -37,6 +38,12 @@ SCALING = (
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
+_COLOURS: dict[str, Any] = {
+    "dst_colorspace": Colorspace.ITU709,
+    "dst_color_range": ColorRange.MPEG,
+    "dst_color_primaries": ColorPrimaries.BT709,
+    "dst_color_trc": ColorTrc.BT709,
+}
 # One thread: with another number x264 writes other bytes; rows are encoded side by side anyway.
 _CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
 # cpu-independent: x264 must not choose its algorithms by the CPU it meets.
@@ -53,13 +60,8 @@ _ENCODER_OPTIONS = {
 _X265_LEAST_SIDE, _X265_LEAST_FRAMES = 64, 4
 os.environ.setdefault("SVT_LOG", "0")  # FFmpeg tells what went wrong
 # bitexact: no encoder version, date or random segment id. faststart: a browser plays before the end arrives.
-CONTAINER_OPTIONS = {
-    "mp4": {"fflags": "+bitexact", "movflags": "use_metadata_tags+faststart"},
-    "mkv": {"fflags": "+bitexact"},
-    "webm": {"fflags": "+bitexact"},
-    "flac": {"fflags": "+bitexact"},
-    "wav": {"fflags": "+bitexact"},
-}
+CONTAINER_OPTIONS = {name: {"fflags": "+bitexact"} for name in ("mp4", "mkv", "webm", "flac", "wav")}
+CONTAINER_OPTIONS["mp4"]["movflags"] = "use_metadata_tags+faststart"
 # What is read is what was written. FFmpeg also has formats that name files and URLs, which it opens (hls,
 # concat, dash), and a frame may become larger on its way.
 _READING = {
@@ -169,9 +171,8 @@ class _Video:
         stream.width, stream.height, stream.pix_fmt = width, height, self._pixels
         if not is_rgb:
             # Which colours the numbers mean; an untagged small clip is shown as BT.601, with other colours.
-            context = stream.codec_context
-            context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
-            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+            for name, value in _COLOURS.items():
+                setattr(stream.codec_context, name.removeprefix("dst_"), value)
         if codec == "libx265" and media.format == "mp4":
             stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
         with _scheduling_restored():
@@ -184,15 +185,7 @@ class _Video:
         if self._pixels in ("bgr0", "bgra"):
             frame = frame.reformat(format=self._pixels, threads=1)
         else:
-            frame = frame.reformat(
-                format=self._pixels,
-                interpolation=SCALING,
-                threads=1,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                dst_color_primaries=ColorPrimaries.BT709,
-                dst_color_trc=ColorTrc.BT709,
-            )
+            frame = frame.reformat(format=self._pixels, interpolation=SCALING, threads=1, **_COLOURS)
         frame.pts, frame.time_base = index, 1 / self._rate
         self._container.mux(self._stream.encode(frame))
 

@@ -54,9 +54,8 @@ class FinishedClip:
     record: records.Record
     # Whether other rows were under way with it; named as files of earlier versions have it, as the next.
     was_batched: Annotated[bool, Field(alias="had_company")]
-    values: Annotated[Mapping[str, CellValue], Field(alias="scores")] = field(
-        default_factory=dict
-    )  # of steps
+    # Of steps.
+    values: Annotated[Mapping[str, CellValue], Field(alias="scores")] = field(default_factory=dict)
 
 
 _FINISHED = TypeAdapter(FinishedClip)
@@ -173,9 +172,8 @@ def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
     left = set(intents_by_row)
     strays: list[str] = []
     done: list[str] = []
-    for part in (
-        reversed(live_parts(store)) if left else ()
-    ):  # mostly they are new; of doubles the last counts
+    # mostly they are new; of doubles the last counts
+    for part in reversed(live_parts(store)) if left else ():
         table = read_part(store, part.path, _PLACES)
         for record in table.filter(pc.is_in(table["row_id"], pa.array(left, pa.string()))).to_pylist():
             left.discard(record["row_id"])

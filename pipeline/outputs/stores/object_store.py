@@ -194,12 +194,11 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if gcs.is_gcs(url):
         own_options = gcs.gcs_options(own_options)
     try:
-        files, root = fsspec.core.url_to_fs(
-            url,
-            skip_instance_cache=True,
-            use_listings_cache=False,  # other processes write here too
-            **own_options,
-        )
+        uncached = {
+            "skip_instance_cache": True,
+            "use_listings_cache": False,
+        }  # other processes write here too
+        files, root = fsspec.core.url_to_fs(url, **uncached, **own_options)
     except Exception as error:  # of zipfile, a constructor, ...: of what was given, unless a service said so
         is_service = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         if is_service or trouble_of(error) != "other":

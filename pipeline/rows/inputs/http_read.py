@@ -118,7 +118,11 @@ async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
             session.get(place.url, headers=HEADERS, allow_redirects=False) as response,
         ):
             if response.status in REDIRECTS and "Location" in response.headers:
-                return _target(place.url, response.headers["Location"])
+                try:  # a root's password is for what lies below it
+                    return place.url.with_user(None).join(URL(response.headers["Location"]))
+                except ValueError:
+                    problem = "it redirects to something that is not a URL"
+                    raise InputError(problem, "give another URL") from None
             if response.status != HTTPStatus.OK:
                 raise _Answered(response.status, response.headers.get("Retry-After", ""))
             return await _content(response, limits.max_bytes)
@@ -127,13 +131,6 @@ async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
             raise
         problem = f"{place.url.host} is at {refused[0]}, which is not a public address"
         raise InputError(problem, ADD.format(f"{place.url.origin()}/")) from None
-
-
-def _target(url: URL, location: str) -> URL:
-    try:
-        return url.with_user(None).join(URL(location))  # a root's password is for what lies below it
-    except ValueError:
-        raise InputError("it redirects to something that is not a URL", "give another URL") from None
 
 
 async def _content(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -133,7 +133,9 @@ class Roots:
             prefix = _normal(USERINFO.sub("", root)) + "/"
             if place.startswith(prefix):
                 return StoredFile(root=root, path=place.removeprefix(prefix))
-        raise InputError("it lies outside of inputs.roots", ADD.format(public_url(_folder(place))))
+        scheme, _, rest = place.partition("://")
+        folder = public_url(f"{scheme}://{posixpath.dirname(rest) or rest}")
+        raise InputError("it lies outside of inputs.roots", ADD.format(folder))
 
 
 def _absolute(root: str, said: str) -> str:
@@ -189,11 +191,6 @@ def _normal(url: str) -> str:
     """Return a URL of an object store with `..` resolved, its scheme in lower case."""
     scheme, _, rest = url.partition("://")
     return f"{scheme.lower()}://{posixpath.normpath(rest)}"
-
-
-def _folder(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{posixpath.dirname(rest) or rest}"
 
 
 def _check_names(path: str) -> None:

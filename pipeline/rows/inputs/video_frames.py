@@ -143,8 +143,16 @@ def frames_of(content: bytes) -> Generator[Image.Image]:
             stream.codec_context.thread_count = 1  # many files are decoded side by side
             for frame in container.decode(stream):
                 count += 1
-                _check(frame, size, count)
+                if frame.is_corrupt:
+                    raise _damaged()
+                if size not in (None, (frame.width, frame.height)):
+                    raise InputError("its frames are not all of one size", "write it again at one size")
                 size = (frame.width, frame.height)
+                if frame.width * frame.height > MAX_FRAME_PIXELS:
+                    raise _too_large(frame.width, frame.height)
+                limit = min(MAX_DECODED_FRAMES, MAX_PIXELS // (frame.width * frame.height))
+                if count > limit:
+                    raise InputError(f"it has more than {limit:,} frames", "cut it, or make it smaller")
                 rgb = frame.reformat(format="rgb24", interpolation=SCALING, threads=1).to_ndarray()
                 turns = Fraction(frame.rotation, 90)  # counterclockwise
                 yield Image.fromarray(np.rot90(rgb, int(turns)) if turns.denominator == 1 else rgb)
@@ -188,19 +196,6 @@ def _stream(container: av.container.InputContainer) -> av.VideoStream:
     if stream.codec_context is None:  # PyAV's types do not say so, but it is where FFmpeg has no decoder
         raise _damaged()
     return stream
-
-
-def _check(frame: av.VideoFrame, size: tuple[int, int] | None, count: int) -> None:
-    if frame.is_corrupt:
-        raise _damaged()
-    if size not in (None, (frame.width, frame.height)):
-        raise InputError("its frames are not all of one size", "write it again at one size")
-    pixels = frame.width * frame.height
-    if pixels > MAX_FRAME_PIXELS:
-        raise _too_large(frame.width, frame.height)
-    limit = min(MAX_DECODED_FRAMES, MAX_PIXELS // pixels)
-    if count > limit:
-        raise InputError(f"it has more than {limit:,} frames", "cut it, or make it smaller")
 
 
 def _is_cut_off(content: bytes) -> bool:

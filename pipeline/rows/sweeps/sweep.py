@@ -67,7 +67,14 @@ def open_sweep(
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
     _check_length(swept, "sweep")
     if table:
-        swept = replace(swept, num_table_rows=_count(table, at_most=MAX_ROWS // swept.num_combinations))
+        num_rows, at_most = table.num_rows, MAX_ROWS // swept.num_combinations
+        if num_rows is None:
+            num_rows = 0
+            for _, batch in table.batches():
+                num_rows += batch.num_rows
+                if num_rows > at_most:
+                    break
+        swept = replace(swept, num_table_rows=num_rows)
         _check_length(swept, f"sweep of table {table.location}")
     return swept
 
@@ -90,18 +97,6 @@ def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, froz
                 else f"add its words, as `sweep: {{{missing[0]}: [...]}}`",
             )
     return templates
-
-
-def _count(table: Table, *, at_most: int) -> int:
-    """Return the number of rows; where they are more, some number that is more."""
-    if table.num_rows is not None:
-        return table.num_rows
-    num_rows = 0
-    for _, batch in table.batches():
-        num_rows += batch.num_rows
-        if num_rows > at_most:
-            break
-    return num_rows
 
 
 def _check_length(swept: Swept, where: str) -> None:
@@ -210,18 +205,13 @@ def _rows(count: int) -> str:
 
 def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str | None]:
     """Return each text with the words of its row, by name; None where one of these is null."""
-    return [_fill(text, words, row) if text and "{" in text else text for row, text in enumerate(texts)]
-
-
-def _fill(text: str, words: Mapping[str, list[Any]], row: int) -> str | None:
-    pieces: list[str] = []
-    for literal, name in _parts(text):
-        pieces.append(literal)
-        if name:
-            if (word := words[name][row]) is None:
-                return None
-            pieces.append(str(word))
-    return "".join(pieces)
+    texts = [*texts]
+    for row, text in enumerate(texts):
+        if text and "{" in text:
+            pairs = [(literal, words[name][row] if name else "") for literal, name in _parts(text)]
+            is_null = any(word is None for _, word in pairs)
+            texts[row] = None if is_null else "".join(f"{literal}{word}" for literal, word in pairs)
+    return texts
 
 
 @lru_cache(_REMEMBERED)

@@ -212,11 +212,8 @@ class ModelRows:
         """
         if self.column is None:
             assert self._default is not None, "rows without a column for their model have a default"
-            return self.by_model[self._default].read(first_index, batch, only)
-        return self._mixed(first_index, batch, only)
-
-    def _mixed(self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None) -> Iterator[_Row]:
-        assert self.column is not None
+            yield from self.by_model[self._default].read(first_index, batch, only)
+            return
         readable_rows = readable(batch, [self.column])
         rows: dict[int, _Row] = {
             offset: InvalidRow(index=0, problems=tuple(why)) for offset, why in readable_rows.refused.items()

@@ -239,8 +239,15 @@ _TYPES = (
 def type_of(texts: pa.Array) -> pa.DataType:
     """Return the first type from whose values all texts come back; text where there is none, or no text."""
     filled = pc.ascii_trim_whitespace(texts.drop_null())
-    kinds = (kind for kind in _TYPES if _come_back(filled, kind)) if len(filled) else iter(())
-    return next(kinds, pa.string())
+    for kind in _TYPES if len(filled) else ():
+        if kind == pa.bool_():
+            come_back = any(pc.all(pc.is_in(filled, pa.array(words))).as_py() for words in _TRUTHS)
+        else:  # of most columns, the first says it
+            is_likely = _parsed(filled[:1], kind) is not None
+            come_back = is_likely and not typed_cells(filled, kind)[1]
+        if come_back:
+            return kind
+    return pa.string()
 
 
 def typed_cells(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
@@ -257,14 +264,6 @@ def typed_cells(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]
     first, odd = typed_cells(texts[:half], kind)
     second, more = typed_cells(texts[half:], kind)
     return pa.concat_arrays([first, second]), [*odd, *(half + offset for offset in more)]
-
-
-def _come_back(texts: pa.Array, kind: pa.DataType) -> bool:
-    if kind == pa.bool_():
-        return any(pc.all(pc.is_in(texts, pa.array(words))).as_py() for words in _TRUTHS)
-    if len(texts) > 1 and _parsed(texts[:1], kind) is None:  # of most columns, the first says it
-        return False
-    return not typed_cells(texts, kind)[1]
 
 
 def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array | None:
