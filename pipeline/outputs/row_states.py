@@ -40,12 +40,9 @@ _FIXES = {
 }
 # Of one run: some megabytes. Where more rows fail, failures/ has the last words of each.
 MAX_LOG_LINES = 20_000
-LOG_FIELDS = pa.schema(
-    [
-        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
-        *(pa.field(name, pa.string(), nullable=False) for name in ("level", "worker", "row_id", "message")),
-    ]
-)
+_LOG_TYPES = {"at": pa.timestamp("us", tz="UTC")}
+_LOG_TYPES |= dict.fromkeys(("level", "worker", "row_id", "message"), pa.string())
+LOG_FIELDS = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _LOG_TYPES.items()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

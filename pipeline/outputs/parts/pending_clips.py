@@ -132,14 +132,9 @@ def _finished(store: Store, intent: Intent, *, suffix: str) -> FinishedClip | No
         if path is None or (extras_sha256 and not extras) or (record.derived_sha256 and not derived):
             return None
         still = layout.preview_path(path)
-        placed = replace(
-            record,
-            path=path,
-            uri=store.url_of(path),
-            extra_outputs_path=extras,
-            derived_path=derived,
-            preview_path=still if store.exists(still) else None,
-        )
+        places: dict[str, Any] = {"extra_outputs_path": extras, "derived_path": derived}
+        places |= {"preview_path": still if store.exists(still) else None}
+        placed = replace(record, path=path, uri=store.url_of(path), **places)
     except (FileNotFoundError, ValueError, OverflowError, pa.ArrowException):
         return None  # deleted, or not as a worker wrote it
     except FramefleetError as error:  # it is rendered again, as if nothing had been there

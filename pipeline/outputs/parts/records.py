@@ -25,10 +25,7 @@ ARROW_TYPES = {
     datetime: pa.timestamp("us", "UTC"),
     tuple[int, ...]: pa.list_(pa.int64()),
     tuple[str, ...]: pa.list_(pa.string()),
-    str | None: pa.string(),
-    float | None: pa.float64(),
-    int | None: pa.int64(),
-    bool | None: pa.bool_(),
+    bool: pa.bool_(),
 }
 
 
@@ -120,10 +117,12 @@ class FailureRecord:
 
 def _schema_of(kind: type) -> pa.Schema:
     hints = get_type_hints(kind)
-    named = [(field.name, hints[field.name]) for field in fields(kind)]
-    return pa.schema(
-        [pa.field(name, ARROW_TYPES[hint], nullable=type(None) in get_args(hint)) for name, hint in named]
-    )
+    columns = []
+    for name in (field.name for field in fields(kind)):
+        is_nullable = type(None) in get_args(hints[name])
+        hint = get_args(hints[name])[0] if is_nullable else hints[name]
+        columns.append(pa.field(name, ARROW_TYPES[hint], nullable=is_nullable))
+    return pa.schema(columns)
 
 
 RECORD_FIELDS: pa.Schema = _schema_of(Record)

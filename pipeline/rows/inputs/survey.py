@@ -63,12 +63,7 @@ class InputIndex(Finder):
                 self._take_answer()
             if not self._has_threads:
                 self._has_threads = True
-                of_threads = (
-                    self._inputs,
-                    self._describer,
-                    self._questions,
-                    self._answers,
-                )  # and not this index
+                of_threads = (self._inputs, self._describer, self._questions, self._answers)  # not this index
                 for number in range(_NUM_THREADS):
                     # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
                     name = f"input-{number}"

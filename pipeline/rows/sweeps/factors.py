@@ -72,15 +72,11 @@ def factors_of(
 ) -> tuple[Factor, ...]:
     """Return what is crossed, then what is drawn. kinds: of all arguments, not of words. Raises JobError."""
     reading = _Reading(kinds, storage_options, sweep.wildcards)
-    crossed = [
-        Factor(
-            columns=(column,),
-            num=settings.count(column.values),
-            unit=name.removeprefix("num_").replace("_", " "),
-        )
-        for name, written in sweep.factors.items()
-        for column in [reading.column(name, written, f"sweep.{name}")]
-    ]
+    crossed = []
+    for name, written in sweep.factors.items():
+        column, unit = reading.column(name, written, f"sweep.{name}"), name.removeprefix("num_")
+        num = settings.count(column.values)
+        crossed.append(Factor(columns=(column,), num=num, unit=unit.replace("_", " ")))
     return (*crossed, *reading.drawn(sweep))
 
 

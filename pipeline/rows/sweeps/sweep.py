@@ -45,13 +45,10 @@ def open_sweep(
     table: each of its rows is taken with each combination. kinds: of all arguments. others: parameters of
     the pipeline's call. columns: the job's, by which arguments stand in other columns.
     """
-    factors = tuple(
-        replace(
-            factor,
-            columns=tuple(replace(one, name=columns.get(one.name, one.name)) for one in factor.columns),
-        )
-        for factor in factors_of(sweep, kinds, storage_options)
-    )
+    factors: tuple[Factor, ...] = ()
+    for factor in factors_of(sweep, kinds, storage_options):
+        renamed = tuple(replace(one, name=columns.get(one.name, one.name)) for one in factor.columns)
+        factors += (replace(factor, columns=renamed),)
     varied = [column for factor in factors for column in factor.columns]
     names = [*table.schema.names] if table else []
     templates = _templates(varied, names)

@@ -29,6 +29,7 @@ MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
 _CSV_ROW = re.compile(r"Row #(\d+): ?")
 _HEAD_BYTES = 256
+_BROKEN = (pa.ArrowException, EOFError, OSError, ValueError, OverflowError, lzma.LZMAError, zlib.error)
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
 
 
@@ -228,15 +229,7 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
             f"{file.name} cannot be read{where}: some rows of it take more than 2 GiB to read",
             "write it with smaller row groups and pages, and without huge cells",
         ) from None
-    except (
-        pa.ArrowException,
-        EOFError,
-        OSError,
-        ValueError,
-        OverflowError,
-        lzma.LZMAError,
-        zlib.error,
-    ) as error:
+    except _BROKEN as error:
         message = _numbered(str(error), file, first_row)
         fix = "write that column as another type" if isinstance(error, NotImplementedError) else _fix(file)
         raise TableError(f"{file.name} cannot be read{where}: {message}", fix) from error

@@ -152,18 +152,12 @@ def request_check(
     asked.
     """
     finder = InputIndex(inputs)
+    declared: dict[str, Any] = {"loras": model.settings.loras, "second_models": second_models.declared}
 
     def check(request: Request, index: int) -> tuple[Request, str]:
         expected(request, Request, f"request {index}", 'give framefleet.Request(arguments={"prompt": ...})')
-        request = checked(
-            request,
-            model.spec,
-            recipes[request.recipe],
-            finder=finder,
-            loras=model.settings.loras,
-            second_models=second_models.declared,
-            index=index,
-        )
+        recipe = recipes[request.recipe]
+        request = checked(request, model.spec, recipe, finder=finder, index=index, **declared)
         return request, identity(request)
 
     return check

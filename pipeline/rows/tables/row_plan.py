@@ -33,13 +33,8 @@ from framefleet.pipeline.rows.tables.record_columns import argument_fields, carr
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
-_SPECIAL: dict[str, signature.ArgumentKind] = {
-    "seed": "int",
-    "scheduler": "str",
-    "recipe": "str",
-    "fps": "float",
-    LORA: "str",
-}
+_SPECIAL: dict[str, signature.ArgumentKind] = {"seed": "int", "scheduler": "str", "recipe": "str"}
+_SPECIAL |= {"fps": "float", LORA: "str"}
 _FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
 # Distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not.
 _CACHED, _CACHED_LENGTH = 4096, 4096
@@ -121,17 +116,13 @@ def plan_rows(
         rules = ModularRows(spec)
     elif spec.family.row_rules:
         rules = partial(object_at(spec.family.row_rules), spec=spec)
+    readers = []
+    for target, column in read.items():
+        kind, is_argument = targets[target], _is_argument(target, spec)
+        check = _exactly(checks[target], kind, schema.field(column).type)
+        readers.append(Reader(column=column, target=target, kind=kind, is_argument=is_argument, check=check))
     return RowPlan(
-        readers=tuple(
-            Reader(
-                column=column,
-                target=target,
-                kind=targets[target],
-                is_argument=_is_argument(target, spec),
-                check=_exactly(checks[target], targets[target], schema.field(column).type),
-            )
-            for target, column in read.items()
-        ),
+        readers=tuple(readers),
         base=base,
         required=required,
         seed=special.get("seed"),

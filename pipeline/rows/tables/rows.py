@@ -109,13 +109,9 @@ class RowPlan:
         """Return the rows that cannot be read, by offset, and of all others the cells of each reader."""
         readable_rows = readable(batch, [reader.column for reader in self.readers])
         columns = [_values(column) for column in readable_rows.cells.columns]
-        self.finder.prefetch(
-            file
-            for reader, column in zip(self.readers, columns, strict=True)
-            if reader.kind in PLACES
-            for cell in column
-            for file in files_in(cell, reader.kind)
-        )
+        placed = [at for at, reader in enumerate(self.readers) if reader.kind in PLACES]
+        cells = ((self.readers[at].kind, cell) for at in placed for cell in columns[at])
+        self.finder.prefetch(file for kind, cell in cells for file in files_in(cell, kind))
         return readable_rows.refused, columns
 
     def row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:

@@ -226,14 +226,8 @@ _SHORT_NUMBER = r"^(?:0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.(?:0|[0-9]*[1-9]))$"
 _SHORT = 16
 _TRUTHS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))  # of JSON, Python and spreadsheets
 _DAY = "1970-01-01 "
-_TYPES = (
-    pa.int64(),
-    pa.bool_(),
-    pa.date32(),
-    pa.time32("s"),
-    *map(pa.timestamp, ("s", "ms", "us", "ns")),
-    pa.float64(),
-)
+_TIMES = (pa.date32(), pa.time32("s"), *map(pa.timestamp, ("s", "ms", "us", "ns")))
+_TYPES = (pa.int64(), pa.bool_(), *_TIMES, pa.float64())
 
 
 def type_of(texts: pa.Array) -> pa.DataType:
