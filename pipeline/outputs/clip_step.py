@@ -161,10 +161,7 @@ class ClipStep:
         return content
 
     def derived(self, of: StepInput) -> Clip | None:
-        """Return another clip that is stored too, in a file of its own, with the other steps' marks.
-
-        Of all steps of a job one makes a clip. Its file has the format of the row's clip.
-        """
+        """Return another clip to be stored too, in the same format; of all steps of a job, one makes one."""
         return None
 
     def label(self, of: StepInput) -> bytes | None:

@@ -150,10 +150,7 @@ def encode_file(
 
 
 def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
-    """Return frames per second, and what says so; else the rate at which a film is as long as its sound.
-
-    Raises RenderError for a rate that was asked for and leaves the sound behind; logs what a model does.
-    """
+    """Return frames per second, and what says so. Raises RenderError if that leaves the sound behind."""
     audio, num_frames = clip.audio, 0 if clip.frames is None else len(clip.frames)
     of_sound = num_frames / audio.duration_s if audio and num_frames > 1 else None
     rates = {"row": clip.request.fps, "job": media.fps, "model": clip.native_fps, "sound": of_sound}

@@ -138,10 +138,7 @@ def failed_rows(store: Store) -> Iterator[FailedRow]:
 
 
 def failed_tables(store: Store) -> Iterator[pa.Table]:
-    """Yield the rows that failed, have no record and are still in the table, each once, the newest first.
-
-    With the columns FAILURE_FIELDS. Of a row that failed in several runs it is the last failure.
-    """
+    """Yield what failed, has no record and is in the table, by its last failure, the newest first."""
     failures, rows = parts_in(store, FAILURES), parts_in(store, ROWS)
     left = {row_id for table in _row_ids(store, failures) for row_id in table["row_id"].to_pylist()}
     if left:

@@ -121,10 +121,7 @@ def reader_for(readers: Sequence[TextReader], arguments: Mapping[str, Any]) -> T
 
 
 def reading_of(readers: Sequence[TextReader], arguments: Mapping[str, Any]) -> PromptReading | None:
-    """Return how much is read of a row's prompts; None of a row without one, or that nobody can count.
-
-    Raises whatever a tokenizer raises: it is a model's own.
-    """
+    """Return how much is read of a row's prompts; None without any. Raises what the tokenizer raises."""
     reader, prompt = reader_for(readers, arguments), arguments.get(PROMPT)
     if reader is None or not isinstance(prompt, str):
         return None

@@ -39,10 +39,7 @@ class Audio:
 
 
 def to_audio(value: Any, sample_rate: Any) -> Audio:
-    """Return the one sound in `value`: floats (channels, samples) or (samples,), an array or a tensor.
-
-    Leading dimensions of one are taken off. Raises RenderError for anything else, and without a rate.
-    """
+    """Return the one sound in `value`: floats (channels, samples) or (samples,). Raises RenderError."""
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if hasattr(value, "detach"):  # a torch tensor; torch itself need not be imported here

@@ -114,10 +114,7 @@ def encode_av(
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Yield the path of a file that is gone afterwards: faststart opens it a second time by its name.
-
-    In memory on Linux, so that a full temporary folder is nothing to a clip.
-    """
+    """Yield a path, in memory on Linux, gone afterwards; faststart opens it again by its name."""
     if sys.platform == "linux":
         handle = os.memfd_create("clip")
         try:

@@ -98,10 +98,7 @@ def decode_floats(media_bytes: bytes) -> Pictures:
 
 
 def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
-    """Return the sound of a file that `encode` wrote, as samples (samples, channels) and their rate.
-
-    The very same of all formats but mp4 and webm. None without sound.
-    """
+    """Return samples (samples, channels) and rate, near ones of mp4 and webm. None without sound."""
 
     def zip_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
         sound = frame_zip.read_zip_sound(media_bytes)

@@ -79,10 +79,7 @@ def announce(
 
 
 def disown(store: Store, paths: Iterable[str]) -> None:
-    """Let these clips, whose records are taken back, be swept as soon as others are in their place.
-
-    paths: of their intents, which say nothing then that could be adopted.
-    """
+    """Let clips whose records are taken back be swept later. paths: of their intents, then empty."""
     with ThreadPoolExecutor(_NUM_READERS) as writers:
         list(writers.map(lambda path: store.write(path, b""), paths))
 

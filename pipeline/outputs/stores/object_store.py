@@ -71,9 +71,6 @@ class ObjectStore:
         files, place = self._at(path)
         files.get_file(place, str(target))
 
-    def write(self, path: str, content: bytes) -> None:
-        self._put(path, content)
-
     def upload(self, path: str, source: Path) -> None:
         files, place = self._at(path)
         size = source.stat().st_size
@@ -83,7 +80,7 @@ class ObjectStore:
     def create(self, path: str, content: bytes) -> None:
         """Store `content`, in one step; FileExistsError if something is there, maybe by our own first try."""
         try:
-            self._put(path, content, mode="create")
+            self.write(path, content, mode="create")
         except DamagedUpload:
             self.delete(path)  # ours, and nobody knows of it: what is sent again must find the place free
             raise
@@ -93,7 +90,7 @@ class ObjectStore:
                 raise FileExistsError(path) from error  # Ceph's comes as EINVAL
             if code != "NotImplemented":
                 raise
-            self._put(path, content)  # a server without conditional writes: the best it can do
+            self.write(path, content)  # a server without conditional writes: the best it can do
 
     def has_conditions(self, path: str) -> bool:
         """Tell whether the server refuses a second object at `path`: `create` is one step. Leaves one."""
@@ -101,7 +98,7 @@ class ObjectStore:
             return False
         self.write(path, b"first")
         try:
-            self._put(path, b"second", mode="create")
+            self.write(path, b"second", mode="create")
         except OSError as error:
             code = _code(error)
             if isinstance(error, FileExistsError) or code == "PreconditionFailed":
@@ -110,7 +107,7 @@ class ObjectStore:
                 raise
         return False
 
-    def _put(self, path: str, content: bytes, **mode: str) -> None:
+    def write(self, path: str, content: bytes, **mode: str) -> None:
         files, place = self._at(path)
         if s3.is_s3(self.url):
             if s3.put(files, place, content, **mode):

@@ -195,7 +195,17 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
         as_table = "give a table as `table:`; its rows are rendered with each combination of the sweep"
         fix = "rename it" if formats.file_format(file) is None else as_table
         raise JobError(f"{place} is {shown}, which is not a .txt file", fix)
-    content = _read(file, f"{place} is {shown}", storage_options)
+    check_url(file)
+    keep_secrets([storage_options, file])
+    try:
+        if "://" not in file:
+            content = read_regular(os.path.expanduser(file), _MAX_BYTES + 1)
+        else:
+            with fsspec.open(file, "rb", **storage_options) as opened:
+                content = opened.read(_MAX_BYTES + 1)
+    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+        problem = f"{place} is {shown}, and cannot be read: {public_text(str(error))}"
+        raise JobError(problem, "check its path") from None
     if len(content) > _MAX_BYTES:
         raise JobError(f"{place} {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
     if encoding := formats.marked_encoding(content):
@@ -214,16 +224,3 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
     if len(lines) > settings.MAX_VALUES:
         raise JobError(f"{place} {shown} has more than {settings.MAX_VALUES:,} lines", "use a table")
     return lines
-
-
-def _read(file: str, said: str, storage_options: Mapping[str, Any]) -> bytes:
-    check_url(file)
-    keep_secrets([storage_options, file])
-    try:
-        if "://" not in file:
-            return read_regular(os.path.expanduser(file), _MAX_BYTES + 1)
-        with fsspec.open(file, "rb", **storage_options) as opened:
-            content: bytes = opened.read(_MAX_BYTES + 1)
-    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        raise JobError(f"{said}, and cannot be read: {public_text(str(error))}", "check its path") from None
-    return content

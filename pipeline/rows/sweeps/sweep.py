@@ -147,10 +147,7 @@ class Swept:
         return f"{' x '.join([*sizes, *map(str, self.factors)])} = {_rows(self.num_rows)}"
 
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError.
-
-        start: rows before it are not wanted, and may come nevertheless.
-        """
+        """Yield (index of the first row, up to `batch_rows` rows) in order, from `start` or before it."""
         if self.table is None:
             yield from self._crossed(0, None, batch_rows)
             return

@@ -76,10 +76,7 @@ class WildcardText:
 def wildcard_texts(
     texts: Sequence[object], lines_of: Callable[[str], Sequence[str]], place: str
 ) -> Choices | None:
-    """Return what texts stand for; None if no text has a wildcard.
-
-    lines_of: returns the lines of the file of `__name__`. place: of the texts, for messages. Raises JobError.
-    """
+    """Return what texts stand for; None without wildcards. lines_of: of `__name__`. Raises JobError."""
     parser = _Parser(lines_of, place, {})
     own = [text for text in texts if isinstance(text, str)]
     parsed = [parser.parse(text) for text in own]

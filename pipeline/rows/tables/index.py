@@ -151,19 +151,13 @@ class RowIndex:
         self._num_later += self._num_done - num_done
 
     def render_again(self, row_ids: Iterable[str]) -> int:
-        """Note rows of the table whose records were taken back, for the pass after this one.
-
-        Return how many of them had their record before the first pass.
-        """
+        """Note rows whose records were taken back, for the next pass; return how many had one at first."""
         rows = np.unique(self._rows(to_ids([*row_ids])))
         self._marks[rows] |= _AGAIN
         return int((self._marks[rows] & _DONE > 0).sum())
 
     def render_added(self, first: int) -> int:
-        """Note the rows from a position on that have no record, for the pass after this one; return how many.
-
-        For rows that were added, and marked, after the first pass had begun.
-        """
+        """Note rows from `first` on without a record, for the next pass; return how many."""
         self._sort()
         marks = self._marks[first : self._num_positions]
         new = marks & (_THERE | _TWIN | _DONE) == _THERE
@@ -171,10 +165,7 @@ class RowIndex:
         return int(new.sum())
 
     def reopen(self, lane: LaneKey | None = None) -> int:
-        """Begin a pass over the rows that are to be rendered again, and no others; return how many.
-
-        Where there are none, this pass goes on.
-        """
+        """Begin a pass over the rows to be rendered again, if there are any; return how many."""
         again = self._of(lane, self._marked(_AGAIN, 0, self._num_positions))
         if len(again):
             before = self._of(lane, self._marked(_REOPENED, 0, self._num_positions))

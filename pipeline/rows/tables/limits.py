@@ -161,20 +161,17 @@ def check_step_lists(
         if steps not in (None, count):
             reason = f"`{name}` lists {count} steps"
             yield "num_inference_steps", Refused(reason=reason, fix=f"leave it out, or use {count}")
-        if refusal := _refusal(name, arguments[name], choice, spec):
+        if not choice.class_name:
+            continue  # the pipeline's own steps, of which it says itself what it takes
+        config = {**spec.scheduler_config, **choice.overrides}
+        if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
+            refusal: str | None = f"the pipeline leaves it out for {choice.class_name}, which makes its own"
+        else:
+            configs = map(canonical_json, (spec.scheduler_config, choice.overrides))
+            classes = (spec.scheduler_class, choice.class_name)
+            refusal = _scheduler_error(*classes, *configs, name, tuple(arguments[name]))
+        if refusal:
             yield name, Refused(reason=refusal, fix="correct it, leave it out, or use another scheduler")
-
-
-def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
-    if not choice.class_name:
-        return None  # the pipeline's own steps, of which it says itself what it takes
-    config = {**spec.scheduler_config, **choice.overrides}
-    if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
-        return f"the pipeline leaves it out for {choice.class_name}, which makes its own"
-    scheduler = (spec.scheduler_class, choice.class_name)
-    return _scheduler_error(
-        *scheduler, *map(canonical_json, (spec.scheduler_config, choice.overrides)), name, tuple(steps)
-    )
 
 
 @lru_cache(_CACHED)

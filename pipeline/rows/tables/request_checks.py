@@ -98,10 +98,7 @@ def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
 
 
 def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> Request:
-    """Return the request as its row asked for it. Raises TableError for what no row can have asked for.
-
-    spec: of the model. Not covered: what its images, models and LoRAs hold.
-    """
+    """Return the request as its row asked for it; its files are not covered. Raises TableError."""
     called = spec_for(recipe, spec)
     problems = [*_wrong_values(request, called, recipe)]
     if not problems:

@@ -53,10 +53,7 @@ class Table:
         return None if self.lengths is None else sum(self.lengths)
 
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (index of the first row, up to `batch_rows` rows), in order.
-
-        start: rows before it are not wanted, and of Parquet not read. Raises TableError on broken files.
-        """
+        """Yield (index of the first row, up to `batch_rows` rows) in order, without those before `start`."""
         first = 0
         for source, length in zip(self.sources, self.lengths or repeat(0), strict=False):
             skip = min(length, max(0, start - first))

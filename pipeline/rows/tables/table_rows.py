@@ -98,10 +98,7 @@ class TableRows:
     def read(
         self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
     ) -> Iterator[IdentifiedRow | InvalidRow]:
-        """Yield the rows of the batch in order; `first_index` is the position of its first.
-
-        only: the positions of those that are wanted; None wants all.
-        """
+        """Yield the rows of a batch that begins at `first_index`. only: positions that are wanted."""
         refused, columns = self.plan.columns(batch)
         readers = self.plan.readers
         texts = [_checked(readers[at], columns[at]) for at in self._texts]
@@ -206,10 +203,7 @@ class ModelRows:
     def read(
         self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
     ) -> Iterator[_Row]:
-        """Yield the rows of the batch in order; `first_index` is the position of its first.
-
-        only: the positions of those that are wanted; None wants all.
-        """
+        """Yield the rows of a batch that begins at `first_index`. only: positions that are wanted."""
         if self.column is None:
             assert self._default is not None, "rows without a column for their model have a default"
             yield from self.by_model[self._default].read(first_index, batch, only)
