@@ -1,4 +1,4 @@
-"""Where things lie in an output. README.md lists all paths: who writes and deletes them, and what counts.
+"""Where things lie in an output. layout.md lists all paths: who writes and deletes them, and what counts.
 
 Names of a row's files begin with its row_id, and each has one content. A row's clip is
 `clips/ab/<row_id>.mp4`. An attempt that is not repeatable, or that another version of a codec encoded, may

@@ -9,24 +9,20 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """silence_s: without a byte. total_s: of all attempts together, as a trickle could go on for ever."""
-
-    max_bytes: int = 256 << 20
-    connect_s: float = 10.0
-    silence_s: float = 20.0
-    total_s: float = 300.0
+from framefleet.pipeline.rows.inputs.roots import (
+    Limits,
+    LocalFile,
+    Roots,
+    StoredFile,
+    WebFile,
+    too_many_bytes,
+)
 
 
 class Inputs:
@@ -108,7 +104,3 @@ def _read_object(store: Store, path: str, count: int) -> bytes:
         _, mark, query = path.partition("?")
         problem = f"it cannot be read: {message.replace(mark + query, '')}"
         raise InputError(problem, "check the path and the credentials") from None
-
-
-def too_many_bytes(max_bytes: int) -> InputError:
-    return InputError(f"it is larger than {max_bytes:,} bytes", "make it smaller: cut it or compress it")

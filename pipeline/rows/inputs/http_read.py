@@ -21,8 +21,7 @@ from yarl import URL
 import framefleet
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.rows.inputs.access import Limits, too_many_bytes
-from framefleet.pipeline.rows.inputs.roots import ADD, WebFile
+from framefleet.pipeline.rows.inputs.roots import ADD, Limits, WebFile, too_many_bytes
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5

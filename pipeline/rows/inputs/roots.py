@@ -49,6 +49,16 @@ class WebFile:
     is_trusted: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """silence_s: without a byte. total_s: of all attempts together, as a trickle could go on for ever."""
+
+    max_bytes: int = 256 << 20
+    connect_s: float = 10.0
+    silence_s: float = 20.0
+    total_s: float = 300.0
+
+
 class Roots:
     """The folders and URLs below which a table may read.
 
@@ -196,3 +206,7 @@ def _normal(url: str) -> str:
 def _check_names(path: str) -> None:
     if "" in path.split("/"):
         raise InputError("it has an empty name in its path", "write single slashes, and none at the end")
+
+
+def too_many_bytes(max_bytes: int) -> InputError:
+    return InputError(f"it is larger than {max_bytes:,} bytes", "make it smaller: cut it or compress it")

@@ -186,8 +186,10 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
         files, root = _visible(filesystem.glob(path), stem), _table_folder(stem)
         below_root = (PurePosixPath(file).relative_to(root).parents for file in files)
         # without those of partitions, which are many
-        named = {str(PurePosixPath(root, one)) for some in below_root for one in some if "=" not in one.name}
-        partitions.check_lake_folders(filesystem, sorted({root, *named}), location)
+        folders = {
+            str(PurePosixPath(root, one)) for some in below_root for one in some if "=" not in one.name
+        }
+        partitions.check_lake_folders(filesystem, sorted({root, *folders}), location)
     elif file_format(path) and filesystem.isfile(path):  # http has no folders, and isdir() reads the page
         files, root = [path], _table_folder(filesystem._parent(path))
         if isinstance(filesystem, LocalFileSystem):

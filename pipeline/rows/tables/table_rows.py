@@ -213,8 +213,8 @@ class ModelRows:
             offset: InvalidRow(index=0, problems=tuple(why)) for offset, why in readable_rows.refused.items()
         }
         of_model: dict[str, list[int]] = {name: [] for name in self.by_model}
-        named = readable_rows.cells.column(0).to_pylist()
-        for offset, cell in zip(readable_rows.offsets, named, strict=True):
+        cells = readable_rows.cells.column(0).to_pylist()
+        for offset, cell in zip(readable_rows.offsets, cells, strict=True):
             if only is not None and first_index + offset not in only:
                 continue
             model = self.model_of(cell)

@@ -141,12 +141,12 @@ class CsvRows:
             numbers = " and ".join(str(place + 1) for place in nameless[:2])
             fix = "the first line must be the header: delete what stands above it, or name these columns"
             raise TableError(f"{self._file}: the first line has no names for the columns {numbers}", fix)
-        kept = [
+        fields = [
             (name, pa.string() if name in arguments else type_of(column))
             for place, (name, column) in enumerate(zip(self._names, columns, strict=True))
             if name or place in nameless
         ]
-        return pa.schema(kept)
+        return pa.schema(fields)
 
 
 _WRITE_TEXT = "write it as the others are, or save the table as Parquet or JSONL, with the column as text"
