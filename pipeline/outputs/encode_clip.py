@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _STEP = 1000  # rates that differ by less are the same: 23.976 and 24000/1001
 # What a record has as it is.
-_OF_CLIP = ("row_id", "frames_sha256", "model", "model_digest", "license", "batch_size", "started_at")
-_OF_CLIP += ("peak_memory_bytes", "num_prompt_tokens", "is_prompt_cut")
+_OF_CLIP = ["row_id", "frames_sha256", "model", "model_digest", "license", "batch_size", "started_at"]
+_OF_CLIP += ["peak_memory_bytes", "num_prompt_tokens", "is_prompt_cut"]
+_SECONDS = ("encode_s", "denoise_s", "decode_s", "compute_s")
 _OF_REQUEST = ("seed", "scheduler", "recipe")
 
 
@@ -82,10 +83,11 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
     unrepeatable = (media.unrepeatable, *(step.unrepeatable for step in steps))
     extras = clip.extras.file()
     preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
+    same: dict[str, Any] = {name: clip.seconds.get(name) for name in _SECONDS}
+    same |= {name: getattr(clip, name) for name in _OF_CLIP}
+    same |= {name: getattr(request, name) for name in _OF_REQUEST}
     record = Record(
-        **{name: getattr(clip, name) for name in _OF_CLIP},
-        **{name: getattr(request, name) for name in _OF_REQUEST},
-        **{name: clip.seconds.get(name) for name in ("encode_s", "denoise_s", "decode_s", "compute_s")},
+        **same,
         **_lengths(clip, media, fps, fps_source),
         row_indices=(),
         uri="",

@@ -124,8 +124,8 @@ def _finished(store: Store, intent: Intent, *, suffix: str) -> FinishedClip | No
         arrays = [layout.extras_path(row_id, tag) for tag in attempts]
         extras = extras_sha256 and _first(store, arrays, extras_sha256)
         seconds = [layout.derived_path(row_id, suffix, tag) for tag in attempts]
-        of_second = record.derived_sha256, record.derived_bytes
-        derived = record.derived_sha256 and _first(store, seconds, *of_second)
+        second = record.derived_sha256
+        derived = second and _first(store, seconds, second, record.derived_bytes)
         if path is None or (extras_sha256 and not extras) or (record.derived_sha256 and not derived):
             return None
         still = layout.preview_path(path)

@@ -60,8 +60,8 @@ def checked(
             raise TableError(f"request {index} has no {name!r}", f"add it to `arguments`: {{{name!r}: ...}}")
     table = _table_of({name: cell for name, cell in cells.items() if cell is not None}, index)
     try:
-        second = {"loras": loras, "second_models": second_models}
-        plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, **second)
+        models: dict[str, Any] = {"loras": loras, "second_models": second_models}
+        plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, **models)
     except TableError as error:
         arguments = shown(dict(request.arguments))
         problem, fix = error.problem.replace("column ", ""), error.fix.partition(", or rename")[0]
