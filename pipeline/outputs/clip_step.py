@@ -62,10 +62,7 @@ class ClipStep:
 
     @classmethod
     def open(cls, section: Any, *, folder: str | None) -> Self | None:
-        """Return the step that a section asks for; None: it asks for nothing. folder: of the job file.
-
-        Raises UserError for what cannot be used.
-        """
+        """Return the step that a section asks for, or None; `folder` is the job file's. Raises UserError."""
         raise NotImplementedError
 
     @property
@@ -127,10 +124,7 @@ class ClipStep:
 
     @classmethod
     def again(cls, section: Any, *, allow_pickle: bool) -> ClipStep | None:
-        """Return the step with which the file of a row is made again. section: as it is in job.json.
-
-        Raises JobError for what cannot be read, and for what the caller has to allow.
-        """
+        """Return the step that makes a row's file again. section: as in job.json. Raises JobError."""
         return None
 
     # -- Of jobs that are made of a job --
@@ -167,10 +161,7 @@ class ClipStep:
         return content
 
     def derived(self, of: StepInput) -> Clip | None:
-        """Return another clip that is stored too, in a file of its own, with the other steps' marks.
-
-        Of all steps of a job one makes a clip. Its file has the format of the row's clip.
-        """
+        """Return another clip to be stored too, in the same format; of all steps of a job, one makes one."""
         return None
 
     def label(self, of: StepInput) -> bytes | None:

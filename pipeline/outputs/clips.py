@@ -80,10 +80,7 @@ class Clip:
         return path
 
     def _repr_html_(self) -> str:
-        """Return what notebooks show: the clip, playing, and its prompt below.
-
-        Of what browsers do not play, frames with alpha and HDR, the first one; of HDR cut to [0, 1].
-        """
+        """Return what notebooks show: the clip, playing, and its prompt; of alpha and HDR, one frame."""
         from framefleet.pipeline.outputs.encode_clip import encode_clip  # knows clips
         from framefleet.pipeline.outputs.media.media import encode
 

@@ -21,29 +21,12 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.outputs.layout import (
-    CLIPS,
-    DERIVED,
-    EXTRAS,
-    LABEL_SUFFIX,
-    PREVIEWS,
-    RECORDS,
-    recorded_path,
-)
+from framefleet.pipeline.outputs import layout, record_files
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import read_parts, rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, live_parts, newest_seal, part_of
-from framefleet.pipeline.outputs.record_files import (
-    FileState,
-    Unsound,
-    file_state,
-    recorded_clip,
-    recorded_derived,
-    recorded_extras,
-    row_named_by,
-)
 from framefleet.pipeline.outputs.stores.store import Store
 
 _NUM_READERS = 16  # a store answers in tens of milliseconds, and hashing gives way to other threads
@@ -71,7 +54,9 @@ DELETE FROM records AS r WHERE EXISTS (SELECT 1 FROM spare WHERE spare.id = r.id
 # too. part: it is not as it was written. job: job.json is not. late: a part that does not count, as it
 # came when its driver had lost the output, or its rows are in a larger one. stray: no record names the file.
 # uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
-DamageKind = Literal[Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
+DamageKind = Literal[
+    record_files.Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"
+]
 _LATE = "it came after its driver had lost the output, or its rows are in a larger part; it does not count"
 _MERGED = "its rows are in another part, as a driver was killed while it merged parts; it does not count"
 _LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
@@ -93,10 +78,7 @@ class Damage:
 
 
 def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], None]) -> Iterator[Damage]:
-    """Read every part and every file that its records name; yield what is wrong, and fill `index`.
-
-    checked: is called with how many records were looked at, now and then.
-    """
+    """Read every part and every file that its records name; yield what is wrong, fill `index`."""
     num_checked, paths = 0, [part.path for part in live_parts(store)]
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         for path in paths:
@@ -116,22 +98,18 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
 
 def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, list[Damage]]:
     """Read the files of one record. Raises JobError where it names what no record of ours does."""
-    clip, extras, derived = recorded_clip(record), recorded_extras(record), recorded_derived(record)
-    files = [file for file in (clip, extras, derived) if file]
-    states: dict[str, FileState] = {file.path: file_state(store, file) for file in files}
-    damages = [
-        Damage(kind=state, path=path, row_id=record["row_id"])
-        for path, state in states.items()
-        if state != "sound"
-    ]
-    indexed = IndexedRecord(
-        row_id=record["row_id"],
-        clip=clip.path,
-        extras=extras.path if extras else None,
-        derived=derived.path if derived else None,
-        is_sound=not damages,
+    clip, extras, derived = (
+        record_files.recorded_clip(record),
+        record_files.recorded_extras(record),
+        record_files.recorded_derived(record),
     )
-    return indexed, damages
+    files = [file for file in (clip, extras, derived) if file]
+    damages, row_id = [], record["row_id"]
+    for path, state in ((file.path, record_files.file_state(store, file)) for file in files):
+        if state != "sound":
+            damages.append(Damage(kind=state, path=path, row_id=row_id))
+    others = {"extras": extras.path if extras else None, "derived": derived.path if derived else None}
+    return IndexedRecord(row_id=row_id, clip=clip.path, is_sound=not damages, **others), damages
 
 
 def damage_below(folder: str, damage: Damage) -> Damage:
@@ -142,7 +120,7 @@ def damage_below(folder: str, damage: Damage) -> Damage:
 def beside_parts(store: Store) -> Iterator[Damage]:
     """Yield what lies in records/ and is not read, and parts that are gone."""
     live, seal = {part.path for part in live_parts(store)}, newest_seal(store)
-    for path in store.list(RECORDS):
+    for path in store.list(layout.RECORDS):
         if path in live:
             continue
         if (part := part_of(path)) is None:
@@ -150,20 +128,20 @@ def beside_parts(store: Store) -> Iterator[Damage]:
         else:
             yield Damage(kind="late", path=path, reason=_LATE if seal.is_late(part) else _MERGED)
     for path in gone_parts(store):
-        yield Damage(
-            kind="part", path=path, reason="it was there when the last driver began or ended, and is gone"
-        )
+        reason = "it was there when the last driver began or ended, and is gone"
+        yield Damage(kind="part", path=path, reason=reason)
 
 
 def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     """Yield the files in clips/, derived/, previews/ and extras/ that no record of `index` names."""
     uncommitted = announced_rows(store)
-    folders_of_rows = (CLIPS, DERIVED, PREVIEWS)
-    folders = iter([*(f"{name}/{number:02x}" for number in range(256) for name in folders_of_rows), EXTRAS])
+    of_rows = (layout.CLIPS, layout.DERIVED, layout.PREVIEWS)
+    names = (f"{name}/{number:02x}" for number in range(256) for name in of_rows)
+    folders = iter([*names, layout.EXTRAS])
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         while some := list(islice(folders, _AHEAD)):
             for path in chain.from_iterable(readers.map(store.list, some)):
-                row_id = row_named_by(path)
+                row_id = record_files.row_named_by(path)
                 if row_id is None:
                     yield Damage(kind="foreign", path=path)
                 elif not index.names(path, row_id):
@@ -195,21 +173,15 @@ class ClipIndex:
     def add(self, part: str, records: Iterable[IndexedRecord]) -> None:
         self._db.execute("INSERT OR IGNORE INTO parts (path) VALUES (?)", (part,))
         (number,) = self._db.execute("SELECT number FROM parts WHERE path = ?", (part,)).fetchone()
-        rows = (
-            (
-                *(number, bytes.fromhex(r.row_id)),
-                *(_tail(path, r.row_id) for path in (r.clip, r.extras, r.derived)),
-                r.is_sound,
-            )
-            for r in records
-        )
-        self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+        for record in records:
+            tails = (_tail(path, record.row_id) for path in (record.clip, record.extras, record.derived))
+            row = (number, bytes.fromhex(record.row_id), *tails, record.is_sound)
+            self._db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def forget(self, part: str) -> None:
         """Take back what was added of a part."""
-        self._db.execute(
-            "DELETE FROM records WHERE part = (SELECT number FROM parts WHERE path = ?)", (part,)
-        )
+        query = "DELETE FROM records WHERE part = (SELECT number FROM parts WHERE path = ?)"
+        self._db.execute(query, (part,))
 
     def doubled(self) -> Iterator[tuple[str, str]]:
         """Yield the part and the row_id of every record but the last of its row, which counts."""
@@ -217,10 +189,7 @@ class ClipIndex:
         return ((path, row_id.hex()) for path, row_id in self._db.execute(_DOUBLED))
 
     def take_spare(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield each part with the rows that it is not to name, and forget their records; once.
-
-        Of each row the last record stays whose files are as it says, and none if there is none.
-        """
+        """Yield each part with the rows it is not to name; once. The last sound record of a row stays."""
         self._db.execute(_SEAL)
         self._db.executescript(_SPARE)
         spare = self._db.execute("SELECT path, id FROM spare JOIN parts ON number = part ORDER BY part")
@@ -236,12 +205,12 @@ class ClipIndex:
     def names(self, path: str, row_id: str) -> bool:
         """Tell whether a record of this row names a file, or the clip that a preview or a label is of."""
         self._db.execute(_SEAL)
-        path = path.removesuffix(LABEL_SUFFIX)
-        if path.startswith(f"{PREVIEWS}/"):
+        path = path.removesuffix(layout.LABEL_SUFFIX)
+        if path.startswith(f"{layout.PREVIEWS}/"):
             query = "SELECT 1 FROM records WHERE id = ? AND substr(clip, 1, instr(clip, '.')) = ?"
             stem = (_tail(path, row_id) or "").removesuffix("webp")
             return self._db.execute(query, (bytes.fromhex(row_id), stem)).fetchone() is not None
-        column = {EXTRAS: "extras", DERIVED: "derived"}.get(path.partition("/")[0], "clip")
+        column = {layout.EXTRAS: "extras", layout.DERIVED: "derived"}.get(path.partition("/")[0], "clip")
         query = f"SELECT 1 FROM records WHERE id = ? AND {column} = ?"
         return self._db.execute(query, (bytes.fromhex(row_id), _tail(path, row_id))).fetchone() is not None
 
@@ -287,7 +256,7 @@ def look_for_clips(store: Store, parts: Sequence[str], *, num_records: int) -> G
                 batch = batch.filter(pc.is_in(of, pa.array([*sizes])))
             for record in batch.to_pylist():
                 try:
-                    path = recorded_path(record, RECORDS)
+                    path = layout.recorded_path(record, layout.RECORDS)
                 except JobError:  # a record that we did not write: nothing lies there that it means
                     path = record["uri"]
                 sizes[record["row_id"][:2]][path] = record["bytes"]
@@ -296,14 +265,12 @@ def look_for_clips(store: Store, parts: Sequence[str], *, num_records: int) -> G
                     del sizes[folder]
 
     def gone_from(folder: str) -> list[str]:
-        there = store.details(f"{CLIPS}/{folder}") if sizes[folder] else {}
+        there = store.details(f"{layout.CLIPS}/{folder}") if sizes[folder] else {}
         return [path for path, size in sizes[folder].items() if path not in there or there[path].size != size]
 
     with ThreadPoolExecutor(_NUM_LISTINGS) as listings:
         gone = [path for paths in listings.map(gone_from, sizes) for path in paths]
     num_seen = sum(map(len, sizes.values()))
-    return (
-        Gone(num_gone=len(gone), example=gone[0], num_seen=num_seen, num_records=num_records)
-        if gone
-        else None
-    )
+    if not gone:
+        return None
+    return Gone(num_gone=len(gone), example=gone[0], num_seen=num_seen, num_records=num_records)

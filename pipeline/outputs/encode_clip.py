@@ -15,17 +15,10 @@ from typing import TYPE_CHECKING, Any
 import framefleet
 from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, suffix_of
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
-from framefleet.pipeline.outputs.layout import (
-    clip_path,
-    derived_path,
-    extras_path,
-    label_path,
-    preview_path,
-    tags,
-)
 from framefleet.pipeline.outputs.media.media import encode, preview_of
 from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
@@ -37,6 +30,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _STEP = 1000  # rates that differ by less are the same: 23.976 and 24000/1001
+# What a record has as it is.
+_OF_CLIP = ["row_id", "frames_sha256", "model", "model_digest", "license", "batch_size", "started_at"]
+_OF_CLIP += ["peak_memory_bytes", "num_prompt_tokens", "is_prompt_cut"]
+_SECONDS = ("encode_s", "denoise_s", "decode_s", "compute_s")
+_OF_REQUEST = ("seed", "scheduler", "recipe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,33 +83,24 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
     unrepeatable = (media.unrepeatable, *(step.unrepeatable for step in steps))
     extras = clip.extras.file()
     preview = None if clip.frames is None or not media.previews else preview_of(clip.frames)
+    same: dict[str, Any] = {name: clip.seconds.get(name) for name in _SECONDS}
+    same |= {name: getattr(clip, name) for name in _OF_CLIP}
+    same |= {name: getattr(request, name) for name in _OF_REQUEST}
     record = Record(
-        row_id=clip.row_id,
+        **same,
+        **_lengths(clip, media, fps, fps_source),
         row_indices=(),
         uri="",
         media_sha256=hashlib.sha256(content).hexdigest(),
-        frames_sha256=clip.frames_sha256,
         bytes=len(content),
-        **_lengths(clip, media, fps, fps_source),
         arguments=public_arguments(request.arguments),
-        seed=request.seed,
-        scheduler=request.scheduler,
-        recipe=request.recipe,
-        model=clip.model,
-        model_digest=clip.model_digest,
         numerics=canonical_json(clip.numerics),
         environment=json.dumps(clip.environment, sort_keys=True),
-        batch_size=clip.batch_size,
         attempt=1,
         worker="",
         node=socket.gethostname(),
-        started_at=clip.started_at,
         finished_at=datetime.now(UTC),
-        encode_s=clip.seconds["encode_s"],
-        denoise_s=clip.seconds["denoise_s"],
-        decode_s=clip.seconds["decode_s"],
         write_s=time.perf_counter() - started,
-        peak_memory_bytes=clip.peak_memory_bytes,
         frames_format=None if clip.frames is None else frames_format(clip.frames),
         audio_sha256=clip.audio_sha256 if audio else None,
         audio_sample_rate=audio.sample_rate if audio else None,
@@ -120,10 +109,6 @@ def encode_input(of: StepInput, steps: Collection[ClipStep]) -> EncodedClip:
         idle_s=sum(clip.idle.values()),
         idle_causes=canonical_json({cause: round(seconds, 6) for cause, seconds in clip.idle.items()}),
         media_encoder=", ".join(filter(None, unrepeatable)) or None,
-        num_prompt_tokens=clip.num_prompt_tokens,
-        is_prompt_cut=clip.is_prompt_cut,
-        compute_s=clip.seconds.get("compute_s"),
-        license=clip.license,
         model_name=request.model or None,
         extra_outputs_sha256=None if extras is None else hashlib.sha256(extras).hexdigest(),
         marked_sha256=None if frames is None or frames is clip.frames else frames_sha256(frames),
@@ -167,10 +152,7 @@ def encode_file(
 
 
 def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
-    """Return frames per second, and what says so; else the rate at which a film is as long as its sound.
-
-    Raises RenderError for a rate that was asked for and leaves the sound behind; logs what a model does.
-    """
+    """Return frames per second, and what says so. Raises RenderError if that leaves the sound behind."""
     audio, num_frames = clip.audio, 0 if clip.frames is None else len(clip.frames)
     of_sound = num_frames / audio.duration_s if audio and num_frames > 1 else None
     rates = {"row": clip.request.fps, "job": media.fps, "model": clip.native_fps, "sound": of_sound}
@@ -218,23 +200,22 @@ def _lengths(clip: Clip, media: Media, fps: float, fps_source: str) -> dict[str,
 
 
 def store_clip(store: Store, encoded: EncodedClip) -> Record:
-    """Put the file where it belongs in an output; return its record, which says where and when.
-
-    Never replaces other bytes: a worker that was given up may still be at work, and come last.
-    """
+    """Put the file into an output; return its record. Never replaces bytes: an old worker may come last."""
     started = time.perf_counter()
     record, extras_at, derived_at = encoded.record, None, None
-    attempts = tags(record.media_sha256, record.extra_outputs_sha256, record.derived_sha256)
+    attempts = layout.tags(record.media_sha256, record.extra_outputs_sha256, record.derived_sha256)
     if encoded.extras is not None:
-        extras_at = _create(store, [extras_path(record.row_id, tag) for tag in attempts], encoded.extras)
+        extras_at = _create(
+            store, [layout.extras_path(record.row_id, tag) for tag in attempts], encoded.extras
+        )
     if encoded.derived is not None:
-        derived = [derived_path(record.row_id, encoded.suffix, tag) for tag in attempts]
+        derived = [layout.derived_path(record.row_id, encoded.suffix, tag) for tag in attempts]
         derived_at = _create(store, derived, encoded.derived, label=encoded.label)
-    clips = [clip_path(record.row_id, encoded.suffix, tag) for tag in attempts]
+    clips = [layout.clip_path(record.row_id, encoded.suffix, tag) for tag in attempts]
     path = _create(store, clips, encoded.content, label=encoded.label)
     still_at = None
     if encoded.preview is not None:
-        still_at = preview_path(path)
+        still_at = layout.preview_path(path)
         store.write(still_at, encoded.preview)
     return replace(
         record,
@@ -249,14 +230,10 @@ def store_clip(store: Store, encoded: EncodedClip) -> Record:
 
 
 def _create(store: Store, paths: list[str], content: bytes, *, label: bytes | None = None) -> str:
-    """Store a file under the first of these names that has no other bytes; return that.
-
-    label: the same for all clips of a row. It goes before the clip, which may be adopted as soon as it is
-    there.
-    """
+    """Store a file under the first of these names that has no other bytes; return that."""
     for path in paths:
-        if label is not None:
-            store.write(label_path(path), label)
+        if label is not None:  # before the clip, which may be adopted as soon as it is there
+            store.write(layout.label_path(path), label)
         try:
             store.create(path, content)
         except StoreConflict:

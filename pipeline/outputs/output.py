@@ -1,6 +1,6 @@
 """An output: where the clips, records and failures of a job are. Whoever looks at one asks it here.
 
-layout.py lists what lies where, who writes it and what makes it count. job.json says what the output was made
+layout.md lists what lies where, who writes it and what makes it count. job.json says what the output was made
 with; each part of its records repeats that.
 """
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from framefleet.doors import inner_outputs
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs import row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRIVERS, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
@@ -24,14 +25,6 @@ from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, re
 from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.record_files import recorded_frames, recorded_tensors
-from framefleet.pipeline.outputs.row_states import (
-    FailedRow,
-    LogLine,
-    OutputCounts,
-    count_rows,
-    failed_rows,
-    log_lines,
-)
 from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
 
 log = logging.getLogger(__name__)
@@ -56,15 +49,11 @@ class Output:
 
     @classmethod
     def open(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
-        """Return the output at a path or URL. Raises JobError where there is none, not even an inner one.
-
-        storage_options: what fsspec takes.
-        """
+        """Return the output at a path or URL. Raises JobError where there is none, not even an inner one."""
         output = cls(Store(place, storage_options))
         if not output.is_begun and not output.inner:
-            raise JobError(
-                f"{output.url} is not an output: it has neither {CLAIM} nor records", "check the path"
-            )
+            problem = f"{output.url} is not an output: it has neither {CLAIM} nor records"
+            raise JobError(problem, "check the path")
         return output
 
     @classmethod
@@ -103,9 +92,9 @@ class Output:
             if claim is None or claim.job.get(section) is not None  # else a folder of that name
         }
 
-    def counts(self) -> OutputCounts:
+    def counts(self) -> row_states.OutputCounts:
         """Return how many rows are done, failed and left; memory does not grow with them."""
-        return count_rows(self.store)
+        return row_states.count_rows(self.store)
 
     def records(
         self, columns: Sequence[str] | None = None, *, where: str | None = None
@@ -123,26 +112,26 @@ class Output:
         tables = rows_where(record_tables(self.store, list(names)), where)
         return (table.select(wanted) for table in tables)
 
-    def failures(self) -> Iterator[FailedRow]:
+    def failures(self) -> Iterator[row_states.FailedRow]:
         """Yield the rows that failed and have no record, the newest first; inner outputs come first."""
         for name, one in self.inner.items():
-            yield from (replace(row, inner=name) for row in failed_rows(one.store))
-        yield from failed_rows(self.store)
+            yield from (replace(row, inner=name) for row in row_states.failed_rows(one.store))
+        yield from row_states.failed_rows(self.store)
 
-    def log(self, row_id: str | None = None) -> Iterator[LogLine]:
+    def log(self, row_id: str | None = None) -> Iterator[row_states.LogLine]:
         """Yield what happened to a row, or to all rows, the oldest first; see `outputs/row_states.py`."""
-        return log_lines(self.store, row_id)
+        return row_states.log_lines(self.store, row_id)
 
     def rows(self) -> Iterator[pa.Table]:
         """Yield the rows of the table that can be rendered: row_index, row_id, and what they carry.
 
         As the table was when it was last rendered, in its order. Earlier versions did not write them.
         """
-        yield from _all_columns(self.store, ROWS)
+        return (read_part(self.store, part.path, None) for part in parts_in(self.store, ROWS))
 
     def invalid_rows(self) -> Iterator[pa.Table]:
         """Yield the rows that were left out by `on_invalid: skip`: their columns, row_index, reason, fix."""
-        yield from _all_columns(self.store, INVALID)
+        return (read_part(self.store, part.path, None) for part in parts_in(self.store, INVALID))
 
     def frames(self, record: Mapping[str, Any]) -> Frames:
         """Return the frames of a record's clip: uint8 RGB (T, H, W, 3).
@@ -153,19 +142,14 @@ class Output:
         return recorded_frames(self.store, record)
 
     def extras(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the tensors that a record's row has besides its clip, by their names; {} without any.
-
-        record: with row_id, extra_outputs_sha256 and extra_outputs_path. Raises as `frames` does.
-        """
+        """Return the tensors that a record's row has besides its clip, by name. Raises as `frames` does."""
         return recorded_tensors(self.store, record)
 
     def no_records(self) -> JobError:
         """Return the error for an output in which no row is done."""
         for name, one in self.inner.items():
-            return JobError(
-                f"{self.url} has {name}, and no row in full so far",
-                f"{name} are an output of their own: give {one.url}",
-            )
+            problem = f"{self.url} has {name}, and no row in full so far"
+            return JobError(problem, f"{name} are an output of their own: give {one.url}")
         return JobError(f"{self.store.url_of(RECORDS)} has no records", "give the output of a render job")
 
 
@@ -175,10 +159,6 @@ def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None
     output: a path or URL. storage_options: what fsspec takes.
     """
     return Output.open(output, storage_options)
-
-
-def _all_columns(store: Store, folder: str) -> Iterator[pa.Table]:
-    return (read_part(store, part.path, None) for part in parts_in(store, folder))
 
 
 def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:

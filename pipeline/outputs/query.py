@@ -1,7 +1,7 @@
 """In: records and a condition on their columns, in SQL. Out: the records that it holds for, by DuckDB.
 
 A condition is about one row: it opens no file, asks no network and sees no other table. It is asked in a
-sandbox, which runs `main`.
+sandbox, which runs this file.
 """
 
 from __future__ import annotations
@@ -55,10 +55,7 @@ def records_where(
 
 
 def rows_where(tables: Iterator[pa.Table], condition: str) -> Iterator[pa.Table]:
-    """Yield of each table the rows for which the condition is true, as they are and in their order.
-
-    Raises JobError for what is no condition on one row of these columns, and names the nearest known one.
-    """
+    """Yield the rows for which the condition is true. Raises JobError for what is no condition on a row."""
     for table in tables:
         yield table.take(_rows(table, condition))
 
@@ -117,15 +114,8 @@ def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
         near = nearest(unknown["name"], names)
         fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names)}"
         return JobError(f"where: there is no column {unknown['name']!r}", fix)
-    return JobError(
-        f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}", _EXAMPLE
-    )
-
-
-def main() -> None:
-    """Answer conditions on tables, in a process of its own."""
-    bound_memory(_MAX_BYTES)
-    serve(_answer)
+    fix = _EXAMPLE
+    return JobError(f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}", fix)
 
 
 def _answer(connection: Connection) -> None:
@@ -149,4 +139,5 @@ def _answer(connection: Connection) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    bound_memory(_MAX_BYTES)
+    serve(_answer)

@@ -46,10 +46,7 @@ class RecordedFile:
 
 
 def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFile:
-    """Return the clip of a record. Raises JobError for a path or a size that no clip of this row has.
-
-    where: for messages.
-    """
+    """Return a record's clip. Raises JobError for a path or size that no clip of this row has."""
     path = recorded_path(record, where)
     if record["bytes"] < 0:
         raise not_ours(where, f"the clip of {record['row_id']} has {record['bytes']:,} bytes")
@@ -58,23 +55,24 @@ def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFi
 
 def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the file of arrays next to a clip, if any. Raises as `recorded_clip` does."""
-    sha256 = record.get("extra_outputs_sha256")
-    if sha256 is None:
-        return None
     path = record.get("extra_outputs_path") or extras_path(record["row_id"])
-    if not path.startswith(f"{EXTRAS}/") or row_named_by(path) != record["row_id"]:
-        raise not_ours(RECORDS, f"the arrays of {record['row_id']} are at {path!r}")
-    return RecordedFile(path=path, sha256=sha256, size=None)
+    return _file_in(EXTRAS, record, path, record.get("extra_outputs_sha256"))
 
 
 def recorded_derived(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the second clip that a step made from a clip, if any. Raises as `recorded_clip` does."""
-    sha256, path = record.get("derived_sha256"), record.get("derived_path") or ""
+    path, size = record.get("derived_path") or "", record.get("derived_bytes")
+    return _file_in(DERIVED, record, path, record.get("derived_sha256"), size)
+
+
+def _file_in(
+    folder: str, record: Mapping[str, Any], path: str, sha256: str | None, size: int | None = None
+) -> RecordedFile | None:
     if sha256 is None:
         return None
-    if not path.startswith(f"{DERIVED}/") or row_named_by(path) != record["row_id"]:
-        raise not_ours(RECORDS, f"the derived clip of {record['row_id']} is at {path!r}")
-    return RecordedFile(path=path, sha256=sha256, size=record.get("derived_bytes"))
+    if not path.startswith(f"{folder}/") or row_named_by(path) != record["row_id"]:
+        raise not_ours(RECORDS, f"what {record['row_id']} has in {folder}/ is at {path!r}")
+    return RecordedFile(path=path, sha256=sha256, size=size)
 
 
 def row_named_by(path: str) -> str | None:
@@ -148,8 +146,6 @@ def _content(store: Store, file: RecordedFile) -> bytes:
     if content == "missing":
         raise StoreError(f"{where} is gone, but has a record", "put it back, or choose another output")
     if not isinstance(content, bytes):
-        raise JobError(
-            f"{where} is not what was committed: {HOW[content]}",
-            "put it back, or run `framefleet repair`",
-        )
+        problem = f"{where} is not what was committed: {HOW[content]}"
+        raise JobError(problem, "put it back, or run `framefleet repair`")
     return content

@@ -40,12 +40,9 @@ _FIXES = {
 }
 # Of one run: some megabytes. Where more rows fail, failures/ has the last words of each.
 MAX_LOG_LINES = 20_000
-LOG_FIELDS = pa.schema(
-    [
-        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
-        *(pa.field(name, pa.string(), nullable=False) for name in ("level", "worker", "row_id", "message")),
-    ]
-)
+_LOG_TYPES = {"at": pa.timestamp("us", tz="UTC")}
+_LOG_TYPES |= dict.fromkeys(("level", "worker", "row_id", "message"), pa.string())
+LOG_FIELDS = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _LOG_TYPES.items()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,27 +131,14 @@ def failed_rows(store: Store) -> Iterator[FailedRow]:
         rows for table in failed_tables(store) for rows in rows_in_table(table, store.url_of(FAILURES))
     ):
         problem, _, fix = row["message"].partition(_HINT)
-        yield FailedRow(
-            row_id=row["row_id"],
-            positions=tuple(row["row_indices"]),
-            error_type=row["error_type"],
-            message=problem,
-            fix=fix or _FIXES.get(row["error_type"], ""),
-            attempts=row["attempts"],
-            workers=tuple(row["workers"]),
-            seed=row["seed"],
-            recipe=row["recipe"],
-            arguments=row["arguments"],
-            failed_at=row["failed_at"],
-            traceback=row["traceback"],
-        )
+        same = {name: row[name] for name in FailedRow.__dataclass_fields__ if name in row}
+        lists = {"positions": tuple(row["row_indices"]), "workers": tuple(row["workers"])}
+        fix = fix or _FIXES.get(row["error_type"], "")
+        yield FailedRow(**{**same, **lists, "message": problem, "fix": fix})
 
 
 def failed_tables(store: Store) -> Iterator[pa.Table]:
-    """Yield the rows that failed, have no record and are still in the table, each once, the newest first.
-
-    With the columns FAILURE_FIELDS. Of a row that failed in several runs it is the last failure.
-    """
+    """Yield what failed, has no record and is in the table, by its last failure, the newest first."""
     failures, rows = parts_in(store, FAILURES), parts_in(store, ROWS)
     left = {row_id for table in _row_ids(store, failures) for row_id in table["row_id"].to_pylist()}
     if left:
@@ -206,15 +190,9 @@ def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
     with suppress(JobError):  # it has no record
         record = find_record(store, row_id)
         took_s = (record.finished_at - record.started_at).total_seconds()
-        seconds = (
-            f"text {record.encode_s:.1f} s, denoising {record.denoise_s:.1f} s, "
-            f"decoding {record.decode_s:.1f} s, writing {record.write_s:.1f} s"
-        )
+        seconds = f"text {record.encode_s:.1f} s, denoising {record.denoise_s:.1f} s, "
+        seconds += f"decoding {record.decode_s:.1f} s, writing {record.write_s:.1f} s"
         where = f"{record.node}, attempt {record.attempt}"
-        yield LogLine(
-            at=record.finished_at,
-            level="info",
-            worker=record.worker,
-            row_id=row_id,
-            message=f"done on {where}, in {took_s:.1f} s ({seconds}): {record.path or record.uri}",
-        )
+        message = f"done on {where}, in {took_s:.1f} s ({seconds}): {record.path or record.uri}"
+        done_at, worker = record.finished_at, record.worker
+        yield LogLine(at=done_at, level="info", worker=worker, row_id=row_id, message=message)

@@ -21,7 +21,14 @@ from framefleet.pipeline.request import Request, each_input, inputs_in, is_model
 
 def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments without what decides no pixel: images and models are their SHA-256 alone."""
-    return {name: _without_name(value) for name, value in arguments.items()}
+
+    def without(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: inner for key, inner in value.items() if key != name}
+
+    return {
+        name: without("name", value) if is_model(value) else each_input(value, partial(without, "uri"))
+        for name, value in arguments.items()
+    }
 
 
 def derive_seed(*, arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> int:
@@ -84,16 +91,6 @@ class Identity:
         }
 
 
-def _without_name(value: Any) -> Any:
-    if is_model(value):
-        return _without("name", value)
-    return each_input(value, partial(_without, "uri"))
-
-
-def _without(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: inner for key, inner in value.items() if key != name}
-
-
 def _sha256(content: str) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -103,10 +100,7 @@ MAX_SHAPES = 256  # of a table: sizes are few, and to call a pipeline for thousa
 
 @dataclass(slots=True)
 class Shapes:
-    """The distinct shapes of a table's rows, each with the first row that has it.
-
-    num_others: rows of further shapes, which are not kept.
-    """
+    """The first row of each distinct shape of a table. num_others: rows of further shapes."""
 
     first: dict[str, tuple[int, Request]] = field(default_factory=dict)
     num_others: int = 0
@@ -121,16 +115,15 @@ class Shapes:
 
 def input_shape(request: Request) -> str:
     """Return one text for all rows whose tensors have equal shapes: numbers of frames, but no prompts."""
-    arguments = {name: _in_shape(value) for name, value in request.arguments.items()}
+    arguments: dict[str, Any] = {}
+    for name, value in request.arguments.items():
+        if pictures := inputs_in(value):
+            arguments[name] = [picture.get("num_frames", 1) for picture in pictures]
+        elif isinstance(value, float):
+            arguments[name] = value > 1  # guidance is on or off
+        else:
+            arguments[name] = value if decides_shape(value) else ""
     return canonical_json([arguments, request.scheduler, request.recipe])
-
-
-def _in_shape(value: Any) -> Any:
-    if pictures := inputs_in(value):
-        return [picture.get("num_frames", 1) for picture in pictures]
-    if isinstance(value, float):
-        return value > 1  # guidance is on or off
-    return value if decides_shape(value) else ""
 
 
 def decides_shape(value: Any) -> bool:
@@ -142,17 +135,13 @@ _WORK = (*FRAME_PARAMETERS, "height", "width", "num_inference_steps")
 
 
 def check_order(order: str, *columns: pa.Schema) -> None:
-    """Raise JobError if `order` names a column that rows do not have, or one without numbers.
-
-    columns: those that records will have of a row.
-    """
+    """Raise JobError if `order` names a column that records of a row do not have, or one without numbers."""
     if not order.startswith(PRIORITY):
         return
-    name, types = (
-        order.removeprefix(PRIORITY),
-        {field.name: field.type for fields in columns for field in fields},
-    )
-    numeric = [name for name, kind in types.items() if _is_number(kind)]
+    name = order.removeprefix(PRIORITY)
+    types = {field.name: field.type for fields in columns for field in fields}
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    numeric = [column for column, kind in types.items() if any(is_kind(kind) for is_kind in kinds)]
     if name not in types:
         raise JobError(f"order is {order!r}, but no column is called {name!r}", did_you_mean(name, numeric))
     if name not in numeric:
@@ -172,8 +161,3 @@ def work_in(request: Request) -> float:
     """Return frames x pixels x steps: to compare rows of one model."""
     factors = (request.arguments.get(name) for name in _WORK)
     return float(math.prod(factor for factor in factors if isinstance(factor, int | float)))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
-    return any(is_kind(kind) for is_kind in kinds)

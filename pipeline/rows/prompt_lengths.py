@@ -71,10 +71,7 @@ def _opened(folder: str) -> PromptLengths:
 def lengths_by(
     count: Callable[[list[str]], list[int]], rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[int, ...]]:
-    """Return the lengths of each row's prompts in tokens, all rows' texts counted at once.
-
-    rows: their arguments.
-    """
+    """Return the lengths of each row's prompts in tokens, counted at once. rows: their arguments."""
     texts = [texts_read(arguments) for arguments in rows]
     distinct = list(dict.fromkeys(text for own in texts for text in own))
     lengths = dict(zip(distinct, count(distinct) if distinct else (), strict=True))
@@ -124,19 +121,15 @@ def reader_for(readers: Sequence[TextReader], arguments: Mapping[str, Any]) -> T
 
 
 def reading_of(readers: Sequence[TextReader], arguments: Mapping[str, Any]) -> PromptReading | None:
-    """Return how much is read of a row's prompts; None of a row without one, or that nobody can count.
-
-    Raises whatever a tokenizer raises: it is a model's own.
-    """
+    """Return how much is read of a row's prompts; None without any. Raises what the tokenizer raises."""
     reader, prompt = reader_for(readers, arguments), arguments.get(PROMPT)
     if reader is None or not isinstance(prompt, str):
         return None
     limit = reader.limit(arguments)
     num_tokens, *others = reader.count([prompt, *texts_read(arguments)])
     longest = max([num_tokens, *others])
-    return PromptReading(
-        num_tokens=num_tokens, limit=limit, is_cut=None if limit is None else longest > limit
-    )
+    is_cut = None if limit is None else longest > limit
+    return PromptReading(num_tokens=num_tokens, limit=limit, is_cut=is_cut)
 
 
 class CountedApart:
@@ -161,10 +154,7 @@ class CountedApart:
         return self._is_ready
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]] | None:
-        """Return the lengths of each row's prompts; None where they are not counted.
-
-        rows: their arguments.
-        """
+        """Return the lengths of each row's prompts, by its arguments; None where they are not counted."""
         is_counting = self._is_ready and not self._is_over
         return self._ask(lambda: lengths_by(self._counted, rows)) if is_counting else None
 

@@ -23,8 +23,8 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError, RenderError
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.outputs.encode_clip import extras_path
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
+from framefleet.pipeline.outputs.layout import extras_path
 from framefleet.pipeline.outputs.media.media import decode, decode_floats
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record

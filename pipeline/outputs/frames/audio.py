@@ -39,10 +39,7 @@ class Audio:
 
 
 def to_audio(value: Any, sample_rate: Any) -> Audio:
-    """Return the one sound in `value`: floats (channels, samples) or (samples,), an array or a tensor.
-
-    Leading dimensions of one are taken off. Raises RenderError for anything else, and without a rate.
-    """
+    """Return the one sound in `value`: floats (channels, samples) or (samples,). Raises RenderError."""
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if hasattr(value, "detach"):  # a torch tensor; torch itself need not be imported here
@@ -61,10 +58,8 @@ def to_audio(value: Any, sample_rate: Any) -> Audio:
     if not np.isfinite(samples).all():
         raise RenderError("the sound contains NaN or infinity", "use dtype bf16 or fp32: fp16 overflows")
     if type(sample_rate) is not int or not 1 <= sample_rate <= _MAX_RATE:
-        raise RenderError(
-            f"the recipe returned sound with a rate of {sample_rate!r}",
-            f"return `sample_rate` with it, 1 to {_MAX_RATE} Hz, where no component says one",
-        )
+        fix = f"return `sample_rate` with it, 1 to {_MAX_RATE} Hz, where no component says one"
+        raise RenderError(f"the recipe returned sound with a rate of {sample_rate!r}", fix)
     return Audio(samples=np.ascontiguousarray(samples, dtype=np.float32), sample_rate=sample_rate)
 
 

@@ -50,10 +50,8 @@ def to_frames(output: object) -> Frames:
     name = next((name for name in PICTURES if getattr(output, name, None) is not None), None)
     pictures = to_pictures(getattr(output, name) if name else output, are_images=name in IMAGES)
     if pictures.shape[-1] == 4:
-        raise RenderError(
-            f"the recipe cannot continue from frames with alpha, shape {pictures.shape}",
-            "use the recipe generate",
-        )
+        problem = f"the recipe cannot continue from frames with alpha, shape {pictures.shape}"
+        raise RenderError(problem, "use the recipe generate")
     if pictures.dtype != np.uint8:
         raise beyond_range(pictures)
     return pictures.astype(np.uint8, copy=False)
@@ -79,16 +77,13 @@ def to_pictures(value: object, *, are_images: bool = False) -> Pictures:
     if array.ndim == 3:
         array = array[None]
     if array.ndim != 4 or array.shape[-1] not in (3, 4) or 0 in array.shape:
-        raise RenderError(
-            f"the recipe returned frames of shape {array.shape}, not (T, H, W, 3) or (T, H, W, 4)",
-            "return RGB or RGBA frames: convert grayscale in the recipe",
-        )
+        problem = f"the recipe returned frames of shape {array.shape}, not (T, H, W, 3) or (T, H, W, 4)"
+        raise RenderError(problem, "return RGB or RGBA frames: convert grayscale in the recipe")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if not np.issubdtype(array.dtype, np.floating):
-        raise RenderError(
-            f"the recipe returned frames of type {array.dtype}", "return uint8 in 0-255 or floats in [0, 1]"
-        )
+        problem = f"the recipe returned frames of type {array.dtype}"
+        raise RenderError(problem, "return uint8 in 0-255 or floats in [0, 1]")
     pixels, ranges = np.empty(array.shape, np.uint8), []
     with np.errstate(invalid="ignore"):  # values beyond 0 to 255 are found by their range
         for part, frame in zip(array, pixels, strict=True):  # one at a time, which stays in the cache
@@ -106,10 +101,7 @@ def to_pictures(value: object, *, are_images: bool = False) -> Pictures:
 
 
 def frames_sha256(frames: Pictures) -> str:
-    """Return SHA-256 over the ASCII line `uint8 TxHxWx3\\n`, then the bytes in C order.
-
-    With other dtypes and channels, those stand in the line.
-    """
+    """Return SHA-256 over the ASCII line `uint8 TxHxWx3\\n` (dtype and shape), then the bytes in C order."""
     shape = "x".join(map(str, frames.shape))
     digest = hashlib.sha256(f"{frames.dtype} {shape}\n".encode("ascii"))
     digest.update(np.ascontiguousarray(frames).data)
@@ -144,16 +136,12 @@ def _to_array(value: object) -> npt.NDArray[Any]:
     if hasattr(value, "detach"):  # a torch tensor, channels first; torch itself need not be imported here
         tensor: Any = value.detach().cpu()
         if tensor.ndim < 3:
-            raise RenderError(
-                f"the recipe returned a tensor of shape {tuple(tensor.shape)}, not (T, 3, H, W)",
-                "return the decoded frames, not latents",
-            )
+            problem = f"the recipe returned a tensor of shape {tuple(tensor.shape)}, not (T, 3, H, W)"
+            raise RenderError(problem, "return the decoded frames, not latents")
         # As diffusers' pt_to_numpy does.
         return np.moveaxis((tensor.float() if tensor.is_floating_point() else tensor).numpy(), -3, -1)
-    raise RenderError(
-        f"the recipe returned {type(value).__name__}, which is not frames",
-        "return the pipeline's output, or its `.frames` or `.images`, or an array (T, H, W, 3)",
-    )
+    fix = "return the pipeline's output, or its `.frames` or `.images`, or an array (T, H, W, 3)"
+    raise RenderError(f"the recipe returned {type(value).__name__}, which is not frames", fix)
 
 
 def beyond_range(frames: Pictures) -> RenderError:
@@ -196,10 +184,7 @@ class Pixels:
 
 
 def to_pixels(value: object, *, are_images: bool = False) -> Pixels:
-    """Return the frames that `value` holds, as `to_pictures` does, but LateFrames later.
-
-    Raises RenderError at once for all else that cannot be kept.
-    """
+    """Return the frames in `value` as `to_pictures` does, LateFrames later; RenderError for all else now."""
     if not is_late(value):
         return Pixels.of(to_pictures(value, are_images=are_images))
     make = _launched(value) if value.is_on_gpu else partial(_rounded, value)

@@ -117,10 +117,8 @@ def _named_arrays(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, torch.Tensor) and not value.is_complex():
         # A copy: safetensors takes no two names of one memory, and the row's own is not kept alive.
         return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format)}
-    raise RenderError(
-        f"the recipe returned {name} as {type(value).__name__}, which cannot be stored with the clip",
-        "return arrays, text or numbers; or leave it out in a recipe of your own",
-    )
+    problem = f"the recipe returned {name} as {type(value).__name__}, which cannot be stored with the clip"
+    raise RenderError(problem, "return arrays, text or numbers; or leave it out in a recipe of your own")
 
 
 RATES = ("sample_rate", "sampling_rate")  # a recipe, or a pipeline, may return one with sound

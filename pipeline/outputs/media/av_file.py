@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -37,6 +38,12 @@ SCALING = (
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
+_COLOURS: dict[str, Any] = {
+    "dst_colorspace": Colorspace.ITU709,
+    "dst_color_range": ColorRange.MPEG,
+    "dst_color_primaries": ColorPrimaries.BT709,
+    "dst_color_trc": ColorTrc.BT709,
+}
 # One thread: with another number x264 writes other bytes; rows are encoded side by side anyway.
 _CODEC_OPTIONS = {"threads": "1", "flags": "+bitexact"}
 # cpu-independent: x264 must not choose its algorithms by the CPU it meets.
@@ -44,10 +51,7 @@ X264_OPTIONS = {"preset": "medium", "x264-params": "cpu-independent=1"}
 # Of each encoder, besides its crf. x265 and SVT-AV1 have threads of their own, and a line for every clip.
 _ENCODER_OPTIONS = {
     "libx264": X264_OPTIONS,
-    "libx265": {
-        "preset": "medium",
-        "x265-params": "pools=none:frame-threads=1:wpp=0:info=0:log-level=none",
-    },
+    "libx265": {"preset": "medium", "x265-params": "pools=none:frame-threads=1:wpp=0:info=0:log-level=none"},
     "libsvtav1": {"preset": "6", "svtav1-params": "lp=1"},
     "libvpx-vp9": {"deadline": "good", "cpu-used": "2", "row-mt": "0", "b": "0"},
     "h264_nvenc": {"rc": "constqp"},
@@ -56,13 +60,8 @@ _ENCODER_OPTIONS = {
 _X265_LEAST_SIDE, _X265_LEAST_FRAMES = 64, 4
 os.environ.setdefault("SVT_LOG", "0")  # FFmpeg tells what went wrong
 # bitexact: no encoder version, date or random segment id. faststart: a browser plays before the end arrives.
-CONTAINER_OPTIONS = {
-    "mp4": {"fflags": "+bitexact", "movflags": "use_metadata_tags+faststart"},
-    "mkv": {"fflags": "+bitexact"},
-    "webm": {"fflags": "+bitexact"},
-    "flac": {"fflags": "+bitexact"},
-    "wav": {"fflags": "+bitexact"},
-}
+CONTAINER_OPTIONS = {name: {"fflags": "+bitexact"} for name in ("mp4", "mkv", "webm", "flac", "wav")}
+CONTAINER_OPTIONS["mp4"]["movflags"] = "use_metadata_tags+faststart"
 # What is read is what was written. FFmpeg also has formats that name files and URLs, which it opens (hls,
 # concat, dash), and a frame may become larger on its way.
 _READING = {
@@ -89,15 +88,11 @@ def encode_av(
     """Return the file's bytes. Raises RenderError for sound that the format lacks, and FFmpeg's errors."""
     codec = _SOUND_CODECS[media.format]
     if audio and audio.sample_rate not in _SOUND_RATES.get(codec, (audio.sample_rate,)):
-        raise RenderError(
-            f"the sound has {audio.sample_rate} samples in a second, which {codec} does not",
-            "set media.format to mkv",
-        )
+        problem = f"the sound has {audio.sample_rate} samples in a second, which {codec} does not"
+        raise RenderError(problem, "set media.format to mkv")
     if frames is not None and media.codec == "libx265" and min(frames.shape[1:3]) < _X265_LEAST_SIDE:
-        raise RenderError(
-            f"frames of {frames.shape[2]}x{frames.shape[1]} are too small for libx265",
-            f"render {_X265_LEAST_SIDE} pixels a side or more, or leave media.encoder out",
-        )
+        fix = f"render {_X265_LEAST_SIDE} pixels a side or more, or leave media.encoder out"
+        raise RenderError(f"frames of {frames.shape[2]}x{frames.shape[1]} are too small for libx265", fix)
     with _scratch_file() as path:
         kind = "matroska" if media.format == "mkv" else media.format
         with av.open(str(path), "w", format=kind, options=CONTAINER_OPTIONS[media.format]) as container:
@@ -119,10 +114,7 @@ def encode_av(
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Yield the path of a file that is gone afterwards: faststart opens it a second time by its name.
-
-    In memory on Linux, so that a full temporary folder is nothing to a clip.
-    """
+    """Yield a path, in memory on Linux, gone afterwards; faststart opens it again by its name."""
     if sys.platform == "linux":
         handle = os.memfd_create("clip")
         try:
@@ -176,9 +168,8 @@ class _Video:
         stream.width, stream.height, stream.pix_fmt = width, height, self._pixels
         if not is_rgb:
             # Which colours the numbers mean; an untagged small clip is shown as BT.601, with other colours.
-            context = stream.codec_context
-            context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
-            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+            for name, value in _COLOURS.items():
+                setattr(stream.codec_context, name.removeprefix("dst_"), value)
         if codec == "libx265" and media.format == "mp4":
             stream.codec_context.codec_tag = "hvc1"  # Apple's players know no other
         with _scheduling_restored():
@@ -191,15 +182,7 @@ class _Video:
         if self._pixels in ("bgr0", "bgra"):
             frame = frame.reformat(format=self._pixels, threads=1)
         else:
-            frame = frame.reformat(
-                format=self._pixels,
-                interpolation=SCALING,
-                threads=1,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                dst_color_primaries=ColorPrimaries.BT709,
-                dst_color_trc=ColorTrc.BT709,
-            )
+            frame = frame.reformat(format=self._pixels, interpolation=SCALING, threads=1, **_COLOURS)
         frame.pts, frame.time_base = index, 1 / self._rate
         self._container.mux(self._stream.encode(frame))
 
@@ -244,9 +227,8 @@ class _Sound:
         self._container, self._pcm, self._at = container, audio.pcm(), 0
         self.sample_rate, self._layout = audio.sample_rate, _LAYOUTS[audio.num_channels]
         codec = _SOUND_CODECS[kind]
-        stream = container.add_stream(
-            codec, rate=audio.sample_rate, layout=self._layout, options=_CODEC_OPTIONS
-        )
+        rate, layout = audio.sample_rate, self._layout
+        stream = container.add_stream(codec, rate=rate, layout=layout, options=_CODEC_OPTIONS)
         assert isinstance(stream, av.AudioStream)
         if codec in _SOUND_BITS:  # less than the 6 bits a sample that AAC can hold
             stream.bit_rate = audio.num_channels * min(_SOUND_BITS[codec], 5 * audio.sample_rate)

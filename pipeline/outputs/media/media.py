@@ -64,10 +64,8 @@ def encode(
         if error.errno in NO_ROOM:  # the machine's, and no fault of the row's
             raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
         shown = "sound" if frames is None else f"{len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}"
-        raise RenderError(
-            f"{shown} could not be written as {media.format}: {error}",
-            "use a larger or an even size, or another media.format",
-        ) from error
+        problem = f"{shown} could not be written as {media.format}: {error}"
+        raise RenderError(problem, "use a larger or an even size, or another media.format") from error
 
 
 def preview_of(frames: Pictures) -> bytes:
@@ -100,10 +98,7 @@ def decode_floats(media_bytes: bytes) -> Pictures:
 
 
 def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
-    """Return the sound of a file that `encode` wrote, as samples (samples, channels) and their rate.
-
-    The very same of all formats but mp4 and webm. None without sound.
-    """
+    """Return samples (samples, channels) and rate, near ones of mp4 and webm. None without sound."""
 
     def zip_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
         sound = frame_zip.read_zip_sound(media_bytes)
@@ -132,10 +127,8 @@ def _read(
         raise
     except Exception as error:
         # Whatever FFmpeg, Pillow and zipfile meet broken bytes with: SyntaxError, NotImplementedError, ...
-        raise StoreError(
-            f"these {len(media_bytes)} bytes are not a clip: {error}",
-            "fetch the file again; if its media_sha256 is not the record's, the stored clip was changed",
-        ) from error
+        fix = "fetch the file again; if its media_sha256 is not the record's, the stored clip was changed"
+        raise StoreError(f"these {len(media_bytes)} bytes are not a clip: {error}", fix) from error
 
 
 def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
@@ -148,18 +141,13 @@ def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:
     if format in SOUNDS:
         raise RenderError(f"the row has frames, and {format} holds sound alone", "set media.format to mp4")
     if audio and format in ("png", *ANIMATIONS):
-        raise RenderError(
-            f"the row has sound, and {format} holds none",
-            "set media.format to mp4, webm or mkv; or media.audio to false",
-        )
+        problem = f"the row has sound, and {format} holds none"
+        raise RenderError(problem, "set media.format to mp4, webm or mkv; or media.audio to false")
     if format == "png" and len(frames) != 1:
-        raise RenderError(
-            f"png holds one frame, and the clip has {len(frames)}",
-            "set media.format to mp4 or mkv, or for layers to png.zip",
-        )
+        problem = f"png holds one frame, and the clip has {len(frames)}"
+        raise RenderError(problem, "set media.format to mp4 or mkv, or for layers to png.zip")
     if frames.dtype != np.uint8 and format != "exr.zip":
         raise beyond_range(frames)
     if frames.shape[-1] == 4 and format in ("mp4", "webm", "gif"):
-        raise RenderError(
-            f"the frames have alpha, and {format} has none", "set media.format to mkv, webp, png or png.zip"
-        )
+        problem = f"the frames have alpha, and {format} has none"
+        raise RenderError(problem, "set media.format to mkv, webp, png or png.zip")

@@ -88,28 +88,23 @@ class Media:
                 "png.zip (frames, layers), exr.zip (HDR), flac or wav (sound)",
             )
         if self.encoder is not None and self.encoder not in get_args(VideoEncoder):
-            raise JobError(
-                f"media.encoder is {self.encoder!r}", f"use one of {', '.join(get_args(VideoEncoder))}"
-            )
+            problem = f"media.encoder is {self.encoder!r}"
+            raise JobError(problem, f"use one of {', '.join(get_args(VideoEncoder))}")
         # libx264 is what job.json of earlier versions has where nothing is encoded by it.
         if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ("libx264",))):
             fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
-            raise JobError(
-                f"media.encoder is {self.encoder}, and {self.format} is not encoded by it",
-                f"leave media.encoder out, or set media.format to {' or '.join(fitting)}",
-            )
+            problem = f"media.encoder is {self.encoder}, and {self.format} is not encoded by it"
+            raise JobError(problem, f"leave media.encoder out, or set media.format to {' or '.join(fitting)}")
         (best, worst), crf = _CRF[self._scale], self.crf
         if crf is not None and (type(crf) is not int or not 0 <= crf <= worst):
-            raise JobError(
-                f"media.crf is {crf!r}", f"use a whole number from 0 (the best) to {worst}, e.g. {best}"
-            )
+            problem = f"media.crf is {crf!r}"
+            raise JobError(problem, f"use a whole number from 0 (the best) to {worst}, e.g. {best}")
         if self.fps is not None:
             exact_rate(self.fps)
             check_pace(self.fps, self.format, JobError)
         if not self.audio and self.format in SOUNDS:
-            raise JobError(
-                f"media.audio is false, and {self.format} holds nothing but sound", "leave it at true"
-            )
+            problem = f"media.audio is false, and {self.format} holds nothing but sound"
+            raise JobError(problem, "leave it at true")
 
     @property
     def codec(self) -> VideoEncoder:

@@ -70,15 +70,8 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
     durations = [end - start for start, end in pairwise(ends)]
     buffer = io.BytesIO()
     try:
-        images[0].save(
-            buffer,
-            media.format,
-            save_all=True,
-            append_images=images[1:],
-            duration=durations,
-            loop=0,
-            **options,
-        )
+        options |= {"append_images": images[1:], "duration": durations, "loop": 0}
+        images[0].save(buffer, media.format, save_all=True, **options)
     except (OSError, ValueError) as error:  # sizes beyond 16,383 pixels
         raise RenderError(
             f"{len(frames)} frames of {frames.shape[2]}x{frames.shape[1]} could not be written as "

@@ -80,10 +80,8 @@ def part_content(store: Store, path: str) -> bytes:
     try:
         content = store.read(path, MAX_PART_BYTES + 1)
     except FileNotFoundError as error:
-        raise JobError(
-            f"{store.url_of(path)} is gone: it was replaced while it was read",
-            "run the same command again",
-        ) from error
+        problem = f"{store.url_of(path)} is gone: it was replaced while it was read"
+        raise JobError(problem, "run the same command again") from error
     except OSError as error:
         raise _not_ours(store, path, str(error)) from error
     except StoreError as error:
@@ -98,17 +96,13 @@ def part_content(store: Store, path: str) -> bytes:
 
 
 def _damaged(store: Store, path: str, reason: str) -> JobError:
-    return JobError(
-        f"{store.url_of(path)} is damaged: {reason}",
-        f"run {command('repair', store.url_of(''))}; or put the part back as it was",
-    )
+    problem = f"{store.url_of(path)} is damaged: {reason}"
+    return JobError(problem, f"run {command('repair', store.url_of(''))}; or put the part back as it was")
 
 
 def _not_ours(store: Store, path: str, reason: str) -> JobError:
-    return JobError(
-        f"{store.url_of(path)} is not a part that framefleet wrote: {reason}",
-        "move it out of the output; rows that only it named are then rendered again",
-    )
+    problem = f"{store.url_of(path)} is not a part that framefleet wrote: {reason}"
+    return JobError(problem, "move it out of the output; rows that only it named are then rendered again")
 
 
 def _parsed(content: bytes, fields: pa.Schema | None) -> pa.Table:

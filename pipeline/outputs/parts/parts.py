@@ -13,7 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
 from itertools import chain, groupby
 from pathlib import PurePosixPath
 from typing import Any
@@ -162,10 +162,7 @@ def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]
 
 
 def find_record(store: Store, row_id: str) -> Record:
-    """Return the record of one row. Raises JobError if there is none, or if several begin so.
-
-    row_id: or its first digits, four at least, or the name of its clip's file.
-    """
+    """Return the record of a row_id, its first digits (four or more) or a clip's name. Raises JobError."""
     first = row_id.rpartition("/")[2].partition(".")[0].partition("-")[0]
     matches: set[str] = set()
     for part in reversed(live_parts(store)):  # of doubles the last counts
@@ -184,10 +181,8 @@ def find_record(store: Store, row_id: str) -> Record:
 
 
 def no_record(store: Store, row_id: str) -> JobError:
-    return JobError(
-        f"{store.url_of(RECORDS)} has no record of row {row_id}",
-        "take a row_id from a record or a clip's name",
-    )
+    problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
+    return JobError(problem, "take a row_id from a record or a clip's name")
 
 
 def record_in(store: Store, path: str, row_id: str) -> Record | None:
@@ -199,10 +194,7 @@ def record_in(store: Store, path: str, row_id: str) -> Record | None:
 
 
 def read_folder(store: Store, folder: str = RECORDS, fields: pa.Schema = RECORD_FIELDS) -> pa.Table:
-    """Return columns of all parts of a folder as one table: for outputs that fit in memory.
-
-    Of records that are doubled the last one.
-    """
+    """Return columns of all parts as one table that fits in memory; of doubled records the last one."""
     parts = live_parts(store) if folder == RECORDS else parts_in(store, folder)
     table = pa.concat_tables([fields.empty_table(), *(read_part(store, part.path, fields) for part in parts)])
     if folder != RECORDS:
@@ -221,10 +213,7 @@ def rows_of(table: pa.Table, where: str) -> list[dict[str, Any]]:
 
 
 def job_in_parts(store: Store) -> str | None:
-    """Return job.json by the newest part that has it; None where none has.
-
-    Raises JobError where none has, and one cannot be read.
-    """
+    """Return job.json by the newest part that has it; None where none has. JobError if none can be read."""
     damage: JobError | None = None
     for part in reversed(live_parts(store)):
         try:
@@ -266,13 +255,17 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
     live = live_parts(store)
     theirs = [part for part in live if part.epoch in epochs]
     of_runs = [[part.path for part in of_run] for _, of_run in groupby(theirs, lambda part: part.run)]
+
+    def read(path: str) -> dict[str, str]:
+        with suppress(JobError):  # damaged, as readers report
+            return metadata_of(store, path)
+        return {}
+
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        read = partial(_metadata_of, store)
         firsts = list(readers.map(read, [paths[0] for paths in of_runs]))
         # A run replaces parts, or adds rows; its first part says which, unless it is damaged.
-        others = [
-            paths[1:] for paths, first in zip(of_runs, firsts, strict=True) if REPLACES in first or not first
-        ]
+        firsts_of = zip(of_runs, firsts, strict=True)
+        others = [paths[1:] for paths, first in firsts_of if REPLACES in first or not first]
         metadata = [*firsts, *readers.map(read, chain.from_iterable(others))]
     replaced = {path for one in metadata for path in one.get(REPLACES, "").splitlines()}
     for part in live:
@@ -281,20 +274,11 @@ def finish_replacing(store: Store, hold: Hold, epochs: Collection[int]) -> None:
             store.delete(part.path)
 
 
-def _metadata_of(store: Store, path: str) -> dict[str, str]:
-    try:
-        return metadata_of(store, path)
-    except JobError:  # damaged, as readers report
-        return {}
-
-
 def set_aside(store: Store, path: str, hold: Hold) -> None:
     """Move a file into damaged/. Only the driver with the lock."""
     if store.exists(path) and store.stat(path).size > _MAX_BYTES:  # a link may lead to nothing
-        raise JobError(
-            f"{store.url_of(path)} has more than {_MAX_BYTES:,} bytes, and is not framefleet's",
-            "move it out of the output",
-        )
+        problem = f"{store.url_of(path)} has more than {_MAX_BYTES:,} bytes, and is not framefleet's"
+        raise JobError(problem, "move it out of the output")
     hold.check()
     store.move(path, f"{DAMAGED}/{path}")
 

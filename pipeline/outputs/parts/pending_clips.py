@@ -21,36 +21,19 @@ import pyarrow.compute as pc
 from pydantic import Field, TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.clip_step import CellValue, StepValues, all_values
-from framefleet.pipeline.outputs.layout import (
-    PENDING,
-    RECORDS,
-    TAG,
-    clip_path,
-    derived_path,
-    extras_path,
-    label_path,
-    preview_path,
-    recorded_path,
-    tags,
-)
+from framefleet.pipeline.outputs.parts import records
 from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.records import (
-    RECORD_FIELDS,
-    Record,
-    fields_named,
-    record_of,
-    values_of,
-)
 from framefleet.pipeline.outputs.parts.seals import Hold, live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
-_NAME = re.compile(rf"{PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}})\.json", re.ASCII)
-_TAG = re.compile(rf"-([0-9a-f]{{{TAG}}})\.")  # of a clip's or a preview's name
+_NAME = re.compile(rf"{layout.PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-f]{{8}})\.json", re.ASCII)
+_TAG = re.compile(rf"-([0-9a-f]{{{layout.TAG}}})\.")  # of a clip's or a preview's name
 _MAX_BYTES = 1 << 20  # of one: a record, whose arguments are a few prompts
 _NUM_READERS = 4  # clips in memory at once
 _OTHERS = ("extra_outputs_sha256", "extra_outputs_path", "derived_path")
-_PLACES = fields_named(RECORD_FIELDS, "row_id", "uri", "path", *_OTHERS)
+_PLACES = records.fields_named(records.RECORD_FIELDS, "row_id", "uri", "path", *_OTHERS)
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +51,11 @@ class Intent:
 class FinishedClip:
     """What an intent says about a clip."""
 
-    record: Record
+    record: records.Record
     # Whether other rows were under way with it; named as files of earlier versions have it, as the next.
     was_batched: Annotated[bool, Field(alias="had_company")]
-    values: Annotated[Mapping[str, CellValue], Field(alias="scores")] = field(
-        default_factory=dict
-    )  # of steps
+    # Of steps.
+    values: Annotated[Mapping[str, CellValue], Field(alias="scores")] = field(default_factory=dict)
 
 
 _FINISHED = TypeAdapter(FinishedClip)
@@ -81,19 +63,15 @@ _FINISHED = TypeAdapter(FinishedClip)
 
 def intent_path(row_id: str, media_sha256: str, *others: str | None) -> str:
     """Return where it stands that such a clip is to be. others: digests, as `tags` takes them."""
-    return f"{PENDING}/{row_id}-{tags(media_sha256, *others)[1]}.json"
+    return f"{layout.PENDING}/{row_id}-{layout.tags(media_sha256, *others)[1]}.json"
 
 
-def path_of_intent(record: Record) -> str:
+def path_of_intent(record: records.Record) -> str:
     return intent_path(record.row_id, record.media_sha256, record.extra_outputs_sha256, record.derived_sha256)
 
 
 def announce(
-    store: Store,
-    record: Record,
-    *,
-    was_batched: bool,
-    values: Mapping[str, StepValues] | None = None,
+    store: Store, record: records.Record, *, was_batched: bool, values: Mapping[str, StepValues] | None = None
 ) -> None:
     """Write down that this clip is about to be stored. values: of clip steps, by section."""
     finished = FinishedClip(record=record, was_batched=was_batched, values=all_values(values or {}))
@@ -101,10 +79,7 @@ def announce(
 
 
 def disown(store: Store, paths: Iterable[str]) -> None:
-    """Let these clips, whose records are taken back, be swept as soon as others are in their place.
-
-    paths: of their intents, which say nothing then that could be adopted.
-    """
+    """Let clips whose records are taken back be swept later. paths: of their intents, then empty."""
     with ThreadPoolExecutor(_NUM_READERS) as writers:
         list(writers.map(lambda path: store.write(path, b""), paths))
 
@@ -112,26 +87,23 @@ def disown(store: Store, paths: Iterable[str]) -> None:
 def intent_to_sweep(path: str, row_id: str) -> str:
     """Return the path of an intent that has a file of a row swept once the row's record names another."""
     tag = _TAG.search(path)
-    return f"{PENDING}/{row_id}-{tag[1] if tag else '0' * TAG}.json"
+    return f"{layout.PENDING}/{row_id}-{tag[1] if tag else '0' * layout.TAG}.json"
 
 
 def intents_in(store: Store) -> list[Intent]:
     """Return all that was announced and neither committed nor swept."""
-    names = (_NAME.fullmatch(path) for path in store.list(PENDING))
+    names = (_NAME.fullmatch(path) for path in store.list(layout.PENDING))
     return [Intent(name[0], name["row_id"], name["tag"]) for name in names if name]
 
 
 def announced_rows(store: Store) -> set[str]:
     """Return the rows of intents whose clips may be adopted: those that were disowned say nothing."""
-    names = ((_NAME.fullmatch(path), stored.size) for path, stored in store.details(PENDING).items())
+    names = ((_NAME.fullmatch(path), stored.size) for path, stored in store.details(layout.PENDING).items())
     return {name["row_id"] for name, size in names if name and size}
 
 
 def finished_clips(store: Store, intents: Iterable[Intent], suffix: str) -> Iterator[FinishedClip]:
-    """Yield those whose clips are there, whole. Nobody is trusted: their bytes are read.
-
-    suffix: of the job's clips.
-    """
+    """Yield those whose clips are there, whole: their bytes are read. suffix: of the job's clips."""
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         yield from filter(None, readers.map(partial(_finished, store, suffix=suffix), intents))
 
@@ -141,31 +113,25 @@ def _finished(store: Store, intent: Intent, *, suffix: str) -> FinishedClip | No
     try:
         clip = _FINISHED.validate_json(store.read(intent.path, _MAX_BYTES), strict=True)
         # Refuses what no column can hold.
-        (row,) = pa.Table.from_pylist([values_of(clip.record)], RECORD_FIELDS).to_pylist()
-        record = record_of(row, PENDING)
+        (row,) = pa.Table.from_pylist([records.values_of(clip.record)], records.RECORD_FIELDS).to_pylist()
+        record = records.record_of(row, layout.PENDING)
         row_id, extras_sha256 = record.row_id, record.extra_outputs_sha256
         if path_of_intent(record) != intent.path:
             return None
-        attempts = tags(record.media_sha256, extras_sha256, record.derived_sha256)
-        clips = [clip_path(row_id, suffix, tag) for tag in attempts]
+        attempts = layout.tags(record.media_sha256, extras_sha256, record.derived_sha256)
+        clips = [layout.clip_path(row_id, suffix, tag) for tag in attempts]
         path = _first(store, clips, record.media_sha256, record.bytes)
-        arrays = [extras_path(row_id, tag) for tag in attempts]
+        arrays = [layout.extras_path(row_id, tag) for tag in attempts]
         extras = extras_sha256 and _first(store, arrays, extras_sha256)
-        seconds = [derived_path(row_id, suffix, tag) for tag in attempts]
-        derived = record.derived_sha256 and _first(
-            store, seconds, record.derived_sha256, record.derived_bytes
-        )
+        seconds = [layout.derived_path(row_id, suffix, tag) for tag in attempts]
+        second = record.derived_sha256
+        derived = second and _first(store, seconds, second, record.derived_bytes)
         if path is None or (extras_sha256 and not extras) or (record.derived_sha256 and not derived):
             return None
-        still = preview_path(path)
-        placed = replace(
-            record,
-            path=path,
-            uri=store.url_of(path),
-            extra_outputs_path=extras,
-            derived_path=derived,
-            preview_path=still if store.exists(still) else None,
-        )
+        still = layout.preview_path(path)
+        places: dict[str, Any] = {"extra_outputs_path": extras, "derived_path": derived}
+        places |= {"preview_path": still if store.exists(still) else None}
+        placed = replace(record, path=path, uri=store.url_of(path), **places)
     except (FileNotFoundError, ValueError, OverflowError, pa.ArrowException):
         return None  # deleted, or not as a worker wrote it
     except FramefleetError as error:  # it is rendered again, as if nothing had been there
@@ -198,15 +164,14 @@ def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
     left = set(intents_by_row)
     strays: list[str] = []
     done: list[str] = []
-    for part in (
-        reversed(live_parts(store)) if left else ()
-    ):  # mostly they are new; of doubles the last counts
+    # mostly they are new; of doubles the last counts
+    for part in reversed(live_parts(store)) if left else ():
         table = read_part(store, part.path, _PLACES)
         for record in table.filter(pc.is_in(table["row_id"], pa.array(left, pa.string()))).to_pylist():
             left.discard(record["row_id"])
             intents_of_row = intents_by_row[record["row_id"]]
             attempts = {"", *(intent.tag for intent in intents_of_row)}
-            strays += _strays(record, attempts, store.url_of(RECORDS))
+            strays += _strays(record, attempts, store.url_of(layout.RECORDS))
             done += [intent.path for intent in intents_of_row]
         if not left:
             break
@@ -218,15 +183,15 @@ def sweep(store: Store, intents: Iterable[Intent], hold: Hold) -> None:
 
 def _strays(record: Mapping[str, Any], attempts: set[str], where: str) -> list[str]:
     """Return where files of a row may lie that its record does not name. attempts: their tags."""
-    row_id, clip = record["row_id"], recorded_path(record, where)
+    row_id, clip = record["row_id"], layout.recorded_path(record, where)
     suffix = clip[clip.index(".") :]
-    extras = record["extra_outputs_path"] or (record["extra_outputs_sha256"] and extras_path(row_id))
-    clips = [clip_path(row_id, suffix, tag) for tag in attempts]
-    paths = [*clips, *map(preview_path, clips), *map(label_path, clips)]
-    paths += (extras_path(row_id, tag) for tag in attempts)
-    recorded = {clip, preview_path(clip), label_path(clip), extras}
+    extras = record["extra_outputs_path"] or (record["extra_outputs_sha256"] and layout.extras_path(row_id))
+    clips = [layout.clip_path(row_id, suffix, tag) for tag in attempts]
+    paths = [*clips, *map(layout.preview_path, clips), *map(layout.label_path, clips)]
+    paths += (layout.extras_path(row_id, tag) for tag in attempts)
+    recorded = {clip, layout.preview_path(clip), layout.label_path(clip), extras}
     if derived := record["derived_path"]:  # all rows of an output have one, or none
-        seconds = [derived_path(row_id, suffix, tag) for tag in attempts]
-        paths += [*seconds, *map(label_path, seconds)]
-        recorded |= {derived, label_path(derived)}
+        seconds = [layout.derived_path(row_id, suffix, tag) for tag in attempts]
+        paths += [*seconds, *map(layout.label_path, seconds)]
+        recorded |= {derived, layout.label_path(derived)}
     return [path for path in paths if path not in recorded]

@@ -129,10 +129,8 @@ class _Columns:
             if field.name not in taken and is_of(field.type)
         ]
         if len(later) > _MAX_SCORES:
-            raise JobError(
-                f"{store.url_of(SCORES)} has {len(later):,} columns, more than {_MAX_SCORES}",
-                "move the parts that framefleet did not write out of the output",
-            )
+            problem = f"{store.url_of(SCORES)} has {len(later):,} columns, more than {_MAX_SCORES}"
+            raise JobError(problem, "move the parts that framefleet did not write out of the output")
         ours = {field.name: field for field in RECORD_FIELDS}
         records = [ours.get(field.name, field) for field in _united([*(there or [RECORD_FIELDS]), added])]
         return cls(records=pa.schema(records), later=pa.schema(later), taken=taken)

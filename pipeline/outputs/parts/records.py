@@ -25,10 +25,7 @@ ARROW_TYPES = {
     datetime: pa.timestamp("us", "UTC"),
     tuple[int, ...]: pa.list_(pa.int64()),
     tuple[str, ...]: pa.list_(pa.string()),
-    str | None: pa.string(),
-    float | None: pa.float64(),
-    int | None: pa.int64(),
-    bool | None: pa.bool_(),
+    bool: pa.bool_(),
 }
 
 
@@ -120,14 +117,12 @@ class FailureRecord:
 
 def _schema_of(kind: type) -> pa.Schema:
     hints = get_type_hints(kind)
-    return pa.schema(
-        [
-            pa.field(
-                field.name, ARROW_TYPES[hints[field.name]], nullable=type(None) in get_args(hints[field.name])
-            )
-            for field in fields(kind)
-        ]
-    )
+    columns = []
+    for name in (field.name for field in fields(kind)):
+        is_nullable = type(None) in get_args(hints[name])
+        hint = get_args(hints[name])[0] if is_nullable else hints[name]
+        columns.append(pa.field(name, ARROW_TYPES[hint], nullable=is_nullable))
+    return pa.schema(columns)
 
 
 RECORD_FIELDS: pa.Schema = _schema_of(Record)
@@ -163,10 +158,7 @@ DIGEST = b"framefleet.digest"  # likewise: of what its values come from, e.g. a 
 def record_schema(
     carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS, added: pa.Schema = NO_COLUMNS
 ) -> pa.Schema:
-    """Return the columns of `records/`: carried, added, arguments, ours. TableError if a name is in two.
-
-    added: by clip steps, with metadata.
-    """
+    """Return the columns of `records/`, `added` by clip steps too. TableError if a name is in two."""
     schema = _with_ours([*carried, *added, *arguments], RECORD_FIELDS, RECORDS)
     return pa.schema([added.field(field.name) if field.name in added.names else field for field in schema])
 
@@ -197,21 +189,18 @@ def _with_ours(carried: Iterable[pa.Field], ours: pa.Schema, folder: str) -> pa.
     names = [field.name for field in fields]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise TableError(
-            f"column {', '.join(map(repr, twice))} of the table would be twice in {folder}/",
-            "rename it in the table, or drop it",
-        )
+        problem = f"column {', '.join(map(repr, twice))} of the table would be twice in {folder}/"
+        raise TableError(problem, "rename it in the table, or drop it")
     return pa.schema([field.remove_metadata() for field in fields])
 
 
 def public_arguments(arguments: Mapping[str, Any]) -> str:
     """Return arguments as records show them: URLs without user, password and query, which may be secret."""
-    return canonical_json(
-        {
-            name: each_input(value, lambda named: {**named, "uri": public_url(named["uri"])})
-            for name, value in arguments.items()
-        }
-    )
+
+    def public(named: Mapping[str, Any]) -> dict[str, Any]:
+        return {**named, "uri": public_url(named["uri"])}
+
+    return canonical_json({name: each_input(value, public) for name, value in arguments.items()})
 
 
 def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,10 +218,7 @@ def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def record_of(values: Mapping[str, Any], where: str) -> Record:
-    """Return the record that a row of a part holds. Raises JobError when it cannot be one.
-
-    values: of the types of `RECORD_FIELDS`. where: for messages.
-    """
+    """Return the record in a row with the types of `RECORD_FIELDS`. Raises JobError if it cannot be one."""
     for name in _DIGESTS:
         if values.get(name) is not None and not SHA256.fullmatch(values[name]):
             raise not_ours(where, f"{name} of row {values['row_id']} is not a SHA-256")

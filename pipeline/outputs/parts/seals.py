@@ -233,11 +233,8 @@ def gone_parts(store: Store) -> list[str]:
         for first, last in stretches
         for number in range(first, last + 1)
     )
-    return [
-        part.path
-        for part in sealed
-        if (part.run, part.number) not in there and not is_sealed(part, seal.merged)
-    ]
+    sealed = (part for part in sealed if not is_sealed(part, seal.merged))
+    return [part.path for part in sealed if (part.run, part.number) not in there]
 
 
 def delete_late(store: Store, paths: Iterable[str]) -> None:

@@ -71,9 +71,6 @@ class ObjectStore:
         files, place = self._at(path)
         files.get_file(place, str(target))
 
-    def write(self, path: str, content: bytes) -> None:
-        self._put(path, content)
-
     def upload(self, path: str, source: Path) -> None:
         files, place = self._at(path)
         size = source.stat().st_size
@@ -83,7 +80,7 @@ class ObjectStore:
     def create(self, path: str, content: bytes) -> None:
         """Store `content`, in one step; FileExistsError if something is there, maybe by our own first try."""
         try:
-            self._put(path, content, mode="create")
+            self.write(path, content, mode="create")
         except DamagedUpload:
             self.delete(path)  # ours, and nobody knows of it: what is sent again must find the place free
             raise
@@ -93,18 +90,15 @@ class ObjectStore:
                 raise FileExistsError(path) from error  # Ceph's comes as EINVAL
             if code != "NotImplemented":
                 raise
-            self._put(path, content)  # a server without conditional writes: the best it can do
+            self.write(path, content)  # a server without conditional writes: the best it can do
 
     def has_conditions(self, path: str) -> bool:
-        """Tell whether the server refuses a second object at `path`, so that `create` is one step.
-
-        Leaves an object there.
-        """
+        """Tell whether the server refuses a second object at `path`: `create` is one step. Leaves one."""
         if not (s3.is_s3(self.url) or gcs.is_gcs(self.url) or is_azure(self.url)):
             return False
         self.write(path, b"first")
         try:
-            self._put(path, b"second", mode="create")
+            self.write(path, b"second", mode="create")
         except OSError as error:
             code = _code(error)
             if isinstance(error, FileExistsError) or code == "PreconditionFailed":
@@ -113,7 +107,7 @@ class ObjectStore:
                 raise
         return False
 
-    def _put(self, path: str, content: bytes, **mode: str) -> None:
+    def write(self, path: str, content: bytes, **mode: str) -> None:
         files, place = self._at(path)
         if s3.is_s3(self.url):
             if s3.put(files, place, content, **mode):
@@ -181,10 +175,7 @@ class ObjectStore:
         return s3.abort_uploads(files, root, before=datetime.now(UTC) - _LEFT_AFTER)
 
     def _at(self, path: str) -> tuple[Any, str]:
-        """Return the file system and the full path there.
-
-        Opened once in each process: s3fs's event loop does not survive a fork.
-        """
+        """Return file system and path, opened once per process: s3fs's loop does not survive a fork."""
         opened = self._opened  # another thread may reopen
         if opened is None or opened[0] != os.getpid():
             files, root = _open(self.url, self.options)
@@ -200,20 +191,18 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if gcs.is_gcs(url):
         own_options = gcs.gcs_options(own_options)
     try:
-        files, root = fsspec.core.url_to_fs(
-            url,
-            skip_instance_cache=True,
-            use_listings_cache=False,  # other processes write here too
-            **own_options,
-        )
+        uncached = {
+            "skip_instance_cache": True,
+            "use_listings_cache": False,
+        }  # other processes write here too
+        files, root = fsspec.core.url_to_fs(url, **uncached, **own_options)
     except Exception as error:  # of zipfile, a constructor, ...: of what was given, unless a service said so
         is_service = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
         if is_service or trouble_of(error) != "other":
             raise
         reason = public_text(f"{type(error).__name__}: {error}")
-        raise JobError(
-            f"{public_url(url)} cannot be opened: {reason}", "check the URL and storage_options"
-        ) from None
+        problem = f"{public_url(url)} cannot be opened: {reason}"
+        raise JobError(problem, "check the URL and storage_options") from None
     if s3.is_s3(url):
         s3.limit_waits(files)
     elif gcs.is_gcs(url):
@@ -246,10 +235,7 @@ def is_azure(url: str) -> bool:
 
 
 def ask_azure_once(files: Any) -> None:
-    """Let a file system that was opened make each request once: `Patience` repeats it.
-
-    By itself it makes four attempts, with a minute of pauses.
-    """
+    """Let it make each request once, not four times in a minute: `Patience` repeats it."""
     policy = getattr(getattr(files.service_client, "_config", None), "retry_policy", None)
     if policy is not None:
         policy.total_retries = 0

@@ -32,32 +32,15 @@ _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 # Classes, by name, of Python, botocore, aiohttp (below s3fs, gcsfs and adlfs), azure.core and google.auth.
-_UNREACHABLE_CLASSES = {
-    "ConnectionError",
-    "TimeoutError",
-    "HTTPClientError",
-    "ResponseParserError",  # a page of a proxy's in the place of XML
-    "FlexibleChecksumError",
-    "ChecksumError",
-    "IncompleteRead",
-    "ClientConnectionError",
-    "ClientPayloadError",
-    "ServiceRequestError",
-    "ServiceResponseError",
-    "TransportError",
-}
-_REFUSED_CLASSES = {
-    "PermissionError",
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "CredentialRetrievalError",
-    "TokenRetrievalError",
-    "SSOError",
-    "ProfileNotFound",
-    "NonRetryableError",  # gcsfs's, of credentials that cannot be renewed
-    "ClientAuthenticationError",
-    "GoogleAuthError",
-}
+_UNREACHABLE_CLASSES = {"ConnectionError", "TimeoutError", "ChecksumError", "TransportError"}
+# ResponseParserError: a page of a proxy's in the place of XML
+_UNREACHABLE_CLASSES |= {"HTTPClientError", "ResponseParserError", "FlexibleChecksumError", "IncompleteRead"}
+_UNREACHABLE_CLASSES |= {"ClientConnectionError", "ClientPayloadError"}
+_UNREACHABLE_CLASSES |= {"ServiceRequestError", "ServiceResponseError"}
+_REFUSED_CLASSES = {"PermissionError", "ClientAuthenticationError", "GoogleAuthError"}
+_REFUSED_CLASSES |= {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}
+_REFUSED_CLASSES |= {"TokenRetrievalError", "SSOError", "ProfileNotFound"}
+_REFUSED_CLASSES |= {"NonRetryableError"}  # gcsfs's, of credentials that cannot be renewed
 _FORBIDDEN = "Forbidden: "  # all that gcsfs leaves of a 403
 # What S3 servers call it, where neither the status nor s3fs's class says enough.
 _CODES: dict[str, StoreTrouble] = {
@@ -79,17 +62,8 @@ _CODES: dict[str, StoreTrouble] = {
     "QuotaExceeded": "full",
     "XMinioStorageFull": "full",
 }
-_STATUSES: dict[int, StoreTrouble] = {
-    401: "refused",
-    403: "refused",
-    408: "unreachable",
-    429: "unreachable",
-    500: "unreachable",
-    502: "unreachable",
-    503: "unreachable",
-    504: "unreachable",
-    507: "full",
-}
+_STATUSES: dict[int, StoreTrouble] = {401: "refused", 403: "refused", 507: "full"}
+_STATUSES |= dict.fromkeys((408, 429, 500, 502, 503, 504), "unreachable")
 
 FIXES: dict[StoreTrouble, str] = {
     "unreachable": "check that the store can be reached, then run the same command again",
@@ -215,7 +189,14 @@ class Patience:
             return answer
         finally:
             if failing_since is not None:
-                self._end_failing(failing_since)
+                with self._lock:
+                    self._num_failing -= 1
+                    is_any_failing = self._num_failing or self._silent_since is not None
+                    is_over = self._logged_at is not None and not is_any_failing
+                    self._logged_at = None if is_over else self._logged_at
+                if is_over:
+                    outage_s = time.monotonic() - failing_since
+                    log.warning("%s answers again, after %.0f s", self.where, outage_s)
 
     @property
     def silent_s(self) -> float:
@@ -245,15 +226,6 @@ class Patience:
                 limit_s - failing_s,
             )
         return failing_s < limit_s
-
-    def _end_failing(self, since: float) -> None:
-        with self._lock:
-            self._num_failing -= 1
-            is_over = self._logged_at is not None and not self._num_failing and self._silent_since is None
-            if is_over:
-                self._logged_at = None
-        if is_over:
-            log.warning("%s answers again, after %.0f s", self.where, time.monotonic() - since)
 
     def _note_answer(self) -> None:
         self.has_answered = True

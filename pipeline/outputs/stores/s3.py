@@ -33,10 +33,7 @@ def is_s3(url: str) -> bool:
 
 
 def s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the user's options, with what we need unless they chose it themselves.
-
-    A deep copy for every file system: botocore changes the mapping it is given.
-    """
+    """Return a deep copy of the options (botocore changes them), with ours where nothing was chosen."""
     chosen = copy.deepcopy(dict(options))
     config = chosen.setdefault("config_kwargs", {})
     if not _RETRIES_IN_ENVIRONMENT & os.environ.keys():
@@ -57,10 +54,7 @@ def limit_waits(files: Any) -> None:
 
 
 def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
-    """Store content by one request, which the server refuses if other bytes arrive.
-
-    Return whether its answer says that all is there. Raises DamagedUpload.
-    """
+    """Store content by one checked request; return whether the answer says so. Raises DamagedUpload."""
     if len(content) >= MAX_PUT_BYTES:
         files.pipe_file(place, content, **mode)
         return False
@@ -71,9 +65,8 @@ def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
     if etag == md5.hexdigest():
         return True
     # With keys of KMS and of one's own the ETag is another digest than the MD5.
-    is_encrypted = (
-        "SSECustomerAlgorithm" in answer or answer.get("ServerSideEncryption", "AES256") != "AES256"
-    )
+    encryption = answer.get("ServerSideEncryption", "AES256")
+    is_encrypted = "SSECustomerAlgorithm" in answer or encryption != "AES256"
     if MD5.fullmatch(etag) and not is_encrypted:
         try:
             is_stored = files.cat_file(place) == content

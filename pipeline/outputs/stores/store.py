@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -29,17 +30,9 @@ from framefleet.pipeline.errors import (
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.metrics import STORE_BYTES, Counts
+from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
-from framefleet.pipeline.outputs.stores.retries import (
-    FIXES,
-    LOCAL_FIXES,
-    OUTAGE_S,
-    Patience,
-    Reply,
-    in_a_line,
-    trouble_of,
-)
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
@@ -65,7 +58,7 @@ class Store:
         url: str | os.PathLike[str],
         storage_options: Mapping[str, Any] | None = None,
         *,
-        outage_s: float = OUTAGE_S,
+        outage_s: float = retries.OUTAGE_S,
     ) -> None:
         url = os.fspath(url)
         scheme, _, rest = url.rpartition("://")
@@ -79,7 +72,7 @@ class Store:
         else:
             self._url = url.rstrip("/")
             self._backend = ObjectStore(_supported(self._url), self._options)
-        self._patience = Patience(public_url(self._url), outage_s)
+        self._patience = retries.Patience(public_url(self._url), outage_s)
 
     def __repr__(self) -> str:
         return f"Store({self.url_of('')!r})"
@@ -114,13 +107,9 @@ class Store:
         return content
 
     def read_own(self, path: str, first: int, count: int) -> bytes:
-        """Return `count` bytes of `path` from `first` on; FileNotFoundError where a link leads to it.
-
-        For what is given to others: a folder may be somebody else's, with links to what is ours.
-        """
-        content = self._ask(
-            "read", path, lambda at: self._backend.read_own(at, first, count), may_be_absent=True
-        )
+        """Return bytes of `path` to be given to others; FileNotFoundError where a link leads to it."""
+        read = partial(self._backend.read_own, first=first, count=count)
+        content = self._ask("read", path, read, may_be_absent=True)
         self.counts.add(STORE_BYTES, len(content), "read")
         return content
 
@@ -211,11 +200,11 @@ class Store:
         self,
         verb: str,
         path: str,
-        request: Callable[[str], Reply],
+        request: Callable[[str], retries.Reply],
         *,
         may_be_absent: bool = False,
         may_be_root: bool = False,
-    ) -> Reply:
+    ) -> retries.Reply:
         """Return what the backend answers to a request about `path`, however often it has to be made."""
         checked = path if may_be_root and not path else _checked(path)
         is_remote = isinstance(self._backend, ObjectStore)
@@ -225,7 +214,7 @@ class Store:
         except FramefleetError:
             raise
         except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
-            trouble = trouble_of(error)
+            trouble = retries.trouble_of(error)
             if isinstance(error, FileNotFoundError) and trouble == "other":
                 if may_be_absent:
                     raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
@@ -237,8 +226,8 @@ class Store:
                 ) from None
             reason = (str(error) == "None" and error.__cause__) or error  # Ceph gives s3fs codes and no text
             is_public = public_text(str(reason)) == str(reason)
-            shown = public_text(f"{type(error).__name__}: {in_a_line(reason)}")
-            fix = (FIXES if is_remote else LOCAL_FIXES)[trouble]
+            shown = public_text(f"{type(error).__name__}: {retries.in_a_line(reason)}")
+            fix = (retries.FIXES if is_remote else retries.LOCAL_FIXES)[trouble]
             problem = f"could not {verb} {self.url_of(path)}: {shown}"
             # Of an option that a library passes on as it connects.
             if is_remote and isinstance(error, TypeError) and "keyword argument" in shown:
@@ -263,17 +252,14 @@ def _supported(url: str) -> str:
     except ValueError:
         raise JobError(f"{public_url(url)} is not a URL", "check its host and port") from None
     if "?" in url:  # it would end up between the root and every path below it
-        raise JobError(
-            f"{public_url(url)} is given with a query, what follows ?",
-            "leave it out; keys and signatures are storage_options",
-        )
+        problem = f"{public_url(url)} is given with a query, what follows ?"
+        raise JobError(problem, "leave it out; keys and signatures are storage_options")
     protocol = url.partition("://")[0].partition("::")[0]
     try:
         fsspec.get_filesystem_class(protocol)
     except (ValueError, ImportError) as error:  # an unknown protocol, or its package is missing
-        raise JobError(
-            f"{public_url(url)} cannot be opened: {error}", "use a folder or s3://bucket/name"
-        ) from None
+        problem = f"{public_url(url)} cannot be opened: {error}"
+        raise JobError(problem, "use a folder or s3://bucket/name") from None
     return url
 
 
@@ -282,9 +268,8 @@ def _checked(path: str) -> str:
     pure = PurePosixPath(path)
     plain = str(pure) == path != "." and not {"\\", "\0"} & set(path)
     if not plain or pure.is_absolute() or ".." in pure.parts:
-        raise StoreError(
-            f"{path!r} is not a path inside the output", "use names and forward slashes, without `..`"
-        )
+        problem = f"{path!r} is not a path inside the output"
+        raise StoreError(problem, "use names and forward slashes, without `..`")
     return path
 
 

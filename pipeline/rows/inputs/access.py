@@ -15,10 +15,14 @@ from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.rows.inputs.budget import Limits, too_many_bytes
-from framefleet.pipeline.rows.inputs.roots import LocalFile, Roots, StoredFile, WebFile
-
-_MAX_BYTES = Limits().max_bytes
+from framefleet.pipeline.rows.inputs.roots import (
+    Limits,
+    LocalFile,
+    Roots,
+    StoredFile,
+    WebFile,
+    too_many_bytes,
+)
 
 
 class Inputs:
@@ -35,7 +39,7 @@ class Inputs:
         storage_options: Mapping[str, Any] | None = None,
         *,
         base: str | None = None,
-        max_bytes: int = _MAX_BYTES,
+        max_bytes: int = Limits().max_bytes,
         outage_s: float = OUTAGE_S,
     ) -> None:
         self._roots = Roots(roots, base)
@@ -54,16 +58,26 @@ class Inputs:
 
     def read(self, uri: str) -> bytes:
         """Return the content. Raises InputError; StoreError when the store of a root cannot be reached."""
-        place = self._roots.place(uri)
-        match place:
-            case LocalFile():
-                content = _read_file(place.path, self._limits.max_bytes + 1)
-            case StoredFile():
-                content = _read_object(self._stores[place.root], place.path, self._limits.max_bytes + 1)
-            case WebFile():
-                from framefleet.pipeline.rows.inputs.http_read import read_http  # imports aiohttp: 0.4 s
+        place, count = self._roots.place(uri), self._limits.max_bytes + 1
+        try:
+            match place:
+                case LocalFile():
+                    # a pipe would be waited for, a device has no end
+                    if not stat.S_ISREG(os.stat(place.path).st_mode):
+                        raise InputError("it is a folder or a device", "give a file")
+                    with open(place.path, "rb") as file:
+                        content = file.read(count)
+                case StoredFile():
+                    content = _read_object(self._stores[place.root], place.path, count)
+                case WebFile():
+                    from framefleet.pipeline.rows.inputs.http_read import read_http  # imports aiohttp: 0.4 s
 
-                content = read_http(place, self._roots.web, self._limits)
+                    content = read_http(place, self._roots.web, self._limits)
+        except FileNotFoundError:
+            raise InputError("it does not exist", "check the path") from None
+        except OSError as error:
+            fix = "check the path and its rights"
+            raise InputError(f"it cannot be read: {error.strerror}", fix) from None
         if len(content) > self._limits.max_bytes:
             raise too_many_bytes(self._limits.max_bytes)
         if not content:
@@ -80,32 +94,13 @@ def naming(column: str, uri: str) -> Iterator[None]:
         raise InputError(f"{column} is {public_url(uri)!r}, but {error.problem}", error.fix) from None
 
 
-def _read_file(path: str, count: int) -> bytes:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device has no end
-            raise InputError("it is a folder or a device", "give a file")
-        with open(path, "rb") as file:
-            return file.read(count)
-    except FileNotFoundError:
-        raise _absent() from None
-    except OSError as error:
-        raise InputError(f"it cannot be read: {error.strerror}", "check the path and its rights") from None
-
-
 def _read_object(store: Store, path: str, count: int) -> bytes:
     try:
         return store.read(path, count)
-    except FileNotFoundError:
-        raise _absent() from None
     except StoreError as error:
         if error.may_pass:
             raise
         message = error.problem.removeprefix(f"could not read {store.url_of(path)}: ")
         _, mark, query = path.partition("?")
-        raise InputError(
-            f"it cannot be read: {message.replace(mark + query, '')}", "check the path and the credentials"
-        ) from None
-
-
-def _absent() -> InputError:
-    return InputError("it does not exist", "check the path")
+        problem = f"it cannot be read: {message.replace(mark + query, '')}"
+        raise InputError(problem, "check the path and the credentials") from None

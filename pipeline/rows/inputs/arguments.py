@@ -41,7 +41,6 @@ def open_arguments(
     mode: of images. references: see `references_of`. Raises InputError when the bytes are not those that were
     checked.
     """
-    classes = references or {}
 
     def opened(name: str, value: Any) -> Any:
         if isinstance(value, list):  # a new one: a pipeline may change it
@@ -50,8 +49,16 @@ def open_arguments(
             return value
         with naming(name, value["uri"]):
             content = checked_content(value, read)
-            if "kind" in value:
-                return _reference(classes.get(name, {}), value["kind"], content)
+            if "kind" in value:  # as the pipeline's own class of its kind opens it
+                kind, classes = value["kind"], (references or {}).get(name, {})
+                if kind not in classes:
+                    fix = f"give one of {', '.join(classes) or 'none'}"
+                    raise InputError(f"this model takes no {kind} there", fix)
+                # no extension, by which FFmpeg could take it for something else than in the sandbox
+                with tempfile.NamedTemporaryFile() as file:
+                    file.write(content)
+                    file.flush()
+                    return classes[kind].from_file(file.name)
             if "num_frames" in value:
                 most = min(value["num_frames"], max_frames or MAX_DECODED_FRAMES)
                 return open_video(content, max_frames=most)
@@ -64,24 +71,9 @@ def checked_content(value: Mapping[str, Any], read: Callable[[str], bytes]) -> b
     """Return the bytes of an input. Raises InputError where they are not those that were checked."""
     content = read(value["uri"])
     if hashlib.sha256(content).hexdigest() != value["sha256"]:
-        raise InputError(
-            "the file has changed since the row was checked",
-            "restore the old file, or run the same command again to use the new one",
-        )
+        problem = "the file has changed since the row was checked"
+        raise InputError(problem, "restore the old file, or run the same command again to use the new one")
     return content
-
-
-def _reference(classes: Mapping[str, Any], kind: str, content: bytes) -> Any:
-    """Return it as the pipeline's own class of its kind opens it.
-
-    The file has no extension, by which FFmpeg could take it for something else than in the sandbox.
-    """
-    if kind not in classes:
-        raise InputError(f"this model takes no {kind} there", f"give one of {', '.join(classes) or 'none'}")
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        return classes[kind].from_file(file.name)
 
 
 class ReadAhead:
@@ -120,6 +112,5 @@ class ReadAhead:
                         del self._reads[address]
 
     def _num_bytes(self) -> int:
-        return sum(
-            len(read.result()) for read in self._reads.values() if read.done() and not read.exception()
-        )
+        done = (read for read in self._reads.values() if read.done() and not read.exception())
+        return sum(len(read.result()) for read in done)

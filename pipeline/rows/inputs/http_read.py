@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 import aiohttp
 import fsspec.asyn
@@ -21,8 +21,7 @@ from yarl import URL
 import framefleet
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.rows.inputs.budget import Limits, too_many_bytes
-from framefleet.pipeline.rows.inputs.roots import ADD, WebFile
+from framefleet.pipeline.rows.inputs.roots import ADD, Limits, WebFile, too_many_bytes
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
@@ -54,10 +53,7 @@ class _Answered(Exception):
 
 
 def read_http(place: WebFile, follow: Callable[[URL], WebFile], limits: Limits) -> bytes:
-    """Return what `place` holds; `follow` says of the target of a redirect where it lies, or refuses it.
-
-    Raises InputError. Works in any thread, also in one that runs an event loop.
-    """
+    """Return what `place` holds; `follow` places or refuses a redirect. InputError. For any thread."""
     content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow, limits)
     return content
 
@@ -104,7 +100,16 @@ async def _follow(place: WebFile, follow: Callable[[URL], WebFile], limits: Limi
 async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
     """Return what one URL answers: its content, or where it sends us."""
     refused: list[str] = []
-    connector = aiohttp.TCPConnector(socket_factory=None if place.is_trusted else _public_only(refused))
+
+    def public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+        """Return a socket to a public address; others are noted. Sees IP literals too."""
+        family, kind, protocol, _, end = address
+        if not is_public(str(end[0])):
+            refused.append(str(end[0]))
+            raise PermissionError("not a public address")  # an OSError: the next address is tried
+        return socket.socket(family, kind, protocol)
+
+    connector = aiohttp.TCPConnector(socket_factory=None if place.is_trusted else public_socket)
     timeout = aiohttp.ClientTimeout(connect=limits.connect_s, sock_read=limits.silence_s)
     try:
         async with (
@@ -112,37 +117,19 @@ async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
             session.get(place.url, headers=HEADERS, allow_redirects=False) as response,
         ):
             if response.status in REDIRECTS and "Location" in response.headers:
-                return _target(place.url, response.headers["Location"])
+                try:  # a root's password is for what lies below it
+                    return place.url.with_user(None).join(URL(response.headers["Location"]))
+                except ValueError:
+                    problem = "it redirects to something that is not a URL"
+                    raise InputError(problem, "give another URL") from None
             if response.status != HTTPStatus.OK:
                 raise _Answered(response.status, response.headers.get("Retry-After", ""))
             return await _content(response, limits.max_bytes)
     except OSError:
         if not refused:
             raise
-        raise InputError(
-            f"{place.url.host} is at {refused[0]}, which is not a public address",
-            ADD.format(f"{place.url.origin()}/"),
-        ) from None
-
-
-def _public_only(refused: list[str]) -> aiohttp.SocketFactoryType:
-    """Return a maker of sockets to public addresses; others it notes. It sees IP literals too."""
-
-    def make(address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, place = address
-        if not is_public(str(place[0])):
-            refused.append(str(place[0]))
-            raise PermissionError("not a public address")  # an OSError: the next address is tried
-        return socket.socket(family, kind, protocol)
-
-    return make
-
-
-def _target(url: URL, location: str) -> URL:
-    try:
-        return url.with_user(None).join(URL(location))  # a root's password is for what lies below it
-    except ValueError:
-        raise InputError("it redirects to something that is not a URL", "give another URL") from None
+        problem = f"{place.url.host} is at {refused[0]}, which is not a public address"
+        raise InputError(problem, ADD.format(f"{place.url.origin()}/")) from None
 
 
 async def _content(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -163,7 +150,12 @@ async def _content(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
 
 def _explained(error: Exception) -> InputError:
     if isinstance(error, _Answered):
-        return InputError(f"it cannot be read: {_status(error.status)}", _fix(error))
+        # in our words: the server's own would be text of what was read
+        phrase = next((f" {one.phrase}" for one in HTTPStatus if one == error.status), "")
+        fix = "try again later" if error.may_pass else "check the URL"
+        if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            fix = "give a URL that can be read without signing in, as a signed one"
+        return InputError(f"it cannot be read: {error.status}{phrase}", fix)
     if isinstance(error, TimeoutError):
         return InputError("it cannot be read: no answer in time", "check the URL, or try again later")
     if isinstance(error, aiohttp.ClientConnectorDNSError | aiohttp.InvalidURL | UnicodeError):
@@ -171,22 +163,6 @@ def _explained(error: Exception) -> InputError:
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return InputError("it cannot be read: its host has no valid certificate", "check the URL")
     return InputError("it cannot be read: the connection failed", "check the URL, or try again later")
-
-
-def _status(status: int) -> str:
-    """Return the status in our words: the server's own would be text of what was read."""
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
-
-
-def _fix(error: _Answered) -> str:
-    if error.may_pass:
-        return "try again later"
-    if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return "give a URL that can be read without signing in, as a signed one"
-    return "check the URL"
 
 
 def is_public(address: str) -> bool:
@@ -201,11 +177,8 @@ def is_public(address: str) -> bool:
         return False
     if isinstance(ip, IPv4Address):
         return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOT_PUBLIC)
-    wrapped = IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped
-    return is_public(str(wrapped)) if wrapped else _is_public_ipv6(ip)
-
-
-def _is_public_ipv6(ip: IPv6Address) -> bool:
+    if wrapped := IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped:
+        return is_public(str(wrapped))
     # Nobody serves pictures from 6to4 or Teredo addresses any more, but they lead to IPv4 ones.
     special = ip.is_multicast or ip.is_reserved or ip.is_site_local or ip.sixtofour or ip.teredo
     return ip.is_global and not special

@@ -1,29 +1,27 @@
-"""In: the bytes of a file, from anywhere. Out: its RGB pictures, or why it is refused."""
+"""In: the bytes of a file, from anywhere. Out: its RGB pictures, or what it holds, or why it is refused.
+
+What a file holds is found out in a sandbox, which runs this file.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
+from multiprocessing.connection import Connection
 
 from PIL import Image, ImageOps
 
 from framefleet.pipeline.errors import InputError
+from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.specs.signature import MediaKind, PictureMode
-from framefleet.pipeline.rows.inputs.budget import DECODING
-from framefleet.pipeline.rows.inputs.video_frames import (
-    BYTES_PER_FRAME_PIXEL,
-    SOUND_BYTES,
-    FileKind,
-    check_is_sound,
-    file_kind,
-    frames_of,
-    most_pixels,
-    num_samples,
-)
+from framefleet.pipeline.rows.inputs import video_frames
 
 # Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -51,18 +49,15 @@ def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
     So it is upright by its EXIF orientation, transparency and colour profile are dropped and not blended, and
     an animation is its first frame. mode: RGBA keeps transparency. Raises InputError.
     """
-    with _opened(content) as image, DECODING.take(_decoding_bytes(image)):
+    with _opened(content) as image, video_frames.DECODING.take(_decoding_bytes(image)):
         ImageOps.exif_transpose(image, in_place=True)  # or else it is in memory once more
         return image.convert(mode)
 
 
 def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
-    """Return the first `max_frames` frames, all RGB and of one size; fewer where there are no more.
-
-    Raises InputError, though not for damage that comes later.
-    """
+    """Return the first frames, all RGB and of one size. Raises InputError, not for damage after them."""
     _check_is_video(content)
-    with closing(frames_of(content)) as frames:
+    with closing(video_frames.frames_of(content)) as frames:
         return list(islice(frames, max_frames))
 
 
@@ -71,27 +66,26 @@ def describe(content: bytes, kind: MediaKind) -> Described:
     if kind == "image":
         size, num_frames = open_image(content).size, 1
     elif kind == "audio":
-        size, num_frames = (0, 0), num_samples(content)
+        size, num_frames = (0, 0), video_frames.num_samples(content)
     else:
         _check_is_video(content)
         num_frames = 0
-        with closing(frames_of(content)) as frames:
+        with closing(video_frames.frames_of(content)) as frames:
             for frame in frames:
                 size = frame.size
                 num_frames += 1
-    return Described(
-        sha256=hashlib.sha256(content).hexdigest(), width=size[0], height=size[1], num_frames=num_frames
-    )
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Described(sha256=sha256, width=size[0], height=size[1], num_frames=num_frames)
 
 
 def decoding_bytes(content: bytes, kind: MediaKind) -> int:
     """Return how much memory `describe` takes besides the content. Decodes nothing. Raises InputError."""
     if kind == "video":
         _check_is_video(content)
-        return BYTES_PER_FRAME_PIXEL * most_pixels(content)
+        return video_frames.BYTES_PER_FRAME_PIXEL * video_frames.most_pixels(content)
     if kind == "audio":
-        check_is_sound(content)
-        return SOUND_BYTES
+        video_frames.check_is_sound(content)
+        return video_frames.SOUND_BYTES
     with _opened(content) as image:
         return _decoding_bytes(image)
 
@@ -99,7 +93,7 @@ def decoding_bytes(content: bytes, kind: MediaKind) -> int:
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """Give the image, only its header read. Raises InputError, also for what the block raises."""
-    file = file_kind(content)
+    file = video_frames.file_kind(content)
     if file is None or file.kind != "image":
         raise InputError(f"it is {file}, not an image" if file else "it is not an image", "give an image")
     try:
@@ -114,7 +108,11 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise _too_large("it") from None
     except Exception:  # Pillow's decoders meet broken bytes with nearly every class there is
-        raise _unreadable(file) from None
+        names = ", ".join(IMAGE_FORMATS).lower()
+        if file.name.upper() not in IMAGE_FORMATS:
+            raise InputError(f"it is {file}, and only {names} are read", "convert it to png") from None
+        problem = f"it is a {file.name} that cannot be decoded: damaged, cut off or in a rare format"
+        raise InputError(problem, "write it again, as an 8-bit png or jpeg") from None
 
 
 def _decoding_bytes(image: Image.Image) -> int:
@@ -125,17 +123,73 @@ def _too_large(what: str) -> InputError:
     return InputError(f"{what} has more than {MAX_IMAGE_PIXELS:,} pixels", "make it smaller")
 
 
-def _unreadable(found: FileKind) -> InputError:
-    if found.name.upper() not in IMAGE_FORMATS:
-        names = ", ".join(IMAGE_FORMATS).lower()
-        return InputError(f"it is {found}, and only {names} are read", "convert it to png")
-    return InputError(
-        f"it is a {found.name} that cannot be decoded: damaged, cut off or in a rare format",
-        "write it again, as an 8-bit png or jpeg",
-    )
-
-
 def _check_is_video(content: bytes) -> None:
-    file = file_kind(content)
+    file = video_frames.file_kind(content)
     if file is None or (file.kind != "video" and file.name != "gif"):
         raise InputError(f"it is {file}, not a video" if file else "it is not a video", "give a video")
+
+
+MAX_DECODING_S = 600.0  # some ten times what the largest video takes that is allowed
+# To open a file, before it is decoded: for what a container lists of its frames; for what libwebp reserves,
+# but does not touch yet, for its largest picture, which is then refused by its size.
+OPENING: dict[MediaKind, int] = {"video": 256 << 20, "image": 5 << 29, "audio": 256 << 20}
+MORE = 256 << 20  # than decoding should take
+# The kinds of answers, their first byte.
+COST, DESCRIBED, REFUSAL = b"c", b"d", b"r"
+
+
+class Describer:
+    """Says what files hold, several at a time. For several threads."""
+
+    def __init__(self) -> None:
+        self._boxes = Sandboxes(__name__, max_silence_s=MAX_DECODING_S)
+        self._cores = threading.Semaphore(os.cpu_count() or 1)
+
+    def describe(self, content: bytes, kind: MediaKind) -> Described:
+        """Return what the file holds, all of it decoded. Raises InputError."""
+        try:
+            with self._cores, self._boxes.one() as box:
+                box.send(json.dumps({"kind": kind, "size": len(content)}).encode())
+                box.send(content)
+                answer = box.receive()
+                if answer[:1] == COST:
+                    with video_frames.DECODING.take(int(answer[1:])):
+                        box.send(b"go on")
+                        answer = box.receive()
+        except Ended as error:
+            problem = f"it cannot be read: {error}"
+            raise InputError(problem, "convert it, e.g. to png, or to H.264 in mp4") from None
+        values = json.loads(answer[1:])
+        if answer[:1] == REFUSAL:
+            raise InputError(*values)
+        return Described(**values)
+
+    def close(self) -> None:
+        self._boxes.close()
+
+
+def _answer(connection: Connection) -> None:
+    """Answer one request: what decoding takes is reported first, and waits for a word before it starts."""
+    request = json.loads(connection.recv_bytes())
+    kind, size = request["kind"], request["size"]
+    bound_memory(3 * size + OPENING[kind])  # the content, and a copy while it is received, or by a decoder
+    content = connection.recv_bytes()
+    try:
+        cost = decoding_bytes(content, kind)
+        connection.send_bytes(COST + str(cost).encode())
+        connection.recv_bytes()
+        bound_memory(cost + size + MORE)
+        answer = DESCRIBED + json.dumps(asdict(describe(content, kind))).encode()
+    except InputError as error:
+        answer = _refused(error)
+    except MemoryError:
+        answer = _refused(InputError("it takes more memory to decode than it should", "write it again"))
+    connection.send_bytes(answer)
+
+
+def _refused(error: InputError) -> bytes:
+    return REFUSAL + json.dumps([error.problem, error.fix]).encode()
+
+
+if __name__ == "__main__":
+    serve(_answer)

@@ -21,17 +21,8 @@ from framefleet.pipeline.errors import InputError, JobError
 from framefleet.pipeline.guards.redaction import USERINFO, check_url, public_url
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-
-
-LOCAL = ("file", "local")
-
-
-WEB = ("http", "https")
-
-
+LOCAL, WEB = ("file", "local"), ("http", "https")
 MAX_LENGTH = 4096  # Linux's longest path; URLs are shorter, and pictures in `data:` URLs longer
-
-
 ADD = "add {!r} to inputs.roots if this table may read there"
 
 
@@ -56,6 +47,16 @@ class WebFile:
 
     url: URL
     is_trusted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """silence_s: without a byte. total_s: of all attempts together, as a trickle could go on for ever."""
+
+    max_bytes: int = 256 << 20
+    connect_s: float = 10.0
+    silence_s: float = 20.0
+    total_s: float = 300.0
 
 
 class Roots:
@@ -142,7 +143,9 @@ class Roots:
             prefix = _normal(USERINFO.sub("", root)) + "/"
             if place.startswith(prefix):
                 return StoredFile(root=root, path=place.removeprefix(prefix))
-        raise InputError("it lies outside of inputs.roots", ADD.format(public_url(_folder(place))))
+        scheme, _, rest = place.partition("://")
+        folder = public_url(f"{scheme}://{posixpath.dirname(rest) or rest}")
+        raise InputError("it lies outside of inputs.roots", ADD.format(folder))
 
 
 def _absolute(root: str, said: str) -> str:
@@ -170,9 +173,8 @@ def _scheme(uri: str) -> str | None:
 
 
 def _has_userinfo() -> InputError:
-    return InputError(
-        "it holds a user or a password", "leave them out; the job's storage_options are for credentials"
-    )
+    problem = "it holds a user or a password"
+    return InputError(problem, "leave them out; the job's storage_options are for credentials")
 
 
 def _url(uri: str) -> URL:
@@ -201,11 +203,10 @@ def _normal(url: str) -> str:
     return f"{scheme.lower()}://{posixpath.normpath(rest)}"
 
 
-def _folder(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{posixpath.dirname(rest) or rest}"
-
-
 def _check_names(path: str) -> None:
     if "" in path.split("/"):
         raise InputError("it has an empty name in its path", "write single slashes, and none at the end")
+
+
+def too_many_bytes(max_bytes: int) -> InputError:
+    return InputError(f"it is larger than {max_bytes:,} bytes", "make it smaller: cut it or compress it")

@@ -16,8 +16,7 @@ from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.description import Describer
-from framefleet.pipeline.rows.inputs.pictures import Described
+from framefleet.pipeline.rows.inputs.pictures import Described, Describer
 from framefleet.pipeline.rows.tables.row_inputs import Finder
 
 Answer = Described | Refused
@@ -62,20 +61,17 @@ class InputIndex(Finder):
                 continue
             while len(self._under_way) >= MAX_UNDER_WAY:
                 self._take_answer()
-            self._start_threads()
+            if not self._has_threads:
+                self._has_threads = True
+                of_threads = (self._inputs, self._describer, self._questions, self._answers)  # not this index
+                for number in range(_NUM_THREADS):
+                    # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
+                    name = f"input-{number}"
+                    threading.Thread(target=_work, args=of_threads, name=name, daemon=True).start()
             self._under_way.add(key)
             self._questions.put((uri, kind))
         while self._under_way:
             self._take_answer()
-
-    def _start_threads(self) -> None:
-        if self._has_threads:
-            return
-        self._has_threads = True
-        arguments = (self._inputs, self._describer, self._questions, self._answers)  # and not this index
-        for number in range(_NUM_THREADS):
-            # Daemons, which a pool's threads are not: after Ctrl-C nobody waits for slow hosts.
-            threading.Thread(target=_work, args=arguments, name=f"input-{number}", daemon=True).start()
 
     def find(self, uri: str, kind: MediaKind) -> Answer:
         """Return what `uri` holds, or why it is no such `kind`; what was not prefetched is read now."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Generator
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,7 +21,6 @@ from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.media.av_file import SCALING
-from framefleet.pipeline.rows.inputs.budget import DECODING
 
 # The first that fits counts.
 _SIGNATURES: tuple[tuple[bytes, MediaKind | None, str], ...] = (
@@ -98,6 +99,32 @@ def file_kind(content: bytes) -> FileKind | None:
     return next((kind for pattern, kind in _PATTERNS if pattern.match(start)), None)
 
 
+class Budget:
+    """Bytes, shared by all threads. What needs more than there are gets them all, and is alone."""
+
+    def __init__(self, total: int) -> None:
+        self._total = self._free = total
+        self._turn = threading.Lock()  # first come, first served: small ones do not keep a large one waiting
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, count: int) -> Iterator[None]:
+        """Hold `count` bytes, once they are free."""
+        count = min(count, self._total)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= count)
+            self._free -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify()
+
+
+DECODING = Budget(1 << 30)  # what an image of 67 million pixels takes; the usual ones are a hundredth of that
+
+
 def frames_of(content: bytes) -> Generator[Image.Image]:
     """Yield RGB frames in order, as they are stored, at no particular rate, turned as the file says.
 
@@ -116,8 +143,16 @@ def frames_of(content: bytes) -> Generator[Image.Image]:
             stream.codec_context.thread_count = 1  # many files are decoded side by side
             for frame in container.decode(stream):
                 count += 1
-                _check(frame, size, count)
+                if frame.is_corrupt:
+                    raise _damaged()
+                if size not in (None, (frame.width, frame.height)):
+                    raise InputError("its frames are not all of one size", "write it again at one size")
                 size = (frame.width, frame.height)
+                if frame.width * frame.height > MAX_FRAME_PIXELS:
+                    raise _too_large(frame.width, frame.height)
+                limit = min(MAX_DECODED_FRAMES, MAX_PIXELS // (frame.width * frame.height))
+                if count > limit:
+                    raise InputError(f"it has more than {limit:,} frames", "cut it, or make it smaller")
                 rgb = frame.reformat(format="rgb24", interpolation=SCALING, threads=1).to_ndarray()
                 turns = Fraction(frame.rotation, 90)  # counterclockwise
                 yield Image.fromarray(np.rot90(rgb, int(turns)) if turns.denominator == 1 else rgb)
@@ -163,19 +198,6 @@ def _stream(container: av.container.InputContainer) -> av.VideoStream:
     return stream
 
 
-def _check(frame: av.VideoFrame, size: tuple[int, int] | None, count: int) -> None:
-    if frame.is_corrupt:
-        raise _damaged()
-    if size not in (None, (frame.width, frame.height)):
-        raise InputError("its frames are not all of one size", "write it again at one size")
-    pixels = frame.width * frame.height
-    if pixels > MAX_FRAME_PIXELS:
-        raise _too_large(frame.width, frame.height)
-    limit = min(MAX_DECODED_FRAMES, MAX_PIXELS // pixels)
-    if count > limit:
-        raise InputError(f"it has more than {limit:,} frames", "cut it, or make it smaller")
-
-
 def _is_cut_off(content: bytes) -> bool:
     """Tell whether a Matroska file is shorter than it says; FFmpeg plays what is there and is content."""
     if not content.startswith(MATROSKA):
@@ -198,16 +220,13 @@ def _matroska_size(content: bytes, at: int) -> tuple[int | None, int]:
 
 
 def _damaged() -> InputError:
-    return InputError(
-        "it cannot be decoded: damaged, cut off or in a rare format", "write it again, as H.264 in mp4"
-    )
+    problem = "it cannot be decoded: damaged, cut off or in a rare format"
+    return InputError(problem, "write it again, as H.264 in mp4")
 
 
 def _too_large(width: int, height: int) -> InputError:
-    return InputError(
-        f"its frames are {height} x {width} (height x width), more than {MAX_FRAME_PIXELS:,} pixels",
-        "make it smaller",
-    )
+    problem = f"its frames are {height} x {width} (height x width), more than {MAX_FRAME_PIXELS:,} pixels"
+    return InputError(problem, "make it smaller")
 
 
 def num_samples(content: bytes) -> int:
@@ -227,10 +246,7 @@ def num_samples(content: bytes) -> int:
 
 
 def open_sound(content: bytes) -> Audio | None:
-    """Return the sound of a sound or a video, of several channels their mean; None where there is none.
-
-    Raises InputError.
-    """
+    """Return the sound, of several channels their mean; None where there is none. Raises InputError."""
     if not num_samples(content):  # which keeps to the bounds
         return None
     with av.open(io.BytesIO(content), "r", options=_SOUND_OPTIONS, metadata_errors="ignore") as container:

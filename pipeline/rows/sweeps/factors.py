@@ -19,25 +19,9 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.rows.sweeps.settings import (
-    MAX_VALUES,
-    NumberList,
-    SampleMethod,
-    Spread,
-    Sweep,
-    count,
-    number_between,
-    numbers_of,
-    short_range,
-)
+from framefleet.pipeline.rows.sweeps import settings
 from framefleet.pipeline.rows.sweeps.wildcards import Choices, wildcard_texts
-from framefleet.pipeline.rows.tables.formats import (
-    file_format,
-    likely_encoding,
-    marked_encoding,
-    refused_text,
-    to_utf_8,
-)
+from framefleet.pipeline.rows.tables import formats
 
 TEXT_KINDS: tuple[ArgumentKind, ...] = ("str", "image", "video", "model")
 Indices = NDArray[np.int64]
@@ -64,9 +48,8 @@ class Column:
 
     def some(self) -> list[Any]:
         """Return the values to look at before any row: all, or the ends of a range."""
-        return (
-            [self.values[0], self.values[-1]] if isinstance(self.values, range) else self.values.to_pylist()
-        )
+        values = self.values
+        return [values[0], values[-1]] if isinstance(values, range) else values.to_pylist()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,22 +61,22 @@ class Factor:
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.num:,} {_several(self.unit) if self.num > 1 else self.unit}"
+        first, of, names = self.unit.partition(
+            " of "
+        )  # "sobol sample of height": the first word has a plural
+        return f"{self.num:,} {first}{'s' * (self.num > 1 and not first.endswith('s'))}{of}{names}"
 
 
 def factors_of(
-    sweep: Sweep, kinds: Mapping[str, ArgumentKind], storage_options: Mapping[str, Any]
+    sweep: settings.Sweep, kinds: Mapping[str, ArgumentKind], storage_options: Mapping[str, Any]
 ) -> tuple[Factor, ...]:
-    """Return what is crossed, in the order of the job, and then what is drawn. Raises JobError.
-
-    kinds: of all arguments; other names are words.
-    """
+    """Return what is crossed, then what is drawn. kinds: of all arguments, not of words. Raises JobError."""
     reading = _Reading(kinds, storage_options, sweep.wildcards)
-    crossed = [
-        Factor(columns=(column,), num=count(column.values), unit=name.removeprefix("num_").replace("_", " "))
-        for name, written in sweep.factors.items()
-        for column in [reading.column(name, written, f"sweep.{name}")]
-    ]
+    crossed = []
+    for name, written in sweep.factors.items():
+        column, unit = reading.column(name, written, f"sweep.{name}"), name.removeprefix("num_")
+        num = settings.count(column.values)
+        crossed.append(Factor(columns=(column,), num=num, unit=unit.replace("_", " ")))
     return (*crossed, *reading.drawn(sweep))
 
 
@@ -103,13 +86,13 @@ class _Reading:
     storage_options: Mapping[str, Any]
     wildcards: str | None  # the folder of their files
 
-    def column(self, name: str, written: Spread, place: str) -> Column:
+    def column(self, name: str, written: settings.Spread, place: str) -> Column:
         kind = self.kinds.get(name)
         values = self._values(written, kind, place)
         if isinstance(values, Choices):
-            if values.num > MAX_VALUES:
+            if values.num > settings.MAX_VALUES:
                 raise JobError(
-                    f"{place} stands for {values.num:,} texts, and {MAX_VALUES:,} are the limit",
+                    f"{place} stands for {values.num:,} texts, and {settings.MAX_VALUES:,} are the limit",
                     f"draw some of them: sweep: {{sample: {{num: 1000, over: {{{name}: ...}}}}}}",
                 )
             values = [*values]
@@ -117,7 +100,7 @@ class _Reading:
             values = _array(values, kind, place)
         return Column(name=name, kind=kind, values=values)
 
-    def drawn(self, sweep: Sweep) -> Iterator[Factor]:
+    def drawn(self, sweep: settings.Sweep) -> Iterator[Factor]:
         """Yield the one factor of what is drawn, if anything is."""
         if (sample := sweep.sample) is None:
             return
@@ -127,23 +110,30 @@ class _Reading:
             self._drawn_column(name, written, places[:, number])
             for number, (name, written) in enumerate(over.items())
         )
-        yield Factor(
-            columns=columns, num=sample.num, unit=f"{sample.method} sample of {', '.join(sample.over)}"
-        )
+        unit = f"{sample.method} sample of {', '.join(sample.over)}"
+        yield Factor(columns=columns, num=sample.num, unit=unit)
 
-    def _drawn_column(self, name: str, written: Spread, places: NDArray[np.float64]) -> Column:
+    def _drawn_column(self, name: str, written: settings.Spread, places: NDArray[np.float64]) -> Column:
+        """Return one of the values, or a number between, for each place, 0 to below 1."""
         kind, place = self.kinds.get(name), f"sweep.sample.over.{name}"
         is_whole = kind == "int"
         is_log = written.scale == "log"
         if written.is_range and not (written.step or written.num) and (is_log or not is_whole):
-            values: list[Any] = drawn_between(places, written, is_whole=is_whole)
+            ends = float(written.from_ or 0), float(written.to or 0)
+            values: list[Any] = [settings.number_between(*ends, float(one), is_log=is_log) for one in places]
+            values = [*map(round, values)] if is_whole else values
+        elif isinstance(choices := self._values(written, kind, place), Choices):
+            values = [choices.drawn(float(one)) for one in places]
         else:
-            values = drawn_from(places, self._values(written, kind, place))
+            num = settings.count(choices)
+            values = [choices[min(int(one * num), num - 1)] for one in places]
         return Column(name=name, kind=kind, values=_array(values, kind, place))
 
-    def _values(self, written: Spread, kind: ArgumentKind | None, place: str) -> range | list[Any] | Choices:
+    def _values(
+        self, written: settings.Spread, kind: ArgumentKind | None, place: str
+    ) -> range | list[Any] | Choices:
         if written.is_range:
-            return numbers_of(written, place, is_whole=kind == "int")
+            return settings.numbers_of(written, place, is_whole=kind == "int")
         listed: list[Any] = written.values or []
         if written.file is not None:
             listed = lines_of(written.file, f"{place}.file", self.storage_options)
@@ -151,11 +141,12 @@ class _Reading:
             return texts
         if written.file is not None or kind in (*TEXT_KINDS, "bool"):
             return listed
-        ranges = [short_range(value, place) for value in listed]
+        ranges = [settings.short_range(value, place) for value in listed]
         if len(ranges) == 1 and ranges[0] is not None:
             return ranges[0]
-        if sum(count(numbers) for numbers in ranges if numbers) > MAX_VALUES:
-            raise JobError(f"{place} lists more than {MAX_VALUES:,} values", "give one range, e.g. 0-63")
+        if sum(settings.count(numbers) for numbers in ranges if numbers) > settings.MAX_VALUES:
+            problem = f"{place} lists more than {settings.MAX_VALUES:,} values"
+            raise JobError(problem, "give one range, e.g. 0-63")
         return [one for value, numbers in zip(listed, ranges, strict=True) for one in numbers or [value]]
 
     def _lines(self, place: str, name: str) -> list[str]:
@@ -183,17 +174,8 @@ def _array(values: list[Any], kind: ArgumentKind | None, place: str) -> pa.Array
         raise JobError(f"{place} has half a character", "use whole characters") from None
 
 
-def _several(unit: str) -> str:
-    """Return the plural of a name: the sample's own word stands before the names that it is of."""
-    first, of, names = unit.partition(" of ")
-    return f"{first}{'' if first.endswith('s') else 's'}{of}{names}"
-
-
-def points(method: SampleMethod, *, num: int, dimensions: int, seed: int) -> NDArray[np.float64]:
-    """Return (num, dimensions) numbers from 0 to below 1, the same for a seed; of more, these are the first.
-
-    sobol: Sobol' sequence, scrambled (Owen 1998).
-    """
+def points(method: settings.SampleMethod, *, num: int, dimensions: int, seed: int) -> NDArray[np.float64]:
+    """Return (num, dimensions) numbers in [0, 1), the same for a seed. sobol: scrambled (Owen 1998)."""
     rng = np.random.Generator(np.random.PCG64(seed))
     if method == "random":
         return rng.random((num, dimensions))
@@ -205,62 +187,40 @@ def points(method: SampleMethod, *, num: int, dimensions: int, seed: int) -> NDA
     return drawn
 
 
-def drawn_between(places: NDArray[np.float64], written: Spread, *, is_whole: bool) -> list[float] | list[int]:
-    """Return the number of a range at each place, 0 to below 1, to six digits, or a whole one."""
-    first, last = float(written.from_ or 0), float(written.to or 0)
-    numbers = [number_between(first, last, float(place), is_log=written.scale == "log") for place in places]
-    return [*map(round, numbers)] if is_whole else numbers
-
-
-def drawn_from(places: NDArray[np.float64], values: NumberList | list[Any] | Choices) -> list[Any]:
-    """Return one of the values for each place, 0 to below 1."""
-    if isinstance(values, Choices):
-        return [values.drawn(float(place)) for place in places]
-    num = count(values)
-    return [values[min(int(place * num), num - 1)] for place in places]
-
-
 def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[str]:
     """Return the lines of a file, a path or URL, without those that are blank. Raises JobError."""
     shown = public_url(file)
     path = file.partition("?")[0] if "://" in file else file
     if not path.lower().endswith(".txt"):  # job.json may name files, and their lines go into records
         as_table = "give a table as `table:`; its rows are rendered with each combination of the sweep"
-        fix = "rename it" if file_format(file) is None else as_table
+        fix = "rename it" if formats.file_format(file) is None else as_table
         raise JobError(f"{place} is {shown}, which is not a .txt file", fix)
-    content = _read(file, f"{place} is {shown}", storage_options)
-    if len(content) > _MAX_BYTES:
-        raise JobError(f"{place} {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
-    text = _decoded(content, f"{place} {shown}", shown)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise JobError(f"{place} {shown} is empty", "write a value on each line")
-    if len(lines) > MAX_VALUES:
-        raise JobError(f"{place} {shown} has more than {MAX_VALUES:,} lines", "use a table")
-    return lines
-
-
-def _decoded(content: bytes, said: str, file: str) -> str:
-    if encoding := marked_encoding(content):
-        raise JobError(f"{said} is {encoding}", to_utf_8(encoding, file))
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start)
-        line = content.splitlines()[number]
-    why = refused_text(line, likely_encoding(content), file)
-    problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
-    raise JobError(f"{said}: {problem}", why.fix)
-
-
-def _read(file: str, said: str, storage_options: Mapping[str, Any]) -> bytes:
     check_url(file)
     keep_secrets([storage_options, file])
     try:
         if "://" not in file:
-            return read_regular(os.path.expanduser(file), _MAX_BYTES + 1)
-        with fsspec.open(file, "rb", **storage_options) as opened:
-            content: bytes = opened.read(_MAX_BYTES + 1)
+            content = read_regular(os.path.expanduser(file), _MAX_BYTES + 1)
+        else:
+            with fsspec.open(file, "rb", **storage_options) as opened:
+                content = opened.read(_MAX_BYTES + 1)
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        raise JobError(f"{said}, and cannot be read: {public_text(str(error))}", "check its path") from None
-    return content
+        problem = f"{place} is {shown}, and cannot be read: {public_text(str(error))}"
+        raise JobError(problem, "check its path") from None
+    if len(content) > _MAX_BYTES:
+        raise JobError(f"{place} {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
+    if encoding := formats.marked_encoding(content):
+        raise JobError(f"{place} {shown} is {encoding}", formats.to_utf_8(encoding, shown))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start)
+        line = content.splitlines()[number]
+        why = formats.refused_text(line, formats.likely_encoding(content), shown)
+        problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
+        raise JobError(f"{place} {shown}: {problem}", why.fix) from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise JobError(f"{place} {shown} is empty", "write a value on each line")
+    if len(lines) > settings.MAX_VALUES:
+        raise JobError(f"{place} {shown} has more than {settings.MAX_VALUES:,} lines", "use a table")
+    return lines

@@ -172,10 +172,7 @@ def count(numbers: NumberList | list[Any]) -> int:
 
 
 def numbers_of(written: Spread, place: str, *, is_whole: bool) -> NumberList:
-    """Return all numbers of {from: ..., to: ...}. is_whole: for an argument that takes no others.
-
-    With num, whole numbers are the nearest ones, each once. Raises JobError.
-    """
+    """Return the numbers of {from: ..., to: ...}; is_whole: the nearest whole ones. Raises JobError."""
     first, last, step = written.from_ or 0, written.to or 0, written.step or 1
     if written.num is not None:
         if written.num > MAX_VALUES:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -45,36 +45,45 @@ def open_sweep(
     table: each of its rows is taken with each combination. kinds: of all arguments. others: parameters of
     the pipeline's call. columns: the job's, by which arguments stand in other columns.
     """
-    factors = tuple(
-        replace(
-            factor,
-            columns=tuple(replace(one, name=columns.get(one.name, one.name)) for one in factor.columns),
-        )
-        for factor in factors_of(sweep, kinds, storage_options)
-    )
+    factors: tuple[Factor, ...] = ()
+    for factor in factors_of(sweep, kinds, storage_options):
+        renamed = tuple(replace(one, name=columns.get(one.name, one.name)) for one in factor.columns)
+        factors += (replace(factor, columns=renamed),)
     varied = [column for factor in factors for column in factor.columns]
     names = [*table.schema.names] if table else []
     templates = _templates(varied, names)
-    _check_names(varied, templates, kinds, others)
-    for column in varied:
-        if column.name in names and column.name not in templates.get(column.name, ()):
-            raise JobError(
-                f"sweep.{column.name}: the table has a column of that name", "leave one of them out"
-            )
+    used = frozenset[str]().union(*templates.values())
+    for name, kind in ((column.name, column.kind) for column in varied):
+        if kind is None and name not in used:
+            problem = f"sweep.{name}: rows have no such argument, and no text of the sweep uses {{{name}}}"
+            raise JobError(problem, plumbing_fix(name) if name in others else argument_meant(name, kinds))
+        if name in names and name not in templates.get(name, ()):
+            raise JobError(f"sweep.{name}: the table has a column of that name", "leave one of them out")
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
     _check_length(swept, "sweep")
     if table:
-        swept = replace(swept, num_table_rows=_count(table, at_most=MAX_ROWS // swept.num_combinations))
+        num_rows, at_most = table.num_rows, MAX_ROWS // swept.num_combinations
+        if num_rows is None:
+            num_rows = 0
+            for _, batch in table.batches():
+                num_rows += batch.num_rows
+                if num_rows > at_most:
+                    break
+        swept = replace(swept, num_table_rows=num_rows)
         _check_length(swept, f"sweep of table {table.location}")
     return swept
 
 
 def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, frozenset[str]]:
     """Return which columns are texts to be filled in, with the names that they use."""
-    texts = {one.name: one.some() for one in varied if one.kind in TEXT_KINDS}
-    templates = {name: frozenset(names_in(some)) for name, some in texts.items() if is_template(some)}
+    templates: dict[str, frozenset[str]] = {}
+    for column in varied:
+        texts = column.some() if column.kind in TEXT_KINDS else []
+        parts = [_parts(text) for text in texts if text and "{" in text]
+        if any(len(some) > 1 for some in parts):  # else each is as it is rendered
+            templates[column.name] = frozenset(name for some in parts for _, name in some if name)
     words = {*found, *(column.name for column in varied if column.name not in templates)}
     for place, names in templates.items():
         if missing := sorted(names - words):
@@ -87,48 +96,14 @@ def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, froz
     return templates
 
 
-def _check_names(
-    varied: Sequence[Column],
-    templates: Mapping[str, frozenset[str]],
-    kinds: Mapping[str, ArgumentKind],
-    others: Collection[str],
-) -> None:
-    """Raise JobError for a name that is neither an argument nor a word that a text uses."""
-    used = frozenset[str]().union(*templates.values())
-    for column in varied:
-        if column.kind is None and column.name not in used:
-            raise JobError(
-                f"sweep.{column.name}: rows have no such argument, and no text of the sweep uses "
-                f"{{{column.name}}}",
-                plumbing_fix(column.name) if column.name in others else argument_meant(column.name, kinds),
-            )
-
-
-def _count(table: Table, *, at_most: int) -> int:
-    """Return the number of rows; where they are more, some number that is more."""
-    if table.num_rows is not None:
-        return table.num_rows
-    num_rows = 0
-    for _, batch in table.batches():
-        num_rows += batch.num_rows
-        if num_rows > at_most:
-            break
-    return num_rows
-
-
 def _check_length(swept: Swept, where: str) -> None:
     if swept.num_rows > MAX_ROWS:
-        raise JobError(
-            f"{where}: {swept}, and {MAX_ROWS:,} are the limit",
-            "sweep over less, or draw some combinations with `sweep.sample`",
-        )
+        problem = f"{where}: {swept}, and {MAX_ROWS:,} are the limit"
+        raise JobError(problem, "sweep over less, or draw some combinations with `sweep.sample`")
 
 
 def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
-    """Raise JobError for a value that no row can have: reported once, and not for each row.
-
-    plans: of all models.
-    """
+    """Raise JobError for a value that no row of any model can have: once, and not for each row."""
     readers = [reader for plan in plans for reader in plan.readers if reader.kind not in PLACES]
     for column in (column for factor in swept.factors for column in factor.columns):
         checks = [reader.check for reader in readers if reader.column == column.name]
@@ -136,9 +111,8 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
             answers = [None if value is None else check(value) for check in checks]
             refused = [one for one in answers if isinstance(one, Refused)]
             if len(refused) == len(checks):
-                raise JobError(
-                    f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}", refused[0].fix
-                )
+                problem = f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}"
+                raise JobError(problem, refused[0].fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +147,7 @@ class Swept:
         return f"{' x '.join([*sizes, *map(str, self.factors)])} = {_rows(self.num_rows)}"
 
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (index of the first row, up to `batch_rows` rows), in order. Raises TableError.
-
-        start: rows before it are not wanted, and may come nevertheless.
-        """
+        """Yield (index of the first row, up to `batch_rows` rows) in order, from `start` or before it."""
         if self.table is None:
             yield from self._crossed(0, None, batch_rows)
             return
@@ -226,33 +197,15 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'s' * (count != 1)}"
 
 
-def names_in(texts: Iterable[str | None]) -> set[str]:
-    """Return the names that the texts use."""
-    return {name for text in texts if text and "{" in text for _, name in _parts(text) if name}
-
-
-def is_template(texts: Iterable[str | None]) -> bool:
-    """Tell whether any text is not as it is rendered."""
-    return any(text and "{" in text and len(_parts(text)) > 1 for text in texts)
-
-
 def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str | None]:
-    """Return each text with the words of its row; None where one of these is null.
-
-    words: by name, one for each text.
-    """
-    return [_fill(text, words, row) if text and "{" in text else text for row, text in enumerate(texts)]
-
-
-def _fill(text: str, words: Mapping[str, list[Any]], row: int) -> str | None:
-    pieces: list[str] = []
-    for literal, name in _parts(text):
-        pieces.append(literal)
-        if name:
-            if (word := words[name][row]) is None:
-                return None
-            pieces.append(str(word))
-    return "".join(pieces)
+    """Return each text with the words of its row, by name; None where one of these is null."""
+    texts = [*texts]
+    for row, text in enumerate(texts):
+        if text and "{" in text:
+            pairs = [(literal, words[name][row] if name else "") for literal, name in _parts(text)]
+            is_null = any(word is None for _, word in pairs)
+            texts[row] = None if is_null else "".join(f"{literal}{word}" for literal, word in pairs)
+    return texts
 
 
 @lru_cache(_REMEMBERED)

@@ -76,16 +76,11 @@ class WildcardText:
 def wildcard_texts(
     texts: Sequence[object], lines_of: Callable[[str], Sequence[str]], place: str
 ) -> Choices | None:
-    """Return what texts stand for; None if no text has a wildcard.
-
-    lines_of: returns the lines of the file of `__name__`. place: of the texts, for messages. Raises JobError.
-    """
+    """Return what texts stand for; None without wildcards. lines_of: of `__name__`. Raises JobError."""
     parser = _Parser(lines_of, place, {})
-    parsed = [parser.parse(text) for text in texts if isinstance(text, str)]
-    if all(
-        text.pieces == (own,)
-        for text, own in zip(parsed, (text for text in texts if isinstance(text, str)), strict=True)
-    ):
+    own = [text for text in texts if isinstance(text, str)]
+    parsed = [parser.parse(text) for text in own]
+    if [text.pieces for text in parsed] == [(text,) for text in own]:
         return None
     if other := [text for text in texts if not isinstance(text, str)]:
         raise JobError(f"{place} has wildcards, and {shown(other[0])}, which is not a text", "leave one out")
@@ -153,6 +148,5 @@ def _text(pieces: Sequence[str | Choices]) -> WildcardText:
             joined[-1] = last + piece
         elif piece != "":
             joined.append(piece)
-    return WildcardText(
-        tuple(joined or [""]), math.prod(one.num for one in joined if isinstance(one, Choices))
-    )
+    num = math.prod(one.num for one in joined if isinstance(one, Choices))
+    return WildcardText(tuple(joined or [""]), num)

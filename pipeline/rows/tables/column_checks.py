@@ -59,28 +59,17 @@ def check_type(field: pa.Field, target: str, kind: ArgumentKind) -> None:
     text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)
     number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_decimal(stored)
     fits = {
-        "str": text,
-        "bool": text or pa.types.is_boolean(stored),
-        "int": text or number,
-        "float": text or number,
-        "image": text,
-        "video": text,
-        "references": text or (pa.types.is_list(stored) and pa.types.is_struct(stored.value_type)),
-        "model": text,
-        "list[int]": text or _is_list(stored, number=True),
-        "list[float]": text or _is_list(stored, number=True),
-        "list[str]": text or _is_list(stored, number=False),
-        "images": text or _is_list(stored, number=False),
-        "list[image]": text or _is_list(stored, number=False),
-        "ints": text or number or _is_list(stored, number=True),
-        "floats": text or number or _is_list(stored, number=True),
+        "bool": pa.types.is_boolean(stored),
+        "references": pa.types.is_list(stored) and pa.types.is_struct(stored.value_type),
+        **dict.fromkeys(("int", "float"), number),
+        **dict.fromkeys(("list[int]", "list[float]"), _is_list(stored, number=True)),
+        **dict.fromkeys(("list[str]", "images", "list[image]"), _is_list(stored, number=False)),
+        **dict.fromkeys(("ints", "floats"), number or _is_list(stored, number=True)),
     }
-    if not (fits[kind] or pa.types.is_null(stored)):
+    if not (text or fits.get(kind) or pa.types.is_null(stored)):
         words = _WORDS[kind]
-        raise TableError(
-            f"column {field.name!r} holds {field.type}, but {target} takes {words}",
-            f"write the column as {words}, or rename it if it means something else",
-        )
+        problem = f"column {field.name!r} holds {field.type}, but {target} takes {words}"
+        raise TableError(problem, f"write the column as {words}, or rename it if it means something else")
 
 
 def _is_list(stored: pa.DataType, *, number: bool) -> bool:

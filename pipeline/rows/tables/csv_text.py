@@ -10,7 +10,6 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,13 +36,17 @@ class CsvText(io.RawIOBase):
 
     def __init__(self, content: Any, own: str, name: str) -> None:
         self._content, self._name = content, name
-        self._sample = _first(content)
+        self._sample: bytes = content.read(_SAMPLE)
         self._is_whole = len(self._sample) < _SAMPLE
         beginning = self._sample.removeprefix(codecs.BOM_UTF8)
         marked = _SEP_LINE.match(beginning)
         self.num_hidden = int(bool(marked))
         self._sample = beginning[marked.end() :] if marked else beginning
-        self.separator = marked[1].decode("latin-1") if marked else _separator(self._sample, own)
+        # Spreadsheets of half of Europe write semicolons between the names of the header.
+        first_line = self._sample.lstrip(_LINE_ENDS)[:MAX_ROW].splitlines()[:1]
+        header = first_line[0].decode("utf-8", "replace") if first_line else ""
+        likely = own if own in header else next((other for other in ";\t|" if other in header), own)
+        self.separator = marked[1].decode("latin-1") if marked else likely
         self.is_quoted = self.separator != "\t" or not self._is_unquoted()
         text = io.StringIO(self._sample.decode("utf-8", "surrogateescape"), newline="")
         self.header: list[str] = next(filter(None, self._reader(text)), [])
@@ -212,17 +215,3 @@ class _Joined(io.RawIOBase):
         part = part or self._rest.read(len(buffer))
         buffer[: len(part)] = part
         return len(part)
-
-
-def _first(content: Any) -> bytes:
-    parts: list[bytes] = []
-    while (missing := _SAMPLE - sum(map(len, parts))) and (part := content.read(missing)):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _separator(beginning: bytes, own: str) -> str:
-    """Return what stands between the names of the header: spreadsheets of half of Europe write semicolons."""
-    lines: Sequence[bytes] = beginning.lstrip(_LINE_ENDS).splitlines()
-    header = lines[0].decode("utf-8", "replace") if lines else ""
-    return own if own in header else next((other for other in ";\t|" if other in header), own)

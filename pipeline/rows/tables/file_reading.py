@@ -17,14 +17,7 @@ import pyarrow.parquet
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
-from framefleet.pipeline.rows.tables.formats import (
-    PARQUET,
-    TableFormat,
-    likely_encoding,
-    mistaken_file,
-    raw_bytes,
-    refused_text,
-)
+from framefleet.pipeline.rows.tables import formats
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, BadTexts, with_odd_cells, without_empty
 from framefleet.pipeline.rows.tables.text_reading import lines_in, text_reader, unpacked
 
@@ -36,6 +29,7 @@ MAX_COLUMNS = 10_000
 MAX_NAME = 256  # characters of a column's name
 _CSV_ROW = re.compile(r"Row #(\d+): ?")
 _HEAD_BYTES = 256
+_BROKEN = (pa.ArrowException, EOFError, OSError, ValueError, OverflowError, lzma.LZMAError, zlib.error)
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow computes little with them
 
 
@@ -49,7 +43,7 @@ class FileToRead:
 
     content: io.RawIOBase
     name: str
-    format: TableFormat
+    format: formats.TableFormat
     compression: str | None
     arguments: Mapping[str, ArgumentKind]
 
@@ -60,7 +54,7 @@ def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
         if file.format == "parquet":
             if file.content.seekable() and not file.content.seek(0, io.SEEK_END):
                 raise TableError(f"{file.name} is empty", "add rows, or give another table")
-            if mistake := mistaken_file(_beginning(file), file.name, own=PARQUET):
+            if mistake := formats.mistaken_file(_beginning(file), file.name, own=formats.PARQUET):
                 raise mistake
             parquet = pa.parquet.ParquetFile(file.content)
             schema, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
@@ -138,28 +132,21 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
             names = batch.schema.names
             if names != schema.names and not (are_records(schema) and {*names} <= {*schema.names}):
                 raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
-            yield _plain(batch.slice(skip), schema)
-            skip = max(0, skip - batch.num_rows)
+            skip, rows = max(0, skip - batch.num_rows), batch.slice(skip)
+            # Without dictionaries, as `_settled` says: each row then tells how large it is. What
+            # is not there, as in records of an earlier version, is null.
+            columns = [
+                rows.column(field.name).cast(field.type)
+                if field.name in names
+                else pa.nulls(len(rows), field.type)
+                for field in schema
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema) if columns else rows
         return
-    reader = _text_reader(file, schema)
     bad_texts = BadTexts(file.name)
-    for batch, odd in reader:
+    for batch, odd in _text_reader(file, schema):
         bad_texts.tell(batch, odd)
         yield with_odd_cells(batch, odd)
-
-
-def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch without dictionaries, as `_settled` says: each row then tells how large it is.
-
-    What is not in it, as in records of an earlier version, is null.
-    """
-    columns = [
-        batch.column(field.name).cast(field.type)
-        if field.name in batch.schema.names
-        else pa.nulls(len(batch), field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch
 
 
 def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
@@ -184,41 +171,30 @@ def _check_meanings(parquet: pa.parquet.ParquetFile, file: FileToRead) -> None:
         if own and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
             kinds[field.name] = own.decode("utf-8", "replace")[:MAX_NAME]
     for name, kind in kinds.items():
-        raise TableError(
-            f"{file.name}: the column {name!r} holds values of type {kind}, which records cannot hold",
-            "write it as text, or as numbers or dates, or leave it out of the table",
-        )
+        problem = f"{file.name}: the column {name!r} holds values of type {kind}, which records cannot hold"
+        raise TableError(problem, "write it as text, or as numbers or dates, or leave it out of the table")
 
 
 def _check_storable(schema: pa.Schema, file: FileToRead) -> None:
     """Raise for columns that no record could carry: found now, and not when the first clip is committed."""
-    try:
-        _store(schema)
-        return
-    except _UNSTORABLE as error:
-        problem = str(error)
-    for field in schema:
+    for columns in (schema, *(pa.schema([field]) for field in schema)):
+        buffer = io.BytesIO()
         try:
-            _store(pa.schema([field]))
-        except _UNSTORABLE as error:
-            content = f"the column {field.name!r} holds {str(field.type)[:MAX_NAME]}"
-            raise TableError(
-                f"{file.name}: {content}, and records cannot: {error}",
-                "leave it out of the table, or write it as text",
-            ) from None
+            pa.parquet.write_table(columns.empty_table(), buffer)
+            pa.parquet.ParquetFile(buffer)
+            for field in columns:
+                if pa.types.is_timestamp(field.type):
+                    pa.scalar(0, field.type).as_py()  # a time zone that nobody knows
+            if columns is schema:
+                return
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            if columns is schema:
+                problem = str(error)
+                continue
+            content = f"the column {columns[0].name!r} holds {str(columns[0].type)[:MAX_NAME]}"
+            fix = "leave it out of the table, or write it as text"
+            raise TableError(f"{file.name}: {content}, and records cannot: {error}", fix) from None
     raise TableError(f"{file.name}: records cannot hold its columns: {problem}", "leave some of them out")
-
-
-_UNSTORABLE = (pa.ArrowException, OSError, ValueError, KeyError)
-
-
-def _store(schema: pa.Schema) -> None:
-    buffer = io.BytesIO()
-    pa.parquet.write_table(schema.empty_table(), buffer)
-    pa.parquet.ParquetFile(buffer)
-    for field in schema:
-        if pa.types.is_timestamp(field.type):
-            pa.scalar(0, field.type).as_py()  # a time zone that nobody knows
 
 
 def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
@@ -236,18 +212,15 @@ def _settled(field: pa.Field, file: FileToRead) -> pa.Field:
 
 @contextmanager
 def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Iterator[None]:
-    """Turn what Arrow and the decompressors raise into TableError with the file and where in it.
-
-    first_row: of the file in the table. num_read: rows of the file that were read.
-    """
+    """Turn what Arrow and decompressors raise into TableError. num_read: rows read of the file."""
     where = f" from row {first_row + num_read} on" if num_read and file.format == "parquet" else ""
     try:
         yield
     except TableError:
         raise
     except (UnicodeDecodeError, UnicodeEncodeError) as error:  # cells are looked at later
-        name = error.object if isinstance(error.object, bytes) else raw_bytes(error.object)
-        why = refused_text(name, likely_encoding(name), file.name)
+        name = error.object if isinstance(error.object, bytes) else formats.raw_bytes(error.object)
+        why = formats.refused_text(name, formats.likely_encoding(name), file.name)
         shown = name[:MAX_NAME].decode("utf-8", "replace")
         problem = f"the name of a column is {shown!r}, but {why.reason}"
         raise TableError(f"{file.name}: {problem}", why.fix) from None
@@ -256,15 +229,7 @@ def explained(file: FileToRead, *, first_row: int = 0, num_read: int = 0) -> Ite
             f"{file.name} cannot be read{where}: some rows of it take more than 2 GiB to read",
             "write it with smaller row groups and pages, and without huge cells",
         ) from None
-    except (
-        pa.ArrowException,
-        EOFError,
-        OSError,
-        ValueError,
-        OverflowError,
-        lzma.LZMAError,
-        zlib.error,
-    ) as error:
+    except _BROKEN as error:
         message = _numbered(str(error), file, first_row)
         fix = "write that column as another type" if isinstance(error, NotImplementedError) else _fix(file)
         raise TableError(f"{file.name} cannot be read{where}: {message}", fix) from error

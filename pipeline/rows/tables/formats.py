@@ -11,25 +11,14 @@ from framefleet.pipeline.errors import Refused, TableError
 from framefleet.pipeline.text import quoted
 
 TableFormat = Literal["parquet", "csv", "tsv", "jsonl"]
-FORMATS: dict[str, TableFormat] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
+FORMATS: dict[str, TableFormat] = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "tsv"}
+FORMATS |= {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 COMPRESSED = (".gz", ".bz2", ".xz")
 ENDINGS = f"tables end in {', '.join(FORMATS)}, all but Parquet also with {', '.join(COMPRESSED)} behind"
 TO_UTF_8 = "save the table as UTF-8; spreadsheets call it `CSV UTF-8`"
 # Those of 32 bits first: they begin as those of 16 do.
-_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
+_MARKS = dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-32")
+_MARKS |= dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16")
 # What programs have saved texts as, the most usual first. Of the hundred that Python knows some fit anything.
 _USUAL = ["cp1252", "gb18030", "cp932", "big5", "cp949", "euc_jp", "cp1251", "koi8_r"]
 _USUAL += ["cp1250", "cp1253", "cp1254", "cp1255", "cp1256"]
@@ -72,10 +61,7 @@ def packed(path: str) -> tuple[PurePosixPath, str | None]:
 
 
 def mistaken_file(beginning: bytes, name: str, *, own: bytes = b"") -> TableError | None:
-    """Return what is wrong with a file that is not what its name says.
-
-    beginning: its first bytes, unpacked. own: how files of its format begin.
-    """
+    """Return what is wrong with a file that is not what it says. own: how files of its format begin."""
     if _PAGE.match(beginning.removeprefix(codecs.BOM_UTF8)):
         return TableError(
             f"{name} is a web page, not a table",

@@ -89,10 +89,8 @@ class RowIndex:
         if not len(positions):
             return
         if len(self._numbers.keys() | {*lanes}) > MAX_LANES:
-            raise TableError(
-                f"the table's rows name more than {MAX_LANES:,} models and recipes of your own",
-                "render them in several jobs: each loads the model anew",
-            )
+            problem = f"the table's rows name more than {MAX_LANES:,} models and recipes of your own"
+            raise TableError(problem, "render them in several jobs: each loads the model anew")
         self._mark(positions, _THERE)
         self._ids.write(positions, ids)
         self._num_rows += len(positions)
@@ -153,19 +151,13 @@ class RowIndex:
         self._num_later += self._num_done - num_done
 
     def render_again(self, row_ids: Iterable[str]) -> int:
-        """Note rows of the table whose records were taken back, for the pass after this one.
-
-        Return how many of them had their record before the first pass.
-        """
+        """Note rows whose records were taken back, for the next pass; return how many had one at first."""
         rows = np.unique(self._rows(to_ids([*row_ids])))
         self._marks[rows] |= _AGAIN
         return int((self._marks[rows] & _DONE > 0).sum())
 
     def render_added(self, first: int) -> int:
-        """Note the rows from a position on that have no record, for the pass after this one; return how many.
-
-        For rows that were added, and marked, after the first pass had begun.
-        """
+        """Note rows from `first` on without a record, for the next pass; return how many."""
         self._sort()
         marks = self._marks[first : self._num_positions]
         new = marks & (_THERE | _TWIN | _DONE) == _THERE
@@ -173,10 +165,7 @@ class RowIndex:
         return int(new.sum())
 
     def reopen(self, lane: LaneKey | None = None) -> int:
-        """Begin a pass over the rows that are to be rendered again, and no others; return how many.
-
-        Where there are none, this pass goes on.
-        """
+        """Begin a pass over the rows to be rendered again, if there are any; return how many."""
         again = self._of(lane, self._marked(_AGAIN, 0, self._num_positions))
         if len(again):
             before = self._of(lane, self._marked(_REOPENED, 0, self._num_positions))
@@ -212,10 +201,7 @@ class RowIndex:
         return self._num_positions
 
     def pending_in(self, first: int, n: int, lane: LaneKey | None = None) -> list[tuple[int, str]]:
-        """Return (position, row_id), in table order, of what is not done in `first` to `first + n`.
-
-        Only the first position of each row_id in the whole table.
-        """
+        """Return (position, row_id) of what is not done, in table order; of each row_id the first."""
         return self._with_row_ids(self._pending(first, n, lane))
 
     def row_ids_in(self, first: int, n: int) -> list[tuple[int, str]]:

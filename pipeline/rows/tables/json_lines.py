@@ -7,13 +7,13 @@ object of columns, as pandas' `to_json` writes it, becomes the objects of its ro
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from itertools import chain
 from typing import IO, Any
 
@@ -64,39 +64,33 @@ def lines_of_json(file: Any) -> Iterator[int]:
 
 def _texts(file: Any) -> Iterator[_Text]:
     if file.peek(_BEGINNING)[:_BEGINNING].removeprefix(BOM).lstrip().startswith(b"["):
-        yield from _cut(_chunks(file), is_array=True)
+        yield from _cut(iter(partial(file.read, _STEP), b""), is_array=True)
         return
     lines = _lines(file)
     first = next(lines, None)
     if first and first[1].startswith(b"{") and first[1].endswith((b"{", b"[", b",")):
-        lines = _cut(itertools.chain([b"\n" * (first[0] - 1) + first[1] + b"\n"], _chunks(file)))
+        beginning = b"\n" * (first[0] - 1) + first[1] + b"\n"
+        lines = _cut(chain([beginning], iter(partial(file.read, _STEP), b"")))
         first = next(lines, None)
     second = next(lines, None)
     if first and not second and (rows := _rows_of_columns(*first)):
         yield from ((first[0], row) for row in rows)
-        return
-    yield from itertools.chain(filter(None, (first, second)), lines)
+    else:
+        yield from chain(filter(None, (first, second)), lines)
 
 
 def _lines(file: Any) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
+    for number, line in enumerate(iter(partial(file.readline, MAX_LINE + 1), b""), start=1):
         _check_length(line, number)
         text = line.removeprefix(BOM) if number == 1 else line
         if text := text.strip():
             yield number, text
 
 
-def _chunks(file: Any) -> Iterator[bytes]:
-    while chunk := file.read(_STEP):
-        yield chunk
-
-
 def _cut(chunks: Iterable[bytes], *, is_array: bool = False) -> Iterator[tuple[int, bytes]]:
     """Yield objects that follow each other, with nothing but commas between them."""
     rest, line, is_open, is_closed = b"", 1, not is_array, False
-    for chunk in itertools.chain(chunks, [b""]):
+    for chunk in chain(chunks, [b""]):
         text = rest + chunk if rest else chunk.removeprefix(BOM)
         end = start = depth = 0
         for token in _TOKEN.finditer(text):
@@ -153,9 +147,8 @@ def _rows_of_columns(line: int, text: bytes | JsonObject) -> list[JsonObject] | 
             return rows
     if columns and all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
         has_texts = any(isinstance(cell, str) for column in columns for cell in column)  # as each prompt is
-        return (
-            [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)] if has_texts else None
-        )
+        rows = [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
+        return rows if has_texts else None
     if not columns or not all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns):
         return None
     if all(label.isdecimal() for label in columns[0]):  # the index, which numbers the rows
@@ -169,7 +162,10 @@ def _object(text: bytes, line: int) -> JsonObject:
     try:
         values = parse_json(text.decode("utf-8", "surrogateescape"), _DECODER)
     except ValueError as error:
-        raise ValueError(f"line {line}: {error}{_encoding_of(text)}") from None
+        is_utf_8 = text.decode(errors="replace").encode() == text
+        # in Shift-JIS and GB18030 texts hold backslashes
+        other = "" if is_utf_8 else f"; it is not UTF-8, and likely {likely_encoding(text) or 'no text'}"
+        raise ValueError(f"line {line}: {error}{other}") from None
     if not isinstance(values, dict):
         raise ValueError(f'line {line} is not an object, e.g. {{"prompt": "..."}}')
     return values
@@ -177,9 +173,7 @@ def _object(text: bytes, line: int) -> JsonObject:
 
 def _number(text: str) -> float:
     number = float(text)
-    if len(text) <= _PLAIN and "e" not in text and "E" not in text:
-        return number
-    if repr(number) == text and "e" not in text:
+    if "e" not in text and "E" not in text and (len(text) <= _PLAIN or repr(number) == text):
         return number
     written = WrittenNumber(number)
     written.text = text
@@ -196,15 +190,6 @@ def _mapping(pairs: list[tuple[str, Any]]) -> JsonObject:
 
 
 _DECODER = json.JSONDecoder(parse_float=_number, object_pairs_hook=_mapping)
-
-
-def _encoding_of(line: bytes) -> str:
-    """Return what is said of a line that is not UTF-8: in Shift-JIS and GB18030 texts hold backslashes."""
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return f"; it is not UTF-8, and likely {likely_encoding(line) or 'no text'}"
-    return ""
 
 
 INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
@@ -334,23 +319,20 @@ _NO_COLUMN = Refused(
 
 def _column(kind: pa.DataType, values: list[Any]) -> tuple[pa.Array, list[int]]:
     """Return the cells, and the offsets of those that are null in it as they are of another type."""
-    if _all_fit(values, kind):
+    if kind in _SCALARS:  # quick: a million values a second and more
+        all_fit = set(map(type, values)) <= _SCALARS[kind] | {type(None)}
+    else:
+        all_fit = all(_fits(value, kind) for value in values)
+    if all_fit:
         with suppress(*_UNHELD):
             return pa.array(values, kind), []
-    odd = [offset for offset, value in enumerate(values) if not _holds(kind, value)]
-    cells = [*values]
-    for offset in odd:
-        cells[offset] = None
+    holds = [_holds(kind, value) for value in values]
+    cells = [value if is_held else None for value, is_held in zip(values, holds, strict=True)]
+    odd = [offset for offset, is_held in enumerate(holds) if not is_held]
     if kind != pa.string():
         return pa.array(cells, kind), odd
     encoded = [None if value is None else raw_bytes(value) for value in cells]
     return pa.array(encoded, pa.binary()).view(pa.string()), odd
-
-
-def _all_fit(values: list[Any], kind: pa.DataType) -> bool:
-    if kind in _SCALARS:  # quick: a million values a second and more
-        return set(map(type, values)) <= _SCALARS[kind] | {type(None)}
-    return all(_fits(value, kind) for value in values)
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:
@@ -373,14 +355,12 @@ _UNHELD = (pa.ArrowException, OverflowError, UnicodeEncodeError)  # an int of 70
 
 
 def _holds(kind: pa.DataType, value: Any) -> bool:
-    if not _fits(value, kind):
-        return False
-    if kind != pa.string():  # of text `readable` says what is wrong
-        try:
-            pa.array([value], kind)
-        except _UNHELD:
-            return False
-    return True
+    if kind == pa.string() or not _fits(value, kind):  # of text `readable` says what is wrong
+        return _fits(value, kind)
+    with suppress(*_UNHELD):
+        pa.array([value], kind)
+        return True
+    return False
 
 
 def _why(kind: pa.DataType, value: Any) -> Refused:

@@ -98,21 +98,16 @@ def _sizes(arguments: Mapping[str, Any]) -> _Problems:
 def _most_positions(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
     """Where positions come from a table, there are none beyond its ends."""
     transformer = spec.configs.get("transformer", {})
+    along_side = _SIDE_POSITIONS.get(transformer.get("_class_name", ""))
+    count = transformer.get("pos_embed_max_size")
     for name in ("height", "width"):
-        positions = _positions(name, transformer)
-        longest = positions * spec.size_multiple if positions else None
+        positions = along_side(count) if along_side and count else 0  # along a side, each of one token
+        if transformer.get("use_rotary_positional_embeddings") and transformer.get("patch_size_t"):
+            positions = int(transformer.get(f"sample_{name}") or 0) // 2  # CogVideoX 1.5 cuts its table
+        longest = positions * spec.size_multiple
         if longest and (arguments.get(name) or 0) > longest:
             reason = f"the model has positions for {longest} pixels"
             yield name, Refused(reason=reason, fix=f"use {longest} or less")
-
-
-def _positions(name: str, transformer: Mapping[str, Any]) -> int | None:
-    """Return how many positions there are along a side, each of one token."""
-    if transformer.get("use_rotary_positional_embeddings") and transformer.get("patch_size_t"):
-        return int(transformer.get(f"sample_{name}") or 0) // 2  # CogVideoX 1.5, which cuts its table
-    along_side = _SIDE_POSITIONS.get(transformer.get("_class_name", ""))
-    count = transformer.get("pos_embed_max_size")
-    return along_side(count) if along_side and count else None
 
 
 def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
@@ -121,24 +116,16 @@ def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
     if length is None:
         return
     transformer = spec.configs.get("transformer", {})
-    if only := _fixed_text(spec, transformer):
+    is_rotary = transformer.get("use_rotary_positional_embeddings")
+    is_fixed = transformer.get("use_learned_positional_embeddings") or not is_rotary
+    if spec.family.text_positions is not None and is_fixed:
+        only = transformer.get("max_text_seq_length", spec.family.text_positions)
         if length != only:
             reason = f"the model has positions for {only} tokens of text"
             yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")
-        return
-    longest = spec.max_text or length
-    if length > longest:
+    elif length > (longest := spec.max_text or length):
         reason = f"the pipeline takes {longest} tokens at most"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {longest} or less")
-
-
-def _fixed_text(spec: PipelineSpec, transformer: Mapping[str, Any]) -> int | None:
-    is_rotary = transformer.get("use_rotary_positional_embeddings")
-    is_fixed = transformer.get("use_learned_positional_embeddings") or not is_rotary
-    if spec.family.text_positions is None or not is_fixed:
-        return None
-    only: int = transformer.get("max_text_seq_length", spec.family.text_positions)
-    return only
 
 
 def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems:
@@ -174,20 +161,17 @@ def check_step_lists(
         if steps not in (None, count):
             reason = f"`{name}` lists {count} steps"
             yield "num_inference_steps", Refused(reason=reason, fix=f"leave it out, or use {count}")
-        if refusal := _refusal(name, arguments[name], choice, spec):
+        if not choice.class_name:
+            continue  # the pipeline's own steps, of which it says itself what it takes
+        config = {**spec.scheduler_config, **choice.overrides}
+        if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
+            refusal: str | None = f"the pipeline leaves it out for {choice.class_name}, which makes its own"
+        else:
+            configs = map(canonical_json, (spec.scheduler_config, choice.overrides))
+            classes = (spec.scheduler_class, choice.class_name)
+            refusal = _scheduler_error(*classes, *configs, name, tuple(arguments[name]))
+        if refusal:
             yield name, Refused(reason=refusal, fix="correct it, leave it out, or use another scheduler")
-
-
-def _refusal(name: str, steps: list[float], choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
-    if not choice.class_name:
-        return None  # the pipeline's own steps, of which it says itself what it takes
-    config = {**spec.scheduler_config, **choice.overrides}
-    if name == "sigmas" and config.get("use_flow_sigmas") and _leaves_out(spec.class_name):
-        return f"the pipeline leaves it out for {choice.class_name}, which makes its own"
-    scheduler = (spec.scheduler_class, choice.class_name)
-    return _scheduler_error(
-        *scheduler, *map(canonical_json, (spec.scheduler_config, choice.overrides)), name, tuple(steps)
-    )
 
 
 @lru_cache(_CACHED)

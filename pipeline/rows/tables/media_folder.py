@@ -49,10 +49,7 @@ def media_column(path: str) -> str | None:
 def list_media(
     filesystem: Any, files: Sequence[str], below: Collection[str], *, folder: str, location: str
 ) -> ListedFolder:
-    """Return the table of these images or videos, in their order.
-
-    below: all files of the folder. location: of the folder, for messages. Raises TableError.
-    """
+    """Return the table of these images or videos, in order. below: all files of the folder. TableError."""
     columns = {media_column(path): path for path in files}
     if len(columns) > 1:
         both = " and ".join(str(path) for path in columns.values())

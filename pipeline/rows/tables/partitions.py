@@ -44,10 +44,7 @@ _MARKERS = ("_delta_log", "_versions", "metadata", ".hoodie")  # folders of thes
 
 
 def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile, ...]:
-    """Return the files, each with the values that the names of its folders hold. Raises TableError.
-
-    root: the table's folder. Arguments stay text, as in CSV.
-    """
+    """Return the files with the values of their folders' names, arguments as text. Raises TableError."""
     texts = [_texts(source.path, root) for source in sources]
     for source, own in zip(sources, texts, strict=True):
         if [*own] != [*texts[0]]:
@@ -77,9 +74,8 @@ def _texts(path: str, root: str) -> dict[str, str | None]:
             name, equals, value = (unquote(part, errors="strict") for part in folder.partition("="))
             folder.encode()
         except UnicodeError:
-            raise TableError(
-                f"{path!r}: the name of its folder {folder!r} is not UTF-8", "rename the folder"
-            ) from None
+            problem = f"{path!r}: the name of its folder {folder!r} is not UTF-8"
+            raise TableError(problem, "rename the folder") from None
         if name and equals:
             pairs.append((name, None if value == _NULL else value))
     names = [name for name, _ in pairs]
@@ -93,20 +89,15 @@ def _listed(texts: Mapping[str, Any]) -> str:
 
 
 def with_own_columns(batch: pa.RecordBatch, source: TableFile) -> pa.RecordBatch:
-    """Return rows of a file with the values of its partition as columns behind those that it has.
-
-    Raises TableError where it has such a column, with another value.
-    """
+    """Add the partition's values as columns. TableError where the file has one with another value."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     odd = columns.pop(ODD_CELLS, None)
     for name, value in source.partition.items():
         if name not in columns:
             columns[name] = pa.repeat(value, batch.num_rows)
         elif not _is_all(columns[name], value):
-            raise TableError(
-                f"{source.path} has rows whose column {name!r} is not {value}, as its folder says",
-                "write the table again, without that column in the files",
-            )
+            problem = f"{source.path} has rows whose column {name!r} is not {value}, as its folder says"
+            raise TableError(problem, "write the table again, without that column in the files")
     columns |= {} if odd is None else {ODD_CELLS: odd}
     return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
 

@@ -22,18 +22,10 @@ from framefleet.pipeline.request import is_input, is_model
 
 _SOURCE = "source_"  # begins the name that a column gets whose own is one of records
 _NAMELESS = "unnamed"  # what a column without a name is called: neither SQL nor Lance knows such a name
-_TYPES: Mapping[ArgumentKind, pa.DataType] = {
-    "str": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "image": pa.string(),  # its path or URL
-    "images": pa.string(),  # where it is one
-    "floats": pa.float64(),
-    "ints": pa.int64(),
-    "video": pa.string(),
-    "model": pa.string(),  # its name in the job
-}
+_TYPES: dict[ArgumentKind, pa.DataType] = {"bool": pa.bool_(), "int": pa.int64(), "ints": pa.int64()}
+_TYPES |= {"float": pa.float64(), "floats": pa.float64()}
+# Of images and videos the path or URL, of a model its name in the job.
+_TYPES |= dict.fromkeys(("str", "image", "images", "video", "model"), pa.string())
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -111,16 +103,12 @@ def argument_fields(kinds: Mapping[str, ArgumentKind], taken: Collection[str]) -
     kinds: of the arguments that rows may have, whether they do or not: the columns are of the job, not of its
     rows. taken: names that records have for something else.
     """
-    return pa.schema(
-        [(name, _TYPES[kind]) for name, kind in kinds.items() if kind in _TYPES and name not in taken]
-    )
+    free = ((name, kind) for name, kind in kinds.items() if kind in _TYPES and name not in taken)
+    return pa.schema([(name, _TYPES[kind]) for name, kind in free])
 
 
 def argument_values(arguments: Mapping[str, Any], fields: pa.Schema) -> dict[str, Any]:
-    """Return the cells of a row: null where it has no such argument, or one that is no such value.
-
-    As a schedule of guidance, which is text where others have a number.
-    """
+    """Return a row's cells: null where it has no argument of that type, e.g. a schedule of guidance."""
     return {field.name: _cell(arguments.get(field.name), field.type) for field in fields}
 
 

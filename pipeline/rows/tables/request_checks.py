@@ -60,9 +60,8 @@ def checked(
             raise TableError(f"request {index} has no {name!r}", f"add it to `arguments`: {{{name!r}: ...}}")
     table = _table_of({name: cell for name, cell in cells.items() if cell is not None}, index)
     try:
-        plan = plan_rows(
-            table.schema, called, recipe=recipe, finder=finder, loras=loras, second_models=second_models
-        )
+        models: dict[str, Any] = {"loras": loras, "second_models": second_models}
+        plan = plan_rows(table.schema, called, recipe=recipe, finder=finder, **models)
     except TableError as error:
         arguments = shown(dict(request.arguments))
         problem, fix = error.problem.replace("column ", ""), error.fix.partition(", or rename")[0]
@@ -90,22 +89,16 @@ def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
         except OverflowError:
             raise TableError(f"row {index}: {name} is {shown(cell)}", "use a number of 64 bits") from None
         except UnicodeEncodeError as error:
-            raise TableError(
-                f"row {index}: {name} is not a text: {error.reason}", "use whole characters"
-            ) from None
+            problem = f"row {index}: {name} is not a text: {error.reason}"
+            raise TableError(problem, "use whole characters") from None
         except pa.ArrowException:
-            raise TableError(
-                f"row {index}: {name} is of type {type(cell).__name__}",
-                "requests hold numbers and text; give an image or a video as its path or URL",
-            ) from None
+            fix = "requests hold numbers and text; give an image or a video as its path or URL"
+            raise TableError(f"row {index}: {name} is of type {type(cell).__name__}", fix) from None
     return pa.RecordBatch.from_pylist([plain])
 
 
 def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> Request:
-    """Return the request as its row asked for it. Raises TableError for what no row can have asked for.
-
-    spec: of the model. Not covered: what its images, models and LoRAs hold.
-    """
+    """Return the request as its row asked for it; its files are not covered. Raises TableError."""
     called = spec_for(recipe, spec)
     problems = [*_wrong_values(request, called, recipe)]
     if not problems:
@@ -139,11 +132,8 @@ def _wrong_values(request: Request, spec: PipelineSpec, recipe: Recipe) -> Itera
 def _is_of_its_kind(name: str, value: Any, kind: ArgumentKind) -> bool:
     """Whether a value is a mapping, or a list of media, where its argument is one, and only there."""
     if kind == "references":
-        return (
-            isinstance(value, list)
-            and bool(value)
-            and all(is_input(part) and "kind" in part for part in value)
-        )
+        parts = value if isinstance(value, list) else []
+        return bool(parts) and all(is_input(part) and "kind" in part for part in parts)
     if isinstance(value, list) and kind in ("images", "list[image]"):
         return bool(value) and all(map(is_input, value))
     is_mapping = name == LORA or kind in ("image", "video", "images", "model")
@@ -159,18 +149,12 @@ def request_check(
     asked.
     """
     finder = InputIndex(inputs)
+    declared: dict[str, Any] = {"loras": model.settings.loras, "second_models": second_models.declared}
 
     def check(request: Request, index: int) -> tuple[Request, str]:
         expected(request, Request, f"request {index}", 'give framefleet.Request(arguments={"prompt": ...})')
-        request = checked(
-            request,
-            model.spec,
-            recipes[request.recipe],
-            finder=finder,
-            loras=model.settings.loras,
-            second_models=second_models.declared,
-            index=index,
-        )
+        recipe = recipes[request.recipe]
+        request = checked(request, model.spec, recipe, finder=finder, index=index, **declared)
         return request, identity(request)
 
     return check

@@ -11,7 +11,7 @@ own. One such cell is then one refused row. The column travels with the batch, t
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +36,12 @@ def with_odd_cells(batch: pa.RecordBatch, odd: OddCells) -> pa.RecordBatch:
     """Return the batch with what is wrong with its cells. Of each row the first are reported."""
     messages: list[str | None] = [None] * batch.num_rows
     for offset, problems in odd.items():
-        problems_shown = [
-            (
-                one.column[:_MAX_VALUE].encode("utf-8", "backslashreplace").decode(),
-                _cut(one.value),
-                one.why.reason,
-                one.why.fix,
-            )
-            for one in problems[:MAX_TOLD]
-        ]
+        problems_shown = []
+        for one in problems[:MAX_TOLD]:
+            column = one.column[:_MAX_VALUE].encode("utf-8", "backslashreplace").decode()
+            text = one.value if isinstance(one.value, str) else json.dumps(one.value)
+            value = one.value if len(text) <= _MAX_VALUE else text[:_MAX_VALUE]
+            problems_shown.append((column, value, one.why.reason, one.why.fix))
         messages[offset] = json.dumps(problems_shown)  # in ASCII: cells and keys may hold half a character
     return pa.RecordBatch.from_arrays(
         [*batch.columns, pa.array(messages, pa.string())], schema=batch.schema.append(ODD_FIELD)
@@ -74,10 +71,8 @@ def odd_cells(batch: pa.RecordBatch) -> OddCells:
 
 def another_type(kind: pa.DataType) -> Refused:
     """Return why a cell is odd that is not of its column's type."""
-    return Refused(
-        reason=f"the column holds {_words(kind)}, as most of its cells in the first MB do",
-        fix="write it as the others are, or the whole column as text",
-    )
+    reason = f"the column holds {_words(kind)}, as most of its cells in the first MB do"
+    return Refused(reason=reason, fix="write it as the others are, or the whole column as text")
 
 
 def _words(kind: pa.DataType) -> str:
@@ -99,17 +94,9 @@ _WORDS = {
 }
 
 
-def _cut(value: Any) -> Any:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return value if len(text) <= _MAX_VALUE else text[:_MAX_VALUE]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readable:
-    """cells: of the rows that may be read; offsets: where in the batch each of them is.
-
-    refused: the other rows, by their offset.
-    """
+    """cells: of the rows that may be read, at these offsets of the batch; refused: the others, by offset."""
 
     cells: pa.RecordBatch
     offsets: list[int]
@@ -180,16 +167,17 @@ def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
 
 
 def _without_values(column: pa.Array) -> list[int]:
-    if _has_values(column):
-        return []
-    return [offset for offset in range(len(column)) if not _has_values(column[offset : offset + 1])]
+    return _failing(column, _has_values)
 
 
 def invalid_cells(column: pa.Array) -> list[int]:
     """Return the offsets of cells whose bytes are not what their type says."""
-    if _is_valid(column):
-        return []
-    return [offset for offset in range(len(column)) if not _is_valid(column[offset : offset + 1])]
+    return _failing(column, _is_valid)
+
+
+def _failing(column: pa.Array, passes: Callable[[pa.Array], bool]) -> list[int]:
+    cells = range(0 if passes(column) else len(column))
+    return [offset for offset in cells if not passes(column[offset : offset + 1])]
 
 
 def _is_valid(column: pa.Array) -> bool:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.specs import signature
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, check_frames, is_list, parsed_list
-from framefleet.pipeline.model.specs.signature import (
-    FRAME_PARAMETERS,
-    MEDIA,
-    ArgumentKind,
-    ImagesKind,
-    MediaKind,
-)
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:  # imports decoders
@@ -26,10 +21,10 @@ class Finder:
     or whose job does not say where it may lie. `InputIndex` is the one that does.
     """
 
-    def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
+    def prefetch(self, wanted: Iterable[tuple[str, signature.MediaKind]]) -> None:
         """Open all of these now, side by side."""
 
-    def find(self, uri: str, kind: MediaKind) -> Described | Refused:
+    def find(self, uri: str, kind: signature.MediaKind) -> Described | Refused:
         """Return what a file holds, or why it is not of that kind."""
         return Refused(reason="nothing says where images may lie", fix="set `inputs: {roots: [...]}`")
 
@@ -38,7 +33,7 @@ class Finder:
         return uri
 
 
-def check_input(cell: Any, kind: MediaKind, finder: Finder) -> dict[str, Any] | Refused:
+def check_input(cell: Any, kind: signature.MediaKind, finder: Finder) -> dict[str, Any] | Refused:
     """Return {"uri", "sha256"}, and "num_frames" of a video; or why it cannot be rendered from."""
     if not isinstance(cell, str) or not cell.strip():
         return Refused(reason=f"it must be the path or URL of {_A[kind]}", fix="write one, or leave it empty")
@@ -52,7 +47,7 @@ def check_input(cell: Any, kind: MediaKind, finder: Finder) -> dict[str, Any] | 
 
 
 def check_images(
-    cell: Any, kind: ImagesKind, finder: Finder
+    cell: Any, kind: signature.ImagesKind, finder: Finder
 ) -> dict[str, Any] | list[dict[str, Any]] | Refused:
     """Return what `check_input` does for each image of a list; of one that is not a list, for it alone.
 
@@ -62,18 +57,8 @@ def check_images(
         value = check_input(cell, "image", finder)
         return value if isinstance(value, Refused) or kind == "images" else [value]
     places = places_in(cell)
-    if not places or len(places) > MAX_IMAGES:
-        return Refused(
-            reason=f"it must be a list of 1 to {MAX_IMAGES} paths or URLs of images",
-            fix='use one, as ["a.png", "b.png"]',
-        )
-    images = []
-    for position, place in enumerate(places):
-        value = check_input(place, "image", finder)
-        if isinstance(value, Refused):
-            return Refused(reason=f"its entry {position}, {_public(place)!r}: {value.reason}", fix=value.fix)
-        images.append(value)
-    return images
+    check = partial(check_input, kind="image", finder=finder)
+    return _check_each(places, check, of="paths or URLs of images", fix='use one, as ["a.png", "b.png"]')
 
 
 def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refused:
@@ -83,23 +68,29 @@ def check_references(cell: Any, finder: Finder) -> list[dict[str, Any]] | Refuse
     any, is a part of the reference, and checked too.
     """
     entries = places_in(cell) if is_list(cell) else []
+    check = partial(_check_reference, finder=finder)
+    return _check_each(entries, check, of="images, videos and sounds", fix=_REFERENCES)
+
+
+def _check_each(
+    entries: list[Any], check: Callable[[Any], dict[str, Any] | Refused], *, of: str, fix: str
+) -> list[dict[str, Any]] | Refused:
     if not entries or len(entries) > MAX_IMAGES:
-        return Refused(
-            reason=f"it must be a list of 1 to {MAX_IMAGES} images, videos and sounds", fix=_REFERENCES
-        )
-    references = []
+        return Refused(reason=f"it must be a list of 1 to {MAX_IMAGES} {of}", fix=fix)
+    values = []
     for position, entry in enumerate(entries):
-        value = _check_reference(entry, finder)
+        value = check(entry)
         if isinstance(value, Refused):
             return Refused(reason=f"its entry {position}, {_public(entry)!r}: {value.reason}", fix=value.fix)
-        references.append(value)
-    return references
+        values.append(value)
+    return values
 
 
 def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
     places = _places_by_kind(entry)
     if len(places) != 1:
-        return Refused(reason=f"an entry names one file, as one of {', '.join(MEDIA)}", fix=_REFERENCES)
+        reason = f"an entry names one file, as one of {', '.join(signature.MEDIA)}"
+        return Refused(reason=reason, fix=_REFERENCES)
     ((kind, place),) = places.items()
     value = check_input(place, kind, finder)
     if isinstance(value, Refused):
@@ -109,14 +100,11 @@ def _check_reference(entry: Any, finder: Finder) -> dict[str, Any] | Refused:
     return {"kind": kind, **value}
 
 
-def _places_by_kind(entry: Any) -> dict[MediaKind, Any]:
+def _places_by_kind(entry: Any) -> dict[signature.MediaKind, Any]:
     """Return what an entry names; in a column of structs, every entry has all fields, and most are null."""
-    places = (
-        {key: place for key, place in entry.items() if place is not None}
-        if isinstance(entry, Mapping)
-        else {}
-    )
-    return places if places.keys() <= {*MEDIA} else {}
+    entry = entry if isinstance(entry, Mapping) else {}
+    places = {key: place for key, place in entry.items() if place is not None}
+    return places if places.keys() <= {*signature.MEDIA} else {}
 
 
 def places_in(cell: Any) -> list[Any]:
@@ -125,10 +113,10 @@ def places_in(cell: Any) -> list[Any]:
     return parts if isinstance(parts, list) else []
 
 
-def files_in(cell: Any, kind: ArgumentKind) -> Iterator[tuple[str, MediaKind]]:
+def files_in(cell: Any, kind: signature.ArgumentKind) -> Iterator[tuple[str, signature.MediaKind]]:
     """Yield the files that a cell of this kind names, with what each has to be."""
     for place in places_in(cell):
-        files: list[tuple[MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
+        files: list[tuple[signature.MediaKind, Any]] = [("video" if kind == "video" else "image", place)]
         if kind == "references":
             places = _places_by_kind(place)
             files = [*places.items()] + [("audio", place) for of, place in places.items() if of == "video"]
@@ -152,20 +140,17 @@ def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Ref
     asked: the row's own num_frames, the first of which are taken; None where all are. Not where the pipeline
     itself takes a number of frames: there the video is a part of the clip.
     """
-    if any(name in spec.parameters for name in FRAME_PARAMETERS):
+    if any(name in spec.parameters for name in signature.FRAME_PARAMETERS):
         return None
     num_frames = video["num_frames"]
     if asked is not None and num_frames < asked:
-        return Refused(
-            reason=f"it has {num_frames} frames, and num_frames is {asked}", fix=f"use {num_frames} or less"
-        )
+        reason = f"it has {num_frames} frames, and num_frames is {asked}"
+        return Refused(reason=reason, fix=f"use {num_frames} or less")
     checked = check_frames(num_frames if asked is None else asked, spec)
     if not isinstance(checked, Refused) or asked is not None:  # num_frames itself is reported already
         return None
-    return Refused(
-        reason=f"it has {num_frames} frames, and {checked.reason}",
-        fix=f"{checked.fix}, or let the recipe video_to_video take the first num_frames",
-    )
+    fix = f"{checked.fix}, or let the recipe video_to_video take the first num_frames"
+    return Refused(reason=f"it has {num_frames} frames, and {checked.reason}", fix=fix)
 
 
 _A = {"image": "an image", "video": "a video", "audio": "a sound"}

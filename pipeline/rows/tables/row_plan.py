@@ -13,6 +13,7 @@ from framefleet.pipeline.errors import JobError, Refused, UserError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean
 from framefleet.pipeline.model.lora import ARGUMENT as LORA, Lora, check_loras
 from framefleet.pipeline.model.registry import object_at
+from framefleet.pipeline.model.specs import signature
 from framefleet.pipeline.model.specs.check import (
     check_argument,
     check_fps,
@@ -23,46 +24,17 @@ from framefleet.pipeline.model.specs.check import (
 )
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
-from framefleet.pipeline.model.specs.signature import (
-    PART_KINDS,
-    PLACES,
-    ArgumentKind,
-    EitherKind,
-    ListKind,
-    Parameter,
-    ScalarKind,
-)
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
-from framefleet.pipeline.rows.tables.column_checks import (
-    argument_meant,
-    check_carried,
-    check_required,
-    check_type,
-    is_picks,
-    lookalikes,
-    plumbing_fix,
-)
+from framefleet.pipeline.rows.tables import column_checks, row_inputs
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns
-from framefleet.pipeline.rows.tables.row_inputs import (
-    Finder,
-    check_images,
-    check_input,
-    check_references,
-    public_cell,
-)
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
-_SPECIAL: dict[str, ArgumentKind] = {
-    "seed": "int",
-    "scheduler": "str",
-    "recipe": "str",
-    "fps": "float",
-    LORA: "str",
-}
+_SPECIAL: dict[str, signature.ArgumentKind] = {"seed": "int", "scheduler": "str", "recipe": "str"}
+_SPECIAL |= {"fps": "float", LORA: "str"}
 _FROM_INPUT = re.compile("ImageToVideo|VideoToVideo|Img2Img|Inpaint")
 # Distinct cells remembered per column: heights and schedulers repeat, prompts and seeds do not.
 _CACHED, _CACHED_LENGTH = 4096, 4096
@@ -70,7 +42,7 @@ _CACHED, _CACHED_LENGTH = 4096, 4096
 
 def argument_columns(
     spec: PipelineSpec, columns: Mapping[str, str], recipe: Recipe = BUILT_IN["generate"]
-) -> dict[str, ArgumentKind]:
+) -> dict[str, signature.ArgumentKind]:
     """Return the columns that a plan would read, with what their cells should be; for `open_table`."""
     targets = meanings(spec, recipe)
     return {columns.get(target, target): kind for target, kind in targets.items()}
@@ -86,7 +58,7 @@ def plan_rows(
     recipe: Recipe = BUILT_IN["generate"],
     find_recipe: Callable[[str], Recipe] | None = None,
     reserved: Collection[str] = (),
-    finder: Finder | None = None,
+    finder: row_inputs.Finder | None = None,
     fps: float | None = None,
     loras: Mapping[str, Lora] | None = None,
     second_models: Mapping[str, SecondModel] | None = None,
@@ -106,7 +78,7 @@ def plan_rows(
     model: the name of the rows' model, where a job has several. elsewhere: what a column may mean to any of
         these: what it does not mean to this one is carried along, under a name that no argument has.
     """
-    finder = finder or Finder()
+    finder = finder or row_inputs.Finder()
     targets = meanings(spec, recipe)
     mistakes = Mistakes()
     columns, defaults, overrides = (
@@ -117,12 +89,12 @@ def plan_rows(
     is_read = not mistakes.found
     own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
     shown = argument_fields(own_arguments, taken=reserved)
-    of_clips = reserved if is_picks(schema.names) else ()  # of clips that others rendered
+    of_clips = reserved if column_checks.is_picks(schema.names) else ()  # of clips that others rendered
     own_schema = pa.schema([field for field in schema if field.name not in of_clips])
     carried = carried_columns(own_schema, read, targets, taken={*reserved, *shown.names, *elsewhere})
     unread = [name for name in schema.names if name not in {*read.values(), *elsewhere}]
     with mistakes.noted():
-        check_carried(unread, spec)
+        column_checks.check_carried(unread, spec)
     read = {target: column for target, column in read.items() if target not in overrides}
     own = {p.name: p.default for p in recipe.parameters() if p.default is not None}
     find_recipe = find_recipe or partial(recipe_of_row, own=recipe)
@@ -135,19 +107,22 @@ def plan_rows(
     required = required_arguments(spec, recipe)
     with mistakes.noted():
         if is_read:  # else what is missing follows from the mistakes
-            check_required(required, read, base, columns=schema.names)
+            column_checks.check_required(required, read, base, columns=schema.names)
     mistakes.report()
+    rules: Rules | None = None
+    if is_modular(spec.class_name):
+        from framefleet.pipeline.model.modular import ModularRows  # imports diffusers
+
+        rules = ModularRows(spec)
+    elif spec.family.row_rules:
+        rules = partial(object_at(spec.family.row_rules), spec=spec)
+    readers = []
+    for target, column in read.items():
+        kind, is_argument = targets[target], _is_argument(target, spec)
+        check = _exactly(checks[target], kind, schema.field(column).type)
+        readers.append(Reader(column=column, target=target, kind=kind, is_argument=is_argument, check=check))
     return RowPlan(
-        readers=tuple(
-            Reader(
-                column=column,
-                target=target,
-                kind=targets[target],
-                is_argument=_is_argument(target, spec),
-                check=_exactly(checks[target], targets[target], schema.field(column).type),
-            )
-            for target, column in read.items()
-        ),
+        readers=tuple(readers),
         base=base,
         required=required,
         seed=special.get("seed"),
@@ -157,33 +132,24 @@ def plan_rows(
         fps=fps,
         finder=finder,
         spec=spec,
-        rules=_pipeline_rules(spec),
+        rules=rules,
         carried=carried,
         argument_fields=shown,
-        lookalikes=lookalikes(unread, [target for target in targets if target not in read]),
+        lookalikes=column_checks.lookalikes(unread, [target for target in targets if target not in read]),
         model=model,
     )
 
 
-def _pipeline_rules(spec: PipelineSpec) -> Rules | None:
-    """Return what a pipeline allows in a row beyond each argument's own rule."""
-    if is_modular(spec.class_name):
-        from framefleet.pipeline.model.modular import ModularRows  # imports diffusers
-
-        return ModularRows(spec)
-    return partial(object_at(spec.family.row_rules), spec=spec) if spec.family.row_rules else None
-
-
-def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, ArgumentKind]:
+def meanings(spec: PipelineSpec, recipe: Recipe) -> dict[str, signature.ArgumentKind]:
     """Return all that a column may mean, with the kind of its cells."""
     more = {parameter.name: parameter.kind for parameter in recipe.parameters() if parameter.kind}
     own = {name: parameter.kind for name, parameter in spec.settable().items() if parameter.kind}
     return _SPECIAL | own | more
 
 
-def joined_kinds(each: Iterable[Mapping[str, ArgumentKind]]) -> dict[str, ArgumentKind]:
+def joined_kinds(each: Iterable[Mapping[str, signature.ArgumentKind]]) -> dict[str, signature.ArgumentKind]:
     """Return what columns hold that several models read; text only where all take text."""
-    joined: dict[str, ArgumentKind] = {}
+    joined: dict[str, signature.ArgumentKind] = {}
     for kinds in each:
         joined |= {name: kind for name, kind in kinds.items() if joined.get(name, "str") == "str"}
     return joined
@@ -191,14 +157,10 @@ def joined_kinds(each: Iterable[Mapping[str, ArgumentKind]]) -> dict[str, Argume
 
 def required_arguments(spec: PipelineSpec, recipe: Recipe) -> tuple[str, ...]:
     """Return the arguments without which no row can be rendered."""
-    names = [*(p.name for p in spec.parameters.values() if _is_required(p, spec)), *recipe.needs]
-    return tuple(name for name in dict.fromkeys(names) if name not in recipe.makes)
-
-
-def _is_required(parameter: Parameter, spec: PipelineSpec) -> bool:
-    """Tell whether no row can do without: some pipelines say so only when they are called."""
-    starts_from_one = parameter.name in ("image", "video") and _FROM_INPUT.search(spec.class_name)
-    return parameter.required or parameter.name == "prompt" or bool(starts_from_one)
+    # some pipelines say so only when they are called
+    at_call = ("prompt", *(("image", "video") if _FROM_INPUT.search(spec.class_name) else ()))
+    own = (one.name for one in spec.parameters.values() if one.required or one.name in at_call)
+    return tuple(name for name in dict.fromkeys([*own, *recipe.needs]) if name not in recipe.makes)
 
 
 def _is_argument(target: str, spec: PipelineSpec) -> bool:
@@ -206,7 +168,10 @@ def _is_argument(target: str, spec: PipelineSpec) -> bool:
 
 
 def _read_columns(
-    columns: Mapping[str, str], targets: Mapping[str, ArgumentKind], schema: pa.Schema, mistakes: Mistakes
+    columns: Mapping[str, str],
+    targets: Mapping[str, signature.ArgumentKind],
+    schema: pa.Schema,
+    mistakes: Mistakes,
 ) -> dict[str, str]:
     """Return the columns that have a meaning, by what they mean."""
     for target, column in columns.items():
@@ -214,27 +179,24 @@ def _read_columns(
             if target not in targets:
                 is_turned = target in schema.names and column in targets
                 turned = f"write it the other way round: `columns: {{{column}: {target}}}`"
-                raise JobError(
-                    f"columns.{target}: there is no argument {target!r}",
-                    turned if is_turned else argument_meant(target, targets),
-                )
+                problem = f"columns.{target}: there is no argument {target!r}"
+                fix = turned if is_turned else column_checks.argument_meant(target, targets)
+                raise JobError(problem, fix)
             if column not in schema.names:
-                raise JobError(
-                    f"columns.{target} names the column {column!r}, and the table has none of that name",
-                    did_you_mean(column, schema.names),
-                )
+                problem = f"columns.{target} names the column {column!r}, and the table has none of that name"
+                raise JobError(problem, did_you_mean(column, schema.names))
     column_of = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in column_of.items() if column in schema.names}
     for target, column in read.items():
         with mistakes.noted():
-            check_type(schema.field(column), target, targets[target])
+            column_checks.check_type(schema.field(column), target, targets[target])
     return read
 
 
 def _defaults(
     defaults: Mapping[str, Any],
     overrides: Mapping[str, Any],
-    targets: Mapping[str, ArgumentKind],
+    targets: Mapping[str, signature.ArgumentKind],
     checks: Mapping[str, Callable[[Any], Any]],
     spec: PipelineSpec,
     mistakes: Mistakes,
@@ -256,25 +218,34 @@ def _defaults(
                 place = "recipe" if name == "recipe" else "media.fps"
                 raise JobError(f"{section}.{name} is not where the job sets it", f"set `{place}:` instead")
             if name not in targets:
-                fix = plumbing_fix(name) if name in spec.parameters else argument_meant(name, targets)
+                fix = (
+                    column_checks.plumbing_fix(name)
+                    if name in spec.parameters
+                    else column_checks.argument_meant(name, targets)
+                )
                 raise JobError(f"{section}.{name}: rows have no such argument", fix)
             if value is not None:
                 place_of = arguments if _is_argument(name, spec) else special
                 place_of[name] = value  # one that is refused is not missing too
                 checked = checks[name](value)
                 if isinstance(checked, Refused):
-                    public = public_cell(value) if targets[name] in PLACES else value
+                    public = row_inputs.public_cell(value) if targets[name] in signature.PLACES else value
                     raise JobError(f"{section}.{name} is {shown(public)}, but {checked.reason}", checked.fix)
                 place_of[name] = checked
     return arguments, special
 
 
-def check_value(name: str, value: Any, kind: ScalarKind | ListKind | EitherKind, spec: PipelineSpec) -> Any:
+def check_value(
+    name: str,
+    value: Any,
+    kind: signature.ScalarKind | signature.ListKind | signature.EitherKind,
+    spec: PipelineSpec,
+) -> Any:
     """Return a value as the argument takes it, a schedule by its one spelling; or Refused."""
     if kind == "ints" or kind == "floats":
-        one: ScalarKind = "int" if kind == "ints" else "float"
+        one: signature.ScalarKind = "int" if kind == "ints" else "float"
         kind = f"list[{one}]" if is_list(value) else one  # type: ignore[assignment]
-    if kind in PART_KINDS:
+    if kind in signature.PART_KINDS:
         parameter = spec.parameters.get(name)
         return check_list(name, value, kind, parameter.entries if parameter else None)
     if is_schedule(name, value):
@@ -284,40 +255,51 @@ def check_value(name: str, value: Any, kind: ScalarKind | ListKind | EitherKind,
 
 def _check_of(
     target: str,
-    kind: ArgumentKind,
+    kind: signature.ArgumentKind,
     spec: PipelineSpec,
     find_recipe: Callable[[str], Recipe],
-    finder: Finder,
+    finder: row_inputs.Finder,
     second_models: Mapping[str, SecondModel],
 ) -> Callable[[Any], Any]:
     """Return the check of one cell, which remembers its answers where cells repeat."""
     if kind == "image" or kind == "video":
-        return _remembering(partial(check_input, kind=kind, finder=finder))
+        return _remembering(partial(row_inputs.check_input, kind=kind, finder=finder))
     if kind == "images" or kind == "list[image]":
-        return partial(check_images, kind=kind, finder=finder)
+        return partial(row_inputs.check_images, kind=kind, finder=finder)
     if kind == "references":
-        return partial(check_references, finder=finder)
+        return partial(row_inputs.check_references, finder=finder)
     if kind == "model":
         return _remembering(partial(check_second_model, target, declared=second_models))
     if target in OWN_TEXTS and kind == "str":
         return partial(check_argument, target, kind=kind, spec=spec)  # they do not repeat
     if _is_argument(target, spec):
         check = partial(check_value, target, kind=kind, spec=spec)
-        is_listed = kind in PART_KINDS or kind in get_args(EitherKind)
+        is_listed = kind in signature.PART_KINDS or kind in get_args(signature.EitherKind)
         return check if is_listed else _remembering(check)  # each row has lists of its own
     if target == "seed":
         return check_seed
     if target == "fps":
         return _remembering(check_fps)
     find = (lambda name: resolve_scheduler(name, spec)) if target == "scheduler" else find_recipe
-    return _remembering(_refusing(find))
+
+    def checked(cell: Any) -> Any:
+        if not isinstance(cell, str):
+            return Refused(reason="it must be text", fix="put it in quotes")
+        try:
+            return find(cell)
+        except UserError as error:
+            return Refused(reason=error.problem, fix=error.fix)
+
+    return _remembering(checked)
 
 
 # From here on, these floats do not hold every whole number; of float64 `coerce` knows.
 _NARROW = {pa.float16(): 2**11, pa.float32(): 2**24}
 
 
-def _exactly(check: Callable[[Any], Any], kind: ArgumentKind, stored: pa.DataType) -> Callable[[Any], Any]:
+def _exactly(
+    check: Callable[[Any], Any], kind: signature.ArgumentKind, stored: pa.DataType
+) -> Callable[[Any], Any]:
     """Return a check that also refuses whole numbers which a column of narrow floats may have rounded."""
     stored = stored.value_type if pa.types.is_dictionary(stored) else stored
     exact = _NARROW.get(getattr(stored, "value_type", stored))
@@ -336,27 +318,11 @@ def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     answers: dict[Any, Any] = {}  # cells of one column are of one type, so 1 and True do not meet here
 
     def remembered(cell: Any) -> Any:
-        if not isinstance(cell, Hashable):  # a list where none belongs
-            return check(cell)
-        if cell in answers:
-            return answers[cell]
-        value = check(cell)
-        if len(answers) < _CACHED and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH):
-            answers[cell] = value
-        return value
+        is_short = isinstance(cell, Hashable) and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH)
+        if not is_short or (cell not in answers and len(answers) == _CACHED):
+            return check(cell)  # also of a list where none belongs
+        if cell not in answers:
+            answers[cell] = check(cell)
+        return answers[cell]
 
     return remembered
-
-
-def _refusing(find: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """Return `find` with its UserError as a refusal of the cell."""
-
-    def checked(cell: Any) -> Any:
-        if not isinstance(cell, str):
-            return Refused(reason="it must be text", fix="put it in quotes")
-        try:
-            return find(cell)
-        except UserError as error:
-            return Refused(reason=error.problem, fix=error.fix)
-
-    return checked

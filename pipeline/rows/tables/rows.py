@@ -109,13 +109,9 @@ class RowPlan:
         """Return the rows that cannot be read, by offset, and of all others the cells of each reader."""
         readable_rows = readable(batch, [reader.column for reader in self.readers])
         columns = [_values(column) for column in readable_rows.cells.columns]
-        self.finder.prefetch(
-            file
-            for reader, column in zip(self.readers, columns, strict=True)
-            if reader.kind in PLACES
-            for cell in column
-            for file in files_in(cell, reader.kind)
-        )
+        placed = [at for at, reader in enumerate(self.readers) if reader.kind in PLACES]
+        cells = ((self.readers[at].kind, cell) for at in placed for cell in columns[at])
+        self.finder.prefetch(file for kind, cell in cells for file in files_in(cell, kind))
         return readable_rows.refused, columns
 
     def row(self, index: int, cells: Sequence[Any]) -> CheckedRow | InvalidRow:
@@ -153,31 +149,28 @@ class RowPlan:
             problems += self._problems(check_step_lists(arguments, choice, self.spec), arguments)
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
-        request = self._request(arguments, choice, recipe, special, fps)
-        return CheckedRow(index=index, request=request, shape=self._shape(request))
-
-    def _shape(self, request: Request) -> str:
-        """Return what likely shares forwards: rows of other lanes than the job's own never do."""
+        if loras := special.get(LORA, self.loras):
+            arguments[LORA] = loras
+        seed = special.get("seed", self.seed)
+        if seed is None:
+            seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
+        names = {"scheduler": choice.canonical, "recipe": recipe.name, "model": self.model}
+        request = Request(arguments=arguments, seed=seed, fps=fps, **names)
+        # rows of other lanes than the job's own never share forwards
         is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
-        others = filter(None, [self.model, request.recipe if is_elsewhere else ""])
-        return ": ".join([*others, shape_of(request.arguments)])
+        others = filter(None, [self.model, recipe.name if is_elsewhere else ""])
+        return CheckedRow(index=index, request=request, shape=": ".join([*others, shape_of(arguments)]))
 
     def _across(
         self, arguments: Mapping[str, Any], choice: SchedulerChoice, refused: set[str]
     ) -> list[Problem]:
         """Return what is wrong with cells that are fine one by one. refused: columns already reported."""
-        problems = [
-            Problem(
-                self._column(name),
-                None,
-                Refused(
-                    reason=f"every row needs {'an' if name[0] in 'aeiou' else 'a'} {name}",
-                    fix=f"fill it in, or set `defaults: {{{name}: ...}}`",
-                ),
-            )
-            for name in self.required
-            if name not in arguments and self._column(name) not in refused
-        ]
+        problems = []
+        for name in self.required:
+            if name not in arguments and self._column(name) not in refused:
+                reason = f"every row needs {'an' if name[0] in 'aeiou' else 'a'} {name}"
+                why = Refused(reason=reason, fix=f"fill it in, or set `defaults: {{{name}: ...}}`")
+                problems.append(Problem(self._column(name), None, why))
         steps = arguments.get("num_inference_steps", choice.min_steps)
         if not choice.min_steps <= steps <= choice.max_steps:
             bounds = f"{choice.min_steps} to {choice.max_steps}"
@@ -206,28 +199,6 @@ class RowPlan:
             value: Any = arguments.get(name)
             shown = each_input(value, lambda named: public_url(named["uri"]))
             yield Problem(self._column(name), shown, refused)
-
-    def _request(
-        self,
-        arguments: dict[str, Any],
-        choice: SchedulerChoice,
-        recipe: Recipe,
-        special: Mapping[str, Any],
-        fps: float | None,
-    ) -> Request:
-        if loras := special.get(LORA, self.loras):
-            arguments[LORA] = loras
-        seed = special.get("seed", self.seed)
-        if seed is None:
-            seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
-        return Request(
-            arguments=arguments,
-            seed=seed,
-            scheduler=choice.canonical,
-            recipe=recipe.name,
-            fps=fps,
-            model=self.model,
-        )
 
     def _column(self, target: str) -> str:
         return next((reader.column for reader in self.readers if reader.target == target), target)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import repeat, takewhile
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,14 +22,9 @@ from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
+from framefleet.pipeline.rows.tables import partitions
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
 from framefleet.pipeline.rows.tables.media_folder import list_media, media_column
-from framefleet.pipeline.rows.tables.partitions import (
-    check_lake_files,
-    check_lake_folders,
-    with_own_columns,
-    with_partitions,
-)
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
@@ -58,10 +53,7 @@ class Table:
         return None if self.lengths is None else sum(self.lengths)
 
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (index of the first row, up to `batch_rows` rows), in order.
-
-        start: rows before it are not wanted, and of Parquet not read. Raises TableError on broken files.
-        """
+        """Yield (index of the first row, up to `batch_rows` rows) in order, without those before `start`."""
         first = 0
         for source, length in zip(self.sources, self.lengths or repeat(0), strict=False):
             skip = min(length, max(0, start - first))
@@ -70,7 +62,7 @@ class Table:
             first += skip
             for batch in batches if not length or skip < length else ():
                 if source.partition:
-                    batch = with_own_columns(batch, source)
+                    batch = partitions.with_own_columns(batch, source)
                 for offset in range(0, batch.num_rows, batch_rows):
                     part = batch.slice(offset, batch_rows)
                     yield first, part
@@ -118,10 +110,8 @@ class Table:
 
     def _check_length(self, num_rows: int) -> None:
         if num_rows > MAX_ROWS:
-            raise TableError(
-                f"table {self.location} has more than {MAX_ROWS:,} rows",
-                "give parts of it to jobs of their own",
-            )
+            problem = f"table {self.location} has more than {MAX_ROWS:,} rows"
+            raise TableError(problem, "give parts of it to jobs of their own")
 
 
 def folder_of(location: str) -> str:
@@ -166,13 +156,9 @@ def open_table(
             paths, root = [f"{path.rstrip('/')}/files.parquet"], path
         kinds = _TEXT_COLUMNS | dict(arguments or {})
         patience = Patience(shown, outage_s)
-        files = [
-            TableFile(
-                filesystem=filesystem, path=p, format=file_format(p), arguments=kinds, patience=patience
-            )
-            for p in paths
-        ]
-        sources = with_partitions(files, root)
+        same = {"filesystem": filesystem, "arguments": kinds, "patience": patience}
+        files = [TableFile(path=name, format=file_format(name), **same) for name in paths]
+        sources = partitions.with_partitions(files, root)
         schema, lengths = _one_schema(sources)
         own = [pa.field(name, value.type) for name, value in sources[0].partition.items()]
         own = [field for field in own if field.name not in schema.names]
@@ -188,23 +174,30 @@ def open_table(
     if lengths is not None and not sum(lengths):
         raise TableError(f"table {shown} has no rows", "add rows, or give another table")
     table = Table(location=shown, sources=sources, schema=schema, lengths=lengths)
-    table._check_length(table.num_rows or 0)
+    table._check_length(sum(lengths or ()))
     return table
 
 
 def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     """Return the table's files in sorted order, and its folder."""
     if has_magic(path) and not filesystem.exists(path):
-        files, root = _visible(filesystem.glob(path), _stem(path)), _table_folder(_stem(path))
-        check_lake_folders(filesystem, _folders(files, root), location)
+        parts = PurePosixPath(path).parts
+        stem = str(PurePosixPath(*takewhile(lambda part: not has_magic(part), parts)))
+        files, root = _visible(filesystem.glob(path), stem), _table_folder(stem)
+        below_root = (PurePosixPath(file).relative_to(root).parents for file in files)
+        # without those of partitions, which are many
+        folders = {
+            str(PurePosixPath(root, one)) for some in below_root for one in some if "=" not in one.name
+        }
+        partitions.check_lake_folders(filesystem, sorted({root, *folders}), location)
     elif file_format(path) and filesystem.isfile(path):  # http has no folders, and isdir() reads the page
         files, root = [path], _table_folder(filesystem._parent(path))
         if isinstance(filesystem, LocalFileSystem):
-            check_lake_folders(filesystem, [root], location)
+            partitions.check_lake_folders(filesystem, [root], location)
     elif filesystem.isdir(path):
         below, root = _below(filesystem, path, location), _table_folder(path)
-        check_lake_files(filesystem, below, location)
-        check_lake_folders(filesystem, [root], location)
+        partitions.check_lake_files(filesystem, below, location)
+        partitions.check_lake_folders(filesystem, [root], location)
         files = _visible(below, path) or _visible(below, path, media_column)
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):
@@ -217,21 +210,9 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
     formats = {file_format(name): name for name in files}
     if len(formats) > 1:
         both = " and ".join(list(formats.values())[:2])
-        raise TableError(
-            f"files of several formats in {location}: {both}", "give a glob, e.g. folder/*.parquet"
-        )
+        problem = f"files of several formats in {location}: {both}"
+        raise TableError(problem, "give a glob, e.g. folder/*.parquet")
     return files, root
-
-
-def _folders(files: Iterable[str], root: str) -> Iterator[str]:
-    """Yield the folders from a table's own to its files, without those of partitions, which are many."""
-    yield root
-    for file in files:
-        folder = PurePosixPath(file).parent
-        while len(folder.parts) > len(PurePosixPath(root).parts):
-            if "=" not in folder.name:
-                yield str(folder)
-            folder = folder.parent
 
 
 def _below(filesystem: Any, path: str, location: str) -> list[str]:
@@ -243,17 +224,15 @@ def _below(filesystem: Any, path: str, location: str) -> list[str]:
     for folder, _, files in filesystem.walk(path):
         paths += [f"{folder.rstrip('/')}/{name}" for name in files]
         if len(paths) > MAX_LISTED:
-            raise TableError(
-                f"{location} holds more than {MAX_LISTED:,} files", "give the table's own folder"
-            )
+            problem = f"{location} holds more than {MAX_LISTED:,} files"
+            raise TableError(problem, "give the table's own folder")
     return paths
 
 
 def _visible(
     paths: Collection[str], root: str, kind_of: Callable[[str], str | None] = file_format
 ) -> list[str]:
-    """Return files of a kind in order, without hidden and temporary ones: Spark's _SUCCESS, editors' .swp,
-    Excel's ~$."""
+    """Return files of a kind in order, without hidden ones: Spark's _SUCCESS, editors' .swp, Excel's ~$."""
     depth = len(PurePosixPath(root).parts)
 
     def shown(path: str) -> bool:
@@ -267,17 +246,10 @@ def _visible(
 
 def _table_folder(folder: str) -> str:
     """Return the folder of the whole table: `orders` of orders/year=2025, which holds a part of it."""
-    parts = PurePosixPath(folder).parts
-    while len(parts) > 1 and "=" in parts[-1]:
-        parts = parts[:-1]
-    return str(PurePosixPath(*parts))
-
-
-def _stem(pattern: str) -> str:
-    """Return the folder before the first wildcard."""
-    parts = PurePosixPath(pattern).parts
-    fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
-    return str(PurePosixPath(*parts[:fixed]))
+    path = PurePosixPath(folder)
+    while "=" in path.name and path.parent != path:
+        path = path.parent
+    return str(path)
 
 
 def _no_table(filesystem: Any, path: str, location: str) -> TableError:
@@ -299,14 +271,15 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
 
 def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, ...] | None]:
     """Return the schema that all files share and, when cheap, the number of rows of each."""
-    schema, length = _schema_of(sources[0])
-    if length is None:
-        return schema, None  # CSV and JSONL are held to this schema as they are read
-    lengths = [length]
-    for source in sources[1:]:
-        other, more = _schema_of(source)
-        lengths.append(more or 0)
-        wanted = schema
+    schema, lengths = pa.schema([]), list[int]()
+    for number, source in enumerate(sources):
+        other, length = read_schema(source)
+        if doubled := sorted({name for name in other.names if other.names.count(name) > 1}):
+            raise TableError(f"{source.path} has the column {doubled[0]!r} twice", "rename one of them")
+        if length is None:
+            return other, None  # CSV and JSONL are held to this schema as they are read
+        lengths.append(length)
+        wanted = schema = schema if number else other
         if are_records(schema):  # versions of framefleet differ in their columns
             schema = pa.schema([*schema, *(field for field in other if field.name not in schema.names)])
             wanted = pa.schema([schema.field(name) for name in other.names])
@@ -316,13 +289,6 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, .
                 "write all files of a table with the same columns, in one order and with the same types",
             )
     return schema, tuple(lengths)
-
-
-def _schema_of(source: TableFile) -> tuple[pa.Schema, int | None]:
-    schema, num_rows = read_schema(source)
-    if doubled := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-        raise TableError(f"{source.path} has the column {doubled[0]!r} twice", "rename one of them")
-    return schema, num_rows
 
 
 def _difference(one: pa.Schema, other: pa.Schema) -> str:

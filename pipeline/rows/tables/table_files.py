@@ -11,7 +11,7 @@ import json
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -60,9 +60,8 @@ class PatientFile:
             if trouble_of(error) != "unreachable":
                 raise
             message = public_text(f"{type(error).__name__}: {in_a_line(error)}")
-            failure = StoreError(
-                f"could not read on in {self._patience.where}: {message}", FIXES["unreachable"]
-            )
+            problem = f"could not read on in {self._patience.where}: {message}"
+            failure = StoreError(problem, FIXES["unreachable"])
             failure.kind = "unreachable"
             raise failure from None
 
@@ -94,10 +93,7 @@ def read_schema(source: TableFile) -> tuple[pa.Schema, int | None]:
 def open_batches(
     source: TableFile, schema: pa.Schema, *, batch_rows: int, first_row: int, skip: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the file's batches with the columns of `schema`. first_row: of the table, for messages.
-
-    skip: how many of its rows to leave out at the beginning; of Parquet alone.
-    """
+    """Yield batches with the columns of `schema` from table row `first_row`; `skip` is of Parquet alone."""
     which = {"batch_rows": batch_rows, "first_row": first_row, "skip": skip}
     for kind, content in _answers(source, which, schema=schema.serialize().to_pybytes()):
         assert kind == BATCH
@@ -106,10 +102,7 @@ def open_batches(
 
 
 def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], int]:
-    """Return where each of these rows of the file stands, and how many rows were passed until all were found.
-
-    As "line 19"; as "row 3" in Parquet, which has no lines.
-    """
+    """Return where rows stand, "line 19" or in Parquet "row 3", and how many were passed to find all."""
     if source.format == "parquet":
         num_rows = read_schema(source)[1] or 0
         return {row: f"row {row}" for row in rows if row < num_rows}, num_rows
@@ -119,40 +112,30 @@ def find_rows(source: TableFile, rows: Sequence[int]) -> tuple[dict[int, str], i
     return {row: f"line {line}" for row, line in lines}, num_rows
 
 
-@contextmanager
-def _opened(source: TableFile) -> Iterator[tuple[Any, int | None]]:
-    """Give the file and its size; None where it can only be read in order, as from some web servers."""
-    try:
-        file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
-    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        raise TableError(f"{source.path} cannot be read: {error}", "check the path and the access") from error
-    with file:
-        try:
-            size = file.seek(0, 2)
-        except (OSError, ValueError):
-            size = None
-        yield file if size is None else PatientFile(file, source.patience), size
-
-
 def _answers(
     source: TableFile, which: Mapping[str, Any] | None = None, *, schema: bytes = b""
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (kind, content) of each answer, while the file is read as the process asks for it.
-
-    which: of the rows; see `_answer`.
-    """
+    """Yield (kind, content) of each answer, while the file is read. which: of the rows; see `_answer`."""
     refused: list[str] = []
     request = {
         "name": source.path,
         "format": source.format,
         "compression": packed(source.path)[1],
         "arguments": dict(source.arguments),
+        "size": None,
         **(which or {}),
     }
-    with _opened(source) as (file, size):
+    try:
+        file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
+    except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+        raise TableError(f"{source.path} cannot be read: {error}", "check the path and the access") from error
+    with file:
+        with suppress(OSError, ValueError):  # it can only be read in order, as from some web servers
+            request["size"] = file.seek(0, 2)
+            file = PatientFile(file, source.patience)
         try:
             with _READERS.one() as reader:
-                reader.send(json.dumps({**request, "size": size}).encode())
+                reader.send(json.dumps(request).encode())
                 reader.send(schema)
                 while (message := reader.receive())[:1] != END:
                     kind, content = message[:1], message[1:]
@@ -163,9 +146,8 @@ def _answers(
                     else:
                         yield kind, content
         except Ended as error:
-            raise TableError(
-                f"{source.path} cannot be read: {error}", "write it with another program"
-            ) from None
+            problem = f"{source.path} cannot be read: {error}"
+            raise TableError(problem, "write it with another program") from None
     if refused:
         raise TableError(*refused)
 

@@ -86,14 +86,9 @@ class TableRows:
     def __init__(self, plan: RowPlan, identity: Identity, *, max_remembered: int = MAX_REMEMBERED) -> None:
         self.plan = plan
         self.identity = identity
-        self._texts = [
-            at
-            for at, reader in enumerate(plan.readers)
-            if reader.target in OWN_TEXTS and reader.kind == "str"
-        ]
-        self._seeds = [
-            at for at, reader in enumerate(plan.readers) if reader.target == "seed" and not reader.is_argument
-        ]
+        readers = [*enumerate(plan.readers)]
+        self._texts = [at for at, one in readers if one.target in OWN_TEXTS and one.kind == "str"]
+        self._seeds = [at for at, one in readers if one.target == "seed" and not one.is_argument]
         own = {*self._texts, *self._seeds}
         self._shared = [at for at in range(len(plan.readers)) if at not in own]
         self._templates: dict[tuple[Any, ...], Template] = {}
@@ -103,17 +98,13 @@ class TableRows:
     def read(
         self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
     ) -> Iterator[IdentifiedRow | InvalidRow]:
-        """Yield the rows of the batch in order; `first_index` is the position of its first.
-
-        only: the positions of those that are wanted; None wants all.
-        """
+        """Yield the rows of a batch that begins at `first_index`. only: positions that are wanted."""
         refused, columns = self.plan.columns(batch)
         readers = self.plan.readers
         texts = [_checked(readers[at], columns[at]) for at in self._texts]
         seeds = [_checked(readers[at], columns[at]) for at in self._seeds]
-        shared = [
-            [_key(cell) if isinstance(cell, list) else cell for cell in columns[at]] for at in self._shared
-        ]
+        others = (columns[at] for at in self._shared)
+        shared = [[_key(cell) if isinstance(cell, list) else cell for cell in column] for column in others]
         types = [list(map(type, column)) for column in (*texts, *seeds)]
         # Of one row: its cells; its kind, which rows of one template share; its texts; its seed.
         rows = zip(
@@ -141,8 +132,13 @@ class TableRows:
             checked = self.plan.row(index, cells)
             if isinstance(checked, InvalidRow):
                 return checked
-            if self._was_seen(kind):
+            mark = hash(kind)
+            if mark in self._seen:  # to rows with nothing in common templates only cost
                 self._remember(kind, self._template(checked, texts, gives_seed=seed is not None))
+            else:
+                if len(self._seen) == _MAX_SEEN:
+                    self._seen.clear()
+                self._seen.add(mark)
             request = checked.request
             return IdentifiedRow(index, self.identity(request), checked, texts, request.seed)
         spelled = [*map(spell, texts)]
@@ -164,18 +160,10 @@ class TableRows:
             seed=seed_form(request) if is_derived else row.request.seed,
         )
 
-    def _was_seen(self, kind: tuple[Any, ...]) -> bool:
-        """Tell whether there was such a row: to rows with nothing in common templates only cost."""
-        mark = hash(kind)
-        if mark in self._seen:
-            return True
-        if len(self._seen) == _MAX_SEEN:
-            self._seen.clear()
-        self._seen.add(mark)
-        return False
-
     def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
-        size = len(template.content) + _OBJECTS + sum(map(_size, kind))
+        lists = sum(_ENTRY * len(cell) for cell in kind if isinstance(cell, tuple))
+        texts = sum(len(cell) for cell in kind if isinstance(cell, str))
+        size = len(template.content) + _OBJECTS + lists + texts
         if size > _MAX_TEMPLATE:
             return
         self._remembered += size
@@ -197,12 +185,6 @@ def _key(value: Any) -> Any:
     return tuple(map(_key, value)) if isinstance(value, list | tuple) else value
 
 
-def _size(cell: Any) -> int:
-    if isinstance(cell, tuple):
-        return _ENTRY * len(cell)
-    return len(cell) if isinstance(cell, str) else 0
-
-
 _Row = IdentifiedRow | InvalidRow
 
 
@@ -221,25 +203,18 @@ class ModelRows:
     def read(
         self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
     ) -> Iterator[_Row]:
-        """Yield the rows of the batch in order; `first_index` is the position of its first.
-
-        only: the positions of those that are wanted; None wants all.
-        """
+        """Yield the rows of a batch that begins at `first_index`. only: positions that are wanted."""
         if self.column is None:
             assert self._default is not None, "rows without a column for their model have a default"
-            return self.by_model[self._default].read(first_index, batch, only)
-        return self._mixed(first_index, batch, only)
-
-    def _mixed(self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None) -> Iterator[_Row]:
-        assert self.column is not None
+            yield from self.by_model[self._default].read(first_index, batch, only)
+            return
         readable_rows = readable(batch, [self.column])
         rows: dict[int, _Row] = {
             offset: InvalidRow(index=0, problems=tuple(why)) for offset, why in readable_rows.refused.items()
         }
         of_model: dict[str, list[int]] = {name: [] for name in self.by_model}
-        for offset, cell in zip(
-            readable_rows.offsets, readable_rows.cells.column(0).to_pylist(), strict=True
-        ):
+        cells = readable_rows.cells.column(0).to_pylist()
+        for offset, cell in zip(readable_rows.offsets, cells, strict=True):
             if only is not None and first_index + offset not in only:
                 continue
             model = self.model_of(cell)
@@ -263,22 +238,16 @@ class ModelRows:
         """Return the model that a cell of the column names, or why there is none."""
         name = self._default if cell is None else cell.strip() if isinstance(cell, str) else cell
         if name is None:
-            return Refused(
-                reason="every row needs one of the job's `models`",
-                fix=f"fill it in, or set `defaults: {{{MODEL_COLUMN}: {next(iter(self.by_model))}}}`",
-            )
+            fix = f"fill it in, or set `defaults: {{{MODEL_COLUMN}: {next(iter(self.by_model))}}}`"
+            return Refused(reason="every row needs one of the job's `models`", fix=fix)
         if name not in self.by_model:
-            return Refused(
-                reason=f"the job's `models` has no {shown(name)}", fix=did_you_mean(str(name), self.by_model)
-            )
+            reason = f"the job's `models` has no {shown(name)}"
+            return Refused(reason=reason, fix=did_you_mean(str(name), self.by_model))
         return str(name)
 
 
 def joined_columns(plans: Sequence[RowPlan]) -> tuple[Carried, pa.Schema]:
-    """Return what any of the models carries, and a column for each argument of any.
-
-    Where types of an argument differ, it is one that holds both.
-    """
+    """Return what any model carries, and a column for each argument, of a type that holds all."""
     names = {column: name for plan in plans for column, name in plan.carried.names.items()}
     places = frozenset[str]().union(*(plan.carried.places for plan in plans))
     types: dict[str, pa.DataType] = {}

@@ -35,7 +35,12 @@ from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes that say what a file is
 SEPARATORS = {"csv": ",", "tsv": "\t"}
-_PACKED = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\0"}  # how such files begin
+# How such files begin, and what unpacks them.
+_PACKED: dict[str, tuple[bytes, Any]] = {
+    ".gz": (b"\x1f\x8b", gzip.open),
+    ".bz2": (b"BZh", bz2.open),
+    ".xz": (b"\xfd7zXZ\0", lzma.open),
+}
 # What is wrong with the file is reported by whoever reads its rows: here they are looked up for messages.
 _UNREADABLE = (TableError, csv.Error, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 _MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
@@ -44,17 +49,13 @@ _MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
 def unpacked(content: io.RawIOBase, compression: str | None, name: str) -> Any:
     """Return the text of a file, which can be looked at ahead by `peek`. Raises TableError."""
     buffered = io.BufferedReader(content, 1 << 20)
-    if compression and not (beginning := buffered.peek(_AHEAD)).startswith(_PACKED[compression]):
+    if compression and not (beginning := buffered.peek(_AHEAD)).startswith(_PACKED[compression][0]):
         if not beginning:
             raise TableError(f"{name} is empty", "add rows, or give another table")
         raise mistaken_file(beginning, name) or TableError(
             f"{name} is not compressed, though its name ends in {compression}", "give it its own ending"
         )
-    if compression == ".gz":
-        return gzip.GzipFile(fileobj=buffered)
-    if compression == ".bz2":
-        return bz2.BZ2File(buffered)
-    return lzma.LZMAFile(buffered) if compression == ".xz" else buffered
+    return _PACKED[compression][1](buffered) if compression else buffered
 
 
 def text_reader(
@@ -87,13 +88,9 @@ class CsvRows:
     def __init__(
         self, text: CsvText, schema: pa.Schema | None, arguments: Mapping[str, ArgumentKind], name: str
     ) -> None:
-        self._file, self._names = (
-            name,
-            [
-                one.encode("utf-8", "surrogateescape").decode()
-                for one in text.header  # UnicodeDecodeError where it is not
-            ],
-        )
+        # UnicodeDecodeError where they are not UTF-8
+        self._names = [one.encode("utf-8", "surrogateescape").decode() for one in text.header]
+        self._file = name
         if twice := next((one for one in self._names if one and self._names.count(one) > 1), None):
             raise TableError(f"{name} has the column {twice!r} twice", "rename one of them")
         if schema and {*filter(None, self._names)} != {*filter(None, schema.names)}:
@@ -110,16 +107,22 @@ class CsvRows:
             odd: OddCells = {}
             columns = []
             for field in self.schema:
-                if field.name in self._names:
-                    texts = batch.column(self._names.index(field.name))
-                else:  # the column without a name, which only other files have
-                    texts = pa.nulls(len(batch), pa.string())
+                is_here = (
+                    field.name in self._names
+                )  # not the column without a name, if only other files have it
+                texts = batch.column(self._names.index(field.name) if is_here else 0)
+                texts = texts if is_here else pa.nulls(len(batch), pa.string())
                 column, misfits = typed_cells(texts, field.type)
                 columns.append(column)
                 for offset in misfits:
                     why = Refused(reason=another_type(field.type).reason, fix=_WRITE_TEXT)
                     odd.setdefault(offset, []).append(Problem(field.name, _shown(texts[offset]), why))
-            self._tell_of_nameless(batch, odd)
+            is_carried = "" in self.schema.names  # the first of those without a name
+            for place, (name, texts) in enumerate(zip(self._names, batch.columns, strict=True)):
+                if not name and not (is_carried and place == self._names.index("")):
+                    for offset in pc.indices_nonzero(texts.is_valid()).to_pylist():
+                        problem = Problem(f"column {place + 1}", _shown(texts[offset]), _NO_NAME)
+                        odd.setdefault(offset, []).append(problem)
             # One message for a line of separators alone, which spreadsheets leave behind.
             if len(self._names) > 1 and all(texts.null_count for texts in batch.columns):
                 is_blank = functools.reduce(pc.and_, (texts.is_null() for texts in batch.columns))
@@ -136,26 +139,14 @@ class CsvRows:
         ]
         if len(nameless) > 1:
             numbers = " and ".join(str(place + 1) for place in nameless[:2])
-            raise TableError(
-                f"{self._file}: the first line has no names for the columns {numbers}",
-                "the first line must be the header: delete what stands above it, or name these columns",
-            )
-        return pa.schema(
-            [
-                (name, pa.string() if name in arguments else type_of(column))
-                for place, (name, column) in enumerate(zip(self._names, columns, strict=True))
-                if name or place in nameless
-            ]
-        )
-
-    def _tell_of_nameless(self, batch: pa.RecordBatch, odd: OddCells) -> None:
-        is_carried = "" in self.schema.names  # the first of them
-        for place, (name, texts) in enumerate(zip(self._names, batch.columns, strict=True)):
-            is_read = name or (is_carried and place == self._names.index(""))
-            if not is_read and texts.null_count < len(texts):
-                for offset in pc.indices_nonzero(texts.is_valid()).to_pylist():
-                    problem = Problem(f"column {place + 1}", _shown(texts[offset]), _NO_NAME)
-                    odd.setdefault(offset, []).append(problem)
+            fix = "the first line must be the header: delete what stands above it, or name these columns"
+            raise TableError(f"{self._file}: the first line has no names for the columns {numbers}", fix)
+        fields = [
+            (name, pa.string() if name in arguments else type_of(column))
+            for place, (name, column) in enumerate(zip(self._names, columns, strict=True))
+            if name or place in nameless
+        ]
+        return pa.schema(fields)
 
 
 _WRITE_TEXT = "write it as the others are, or save the table as Parquet or JSONL, with the column as text"
@@ -183,9 +174,7 @@ def _texts_of(text: CsvText, num_columns: int) -> Iterator[pa.RecordBatch]:
         # only without threads do its errors name the row
         read_options=pa.csv.ReadOptions(use_threads=False, column_names=names),
         parse_options=pa.csv.ParseOptions(
-            delimiter=text.separator,
-            quote_char=text.is_quoted and '"',
-            newlines_in_values=text.is_quoted,
+            delimiter=text.separator, quote_char=text.is_quoted and '"', newlines_in_values=text.is_quoted
         ),
         # an empty cell is null, a quoted one is empty text
         convert_options=pa.csv.ConvertOptions(
@@ -237,21 +226,22 @@ _SHORT_NUMBER = r"^(?:0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.(?:0|[0-9]*[1-9]))$"
 _SHORT = 16
 _TRUTHS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))  # of JSON, Python and spreadsheets
 _DAY = "1970-01-01 "
-_TYPES = (
-    pa.int64(),
-    pa.bool_(),
-    pa.date32(),
-    pa.time32("s"),
-    *map(pa.timestamp, ("s", "ms", "us", "ns")),
-    pa.float64(),
-)
+_TIMES = (pa.date32(), pa.time32("s"), *map(pa.timestamp, ("s", "ms", "us", "ns")))
+_TYPES = (pa.int64(), pa.bool_(), *_TIMES, pa.float64())
 
 
 def type_of(texts: pa.Array) -> pa.DataType:
     """Return the first type from whose values all texts come back; text where there is none, or no text."""
     filled = pc.ascii_trim_whitespace(texts.drop_null())
-    kinds = (kind for kind in _TYPES if _come_back(filled, kind)) if len(filled) else iter(())
-    return next(kinds, pa.string())
+    for kind in _TYPES if len(filled) else ():
+        if kind == pa.bool_():
+            come_back = any(pc.all(pc.is_in(filled, pa.array(words))).as_py() for words in _TRUTHS)
+        else:  # of most columns, the first says it
+            is_likely = _parsed(filled[:1], kind) is not None
+            come_back = is_likely and not typed_cells(filled, kind)[1]
+        if come_back:
+            return kind
+    return pa.string()
 
 
 def typed_cells(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
@@ -260,24 +250,14 @@ def typed_cells(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]
         return texts, []
     texts = pc.ascii_trim_whitespace(texts)
     values = _parsed(texts, kind)
-    if values is not None:
-        back = _written_as(values, texts)
-        if pc.all(back).as_py() is not False:
-            return values, []
+    if values is not None and pc.all(_written_as(values, texts)).as_py() is not False:
+        return values, []
     if len(texts) == 1:
         return pa.nulls(1, kind), [0]
     half = len(texts) // 2
     first, odd = typed_cells(texts[:half], kind)
     second, more = typed_cells(texts[half:], kind)
     return pa.concat_arrays([first, second]), [*odd, *(half + offset for offset in more)]
-
-
-def _come_back(texts: pa.Array, kind: pa.DataType) -> bool:
-    if kind == pa.bool_():
-        return any(pc.all(pc.is_in(texts, pa.array(words))).as_py() for words in _TRUTHS)
-    if len(texts) > 1 and _parsed(texts[:1], kind) is None:  # of most columns, the first says it
-        return False
-    return not typed_cells(texts, kind)[1]
 
 
 def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array | None:
@@ -297,17 +277,16 @@ def _written_as(values: pa.Array, texts: pa.Array) -> pa.Array:
         return pc.is_in(texts, pa.array([None, *(word for words in _TRUTHS for word in words)]))
     if values.type != pa.float64():
         return pc.equal(values.cast(pa.string()), texts)
-    is_short = pc.and_(
-        pc.match_substring_regex(texts, _SHORT_NUMBER), pc.less_equal(pc.binary_length(texts), _SHORT)
-    )
+    is_plain = pc.match_substring_regex(texts, _SHORT_NUMBER)
+    is_short = pc.and_(is_plain, pc.less_equal(pc.binary_length(texts), _SHORT))
     if pc.all(is_short).as_py() is not False:
         return is_short
+
+    def is_spelled(text: str) -> bool:
+        """Tell whether a text is what Python writes of a number, or a whole number that floats hold."""
+        number = float(text)
+        is_whole = abs(number) <= EXACT_FLOATS and number.is_integer()
+        return math.isfinite(number) and (repr(number) == text or (is_whole and text == str(int(number))))
+
     pairs = zip(is_short.to_pylist(), texts.to_pylist(), strict=True)
-    return pa.array([short if short is not False else _is_spelled(text) for short, text in pairs])
-
-
-def _is_spelled(text: str) -> bool:
-    """Tell whether a text is what Python writes of a number, or a whole number that floats hold."""
-    number = float(text)
-    is_whole = abs(number) <= EXACT_FLOATS and number.is_integer()
-    return math.isfinite(number) and (repr(number) == text or (is_whole and text == str(int(number))))
+    return pa.array([short if short is not False else is_spelled(text) for short, text in pairs])
