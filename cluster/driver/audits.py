@@ -56,8 +56,7 @@ class Audits:
         """reopen: called when rows with a record are to be rendered again."""
         audit, counts = work.run.audit, work.index.counts()
         self._is_on = audit.is_on(work.run.batching.mode)
-        odds = audit.odds(counts.pending) if self._is_on else None
-        self._schedule = AuditSchedule(odds)
+        self._schedule = AuditSchedule(audit.odds(counts.pending) if self._is_on else None)
         self._share = audit.limit if self._is_on else None
         self._kinds = AuditedKinds()
         self._one: OneAudit | None = None  # row, where that is all that the share allows

@@ -137,7 +137,7 @@ class Driver:
             self._follow(event, fleet)
         if self._committer.flush_due(time.monotonic()):
             self._checkpoints.committed()
-        self._tally.unused(fleet.unused)
+        self._tally.unused = fleet.unused
         progress = self._progress()
         self._work.lock.tell(progress)
         fleet.publish(progress.figures)
@@ -219,7 +219,8 @@ class Driver:
             case LaneLost():
                 return self._lose_lane(event)
             case Starting():
-                return self._tally.starting(event.doing)
+                self._tally.waiting_for = event.doing
+                return
             case Leaving():
                 return self._leave(event.worker, "its machine is to go")
             case Ready():
@@ -231,7 +232,15 @@ class Driver:
                         self._lanes.docket.used.add(event.worker)
                     self._tally.joined(event.worker, event.hello.node, str(event.lane))
             case Reported():
-                report = self._with_blame(event.worker, event.report)
+                # What fails as on a broken machine is the row's where the machine still renders others.
+                is_rows_own = self._lanes.of(event.worker).dispatcher.is_rows_own
+                failed = tuple(
+                    replace(one, blame="row")
+                    if one.blame == "host" and is_rows_own(event.worker, one.row_id)
+                    else one
+                    for one in event.report.failed
+                )
+                report = replace(event.report, failed=failed)
                 self._take(event.worker, report, fleet)
                 cause = self._sick(event.worker, report)
         if cause and cause.is_able:
@@ -263,7 +272,11 @@ class Driver:
         if is_idle and lane is None and self._is_new_process_wanted(worker, fleet):
             lane = own.key
         if not is_going and (has_rows or (is_idle and lane is None)):
-            fleet.exchange(worker, assignments, self._dropped(worker))
+            dropped = own.dispatcher.take_dropped(worker)
+            for row_id in dropped:
+                self._tally.returned(worker)
+                self._note(logging.INFO, worker, row_id, "it has ended elsewhere, and is left")
+            fleet.exchange(worker, assignments, dropped)
         elif has_rows:
             fleet.drain(worker)
         elif cause := self._faulty.pop(worker, None):
@@ -283,21 +296,12 @@ class Driver:
         num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new(worker)
         if worker not in docket.used or not num_waiting:
             return False
-        return fleet.num_by_lane()[lane.key] - self._lanes.num_joined(lane) < num_waiting
+        return fleet.num_by_lane()[lane.key] - lane.dispatcher.num_workers < num_waiting
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:
             self._leaving.add(worker)
             log.warning("%s: %s; its rows are given to other workers", worker, reason)
-
-    def _with_blame(self, worker: str, report: WorkerReport) -> WorkerReport:
-        """Blame rows that fail as on a broken machine, where the machine still renders others."""
-        is_rows_own = self._lanes.of(worker).dispatcher.is_rows_own
-        failed = tuple(
-            replace(each, blame="row") if each.blame == "host" and is_rows_own(worker, each.row_id) else each
-            for each in report.failed
-        )
-        return replace(report, failed=failed)
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Handle what a worker reports about its rows."""
@@ -314,7 +318,11 @@ class Driver:
         for failed in report.failed:
             self._fail(worker, failed, fleet)
         for row_id in report.saved if worker not in self._spoiled else ():
-            self._note_checkpoint(row_id)
+            pending = self._pending.get(row_id)
+            self._checkpoints.add(row_id)
+            self._tally.counts.add(SAVED_CHECKPOINTS)
+            if pending is None or self._audits.is_apart(pending.kind):  # it has ended, or cannot be trusted
+                self._checkpoints.drop([row_id])
         if report.handed_back:
             self._lanes.docket.left(worker)
         for row_id in report.handed_back:
@@ -340,14 +348,6 @@ class Driver:
         """Log what happened to a row, here and in the output's logs/."""
         log.log(level, "%s: row %s: %s", worker, row_id, text, extra={"worker": worker, "row_id": row_id})
         self._committer.note(level, worker, row_id, text)
-
-    def _note_checkpoint(self, row_id: str) -> None:
-        """Note a checkpoint for the row's next lease, unless the row ended or cannot be trusted."""
-        pending = self._pending.get(row_id)
-        self._checkpoints.add(row_id)
-        self._tally.counts.add(SAVED_CHECKPOINTS)
-        if pending is None or self._audits.is_apart(pending.kind):
-            self._checkpoints.drop([row_id])
 
     def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
         """Return why a worker must end: it hangs, or it reports faults that its rows did not cause."""
@@ -538,14 +538,6 @@ class Driver:
         lane.dispatcher.put_back(worker, [leased.row.row_id for leased in lease.rows[1:]])
         return lease.rows[:1]
 
-    def _dropped(self, worker: str) -> list[str]:
-        """Return rows that the worker should leave, because they ended elsewhere."""
-        dropped = self._lanes.of(worker).dispatcher.take_dropped(worker)
-        for row_id in dropped:
-            self._tally.returned(worker)
-            self._note(logging.INFO, worker, row_id, "it has ended elsewhere, and is left")
-        return dropped
-
     def _refused(self, event: Ready, lane: Lane) -> Cause | None:
         """Return why a worker must end: its machine has another model, or another GPU than the job wants."""
         who, device = f"{event.worker} on {event.hello.node}", device_name(event.hello.environment)
@@ -586,5 +578,5 @@ class _Extension:
 
     def num_needed(self, lanes: Lanes) -> int:
         """Return how many rows give each worker one lease: half of the most that all had."""
-        num_workers = sum(lanes.num_joined(lane) for lane in lanes)
+        num_workers = sum(lane.dispatcher.num_workers for lane in lanes)
         return max(0, max(num_workers, self.most_leased // 2) - sum(lanes.in_hand().values()))

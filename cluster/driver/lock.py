@@ -26,7 +26,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -228,17 +227,14 @@ class DriverLock:
         self._beating.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._released.set()
         try:
             self._beating.join(self._beat_s)
             if self._beating.is_alive():  # in an outage, which would be waited for here too
                 log.warning("could not release %s: it does not answer", self._store.url_of(self._path))
             elif self.still_ours():
-                own = seal_of(self._store, self.epoch)
-                sealed = {**(self._ours.sealed or {}), **own}
+                sealed = {**(self._ours.sealed or {}), **seal_of(self._store, self.epoch)}
                 self._write(ended=True, left_nothing=kind is None, sealed=sealed)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
             log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
@@ -342,13 +338,11 @@ class DriverLock:
         if current is None:
             return
         holder = parse_holder(current)
-        if holder is None or (holder.runs_elsewhere() and not holder.is_gone()):
-            self._watch(path, current)
-        elif not holder.is_gone():
+        if holder and holder.is_gone():
+            return
+        if holder and not holder.runs_elsewhere():
             raise self._refusal(holder)
-
-    def _watch(self, path: str, held: bytes) -> None:
-        """Return when a counter has not moved for long enough, or its driver says that it ended."""
+        # Until its counter has not moved for long enough, or its driver says that it ended.
         log.warning(
             "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
             self._store.url_of(path),
@@ -361,7 +355,7 @@ class DriverLock:
             holder = parse_holder(now or b"")
             if now is None or (holder and holder.is_gone()):
                 return
-            if now != held:
+            if now != current:
                 raise self._refusal(holder)
 
     def _refusal(self, holder: Holder | None) -> JobError:

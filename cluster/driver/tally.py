@@ -156,8 +156,10 @@ class Tally:
         self._num_gone: Counter[str] = Counter()
         self._figures_of_gone: dict[str, float] = {}
         self._last_failure: str | None = None
-        self._waiting_for: str | None = None
-        self._unused: tuple[str, ...] = ()
+        self.waiting_for: str | None = None  # what a worker is doing that is on its way
+        self.unused: tuple[
+            str, ...
+        ] = ()  # workers and machines that are no longer used, each with its reason
         self._paused_since = ""
         self._paused_at = self._paused_s = 0.0  # when the last pause began; all that are over, together
 
@@ -181,10 +183,6 @@ class Tally:
     def _worked_until(self, now: float) -> float:
         """Return a clock that stops while the job is paused."""
         return (self._paused_at if self.is_paused else now) - self._paused_s
-
-    def starting(self, doing: str) -> None:
-        """A worker is on its way. doing: what takes its time."""
-        self._waiting_for = doing
 
     def joined(self, worker: str, node: str, model: str = "") -> None:
         self._seats[worker] = self._here[worker] = _Seat(node, model)
@@ -256,10 +254,6 @@ class Tally:
         self.counts.add(ROW_OUTCOMES, label="failed")
         self._last_failure = message
 
-    def unused(self, places: tuple[str, ...]) -> None:
-        """These workers and machines are no longer used; each with its reason."""
-        self._unused = places
-
     def left(self, worker: str, how: str) -> None:
         """A worker is gone. how: of `GONE`."""
         seat = self._here.pop(worker, None)
@@ -285,7 +279,7 @@ class Tally:
         figures |= {WORKERS.key(state): num_workers[state] for state in WORKER_STATES}
         silent_s = (seat.store_silent_s for seat in self._here.values())
         figures[STORE_SILENT_SECONDS.key()] = max(silent_s, default=0.0)
-        figures[BLOCKED_PLACES.key()] = len(self._unused)
+        figures[BLOCKED_PLACES.key()] = len(self.unused)
         return Progress(
             total=self._total,
             before=self._before,
@@ -298,8 +292,8 @@ class Tally:
             mean_batch=mean_batch,
             workers=(*here, *self._gone),
             last_failure=self._last_failure,
-            waiting_for=self._waiting_for,
-            unused=self._unused,
+            waiting_for=self.waiting_for,
+            unused=self.unused,
             paused_since=self._paused_since,
             figures=figures,
         )

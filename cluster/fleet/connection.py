@@ -159,7 +159,13 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         else:
             address = _reachable(address)
         # Ray reports lost machines on stdout, where a command may print its result in JSON.
-        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", _print_to_stderr))
+        stack.enter_context(
+            replaced(
+                ray._private.worker,
+                "print_to_stdstream",
+                lambda batch, prefix: print_to_stdstream({**batch, "is_err": True}, prefix),
+            )
+        )
         stack.callback(ray.shutdown, wait_for_processes=True)
         try:
             _start(address, options)
@@ -168,10 +174,6 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         except FleetError:
             connection.keep_logs = True
             raise
-
-
-def _print_to_stderr(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
-    print_to_stdstream({**batch, "is_err": True}, ignore_prefix)
 
 
 def _connection_of_program(address: str | None, modules: Sequence[str]) -> Connection:
@@ -314,11 +316,10 @@ def _reachable(address: str) -> str:
 
     ray.init would wait for it, deaf to signals.
     """
-    is_found = address == "auto"
+    is_found, fix = address == "auto", "check fleet.address"
     if is_found:
-        address = _address_here()
+        address, fix = _address_here(), f"check {_source_of_auto()}, or set fleet.address"
     host, colon, port = address.rpartition(":")
-    fix = f"check {_source_of_auto()}, or set fleet.address" if is_found else "check fleet.address"
     if not colon or not port.isdigit() or "://" in address:
         if is_found and "://" not in address:  # Ray would look for it for minutes
             raise FleetError(f"no Ray cluster can be at {address!r}, which has no port", fix)

@@ -12,7 +12,7 @@ output   the output itself: the job ends, and can go on when that is mended
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,17 +114,12 @@ def culprit_of(error: BaseException) -> Culprit:
         return Culprit("memory", "elsewhere, or in a new process, there may be more")
     if isinstance(error, RowError):
         return Culprit("row", "its arguments, its inputs or its size")
-    for link in _chain(error):
+    link = error
+    for _ in range(_MAX_CHAIN):
         for fits, culprit in _RULES:
             if fits(link):
                 return culprit
+        if (cause := link.__cause__ or link.__context__) is None:
+            break
+        link = cause
     return Culprit("row", "its recipe raised it, and it does not look like the machine's")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what led to it."""
-    for _ in range(_MAX_CHAIN):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__

@@ -40,7 +40,7 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model, ModelUpdate
+    from framefleet.pipeline.model.model import ModelUpdate
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -185,13 +185,14 @@ class Worker:
             if self._broken is not None:
                 raise self._broken
             rows: dict[str, Any] = {name: tuple(values) for name, values in self._untold.items()}
+            if self._renderer and (still_s := self._renderer.clock.still_s()) >= _STILL_S:
+                rows |= {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
             report = WorkerReport(
                 **rows,
                 is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
                 prompt_lengths=self._news_of_lengths(),
                 figures=self._figures(),
-                **self._stillness(),
                 store_silent_s=self._setup.store.silent_s,
                 **self._writers.slowest(),
             )
@@ -207,13 +208,6 @@ class Worker:
         own[REMEMBERED_SIZES.key()] = self._renderer.num_remembered
         own |= self._setup.store.counts.figures()
         return {key: value - self._counted.get(key, 0.0) for key, value in own.items()}
-
-    def _stillness(self) -> dict[str, Any]:
-        """Return for how long the rows that are rendered came no further, and which these are."""
-        still_s = self._renderer.clock.still_s() if self._renderer else 0.0
-        if still_s < _STILL_S:
-            return {}
-        return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
 
     def _wake(self) -> None:
         with self._news:
@@ -246,7 +240,10 @@ class Worker:
             self._doing = "preparing clip steps"
             for step in self._setup.steps.values():
                 step.prepare()
-            model = self._load()
+            from framefleet.pipeline.model.load import load
+
+            self._doing = "loading the model"
+            model = load(self._setup.model, self._setup.model_files)
             while True:
                 if self._update:
                     model = self._update.apply(model, self._setup.store)
@@ -271,7 +268,12 @@ class Worker:
                     self._checkpointer.look(renderer)
                 if self._is_drained:
                     break
-            self._hand_back(renderer)
+            with self._news:
+                for assignment in self._inbox.take_all():
+                    self._tell(handed_back=assignment.row_id)
+            self._deliver(renderer.drain(), renderer)
+            with renderer.clock.spending("upload"), self._news:  # until all is stored
+                self._news.wait_for(lambda: not self._attempts)
         except BaseException as error:  # a thread has no caller: handed to the one who asks next
             log.error("the render thread ended\n%s", public_text(traceback.format_exc()))
             with self._news:
@@ -304,12 +306,6 @@ class Worker:
                 self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
             else:
                 self._checkpointer.keep(outcome, is_over=True)
-
-    def _load(self) -> Model:
-        from framefleet.pipeline.model.load import load
-
-        self._doing = "loading the model"
-        return load(self._setup.model, self._setup.model_files)
 
     def _take(self, renderer: Renderer) -> bool:
         """Give the renderer as many rows as it can work on; wait for one when it has none.
@@ -364,22 +360,13 @@ class Worker:
         self._checkpointer.begun(assignment.row_id)
         renderer.submit(assignment.request, assignment.row_id, checkpoint, is_audited=assignment.is_audited)
 
-    def _hand_back(self, renderer: Renderer) -> None:
-        """Take rows to where they can be left, and give them up, until all is stored."""
-        with self._news:
-            for assignment in self._inbox.take_all():
-                self._tell(handed_back=assignment.row_id)
-        self._deliver(renderer.drain(), renderer)
-        with renderer.clock.spending("upload"), self._news:
-            self._news.wait_for(lambda: not self._attempts)
-
     def _report(self, news: StoredRow | Failed) -> None:
         if isinstance(news, StoredRow):
             self._tell(ended=news.record.row_id, rendered=news)
         else:
             self._tell(ended=news.row_id, failed=news)
 
-    def _note_kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+    def _note_kept(self, row_id: str, is_saved: bool, is_over: bool) -> None:
         if is_saved:
             self._tell(saved=row_id)
         if is_over:
