@@ -22,11 +22,7 @@ class Spent:
     num_bytes: int = 0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            elapsed_s=self.elapsed_s + other.elapsed_s,
-            worker_s=self.worker_s + other.worker_s,
-            num_bytes=self.num_bytes + other.num_bytes,
-        )
+        return Spent(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
     def text(self) -> str:
         """Return the sums in words: "1.50 hours, 3.00 hours of workers, 1.2 GB of clips"."""

@@ -53,13 +53,7 @@ class AuditFigures:
 
     def __add__(self, other: AuditFigures) -> AuditFigures:
         """Return what both say together, of rows of two runs: as sure, if none found a wrong row."""
-        return AuditFigures(
-            num_equal=self.num_equal + other.num_equal,
-            num_unaudited=self.num_unaudited + other.num_unaudited,
-            most_wrong=self.most_wrong + other.most_wrong,
-            num_kinds=self.num_kinds + other.num_kinds,
-            num_kinds_compared=self.num_kinds_compared + other.num_kinds_compared,
-        )
+        return AuditFigures(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
