@@ -339,7 +339,7 @@ class Worker:
             dropped = self._dropped & self._rendering
             self._dropped.clear()
         for row_id in dropped:
-            renderer.drop(row_id)  # waits for what it does on a thread of its own; the driver must not
+            renderer.drop(row_id)  # not under the lock: the row's own code may take its time to end
             self._checkpointer.ended(row_id)
             self._later.discard(row_id)
             with self._news:

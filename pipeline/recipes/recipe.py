@@ -329,6 +329,11 @@ class RecipeSet:
         self._name: str | None = None
         self.own: Recipe | None = None  # that of a user's, if it is one
 
+    @property
+    def are_batched(self) -> bool:
+        """Whether rows change nothing that others share, as far as their recipe says."""
+        return self.own is None or self.own.is_batched
+
     def check(self, recipe: Recipe) -> None:
         """Take a row of a recipe. Raises RecipeError where the renderer has taken rows of another set.
 

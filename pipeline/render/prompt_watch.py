@@ -41,14 +41,10 @@ class PromptWatch:
             if callable(tokenizer) and hasattr(tokenizer, "pad_token_id") and hasattr(tokenizer, "decode")
         ]
         self._counters = [PromptLengths(tokenizer) for tokenizer in tokenizers]
-        self._readers = [
-            TextReader(
-                class_name=type(tokenizer).__name__,
-                max_length=getattr(tokenizer, "model_max_length", None),
-                count=counter.count,
-            )
-            for tokenizer, counter in zip(tokenizers, self._counters, strict=True)
-        ]
+        self._readers = []
+        for tokenizer, counter in zip(tokenizers, self._counters, strict=True):
+            name, longest = type(tokenizer).__name__, getattr(tokenizer, "model_max_length", None)
+            self._readers.append(TextReader(class_name=name, max_length=longest, count=counter.count))
         self._seen: dict[Hashable, dict[Hashable, Mapping[str, Any]]] = {}  # by kind of row and sizes
 
     def reading(self, request: Request) -> PromptReading | None:
@@ -82,13 +78,7 @@ def _tells_apart(counter: PromptLengths, rows: Sequence[Mapping[str, Any]]) -> b
 
 def _rest(arguments: Mapping[str, Any]) -> Hashable:
     """Return what else may decide the sizes of forwards: all except texts, and numbers that never do."""
-    texts = dict(texts_of(arguments))
-    return tuple(
-        (name, None if name in texts or _is_free(name, value) else repr(value))
-        for name, value in sorted(arguments.items())
-        if value is not None
-    )
-
-
-def _is_free(name: str, value: Any) -> bool:
-    return name not in SHAPING and isinstance(value, int | float) and not isinstance(value, bool)
+    free = {name for name, value in arguments.items() if type(value) in (int, float) and name not in SHAPING}
+    free |= dict(texts_of(arguments)).keys()
+    own = sorted(arguments.items())
+    return tuple((name, None if name in free else repr(v)) for name, v in own if v is not None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from functools import partial
@@ -89,9 +89,16 @@ class RecipeCall:
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
         """pipelines: what the row gets a copy of, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
-        fresh = self._fresh_scheduler(request.scheduler)
-        recipe = self._recipes[request.recipe]
-        trace = self._trace(fresh) if self._keep else None
+        if request.scheduler not in self._schedulers:  # built once for each name: that takes milliseconds
+            built = schedulers_of(model.pipe, request.scheduler, model.spec)
+            self._schedulers[request.scheduler] = {name: OwnPipelines(one) for name, one in built.items()}
+        fresh = {name: one.make() for name, one in self._schedulers[request.scheduler].items()}
+        recipe, trace = self._recipes[request.recipe], None
+        if self._keep:
+            if "scheduler" not in fresh:
+                name = model.spec.class_name
+                raise RowError(f"keep: {name} has no noise scheduler", "leave `keep` out of this job")
+            trace = StepTrace(fresh["scheduler"], self._keep)
         is_ours = not pipelines and not recipe.is_own
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
         pipe = row.pipe = (pipelines or self._pipelines).make(**fresh, **tokenizers)
@@ -121,13 +128,6 @@ class RecipeCall:
             rendered: Rendered = self._second_try("frames", step, *arguments)
         return rendered
 
-    def _trace(self, schedulers: Mapping[str, Any]) -> StepTrace:
-        """Follow the row's own scheduler. Raises RowError where it has none."""
-        if "scheduler" not in schedulers:
-            name = self._model.spec.class_name
-            raise RowError(f"keep: {name} has no noise scheduler", "leave `keep` out of this job")
-        return StepTrace(schedulers["scheduler"], self._keep)
-
     def _with_steps(self, rendered: Rendered, trace: StepTrace) -> Rendered:
         """Add what is kept of a row's steps to what its pipeline returned."""
         extras = to_extras(trace.fields())
@@ -135,21 +135,21 @@ class RecipeCall:
         arrays = {**rendered.extras.arrays, **extras.arrays}
         return replace(rendered, extras=Extras(arrays=arrays, values=values))
 
-    def _fresh_scheduler(self, name: str | None) -> dict[str, Any]:
-        """Return a new copy of the scheduler, which is built once for each name: that takes milliseconds."""
-        if name not in self._schedulers:
-            schedulers = schedulers_of(self._model.pipe, name, self._model.spec)
-            self._schedulers[name] = {component: OwnPipelines(made) for component, made in schedulers.items()}
-        return {component: made.make() for component, made in self._schedulers[name].items()}
-
 
 def note_written(pipe: Any) -> list[str]:
     """Return a list to which calls of `pipe`, a row's own copy, add the prompts that they write."""
     written: list[str] = []
+
+    def noted(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        answer = method(*args, **kwargs)
+        texts = answer if isinstance(answer, list | tuple) else [answer]
+        written.extend(text for text in texts if isinstance(text, str))
+        return answer
+
     for name in filter(_WRITERS.fullmatch, dir(type(pipe))):
         method = getattr(pipe, name)
         if callable(method):
-            setattr(pipe, name, partial(_noted, method, written))
+            setattr(pipe, name, partial(noted, method))
     return written
 
 
@@ -160,13 +160,6 @@ def with_written(rendered: Rendered, written: Sequence[str]) -> Rendered:
     texts = list(dict.fromkeys(written))
     values = {WRITTEN_PROMPT: texts[0] if len(texts) == 1 else texts, **rendered.extras.values}
     return replace(rendered, extras=replace(rendered.extras, values=values))
-
-
-def _noted(method: Callable[..., Any], written: list[str], *args: Any, **kwargs: Any) -> Any:
-    answer = method(*args, **kwargs)
-    texts = answer if isinstance(answer, list | tuple) else [answer]
-    written += [text for text in texts if isinstance(text, str)]
-    return answer
 
 
 def put_off_frames(original: Any, pipe: Any) -> None:

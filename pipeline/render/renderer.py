@@ -107,13 +107,9 @@ class Renderer:
         keep, options = keep or KeptSteps(), model.settings.options
         self._call = RecipeCall(model, known_recipes, others, inputs, self.clock, self._second_try, keep)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
+        spending = self.clock.spending
         self._encoders = Encoders(
-            model,
-            self._loras,
-            self._recipe_set,
-            numerics=numerics,
-            kept_in=embeddings,
-            spending=self.clock.spending,
+            model, self._loras, self._recipe_set, numerics=numerics, kept_in=embeddings, spending=spending
         )
         self._shared_calls = SharedCalls(model, self.batching.mode, self._encoders, self._loras, self.clock)
         self._watch = StateWatch(self._loras.modules, model.denoisers(), model.networks().values())
@@ -123,11 +119,10 @@ class Renderer:
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
-        audited = partial(self.clock.around, "audit", "", self._judge)
         self._audit_share = audit.limit
         self._auditor = Auditor(
             audit.odds() if self._is_audited else None,
-            audited,
+            partial(self.clock.around, "audit", "", self._judge),
             self._is_audit_affordable,
             lambda request: known_recipes[request.recipe].is_own,
         )
@@ -377,9 +372,11 @@ class Renderer:
             with self._shared_calls.seen():
                 yield self._around_rows
 
-    @property
-    def _around_rows(self) -> Callable[[], AbstractContextManager[None]]:
-        return partial(self._shared_calls.around_rows, self._seconds, self._second_try)
+    def _around_rows(self) -> AbstractContextManager[None]:
+        def seconds() -> RowSeconds | None:
+            return row.seconds if (row := self._row_at_work) else None
+
+        return self._shared_calls.around_rows(seconds, self._second_try)
 
     @contextmanager
     def _around_one(self) -> Iterator[None]:
@@ -406,8 +403,8 @@ class Renderer:
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
             self._expected = frozenset(self._loaded.differences())
-        journal, turn = self._hand_over.journal(row), partial(self._turn, row)
-        task = RowTask(partial(self._call, row), row.draws, journal, turn=turn)
+        journal, holds_loras = self._hand_over.journal(row), partial(self._loras.hold, row.adapters)
+        task = RowTask(partial(self._call, row), row.draws, journal, before_turn=holds_loras)
         if self._recipes[row.request.recipe].is_batched:
             self._batcher.start(task)
         else:
@@ -434,12 +431,6 @@ class Renderer:
                 self._begin_again()
             self._reset()
         return self._plain(row)
-
-    @contextmanager
-    def _turn(self, row: RenderRow) -> Iterator[None]:
-        """Let the code of a row run, among others'."""
-        self._loras.hold(row.adapters)
-        yield
 
     def _wait(self) -> None:
         """Have the row at work wait for the others; memory ran out while they ran."""
@@ -507,11 +498,6 @@ class Renderer:
         task = self._batcher.current
         return self._rows.under_way.get(task) if task else None
 
-    def _seconds(self) -> RowSeconds | None:
-        """Return what the row at work has spent; None while none is."""
-        row = self._row_at_work
-        return row.seconds if row else None
-
     def _begin_again(self) -> None:
         """Take rows under way from their start: each is to be of one backend, and without others' state."""
         self._charges.charge()
@@ -522,17 +508,12 @@ class Renderer:
 
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""
-        model, batching, places = self.model, self.batching, self._places
-        places = places if batching.max_rows > 1 else None
+        model, batching = self.model, self.batching
+        places = self._places if batching.max_rows > 1 else None
         where = surroundings(model, batching) if places else ""
         findings = Findings(places, where, self._rehearsal.num_fitting)
+        shared, spending = self._shared_calls.shared, self.clock.spending
         self.forwards = Forwards(
-            model.denoisers(),
-            batching,
-            model.attention,
-            self._watch,
-            findings,
-            self._shared_calls.shared,
-            self.clock.spending,
+            model.denoisers(), batching, model.attention, self._watch, findings, shared, spending
         )
         self._batcher = Batcher(self.forwards)

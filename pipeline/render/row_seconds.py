@@ -112,14 +112,14 @@ class _GPUMoments:
     @cached_property
     def _origin(self) -> tuple[Any, float]:
         """An event, and when it was by this process's clock; waited for once."""
-        event = self._event()
+        event = gpu_event(self._device)
         event.synchronize()
         return event, time.perf_counter()
 
     def mark(self) -> Any:
         with suppress(RuntimeError):  # a broken GPU has no moments; the call says so to its row
             _ = self._origin
-            return self._event()
+            return gpu_event(self._device)
         return None
 
     def count(self, row: RowSeconds, key: str, called: float, start: Any) -> None:
@@ -133,7 +133,9 @@ class _GPUMoments:
             origin, origin_s = self._origin
             row.add("denoise_s", max(0.0, origin_s + origin.elapsed_time(start) / 1000 - called))
 
-    def _event(self) -> Any:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
-        return event
+
+def gpu_event(device: torch.device) -> Any:
+    """Return an event of the GPU's current stream, after all that was launched there."""
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event

@@ -31,6 +31,7 @@ from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.embeddings import Embeddings
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, digests_of, dtype_of, is_private
+from framefleet.pipeline.render.fused.concatenation import Layout
 from framefleet.pipeline.render.fused.exact import are_equal
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
@@ -92,16 +93,13 @@ class Encoders:
 
         A user's recipe may change it unseen, for its call, unless it says that it does not.
         """
-        return self._may_keep and self.is_untouched(name)
-
-    @property
-    def _may_keep(self) -> bool:
-        own = self._recipes.own
-        return own is None or own.is_batched
+        return self._recipes.are_batched and self.is_untouched(name)
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""
-        if self._may_keep:  # else a recipe would change one copy of a weight, and put the other one back
+        if (
+            self._recipes.are_batched
+        ):  # else a recipe would change one copy of a weight, and put the other one back
             self._parked.leave()
 
     def bring(self) -> None:
@@ -161,7 +159,13 @@ def is_on_gpu(module: nn.Module) -> bool:
 
 
 def _pairs(module: nn.Module, device: str) -> Pairs:
-    return [(weight, _twin(weight, device)) for weight in _weights(module)]
+    """Return each weight with a copy that can be swapped for it: its `data` cannot hold another device's."""
+    pairs: Pairs = []
+    for weight in _weights(module):
+        copy = weight.detach().to(device)
+        is_parameter = isinstance(weight, nn.Parameter)
+        pairs.append((weight, nn.Parameter(copy, weight.requires_grad) if is_parameter else copy))
+    return pairs
 
 
 def _weights(module: nn.Module) -> list[Tensor]:
@@ -171,14 +175,6 @@ def _weights(module: nn.Module) -> list[Tensor]:
 def _swap(pairs: Pairs) -> None:
     for weight, twin in pairs:
         swap_tensors(weight, twin)  # type: ignore[no-untyped-call]
-
-
-def _twin(weight: Tensor, device: str) -> Tensor:
-    """Return a copy that can be swapped for `weight`, whose `data` cannot hold another kind of device."""
-    copy = weight.detach().to(device)
-    if isinstance(weight, nn.Parameter):
-        return nn.Parameter(copy, requires_grad=weight.requires_grad)
-    return copy
 
 
 class Memo:
@@ -227,7 +223,7 @@ class Memo:
         while self._bytes > self._max_bytes:
             _, (_, _, size) = self._known.popitem(last=False)
             self._bytes -= size
-        return unflatten(structure, [_copy(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+        return unflatten(structure, [_copy(leaf) for leaf in leaves])
 
     def _remember(self, key: Hashable, leaves: list[Any], structure: Hashable) -> None:
         size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
@@ -235,13 +231,12 @@ class Memo:
         self._bytes += size
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    """Return a copy that lies in memory as the tensor does: kernels are chosen by that."""
-    if 0 in tensor.stride():
-        return tensor.clone()
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(
-        tensor
-    )
+def _copy(leaf: Any) -> Any:
+    """Return a copy of a tensor that lies in memory as the tensor does: kernels are chosen by that."""
+    layout = Layout.of(leaf)
+    if layout is None:
+        return leaf
+    return leaf.clone() if 0 in layout.strides else layout.copy_of(leaf)
 
 
 def _are_values(leaves: list[Any]) -> bool:
@@ -262,7 +257,15 @@ class SharedCalls:
     def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
         self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
         self._device: str = model.environment["device"]
-        decoders, texts = _decoders_of(model), _text_encoders_of(model)
+        decoders = {
+            f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
+            for name, network in model.networks().items()
+            if callable(getattr(network, "decode", None))
+        }
+        texts = {
+            name: Method(network, seconds="encode_s", dtype=dtype_of(network))
+            for name, network in model.text_encoders().items()
+        }
         self._methods = decoders | texts
         # Not texts: a row that waits to share a call does not see that another row encodes the same text.
         self.shared = {} if mode == "exact" else decoders
@@ -308,19 +311,3 @@ def _switches(network: Any) -> tuple[tuple[str, Any], ...]:
     """Return what code may set on a network for its calls, such as an autoencoder's tiles."""
     plain = (bool, int, float)
     return tuple((name, v) for name, v in vars(network).items() if name[0] != "_" and type(v) in plain)
-
-
-def _decoders_of(model: Model) -> dict[str, Method]:
-    """Return decoders by the names that logs have for them."""
-    return {
-        f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
-        for name, network in model.networks().items()
-        if callable(getattr(network, "decode", None))
-    }
-
-
-def _text_encoders_of(model: Model) -> dict[str, Method]:
-    return {
-        name: Method(network, seconds="encode_s", dtype=dtype_of(network))
-        for name, network in model.text_encoders().items()
-    }

@@ -246,29 +246,6 @@ def lot_of(row_id: str) -> float:
 MOST_KINDS = 1000  # that are counted: a table may have a shape for each row
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KindOutlook:
-    """A kind that still has rows to be rendered."""
-
-    kind: str
-    num_rows: int  # of the job
-    size: int = 0  # of the largest forward of its rows so far, see `size_class`
-    compared_size: int | None = None  # the same of rows that were compared; None: none was
-
-
-def most_informative(kinds: Collection[KindOutlook]) -> str | None:
-    """Return the kind to compare a row of next: the one with the most rows.
-
-    Of equals, one that is batched, then one in forwards of a new size.
-    """
-
-    def rank(kind: KindOutlook) -> tuple[int, bool, bool]:
-        is_new = kind.compared_size is None or kind.size > kind.compared_size
-        return kind.num_rows, kind.size > 0, is_new
-
-    return max(kinds, key=rank).kind if kinds else None
-
-
 def size_class(batch_size: float) -> int:
     """Return 0 for forwards of one row, 1 for up to 2 rows, 2 for up to 4, 3 for up to 8, ..."""
     size = 0
@@ -297,10 +274,13 @@ class AuditedKinds:
         if kind in self._compared or len(self._compared) < MOST_KINDS:
             self._compared[kind] = max(size_class(batch_size), self._compared.get(kind, 0))
 
-    def outlook(self, kind: str, num_rows: int) -> KindOutlook:
-        """Return what is known of a kind. num_rows: of the job."""
+    def rank(self, kind: str, num_rows: int) -> tuple[int, bool, bool]:
+        """Return how much it would say to compare a row of a kind: the one with the most rows says most.
+
+        Of equals, one that is batched, then one in forwards of a new size. num_rows: of the job.
+        """
         size, compared_size = self._sizes.get(kind, 0), self._compared.get(kind)
-        return KindOutlook(kind=kind, num_rows=num_rows, size=size, compared_size=compared_size)
+        return num_rows, size > 0, compared_size is None or size > compared_size
 
     @property
     def num_kinds(self) -> int:
@@ -329,8 +309,9 @@ class OneAudit:
     def is_next(self, row_id: str, kind: str) -> bool:
         """Tell whether a row that is leased now is the one to audit, of all that were to come."""
         lots = {kind: lots for kind, lots in self._lots.items() if lots}
-        informative = most_informative([self._kinds.outlook(kind, self._num_rows[kind]) for kind in lots])
-        is_next = kind == informative and row_id == min(lots[kind], key=lots[kind].__getitem__)
+        ranks = {kind: self._kinds.rank(kind, self._num_rows[kind]) for kind in lots}
+        is_chosen = ranks and kind == max(ranks, key=ranks.__getitem__)
+        is_next = bool(is_chosen) and row_id == min(lots[kind], key=lots[kind].__getitem__)
         self._lots.get(kind, {}).pop(row_id, None)
         return is_next
 

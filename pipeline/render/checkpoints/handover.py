@@ -41,11 +41,8 @@ class HandOver:
         except ValueError as error:
             tell_begun_again(row, public_message(error))
             return Journal(are_bits=are_bits)
-        row.started_at, row.earlier, row.was_batched = (
-            checkpoint.started_at,
-            checkpoint.seconds,
-            checkpoint.was_batched,
-        )
+        row.started_at, row.earlier = checkpoint.started_at, checkpoint.seconds
+        row.was_batched = checkpoint.was_batched
         return Journal(checkpoint.made, checkpoint.then, are_bits=are_bits)
 
     def half_done(self, row: RenderRow, task: RowTask) -> HalfDone:
@@ -54,8 +51,11 @@ class HandOver:
 
     def checkpoint(self, row: RenderRow, task: RowTask) -> RowCheckpoint | None:
         """Return how far a row has come; None if it has to begin again."""
-        if obstacle := self._obstacle() or task.journal.obstacle:
-            self._tell(obstacle)
+        obstacle = self._obstacle() or task.journal.obstacle
+        if obstacle and obstacle not in self._told:
+            self._told.add(obstacle)
+            name = type(self._model.pipe).__name__
+            log.warning("rows of %s that are in progress start over on other workers: %s", name, obstacle)
         if obstacle or not task.journal.made:
             return None
         then = task.call if task.call and task.call.module in self._denoisers else None
@@ -95,12 +95,6 @@ class HandOver:
         if self._model.settings.options.cache:
             return "a step cache holds what earlier steps computed"
         return f"{self._watch.found} changes while a row renders" if self._watch.found else None
-
-    def _tell(self, obstacle: str) -> None:
-        if obstacle not in self._told:
-            self._told.add(obstacle)
-            name = type(self._model.pipe).__name__
-            log.warning("rows of %s that are in progress start over on other workers: %s", name, obstacle)
 
 
 def tell_begun_again(row: RenderRow, why: str) -> None:

@@ -8,7 +8,7 @@ and each recipe gets its slice back. Does not know recipes, pipelines or devices
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -38,11 +38,10 @@ class RowTask:
         draws: GlobalDraws | None = None,
         journal: Journal | None = None,
         *,
-        turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        before_turn: Callable[[], None] = lambda: None,
     ) -> None:
         """draws: what the function draws from the global generators; it seeds them. journal: of a function
-        that goes on from what another process made of it. turn: held while the function runs, between its
-        calls.
+        that goes on from what another process made of it. before_turn: called before its code goes on.
         """
         self.value: Any = None
         self.error: Exception | None = None
@@ -56,10 +55,8 @@ class RowTask:
         self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
         self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
-        self.surroundings: ExitStack | None = (
-            None  # what is held for its whole life, see `Batcher.start_alone`
-        )
-        self._turn = turn
+        self.surroundings: ExitStack | None = None  # held for its whole life, see `Batcher.start_alone`
+        self._before_turn = before_turn
         self._function = function
         self.greenlet = greenlet.greenlet(self._run)
         self._is_ending = False
@@ -89,7 +86,8 @@ class RowTask:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Let its code run in the block."""
-        with self.draws.turn(), self._turn():
+        with self.draws.turn():
+            self._before_turn()
             yield
 
     def end(self) -> None:
@@ -260,12 +258,17 @@ class Batcher:
     def _run_forwards(self) -> None:
         parked = [(task, task.call) for task in self.tasks.values() if task.call]
         groups = self._forwards.groups([call for _, call in parked])
-        forwards = [call for places in groups if self._forwards.is_denoising(call := parked[places[0]][1])]
-        if forwards:  # what other calls share says nothing of how many rows to have under way
+        denoising = [places for places in groups if self._forwards.is_denoising(parked[places[0]][1])]
+        if denoising:  # what other calls share says nothing of how many rows to have under way
+            forwards = [parked[places[0]][1] for places in denoising]
             before, self.reach = self.reach, self._forwards.reach(forwards)
             if self.reach > before:  # more rows may join these first
                 return
-        for places in self._turns(groups, [call for _, call in parked]):
+        # Where no denoiser's forward is worth sharing, rows go one after another: the first is done soon.
+        others = [places for places in groups if places not in denoising]
+        chosen = denoising[:1] if self.reach == 1 else denoising
+        turns = [places[: self._forwards.turns([parked[place][1] for place in places])] for places in chosen]
+        for places in [*others, *turns]:
             started, method = time.perf_counter(), self._forwards.methods[parked[places[0]][1].module]
             with self._forwards.spending(method.seconds.removesuffix("_s")):
                 results = self._forwards.run([parked[place][1] for place in places])
@@ -278,16 +281,6 @@ class Batcher:
                     self._note_forward(task, call, result, started)
                 else:
                     task.seconds[method.seconds] = task.seconds.get(method.seconds, 0.0) + share_s
-
-    def _turns(self, groups: Sequence[list[int]], calls: Sequence[Call]) -> Iterator[list[int]]:
-        """Yield the places of calls that go on now, by group.
-
-        Where no denoiser's forward is worth sharing, rows go one after another: the first is done soon.
-        """
-        denoising = [places for places in groups if self._forwards.is_denoising(calls[places[0]])]
-        yield from (places for places in groups if places not in denoising)
-        for places in denoising[:1] if self.reach == 1 else denoising:
-            yield places[: self._forwards.turns([calls[place] for place in places])]
 
     def _note_forward(self, task: RowTask, call: Call, result: Result, started: float) -> None:
         if not task.first_forward_at:

@@ -22,7 +22,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, Method, Methods, Result, adapters_of, tensor_sizes
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import hand_back, with_holders
-from framefleet.pipeline.render.fused.pins import Plan, by_loras, traced
+from framefleet.pipeline.render.fused.pins import by_loras, traced
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.fused.trials import Trials, clocked
 
@@ -106,9 +106,12 @@ class Forwards:
         if len(calls) == 1:
             return [self._run_one(calls[0])]
         try:
-            if plan := self._trials.plan(calls):
-                return self._run_proven(calls, plan)
-            return self._try_size(calls)
+            if (plan := self._trials.plan(calls)) is None:
+                return self._try_size(calls)
+            outputs = self._trials.run(calls, plan)
+            for call, (_, holders) in zip(calls, outputs, strict=True):
+                hand_back(call, holders)
+            return [Result(output, None, len(calls)) for output, _ in outputs]
         except AdaptersRescaled:
             self._rescaled.add(self._company.look(calls[0]))
             is_full = False
@@ -153,13 +156,6 @@ class Forwards:
         self._company.saw(call, inner)
         return output
 
-    def _run_proven(self, calls: Sequence[Call], plan: Plan) -> list[Result]:
-        results = []
-        for call, (output, holders) in zip(calls, self._trials.run(calls, plan), strict=True):
-            hand_back(call, holders)
-            results.append(Result(output, None, len(calls)))
-        return results
-
     def _try_size(self, calls: Sequence[Call]) -> list[Result]:
         """Run the calls one by one for their results, then learn what this many at once give."""
         alone = []
@@ -177,8 +173,7 @@ def second_try(wait: Callable[[], None]) -> Around:
     """wait: has the row that is running wait until it has the model for itself."""
 
     def called(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        draws = GlobalDraws()
-        draws.leave()
+        draws = GlobalDraws.now()
         try:
             with whole_workspaces():
                 return original(*args, **kwargs)
