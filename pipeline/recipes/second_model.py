@@ -53,9 +53,8 @@ def open_second_models(given: Mapping[str, Declared]) -> dict[str, SecondModel]:
     models = {}
     for name, value in given.items():
         if not NAME.fullmatch(name):
-            raise JobError(
-                f"second_models: {name!r} cannot be a model's name", "use letters, digits, - and _"
-            )
+            fix = "use letters, digits, - and _"
+            raise JobError(f"second_models: {name!r} cannot be a model's name", fix)
         if isinstance(value, SecondModel):
             models[name] = value
             continue
