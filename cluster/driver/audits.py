@@ -15,28 +15,8 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import Assignment, StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.render.audit.schedule import (
-    MAX_KINDS,
-    AuditedKinds,
-    AuditSchedule,
-    OneAudit,
-    is_affordable,
-    is_small,
-)
-from framefleet.pipeline.render.audit.verdict import (
-    EQUAL,
-    UNREPEATABLE,
-    Audited,
-    AuditOrder,
-    Digests,
-    Verdict,
-    level_of,
-    not_compared,
-    remark_of,
-    verdict_of,
-    verdict_text,
-    with_remark,
-)
+from framefleet.pipeline.render.audit import schedule, verdict as verdicts
+from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder, Digests, Verdict
 from framefleet.pipeline.rows.lane_key import LaneKey
 
 log = logging.getLogger(__name__)
@@ -56,12 +36,12 @@ class Audits:
         """reopen: called when rows with a record are to be rendered again."""
         audit, counts = work.run.audit, work.index.counts()
         self._is_on = audit.is_on(work.run.batching.mode)
-        self._schedule = AuditSchedule(audit.odds(counts.pending) if self._is_on else None)
+        self._schedule = schedule.AuditSchedule(audit.odds(counts.pending) if self._is_on else None)
         self._share = audit.limit if self._is_on else None
-        self._kinds = AuditedKinds()
-        self._one: OneAudit | None = None  # row, where that is all that the share allows
-        if self._share and is_small(self._share, counts.pending + counts.done):
-            self._one = OneAudit(self._kinds)
+        self._kinds = schedule.AuditedKinds()
+        self._one: schedule.OneAudit | None = None  # row, where that is all that the share allows
+        if self._share and schedule.is_small(self._share, counts.pending + counts.done):
+            self._one = schedule.OneAudit(self._kinds)
         self._time_before = work.model_time  # of earlier runs
         self._longest_s: float | None = None  # of an audit
         self._due: set[str] = set()  # of the rows that wait or are leased
@@ -76,7 +56,6 @@ class Audits:
         self._reopen, self._tally = reopen, tally
 
     def is_apart(self, kind: str) -> bool:
-        """Tell whether rows of this kind are rendered by plain calls."""
         return self._adoption.is_apart(kind)
 
     def choose(self, row_id: str, kind: str) -> None:
@@ -98,7 +77,9 @@ class Audits:
             self._offered.add(row_id)
             is_next = self._one.is_next(row_id, kind) if self._one else True
             time, num_open = self._time_before + self._tally.model_time, len(self._due)
-            is_in_time = is_affordable(self._share, time, num_open=num_open, longest_s=self._longest_s)
+            is_in_time = schedule.is_affordable(
+                self._share, time, num_open=num_open, longest_s=self._longest_s
+            )
             if not (self._has_differing or (is_next and is_in_time)):
                 self._schedule.pass_over(kind)
             elif self._schedule.is_due(kind, row_id) or self._schedule.pays(kind):
@@ -109,7 +90,6 @@ class Audits:
         return "when idle" if is_due and self._share is not None and not self._has_differing else is_due
 
     def is_chosen(self, row_id: str) -> bool:
-        """Tell whether a row that was leased is audited."""
         return row_id in self._due
 
     @property
@@ -119,7 +99,7 @@ class Audits:
 
     def adopted(self, stored: StoredRow, kind: str) -> Record:
         """Do what `ended` does, for an adopted clip: nobody here could choose it for an audit."""
-        is_compared = remark_of(stored.record.environment) == EQUAL
+        is_compared = verdicts.remark_of(stored.record.environment) == verdicts.EQUAL
         self._num_unknown += stored.was_batched and not is_compared
         return self.ended(stored.record, kind, was_batched=stored.was_batched)
 
@@ -132,15 +112,16 @@ class Audits:
             if was_due and not self._adoption.is_apart(kind):
                 self._schedule.owe(kind)
             return record
-        remark = remark_of(record.environment)
-        if remark == EQUAL or not self._is_on:
+        remark = verdicts.remark_of(record.environment)
+        if remark == verdicts.EQUAL or not self._is_on:
             return record
         self._num_unaudited += 1
-        if remark == UNREPEATABLE or self._schedule.is_settled(kind):
-            return with_remark(record, UNREPEATABLE)
+        if remark == verdicts.UNREPEATABLE or self._schedule.is_settled(kind):
+            return verdicts.with_remark(record, verdicts.UNREPEATABLE)
         if was_due:  # there was no memory for its plain call
             self._schedule.miss(kind)
-        return with_remark(record, not_compared(self._num_equal[kind], recipe=record.recipe))
+        remark = verdicts.not_compared(self._num_equal[kind], recipe=record.recipe)
+        return verdicts.with_remark(record, remark)
 
     def given_up(self, row_id: str, kind: str) -> None:
         """A row failed for good. If it was to be audited, another one is audited instead."""
@@ -150,7 +131,7 @@ class Audits:
     def leased(self, worker: str, kinds: Iterable[str]) -> None:
         """Note the kinds of rows that a worker batches; beyond `MAX_KINDS`, any worker may."""
         for kind in kinds:
-            if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < MAX_KINDS):
+            if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < schedule.MAX_KINDS):
                 self._workers.setdefault(kind, set()).add(worker)
 
     def spoiled(self, worker: str, audited: Audited) -> set[str]:
@@ -169,7 +150,7 @@ class Audits:
         self._longest_s = max(audited.seconds, self._longest_s or 0.0)
         kind = audited.kind
         self._kinds.compared(kind, audited.batch_size)
-        log.log(level_of(audited), "%s: %s", worker, verdict_text(audited))
+        log.log(verdicts.level_of(audited), "%s: %s", worker, verdicts.verdict_text(audited))
         if self._adoption.is_apart(kind):
             return 0  # known by now: it was under way
         if audited.verdict == "equal":
@@ -288,7 +269,7 @@ class Docket:
             self._waiting[case.pending.lane].appendleft(case)
             return None
         first = now if case.first is None else recorded_digests(case.first.record)
-        return case, verdict_of(before, first, now)
+        return case, verdicts.verdict_of(before, first, now)
 
     def failed(self, worker: str) -> Case | None:
         """A judge did not render its row; return the case if no other judge will."""

@@ -55,7 +55,6 @@ class JobBudget(Strict):
 
     @property
     def is_limited(self) -> bool:
-        """Whether the job says anything about what it may spend."""
         return self != JobBudget()
 
     def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:

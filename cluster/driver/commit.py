@@ -163,7 +163,6 @@ class Committer:
         self._writing.wait()
 
     def close(self) -> None:
-        """Write everything, and end."""
         try:
             self._note_owed()  # where that failed before, before any more of these rows are written
             self._writing.do(partial(self._flush, self._writers))

@@ -44,7 +44,6 @@ class Lane:
 
     @property
     def is_users(self) -> bool:
-        """Whether its rows are of a user's recipe."""
         return bool(self.key.recipe)
 
     @property

@@ -134,7 +134,6 @@ class Fleet:
         return replace(setup, num_writers=int(self._shares.cpus))
 
     def _options(self) -> dict[LaneKey, dict[str, Any]]:
-        """Return Ray's options of the processes of each lane."""
         options = {
             lane: self._shares.options(threads=setup.model.threads, python=self._python)
             for lane, setup in self._setups.items()
@@ -172,7 +171,6 @@ class Fleet:
         self.resize(None)
 
     def _give_up(self, slot: Slot) -> None:
-        """Use this place no longer."""
         if slot in self._resting:
             self._resting.remove(slot)
         else:
@@ -181,12 +179,10 @@ class Fleet:
         self._num_slots -= 1
 
     def _hosts(self, slot: Slot) -> Hosts:
-        """Return what is known of machines for a slot's lane."""
         return self._lanes.of(slot.lane)
 
     @property
     def has_too_many(self) -> bool:
-        """Whether there are more workers than were asked for."""
         return self._shares.asked is not None and self._num_slots > self._shares.asked
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:

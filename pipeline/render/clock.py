@@ -34,8 +34,6 @@ _RANKS = dict(encode=1, denoise=1, decode=1, plain=2, audit=2, probe=3, store=4,
 
 
 class Clock:
-    """A clock of one model."""
-
     def __init__(self, device: str = "cpu", *, now: Callable[[], float] = time.perf_counter) -> None:
         self._marks: _Moments | _Events = _Events(device) if device.startswith("cuda") else _Moments(now)
         self._now = now

@@ -46,8 +46,6 @@ class _Held(NamedTuple):
 
 
 class LoraLayers:
-    """The LoRA layers of a model."""
-
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
         self._all: dict[str, Any] = dict(_adapted(components))
         self._places = {name: place for place, name in enumerate(self._all)}

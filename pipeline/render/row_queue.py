@@ -108,7 +108,6 @@ class RowQueue:
         return self._waiting.popleft() if self._waiting and len(self.under_way) < limit else None
 
     def has_others(self, tasks: Collection[RowTask]) -> bool:
-        """Whether rows besides these are under way."""
         return bool(self.under_way.keys() - set(tasks))
 
     def halve(self, kind: str) -> None:
@@ -134,9 +133,8 @@ class RowQueue:
         return tasks
 
     def clear(self) -> None:
-        self.under_way.clear()
-        self._waiting.clear()
-        self._alone.clear()
+        for rows in (self.under_way, self._waiting, self._alone):
+            rows.clear()
 
 
 def _from_its_beginning(row: RenderRow) -> RenderRow:
@@ -211,12 +209,11 @@ def failure_of(error: Exception, row: RenderRow, half_done: HalfDone | None = No
 
 def with_frames(outcome: Outcome) -> Outcome:
     """Wait for a clip's frames; return it, or why there are none that can be kept."""
-    if isinstance(outcome, Clip):
-        try:
-            _ = outcome.frames
-        except Exception as error:  # as of a recipe, of which they are the end
-            text = _dropped_frames(error)
-            return Failure(row_id=outcome.row_id, request=outcome.request, error=error, traceback=text)
+    try:
+        _ = outcome.frames if isinstance(outcome, Clip) else None
+    except Exception as error:  # as of a recipe, of which they are the end
+        text = _dropped_frames(error)
+        return Failure(row_id=outcome.row_id, request=outcome.request, error=error, traceback=text)
     return outcome
 
 

@@ -154,7 +154,6 @@ def _weight(odds: float) -> float:
 
 
 def _below(rows: float) -> int:
-    """Return the largest whole number below this."""
     return max(0, math.ceil(rows - _TINY) - 1)
 
 
@@ -270,7 +269,6 @@ class AuditedKinds:
         return kind in self._compared and size > max(before, self._compared[kind])
 
     def compared(self, kind: str, batch_size: float) -> None:
-        """Note a row that was compared."""
         if kind in self._compared or len(self._compared) < MOST_KINDS:
             self._compared[kind] = max(size_class(batch_size), self._compared.get(kind, 0))
 
@@ -302,7 +300,6 @@ class OneAudit:
         self._num_rows: dict[str, int] = {}  # by kind
 
     def add(self, row_id: str, kind: str) -> None:
-        """Note a row that is still to come."""
         self._lots.setdefault(kind, {})[row_id] = lot_of(row_id)
         self._num_rows[kind] = self._num_rows.get(kind, 0) + 1
 

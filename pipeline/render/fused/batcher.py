@@ -91,7 +91,6 @@ class RowTask:
             yield
 
     def end(self) -> None:
-        """End it where it is."""
         self._is_ending = True
         if not self.is_finished:
             self.greenlet.throw()
@@ -120,7 +119,6 @@ class Batcher:
 
     @property
     def current(self) -> RowTask | None:
-        """The task that is running right now."""
         return self.tasks.get(greenlet.getcurrent())
 
     @property

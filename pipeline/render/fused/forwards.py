@@ -77,7 +77,7 @@ class Forwards:
             # A call that found no company leaves nothing behind: its shape may hold objects of one row.
             look = self._company.look(calls[0])
             is_alone = waiting == 1 or not calls[0].batch or look is None or look in self._rescaled
-            size = 1 if is_alone else self._trials.next_size(calls[0], waiting)
+            size = 1 if is_alone else self._trials.sizes_of(calls[0]).take(waiting)
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
 
@@ -99,7 +99,7 @@ class Forwards:
     def turns(self, calls: Sequence[Call]) -> int:
         """Return how many of these calls, which may share a forward, continue now; the first ones."""
         has_look = len(calls) > 1 and calls[0].batch and self._company.look(calls[0]) is not None
-        return self._trials.num_going_on(calls[0], len(calls)) if has_look else len(calls)
+        return self._trials.sizes_of(calls[0]).num_going_on(len(calls)) if has_look else len(calls)
 
     def _run_chunk(self, calls: Sequence[Call]) -> list[Result]:
         self._trials.count_forward(calls[0])
