@@ -390,18 +390,12 @@ class Driver:
 
     def _settle(self, judge: str, again: StoredRow, case: Case, verdict: Verdict) -> None:
         """Commit a row that was judged, and act on what the verdict says of other rows."""
-        kind, is_wrong = case.pending.kind, verdict == "differs"
         remark = UNREPEATABLE if verdict == "unrepeatable" else EQUAL
-        worker, right = (judge, again) if is_wrong else (case.worker, case.stored)
+        worker, right = (judge, again) if verdict == "differs" else (case.worker, case.stored)
         self._commit(worker, replace(right, record=with_remark(right.record, remark)), case.pending)
         seconds = (again.record.compute_s or 0.0) + (self._lanes.of(judge).load_s or 0.0)
-        audited = Audited(
-            kind=kind,
-            row_id=case.row_id,
-            verdict=verdict,
-            seconds=seconds,
-            batch_size=case.stored.record.batch_size or 1.0,
-        )
+        kind, size = case.pending.kind, case.stored.record.batch_size or 1.0
+        audited = Audited(kind=kind, row_id=case.row_id, verdict=verdict, seconds=seconds, batch_size=size)
         self._heed_audit(judge, audited)
 
     def _judge_failed(self, worker: str) -> None:
@@ -413,9 +407,8 @@ class Driver:
 
     def _note_attention(self, worker: str, record: Record) -> None:
         """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
-        if not self._lanes.of(worker).setup.model.options.attention:
-            return
-        backend = parse_json(record.environment).get("attention")
+        is_named = self._lanes.of(worker).setup.model.options.attention
+        backend = parse_json(record.environment).get("attention") if is_named else None
         if backend and self._attention.get(worker) != backend:
             self._attention[worker] = backend
             log.info("%s: attention backend %s", worker, backend)
@@ -437,18 +430,17 @@ class Driver:
         dispatcher = self._lanes.of(worker).dispatcher
         if failed.blame == "memory":
             room, now = failed.room, time.monotonic()
-            given_up = dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now)
-            if given_up is not None:
+            if given_up := dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now):
                 fleet.cleared(worker)
         else:
             self._checkpoints.drop([failed.row_id])  # it may be what failed
-            retry, lane = not failed.is_final, self._lanes.of(worker)
+            is_final, may_spoil = failed.is_final, self._lanes.of(worker).may_spoil
             given_up = dispatcher.failed(
-                worker, failed.row_id, failed, retry=retry, may_be_spoilt=lane.may_spoil
+                worker, failed.row_id, failed, retry=not is_final, may_be_spoilt=may_spoil
             )
-            if given_up is not None:
+            if given_up:
                 fleet.acquitted(worker, failed.row_id)
-        if given_up is not None:
+        if given_up:
             self._give_up(given_up)
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
@@ -478,8 +470,7 @@ class Driver:
         for worker in event.workers:
             self._lanes.of(worker).dispatcher.lost(worker, suspects=())
             self._tally.left(worker, "lost")
-        killers = self._lanes.lose(event.lane, event.error)
-        for row in killers:
+        for row in self._lanes.lose(event.lane, event.error):
             self._give_up(row)
         if not self._lanes.left():
             raise self._lanes.error() or event.error
@@ -546,14 +537,14 @@ class Driver:
                 f"{who} found other files at {lane.setup.model.name}",
                 "put the same model on every machine of the cluster",
             )
-            return Cause(reason=error.problem, kind="refused", error=error)
-        self._device_name = device if self._device_name == "" else self._device_name
-        if self._device_name in (None, device):
-            return None
-        error = FleetError(
-            f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
-            "give the job machines of that kind, or set `fleet.same_gpu: false`",
-        )
+        else:
+            self._device_name = device if self._device_name == "" else self._device_name
+            if self._device_name in (None, device):
+                return None
+            error = FleetError(
+                f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
+                "give the job machines of that kind, or set `fleet.same_gpu: false`",
+            )
         return Cause(reason=error.problem, kind="refused", error=error)
 
 

@@ -187,11 +187,14 @@ class Worker:
             rows: dict[str, Any] = {name: tuple(values) for name, values in self._untold.items()}
             if self._renderer and (still_s := self._renderer.clock.still_s()) >= _STILL_S:
                 rows |= {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
+            # Once: tokenizers are megabytes. Pickled: the driver opens none.
+            lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
+            self._told_lengths |= lengths is not None
             report = WorkerReport(
                 **rows,
                 is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
-                prompt_lengths=self._news_of_lengths(),
+                prompt_lengths=pickle.dumps(lengths) if lengths else None,
                 figures=self._figures(),
                 store_silent_s=self._setup.store.silent_s,
                 **self._writers.slowest(),
@@ -220,12 +223,6 @@ class Worker:
                 self._untold[name].append(value)
             self._attempts.pop(ended, None)
             self._news.notify_all()
-
-    def _news_of_lengths(self) -> bytes | None:
-        """Return them once: tokenizers are megabytes. Pickled: the driver opens none."""
-        lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
-        self._told_lengths |= lengths is not None
-        return pickle.dumps(lengths) if lengths else None
 
     def _run(self) -> None:
         try:

@@ -118,14 +118,13 @@ def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(eq=False)
 class HalfDone:
     """A row that is not a clip yet."""
 
-    def __init__(
-        self, row_id: str, request: Request, checkpoint: RowCheckpoint | bytes | None = None
-    ) -> None:
-        self.row_id, self.request = row_id, request
-        self._checkpoint = checkpoint
+    row_id: str
+    request: Request
+    _checkpoint: RowCheckpoint | bytes | None = None
 
     @property
     def can_go_on(self) -> bool:
