@@ -52,11 +52,9 @@ class Audits:
         self._num_unknown = 0  # of these, rows that no schedule counts
         self._workers: dict[str, set[str]] = {}  # that were given rows of a kind to batch
         self._adoption = work.adoption
+        self.is_apart = self._adoption.is_apart  # rows of these kinds are rendered by plain calls
         self._committer, self._checkpoints = committer, checkpoints
         self._reopen, self._tally = reopen, tally
-
-    def is_apart(self, kind: str) -> bool:
-        return self._adoption.is_apart(kind)
 
     def choose(self, row_id: str, kind: str) -> None:
         """Decide whether a row is audited. Called once for each row, in the order of the table.

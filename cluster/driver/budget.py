@@ -43,8 +43,7 @@ class JobBudget(Strict):
         description="Price per hour of a GPU (of a worker, if workers have no GPU); needed with `money`.",
     )
     bytes: Annotated[int, BeforeValidator(read_bytes, json_schema_input_type=str | int)] | None = Field(
-        default=None,
-        description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored.",
+        default=None, description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored."
     )
 
     @model_validator(mode="after")

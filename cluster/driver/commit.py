@@ -79,12 +79,7 @@ class Committer:
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
 
     def done(
-        self,
-        record: Record,
-        pending: Pending,
-        *,
-        worker: str,
-        values: Mapping[str, StepValues] | None = None,
+        self, record: Record, pending: Pending, *, worker: str, values: Mapping[str, StepValues] | None = None
     ) -> None:
         own = {"row_indices": self._index.positions(record.row_id, pending.position), "worker": worker}
         self._writing.do(partial(self._add, record, own, pending, all_values(values or {})))

@@ -64,12 +64,8 @@ class LoraLayers:
         ]
         self._compiled = [name for name in self._all if name.startswith(tuple(regions))]
         self._inner = {name: layer for name, layer in self._all.items() if name not in self._compiled}
+        self.modules = list(self._all.values())  # the layers, which are set for each row before they run
         self._holder: RowAdapters | None = None  # whom the layers are set for
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        """The layers, which are set for each row before they run."""
-        return list(self._all.values())
 
     @contextmanager
     def seen(self) -> Iterator[None]:

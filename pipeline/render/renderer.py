@@ -289,7 +289,7 @@ class Renderer:
         try:
             with self._seen() as around_rows:
                 finished = self._batcher.step(around_rows)
-            if finished and not self._rows.has_others(finished):
+            if finished and not self._rows.under_way.keys() - set(finished):
                 self._reset()
             for task in finished:
                 if isinstance(task.error, AttentionChanged):

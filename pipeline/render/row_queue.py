@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -106,9 +106,6 @@ class RowQueue:
         rows = [*self.under_way.values(), *islice(self._waiting, 1)]
         limit = min([capacity, *(self._limits.get(row.kind, capacity) for row in rows)])
         return self._waiting.popleft() if self._waiting and len(self.under_way) < limit else None
-
-    def has_others(self, tasks: Collection[RowTask]) -> bool:
-        return bool(self.under_way.keys() - set(tasks))
 
     def halve(self, kind: str) -> None:
         """Memory ran out while such a row ran: from now on have half as many under way."""

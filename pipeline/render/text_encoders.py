@@ -181,11 +181,7 @@ class Memo:
     """Put around an encoder's `forward` by `intercept`."""
 
     def __init__(
-        self,
-        kept: Embeddings | None = None,
-        *,
-        max_bytes: int = _MAX_BYTES,
-        copies_objects: bool = False,
+        self, kept: Embeddings | None = None, *, max_bytes: int = _MAX_BYTES, copies_objects: bool = False
     ) -> None:
         """kept: what is known beyond this process. copies_objects: outputs hold some, as distributions."""
         self._kept, self._copies_objects = kept, copies_objects

@@ -19,6 +19,7 @@ from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.row_queue import RenderRow, seconds_of
 
 log = logging.getLogger(__name__)
+_build = cache(source_fingerprint)
 
 
 class HandOver:
@@ -100,8 +101,3 @@ class HandOver:
 def tell_begun_again(row: RenderRow, why: str) -> None:
     about = {"row_id": row.row_id}
     log.warning("row %s starts over: its checkpoint cannot be used: %s", row.row_id, why, extra=about)
-
-
-@cache
-def _build() -> str:
-    return source_fingerprint()

@@ -58,6 +58,7 @@ class Forwards:
         self._trials = Trials(
             self.methods, batching, self._company, findings or Findings(), is_compiled=self._is_compiled
         )
+        self.reach = self._trials.reach
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:
         """Return the places of the calls that may share a forward; if compiled, those of equal LoRAs."""
@@ -91,10 +92,6 @@ class Forwards:
 
     def is_denoising(self, call: Call) -> bool:
         return call.module in self._denoisers
-
-    def reach(self, calls: Sequence[Call]) -> int:
-        """The most rows that the next forward of these may take; see `Trials`."""
-        return self._trials.reach(calls)
 
     def turns(self, calls: Sequence[Call]) -> int:
         """Return how many of these calls, which may share a forward, continue now; the first ones."""
