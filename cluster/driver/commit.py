@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -60,10 +61,9 @@ class Committer:
         self._store, self._index, self._lock = store, work.index, work.lock
         carried, self._arguments = run.rows.carried.schema(run.table.schema), run.rows.argument_fields
         self._added = added_columns(run.steps)
-        try:
+        job = ""
+        with suppress(FileNotFoundError):
             job = store.read(CLAIM).decode("utf-8", "replace")  # each part repeats it
-        except FileNotFoundError:
-            job = ""
         num_parts, run_id = len(live_parts(store)), work.run_id
         records = record_schema(carried, self._arguments, self._added)
         self._records = PartWriter(store, RECORDS, records, run=run_id, job=job, num_before=num_parts)
@@ -129,13 +129,8 @@ class Committer:
         self._num_lines += 1
         if self._num_lines > MAX_LOG_LINES:
             return
-        line = LogLine(
-            at=datetime.now(UTC),
-            level=logging.getLevelName(level).lower(),
-            worker=worker,
-            row_id=row_id,
-            message=public_text(message)[:_MAX_MESSAGE],
-        )
+        now, name, text = datetime.now(UTC), logging.getLevelName(level).lower(), public_text(message)
+        line = LogLine(at=now, level=name, worker=worker, row_id=row_id, message=text[:_MAX_MESSAGE])
         self._writing.do(partial(self._log.add, None, asdict(line)))
 
     def flush_due(self, now: float) -> bool:

@@ -134,12 +134,10 @@ class Fleet:
         return replace(setup, num_writers=int(self._shares.cpus))
 
     def _options(self) -> dict[LaneKey, dict[str, Any]]:
-        options = {
-            lane: self._shares.options(threads=setup.model.threads, python=self._python)
-            for lane, setup in self._setups.items()
-        }
-        for one in options.values():
-            one["runtime_env"] |= self._connection.runtime_env
+        options = {}
+        for lane, setup in self._setups.items():
+            options[lane] = self._shares.options(threads=setup.model.threads, python=self._python)
+            options[lane]["runtime_env"] |= self._connection.runtime_env
         return options
 
     def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
@@ -204,10 +202,9 @@ class Fleet:
 
     def num_serving(self) -> Counter[LaneKey]:
         """Return how many workers each lane has, without those that wait for another's machine."""
-        num, waiting = self.num_by_lane(), self._num_pending()
-        return num - Counter(
-            {lane: max(0, of - max(0, self._num_free(lane))) for lane, of in waiting.items()}
-        )
+        waiting = self._num_pending().items()
+        without_room = {lane: max(0, num - max(0, self._num_free(lane))) for lane, num in waiting}
+        return self.num_by_lane() - Counter(without_room)
 
     def _num_pending(self) -> Counter[LaneKey]:
         """Return how many workers of each lane have no machine yet."""
@@ -288,11 +285,8 @@ class Fleet:
         closed = self._close_lanes()
         answers = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
         going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
-        leaving = [
-            Leaving(slot.worker)
-            for slot in self._slots.values()
-            if slot.state == "ready" and slot.host in going
-        ]
+        ready = (slot for slot in self._slots.values() if slot.state == "ready")
+        leaving = [Leaving(slot.worker) for slot in ready if slot.host in going]
         return [*closed, *leaving, *(event for event in answers if event is not None), *self._silent()]
 
     def _start_rested(self) -> None:

@@ -102,9 +102,8 @@ class SecondModels:
     def __init__(self, declared: Mapping[str, SecondModel], *, main: Model) -> None:
         """main: the renderer's own model, which says what holds for the whole process."""
         self.declared = declared
-        environment, settings = main.environment, main.settings
-        self._shared = {"device": environment["device"], "threads": settings.threads}
-        self._matmul = {"matmul": settings.options.matmul}
+        self._shared = {"device": main.environment["device"], "threads": main.settings.threads}
+        self._matmul = {"matmul": main.settings.options.matmul}
         # One besides the job's own is as much as a GPU may hold.
         self._last: tuple[str, Model, OwnPipelines] | None = None
 

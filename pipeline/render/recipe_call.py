@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -45,7 +45,6 @@ from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.row_queue import RenderRow
 from framefleet.pipeline.render.scheduler_steps import StepTrace
 from framefleet.pipeline.request import Request, inputs_in
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
 
 # How diffusers names what does so: `enhance_prompt` of LTX-2, `upsample_prompt` of Flux 2 and Ideogram,
@@ -55,26 +54,22 @@ _WRITERS = re.compile(r"_?(enhance|upsample|expand|rewrite)_prompts?(_\w+)?")
 _METHODS = {"postprocess": 4, "postprocess_video": 5}
 
 
+@dataclass(slots=True)
 class RecipeCall:
     """Calls the recipes of rows that were checked."""
 
-    def __init__(
-        self,
-        model: Model,
-        recipes: KnownRecipes,
-        second_models: SecondModels,
-        inputs: Inputs,
-        clock: Clock,
-        second_try: Around,
-        keep: KeptSteps,
-    ) -> None:
-        self._model = model
-        self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
-        self._schedulers: dict[str | None, dict[str, OwnPipelines]] = {}  # by what the row calls it
-        self._recipes = recipes
-        self._second_models = second_models
-        self._ahead = ReadAhead(inputs.read)
-        self._clock, self._second_try, self._keep = clock, second_try, keep
+    _model: Model
+    _recipes: KnownRecipes
+    _second_models: SecondModels
+    _ahead: ReadAhead
+    _clock: Clock
+    _second_try: Around
+    _keep: KeptSteps
+    _schedulers: dict[str | None, dict[str, OwnPipelines]] = field(default_factory=dict)  # by the row's name
+    _pipelines: OwnPipelines = field(init=False)  # for each row: pipelines keep the state of a call
+
+    def __post_init__(self) -> None:
+        self._pipelines = OwnPipelines(self._model.pipe)
 
     def is_own(self, row: RenderRow) -> bool:
         """Whether a row's recipe is the function of whoever runs the job."""

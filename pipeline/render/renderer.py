@@ -47,6 +47,7 @@ from framefleet.pipeline.render.text_encoders import Encoders, SharedCalls
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.arguments import ReadAhead
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.request_checks import request_check
 
@@ -105,7 +106,8 @@ class Renderer:
             self.clock.watch_compiler()
         self._second_try = second_try(self._wait)
         keep, options = keep or KeptSteps(), model.settings.options
-        self._call = RecipeCall(model, known_recipes, others, inputs, self.clock, self._second_try, keep)
+        ahead = ReadAhead(inputs.read)
+        self._call = RecipeCall(model, known_recipes, others, ahead, self.clock, self._second_try, keep)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         spending = self.clock.spending
         self._encoders = Encoders(
