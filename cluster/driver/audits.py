@@ -69,7 +69,7 @@ class Audits:
 
     def order(self, row_id: str, kind: str) -> AuditOrder:
         """Tell whether a row that is leased now is audited: it was chosen, or replaces one that was."""
-        if self._adoption.is_apart(kind) or self._schedule.is_settled(kind):
+        if self._adoption.is_apart(kind) or kind in self._schedule.settled:
             return False
         if self._share is not None and row_id not in self._offered:
             self._offered.add(row_id)
@@ -114,7 +114,7 @@ class Audits:
         if remark == verdicts.EQUAL or not self._is_on:
             return record
         self._num_unaudited += 1
-        if remark == verdicts.UNREPEATABLE or self._schedule.is_settled(kind):
+        if remark == verdicts.UNREPEATABLE or kind in self._schedule.settled:
             return verdicts.with_remark(record, verdicts.UNREPEATABLE)
         if was_due:  # there was no memory for its plain call
             self._schedule.miss(kind)
@@ -154,7 +154,7 @@ class Audits:
         if audited.verdict == "equal":
             self._num_equal[kind] += 1
             return 0
-        self._schedule.settle(kind)
+        self._schedule.settled.add(kind)
         if audited.verdict == "unrepeatable":
             return 0
         self._num_differing += 1
@@ -229,65 +229,56 @@ class Docket:
     that differs, another new worker says whether the row repeats at all.
     """
 
-    _waiting: defaultdict[LaneKey, deque[Case]] = field(default_factory=lambda: defaultdict(deque))
-    _judged: dict[str, Case] = field(default_factory=dict)  # by the worker that renders it
+    waiting: defaultdict[LaneKey, deque[Case]] = field(default_factory=lambda: defaultdict(deque))
+    judged: dict[str, Case] = field(default_factory=dict)  # by the worker that renders it
     used: set[str] = field(default_factory=set)
-
-    def add(self, lane: LaneKey, case: Case) -> None:
-        self._waiting[lane].append(case)
-
-    def num_waiting(self, lane: LaneKey) -> int:
-        return len(self._waiting[lane])
 
     def is_open(self, lane: LaneKey) -> bool:
         """Tell whether any row of a lane is still to be judged."""
-        return bool(self._waiting[lane]) or any(case.pending.lane == lane for case in self._judged.values())
-
-    def judges(self, worker: str) -> bool:
-        return worker in self._judged
+        return bool(self.waiting[lane]) or any(case.pending.lane == lane for case in self.judged.values())
 
     def take(self, lane: LaneKey, worker: str) -> Assignment | None:
         """Return the row that a worker must render before any other of its lane, if one waits."""
-        if worker in self.used or not self._waiting[lane]:
+        if worker in self.used or not self.waiting[lane]:
             return None
-        case = self._judged[worker] = self._waiting[lane].popleft()
+        case = self.judged[worker] = self.waiting[lane].popleft()
         case.num_judges += 1
         self.used.add(worker)
         return Assignment(row_id=case.row_id, request=case.pending.request, attempt=1, is_judged=True)
 
     def judge(self, worker: str, stored: StoredRow) -> tuple[Case, Verdict] | None:
         """Take the row that a judge rendered; return the verdict, if it is reached."""
-        case = self._judged.get(worker)
+        case = self.judged.get(worker)
         if case is None or case.row_id != stored.record.row_id:
             return None
-        del self._judged[worker]
+        del self.judged[worker]
         before, now = recorded_digests(case.stored.record), recorded_digests(stored.record)
         if now != before and case.first is None:
             case.first = stored
-            self._waiting[case.pending.lane].appendleft(case)
+            self.waiting[case.pending.lane].appendleft(case)
             return None
         first = now if case.first is None else recorded_digests(case.first.record)
         return case, verdicts.verdict_of(before, first, now)
 
     def failed(self, worker: str) -> Case | None:
         """A judge did not render its row; return the case if no other judge will."""
-        case = self._judged.pop(worker, None)
+        case = self.judged.pop(worker, None)
         if case is None or case.num_judges >= _MOST_JUDGES:
             return case
-        self._waiting[case.pending.lane].appendleft(case)
+        self.waiting[case.pending.lane].appendleft(case)
         return None
 
     def left(self, worker: str) -> None:
         """A judge has not come to its row, which is not the row's doing: another new worker will."""
-        if case := self._judged.pop(worker, None):
+        if case := self.judged.pop(worker, None):
             case.num_judges -= 1
-            self._waiting[case.pending.lane].appendleft(case)
+            self.waiting[case.pending.lane].appendleft(case)
 
     def close(self) -> list[Case]:
         """Return all open cases: nobody will judge them."""
-        cases = [*self._judged.values(), *(case for line in self._waiting.values() for case in line)]
-        self._judged.clear()
-        self._waiting.clear()
+        cases = [*self.judged.values(), *(case for line in self.waiting.values() for case in line)]
+        self.judged.clear()
+        self.waiting.clear()
         return cases
 
 

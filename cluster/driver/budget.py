@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -22,7 +22,7 @@ class Spent:
     num_bytes: int = 0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+        return Spent(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
     def text(self) -> str:
         """Return the sums in words: "1.50 hours, 3.00 hours of workers, 1.2 GB of clips"."""

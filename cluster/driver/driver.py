@@ -288,12 +288,12 @@ class Driver:
 
     def _has_rows(self, worker: str) -> bool:
         """Tell whether a worker has rows to render, or one to judge."""
-        return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or self._lanes.docket.judges(worker)
+        return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or worker in self._lanes.docket.judged
 
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
         lane, docket = self._lanes.of(worker), self._lanes.docket
-        num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new(worker)
+        num_waiting = len(docket.waiting[lane.key]) + lane.dispatcher.num_for_new(worker)
         if worker not in docket.used or not num_waiting:
             return False
         return fleet.num_by_lane()[lane.key] - lane.dispatcher.num_workers < num_waiting
@@ -362,7 +362,7 @@ class Driver:
         return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
-        if self._lanes.docket.judges(worker):
+        if worker in self._lanes.docket.judged:
             if judged := self._lanes.docket.judge(worker, rendered):
                 self._settle(worker, rendered, *judged)
             return
@@ -379,7 +379,7 @@ class Driver:
             is_due = self._lanes.of(worker).is_users and rendered.was_batched
             if is_due and self._audits.is_chosen(record.row_id):
                 case = Case(pending=pending, stored=rendered, worker=worker)
-                self._lanes.docket.add(self._lanes.of(worker).key, case)
+                self._lanes.docket.waiting[self._lanes.of(worker).key].append(case)
                 return
             self._commit(worker, rendered, pending)
 
@@ -418,7 +418,7 @@ class Driver:
             raise StoreError(
                 failed.message, "when the output can be written again, run the same command again to continue"
             )
-        if self._lanes.docket.judges(worker):
+        if worker in self._lanes.docket.judged:
             self._judge_failed(worker)
             return
         if failed.row_id not in self._pending:
@@ -492,7 +492,7 @@ class Driver:
         if case := docket.take(lane.key, worker):
             lane.dispatcher.judges(worker)
             return [case]
-        if docket.judges(worker) or (lane.is_one_each and worker in docket.used):
+        if worker in docket.judged or (lane.is_one_each and worker in docket.used):
             return []
         while (lease := lane.dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in self._of_lease(lane, worker, lease):

@@ -209,7 +209,7 @@ class Lanes:
     def _backlogs(self, num_workers: Mapping[LaneKey, int]) -> dict[LaneKey, Backlog]:
         return {
             key: Backlog(
-                num_rows=lane.num_unleased + self.docket.num_waiting(lane.key),
+                num_rows=lane.num_unleased + len(self.docket.waiting[lane.key]),
                 row_s=lane.dispatcher.mean_seconds,
                 num_workers=num_workers.get(key, 0),
                 load_s=lane.load_s,

@@ -162,7 +162,8 @@ def _built_in(function: Callable[..., Any], *needs: str, **more: Any) -> Recipe:
     return Recipe(name=function.__name__, function=function, needs=needs, **more)
 
 
-_ON_IMAGE, _ON_VIDEO = (functools.partial(conditioned_class, medium) for medium in ("image", "video"))
+_ON_IMAGE = functools.partial(conditioned_class, "image")
+_ON_VIDEO = functools.partial(conditioned_class, "video")
 _KEYFRAMES: dict[str, Any] = {"check": check_keyframes, "pipeline": keyframe_class}
 _ENDS = ("image", "last_image")
 _RECIPES = (

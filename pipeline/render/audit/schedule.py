@@ -173,7 +173,8 @@ def _harmonic(count: int) -> float:
 class AuditSchedule:
     """Picks rows at random, more often while a kind is young, each with at least the lowest of the odds.
 
-    odds: None: no row is audited.
+    odds: None: no row is audited. settled: kinds whose rows are plain calls now, or cannot be judged: none is
+    due or counted any more.
     """
 
     def __init__(self, odds: Odds | None) -> None:
@@ -182,12 +183,12 @@ class AuditSchedule:
         self._rows: Counter[str] = Counter()
         self._passed: Counter[str] = Counter()
         self._owed: Counter[str] = Counter()
-        self._settled: set[str] = set()
+        self.settled: set[str] = set()
         self._blind: set[str] = set()
 
     def is_due(self, kind: str, row_id: str) -> bool:
         """Count a row; tell whether it is to be audited."""
-        if self._odds is None or kind in self._settled:
+        if self._odds is None or kind in self.settled:
             return False
         counted = self._counted(kind)
         self._rows[counted] += 1
@@ -195,7 +196,7 @@ class AuditSchedule:
 
     def pass_over(self, kind: str) -> None:
         """Count a row that audits had no time left for: it may be wrong."""
-        if self._odds is not None and kind not in self._settled:
+        if self._odds is not None and kind not in self.settled:
             self._passed[self._counted(kind)] += 1
 
     def owe(self, kind: str) -> None:
@@ -205,16 +206,9 @@ class AuditSchedule:
     def pays(self, kind: str) -> bool:
         """Tell whether a row is due in place of another, once."""
         counted = self._counted(kind)
-        is_owed = self._owed[counted] > 0 and kind not in self._settled
+        is_owed = self._owed[counted] > 0 and kind not in self.settled
         self._owed[counted] -= is_owed
         return is_owed
-
-    def settle(self, kind: str) -> None:
-        """Rows of this kind are plain calls now, or cannot be judged: none is due or counted any more."""
-        self._settled.add(kind)
-
-    def is_settled(self, kind: str) -> bool:
-        return kind in self._settled
 
     def miss(self, kind: str) -> None:
         """A row was due, was not a plain call, and was not compared: nothing is known of its kind."""
@@ -224,9 +218,9 @@ class AuditSchedule:
         """Return how many of the counted rows are wrong at most, see `Odds.most_wrong`."""
         if self._odds is None:
             return 0
-        rows = {kind: count for kind, count in self._rows.items() if kind not in self._settled}
+        rows = {kind: count for kind, count in self._rows.items() if kind not in self.settled}
         unknown = sum(count for kind, count in rows.items() if kind in self._blind)
-        unknown += sum(count for kind, count in self._passed.items() if kind not in self._settled)
+        unknown += sum(count for kind, count in self._passed.items() if kind not in self.settled)
         counts = [count for kind, count in rows.items() if kind not in self._blind]
         return unknown + self._odds.most_wrong(counts, num_differing=num_differing)
 
