@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+
+from tqdm.auto import tqdm
 
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import public_message
@@ -37,7 +39,6 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
@@ -180,8 +181,11 @@ class Renderer:
         Rows that are under way when the caller stops are forgotten.
         """
         source = enumerate(requests)
-        is_open = True
-        bar = ProgressBar(requests, progress)
+        is_open, num_forwards = True, 0
+        total = len(requests) if isinstance(requests, Sized) else None
+        # Forwards may take milliseconds, and a terminal to redraw as long.
+        is_off = None if progress is None else not progress  # None: unless stderr is a terminal
+        bar = tqdm(total=total, unit="row", disable=is_off, mininterval=0.5, miniters=0)
         try:
             while is_open or self.num_active:
                 while is_open and self.room > 0:
@@ -191,7 +195,9 @@ class Renderer:
                     else:
                         self.submit(*self._check(request, index))
                 ended = self.step()
-                bar.show(num_ended=len(ended), num_active=self.num_active)
+                num_forwards += not ended
+                bar.set_postfix_str(f"{self.num_active} under way, {num_forwards} forwards", refresh=False)
+                bar.update(len(ended))
                 for outcome in ended:
                     with self.clock.spending("frames"):
                         clip = with_frames(outcome)
