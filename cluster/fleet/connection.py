@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
@@ -306,7 +306,14 @@ def _reachable(address: str) -> str:
     """
     is_found, fix = address == "auto", "check fleet.address"
     if is_found:
-        address, fix = _address_here(), f"check {_source_of_auto()}, or set fleet.address"
+        services, utils = cast("Any", ray._private.services), cast("Any", ray._private.utils)
+        try:
+            address = str(services.get_ray_address_from_environment("auto", None))
+        except ConnectionError as error:
+            fix = "start Ray here, or set fleet.address"
+            raise FleetError(f"fleet.address is auto: {error}", fix) from error
+        found_by = f"the Ray processes of this machine and {utils.get_ray_address_file(None)}"
+        fix = f"check {'RAY_ADDRESS' if os.environ.get('RAY_ADDRESS') else found_by}, or set fleet.address"
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "://" in address:
         if is_found and "://" not in address:  # Ray would look for it for minutes
@@ -319,21 +326,6 @@ def _reachable(address: str) -> str:
     if is_found:  # by its process or a file, either of which may be anybody's
         _try_to_join(address, fix)
     return address
-
-
-def _address_here() -> str:
-    try:
-        return str(ray._private.services.get_ray_address_from_environment("auto", None))
-    except ConnectionError as error:
-        raise FleetError(f"fleet.address is auto: {error}", "start Ray here, or set fleet.address") from error
-
-
-def _source_of_auto() -> str:
-    """Return where Ray takes the address from, in words."""
-    if os.environ.get("RAY_ADDRESS"):
-        return "RAY_ADDRESS"
-    utils: Any = ray._private.utils
-    return f"the Ray processes of this machine and {utils.get_ray_address_file(None)}"
 
 
 def _try_to_join(address: str, fix: str) -> None:

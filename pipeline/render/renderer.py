@@ -183,8 +183,8 @@ class Renderer:
         source = enumerate(requests)
         is_open, num_forwards = True, 0
         total = len(requests) if isinstance(requests, Sized) else None
-        # Forwards may take milliseconds, and a terminal to redraw as long.
         is_off = None if progress is None else not progress  # None: unless stderr is a terminal
+        # Seldom: forwards may take milliseconds, and a terminal to redraw as long.
         bar = tqdm(total=total, unit="row", disable=is_off, mininterval=0.5, miniters=0)
         try:
             while is_open or self.num_active:
