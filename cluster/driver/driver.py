@@ -28,7 +28,6 @@ from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, 
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
-from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit.verdict import EQUAL, UNREPEATABLE, Audited, Verdict, with_remark
 
 log = logging.getLogger(__name__)
@@ -311,7 +310,12 @@ class Driver:
         for audited in report.audited:
             self._heed_audit(worker, audited)
         for rendered in report.rendered:
-            self._note_attention(worker, rendered.record)
+            # The backend that `auto` became is known once a worker has rendered a row.
+            is_named = self._lanes.of(worker).setup.model.options.attention
+            backend = parse_json(rendered.record.environment).get("attention") if is_named else None
+            if backend and self._attention.get(worker) != backend:
+                self._attention[worker] = backend
+                log.info("%s: attention backend %s", worker, backend)
             self._finish(worker, rendered)
             fleet.rendered(worker, rendered.record.row_id)
             self._storing.stored(worker, now=time.monotonic())
@@ -404,14 +408,6 @@ class Driver:
             self._commit(case.worker, case.stored, case.pending)
             if self._audits.is_apart(case.pending.kind) and self._audits.take_back(case.pending.kind):
                 self._has_more = True
-
-    def _note_attention(self, worker: str, record: Record) -> None:
-        """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
-        is_named = self._lanes.of(worker).setup.model.options.attention
-        backend = parse_json(record.environment).get("attention") if is_named else None
-        if backend and self._attention.get(worker) != backend:
-            self._attention[worker] = backend
-            log.info("%s: attention backend %s", worker, backend)
 
     def _fail(self, worker: str, failed: Failed, fleet: Fleet) -> None:
         if failed.blame == "output":

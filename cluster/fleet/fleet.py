@@ -281,23 +281,20 @@ class Fleet:
         """Return what happened, as soon as something did. Raises FramefleetError when nothing more can."""
         self._clock.tick(time.monotonic(), at_most=2 * timeout_s)
         self._check_cluster()
-        self._start_rested()
+        now = time.monotonic()
+        for slot in [slot for slot in self._resting if slot.starts_at <= now]:
+            self._resting.remove(slot)
+            self._start(slot)
+        # Those that found no place while a machine rested.
+        for slot in [s for s in self._slots.values() if s.state == "pending" and 0 < s.avoids_until <= now]:
+            self._forget(slot)
+            self._start(slot)
         closed = self._close_lanes()
         answers = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
         going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
         ready = (slot for slot in self._slots.values() if slot.state == "ready")
         leaving = [Leaving(slot.worker) for slot in ready if slot.host in going]
         return [*closed, *leaving, *(event for event in answers if event is not None), *self._silent()]
-
-    def _start_rested(self) -> None:
-        """Start workers whose rest is over, and those that found no place while a machine rested."""
-        now = time.monotonic()
-        for slot in [slot for slot in self._resting if slot.starts_at <= now]:
-            self._resting.remove(slot)
-            self._start(slot)
-        for slot in [s for s in self._slots.values() if s.state == "pending" and 0 < s.avoids_until <= now]:
-            self._forget(slot)
-            self._start(slot)
 
     def _fill(self) -> None:
         """Start as many workers as were asked for, or have room, but no more than there are rows."""

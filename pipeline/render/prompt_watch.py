@@ -7,7 +7,8 @@ rows together. Not asked of networks that take rows as lists: these share what t
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from framefleet.pipeline.request import Request
@@ -65,15 +66,11 @@ class PromptWatch:
             return
         texts[sizes] = request.arguments
         rows = list(texts.values())
-        if len(rows) > 1:
-            self.lengths = next((own for own in self._counters if _tells_apart(own, rows)), None)
-
-
-def _tells_apart(counter: PromptLengths, rows: Sequence[Mapping[str, Any]]) -> bool:
-    try:
-        return len(set(counter(rows))) == len(rows)
-    except Exception:  # a model's own tokenizer; which rows meet is no reason to end a job
-        return False
+        for counter in self._counters if len(rows) > 1 else ():
+            with suppress(Exception):  # a model's own tokenizer; which rows meet is no reason to end a job
+                if len(set(counter(rows))) == len(rows):
+                    self.lengths = counter
+                    return
 
 
 def _rest(arguments: Mapping[str, Any]) -> Hashable:

@@ -174,7 +174,10 @@ def _late(original: Callable[..., Any], num_dimensions: int, *args: Any, **kwarg
     call.apply_defaults()
     name = next(iter(call.arguments))
     images = call.arguments[name]
-    if call.arguments["output_type"] != "np" or not _is_one(images, num_dimensions):
+    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
+    # One clip or image that can be kept.
+    is_one = is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)
+    if call.arguments["output_type"] != "np" or not is_one:
         return original(*args, **kwargs)
 
     def postprocess(part: Tensor, output_type: str) -> Any:
@@ -192,9 +195,3 @@ def _processors(pipe: Any) -> Iterator[Any]:
         is_plain = isinstance(value, VaeImageProcessor) and kind.postprocess is VaeImageProcessor.postprocess
         if is_plain and getattr(kind, "postprocess_video", of_video) is of_video:
             yield value
-
-
-def _is_one(images: Any, num_dimensions: int) -> bool:
-    """Whether this is one clip or image that can be kept."""
-    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
-    return is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)

@@ -299,11 +299,8 @@ class SharedCalls:
         if has_modes or not self._encoders.is_known(name):  # of a recipe of the user's own
             return encode(*args, **kwargs)
         tensors = (leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
-        place = (name, _switches(self._others[name]), *(tensor.stride() for tensor in tensors))
+        # What code may set on a network for its calls, such as an autoencoder's tiles.
+        own = vars(self._others[name]).items()
+        switches = tuple((key, v) for key, v in own if key[0] != "_" and type(v) in (bool, int, float))
+        place = (name, switches, *(tensor.stride() for tensor in tensors))
         return self._pictures(place, encode, *args, **kwargs)
-
-
-def _switches(network: Any) -> tuple[tuple[str, Any], ...]:
-    """Return what code may set on a network for its calls, such as an autoencoder's tiles."""
-    plain = (bool, int, float)
-    return tuple((name, v) for name, v in vars(network).items() if name[0] != "_" and type(v) in plain)

@@ -118,7 +118,12 @@ class Auditor:
         order = self._orders.pop(outcome.row_id, None)
         if not self._may_be_audited(outcome):
             return outcome, kind, None
-        is_due = self._is_due(kind, outcome.row_id) if order is None else bool(order)
+        is_due = bool(order)
+        if order is None:  # chance, if one more audit is affordable; where a kind was found wrong, each is
+            is_affordable = verdicts.DIFFERED in self.apart.values() or self._is_affordable()
+            is_due = is_affordable and self._schedule.is_due(kind, outcome.row_id)
+            if not is_affordable:
+                self._schedule.pass_over(kind)
         outcome = with_frames(outcome) if is_due else outcome
         verdict = self._audit(outcome, kind) if is_due and isinstance(outcome, Clip) else None
         return outcome, kind, verdict
@@ -127,13 +132,6 @@ class Auditor:
         kind = kind_of(outcome.request)
         is_known = kind in self.apart or kind in self._unrepeatable
         return self._odds is not None and not is_known and _is_candidate(outcome)
-
-    def _is_due(self, kind: str, row_id: str) -> bool:
-        """Leave it to chance, if one more audit is affordable; where a kind was found wrong, each is."""
-        if verdicts.DIFFERED in self.apart.values() or self._is_affordable():
-            return self._schedule.is_due(kind, row_id)
-        self._schedule.pass_over(kind)
-        return False
 
     def _audit(self, clip: Clip, kind: str) -> Verdict | None:
         """Return what becomes of an audit; None where there is no memory for it."""
