@@ -73,9 +73,8 @@ class Feed:
             rows = list(islice(self._rows, room))
             self.num_unread -= len(rows)
             pending = {row.row_id: row.payload for row in rows if isinstance(row.payload, Pending)}
-            for row in self._reshaped(
-                [row for row in rows if not self._adopts(row.row_id, pending[row.row_id])]
-            ):
+            fresh = [row for row in rows if not self._adopts(row.row_id, pending[row.row_id])]
+            for row in self._reshaped(fresh):
                 self._pending[row.row_id] = pending[row.row_id]
                 self._dispatcher.add(row)
             if len(rows) == room:

@@ -144,9 +144,7 @@ class Tally:
         self._figures_of_gone: dict[str, float] = {}
         self._last_failure: str | None = None
         self.waiting_for: str | None = None  # what a worker is doing that is on its way
-        self.unused: tuple[
-            str, ...
-        ] = ()  # workers and machines that are no longer used, each with its reason
+        self.unused: tuple[str, ...] = ()  # workers and machines, each with its reason
         self._paused_since = ""
         self._paused_at = self._paused_s = 0.0  # when the last pause began; all that are over, together
 

@@ -146,6 +146,10 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         "runtime_env": {"py_modules": list(modules)} if modules else None,
     }
     connection = Connection()
+
+    def on_stderr(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
+        print_to_stdstream({**batch, "is_err": True}, ignore_prefix)
+
     with ExitStack() as stack:
         if address is None:
             folder = stack.enter_context(_own_folder(connection))
@@ -159,13 +163,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         else:
             address = _reachable(address)
         # Ray reports lost machines on stdout, where a command may print its result in JSON.
-        stack.enter_context(
-            replaced(
-                ray._private.worker,
-                "print_to_stdstream",
-                lambda batch, prefix: print_to_stdstream({**batch, "is_err": True}, prefix),
-            )
-        )
+        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", on_stderr))
         stack.callback(ray.shutdown, wait_for_processes=True)
         try:
             _start(address, options)

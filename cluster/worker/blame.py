@@ -83,7 +83,7 @@ def culprit_of(error: BaseException) -> Culprit:
     link = error
     for _ in range(_MAX_CHAIN):
         for kind, signs, blame, reason in _RULES:
-            number, text = getattr(link, "errno", None), message_of(link)
+            number, text = link.errno if isinstance(link, OSError) else None, message_of(link)
             has_sign = number in signs or any(isinstance(sign, str) and sign in text for sign in signs)
             if isinstance(link, kind) and (has_sign or not signs):
                 return Culprit(blame, reason)

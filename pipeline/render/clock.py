@@ -196,10 +196,8 @@ class Charges:
         """
         parts = {}
         for task, row in self._rows.items():  # what its calls took since the last time
-            before, row.worked_s = (
-                row.worked_s,
-                task.forward_s + sum(task.seconds.values()) + sum(row.seconds.values()),
-            )
+            before = row.worked_s
+            row.worked_s = task.forward_s + sum(task.seconds.values()) + sum(row.seconds.values())
             parts[row] = max(row.worked_s - before, 0.0)
         busy_s = self._clock.busy_s - self._charged_s
         if not parts or busy_s <= 0:

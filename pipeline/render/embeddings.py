@@ -71,11 +71,8 @@ class Embeddings:
         environment["entries"] = _ENTRIES
         self._contexts = {}
         for name in model.text_encoders():
-            places = (
-                f"{name}/",
-                f"{name}.",
-                f"{CHECKPOINT}.",
-            )  # its folder, and files in place of its weights
+            # In its folder, and in place of its weights.
+            places = (f"{name}/", f"{name}.", f"{CHECKPOINT}.")
             files = {file: sha256 for file, sha256 in model.digests.items() if file.startswith(places)}
             assert files, f"{name} has no files"
             digest = model_digest(files)

@@ -97,9 +97,8 @@ class Encoders:
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""
-        if (
-            self._recipes.are_batched
-        ):  # else a recipe would change one copy of a weight, and put the other one back
+        # Else a recipe would change one copy of a weight, and put the other one back.
+        if self._recipes.are_batched:
             self._parked.leave()
 
     def bring(self) -> None:

@@ -31,10 +31,8 @@ class Layout:
 
     def copy_of(self, tensor: Tensor, device: torch.device | None = None) -> Tensor:
         """Return a copy that is laid out so, in memory of its own."""
-        own = torch.empty_strided(
-            self.shape, self.strides, dtype=tensor.dtype, device=device or tensor.device
-        )
-        return own.copy_(tensor)
+        dtype, device = tensor.dtype, device or tensor.device
+        return torch.empty_strided(self.shape, self.strides, dtype=dtype, device=device).copy_(tensor)
 
     def fits(self, tensor: Tensor, axis: int | None = 0) -> bool:
         """Whether `tensor`, joined along `axis`, is laid out alike where one row has more than one value."""
