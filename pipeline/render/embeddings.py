@@ -65,7 +65,7 @@ class Embeddings:
         spending: Spending = contextlib.nullcontext,
     ) -> None:
         """numerics: of the job; quantised weights, for one, return other bits."""
-        self._store, self._spending = store, spending
+        self._store = store
         self._device = model.environment["device"]
         environment = {name: model.environment.get(name) for name in _DECISIVE}
         environment["entries"] = _ENTRIES

@@ -250,7 +250,7 @@ class SharedCalls:
     """The shared calls of one model's rows. shared: what rows may call together, by name."""
 
     def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
-        self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
+        self._encoders, self._loras, self._clock = encoders, loras, clock
         self._device: str = model.environment["device"]
         decoders = {
             f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
