@@ -29,13 +29,13 @@ class Checkpointer:
     """Reads and writes checkpoints."""
 
     def __init__(
-        self, store: Store, told: Callable[[str, bool, bool], None], *, every_s: float, num_threads: int
+        self, store: Store, report: Callable[[str, bool, bool], None], *, every_s: float, num_threads: int
     ) -> None:
-        """told: hears of each row once its checkpoint is written, or was not to be, from any thread: its
+        """report: is called for each row once its checkpoint is written, or was not to be, from any thread: with its
         row_id, whether it is saved, and whether this worker renders it no more. every_s: between two of a row
         that goes on; 0: none.
         """
-        self._store, self._told, self._every_s = store, told, every_s
+        self._store, self._report, self._every_s = store, report, every_s
         self._writing = ThreadPoolExecutor(num_threads, "keep")
         self._reading = ThreadPoolExecutor(num_threads, "fetch")
         self._under_way: list[Future[None]] = []  # writes
@@ -92,4 +92,4 @@ class Checkpointer:
             about = {"row_id": row.row_id}
             log.warning("row %s: its checkpoint could not be written: %s", row.row_id, error, extra=about)
         finally:
-            self._told(row.row_id, is_saved, is_over)
+            self._report(row.row_id, is_saved, is_over)
