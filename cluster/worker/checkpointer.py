@@ -31,7 +31,7 @@ class Checkpointer:
     def __init__(
         self, store: Store, report: Callable[[str, bool, bool], None], *, every_s: float, num_threads: int
     ) -> None:
-        """report: is called for each row once its checkpoint is written, or was not to be, from any thread: with its
+        """report: called from any thread, once the checkpoint of a row is written, or was not to be: with its
         row_id, whether it is saved, and whether this worker renders it no more. every_s: between two of a row
         that goes on; 0: none.
         """
