@@ -36,7 +36,7 @@ def step_log_prob(scheduler: Any, prev_sample: Tensor, *args: Any, **kwargs: Any
     """
     step = getattr(type(scheduler).step, "__wrapped__", type(scheduler).step)
     bound = inspect.signature(step).bind(scheduler, *args, **kwargs).arguments
-    precise = {
+    precise: dict[str, Any] = {
         name: value.float() if isinstance(value, Tensor) and value.dtype in _HALVES else value
         for name, value in bound.items()
         if name != "self"
