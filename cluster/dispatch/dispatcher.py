@@ -43,7 +43,7 @@ from framefleet.cluster.dispatch.lease import (
     Seat,
     Whereabouts,
 )
-from framefleet.cluster.dispatch.order import Copies, Order, TableOrder
+from framefleet.cluster.dispatch.order import Copies, Ranked, TableOrder
 from framefleet.cluster.dispatch.waiting_rows import SLACK_BYTES, OversizedRows, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
@@ -63,7 +63,7 @@ class Dispatcher:
         window: int = 4096,
         leases_per_worker: int = 2,
         size: LeaseSize | None = None,
-        order: Order | None = None,
+        order: Ranked | None = None,
         paces: Paces | None = None,
         proven: set[str] | None = None,
     ) -> None:

@@ -238,8 +238,7 @@ class Hosts:
 
     def name_of(self, worker: str) -> str | None:
         """Return the name of the machine that the worker is on."""
-        host = self._host_of(worker)
-        return host.name if host else None
+        return host.name if (host := self._host_of(worker)) else None
 
     def _guilty(
         self, own: _Place, place: _Place | None, host: str, kind: LossKind, *, num_suspects: int
@@ -254,7 +253,9 @@ class Hosts:
         is_own, is_its = (each is not None and is_over(each.streak) for each in (own, place))
         if kind == "refused" and not place:
             return own
-        if place and (kind == "refused" or ((is_own or is_its) and not self._has_sound(host))):
+        others = (other for other, at in self._at.items() if at == host)
+        has_sound = any(not self._worker(other).streak.num_faults for other in others)  # of late
+        if place and (kind == "refused" or ((is_own or is_its) and not has_sound)):
             return place
         return own if is_own else None
 
@@ -268,7 +269,3 @@ class Hosts:
 
     def _host_of(self, worker: str) -> _Place | None:
         return self._hosts.get(self._at.get(worker, ""))
-
-    def _has_sound(self, host: str) -> bool:
-        """Tell whether another worker is on this machine that had no fault of late."""
-        return any(at == host and not self._worker(other).streak.num_faults for other, at in self._at.items())

@@ -49,7 +49,10 @@ def move_from(own: LaneKey, backlogs: Mapping[LaneKey, Backlog]) -> LaneKey | No
     best = max(unserved or shares, key=lambda key: shares[key], default=None)
     if best is None or best in unserved:
         return best
-    return best if shares[best] >= MIN_LOADS * _load_s(best, backlogs) else None
+    load_s = backlogs[best].load_s
+    if load_s is None:
+        load_s = max((one.load_s for one in backlogs.values() if one.load_s is not None), default=LOAD_S)
+    return best if shares[best] >= MIN_LOADS * load_s else None
 
 
 def shares_s(backlogs: Mapping[LaneKey, Backlog]) -> dict[LaneKey, float]:
@@ -65,9 +68,3 @@ def shares_s(backlogs: Mapping[LaneKey, Backlog]) -> dict[LaneKey, float]:
         / (one.num_workers + 1)
         for key, one in backlogs.items()
     }
-
-
-def _load_s(lane: LaneKey, backlogs: Mapping[LaneKey, Backlog]) -> float:
-    times = [one.load_s for one in backlogs.values() if one.load_s is not None]
-    own = backlogs[lane].load_s
-    return own if own is not None else max(times, default=LOAD_S)

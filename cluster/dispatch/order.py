@@ -12,79 +12,17 @@ its worker is late with it. What is late is expected to be as late again.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
-from typing import Protocol
 
 from framefleet.cluster.dispatch.lease import Entry, Paces, Row, Seat
 
 
-class Order(Protocol):
-    """What the dispatcher asks of an order. Rows of one shape come out at a time: they can share forwards."""
-
-    def __len__(self) -> int: ...
-
-    def add(self, row: Row) -> None:
-        """Take a row that was read from the table."""
-
-    def next_shape(self, rendering: str | None, patience: int) -> str | None:
-        """Return the shape whose rows a worker gets next; None if there are no rows.
-
-        rendering: the shape that the worker renders now. patience: how many leases in a row may pass over the
-        first row.
-        """
-
-    def take(self, shape: str, limit: int) -> list[Row]:
-        """Remove and return the next rows of this shape, at most `limit`; [] when there are none."""
-
-    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        """Give the rows other shapes. reshaped: returns the same rows, in the order in which it gets them."""
-
-
-class TableOrder:
-    """As in the table, but a worker stays with the shape that it renders as long as `patience` allows."""
-
-    def __init__(self) -> None:
-        self._line: OrderedDict[str, Row] = OrderedDict()  # by row_id, oldest first
-        self._by_shape: dict[str, deque[str]] = {}  # their row_ids
-        self._passed_over = 0  # leases in a row that left the oldest row where it is
-
-    def __len__(self) -> int:
-        return len(self._line)
-
-    def add(self, row: Row) -> None:
-        self._line[row.row_id] = row
-        self._by_shape.setdefault(row.shape, deque()).append(row.row_id)
-
-    def next_shape(self, rendering: str | None, patience: int) -> str | None:
-        if rendering in self._by_shape and self._passed_over < patience:
-            return rendering
-        return self._oldest_shape()
-
-    def take(self, shape: str, limit: int) -> list[Row]:
-        if limit < 1 or shape not in self._by_shape:
-            return []
-        self._passed_over = 0 if shape == self._oldest_shape() else self._passed_over + 1
-        queue = self._by_shape[shape]
-        taken = [self._line.pop(queue.popleft()) for _ in range(min(limit, len(queue)))]
-        if not queue:
-            del self._by_shape[shape]
-        return taken
-
-    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
-        rows = reshaped(list(self._line.values()))
-        self._line.clear()
-        self._by_shape.clear()
-        for row in rows:
-            self.add(row)
-
-    def _oldest_shape(self) -> str | None:
-        return next(iter(self._line.values())).shape if self._line else None
-
-
 class Ranked:
-    """The highest `Row.rank` first, of equal ones the oldest. Others of its shape share its lease."""
+    """The highest `Row.rank` first, of equal ones the oldest. Others of its shape share its lease.
+
+    Rows of one shape come out at a time: they can share forwards.
+    """
 
     def __init__(self) -> None:
         self._by_shape: dict[str, list[tuple[float, int, Row]]] = {}  # heaps, the first row on top
@@ -95,13 +33,20 @@ class Ranked:
         return self._count
 
     def add(self, row: Row) -> None:
+        """Take a row that was read from the table."""
         self._count += 1
-        heapq.heappush(self._by_shape.setdefault(row.shape, []), (-row.rank, next(self._numbers), row))
+        heapq.heappush(self._by_shape.setdefault(row.shape, []), (self._rank(row), next(self._numbers), row))
 
     def next_shape(self, rendering: str | None, patience: int) -> str | None:
+        """Return the shape whose rows a worker gets next; None if there are no rows.
+
+        rendering: the shape that the worker renders now. patience: how many leases in a row may pass over the
+        first row.
+        """
         return min(self._by_shape, key=self._place, default=None)
 
     def take(self, shape: str, limit: int) -> list[Row]:
+        """Remove and return the next rows of this shape, at most `limit`; [] when there are none."""
         heap = self._by_shape.get(shape, [])
         taken = [heapq.heappop(heap)[2] for _ in range(min(max(limit, 0), len(heap)))]
         self._count -= len(taken)
@@ -110,15 +55,38 @@ class Ranked:
         return taken
 
     def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        """Give the rows other shapes. reshaped: returns the same rows, in the order in which it gets them."""
         entries = sorted(entry[1:] for heap in self._by_shape.values() for entry in heap)
         self._by_shape.clear()
         self._count = 0
         for row in reshaped([row for _, row in entries]):
             self.add(row)
 
+    def _rank(self, row: Row) -> float:
+        return -row.rank
+
     def _place(self, shape: str) -> tuple[float, int]:
         """Return where the first row of a shape is in line, the lowest first."""
         return self._by_shape[shape][0][:2]
+
+
+class TableOrder(Ranked):
+    """As in the table, but a worker stays with the shape that it renders as long as `patience` allows."""
+
+    _passed_over = 0  # leases in a row that left the oldest row where it is
+
+    def next_shape(self, rendering: str | None, patience: int) -> str | None:
+        may_stay = rendering in self._by_shape and self._passed_over < patience
+        return rendering if may_stay else super().next_shape(rendering, patience)
+
+    def take(self, shape: str, limit: int) -> list[Row]:
+        if limit > 0 and shape in self._by_shape:
+            is_oldest = shape == super().next_shape(None, 0)
+            self._passed_over = 0 if is_oldest else self._passed_over + 1
+        return super().take(shape, limit)
+
+    def _rank(self, row: Row) -> float:
+        return 0.0
 
 
 class Longest(Ranked):

@@ -1,7 +1,7 @@
 """Rows wait here, and leave in the order in which a given worker should get them.
 
 Three lines. *Suspects* leave one by one, for a worker that is empty. *Returned* rows (failed, put back, or
-their worker died) go before all fresh ones. *Fresh* rows go as an `Order` decides. Rows that ran out of
+their worker died) go before all fresh ones. *Fresh* rows go as a `Ranked` order decides. Rows that ran out of
 memory wait elsewhere, in `OversizedRows`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lease import MAX_PACES, Entry, Whereabouts
-from framefleet.cluster.dispatch.order import Order
+from framefleet.cluster.dispatch.order import Ranked
 
 # Workers on equal cards differ by what libraries put there once they compute: kernels, handles.
 SLACK_BYTES = 1 << 30
@@ -88,7 +88,7 @@ def _distance(places: Whereabouts, tried: frozenset[str]) -> int:
 class Waiting:
     """All waiting rows."""
 
-    def __init__(self, faults: FaultPolicy, order: Order) -> None:
+    def __init__(self, faults: FaultPolicy, order: Ranked) -> None:
         self._faults = faults
         self.fresh = order
         self.suspects = Returned()
@@ -113,7 +113,7 @@ class Waiting:
     ) -> list[Entry]:
         """Remove and return rows of one shape for this worker, at most `size(shape)`; no suspects.
 
-        rendering: the shape the worker is at. patience: see `Order.next_shape`.
+        rendering: the shape the worker is at. patience: see `Ranked.next_shape`.
         """
         if (shape := self.returned.shape_for(worker, live)) is not None:
             limit = size(shape)

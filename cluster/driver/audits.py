@@ -15,28 +15,8 @@ from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import Assignment, StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
-from framefleet.pipeline.render.audit.schedule import (
-    MAX_KINDS,
-    AuditedKinds,
-    AuditSchedule,
-    OneAudit,
-    is_affordable,
-    is_small,
-)
-from framefleet.pipeline.render.audit.verdict import (
-    EQUAL,
-    UNREPEATABLE,
-    Audited,
-    AuditOrder,
-    Digests,
-    Verdict,
-    level_of,
-    not_compared,
-    remark_of,
-    verdict_of,
-    verdict_text,
-    with_remark,
-)
+from framefleet.pipeline.render.audit import schedule, verdict as verdicts
+from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder, Digests, Verdict
 from framefleet.pipeline.rows.lane_key import LaneKey
 
 log = logging.getLogger(__name__)
@@ -56,13 +36,12 @@ class Audits:
         """reopen: called when rows with a record are to be rendered again."""
         audit, counts = work.run.audit, work.index.counts()
         self._is_on = audit.is_on(work.run.batching.mode)
-        odds = audit.odds(counts.pending) if self._is_on else None
-        self._schedule = AuditSchedule(odds)
+        self._schedule = schedule.AuditSchedule(audit.odds(counts.pending) if self._is_on else None)
         self._share = audit.limit if self._is_on else None
-        self._kinds = AuditedKinds()
-        self._one: OneAudit | None = None  # row, where that is all that the share allows
-        if self._share and is_small(self._share, counts.pending + counts.done):
-            self._one = OneAudit(self._kinds)
+        self._kinds = schedule.AuditedKinds()
+        self._one: schedule.OneAudit | None = None  # row, where that is all that the share allows
+        if self._share and schedule.is_small(self._share, counts.pending + counts.done):
+            self._one = schedule.OneAudit(self._kinds)
         self._time_before = work.model_time  # of earlier runs
         self._longest_s: float | None = None  # of an audit
         self._due: set[str] = set()  # of the rows that wait or are leased
@@ -73,12 +52,9 @@ class Audits:
         self._num_unknown = 0  # of these, rows that no schedule counts
         self._workers: dict[str, set[str]] = {}  # that were given rows of a kind to batch
         self._adoption = work.adoption
+        self.is_apart = self._adoption.is_apart  # rows of these kinds are rendered by plain calls
         self._committer, self._checkpoints = committer, checkpoints
         self._reopen, self._tally = reopen, tally
-
-    def is_apart(self, kind: str) -> bool:
-        """Tell whether rows of this kind are rendered by plain calls."""
-        return self._adoption.is_apart(kind)
 
     def choose(self, row_id: str, kind: str) -> None:
         """Decide whether a row is audited. Called once for each row, in the order of the table.
@@ -93,13 +69,15 @@ class Audits:
 
     def order(self, row_id: str, kind: str) -> AuditOrder:
         """Tell whether a row that is leased now is audited: it was chosen, or replaces one that was."""
-        if self._adoption.is_apart(kind) or self._schedule.is_settled(kind):
+        if self._adoption.is_apart(kind) or kind in self._schedule.settled:
             return False
         if self._share is not None and row_id not in self._offered:
             self._offered.add(row_id)
             is_next = self._one.is_next(row_id, kind) if self._one else True
             time, num_open = self._time_before + self._tally.model_time, len(self._due)
-            is_in_time = is_affordable(self._share, time, num_open=num_open, longest_s=self._longest_s)
+            is_in_time = schedule.is_affordable(
+                self._share, time, num_open=num_open, longest_s=self._longest_s
+            )
             if not (self._has_differing or (is_next and is_in_time)):
                 self._schedule.pass_over(kind)
             elif self._schedule.is_due(kind, row_id) or self._schedule.pays(kind):
@@ -110,7 +88,6 @@ class Audits:
         return "when idle" if is_due and self._share is not None and not self._has_differing else is_due
 
     def is_chosen(self, row_id: str) -> bool:
-        """Tell whether a row that was leased is audited."""
         return row_id in self._due
 
     @property
@@ -120,7 +97,7 @@ class Audits:
 
     def adopted(self, stored: StoredRow, kind: str) -> Record:
         """Do what `ended` does, for an adopted clip: nobody here could choose it for an audit."""
-        is_compared = remark_of(stored.record.environment) == EQUAL
+        is_compared = verdicts.remark_of(stored.record.environment) == verdicts.EQUAL
         self._num_unknown += stored.was_batched and not is_compared
         return self.ended(stored.record, kind, was_batched=stored.was_batched)
 
@@ -133,15 +110,16 @@ class Audits:
             if was_due and not self._adoption.is_apart(kind):
                 self._schedule.owe(kind)
             return record
-        remark = remark_of(record.environment)
-        if remark == EQUAL or not self._is_on:
+        remark = verdicts.remark_of(record.environment)
+        if remark == verdicts.EQUAL or not self._is_on:
             return record
         self._num_unaudited += 1
-        if remark == UNREPEATABLE or self._schedule.is_settled(kind):
-            return with_remark(record, UNREPEATABLE)
+        if remark == verdicts.UNREPEATABLE or kind in self._schedule.settled:
+            return verdicts.with_remark(record, verdicts.UNREPEATABLE)
         if was_due:  # there was no memory for its plain call
             self._schedule.miss(kind)
-        return with_remark(record, not_compared(self._num_equal[kind], recipe=record.recipe))
+        remark = verdicts.not_compared(self._num_equal[kind], recipe=record.recipe)
+        return verdicts.with_remark(record, remark)
 
     def given_up(self, row_id: str, kind: str) -> None:
         """A row failed for good. If it was to be audited, another one is audited instead."""
@@ -151,7 +129,7 @@ class Audits:
     def leased(self, worker: str, kinds: Iterable[str]) -> None:
         """Note the kinds of rows that a worker batches; beyond `MAX_KINDS`, any worker may."""
         for kind in kinds:
-            if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < MAX_KINDS):
+            if not self.is_apart(kind) and (kind in self._workers or len(self._workers) < schedule.MAX_KINDS):
                 self._workers.setdefault(kind, set()).add(worker)
 
     def spoiled(self, worker: str, audited: Audited) -> set[str]:
@@ -170,13 +148,13 @@ class Audits:
         self._longest_s = max(audited.seconds, self._longest_s or 0.0)
         kind = audited.kind
         self._kinds.compared(kind, audited.batch_size)
-        log.log(level_of(audited), "%s: %s", worker, verdict_text(audited))
+        log.log(verdicts.level_of(audited), "%s: %s", worker, verdicts.verdict_text(audited))
         if self._adoption.is_apart(kind):
             return 0  # known by now: it was under way
         if audited.verdict == "equal":
             self._num_equal[kind] += 1
             return 0
-        self._schedule.settle(kind)
+        self._schedule.settled.add(kind)
         if audited.verdict == "unrepeatable":
             return 0
         self._num_differing += 1
@@ -251,65 +229,56 @@ class Docket:
     that differs, another new worker says whether the row repeats at all.
     """
 
-    _waiting: defaultdict[LaneKey, deque[Case]] = field(default_factory=lambda: defaultdict(deque))
-    _judged: dict[str, Case] = field(default_factory=dict)  # by the worker that renders it
+    waiting: defaultdict[LaneKey, deque[Case]] = field(default_factory=lambda: defaultdict(deque))
+    judged: dict[str, Case] = field(default_factory=dict)  # by the worker that renders it
     used: set[str] = field(default_factory=set)
-
-    def add(self, lane: LaneKey, case: Case) -> None:
-        self._waiting[lane].append(case)
-
-    def num_waiting(self, lane: LaneKey) -> int:
-        return len(self._waiting[lane])
 
     def is_open(self, lane: LaneKey) -> bool:
         """Tell whether any row of a lane is still to be judged."""
-        return bool(self._waiting[lane]) or any(case.pending.lane == lane for case in self._judged.values())
-
-    def judges(self, worker: str) -> bool:
-        return worker in self._judged
+        return bool(self.waiting[lane]) or any(case.pending.lane == lane for case in self.judged.values())
 
     def take(self, lane: LaneKey, worker: str) -> Assignment | None:
         """Return the row that a worker must render before any other of its lane, if one waits."""
-        if worker in self.used or not self._waiting[lane]:
+        if worker in self.used or not self.waiting[lane]:
             return None
-        case = self._judged[worker] = self._waiting[lane].popleft()
+        case = self.judged[worker] = self.waiting[lane].popleft()
         case.num_judges += 1
         self.used.add(worker)
         return Assignment(row_id=case.row_id, request=case.pending.request, attempt=1, is_judged=True)
 
     def judge(self, worker: str, stored: StoredRow) -> tuple[Case, Verdict] | None:
         """Take the row that a judge rendered; return the verdict, if it is reached."""
-        case = self._judged.get(worker)
+        case = self.judged.get(worker)
         if case is None or case.row_id != stored.record.row_id:
             return None
-        del self._judged[worker]
+        del self.judged[worker]
         before, now = recorded_digests(case.stored.record), recorded_digests(stored.record)
         if now != before and case.first is None:
             case.first = stored
-            self._waiting[case.pending.lane].appendleft(case)
+            self.waiting[case.pending.lane].appendleft(case)
             return None
         first = now if case.first is None else recorded_digests(case.first.record)
-        return case, verdict_of(before, first, now)
+        return case, verdicts.verdict_of(before, first, now)
 
     def failed(self, worker: str) -> Case | None:
         """A judge did not render its row; return the case if no other judge will."""
-        case = self._judged.pop(worker, None)
+        case = self.judged.pop(worker, None)
         if case is None or case.num_judges >= _MOST_JUDGES:
             return case
-        self._waiting[case.pending.lane].appendleft(case)
+        self.waiting[case.pending.lane].appendleft(case)
         return None
 
     def left(self, worker: str) -> None:
         """A judge has not come to its row, which is not the row's doing: another new worker will."""
-        if case := self._judged.pop(worker, None):
+        if case := self.judged.pop(worker, None):
             case.num_judges -= 1
-            self._waiting[case.pending.lane].appendleft(case)
+            self.waiting[case.pending.lane].appendleft(case)
 
     def close(self) -> list[Case]:
         """Return all open cases: nobody will judge them."""
-        cases = [*self._judged.values(), *(case for line in self._waiting.values() for case in line)]
-        self._judged.clear()
-        self._waiting.clear()
+        cases = [*self.judged.values(), *(case for line in self.waiting.values() for case in line)]
+        self.judged.clear()
+        self.waiting.clear()
         return cases
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -22,11 +22,7 @@ class Spent:
     num_bytes: int = 0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            elapsed_s=self.elapsed_s + other.elapsed_s,
-            worker_s=self.worker_s + other.worker_s,
-            num_bytes=self.num_bytes + other.num_bytes,
-        )
+        return Spent(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
     def text(self) -> str:
         """Return the sums in words: "1.50 hours, 3.00 hours of workers, 1.2 GB of clips"."""
@@ -47,8 +43,7 @@ class JobBudget(Strict):
         description="Price per hour of a GPU (of a worker, if workers have no GPU); needed with `money`.",
     )
     bytes: Annotated[int, BeforeValidator(read_bytes, json_schema_input_type=str | int)] | None = Field(
-        default=None,
-        description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored.",
+        default=None, description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored."
     )
 
     @model_validator(mode="after")
@@ -59,7 +54,6 @@ class JobBudget(Strict):
 
     @property
     def is_limited(self) -> bool:
-        """Whether the job says anything about what it may spend."""
         return self != JobBudget()
 
     def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:

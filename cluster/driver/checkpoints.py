@@ -54,7 +54,6 @@ class HalfDoneRows:
             self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
 
     def add(self, row_id: str) -> None:
-        """A worker has written a checkpoint."""
         self._were_there = True
         self._there.add(row_id)
 

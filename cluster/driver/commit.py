@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -60,10 +61,9 @@ class Committer:
         self._store, self._index, self._lock = store, work.index, work.lock
         carried, self._arguments = run.rows.carried.schema(run.table.schema), run.rows.argument_fields
         self._added = added_columns(run.steps)
-        try:
+        job = ""
+        with suppress(FileNotFoundError):
             job = store.read(CLAIM).decode("utf-8", "replace")  # each part repeats it
-        except FileNotFoundError:
-            job = ""
         num_parts, run_id = len(live_parts(store)), work.run_id
         records = record_schema(carried, self._arguments, self._added)
         self._records = PartWriter(store, RECORDS, records, run=run_id, job=job, num_before=num_parts)
@@ -79,12 +79,7 @@ class Committer:
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
 
     def done(
-        self,
-        record: Record,
-        pending: Pending,
-        *,
-        worker: str,
-        values: Mapping[str, StepValues] | None = None,
+        self, record: Record, pending: Pending, *, worker: str, values: Mapping[str, StepValues] | None = None
     ) -> None:
         own = {"row_indices": self._index.positions(record.row_id, pending.position), "worker": worker}
         self._writing.do(partial(self._add, record, own, pending, all_values(values or {})))
@@ -134,13 +129,8 @@ class Committer:
         self._num_lines += 1
         if self._num_lines > MAX_LOG_LINES:
             return
-        line = LogLine(
-            at=datetime.now(UTC),
-            level=logging.getLevelName(level).lower(),
-            worker=worker,
-            row_id=row_id,
-            message=public_text(message)[:_MAX_MESSAGE],
-        )
+        now, name, text = datetime.now(UTC), logging.getLevelName(level).lower(), public_text(message)
+        line = LogLine(at=now, level=name, worker=worker, row_id=row_id, message=text[:_MAX_MESSAGE])
         self._writing.do(partial(self._log.add, None, asdict(line)))
 
     def flush_due(self, now: float) -> bool:
@@ -163,7 +153,6 @@ class Committer:
         self._writing.wait()
 
     def close(self) -> None:
-        """Write everything, and end."""
         try:
             self._note_owed()  # where that failed before, before any more of these rows are written
             self._writing.do(partial(self._flush, self._writers))

@@ -28,7 +28,6 @@ from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, 
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
-from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit.verdict import EQUAL, UNREPEATABLE, Audited, Verdict, with_remark
 
 log = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ class Driver:
             self._follow(event, fleet)
         if self._committer.flush_due(time.monotonic()):
             self._checkpoints.committed()
-        self._tally.unused(fleet.unused)
+        self._tally.unused = fleet.unused
         progress = self._progress()
         self._work.lock.tell(progress)
         fleet.publish(progress.figures)
@@ -219,7 +218,8 @@ class Driver:
             case LaneLost():
                 return self._lose_lane(event)
             case Starting():
-                return self._tally.starting(event.doing)
+                self._tally.waiting_for = event.doing
+                return
             case Leaving():
                 return self._leave(event.worker, "its machine is to go")
             case Ready():
@@ -231,7 +231,15 @@ class Driver:
                         self._lanes.docket.used.add(event.worker)
                     self._tally.joined(event.worker, event.hello.node, str(event.lane))
             case Reported():
-                report = self._with_blame(event.worker, event.report)
+                # What fails as on a broken machine is the row's where the machine still renders others.
+                is_rows_own = self._lanes.of(event.worker).dispatcher.is_rows_own
+                failed = tuple(
+                    replace(one, blame="row")
+                    if one.blame == "host" and is_rows_own(event.worker, one.row_id)
+                    else one
+                    for one in event.report.failed
+                )
+                report = replace(event.report, failed=failed)
                 self._take(event.worker, report, fleet)
                 cause = self._sick(event.worker, report)
         if cause and cause.is_able:
@@ -263,7 +271,11 @@ class Driver:
         if is_idle and lane is None and self._is_new_process_wanted(worker, fleet):
             lane = own.key
         if not is_going and (has_rows or (is_idle and lane is None)):
-            fleet.exchange(worker, assignments, self._dropped(worker))
+            dropped = own.dispatcher.take_dropped(worker)
+            for row_id in dropped:
+                self._tally.returned(worker)
+                self._note(logging.INFO, worker, row_id, "it has ended elsewhere, and is left")
+            fleet.exchange(worker, assignments, dropped)
         elif has_rows:
             fleet.drain(worker)
         elif cause := self._faulty.pop(worker, None):
@@ -275,29 +287,20 @@ class Driver:
 
     def _has_rows(self, worker: str) -> bool:
         """Tell whether a worker has rows to render, or one to judge."""
-        return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or self._lanes.docket.judges(worker)
+        return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or worker in self._lanes.docket.judged
 
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
         """Tell whether a new process is to take an idle worker's place, as rows wait for one."""
         lane, docket = self._lanes.of(worker), self._lanes.docket
-        num_waiting = docket.num_waiting(lane.key) + lane.dispatcher.num_for_new(worker)
+        num_waiting = len(docket.waiting[lane.key]) + lane.dispatcher.num_for_new(worker)
         if worker not in docket.used or not num_waiting:
             return False
-        return fleet.num_by_lane()[lane.key] - self._lanes.num_joined(lane) < num_waiting
+        return fleet.num_by_lane()[lane.key] - lane.dispatcher.num_workers < num_waiting
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:
             self._leaving.add(worker)
             log.warning("%s: %s; its rows are given to other workers", worker, reason)
-
-    def _with_blame(self, worker: str, report: WorkerReport) -> WorkerReport:
-        """Blame rows that fail as on a broken machine, where the machine still renders others."""
-        is_rows_own = self._lanes.of(worker).dispatcher.is_rows_own
-        failed = tuple(
-            replace(each, blame="row") if each.blame == "host" and is_rows_own(worker, each.row_id) else each
-            for each in report.failed
-        )
-        return replace(report, failed=failed)
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
         """Handle what a worker reports about its rows."""
@@ -307,14 +310,23 @@ class Driver:
         for audited in report.audited:
             self._heed_audit(worker, audited)
         for rendered in report.rendered:
-            self._note_attention(worker, rendered.record)
+            # The backend that `auto` became is known once a worker has rendered a row.
+            is_named = self._lanes.of(worker).setup.model.options.attention
+            backend = parse_json(rendered.record.environment).get("attention") if is_named else None
+            if backend and self._attention.get(worker) != backend:
+                self._attention[worker] = backend
+                log.info("%s: attention backend %s", worker, backend)
             self._finish(worker, rendered)
             fleet.rendered(worker, rendered.record.row_id)
             self._storing.stored(worker, now=time.monotonic())
         for failed in report.failed:
             self._fail(worker, failed, fleet)
         for row_id in report.saved if worker not in self._spoiled else ():
-            self._note_checkpoint(row_id)
+            pending = self._pending.get(row_id)
+            self._checkpoints.add(row_id)
+            self._tally.counts.add(SAVED_CHECKPOINTS)
+            if pending is None or self._audits.is_apart(pending.kind):  # it has ended, or cannot be trusted
+                self._checkpoints.drop([row_id])
         if report.handed_back:
             self._lanes.docket.left(worker)
         for row_id in report.handed_back:
@@ -341,14 +353,6 @@ class Driver:
         log.log(level, "%s: row %s: %s", worker, row_id, text, extra={"worker": worker, "row_id": row_id})
         self._committer.note(level, worker, row_id, text)
 
-    def _note_checkpoint(self, row_id: str) -> None:
-        """Note a checkpoint for the row's next lease, unless the row ended or cannot be trusted."""
-        pending = self._pending.get(row_id)
-        self._checkpoints.add(row_id)
-        self._tally.counts.add(SAVED_CHECKPOINTS)
-        if pending is None or self._audits.is_apart(pending.kind):
-            self._checkpoints.drop([row_id])
-
     def _sick(self, worker: str, report: WorkerReport) -> Cause | None:
         """Return why a worker must end: it hangs, or it reports faults that its rows did not cause."""
         lane, faults, silent_s = self._lanes.of(worker), self._work.run.job.retries, report.store_silent_s
@@ -362,7 +366,7 @@ class Driver:
         return cause_to_end(report, faults, is_cut_off=is_cut_off, longest_still_s=longest_still_s)
 
     def _finish(self, worker: str, rendered: StoredRow) -> None:
-        if self._lanes.docket.judges(worker):
+        if worker in self._lanes.docket.judged:
             if judged := self._lanes.docket.judge(worker, rendered):
                 self._settle(worker, rendered, *judged)
             return
@@ -379,7 +383,7 @@ class Driver:
             is_due = self._lanes.of(worker).is_users and rendered.was_batched
             if is_due and self._audits.is_chosen(record.row_id):
                 case = Case(pending=pending, stored=rendered, worker=worker)
-                self._lanes.docket.add(self._lanes.of(worker).key, case)
+                self._lanes.docket.waiting[self._lanes.of(worker).key].append(case)
                 return
             self._commit(worker, rendered, pending)
 
@@ -390,18 +394,12 @@ class Driver:
 
     def _settle(self, judge: str, again: StoredRow, case: Case, verdict: Verdict) -> None:
         """Commit a row that was judged, and act on what the verdict says of other rows."""
-        kind, is_wrong = case.pending.kind, verdict == "differs"
         remark = UNREPEATABLE if verdict == "unrepeatable" else EQUAL
-        worker, right = (judge, again) if is_wrong else (case.worker, case.stored)
+        worker, right = (judge, again) if verdict == "differs" else (case.worker, case.stored)
         self._commit(worker, replace(right, record=with_remark(right.record, remark)), case.pending)
         seconds = (again.record.compute_s or 0.0) + (self._lanes.of(judge).load_s or 0.0)
-        audited = Audited(
-            kind=kind,
-            row_id=case.row_id,
-            verdict=verdict,
-            seconds=seconds,
-            batch_size=case.stored.record.batch_size or 1.0,
-        )
+        kind, size = case.pending.kind, case.stored.record.batch_size or 1.0
+        audited = Audited(kind=kind, row_id=case.row_id, verdict=verdict, seconds=seconds, batch_size=size)
         self._heed_audit(judge, audited)
 
     def _judge_failed(self, worker: str) -> None:
@@ -411,21 +409,12 @@ class Driver:
             if self._audits.is_apart(case.pending.kind) and self._audits.take_back(case.pending.kind):
                 self._has_more = True
 
-    def _note_attention(self, worker: str, record: Record) -> None:
-        """Log the attention backend that `auto` became: it is known once a worker has rendered a row."""
-        if not self._lanes.of(worker).setup.model.options.attention:
-            return
-        backend = parse_json(record.environment).get("attention")
-        if backend and self._attention.get(worker) != backend:
-            self._attention[worker] = backend
-            log.info("%s: attention backend %s", worker, backend)
-
     def _fail(self, worker: str, failed: Failed, fleet: Fleet) -> None:
         if failed.blame == "output":
             raise StoreError(
                 failed.message, "when the output can be written again, run the same command again to continue"
             )
-        if self._lanes.docket.judges(worker):
+        if worker in self._lanes.docket.judged:
             self._judge_failed(worker)
             return
         if failed.row_id not in self._pending:
@@ -437,18 +426,17 @@ class Driver:
         dispatcher = self._lanes.of(worker).dispatcher
         if failed.blame == "memory":
             room, now = failed.room, time.monotonic()
-            given_up = dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now)
-            if given_up is not None:
+            if given_up := dispatcher.ran_out(worker, failed.row_id, failed, room=room, now=now):
                 fleet.cleared(worker)
         else:
             self._checkpoints.drop([failed.row_id])  # it may be what failed
-            retry, lane = not failed.is_final, self._lanes.of(worker)
+            is_final, may_spoil = failed.is_final, self._lanes.of(worker).may_spoil
             given_up = dispatcher.failed(
-                worker, failed.row_id, failed, retry=retry, may_be_spoilt=lane.may_spoil
+                worker, failed.row_id, failed, retry=not is_final, may_be_spoilt=may_spoil
             )
-            if given_up is not None:
+            if given_up:
                 fleet.acquitted(worker, failed.row_id)
-        if given_up is not None:
+        if given_up:
             self._give_up(given_up)
 
     def _lose(self, event: Lost, fleet: Fleet) -> None:
@@ -478,8 +466,7 @@ class Driver:
         for worker in event.workers:
             self._lanes.of(worker).dispatcher.lost(worker, suspects=())
             self._tally.left(worker, "lost")
-        killers = self._lanes.lose(event.lane, event.error)
-        for row in killers:
+        for row in self._lanes.lose(event.lane, event.error):
             self._give_up(row)
         if not self._lanes.left():
             raise self._lanes.error() or event.error
@@ -501,7 +488,7 @@ class Driver:
         if case := docket.take(lane.key, worker):
             lane.dispatcher.judges(worker)
             return [case]
-        if docket.judges(worker) or (lane.is_one_each and worker in docket.used):
+        if worker in docket.judged or (lane.is_one_each and worker in docket.used):
             return []
         while (lease := lane.dispatcher.lease(worker, time.monotonic())) is not None:
             for leased in self._of_lease(lane, worker, lease):
@@ -538,14 +525,6 @@ class Driver:
         lane.dispatcher.put_back(worker, [leased.row.row_id for leased in lease.rows[1:]])
         return lease.rows[:1]
 
-    def _dropped(self, worker: str) -> list[str]:
-        """Return rows that the worker should leave, because they ended elsewhere."""
-        dropped = self._lanes.of(worker).dispatcher.take_dropped(worker)
-        for row_id in dropped:
-            self._tally.returned(worker)
-            self._note(logging.INFO, worker, row_id, "it has ended elsewhere, and is left")
-        return dropped
-
     def _refused(self, event: Ready, lane: Lane) -> Cause | None:
         """Return why a worker must end: its machine has another model, or another GPU than the job wants."""
         who, device = f"{event.worker} on {event.hello.node}", device_name(event.hello.environment)
@@ -554,14 +533,14 @@ class Driver:
                 f"{who} found other files at {lane.setup.model.name}",
                 "put the same model on every machine of the cluster",
             )
-            return Cause(reason=error.problem, kind="refused", error=error)
-        self._device_name = device if self._device_name == "" else self._device_name
-        if self._device_name in (None, device):
-            return None
-        error = FleetError(
-            f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
-            "give the job machines of that kind, or set `fleet.same_gpu: false`",
-        )
+        else:
+            self._device_name = device if self._device_name == "" else self._device_name
+            if self._device_name in (None, device):
+                return None
+            error = FleetError(
+                f"{who} has {device}, and this output is rendered on {self._device_name} (fleet.same_gpu)",
+                "give the job machines of that kind, or set `fleet.same_gpu: false`",
+            )
         return Cause(reason=error.problem, kind="refused", error=error)
 
 
@@ -586,5 +565,5 @@ class _Extension:
 
     def num_needed(self, lanes: Lanes) -> int:
         """Return how many rows give each worker one lease: half of the most that all had."""
-        num_workers = sum(lanes.num_joined(lane) for lane in lanes)
+        num_workers = sum(lane.dispatcher.num_workers for lane in lanes)
         return max(0, max(num_workers, self.most_leased // 2) - sum(lanes.in_hand().values()))

@@ -72,9 +72,10 @@ class Feed:
         while room := self._dispatcher.room:
             rows = list(islice(self._rows, room))
             self.num_unread -= len(rows)
-            for row in self._reshaped([row for row in rows if not self._is_adopted(row)]):
-                assert isinstance(row.payload, Pending)
-                self._pending[row.row_id] = row.payload
+            pending = {row.row_id: row.payload for row in rows if isinstance(row.payload, Pending)}
+            fresh = [row for row in rows if not self._adopts(row.row_id, pending[row.row_id])]
+            for row in self._reshaped(fresh):
+                self._pending[row.row_id] = pending[row.row_id]
                 self._dispatcher.add(row)
             if len(rows) == room:
                 continue
@@ -103,10 +104,6 @@ class Feed:
         run, index, lane = self._work.run, self._work.index, self._lane
         self.num_unread = index.num_pending(lane)
         return pending_rows(self.table, run.rows, index, run.job.order, lane)
-
-    def _is_adopted(self, row: Row) -> bool:
-        assert isinstance(row.payload, Pending)
-        return self._adopts(row.row_id, row.payload)
 
     def _reshaped(self, rows: list[Row]) -> list[Row]:
         """Separate rows by the lengths of their prompts too, if forwards are as long as the prompts."""

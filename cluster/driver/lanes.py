@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
 from framefleet.cluster.dispatch.lease import Paces
-from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
+from framefleet.cluster.dispatch.order import Longest, Ranked, TableOrder
 from framefleet.cluster.driver.audits import Docket
 from framefleet.cluster.driver.feed import Feed, Pending
 from framefleet.cluster.driver.work import Added, LanePlan, Work
@@ -44,8 +44,12 @@ class Lane:
 
     @property
     def is_users(self) -> bool:
-        """Whether its rows are of a user's recipe."""
         return bool(self.key.recipe)
+
+    @property
+    def num_unleased(self) -> int:
+        """How many rows no worker has yet."""
+        return self.feed.num_unread + self.dispatcher.counts.waiting
 
     @property
     def may_spoil(self) -> bool:
@@ -70,7 +74,14 @@ class Lanes:
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
         for key, plan in plans.items():
-            dispatcher = self._dispatcher(key, plan.setup)
+            job, paces = self._work.run.job, Paces()
+            dispatcher = Dispatcher(
+                job.retries,
+                size=LeaseSize.of_forwards(plan.setup.batching.max_rows),
+                order=order_of(job.order, paces),
+                paces=paces,
+                proven=self._proven[key.model],
+            )
             feed = Feed(self._work, dispatcher, self.pending, self._adopts, lane=key, table=table)
             self._feeds[key] = feed
             self._by_key[key] = Lane(
@@ -82,16 +93,6 @@ class Lanes:
                 largest=plan.largest,
                 row_work=plan.row_work,
             )
-
-    def _dispatcher(self, key: LaneKey, setup: WorkerSetup) -> Dispatcher:
-        size, job, paces = LeaseSize.of_forwards(setup.batching.max_rows), self._work.run.job, Paces()
-        return Dispatcher(
-            job.retries,
-            size=size,
-            order=order_of(job.order, paces),
-            paces=paces,
-            proven=self._proven[key.model],
-        )
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._by_key.values())
@@ -122,10 +123,6 @@ class Lanes:
             if not lane.error and (not lane.dispatcher.finished or self.docket.is_open(lane.key))
         ]
 
-    def num_joined(self, lane: Lane) -> int:
-        """Return how many workers of a lane are ready."""
-        return lane.dispatcher.num_workers
-
     def lose(self, key: LaneKey, error: FramefleetError) -> list[GivenUp]:
         """No worker can serve a lane any more: its rows are left for another run.
 
@@ -147,8 +144,8 @@ class Lanes:
 
     def _loss(self, lane: Lane, error: FramefleetError) -> str:
         """Return how many rows of a lane are left, and why."""
-        counts, num_killers = lane.dispatcher.counts, lane.num_killers
-        num_left = lane.feed.num_unread + counts.waiting + counts.leased + num_killers
+        num_killers = lane.num_killers
+        num_left = lane.num_unleased + lane.dispatcher.counts.leased + num_killers
         killers = f" ({num_killers:,} killed their workers, see failures/)" if num_killers else ""
         return f"{lane.key.title}: {num_left:,} rows are left{killers}: {error.problem}"
 
@@ -171,7 +168,7 @@ class Lanes:
     @property
     def is_low(self) -> bool:
         """Whether no rows wait for the workers of some lane."""
-        return any(not (lane.feed.num_unread or lane.dispatcher.counts.waiting) for lane in self)
+        return any(not lane.num_unleased for lane in self)
 
     def take_added(self, num_rows: int = 0) -> None:
         """Take rows of any lane that were added to the table: each feed reads its own after all others.
@@ -206,19 +203,13 @@ class Lanes:
         self, worker: str, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()
     ) -> LaneKey | None:
         """Return the lane that an idle worker should move to, if there is one; never one of `but`."""
-        own = self.of(worker).key
         backlogs = {key: one for key, one in self._backlogs(num_workers).items() if key not in but}
-        return move_from(own, backlogs)
-
-    def _num_rows(self, lane: Lane) -> int:
-        """Return how many rows wait for a worker of this lane."""
-        waiting = lane.feed.num_unread + lane.dispatcher.counts.waiting
-        return waiting + self.docket.num_waiting(lane.key)
+        return move_from(self.of(worker).key, backlogs)
 
     def _backlogs(self, num_workers: Mapping[LaneKey, int]) -> dict[LaneKey, Backlog]:
         return {
             key: Backlog(
-                num_rows=self._num_rows(lane),
+                num_rows=lane.num_unleased + len(self.docket.waiting[lane.key]),
                 row_s=lane.dispatcher.mean_seconds,
                 num_workers=num_workers.get(key, 0),
                 load_s=lane.load_s,
@@ -229,7 +220,7 @@ class Lanes:
         }
 
 
-def order_of(order: str, paces: Paces) -> Order:
+def order_of(order: str, paces: Paces) -> Ranked:
     """Return the order that the job asks for. paces: what rows of each shape have taken so far."""
     if order == LONGEST:
         return Longest(paces)

@@ -26,7 +26,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -36,20 +35,8 @@ from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import of_runs
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
+from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.parts import finish_replacing
-from framefleet.pipeline.outputs.parts.seals import (
-    MAX_DRIVER_BYTES,
-    Part,
-    Sealed,
-    epoch_path,
-    epochs_of,
-    parts_in,
-    request_path,
-    seal_now,
-    seal_of,
-    sealed_too,
-    sweep_late,
-)
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 
 PROC = Path("/proc")
@@ -72,8 +59,8 @@ class Holder:
     started_at: str  # for people; clocks of machines are not compared
     ended: bool = False  # it has given the output back
     left_nothing: bool = False  # and has finished all that it began
-    sealed: Sealed | None = None  # parts of earlier epochs that count, see `outputs/parts/seals.py`
-    merged: Sealed = field(default_factory=dict)  # parts whose rows are in larger ones now
+    sealed: seals.Sealed | None = None  # parts of earlier epochs that count, see `outputs/parts/seals.py`
+    merged: seals.Sealed = field(default_factory=dict)  # parts whose rows are in larger ones now
     # Of each run of such larger parts, how many count.
     merges: Mapping[str, int] = field(default_factory=dict)
     progress: Progress | None = None  # at its last beat, for those who read the output from elsewhere
@@ -150,7 +137,7 @@ def parse_holder(content: bytes) -> Holder | None:
 def read_holder(store: Store, epoch: int) -> Holder | None:
     """Return what the driver of an epoch wrote last; None if that is not ours to read."""
     try:
-        return parse_holder(store.read(epoch_path(epoch), MAX_DRIVER_BYTES))
+        return parse_holder(store.read(seals.epoch_path(epoch), seals.MAX_DRIVER_BYTES))
     except FileNotFoundError:
         return None
 
@@ -218,7 +205,7 @@ class DriverLock:
                 pause_s = min(2 * pause_s, self._beat_s)
             finish_replacing(self._store, self, self._unfinished())
             self.seal()  # before the first beat: one that comes late must not take the seal back
-            sweep_late(self._store, self)
+            seals.sweep_late(self._store, self)
             self._store.delete_all(WEIGHTS)
             sweep_in_background(self._store)
             self.check()
@@ -228,17 +215,14 @@ class DriverLock:
         self._beating.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._released.set()
         try:
             self._beating.join(self._beat_s)
             if self._beating.is_alive():  # in an outage, which would be waited for here too
                 log.warning("could not release %s: it does not answer", self._store.url_of(self._path))
             elif self.still_ours():
-                own = seal_of(self._store, self.epoch)
-                sealed = {**(self._ours.sealed or {}), **own}
+                sealed = {**(self._ours.sealed or {}), **seals.seal_of(self._store, self.epoch)}
                 self._write(ended=True, left_nothing=kind is None, sealed=sealed)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
             log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
@@ -248,7 +232,7 @@ class DriverLock:
     def _unfinished(self) -> set[int]:
         """Return the epochs since the last driver that finished everything it began."""
         epochs = set[int]()
-        for epoch in reversed([epoch for epoch in epochs_of(self._store) if epoch < self.epoch]):
+        for epoch in reversed([epoch for epoch in seals.epochs_of(self._store) if epoch < self.epoch]):
             holder = read_holder(self._store, epoch)
             if holder and holder.left_nothing:
                 break
@@ -257,11 +241,11 @@ class DriverLock:
 
     @property
     def _path(self) -> str:
-        return epoch_path(self.epoch)
+        return seals.epoch_path(self.epoch)
 
     def still_ours(self) -> bool:
         """Tell whether the newest epoch is this driver's."""
-        if max(epochs_of(self._store), default=0) > self.epoch:  # a listing may lag, and lack our own
+        if max(seals.epochs_of(self._store), default=0) > self.epoch:  # a listing may lag, and lack our own
             return False
         holder = read_holder(self._store, self.epoch)
         return holder is not None and holder.owner == self._ours.owner
@@ -283,12 +267,12 @@ class DriverLock:
 
     def seal(self) -> None:
         """Write down which parts of earlier epochs are there; again after some were replaced."""
-        self._write(sealed=seal_now(self._store, self.epoch))
+        self._write(sealed=seals.seal_now(self._store, self.epoch))
 
-    def merged(self, parts: Iterable[Part], *, run: str, count: int) -> None:
+    def merged(self, parts: Iterable[seals.Part], *, run: str, count: int) -> None:
         """Let the first `count` parts of a run count, no others of it, and none of `parts`."""
         with self._writing:
-            merged = sealed_too(self._ours.merged, parts)
+            merged = seals.sealed_too(self._ours.merged, parts)
             self._ours = replace(self._ours, merged=merged, merges={**self._ours.merges, run: count})
         self._write()  # if that fails, the next beat says it
 
@@ -313,7 +297,7 @@ class DriverLock:
 
     def _read(self, path: str) -> bytes | None:
         try:
-            return self._store.read(path, MAX_DRIVER_BYTES)
+            return self._store.read(path, seals.MAX_DRIVER_BYTES)
         except FileNotFoundError:
             return None
 
@@ -325,10 +309,10 @@ class DriverLock:
     def _take_next(self) -> bool:
         """Wait until the newest driver is gone, and try to be the next; tell whether it worked."""
         # Where somebody has cleared drivers/, parts still tell how far epochs went.
-        newest = max(epochs_of(self._store), default=0) or max(
-            (part.epoch for part in parts_in(self._store, RECORDS)), default=0
+        newest = max(seals.epochs_of(self._store), default=0) or max(
+            (part.epoch for part in seals.parts_in(self._store, RECORDS)), default=0
         )
-        self._wait_until_abandoned(epoch_path(newest))
+        self._wait_until_abandoned(seals.epoch_path(newest))
         self.epoch = newest + 1
         try:
             self._store.create(self._path, self._ours.to_bytes())
@@ -342,13 +326,11 @@ class DriverLock:
         if current is None:
             return
         holder = parse_holder(current)
-        if holder is None or (holder.runs_elsewhere() and not holder.is_gone()):
-            self._watch(path, current)
-        elif not holder.is_gone():
+        if holder and holder.is_gone():
+            return
+        if holder and not holder.runs_elsewhere():
             raise self._refusal(holder)
-
-    def _watch(self, path: str, held: bytes) -> None:
-        """Return when a counter has not moved for long enough, or its driver says that it ended."""
+        # Until its counter has not moved for long enough, or its driver says that it ended.
         log.warning(
             "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
             self._store.url_of(path),
@@ -361,7 +343,7 @@ class DriverLock:
             holder = parse_holder(now or b"")
             if now is None or (holder and holder.is_gone()):
                 return
-            if now != held:
+            if now != current:
                 raise self._refusal(holder)
 
     def _refusal(self, holder: Holder | None) -> JobError:
@@ -380,7 +362,7 @@ class DriverLock:
                     return
                 self._write(beat=self._ours.beat + 1)
                 there = set(self._store.list(DRIVERS))
-                self.asked = frozenset(one for one in ASKED if request_path(self.epoch, one) in there)
+                self.asked = frozenset(one for one in ASKED if seals.request_path(self.epoch, one) in there)
                 self.num_tables = len(self._store.list(TABLES))
             except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error)

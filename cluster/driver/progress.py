@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -53,13 +53,8 @@ class AuditFigures:
 
     def __add__(self, other: AuditFigures) -> AuditFigures:
         """Return what both say together, of rows of two runs: as sure, if none found a wrong row."""
-        return AuditFigures(
-            num_equal=self.num_equal + other.num_equal,
-            num_unaudited=self.num_unaudited + other.num_unaudited,
-            most_wrong=self.most_wrong + other.most_wrong,
-            num_kinds=self.num_kinds + other.num_kinds,
-            num_kinds_compared=self.num_kinds_compared + other.num_kinds_compared,
-        )
+        sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        return AuditFigures(**sums)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

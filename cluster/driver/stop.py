@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 # Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
@@ -45,9 +45,7 @@ class Stop:
             signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._so_far()
@@ -56,7 +54,7 @@ class Stop:
             for end in self._numbers:
                 end.close()
             self._numbers = None
-        if error is None:
+        if kind is None:
             self.check()
 
     @property

@@ -23,19 +23,7 @@ from framefleet.cluster.driver.progress import (
     WorkerState,
 )
 from framefleet.cluster.fleet.settings import ElasticWorkers
-from framefleet.pipeline.metrics import (
-    AUDITS,
-    BATCH_SIZES,
-    BLOCKED_PLACES,
-    CLIP_BYTES,
-    JOB_ROWS,
-    ROW_OUTCOMES,
-    STORE_SILENT_SECONDS,
-    WORKER_SECONDS,
-    WORKERS,
-    Counts,
-    added,
-)
+from framefleet.pipeline import metrics
 from framefleet.pipeline.outputs.clip_step import StepValues
 from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.render.audit.verdict import Audited
@@ -110,7 +98,6 @@ class Scale:
         self._rows = self._busy_s = 0.0  # rows that ended and the seconds of workers that had rows, weighted
 
     def wanted(self, progress: Progress) -> int:
-        """Return how many workers the rows left need."""
         num_new = max(0, progress.done - self._num_done)
         num_busy = sum(worker.state == "rendering" for worker in progress.workers)
         weight = _KEPT**num_new
@@ -145,7 +132,7 @@ class Tally:
         self._started_at = now
         self._first_lease_at: float | None = None
         self._done = self._failed = 0
-        self.counts = Counts()
+        self.counts = metrics.Counts()
         self.model_time = ComputeTime()
         self._lacking: dict[str, LackingColumn] = {}
         self._apart: list[str] = []
@@ -156,8 +143,8 @@ class Tally:
         self._num_gone: Counter[str] = Counter()
         self._figures_of_gone: dict[str, float] = {}
         self._last_failure: str | None = None
-        self._waiting_for: str | None = None
-        self._unused: tuple[str, ...] = ()
+        self.waiting_for: str | None = None  # what a worker is doing that is on its way
+        self.unused: tuple[str, ...] = ()  # workers and machines, each with its reason
         self._paused_since = ""
         self._paused_at = self._paused_s = 0.0  # when the last pause began; all that are over, together
 
@@ -167,7 +154,6 @@ class Tally:
 
     @property
     def num_left(self) -> int:
-        """How many rows have not ended."""
         return self._total - self._done - self._failed
 
     def pause(self, since: str, *, now: float) -> None:
@@ -182,10 +168,6 @@ class Tally:
         """Return a clock that stops while the job is paused."""
         return (self._paused_at if self.is_paused else now) - self._paused_s
 
-    def starting(self, doing: str) -> None:
-        """A worker is on its way. doing: what takes its time."""
-        self._waiting_for = doing
-
     def joined(self, worker: str, node: str, model: str = "") -> None:
         self._seats[worker] = self._here[worker] = _Seat(node, model)
 
@@ -196,9 +178,9 @@ class Tally:
 
     def done(self, worker: str, batch_size: float, num_bytes: int = 0) -> None:
         self._done += 1
-        self.counts.add(ROW_OUTCOMES, label="done")
-        self.counts.add(BATCH_SIZES, batch_size)
-        self.counts.add(CLIP_BYTES, num_bytes)
+        self.counts.add(metrics.ROW_OUTCOMES, label="done")
+        self.counts.add(metrics.BATCH_SIZES, batch_size)
+        self.counts.add(metrics.CLIP_BYTES, num_bytes)
         self._seats[worker].done += 1
         self.returned(worker)
 
@@ -219,10 +201,9 @@ class Tally:
         self._before += num_done
 
     def adopted(self, num_bytes: int = 0) -> None:
-        """A clip of an earlier run was committed."""
         self._done += 1
-        self.counts.add(ROW_OUTCOMES, label="adopted")
-        self.counts.add(CLIP_BYTES, num_bytes)
+        self.counts.add(metrics.ROW_OUTCOMES, label="adopted")
+        self.counts.add(metrics.CLIP_BYTES, num_bytes)
 
     def counted(self, worker: str, figures: Mapping[str, float], *, store_silent_s: float = 0.0) -> None:
         """Note what the worker counted since its start."""
@@ -231,7 +212,6 @@ class Tally:
         seat.figures, seat.store_silent_s = figures, store_silent_s
 
     def returned(self, worker: str) -> None:
-        """The worker has handed back a row."""
         self._seats[worker].in_hand -= 1
 
     def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
@@ -242,23 +222,19 @@ class Tally:
         self._done -= rows - num_before
         self._before -= num_before
         self._total += num_before
-        self.counts.add(CLIP_BYTES, -num_bytes)
-        self.counts.add(ROW_OUTCOMES, rows, "withdrawn")
+        self.counts.add(metrics.CLIP_BYTES, -num_bytes)
+        self.counts.add(metrics.ROW_OUTCOMES, rows, "withdrawn")
 
     def audited(self, audited: Audited) -> None:
-        self.counts.add(AUDITS, label=audited.verdict)
+        self.counts.add(metrics.AUDITS, label=audited.verdict)
         kinds = {"differs": self._apart, "unrepeatable": self._unrepeatable}.get(audited.verdict, [])
         if audited.kind not in kinds:
             kinds.append(audited.kind)
 
     def failed(self, message: str) -> None:
         self._failed += 1
-        self.counts.add(ROW_OUTCOMES, label="failed")
+        self.counts.add(metrics.ROW_OUTCOMES, label="failed")
         self._last_failure = message
-
-    def unused(self, places: tuple[str, ...]) -> None:
-        """These workers and machines are no longer used; each with its reason."""
-        self._unused = places
 
     def left(self, worker: str, how: str) -> None:
         """A worker is gone. how: of `GONE`."""
@@ -268,24 +244,24 @@ class Tally:
         seat.in_hand = 0
         self._gone.appendleft(_state(worker, seat, how))
         self._num_gone[how] += 1
-        self._figures_of_gone = added(self._figures_of_gone, seat.figures)
+        self._figures_of_gone = metrics.added(self._figures_of_gone, seat.figures)
 
     def progress(self, now: float) -> Progress:
         now = self._worked_until(now)
         figures, in_flight = self.figures(), sum(seat.in_hand for seat in self._here.values())
-        rendered = int(ROW_OUTCOMES.of(figures, "done"))
-        mean_batch = BATCH_SIZES.total(figures) / rendered if rendered else None
+        rendered = int(metrics.ROW_OUTCOMES.of(figures, "done"))
+        mean_batch = metrics.BATCH_SIZES.total(figures) / rendered if rendered else None
         since = self._first_lease_at
         here = [_state(name, seat) for name, seat in self._here.items()]
         self._pace.finished(rendered, now=now, workers=len(here))
         states = {"done": self._before + self._done, "failed": self._failed, "leased": in_flight}
         states["waiting"] = max(0, self.num_left - in_flight)
-        figures |= {JOB_ROWS.key(state): count for state, count in states.items()}
+        figures |= {metrics.JOB_ROWS.key(state): count for state, count in states.items()}
         num_workers = Counter(one.state for one in here) + self._num_gone
-        figures |= {WORKERS.key(state): num_workers[state] for state in WORKER_STATES}
+        figures |= {metrics.WORKERS.key(state): num_workers[state] for state in WORKER_STATES}
         silent_s = (seat.store_silent_s for seat in self._here.values())
-        figures[STORE_SILENT_SECONDS.key()] = max(silent_s, default=0.0)
-        figures[BLOCKED_PLACES.key()] = len(self._unused)
+        figures[metrics.STORE_SILENT_SECONDS.key()] = max(silent_s, default=0.0)
+        figures[metrics.BLOCKED_PLACES.key()] = len(self.unused)
         return Progress(
             total=self._total,
             before=self._before,
@@ -298,8 +274,8 @@ class Tally:
             mean_batch=mean_batch,
             workers=(*here, *self._gone),
             last_failure=self._last_failure,
-            waiting_for=self._waiting_for,
-            unused=self._unused,
+            waiting_for=self.waiting_for,
+            unused=self.unused,
             paused_since=self._paused_since,
             figures=figures,
         )
@@ -307,15 +283,14 @@ class Tally:
     def figures(self) -> dict[str, float]:
         """Return what was counted here and by all workers."""
         here = (seat.figures for seat in self._here.values())
-        return added(self.counts.figures(), self._figures_of_gone, *here)
+        return metrics.added(self.counts.figures(), self._figures_of_gone, *here)
 
     def spent(self, now: float) -> Spent:
-        """Return what this run has spent."""
         figures = self.figures()
         return Spent(
             elapsed_s=self._worked_until(now) - self._started_at,
-            worker_s=WORKER_SECONDS.total(figures),
-            num_bytes=int(CLIP_BYTES.total(figures)),
+            worker_s=metrics.WORKER_SECONDS.total(figures),
+            num_bytes=int(metrics.CLIP_BYTES.total(figures)),
         )
 
     def summary(self, last: Progress) -> Summary:

@@ -82,7 +82,6 @@ class Work:
 
     @property
     def setups(self) -> dict[LaneKey, WorkerSetup]:
-        """Return what workers of each lane need."""
         return {key: lane.setup for key, lane in self.lanes.items()}
 
     def cost(self, spent: Spent) -> float | None:

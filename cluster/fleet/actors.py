@@ -31,10 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Listening:
-    """A clock that stops while this process does not listen: it is stopped, or busy elsewhere.
-
-    now: any steadily growing seconds.
-    """
+    """A clock that stops while this process does not listen: it is stopped, or busy elsewhere."""
 
     def __init__(self, now: float) -> None:
         self.seconds = 0.0
@@ -158,7 +155,6 @@ class Actors:
         return [(self._calls.pop(ref), ref) for ref in ready]
 
     def pending(self) -> list[Slot]:
-        """Return the slots whose calls are under way."""
         return list(self._calls.values())
 
     def end(self, slot: Slot) -> None:

@@ -21,9 +21,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
@@ -46,6 +45,7 @@ CONNECT_S = 5.0
 JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
+_TOKEN = secrets.token_hex(32)  # of all clusters that this process starts: Ray reads it once
 _START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
 # Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones,
 # or sent SIGTERM), and ends this process where another cluster answers in the head's place.
@@ -146,6 +146,10 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         "runtime_env": {"py_modules": list(modules)} if modules else None,
     }
     connection = Connection()
+
+    def on_stderr(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
+        print_to_stdstream({**batch, "is_err": True}, ignore_prefix)
+
     with ExitStack() as stack:
         if address is None:
             folder = stack.enter_context(_own_folder(connection))
@@ -159,7 +163,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         else:
             address = _reachable(address)
         # Ray reports lost machines on stdout, where a command may print its result in JSON.
-        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", _print_to_stderr))
+        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", on_stderr))
         stack.callback(ray.shutdown, wait_for_processes=True)
         try:
             _start(address, options)
@@ -168,10 +172,6 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         except FleetError:
             connection.keep_logs = True
             raise
-
-
-def _print_to_stderr(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
-    print_to_stdstream({**batch, "is_err": True}, ignore_prefix)
 
 
 def _connection_of_program(address: str | None, modules: Sequence[str]) -> Connection:
@@ -265,34 +265,22 @@ def _settings_of_our_own(folder: Path) -> dict[str, str | None]:
     if not any(os.environ.get(name) for name in TOKEN_VARIABLES):
         file = folder / "token"
         file.touch(mode=0o600)
-        file.write_text(_token(), encoding="ascii")
+        file.write_text(_TOKEN, encoding="ascii")
         settings["RAY_AUTH_TOKEN_PATH"] = str(file)
     return settings
-
-
-@cache
-def _token() -> str:
-    """Return the token of all clusters that this process starts: Ray reads it once."""
-    return secrets.token_hex(32)
 
 
 @contextmanager
 def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
     """Set these variables for this process and its children, until the context ends."""
-    before = {name: os.environ.get(name) for name in settings}
-    _set(settings)
+    before = {name: os.environ.pop(name) for name in settings if name in os.environ}
+    os.environ.update({name: value for name, value in settings.items() if value is not None})
     try:
         yield
     finally:
-        _set(before)
-
-
-def _set(settings: Mapping[str, str | None]) -> None:
-    for name, value in settings.items():
-        if value is None:
+        for name in settings:
             os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        os.environ.update(before)
 
 
 @contextmanager
@@ -314,11 +302,17 @@ def _reachable(address: str) -> str:
 
     ray.init would wait for it, deaf to signals.
     """
-    is_found = address == "auto"
+    is_found, fix = address == "auto", "check fleet.address"
     if is_found:
-        address = _address_here()
+        services, utils = cast("Any", ray._private.services), cast("Any", ray._private.utils)
+        try:
+            address = str(services.get_ray_address_from_environment("auto", None))
+        except ConnectionError as error:
+            fix = "start Ray here, or set fleet.address"
+            raise FleetError(f"fleet.address is auto: {error}", fix) from error
+        found_by = f"the Ray processes of this machine and {utils.get_ray_address_file(None)}"
+        fix = f"check {'RAY_ADDRESS' if os.environ.get('RAY_ADDRESS') else found_by}, or set fleet.address"
     host, colon, port = address.rpartition(":")
-    fix = f"check {_source_of_auto()}, or set fleet.address" if is_found else "check fleet.address"
     if not colon or not port.isdigit() or "://" in address:
         if is_found and "://" not in address:  # Ray would look for it for minutes
             raise FleetError(f"no Ray cluster can be at {address!r}, which has no port", fix)
@@ -330,21 +324,6 @@ def _reachable(address: str) -> str:
     if is_found:  # by its process or a file, either of which may be anybody's
         _try_to_join(address, fix)
     return address
-
-
-def _address_here() -> str:
-    try:
-        return str(ray._private.services.get_ray_address_from_environment("auto", None))
-    except ConnectionError as error:
-        raise FleetError(f"fleet.address is auto: {error}", "start Ray here, or set fleet.address") from error
-
-
-def _source_of_auto() -> str:
-    """Return where Ray takes the address from, in words."""
-    if os.environ.get("RAY_ADDRESS"):
-        return "RAY_ADDRESS"
-    utils: Any = ray._private.utils
-    return f"the Ray processes of this machine and {utils.get_ray_address_file(None)}"
 
 
 def _try_to_join(address: str, fix: str) -> None:

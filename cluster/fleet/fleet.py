@@ -134,13 +134,10 @@ class Fleet:
         return replace(setup, num_writers=int(self._shares.cpus))
 
     def _options(self) -> dict[LaneKey, dict[str, Any]]:
-        """Return Ray's options of the processes of each lane."""
-        options = {
-            lane: self._shares.options(threads=setup.model.threads, python=self._python)
-            for lane, setup in self._setups.items()
-        }
-        for one in options.values():
-            one["runtime_env"] |= self._connection.runtime_env
+        options = {}
+        for lane, setup in self._setups.items():
+            options[lane] = self._shares.options(threads=setup.model.threads, python=self._python)
+            options[lane]["runtime_env"] |= self._connection.runtime_env
         return options
 
     def open(self, setups: Mapping[LaneKey, WorkerSetup]) -> None:
@@ -172,7 +169,6 @@ class Fleet:
         self.resize(None)
 
     def _give_up(self, slot: Slot) -> None:
-        """Use this place no longer."""
         if slot in self._resting:
             self._resting.remove(slot)
         else:
@@ -181,12 +177,10 @@ class Fleet:
         self._num_slots -= 1
 
     def _hosts(self, slot: Slot) -> Hosts:
-        """Return what is known of machines for a slot's lane."""
         return self._lanes.of(slot.lane)
 
     @property
     def has_too_many(self) -> bool:
-        """Whether there are more workers than were asked for."""
         return self._shares.asked is not None and self._num_slots > self._shares.asked
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
@@ -208,10 +202,9 @@ class Fleet:
 
     def num_serving(self) -> Counter[LaneKey]:
         """Return how many workers each lane has, without those that wait for another's machine."""
-        num, waiting = self.num_by_lane(), self._num_pending()
-        return num - Counter(
-            {lane: max(0, of - max(0, self._num_free(lane))) for lane, of in waiting.items()}
-        )
+        waiting = self._num_pending().items()
+        without_room = {lane: max(0, num - max(0, self._num_free(lane))) for lane, num in waiting}
+        return self.num_by_lane() - Counter(without_room)
 
     def _num_pending(self) -> Counter[LaneKey]:
         """Return how many workers of each lane have no machine yet."""
@@ -288,26 +281,20 @@ class Fleet:
         """Return what happened, as soon as something did. Raises FramefleetError when nothing more can."""
         self._clock.tick(time.monotonic(), at_most=2 * timeout_s)
         self._check_cluster()
-        self._start_rested()
-        closed = self._close_lanes()
-        answers = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
-        going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
-        leaving = [
-            Leaving(slot.worker)
-            for slot in self._slots.values()
-            if slot.state == "ready" and slot.host in going
-        ]
-        return [*closed, *leaving, *(event for event in answers if event is not None), *self._silent()]
-
-    def _start_rested(self) -> None:
-        """Start workers whose rest is over, and those that found no place while a machine rested."""
         now = time.monotonic()
         for slot in [slot for slot in self._resting if slot.starts_at <= now]:
             self._resting.remove(slot)
             self._start(slot)
+        # Those that found no place while a machine rested.
         for slot in [s for s in self._slots.values() if s.state == "pending" and 0 < s.avoids_until <= now]:
             self._forget(slot)
             self._start(slot)
+        closed = self._close_lanes()
+        answers = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
+        going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
+        ready = (slot for slot in self._slots.values() if slot.state == "ready")
+        leaving = [Leaving(slot.worker) for slot in ready if slot.host in going]
+        return [*closed, *leaving, *(event for event in answers if event is not None), *self._silent()]
 
     def _fill(self) -> None:
         """Start as many workers as were asked for, or have room, but no more than there are rows."""

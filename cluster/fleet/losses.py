@@ -38,6 +38,13 @@ CUT_OFF_S = 60.0
 _GONE = ("node has died", "node was terminated")
 
 
+def _num_oom_kills() -> int:
+    return sum(int(line.split()[1]) for line in lines_beginning("/proc/vmstat", ("oom_kill ",)))
+
+
+_OOM_KILLS_BEFORE = _num_oom_kills()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
     """Why a worker is lost, or must end.
@@ -95,7 +102,10 @@ def cause_of_death(text: str) -> str:
         return "its machine is gone: Ray has lost touch with it"
     if _SUDDEN in message:
         return _sudden_death(text)
-    return _shortened(message)
+    if len(message) <= _MAX_CHARACTERS:
+        return message
+    half = _MAX_CHARACTERS // 2  # the beginning and the end, because a traceback has its error last
+    return f"{message[:half]} … {message[-half:]}"
 
 
 def _sudden_death(text: str) -> str:
@@ -110,13 +120,6 @@ def _sudden_death(text: str) -> str:
     return f"its process was killed (SIGKILL); out-of-memory kills by this kernel meanwhile: {num_killed}"
 
 
-def _num_oom_kills() -> int:
-    return sum(int(line.split()[1]) for line in lines_beginning("/proc/vmstat", ("oom_kill ",)))
-
-
-_OOM_KILLS_BEFORE = _num_oom_kills()
-
-
 def is_of_its_machine(text: str) -> bool:
     """Tell whether a RayError is of the machine, and not of the worker alone."""
     return any(words in text for words in _GONE)
@@ -126,14 +129,6 @@ def address_in(text: str) -> str | None:
     """Return the address of the machine that a RayError names, if it names one."""
     match = _ADDRESS.search(_ANSI.sub("", text))
     return match.group(1) if match else None
-
-
-def _shortened(text: str) -> str:
-    """Keep the beginning and the end, because a traceback has its error last."""
-    if len(text) <= _MAX_CHARACTERS:
-        return text
-    half = _MAX_CHARACTERS // 2
-    return f"{text[:half]} … {text[-half:]}"
 
 
 class Storing:

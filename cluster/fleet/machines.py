@@ -80,10 +80,8 @@ class Machines:
 
     def find(self, *, node_id: str | None = None, address: str | None = None) -> Machine | None:
         """Return the machine of this id, or at this address."""
-        for machine in self.alive:
-            if machine.node_id == node_id or (address and machine.address == address):
-                return machine
-        return None
+        is_it = (one for one in self.alive if one.node_id == node_id or (address and one.address == address))
+        return next(is_it, None)
 
     def _run(self) -> None:
         while not self._stopped.wait(LOOK_EVERY_S):

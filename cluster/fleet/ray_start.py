@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,13 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
 
     def find_node(address: str, node_id: str) -> Any:
         client = _services.GcsClient(address=address)
-        wait("raylet", lambda: _knows(client, node_id))
+
+        def is_known() -> bool:
+            with suppress(RpcError):  # busy
+                return ray.NodeID.from_hex(node_id) in client.get_all_node_info(timeout=1.0)
+            return False
+
+        wait("raylet", is_known)
         return get_node(address, node_id)
 
     def find_port(folder: str, node_id: str, name: str, **_: Any) -> Any:
@@ -114,13 +120,6 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
                 process.kill()
                 process.wait()
             raise
-
-
-def _knows(client: Any, node_id: str) -> bool:
-    try:
-        return ray.NodeID.from_hex(node_id) in client.get_all_node_info(timeout=1.0)
-    except RpcError:  # busy
-        return False
 
 
 @contextmanager

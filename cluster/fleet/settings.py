@@ -136,7 +136,6 @@ class Shares:
         return self.asked if self.asked is not None else max(1, self.room(machines, but=but))
 
     def options(self, *, threads: int, python: str | None) -> dict[str, Any]:
-        """Return the Ray options of every worker."""
         runtime_env: dict[str, Any] = {"env_vars": worker_variables(threads=threads)}
         if python:
             runtime_env["py_executable"] = python

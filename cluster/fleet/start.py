@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
@@ -133,10 +132,9 @@ class Start:
         finally:
             self._is_there.set()
 
-    def _end(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._thread is not None
+    def _end(self, _: object, error: BaseException | None, *trace: object) -> None:
+        thread = self._thread
+        assert thread is not None
         was_urgent = self.is_urgent()  # by what came before: workers are given a moment to stop even so
         limit_s = LEAVE_S if self._settings.address or was_urgent else START_S
         end_s = URGENT_END_S if was_urgent else END_S
@@ -145,18 +143,17 @@ class Start:
             is_there = self._wait(self._is_there.is_set, limit_s, was_urgent=was_urgent)
             self._error = error
             self._is_over.set()
-            is_left = not self._wait(self._has_ended, end_s if is_there else 0.0, was_urgent=was_urgent)
+            end_s = end_s if is_there else 0.0
+            is_left = not self._wait(lambda: not thread.is_alive(), end_s, was_urgent=was_urgent)
         finally:
             if is_left:
                 log.warning("Ray does not answer, and is left: it ends with this process")
-                _leave_ray()
+                if ray := sys.modules.get("ray"):  # whose own handler waits for the call that hangs
+                    atexit.unregister(ray.shutdown)
             if is_left or self.is_urgent():
                 _left.set()  # workers may be ending on threads
         if self._error is not error and self._error is not None:
             raise self._error
-
-    def _has_ended(self) -> bool:
-        return self._thread is not None and not self._thread.is_alive()
 
     def _wait(self, is_so: Callable[[], bool], limit_s: float, *, was_urgent: bool) -> bool:
         """Wait until it is so, the limit has passed, or Ctrl-C came again; tell whether it is so."""
@@ -164,12 +161,6 @@ class Start:
         while not is_so() and time.monotonic() < until and (was_urgent or not self.is_urgent()):
             time.sleep(LEAVING_LOOK_S)
         return is_so()
-
-
-def _leave_ray() -> None:
-    """Have the end of this process not wait for Ray, whose own handler waits for the call that hangs."""
-    if ray := sys.modules.get("ray"):
-        atexit.unregister(ray.shutdown)
 
 
 def is_ray_left() -> bool:

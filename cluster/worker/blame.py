@@ -12,7 +12,7 @@ output   the output itself: the job ends, and can go on when that is mended
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,27 +30,13 @@ Blame = Literal["row", "memory", "worker", "host", "output"]
 
 # What CUDA and its libraries say through RuntimeError, on which torch has few classes of its own.
 _OF_THE_GPU = (
-    "CUDA error",
-    "CUDA driver error",
-    "HIP error",
-    "cuDNN error",
-    "CUDNN_STATUS_",
-    "CUBLAS_STATUS_",
-    "CUSOLVER_STATUS_",
-    "CUSPARSE_STATUS_",
-    "NCCL error",
-    "NCCL Error",
-    "Triton Error [",
-    "CUDA_ERROR_",
-    "CUDA unknown error",
-    "No CUDA GPUs are available",
-    "Found no NVIDIA driver",
-    "cudaGetDeviceCount",
+    *("CUDA error", "CUDA driver error", "CUDA unknown error", "CUDA_ERROR_", "HIP error", "cuDNN error"),
+    *("CUDNN_STATUS_", "CUBLAS_STATUS_", "CUSOLVER_STATUS_", "CUSPARSE_STATUS_"),
+    *("NCCL error", "NCCL Error", "Triton Error ["),
+    *("No CUDA GPUs are available", "Found no NVIDIA driver", "cudaGetDeviceCount"),
     "NVML_SUCCESS",  # an assertion of torch's allocator
     "an illegal memory access was encountered",  # as kernels that are built on their own say it
-    "unspecified launch failure",
-    "device-side assert",
-    "uncorrectable ECC",
+    *("unspecified launch failure", "device-side assert", "uncorrectable ECC"),
 )
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _OF_THE_MACHINE = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ESTALE}
@@ -65,46 +51,26 @@ class Culprit:
     reason: str
 
 
-# The first rule that fits an error, or one that led to it.
-_RULES: tuple[tuple[Callable[[BaseException], bool], Culprit], ...] = (
+# The first rule that fits an error, or one that led to it: its class; words of its message or numbers, one of
+# which it has, if there are any; whose fault it is, and why.
+_RULES: tuple[tuple[type[BaseException], Collection[str | int], Blame, str], ...] = (
+    (NoFile, (), "output", "something else stands in a file's place, for every machine"),
+    # Its keys, its link and its clock are its own: where others go on, the store is well. Where all of them
+    # say the same, no machine is left, and the job ends by that.
+    (StoreError, (), "host", "the store cannot be used from this machine"),
+    (AuthorityError, (), "host", "the time authority cannot be used from this machine"),
+    (BrokenWorker, (), "worker", "a process that computes with it has died or stopped"),
+    # A kernel that failed leaves the process's context unusable: all its later calls fail too.
     (
-        lambda error: isinstance(error, NoFile),
-        Culprit("output", "something else stands in a file's place, for every machine"),
+        RuntimeError,
+        _OF_THE_GPU,
+        "worker",
+        "the GPU or its context is in a bad state, which a new process may clear",
     ),
-    (
-        # Its keys, its link and its clock are its own: where others go on, the store is well. Where all of
-        # them say the same, no machine is left, and the job ends by that.
-        lambda error: isinstance(error, StoreError),
-        Culprit("host", "the store cannot be used from this machine"),
-    ),
-    (
-        lambda error: isinstance(error, AuthorityError),
-        Culprit("host", "the time authority cannot be used from this machine"),
-    ),
-    (
-        lambda error: isinstance(error, BrokenWorker),
-        Culprit("worker", "a process that computes with it has died or stopped"),
-    ),
-    (
-        # A kernel that failed leaves the process's context unusable: all its later calls fail too.
-        lambda error: (
-            isinstance(error, RuntimeError) and any(text in message_of(error) for text in _OF_THE_GPU)
-        ),
-        Culprit("worker", "the GPU or its context is in a bad state, which a new process may clear"),
-    ),
-    (
-        lambda error: isinstance(error, OSError) and error.errno in _OF_THE_DISK,
-        Culprit("host", "a disk of this machine is full, read-only or broken"),
-    ),
-    (
-        lambda error: isinstance(error, OSError) and error.errno in _OF_THE_MACHINE,
-        Culprit("host", "this machine has run out of memory, files or devices"),
-    ),
-    (
-        # Of the GPU's memory the renderer makes OutOfMemory, when a row alone does not fit.
-        lambda error: isinstance(error, MemoryError),
-        Culprit("host", "this machine's memory is full"),
-    ),
+    (OSError, _OF_THE_DISK, "host", "a disk of this machine is full, read-only or broken"),
+    (OSError, _OF_THE_MACHINE, "host", "this machine has run out of memory, files or devices"),
+    # Of the GPU's memory the renderer makes OutOfMemory, when a row alone does not fit.
+    (MemoryError, (), "host", "this machine's memory is full"),
 )
 
 
@@ -114,17 +80,14 @@ def culprit_of(error: BaseException) -> Culprit:
         return Culprit("memory", "elsewhere, or in a new process, there may be more")
     if isinstance(error, RowError):
         return Culprit("row", "its arguments, its inputs or its size")
-    for link in _chain(error):
-        for fits, culprit in _RULES:
-            if fits(link):
-                return culprit
-    return Culprit("row", "its recipe raised it, and it does not look like the machine's")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what led to it."""
+    link = error
     for _ in range(_MAX_CHAIN):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__
+        for kind, signs, blame, reason in _RULES:
+            number, text = link.errno if isinstance(link, OSError) else None, message_of(link)
+            has_sign = number in signs or any(isinstance(sign, str) and sign in text for sign in signs)
+            if isinstance(link, kind) and (has_sign or not signs):
+                return Culprit(blame, reason)
+        if (cause := link.__cause__ or link.__context__) is None:
+            break
+        link = cause
+    return Culprit("row", "its recipe raised it, and it does not look like the machine's")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
@@ -24,17 +25,17 @@ def checkpoint_path(row_id: str) -> str:
     return f"{CHECKPOINTS}/{row_id}.safetensors"
 
 
-class Told(Protocol):
-    """Hears of each row once its checkpoint is written, or was not to be: from any thread."""
-
-    def __call__(self, row_id: str, *, is_saved: bool, is_over: bool) -> None: ...
-
-
 class Checkpointer:
-    """Reads and writes checkpoints. every_s: between two of a row that goes on; 0: none."""
+    """Reads and writes checkpoints."""
 
-    def __init__(self, store: Store, told: Told, *, every_s: float, num_threads: int) -> None:
-        self._store, self._told, self._every_s = store, told, every_s
+    def __init__(
+        self, store: Store, report: Callable[[str, bool, bool], None], *, every_s: float, num_threads: int
+    ) -> None:
+        """report: called from any thread, once the checkpoint of a row is written, or was not to be: with its
+        row_id, whether it is saved, and whether this worker renders it no more. every_s: between two of a row
+        that goes on; 0: none.
+        """
+        self._store, self._report, self._every_s = store, report, every_s
         self._writing = ThreadPoolExecutor(num_threads, "keep")
         self._reading = ThreadPoolExecutor(num_threads, "fetch")
         self._under_way: list[Future[None]] = []  # writes
@@ -91,4 +92,4 @@ class Checkpointer:
             about = {"row_id": row.row_id}
             log.warning("row %s: its checkpoint could not be written: %s", row.row_id, error, extra=about)
         finally:
-            self._told(row.row_id, is_saved=is_saved, is_over=is_over)
+            self._report(row.row_id, is_saved, is_over)

@@ -50,7 +50,6 @@ class Inbox:
             read.add_done_callback(lambda _: self._notify())
 
     def take(self, room: int) -> list[Arrived]:
-        """Return up to this many rows that can start."""
         room = max(room, 0)
         for row in islice(self._rows, room):  # no more at once: a checkpoint may have a gigabyte
             if row.wants_checkpoint and row.checkpoint is None:

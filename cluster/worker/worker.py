@@ -40,7 +40,7 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model, ModelUpdate
+    from framefleet.pipeline.model.model import ModelUpdate
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -185,13 +185,17 @@ class Worker:
             if self._broken is not None:
                 raise self._broken
             rows: dict[str, Any] = {name: tuple(values) for name, values in self._untold.items()}
+            if self._renderer and (still_s := self._renderer.clock.still_s()) >= _STILL_S:
+                rows |= {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
+            # Once: tokenizers are megabytes. Pickled: the driver opens none.
+            lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
+            self._told_lengths |= lengths is not None
             report = WorkerReport(
                 **rows,
                 is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
-                prompt_lengths=self._news_of_lengths(),
+                prompt_lengths=pickle.dumps(lengths) if lengths else None,
                 figures=self._figures(),
-                **self._stillness(),
                 store_silent_s=self._setup.store.silent_s,
                 **self._writers.slowest(),
             )
@@ -208,13 +212,6 @@ class Worker:
         own |= self._setup.store.counts.figures()
         return {key: value - self._counted.get(key, 0.0) for key, value in own.items()}
 
-    def _stillness(self) -> dict[str, Any]:
-        """Return for how long the rows that are rendered came no further, and which these are."""
-        still_s = self._renderer.clock.still_s() if self._renderer else 0.0
-        if still_s < _STILL_S:
-            return {}
-        return {"still_s": still_s, "rendering": tuple(sorted(self._rendering))}
-
     def _wake(self) -> None:
         with self._news:
             self._news.notify_all()
@@ -226,12 +223,6 @@ class Worker:
                 self._untold[name].append(value)
             self._attempts.pop(ended, None)
             self._news.notify_all()
-
-    def _news_of_lengths(self) -> bytes | None:
-        """Return them once: tokenizers are megabytes. Pickled: the driver opens none."""
-        lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
-        self._told_lengths |= lengths is not None
-        return pickle.dumps(lengths) if lengths else None
 
     def _run(self) -> None:
         try:
@@ -246,7 +237,10 @@ class Worker:
             self._doing = "preparing clip steps"
             for step in self._setup.steps.values():
                 step.prepare()
-            model = self._load()
+            from framefleet.pipeline.model.load import load
+
+            self._doing = "loading the model"
+            model = load(self._setup.model, self._setup.model_files)
             while True:
                 if self._update:
                     model = self._update.apply(model, self._setup.store)
@@ -271,7 +265,12 @@ class Worker:
                     self._checkpointer.look(renderer)
                 if self._is_drained:
                     break
-            self._hand_back(renderer)
+            with self._news:
+                for assignment in self._inbox.take_all():
+                    self._tell(handed_back=assignment.row_id)
+            self._deliver(renderer.drain(), renderer)
+            with renderer.clock.spending("upload"), self._news:  # until all is stored
+                self._news.wait_for(lambda: not self._attempts)
         except BaseException as error:  # a thread has no caller: handed to the one who asks next
             log.error("the render thread ended\n%s", public_text(traceback.format_exc()))
             with self._news:
@@ -305,12 +304,6 @@ class Worker:
             else:
                 self._checkpointer.keep(outcome, is_over=True)
 
-    def _load(self) -> Model:
-        from framefleet.pipeline.model.load import load
-
-        self._doing = "loading the model"
-        return load(self._setup.model, self._setup.model_files)
-
     def _take(self, renderer: Renderer) -> bool:
         """Give the renderer as many rows as it can work on; wait for one when it has none.
 
@@ -343,7 +336,7 @@ class Worker:
             dropped = self._dropped & self._rendering
             self._dropped.clear()
         for row_id in dropped:
-            renderer.drop(row_id)  # waits for what it does on a thread of its own; the driver must not
+            renderer.drop(row_id)  # not under the lock: the row's own code may take its time to end
             self._checkpointer.ended(row_id)
             self._later.discard(row_id)
             with self._news:
@@ -364,22 +357,13 @@ class Worker:
         self._checkpointer.begun(assignment.row_id)
         renderer.submit(assignment.request, assignment.row_id, checkpoint, is_audited=assignment.is_audited)
 
-    def _hand_back(self, renderer: Renderer) -> None:
-        """Take rows to where they can be left, and give them up, until all is stored."""
-        with self._news:
-            for assignment in self._inbox.take_all():
-                self._tell(handed_back=assignment.row_id)
-        self._deliver(renderer.drain(), renderer)
-        with renderer.clock.spending("upload"), self._news:
-            self._news.wait_for(lambda: not self._attempts)
-
     def _report(self, news: StoredRow | Failed) -> None:
         if isinstance(news, StoredRow):
             self._tell(ended=news.record.row_id, rendered=news)
         else:
             self._tell(ended=news.row_id, failed=news)
 
-    def _note_kept(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+    def _note_kept(self, row_id: str, is_saved: bool, is_over: bool) -> None:
         if is_saved:
             self._tell(saved=row_id)
         if is_over:

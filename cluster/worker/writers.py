@@ -55,15 +55,11 @@ class Writers:
         """Hand them a clip; wait while they are behind. spending: held meanwhile, with what is waited for."""
         is_taken = False
         while not is_taken:
-            with spending(self._cause), suppress(Full):
+            num_storing = sum(one.doing == "storing" for one in self._held)
+            # What most of them are about.
+            with spending("upload" if 2 * num_storing > self.num else "media"), suppress(Full):
                 self._clips.put((clip, attempt), timeout=_LOOK_S)
                 is_taken = True
-
-    @property
-    def _cause(self) -> str:
-        """What most of them are about, as what a worker's time goes to."""
-        num_storing = sum(one.doing == "storing" for one in self._held)
-        return "upload" if 2 * num_storing > self.num else "media"
 
     def slowest(self) -> dict[str, Any]:
         """Return for a report how long one of them has had its clip, and what measures it."""

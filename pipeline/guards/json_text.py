@@ -18,12 +18,7 @@ from typing import Any
 MAX_DEPTH = 64
 EXACT_FLOATS = 2**53  # from here on floating-point numbers do not hold every whole one
 
-CANONICAL: dict[str, Any] = {
-    "sort_keys": True,
-    "separators": (",", ":"),
-    "ensure_ascii": False,
-    "allow_nan": False,
-}
+CANONICAL: dict[str, Any] = dict(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _ENCODER = json.JSONEncoder(**CANONICAL)
 # Where a blank stands in the text, until that is cut there. No table can hold it: each process has its own.
 _MARK = secrets.token_hex(16)
@@ -40,9 +35,10 @@ def parse_json(text: str | bytes, decoder: json.JSONDecoder | None = None) -> An
         value = decoder.decode(text) if decoder else json.loads(text)  # type: ignore[arg-type]
     except RecursionError:
         raise ValueError(too_deep) from None
-    level = [value]
+    level: list[Any] = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer)]
+        inside = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [inner for values in inside for inner in values if isinstance(inner, dict | list)]
         if not level:
             return value
     raise ValueError(too_deep)
@@ -54,15 +50,6 @@ def canonical_json(value: Any) -> str:
     5 and 5.0 are spelled apart: the checks of a row turn numbers into the kind of their parameter before.
     """
     return _ENCODER.encode(value)
-
-
-def _inside(value: Any) -> list[Any]:
-    """Return the mappings and lists that stand directly in a value."""
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list):
-        return []
-    return [inner for inner in value if isinstance(inner, dict | list)]
 
 
 @dataclass(frozen=True, slots=True)

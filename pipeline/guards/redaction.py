@@ -130,22 +130,17 @@ def _in_base64(raw: bytes, encode: Callable[[bytes], bytes]) -> Iterator[str]:
         yield text[num_mixed : -1 if (num_before + len(raw)) % 3 else None]
 
 
-def _worth_hiding(values: Any) -> Iterator[str]:
-    return (secret for secret in _secrets_in(values) if len(secret) >= MIN_LENGTH)
-
-
-def _secrets_in(value: Any, *, is_secret: bool = False) -> Iterator[str]:
+def _worth_hiding(value: Any, *, is_secret: bool = False) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _secrets_in(inner, is_secret=is_secret or is_secret_name(str(key)))
+            yield from _worth_hiding(inner, is_secret=is_secret or is_secret_name(str(key)))
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _secrets_in(inner, is_secret=is_secret)
+            yield from _worth_hiding(inner, is_secret=is_secret)
     elif isinstance(value, str | int | float) and not isinstance(value, bool):
-        if is_secret:
-            yield str(value).strip()
-        if isinstance(value, str) and "://" in value:
-            yield from _secrets_of(value)
+        secrets = [str(value).strip()] if is_secret else []
+        secrets += _secrets_of(value) if isinstance(value, str) and "://" in value else []
+        yield from (secret for secret in secrets if len(secret) >= MIN_LENGTH)
 
 
 def _secrets_of(url: str) -> Iterator[str]:

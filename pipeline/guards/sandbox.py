@@ -37,14 +37,13 @@ class Sandbox:
     def __init__(self, module: str, *, max_silence_s: float, work: str = "read it") -> None:
         self._max_silence_s, self._work = max_silence_s, work
         ours, theirs = socket.socketpair()
+        path = os.pathsep.join([*filter(None, sys.path), _HOME])
         with theirs:
             self._process = subprocess.Popen(
                 # -P: a module in the working folder must not take the place of one of ours
                 [sys.executable, "-P", "-m", module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=os.environ
-                | _ONE_THREAD
-                | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path), _HOME])},
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a library's last words
@@ -133,6 +132,5 @@ def bound_memory(more_bytes: int) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         most = used + more_bytes
-        resource.setrlimit(
-            resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-        )
+        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,6 +30,13 @@ class GlobalDraws:
         self._torch: list[torch.Tensor] | None = None
         self._python: Any = None
         self._numpy = _NumPyDraws()
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return what the running code draws next."""
+        draws = cls()
+        draws.leave()
+        return draws
 
     def seed(self, seed: int) -> None:
         """Begin anew, and draw from now on what a script does after these lines:

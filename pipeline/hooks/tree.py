@@ -7,7 +7,7 @@ Everything else is a leaf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -30,9 +30,13 @@ def flatten(
     return leaves, _structure(value, leaves, is_leaf, holders)
 
 
-def unflatten(structure: Any, leaves: list[Any]) -> Any:
+def unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
     """Put `leaves` back into the nesting that `flatten` described."""
-    return _build(structure, iter(leaves))
+    left = iter(leaves)
+    if structure is None:
+        return next(left)
+    kind, keys, parts = structure
+    return rebuilt((kind, keys), [unflatten(part, left) for part in parts])
 
 
 def children_of(value: Any) -> tuple[Hashable, list[Any]] | None:
@@ -73,12 +77,12 @@ def _is_held(value: Any, depth: int) -> bool:
     if not depth:
         return False
     if isinstance(value, dict):
-        return all(_is_held(child, depth - 1) for child in value.values())
-    if isinstance(value, list | tuple):
-        return all(_is_held(child, depth - 1) for child in value)
-    if callable(value) or not hasattr(value, "__dict__"):
-        return False
-    return all(_is_held(child, depth - 1) for child in vars(value).values())
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        if callable(value) or not hasattr(value, "__dict__"):
+            return False
+        value = vars(value).values()
+    return all(_is_held(child, depth - 1) for child in value)
 
 
 def _structure(
@@ -97,10 +101,3 @@ def _structure(
             return (type(value), keys, tuple([_structure(part, leaves, is_leaf, []) for part in parts]))
     leaves.append(value)
     return None
-
-
-def _build(structure: Any, leaves: Iterator[Any]) -> Any:
-    if structure is None:
-        return next(leaves)
-    kind, keys, parts = structure
-    return rebuilt((kind, keys), [_build(part, leaves) for part in parts])

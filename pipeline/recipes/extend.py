@@ -38,9 +38,8 @@ MAX_FILM_FRAMES = 60 * 60  # a minute at 60 fps: 4 GB at 480 x 832
 def num_frames_of(request: Request, duration_s: float) -> int:
     """Return `round(duration_s * fps)`. Raises RecipeError for a row without a rate, and too many frames."""
     if request.fps is None:
-        raise RecipeError(
-            f"{request.recipe} renders seconds, and the row has no fps", "set media.fps, or an fps column"
-        )
+        fix = "set media.fps, or an fps column"
+        raise RecipeError(f"{request.recipe} renders seconds, and the row has no fps", fix)
     for _, refused in check_film(request.arguments, duration_s, request.fps):
         raise RecipeError(f"duration_s is {duration_s:g}, but {refused.reason}", refused.fix)
     return round(duration_s * request.fps)
@@ -109,8 +108,7 @@ class FilmSound:
 
     def __init__(self, first: Audio | None, *, num_frames: int, fps: float) -> None:
         """first: of the first segment, as all must be. num_frames: of the whole film."""
-        self._kind = _kind(first)
-        num_channels, self._rate = self._kind
+        self._kind = num_channels, self._rate = _kind(first)
         self._per_frame = self._rate / fps
         length = round(num_frames * self._per_frame)
         self._samples: npt.NDArray[np.float32] = np.zeros((num_channels, length), dtype=np.float32)
@@ -121,9 +119,8 @@ class FilmSound:
         It fades in over the overlap, linearly, as what is there fades out. What has no room is cut off.
         """
         if _kind(segment.audio) != self._kind:
-            raise RenderError(
-                "segments of this row have different sound, or some have none", "use the recipe generate"
-            )
+            problem = "segments of this row have different sound, or some have none"
+            raise RenderError(problem, "use the recipe generate")
         if segment.audio is None:
             return
         at, seen = (round(count * self._per_frame) for count in (length - overlap, length))

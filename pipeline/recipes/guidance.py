@@ -8,6 +8,7 @@ pipeline is given in place of a number; it goes on to its next value in the pipe
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -98,6 +99,10 @@ def parse_guidance(text: str) -> Schedule | Refused:
     return Schedule(shape=shape, numbers=numbers)
 
 
+def _of_highest(compare: Callable[[float, float], bool]) -> Callable[[Guidance, float], bool]:
+    return lambda guidance, other: compare(guidance.schedule.highest, other)
+
+
 class Guidance:
     """A scale in a pipeline's arithmetic: `*`, `+` and `-` take the value of this step.
 
@@ -125,17 +130,7 @@ class Guidance:
     def __sub__(self, other: Any) -> Any:
         return self.value - other
 
-    def __gt__(self, other: float) -> bool:
-        return self.schedule.highest > other
-
-    def __ge__(self, other: float) -> bool:
-        return self.schedule.highest >= other
-
-    def __lt__(self, other: float) -> bool:
-        return self.schedule.highest < other
-
-    def __le__(self, other: float) -> bool:
-        return self.schedule.highest <= other
+    __gt__, __ge__, __lt__, __le__ = map(_of_highest, (operator.gt, operator.ge, operator.lt, operator.le))
 
     @classmethod
     def __torch_function__(

@@ -67,9 +67,7 @@ def is_batched(function: Callable[..., Any]) -> bool:
 _Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
 
 
-@functools.cache  # asked for every row
-def _parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
-    return parameters_of(function)[2:]
+_parameters_of = functools.cache(parameters_of)  # asked for every row
 
 
 def _models_own(class_name: str, configs: Configs) -> str:
@@ -107,7 +105,7 @@ class Recipe:
 
     def parameters(self) -> list[Parameter]:
         """What the recipe takes beyond `(pipe, request)`."""
-        return list(_parameters(self.function))
+        return list(_parameters_of(self.function)[2:])
 
     def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
         """Yield what is missing, or wrong between cells that are fine one by one."""
@@ -160,59 +158,23 @@ def _refined(class_name: str, configs: Configs) -> str:
     return class_name
 
 
+def _built_in(function: Callable[..., Any], *needs: str, **more: Any) -> Recipe:
+    return Recipe(name=function.__name__, function=function, needs=needs, **more)
+
+
+_ON_IMAGE = functools.partial(conditioned_class, "image")
+_ON_VIDEO = functools.partial(conditioned_class, "video")
+_KEYFRAMES: dict[str, Any] = {"check": check_keyframes, "pipeline": keyframe_class}
+_ENDS = ("image", "last_image")
 _RECIPES = (
-    Recipe(name="generate", function=generate),
-    Recipe(
-        name="image_to_video",
-        function=image_to_video,
-        needs=("image",),
-        pipeline=functools.partial(conditioned_class, "image"),
-    ),
-    Recipe(
-        name="video_to_video",
-        function=video_to_video,
-        needs=("video",),
-        pipeline=functools.partial(conditioned_class, "video"),
-        cut_to="num_frames",
-    ),
-    Recipe(
-        name="text_to_image_to_video",
-        function=text_to_image_to_video,
-        needs=("image_model", "height", "width"),
-        makes=("image",),
-        pipeline=functools.partial(conditioned_class, "image"),
-    ),
-    Recipe(
-        name="refine",
-        function=refine,
-        needs=("height", "width"),
-        check=check_refine,
-        pipeline=_refined,
-        then=refining_class,
-    ),
-    Recipe(
-        name="extend",
-        function=extend,
-        needs=("duration_s",),
-        check=check_extend,
-        pipeline=check_extendable,
-        then=following_class,
-    ),
-    Recipe(
-        name="keyframes",
-        function=keyframes,
-        needs=("duration_s",),
-        check=check_keyframes,
-        pipeline=keyframe_class,
-    ),
-    Recipe(
-        name="text_to_keyframes_to_video",
-        function=text_to_keyframes_to_video,
-        needs=("duration_s", "keyframe_model"),
-        makes=("image", "last_image"),
-        check=check_keyframes,
-        pipeline=keyframe_class,
-    ),
+    _built_in(generate),
+    _built_in(image_to_video, "image", pipeline=_ON_IMAGE),
+    _built_in(video_to_video, "video", pipeline=_ON_VIDEO, cut_to="num_frames"),
+    _built_in(text_to_image_to_video, "image_model", "height", "width", makes=("image",), pipeline=_ON_IMAGE),
+    _built_in(refine, "height", "width", check=check_refine, pipeline=_refined, then=refining_class),
+    _built_in(extend, "duration_s", check=check_extend, pipeline=check_extendable, then=following_class),
+    _built_in(keyframes, "duration_s", **_KEYFRAMES),
+    _built_in(text_to_keyframes_to_video, "duration_s", "keyframe_model", makes=_ENDS, **_KEYFRAMES),
 )
 BUILT_IN = {recipe.name: recipe for recipe in _RECIPES}
 
@@ -221,16 +183,14 @@ def find_recipe(name: str, folder: str | None = None) -> Recipe:
     """Return a built-in recipe, or import `module:function`.
 
     folder: where its module may be, e.g. that of the job file; and in the current folder. Only for names of
-    those who run the job: importing a module runs it. Raises RecipeError when there is
-    none, or it does not take `(pipe, request)`.
+    those who run the job: importing a module runs it. Raises RecipeError when there is none, or it does not
+    take `(pipe, request)`.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
     if not name.partition(":")[2]:
-        raise RecipeError(
-            f"there is no recipe {name!r}",
-            f"use one of {', '.join(BUILT_IN)}, or name yours as module:function",
-        )
+        fix = f"use one of {', '.join(BUILT_IN)}, or name yours as module:function"
+        raise RecipeError(f"there is no recipe {name!r}", fix)
     return _recipe_of(name, named_function(name, folder=folder))
 
 
@@ -270,9 +230,8 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
         raise RecipeError(
             f"recipe {name!r} does not take (pipe, request)", "give it these two parameters"
         ) from None
-    return Recipe(
-        name=name, function=function, digest=source_digest(function), is_batched=is_batched(function)
-    )
+    digest = source_digest(function)
+    return Recipe(name=name, function=function, digest=digest, is_batched=is_batched(function))
 
 
 class KnownRecipes:
@@ -328,6 +287,11 @@ class RecipeSet:
     def __init__(self) -> None:
         self._name: str | None = None
         self.own: Recipe | None = None  # that of a user's, if it is one
+
+    @property
+    def are_batched(self) -> bool:
+        """Whether rows change nothing that others share, as far as their recipe says."""
+        return self.own is None or self.own.is_batched
 
     def check(self, recipe: Recipe) -> None:
         """Take a row of a recipe. Raises RecipeError where the renderer has taken rows of another set.

@@ -53,9 +53,8 @@ def open_second_models(given: Mapping[str, Declared]) -> dict[str, SecondModel]:
     models = {}
     for name, value in given.items():
         if not NAME.fullmatch(name):
-            raise JobError(
-                f"second_models: {name!r} cannot be a model's name", "use letters, digits, - and _"
-            )
+            fix = "use letters, digits, - and _"
+            raise JobError(f"second_models: {name!r} cannot be a model's name", fix)
         if isinstance(value, SecondModel):
             models[name] = value
             continue
@@ -103,9 +102,8 @@ class SecondModels:
     def __init__(self, declared: Mapping[str, SecondModel], *, main: Model) -> None:
         """main: the renderer's own model, which says what holds for the whole process."""
         self.declared = declared
-        environment, settings = main.environment, main.settings
-        self._shared = {"device": environment["device"], "threads": settings.threads}
-        self._matmul = {"matmul": settings.options.matmul}
+        self._shared = {"device": main.environment["device"], "threads": main.settings.threads}
+        self._matmul = {"matmul": main.settings.options.matmul}
         # One besides the job's own is as much as a GPU may hold.
         self._last: tuple[str, Model, OwnPipelines] | None = None
 

@@ -42,10 +42,8 @@ def sibling_class(class_name: str, task: SiblingTask, configs: Configs, *, redra
         return class_name
     entry = next((sibling for sibling in of_task if sibling.source == class_name), None)
     if entry is None:
-        able = ", ".join(sibling.source for sibling in of_task)
-        raise RecipeError(
-            f"diffusers has no {task} for the weights of {class_name}", f"models that can: {able}"
-        )
+        fix = f"models that can: {', '.join(sibling.source for sibling in of_task)}"
+        raise RecipeError(f"diffusers has no {task} for the weights of {class_name}", fix)
     if not entry.fits(configs, redraws=redraws):
         reason, fix = entry.otherwise
         raise RecipeError(f"{class_name} of this model cannot do {task}: {reason}", fix)

@@ -23,7 +23,7 @@ from framefleet.pipeline.metrics import BUSY
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.row_queue import RenderRow
-from framefleet.pipeline.render.row_seconds import ClipSeconds
+from framefleet.pipeline.render.row_seconds import ClipSeconds, gpu_event
 
 # The thread runs what is between two forwards: pipelines, noise schedulers, the joining of forwards.
 _PIPELINE = "pipeline"
@@ -34,8 +34,6 @@ _RANKS = dict(encode=1, denoise=1, decode=1, plain=2, audit=2, probe=3, store=4,
 
 
 class Clock:
-    """A clock of one model."""
-
     def __init__(self, device: str = "cpu", *, now: Callable[[], float] = time.perf_counter) -> None:
         self._marks: _Moments | _Events = _Events(device) if device.startswith("cuda") else _Moments(now)
         self._now = now
@@ -168,9 +166,7 @@ class _Events:
 
     def mark(self) -> Any:
         with suppress(RuntimeError):  # a broken GPU has no moments; what is called next says so to its row
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(self._device))
-            return event
+            return gpu_event(self._device)
         return None
 
     def seconds(self, first: Any, then: Any) -> float | None:
@@ -198,7 +194,11 @@ class Charges:
         As the rows' calls took, as far as seen from here; what no call tells of, as an audit, in equal parts.
         On a GPU some time is known later than it passed, and shared then.
         """
-        parts = {row: _worked_since(task, row) for task, row in self._rows.items()}
+        parts = {}
+        for task, row in self._rows.items():  # what its calls took since the last time
+            before = row.worked_s
+            row.worked_s = task.forward_s + sum(task.seconds.values()) + sum(row.seconds.values())
+            parts[row] = max(row.worked_s - before, 0.0)
         busy_s = self._clock.busy_s - self._charged_s
         if not parts or busy_s <= 0:
             return
@@ -227,10 +227,3 @@ class Charges:
         if row := next(rows, None):
             return row.compute_s + row.earlier.get("compute_s", 0.0)
         return clip.seconds["compute_s"]  # of a clip that is asked for again, as its audit was put off
-
-
-def _worked_since(task: RowTask, row: RenderRow) -> float:
-    """Return the seconds that a row's calls took since the last time this was called."""
-    before = row.worked_s
-    row.worked_s = task.forward_s + sum(task.seconds.values()) + sum(row.seconds.values())
-    return max(row.worked_s - before, 0.0)

@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any, cast
 
 import safetensors.torch
-import torch
 from diffusers.utils import BaseOutput
 from safetensors import SafetensorError
 from torch import Tensor
@@ -36,6 +35,7 @@ from framefleet.pipeline.model.sources.parts import CHECKPOINT
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.fused.calls import digest_of
+from framefleet.pipeline.render.fused.concatenation import Layout
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +65,18 @@ class Embeddings:
         spending: Spending = contextlib.nullcontext,
     ) -> None:
         """numerics: of the job; quantised weights, for one, return other bits."""
-        self._store, self._spending = store, spending
+        self._store = store
         self._device = model.environment["device"]
         environment = {name: model.environment.get(name) for name in _DECISIVE}
         environment["entries"] = _ENTRIES
-        self._contexts = {
-            name: {"files": _files_digest(name, model), "numerics": numerics, "environment": environment}
-            for name in model.text_encoders()
-        }
+        self._contexts = {}
+        for name in model.text_encoders():
+            # In its folder, and in place of its weights.
+            places = (f"{name}/", f"{name}.", f"{CHECKPOINT}.")
+            files = {file: sha256 for file, sha256 in model.digests.items() if file.startswith(places)}
+            assert files, f"{name} has no files"
+            digest = model_digest(files)
+            self._contexts[name] = {"files": digest, "numerics": numerics, "environment": environment}
         self._soon = Soon("embeddings-read", spending)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="embeddings")
         self._waiting: deque[tuple[Future[None], int]] = deque()
@@ -132,13 +136,6 @@ def _path(key: str) -> str:
     return f"embeddings/{key[:2]}/{key}.safetensors"
 
 
-def _files_digest(encoder: str, model: Model) -> str:
-    places = (f"{encoder}/", f"{encoder}.", f"{CHECKPOINT}.")  # its folder, and files in place of its weights
-    own = {file: sha256 for file, sha256 in model.digests.items() if file.startswith(places)}
-    assert own, f"{encoder} has no files"
-    return model_digest(own)
-
-
 def _spelled(value: Any) -> Any:
     """Return a call as JSON, in which 1, 1.0, True and "1" differ."""
     if isinstance(value, tuple):
@@ -176,10 +173,8 @@ def from_bytes(key: str, content: bytes) -> Encoded:
         entry = parse_json(body)
         is_whole = digest == _sha256(body) and entry["key"] == key
         if is_whole and all(digest_of(tensor).hex() == name for name, tensor in tensors.items()):
-            leaves, structure = (
-                [_leaf(note, tensors) for note in entry["leaves"]],
-                _structure(entry["nesting"]),
-            )
+            leaves = [_leaf(note, tensors) for note in entry["leaves"]]
+            structure = _structure(entry["nesting"])
             unflatten(structure, leaves)  # fails here, and not where a row waits for it
             return leaves, structure
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, SafetensorError) as error:
@@ -210,8 +205,7 @@ def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
     if tensor.numel() and not (all(stride >= 0 for stride in strides) and last < tensor.numel()):
         raise ValueError(f"a tensor of {tuple(tensor.shape)} has no strides {strides}")
-    own = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
-    return own.copy_(tensor)
+    return Layout(tuple(tensor.shape), tuple(strides)).copy_of(tensor)
 
 
 def _spelled_structure(structure: Any) -> Any:

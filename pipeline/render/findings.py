@@ -100,9 +100,8 @@ class Findings:
         text = repr(look) if self._places and look is not None else ""
         if not text or _ADDRESS.search(text):
             return None
-        return (
-            f"{self._surroundings}/{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
-        )
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{self._surroundings}/{digest[:32]}"
 
 
 def _pins_of(kind: Kind, modules: Collection[str]) -> Pins:

@@ -14,7 +14,6 @@ import hashlib
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -136,13 +135,9 @@ class Places:
 
     def read(self, name: str) -> Found | None:
         """Return what is known under a name; None if nothing is, or the file is damaged or late."""
-        return self._soon.ask(partial(self._read_first, name))
-
-    def _read_first(self, name: str) -> Found | None:
-        for store, folder in list(self._stores):
-            if (findings := self._read(store, folder, name)) is not None:
-                return findings
-        return None
+        return self._soon.ask(
+            lambda: next(filter(None, (self._read(*place, name) for place in list(self._stores))), None)
+        )
 
     def keep(self, name: str, found: Found) -> None:
         """Write it soon, next to what others measured."""
@@ -187,18 +182,13 @@ class Places:
 
     def _sweep(self) -> None:
         """Delete what is old, and the oldest of too much, from this machine's cache folder."""
-        by_age = sorted((_written_at(file), file) for file in self._cache.glob("*/*"))
-        surplus = len(by_age) - MAX_FILES
-        oldest = time.time() - KEPT_S
-        for place, (written_at, file) in enumerate(by_age):
+        by_age: list[tuple[float, Path]] = []
+        for file in self._cache.glob("*/*"):
+            with contextlib.suppress(OSError):  # another process sweeps too
+                by_age.append((file.stat().st_mtime, file))
+        surplus, oldest = len(by_age) - MAX_FILES, time.time() - KEPT_S
+        for place, (written_at, file) in enumerate(sorted(by_age)):
             if place < surplus or written_at < oldest:
                 with contextlib.suppress(OSError):
                     file.unlink()
                     file.parent.rmdir()  # of other surroundings, once it is empty
-
-
-def _written_at(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except OSError:  # another process sweeps too
-        return 0.0

@@ -46,10 +46,16 @@ class _Held(NamedTuple):
 
 
 class LoraLayers:
-    """The LoRA layers of a model."""
-
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
-        self._all: dict[str, Any] = dict(_adapted(components))
+        self._all: dict[str, Any] = {}
+        for component, module in components.items():
+            from peft.tuners.tuners_utils import (
+                BaseTunerLayer,
+            )  # takes seconds, and most models have no LoRAs
+
+            for name, layer in module.named_modules():
+                if isinstance(layer, BaseTunerLayer):
+                    self._all[f"{component}.{name}"] = layer
         self._places = {name: place for place, name in enumerate(self._all)}
         adapted = {name.partition(".")[0] for name in self._all}
         self._networks = {name: module for name, module in components.items() if name in adapted}
@@ -58,12 +64,8 @@ class LoraLayers:
         ]
         self._compiled = [name for name in self._all if name.startswith(tuple(regions))]
         self._inner = {name: layer for name, layer in self._all.items() if name not in self._compiled}
+        self.modules = list(self._all.values())  # the layers, which are set for each row before they run
         self._holder: RowAdapters | None = None  # whom the layers are set for
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        """The layers, which are set for each row before they run."""
-        return list(self._all.values())
 
     @contextmanager
     def seen(self) -> Iterator[None]:
@@ -89,9 +91,10 @@ class LoraLayers:
             return True
         if row is not self._holder or row.first is None:
             return False
-        places = [place for name, place in self._places.items() if name.startswith(f"{component}.")]
-        layers = list(self._all.values())
-        return all(_held_by(layers[place]) == row.first[place] for place in places)
+        layers = zip(self._all.items(), row.first, strict=True)
+        return all(
+            _held_by(own) == first for (name, own), first in layers if name.startswith(f"{component}.")
+        )
 
     def used_in(self, component: str, row: Adapters) -> Adapters:
         """Return the row's adapters that change what this component returns."""
@@ -162,15 +165,6 @@ class LoraLayers:
             row.layers = layers
             on = filter(_is_on, layers)
             row.in_force = tuple(sorted({pair for one in on for pair in one.scaling if pair[0] in one.names}))
-
-
-def _adapted(components: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    for component, module in components.items():
-        from peft.tuners.tuners_utils import BaseTunerLayer  # takes seconds, and most models have no LoRAs
-
-        for name, layer in module.named_modules():
-            if isinstance(layer, BaseTunerLayer):
-                yield f"{component}.{name}", layer
 
 
 def _held_by(layer: Any) -> _Held:

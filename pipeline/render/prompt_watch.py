@@ -7,7 +7,8 @@ rows together. Not asked of networks that take rows as lists: these share what t
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from framefleet.pipeline.request import Request
@@ -41,14 +42,10 @@ class PromptWatch:
             if callable(tokenizer) and hasattr(tokenizer, "pad_token_id") and hasattr(tokenizer, "decode")
         ]
         self._counters = [PromptLengths(tokenizer) for tokenizer in tokenizers]
-        self._readers = [
-            TextReader(
-                class_name=type(tokenizer).__name__,
-                max_length=getattr(tokenizer, "model_max_length", None),
-                count=counter.count,
-            )
-            for tokenizer, counter in zip(tokenizers, self._counters, strict=True)
-        ]
+        self._readers = []
+        for tokenizer, counter in zip(tokenizers, self._counters, strict=True):
+            name, longest = type(tokenizer).__name__, getattr(tokenizer, "model_max_length", None)
+            self._readers.append(TextReader(class_name=name, max_length=longest, count=counter.count))
         self._seen: dict[Hashable, dict[Hashable, Mapping[str, Any]]] = {}  # by kind of row and sizes
 
     def reading(self, request: Request) -> PromptReading | None:
@@ -69,26 +66,16 @@ class PromptWatch:
             return
         texts[sizes] = request.arguments
         rows = list(texts.values())
-        if len(rows) > 1:
-            self.lengths = next((own for own in self._counters if _tells_apart(own, rows)), None)
-
-
-def _tells_apart(counter: PromptLengths, rows: Sequence[Mapping[str, Any]]) -> bool:
-    try:
-        return len(set(counter(rows))) == len(rows)
-    except Exception:  # a model's own tokenizer; which rows meet is no reason to end a job
-        return False
+        for counter in self._counters if len(rows) > 1 else ():
+            with suppress(Exception):  # a model's own tokenizer; which rows meet is no reason to end a job
+                if len(set(counter(rows))) == len(rows):
+                    self.lengths = counter
+                    return
 
 
 def _rest(arguments: Mapping[str, Any]) -> Hashable:
     """Return what else may decide the sizes of forwards: all except texts, and numbers that never do."""
-    texts = dict(texts_of(arguments))
-    return tuple(
-        (name, None if name in texts or _is_free(name, value) else repr(value))
-        for name, value in sorted(arguments.items())
-        if value is not None
-    )
-
-
-def _is_free(name: str, value: Any) -> bool:
-    return name not in SHAPING and isinstance(value, int | float) and not isinstance(value, bool)
+    free = {name for name, value in arguments.items() if type(value) in (int, float) and name not in SHAPING}
+    free |= dict(texts_of(arguments)).keys()
+    own = sorted(arguments.items())
+    return tuple((name, None if name in free else repr(v)) for name, v in own if v is not None)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -43,12 +42,9 @@ from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
 from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.recipes.siblings import AROUND_SIBLINGS
 from framefleet.pipeline.render.clock import Clock
-from framefleet.pipeline.render.fused.row_thread import is_away, row_thread
 from framefleet.pipeline.render.row_queue import RenderRow
-from framefleet.pipeline.render.row_tails import RowTail, Tails
 from framefleet.pipeline.render.scheduler_steps import StepTrace
 from framefleet.pipeline.request import Request, inputs_in
-from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
 
 # How diffusers names what does so: `enhance_prompt` of LTX-2, `upsample_prompt` of Flux 2 and Ideogram,
@@ -58,28 +54,22 @@ _WRITERS = re.compile(r"_?(enhance|upsample|expand|rewrite)_prompts?(_\w+)?")
 _METHODS = {"postprocess": 4, "postprocess_video": 5}
 
 
+@dataclass(slots=True)
 class RecipeCall:
     """Calls the recipes of rows that were checked."""
 
-    def __init__(
-        self,
-        model: Model,
-        recipes: KnownRecipes,
-        second_models: SecondModels,
-        inputs: Inputs,
-        clock: Clock,
-        second_try: Around,
-        keep: KeptSteps,
-        tails: Tails,
-    ) -> None:
-        self._model = model
-        self._pipelines = OwnPipelines(model.pipe)  # for each row: pipelines keep the state of a call
-        self._schedulers: dict[str | None, dict[str, OwnPipelines]] = {}  # by what the row calls it
-        self._recipes = recipes
-        self._second_models = second_models
-        self._ahead = ReadAhead(inputs.read)
-        self._clock, self._second_try, self._keep = clock, second_try, keep
-        self._tails = tails
+    _model: Model
+    _recipes: KnownRecipes
+    _second_models: SecondModels
+    _ahead: ReadAhead
+    _clock: Clock
+    _second_try: Around
+    _keep: KeptSteps
+    _schedulers: dict[str | None, dict[str, OwnPipelines]] = field(default_factory=dict)  # by the row's name
+    _pipelines: OwnPipelines = field(init=False)  # for each row: pipelines keep the state of a call
+
+    def __post_init__(self) -> None:
+        self._pipelines = OwnPipelines(self._model.pipe)
 
     def is_own(self, row: RenderRow) -> bool:
         """Whether a row's recipe is the function of whoever runs the job."""
@@ -94,16 +84,22 @@ class RecipeCall:
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
         """pipelines: what the row gets a copy of, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
-        fresh = self._fresh_scheduler(request.scheduler)
-        recipe = self._recipes[request.recipe]
-        trace = self._trace(fresh) if self._keep else None
+        if request.scheduler not in self._schedulers:  # built once for each name: that takes milliseconds
+            built = schedulers_of(model.pipe, request.scheduler, model.spec)
+            self._schedulers[request.scheduler] = {name: OwnPipelines(one) for name, one in built.items()}
+        fresh = {name: one.make() for name, one in self._schedulers[request.scheduler].items()}
+        recipe, trace = self._recipes[request.recipe], None
+        if self._keep:
+            if "scheduler" not in fresh:
+                name = model.spec.class_name
+                raise RowError(f"keep: {name} has no noise scheduler", "leave `keep` out of this job")
+            trace = StepTrace(fresh["scheduler"], self._keep)
         is_ours = not pipelines and not recipe.is_own
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
         pipe = row.pipe = (pipelines or self._pipelines).make(**fresh, **tokenizers)
-        written, tail = note_written(pipe), None
-        if not pipelines:
-            tail = self._tails.begin(request.recipe)
-            around = Looks(model.pipe, tail, are_late=is_ours)  # people's own get arrays
+        written = note_written(pipe)
+        if is_ours:  # people's own get arrays
+            around = partial(put_off_frames, model.pipe)
             around(pipe)
             setattr(pipe, AROUND_SIBLINGS, around)
         with self._clock.spending("inputs"):
@@ -115,28 +111,17 @@ class RecipeCall:
                 references=references_of(model.pipe),
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
-        with working_on([row.adapters]), tail.watch if tail else nullcontext():
+        with working_on([row.adapters]):
             output = recipe.render(pipe, replace(request, arguments=opened))
-        if tail:
-            tail.end()  # before pixels are made, which is no look of the row's code
         rendered: Rendered = self._finish(to_rendered, output, pipe)
         rendered = with_written(rendered, written)
         return self._finish(self._with_steps, rendered, trace) if trace else rendered
 
     def _finish(self, step: Callable[..., Rendered], *arguments: Any) -> Rendered:
-        """Do what is left to do for a row; the clock and second tries are for the renderer's thread."""
-        if is_away():
-            return step(*arguments)
+        """Do what is left to do for a row."""
         with self._clock.spending("frames"):
             rendered: Rendered = self._second_try("frames", step, *arguments)
         return rendered
-
-    def _trace(self, schedulers: Mapping[str, Any]) -> StepTrace:
-        """Follow the row's own scheduler. Raises RowError where it has none."""
-        if "scheduler" not in schedulers:
-            name = self._model.spec.class_name
-            raise RowError(f"keep: {name} has no noise scheduler", "leave `keep` out of this job")
-        return StepTrace(schedulers["scheduler"], self._keep)
 
     def _with_steps(self, rendered: Rendered, trace: StepTrace) -> Rendered:
         """Add what is kept of a row's steps to what its pipeline returned."""
@@ -145,21 +130,21 @@ class RecipeCall:
         arrays = {**rendered.extras.arrays, **extras.arrays}
         return replace(rendered, extras=Extras(arrays=arrays, values=values))
 
-    def _fresh_scheduler(self, name: str | None) -> dict[str, Any]:
-        """Return a new copy of the scheduler, which is built once for each name: that takes milliseconds."""
-        if name not in self._schedulers:
-            schedulers = schedulers_of(self._model.pipe, name, self._model.spec)
-            self._schedulers[name] = {component: OwnPipelines(made) for component, made in schedulers.items()}
-        return {component: made.make() for component, made in self._schedulers[name].items()}
-
 
 def note_written(pipe: Any) -> list[str]:
     """Return a list to which calls of `pipe`, a row's own copy, add the prompts that they write."""
     written: list[str] = []
+
+    def noted(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        answer = method(*args, **kwargs)
+        texts = answer if isinstance(answer, list | tuple) else [answer]
+        written.extend(text for text in texts if isinstance(text, str))
+        return answer
+
     for name in filter(_WRITERS.fullmatch, dir(type(pipe))):
         method = getattr(pipe, name)
         if callable(method):
-            setattr(pipe, name, partial(_noted, method, written))
+            setattr(pipe, name, partial(noted, method))
     return written
 
 
@@ -172,65 +157,41 @@ def with_written(rendered: Rendered, written: Sequence[str]) -> Rendered:
     return replace(rendered, extras=replace(rendered.extras, values=values))
 
 
-def _noted(method: Callable[..., Any], written: list[str], *args: Any, **kwargs: Any) -> Any:
-    answer = method(*args, **kwargs)
-    texts = answer if isinstance(answer, list | tuple) else [answer]
-    written += [text for text in texts if isinstance(text, str)]
-    return answer
+def put_off_frames(original: Any, pipe: Any) -> None:
+    """Have the processors of a row's own pipeline return LateFrames for what was decoded.
+
+    original: whose processors are others' too.
+    """
+    shared = set(map(id, vars(original).values()))
+    for processor in _processors(pipe):
+        for method, num_dimensions in _METHODS.items():
+            if id(processor) not in shared and hasattr(processor, method):
+                setattr(processor, method, partial(_late, getattr(processor, method), num_dimensions))
 
 
-class Looks:
-    """Put around the processors of a row's own pipelines, which make arrays of what was decoded."""
-
-    def __init__(self, original: Any, tail: RowTail, *, are_late: bool) -> None:
-        """original: whose processors are others' too. are_late: LateFrames stand for arrays."""
-        self._shared = set(map(id, vars(original).values()))
-        self._tail, self._are_late = tail, are_late
-
-    def __call__(self, pipe: Any) -> None:
-        for processor, is_plain in _processors(pipe):
-            for method, num_dimensions in _METHODS.items():
-                if id(processor) not in self._shared and hasattr(processor, method):
-                    original = getattr(processor, method)
-                    late = partial(self._late, original, num_dimensions)
-                    around = late if self._are_late and is_plain else partial(self._now, original)
-                    setattr(processor, method, around)
-        free = getattr(pipe, "maybe_free_model_hooks", None)
-        if free and row_thread():  # it resets what another row may be using by now
-            pipe.maybe_free_model_hooks = lambda: None if is_away() else free()
-
-    def _now(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._tail.look()
+def _late(original: Callable[..., Any], num_dimensions: int, *args: Any, **kwargs: Any) -> Any:
+    call = inspect.signature(original).bind(*args, **kwargs)
+    call.apply_defaults()
+    name = next(iter(call.arguments))
+    images = call.arguments[name]
+    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
+    # One clip or image that can be kept.
+    is_one = is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)
+    if call.arguments["output_type"] != "np" or not is_one:
         return original(*args, **kwargs)
 
-    def _late(self, original: Callable[..., Any], num_dimensions: int, *args: Any, **kwargs: Any) -> Any:
-        call = inspect.signature(original).bind(*args, **kwargs)
-        call.apply_defaults()
-        name = next(iter(call.arguments))
-        images = call.arguments[name]
-        if call.arguments["output_type"] != "np" or not _is_one(images, num_dimensions):
-            return self._now(original, *args, **kwargs)
+    def postprocess(part: Tensor, output_type: str) -> Any:
+        call.arguments |= {name: part, "output_type": output_type}
+        return original(*call.args, **call.kwargs)
 
-        def postprocess(part: Tensor, output_type: str) -> Any:
-            if output_type == "np":
-                self._tail.look()
-            call.arguments |= {name: part, "output_type": output_type}
-            return original(*call.args, **call.kwargs)
-
-        return LateFrames(images, postprocess)
+    return LateFrames(images, postprocess)
 
 
-def _processors(pipe: Any) -> Iterator[tuple[Any, bool]]:
-    """Yield the processors of a pipeline, and whether each works as diffusers' own classes do."""
+def _processors(pipe: Any) -> Iterator[Any]:
+    """Yield the processors of a pipeline that work as diffusers' own classes do."""
     of_video = VideoProcessor.postprocess_video
     for value in vars(pipe).values():
         kind: Any = type(value)
-        if isinstance(value, VaeImageProcessor):
-            is_plain = kind.postprocess is VaeImageProcessor.postprocess
-            yield value, is_plain and getattr(kind, "postprocess_video", of_video) is of_video
-
-
-def _is_one(images: Any, num_dimensions: int) -> bool:
-    """Whether this is one clip or image that can be kept."""
-    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
-    return is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)
+        is_plain = isinstance(value, VaeImageProcessor) and kind.postprocess is VaeImageProcessor.postprocess
+        if is_plain and getattr(kind, "postprocess_video", of_video) is of_video:
+            yield value

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+
+from tqdm.auto import tqdm
 
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import public_message
@@ -32,23 +34,21 @@ from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun
 from framefleet.pipeline.render.clock import Charges, Clock
 from framefleet.pipeline.render.findings import Findings, surroundings
 from framefleet.pipeline.render.findings_storage import Places
-from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
-from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
-from framefleet.pipeline.render.progress_bar import ProgressBar
 from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
 from framefleet.pipeline.render.row_seconds import RowSeconds
-from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.text_encoders import Encoders, SharedCalls
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
+from framefleet.pipeline.rows.inputs.arguments import ReadAhead
 from framefleet.pipeline.rows.prompt_lengths import PromptLengths
 from framefleet.pipeline.rows.tables.request_checks import request_check
 
@@ -106,23 +106,13 @@ class Renderer:
         if model.settings.options.compile:
             self.clock.watch_compiler()
         self._second_try = second_try(self._wait)
-        keep = keep or KeptSteps()
-        options = model.settings.options
-        self._tails = Tails(
-            lambda: self._batcher.num_away,
-            is_able=not (options.offload or options.compile or keep),  # whose hooks and notes are others' too
-        )
-        self._call = RecipeCall(
-            model, known_recipes, others, inputs, self.clock, self._second_try, keep, self._tails
-        )
+        keep, options = keep or KeptSteps(), model.settings.options
+        ahead = ReadAhead(inputs.read)
+        self._call = RecipeCall(model, known_recipes, others, ahead, self.clock, self._second_try, keep)
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
+        spending = self.clock.spending
         self._encoders = Encoders(
-            model,
-            self._loras,
-            self._recipe_set,
-            numerics=numerics,
-            kept_in=embeddings,
-            spending=self.clock.spending,
+            model, self._loras, self._recipe_set, numerics=numerics, kept_in=embeddings, spending=spending
         )
         self._shared_calls = SharedCalls(model, self.batching.mode, self._encoders, self._loras, self.clock)
         self._watch = StateWatch(self._loras.modules, model.denoisers(), model.networks().values())
@@ -132,11 +122,10 @@ class Renderer:
         self._plain = PlainCalls(model, self._call, self._loras, self._encoders, self._loaded)
         audit = audit or Audit()
         self._is_audited = audit.is_on(self.batching.mode)
-        audited = partial(self.clock.around, "audit", "", self._judge)
         self._audit_share = audit.limit
         self._auditor = Auditor(
             audit.odds() if self._is_audited else None,
-            audited,
+            partial(self.clock.around, "audit", "", self._judge),
             self._is_audit_affordable,
             lambda request: known_recipes[request.recipe].is_own,
         )
@@ -150,7 +139,6 @@ class Renderer:
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
-        self._at_home: ExitStack | None = None  # once rows may be away
         self._learn_anew()
 
     @property
@@ -179,10 +167,10 @@ class Renderer:
 
         Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
         those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
-        couple rows, and so would whatever a network keeps in itself: one. Rows that are away do not count.
+        couple rows, and so would whatever a network keeps in itself: one.
         """
         reach = 1 if self._rows.all_alone else min(self._batcher.reach, self.batching.max_rows)
-        return self._batcher.num_away + (1 if reach == 1 else 2 * reach)
+        return 1 if reach == 1 else 2 * reach
 
     def render(self, requests: Iterable[Request], *, progress: bool | None = None) -> Iterator[Outcome]:
         """Yield a Clip or a Failure for each request, in the order they finish.
@@ -193,8 +181,11 @@ class Renderer:
         Rows that are under way when the caller stops are forgotten.
         """
         source = enumerate(requests)
-        is_open = True
-        bar = ProgressBar(requests, progress)
+        is_open, num_forwards = True, 0
+        total = len(requests) if isinstance(requests, Sized) else None
+        is_off = None if progress is None else not progress  # None: unless stderr is a terminal
+        # Seldom: forwards may take milliseconds, and a terminal to redraw as long.
+        bar = tqdm(total=total, unit="row", disable=is_off, mininterval=0.5, miniters=0)
         try:
             while is_open or self.num_active:
                 while is_open and self.room > 0:
@@ -204,7 +195,9 @@ class Renderer:
                     else:
                         self.submit(*self._check(request, index))
                 ended = self.step()
-                bar.show(num_ended=len(ended), num_active=self.num_active)
+                num_forwards += not ended
+                bar.set_postfix_str(f"{self.num_active} under way, {num_forwards} forwards", refresh=False)
+                bar.update(len(ended))
                 for outcome in ended:
                     with self.clock.spending("frames"):
                         clip = with_frames(outcome)
@@ -304,7 +297,7 @@ class Renderer:
         try:
             with self._seen() as around_rows:
                 finished = self._batcher.step(around_rows)
-            if finished and not self._rows.has_others(finished):
+            if finished and not self._rows.under_way.keys() - set(finished):
                 self._reset()
             for task in finished:
                 if isinstance(task.error, AttentionChanged):
@@ -387,9 +380,11 @@ class Renderer:
             with self._shared_calls.seen():
                 yield self._around_rows
 
-    @property
-    def _around_rows(self) -> Callable[[], AbstractContextManager[None]]:
-        return partial(self._shared_calls.around_rows, self._seconds, self._second_try)
+    def _around_rows(self) -> AbstractContextManager[None]:
+        def seconds() -> RowSeconds | None:
+            return row.seconds if (row := self._row_at_work) else None
+
+        return self._shared_calls.around_rows(seconds, self._second_try)
 
     @contextmanager
     def _around_one(self) -> Iterator[None]:
@@ -403,9 +398,6 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
-        if self._at_home:
-            self._at_home.close()
-            self._at_home = None
         self._reset()
         self._encoders.bring()
         self._rows.clear()
@@ -418,29 +410,14 @@ class Renderer:
         if self._cache:  # here, and not in the row's own code: its hooks go below the batcher's
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
-        if self._cache:
             self._expected = frozenset(self._loaded.differences())
-        call, thread = partial(self._call, row), None
-        is_surrounded = not self._recipes[row.request.recipe].is_batched
-        if not is_surrounded and self._tails.has_look(row.request.recipe):
-            if self._at_home is None:
-                self._at_home = ExitStack()
-                self._at_home.enter_context(networks_at_home())
-            thread = RowThread(call, around=self._as_here, news=self._batcher.news)
-        task = RowTask(
-            call, row.draws, self._hand_over.journal(row), turn=partial(self._turn, row), thread=thread
-        )
-        if is_surrounded:
-            self._batcher.start_alone(task, self._around_one)
-        else:
+        journal, holds_loras = self._hand_over.journal(row), partial(self._loras.hold, row.adapters)
+        task = RowTask(partial(self._call, row), row.draws, journal, before_turn=holds_loras)
+        if self._recipes[row.request.recipe].is_batched:
             self._batcher.start(task)
+        else:
+            self._batcher.start_alone(task, self._around_one)
         self._rows.start(task, row)
-
-    @contextmanager
-    def _as_here(self) -> Iterator[None]:
-        """Have what torch keeps per thread as it is on the renderer's."""
-        with on_device(self.model.environment["device"]), as_in_pipelines():
-            yield
 
     def _reset(self) -> None:
         """Have networks that keep state, for which a row runs alone, hold what they did before any row."""
@@ -457,18 +434,11 @@ class Renderer:
 
     def _judge(self, row: RenderRow) -> Rendered:
         """Make the plain call of a row, while no other's code runs."""
-        self._batcher.wait_for_away()
         if self._cache:  # whose hooks the plain call puts there itself
-            if self._rows.has_others(()):  # that have begun, as the one that is compared was away
+            if self._rows.under_way:
                 self._begin_again()
             self._reset()
         return self._plain(row)
-
-    @contextmanager
-    def _turn(self, row: RenderRow) -> Iterator[None]:
-        """Let the code of a row run, among others'."""
-        self._loras.hold(row.adapters)
-        yield
 
     def _wait(self) -> None:
         """Have the row at work wait for the others; memory ran out while they ran."""
@@ -503,10 +473,6 @@ class Renderer:
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""
         self._prompts.saw(row.request, task.sizes)
-        if isinstance(task.error, CameBack):
-            self._tails.unlearn(row.request.recipe)
-            self._rows.add_again(row)
-            return None
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
             self._rows.add_again(row)
@@ -515,16 +481,11 @@ class Renderer:
         if row.is_plain and task.error is None and is_own:
             self._auditor.apart.setdefault(row.kind, "such a row failed when it was not")
         is_full = task.error is not None and is_out_of_memory(task.error)
-        # Others are away then, and may hold what it lacks.
-        is_crowded = is_full and row.is_alone and not row.is_plain and bool(self._rows.under_way)
         if is_full:
-            if is_crowded:
-                self._tails.unlearn(row.request.recipe)
-                self._batcher.wait_for_away()
             free_memory()
         is_plain = is_own and not is_full  # only a plain call says whether a recipe raises by itself
         is_final = row.is_plain if is_plain else row.is_alone or not (is_full or row.was_batched)
-        if task.error is None or (is_final and not is_crowded):
+        if task.error is None or is_final:
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         about, message = {"row_id": row.row_id}, public_message(task.error)
@@ -545,11 +506,6 @@ class Renderer:
         task = self._batcher.current
         return self._rows.under_way.get(task) if task else None
 
-    def _seconds(self) -> RowSeconds | None:
-        """Return what the row at work has spent; None while none is."""
-        row = self._row_at_work
-        return row.seconds if row else None
-
     def _begin_again(self) -> None:
         """Take rows under way from their start: each is to be of one backend, and without others' state."""
         self._charges.charge()
@@ -560,17 +516,12 @@ class Renderer:
 
     def _learn_anew(self) -> None:
         """Forget which sizes pay and are exact."""
-        model, batching, places = self.model, self.batching, self._places
-        places = places if batching.max_rows > 1 else None
+        model, batching = self.model, self.batching
+        places = self._places if batching.max_rows > 1 else None
         where = surroundings(model, batching) if places else ""
         findings = Findings(places, where, self._rehearsal.num_fitting)
+        shared, spending = self._shared_calls.shared, self.clock.spending
         self.forwards = Forwards(
-            model.denoisers(),
-            batching,
-            model.attention,
-            self._watch,
-            findings,
-            self._shared_calls.shared,
-            self.clock.spending,
+            model.denoisers(), batching, model.attention, self._watch, findings, shared, spending
         )
         self._batcher = Batcher(self.forwards)

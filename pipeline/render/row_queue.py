@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -99,18 +99,13 @@ class RowQueue:
 
     def take(self, capacity: int) -> RenderRow | None:
         """Return the row that starts next; None while there is none, or no room for it."""
-        present = [row for task, row in self.under_way.items() if not task.is_away]
-        if self._alone and not present:
+        if self._alone and not self.under_way:
             return self._alone.popleft()
-        if self._alone or any(row.is_alone for row in present):
+        if self._alone or any(row.is_alone for row in self.under_way.values()):
             return None
         rows = [*self.under_way.values(), *islice(self._waiting, 1)]
         limit = min([capacity, *(self._limits.get(row.kind, capacity) for row in rows)])
         return self._waiting.popleft() if self._waiting and len(self.under_way) < limit else None
-
-    def has_others(self, tasks: Collection[RowTask]) -> bool:
-        """Whether rows besides these are under way, and not away."""
-        return any(not task.is_away for task in self.under_way.keys() - set(tasks))
 
     def halve(self, kind: str) -> None:
         """Memory ran out while such a row ran: from now on have half as many under way."""
@@ -135,9 +130,8 @@ class RowQueue:
         return tasks
 
     def clear(self) -> None:
-        self.under_way.clear()
-        self._waiting.clear()
-        self._alone.clear()
+        for rows in (self.under_way, self._waiting, self._alone):
+            rows.clear()
 
 
 def _from_its_beginning(row: RenderRow) -> RenderRow:
@@ -212,12 +206,11 @@ def failure_of(error: Exception, row: RenderRow, half_done: HalfDone | None = No
 
 def with_frames(outcome: Outcome) -> Outcome:
     """Wait for a clip's frames; return it, or why there are none that can be kept."""
-    if isinstance(outcome, Clip):
-        try:
-            _ = outcome.frames
-        except Exception as error:  # as of a recipe, of which they are the end
-            text = _dropped_frames(error)
-            return Failure(row_id=outcome.row_id, request=outcome.request, error=error, traceback=text)
+    try:
+        _ = outcome.frames if isinstance(outcome, Clip) else None
+    except Exception as error:  # as of a recipe, of which they are the end
+        text = _dropped_frames(error)
+        return Failure(row_id=outcome.row_id, request=outcome.request, error=error, traceback=text)
     return outcome
 
 

@@ -74,66 +74,52 @@ def timed(key: str, seconds: Callable[[], RowSeconds | None], device: str) -> Ar
     On a GPU calls return once they are launched. What it still denoises as a decoder is called counts as
     denoising.
     """
-    moments = _gpu_moments(device) if device.startswith("cuda") else _Moments()
 
     def measured(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        called, start = time.perf_counter(), moments.mark()
+        called = time.perf_counter()
         try:
             return original(*args, **kwargs)
         finally:
             if (row := seconds()) is not None:
-                moments.count(row, key, called, start)
+                row.add(key, time.perf_counter() - called)
 
-    return measured
+    def launched(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        called, start = time.perf_counter(), _moment(device)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            if start is not None and (row := seconds()) is not None and (end := _moment(device)) is not None:
+                row.add_later(partial(_settle, row, key, called, start, end, device))
+
+    return launched if device.startswith("cuda") else measured
+
+
+def _moment(device: str) -> Any:
+    """Return a moment in the work of a GPU, by an event in its stream."""
+    with suppress(RuntimeError):  # a broken GPU has no moments; the call says so to its row
+        _ = _origin(device)
+        return gpu_event(torch.device(device))
+    return None
 
 
 @cache
-def _gpu_moments(device: str) -> _GPUMoments:
-    return _GPUMoments(device)
+def _origin(device: str) -> tuple[Any, float]:
+    """Return an event, and when it was by this process's clock; waited for once."""
+    event = gpu_event(torch.device(device))
+    event.synchronize()
+    return event, time.perf_counter()
 
 
-class _Moments:
-    """Moments of a device whose calls return when they are done."""
-
-    def mark(self) -> float:
-        return time.perf_counter()
-
-    def count(self, row: RowSeconds, key: str, called: float, start: float) -> None:
-        """Count a call that ends now."""
-        row.add(key, time.perf_counter() - start)
+def _settle(row: RowSeconds, key: str, called: float, start: Any, end: Any, device: str) -> None:
+    end.synchronize()
+    row.add(key, start.elapsed_time(end) / 1000)
+    if key == "decode_s":
+        origin, origin_s = _origin(device)
+        row.add("denoise_s", max(0.0, origin_s + origin.elapsed_time(start) / 1000 - called))
 
 
-class _GPUMoments:
-    """Moments in the work of a GPU, by events in its stream."""
-
-    def __init__(self, device: str) -> None:
-        self._device = torch.device(device)
-
-    @cached_property
-    def _origin(self) -> tuple[Any, float]:
-        """An event, and when it was by this process's clock; waited for once."""
-        event = self._event()
-        event.synchronize()
-        return event, time.perf_counter()
-
-    def mark(self) -> Any:
-        with suppress(RuntimeError):  # a broken GPU has no moments; the call says so to its row
-            _ = self._origin
-            return self._event()
-        return None
-
-    def count(self, row: RowSeconds, key: str, called: float, start: Any) -> None:
-        if start is not None and (end := self.mark()) is not None:
-            row.add_later(partial(self._settle, row, key, called, start, end))
-
-    def _settle(self, row: RowSeconds, key: str, called: float, start: Any, end: Any) -> None:
-        end.synchronize()
-        row.add(key, start.elapsed_time(end) / 1000)
-        if key == "decode_s":
-            origin, origin_s = self._origin
-            row.add("denoise_s", max(0.0, origin_s + origin.elapsed_time(start) / 1000 - called))
-
-    def _event(self) -> Any:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
-        return event
+def gpu_event(device: torch.device) -> Any:
+    """Return an event of the GPU's current stream, after all that was launched there."""
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event

@@ -22,6 +22,7 @@ from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.outputs.frames.result import KeptSteps
 
 _DRAWS = {torch.randn: (torch.zeros, torch.ones), torch.randn_like: (torch.zeros_like, torch.ones_like)}
+_HALVES = (torch.float16, torch.bfloat16)
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
@@ -35,7 +36,11 @@ def step_log_prob(scheduler: Any, prev_sample: Tensor, *args: Any, **kwargs: Any
     """
     step = getattr(type(scheduler).step, "__wrapped__", type(scheduler).step)
     bound = inspect.signature(step).bind(scheduler, *args, **kwargs).arguments
-    precise = {name: _in_float(value) for name, value in bound.items() if name != "self"}
+    precise: dict[str, Any] = {
+        name: value.float() if isinstance(value, Tensor) and value.dtype in _HALVES else value
+        for name, value in bound.items()
+        if name != "self"
+    }
     own_kwargs = precise.pop("kwargs", {})
     mean, num_draws = _stepped(scheduler, step, 0, {**precise, **own_kwargs})
     with torch.no_grad():
@@ -145,8 +150,3 @@ def _copy_of(scheduler: Any) -> Any:
         {name: copy.copy(value) for name, value in vars(own).items() if isinstance(value, list | dict)}
     )
     return own
-
-
-def _in_float(value: Any) -> Any:
-    is_half = isinstance(value, Tensor) and value.is_floating_point() and value.element_size() < 4
-    return value.float() if is_half else value

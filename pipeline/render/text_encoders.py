@@ -31,8 +31,8 @@ from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.embeddings import Embeddings
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, digests_of, dtype_of, is_private
+from framefleet.pipeline.render.fused.concatenation import Layout
 from framefleet.pipeline.render.fused.exact import are_equal
-from framefleet.pipeline.render.fused.row_thread import stay
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
 
@@ -93,16 +93,12 @@ class Encoders:
 
         A user's recipe may change it unseen, for its call, unless it says that it does not.
         """
-        return self._may_keep and self.is_untouched(name)
-
-    @property
-    def _may_keep(self) -> bool:
-        own = self._recipes.own
-        return own is None or own.is_batched
+        return self._recipes.are_batched and self.is_untouched(name)
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""
-        if self._may_keep:  # else a recipe would change one copy of a weight, and put the other one back
+        # Else a recipe would change one copy of a weight, and put the other one back.
+        if self._recipes.are_batched:
             self._parked.leave()
 
     def bring(self) -> None:
@@ -162,7 +158,13 @@ def is_on_gpu(module: nn.Module) -> bool:
 
 
 def _pairs(module: nn.Module, device: str) -> Pairs:
-    return [(weight, _twin(weight, device)) for weight in _weights(module)]
+    """Return each weight with a copy that can be swapped for it: its `data` cannot hold another device's."""
+    pairs: Pairs = []
+    for weight in _weights(module):
+        copy = weight.detach().to(device)
+        is_parameter = isinstance(weight, nn.Parameter)
+        pairs.append((weight, nn.Parameter(copy, weight.requires_grad) if is_parameter else copy))
+    return pairs
 
 
 def _weights(module: nn.Module) -> list[Tensor]:
@@ -174,23 +176,11 @@ def _swap(pairs: Pairs) -> None:
         swap_tensors(weight, twin)  # type: ignore[no-untyped-call]
 
 
-def _twin(weight: Tensor, device: str) -> Tensor:
-    """Return a copy that can be swapped for `weight`, whose `data` cannot hold another kind of device."""
-    copy = weight.detach().to(device)
-    if isinstance(weight, nn.Parameter):
-        return nn.Parameter(copy, requires_grad=weight.requires_grad)
-    return copy
-
-
 class Memo:
     """Put around an encoder's `forward` by `intercept`."""
 
     def __init__(
-        self,
-        kept: Embeddings | None = None,
-        *,
-        max_bytes: int = _MAX_BYTES,
-        copies_objects: bool = False,
+        self, kept: Embeddings | None = None, *, max_bytes: int = _MAX_BYTES, copies_objects: bool = False
     ) -> None:
         """kept: what is known beyond this process. copies_objects: outputs hold some, as distributions."""
         self._kept, self._copies_objects = kept, copies_objects
@@ -228,7 +218,7 @@ class Memo:
         while self._bytes > self._max_bytes:
             _, (_, _, size) = self._known.popitem(last=False)
             self._bytes -= size
-        return unflatten(structure, [_copy(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+        return unflatten(structure, [_copy(leaf) for leaf in leaves])
 
     def _remember(self, key: Hashable, leaves: list[Any], structure: Hashable) -> None:
         size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
@@ -236,13 +226,12 @@ class Memo:
         self._bytes += size
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    """Return a copy that lies in memory as the tensor does: kernels are chosen by that."""
-    if 0 in tensor.stride():
-        return tensor.clone()
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(
-        tensor
-    )
+def _copy(leaf: Any) -> Any:
+    """Return a copy of a tensor that lies in memory as the tensor does: kernels are chosen by that."""
+    layout = Layout.of(leaf)
+    if layout is None:
+        return leaf
+    return leaf.clone() if 0 in layout.strides else layout.copy_of(leaf)
 
 
 def _are_values(leaves: list[Any]) -> bool:
@@ -261,9 +250,17 @@ class SharedCalls:
     """The shared calls of one model's rows. shared: what rows may call together, by name."""
 
     def __init__(self, model: Model, mode: Mode, encoders: Encoders, loras: LoraLayers, clock: Clock) -> None:
-        self._model, self._encoders, self._loras, self._clock = model, encoders, loras, clock
+        self._encoders, self._loras, self._clock = encoders, loras, clock
         self._device: str = model.environment["device"]
-        decoders, texts = _decoders_of(model), _text_encoders_of(model)
+        decoders = {
+            f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
+            for name, network in model.networks().items()
+            if callable(getattr(network, "decode", None))
+        }
+        texts = {
+            name: Method(network, seconds="encode_s", dtype=dtype_of(network))
+            for name, network in model.text_encoders().items()
+        }
         self._methods = decoders | texts
         # Not texts: a row that waits to share a call does not see that another row encodes the same text.
         self.shared = {} if mode == "exact" else decoders
@@ -297,32 +294,12 @@ class SharedCalls:
 
     def _encode_picture(self, name: str, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Encode each distinct picture or video once, as it lies in memory."""
-        stay()
         has_modes = torch.is_grad_enabled() or torch.is_autocast_enabled(torch.device(self._device).type)
         if has_modes or not self._encoders.is_known(name):  # of a recipe of the user's own
             return encode(*args, **kwargs)
         tensors = (leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
-        place = (name, _switches(self._others[name]), *(tensor.stride() for tensor in tensors))
+        # What code may set on a network for its calls, such as an autoencoder's tiles.
+        own = vars(self._others[name]).items()
+        switches = tuple((key, v) for key, v in own if key[0] != "_" and type(v) in (bool, int, float))
+        place = (name, switches, *(tensor.stride() for tensor in tensors))
         return self._pictures(place, encode, *args, **kwargs)
-
-
-def _switches(network: Any) -> tuple[tuple[str, Any], ...]:
-    """Return what code may set on a network for its calls, such as an autoencoder's tiles."""
-    plain = (bool, int, float)
-    return tuple((name, v) for name, v in vars(network).items() if name[0] != "_" and type(v) in plain)
-
-
-def _decoders_of(model: Model) -> dict[str, Method]:
-    """Return decoders by the names that logs have for them."""
-    return {
-        f"{name}.decode": Method(network, "decode", "decode_s", dtype_of(network))
-        for name, network in model.networks().items()
-        if callable(getattr(network, "decode", None))
-    }
-
-
-def _text_encoders_of(model: Model) -> dict[str, Method]:
-    return {
-        name: Method(network, seconds="encode_s", dtype=dtype_of(network))
-        for name, network in model.text_encoders().items()
-    }

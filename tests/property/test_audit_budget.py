@@ -17,10 +17,8 @@ from framefleet.pipeline.render.audit.schedule import (
     SHARE,
     AuditedKinds,
     ComputeTime,
-    KindOutlook,
     is_affordable,
     is_small,
-    most_informative,
     size_class,
 )
 from framefleet.pipeline.render.audit.verdict import (
@@ -60,19 +58,17 @@ def test_audits_that_were_ordered_count_before_they_have_ended(rows_s: float, nu
 
 @given(st.dictionaries(st.text("abc", min_size=1), st.integers(1, 100), min_size=1, max_size=8))
 def test_the_most_informative_kind_has_the_most_rows(num_rows: dict[str, int]) -> None:
-    informative = most_informative(
-        [KindOutlook(kind=kind, num_rows=count) for kind, count in num_rows.items()]
-    )
-    assert informative is not None and num_rows[informative] == max(num_rows.values())
+    kinds = AuditedKinds()
+    informative = max(num_rows, key=lambda kind: kinds.rank(kind, num_rows[kind]))
+    assert num_rows[informative] == max(num_rows.values())
 
 
 def test_of_kinds_with_as_many_rows_batched_ones_come_first_and_then_new_sizes() -> None:
-    alone = KindOutlook(kind="alone", num_rows=5)
-    known = KindOutlook(kind="known", num_rows=5, size=1, compared_size=1)
-    new = KindOutlook(kind="new", num_rows=5, size=2, compared_size=1)
-    assert most_informative([alone, known]) == "known"
-    assert most_informative([alone, known, new]) == "new"
-    assert most_informative([]) is None
+    kinds = AuditedKinds()
+    for kind, size in (("known", 2.0), ("new", 4.0)):
+        kinds.saw(kind, size)
+        kinds.compared(kind, 2.0)
+    assert kinds.rank("alone", 5) < kinds.rank("known", 5) < kinds.rank("new", 5)
     assert [size_class(size) for size in (1.0, 1.3, 2.0, 2.1, 4.0, 8.0, 9.0)] == [0, 1, 1, 2, 2, 3, 4]
 
 

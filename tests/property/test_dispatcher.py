@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Lease, LeaseSize, QueueCounts, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.order import Order, Ranked, TableOrder
+from framefleet.cluster.dispatch.order import Ranked, TableOrder
 from tests.long import examples
 
 ATTEMPTS, MAX_DEATHS, LEASES_PER_WORKER, MAX_ROWS, WINDOW = 3, 3, 2, 4, 12
@@ -30,7 +30,7 @@ class Known:
 
 
 class EveryOrderOfEvents(RuleBasedStateMachine):
-    order: Callable[[], Order] = TableOrder
+    order: Callable[[], Ranked] = TableOrder
 
     def __init__(self) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ def test_what_is_known_of_a_kind_is_said_of_that_kind_alone() -> None:
     for n in range(2000):
         schedule.is_due("a" if n % 2 else "b", f"{n:032x}")
     assert schedule.most_wrong(num_differing=0) == 298
-    schedule.settle("a")  # plain calls from now on
+    schedule.settled.add("a")  # plain calls from now on
     assert schedule.most_wrong(num_differing=1) == 472
     schedule.miss("b")  # there was no memory for its plain call
     assert schedule.most_wrong(num_differing=1) == 1000, "nothing is known of b"

@@ -35,7 +35,7 @@ class Told:
         self.rows: list[tuple[str, bool, bool]] = []
         self._news = threading.Condition()
 
-    def __call__(self, row_id: str, *, is_saved: bool, is_over: bool) -> None:
+    def __call__(self, row_id: str, is_saved: bool, is_over: bool) -> None:
         with self._news:
             self.rows.append((row_id, is_saved, is_over))
             self._news.notify_all()

@@ -21,7 +21,7 @@ def docket() -> Docket:
     carried = pa.RecordBatch.from_pylist([{"tag": 1}])
     pending = Pending(request=request, carried=carried, position=0, kind="k")
     docket = Docket()
-    docket.add(LANE, Case(pending=pending, stored=StoredRow(record=RECORD), worker="w"))
+    docket.waiting[LANE].append(Case(pending=pending, stored=StoredRow(record=RECORD), worker="w"))
     return docket
 
 
@@ -29,10 +29,10 @@ def test_judges_that_fail_are_counted_and_those_that_leave_are_not(docket: Docke
     for number in range(10):
         assert docket.take(LANE, f"leaves-{number}")
         docket.left(f"leaves-{number}")
-        assert docket.num_waiting(LANE) == 1
+        assert len(docket.waiting[LANE]) == 1
     for number in range(3):
         assert docket.take(LANE, f"fails-{number}")
         assert docket.failed(f"fails-{number}") is None
     assert docket.take(LANE, "last")
     assert (case := docket.failed("last")) and case.row_id == RECORD.row_id
-    assert not docket.num_waiting(LANE)
+    assert not docket.waiting[LANE]

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, strategies as st
 
 from framefleet.cluster.dispatch.lease import Paces, Row
-from framefleet.cluster.dispatch.order import Longest, Order, Ranked, TableOrder
+from framefleet.cluster.dispatch.order import Longest, Ranked, TableOrder
 
 ORDERS = (TableOrder, Ranked)
 ROWS = st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from([0.0, 1.0, 2.5])), max_size=30)
 
 
-def filled(order: Order, rows: list[tuple[str, float]]) -> Order:
+def filled(order: Ranked, rows: list[tuple[str, float]]) -> Ranked:
     for number, (shape, rank) in enumerate(rows):
         order.add(Row(row_id=str(number), shape=shape, rank=rank))
     return order
 
 
-def emptied(order: Order, limit: int = 1) -> list[Row]:
+def emptied(order: Ranked, limit: int = 1) -> list[Row]:
     taken = []
     while (shape := order.next_shape(None, 0)) is not None:
         rows = order.take(shape, limit)
@@ -35,7 +35,7 @@ def emptied(order: Order, limit: int = 1) -> list[Row]:
 @pytest.mark.parametrize("order", ORDERS)
 @given(rows=ROWS, limit=st.integers(1, 5))
 def test_every_row_comes_out_once(
-    order: Callable[[], Order], rows: list[tuple[str, float]], limit: int
+    order: Callable[[], Ranked], rows: list[tuple[str, float]], limit: int
 ) -> None:
     found = filled(order(), rows)
     assert len(found) == len(rows)
@@ -45,7 +45,7 @@ def test_every_row_comes_out_once(
 @pytest.mark.parametrize("order", ORDERS)
 @given(rows=ROWS, lengths=st.lists(st.integers(1, 3), min_size=1))
 def test_other_shapes_change_nothing_else(
-    order: Callable[[], Order], rows: list[tuple[str, float]], lengths: list[int]
+    order: Callable[[], Ranked], rows: list[tuple[str, float]], lengths: list[int]
 ) -> None:
     found, expected = filled(order(), rows), emptied(filled(order(), rows))
     found.regroup(

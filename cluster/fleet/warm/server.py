@@ -35,27 +35,13 @@ from framefleet.pipeline.outputs.stores.store import read_as
 
 # Variables that libraries read while they are imported.
 READ_ON_IMPORT = (
-    "CUDA_",
-    "DIFFUSERS_",
-    "HF_",
-    "HUGGINGFACE_",
-    "KMP_",
-    "MKL_",
-    "OMP_",
-    "OPENBLAS_",
-    "PYTORCH_",
-    "TORCH",
-    "TRANSFORMERS_",
+    *("CUDA_", "DIFFUSERS_", "HF_", "HUGGINGFACE_", "KMP_", "MKL_"),
+    *("OMP_", "OPENBLAS_", "PYTORCH_", "TORCH", "TRANSFORMERS_"),
 )
 
 # Of these: what is read when it is used, what torch itself sets in one process sooner than in another, and
 # what decides only what libraries print.
-BEAR_CHANGES = (
-    "HF_TOKEN",
-    "TORCHINDUCTOR_CACHE_DIR",
-    "DIFFUSERS_VERBOSITY",
-    "TRANSFORMERS_VERBOSITY",
-)
+BEAR_CHANGES = ("HF_TOKEN", "TORCHINDUCTOR_CACHE_DIR", "DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")
 
 _OPTIONS = ("-u", "-P")  # of Python, which a fork has or can do without
 
@@ -104,7 +90,9 @@ def serve_forks(
                 _import_pipeline(name)
             continue
         asker, _ = listener.accept()
-        request, streams = _request(asker)
+        _, streams, *_ = socket.recv_fds(asker, 1, 3)
+        with asker.makefile() as text:
+            request = read_as(_ASKED, text.read(), "what a process asks for")
         is_warm = read_on_import(request.environment) == seen and is_alone()
         if is_warm and _fork(request.parent):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -128,12 +116,6 @@ def _fork(parent: int | None) -> bool:
         while os.getppid() != parent:
             time.sleep(0.001)
     return True
-
-
-def _request(asker: socket.socket) -> tuple[Asked, list[int]]:
-    _, streams, *_ = socket.recv_fds(asker, 1, 3)
-    with asker.makefile() as text:
-        return read_as(_ASKED, text.read(), "what a process asks for"), list(streams)
 
 
 def _import_pipeline(name: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeGuard
 
@@ -15,25 +15,9 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.frames.audio import audio_sha256
 from framefleet.pipeline.outputs.frames.result import Rendered
+from framefleet.pipeline.render.audit import verdict as verdicts
 from framefleet.pipeline.render.audit.schedule import AuditSchedule, Odds
-from framefleet.pipeline.render.audit.verdict import (
-    AUDIT,
-    DIFFERED,
-    EQUAL,
-    EQUAL_HERE,
-    PLAINLY,
-    UNREPEATABLE,
-    Audited,
-    AuditOrder,
-    Digests,
-    Verdict,
-    apart,
-    kind_of,
-    level_of,
-    not_compared,
-    verdict_of,
-    verdict_text,
-)
+from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder, Digests, Verdict, kind_of
 from framefleet.pipeline.render.row_queue import RenderRow, with_frames
 from framefleet.pipeline.request import Request
 
@@ -41,14 +25,6 @@ log = logging.getLogger(__name__)
 # An audit waits this long for a moment in which nothing else is to be done, or as long as its row took, if
 # that is longer: a crash then costs at most what it costs while a row renders.
 _PATIENCE = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _PutOff:
-    """A clip whose audit waits, at most until a time."""
-
-    clip: Clip
-    until: datetime
 
 
 class Auditor:
@@ -71,7 +47,7 @@ class Auditor:
         self._odds, self._schedule = odds, AuditSchedule(odds)
         self._is_affordable = is_affordable
         self._orders: dict[str, AuditOrder] = {}  # by row_id
-        self._put_off: list[_PutOff] = []
+        self._put_off: list[tuple[Clip, datetime]] = []  # clips whose audits wait, at most until then
         self._num_equal: Counter[str] = Counter()  # by kind
         self._plain, self._is_users = plain, is_users
         self._audited: list[Audited] = []
@@ -97,17 +73,16 @@ class Auditor:
         for outcome in outcomes:
             if self._orders.get(outcome.row_id) == "when idle" and self._may_be_audited(outcome):
                 until = now + max(_PATIENCE, now - outcome.started_at)
-                self._put_off.append(_PutOff(charged(outcome), until))
+                self._put_off.append((charged(outcome), until))
             else:
                 others.append(outcome)
         return others
 
     def take_put_off(self, *, only_late: bool = False) -> list[Clip]:
         """Return the clips that were put off, and put them off no longer. only_late: that waited too long."""
-        now = datetime.now(UTC)
-        taken = [put_off for put_off in self._put_off if put_off.until <= now or not only_late]
-        self._put_off = [put_off for put_off in self._put_off if put_off not in taken]
-        return [put_off.clip for put_off in taken]
+        now, put_off = datetime.now(UTC), self._put_off
+        self._put_off = [(clip, until) for clip, until in put_off if only_late and until > now]
+        return [clip for clip, until in put_off if not only_late or until <= now]
 
     def release(self) -> tuple[list[Outcome], list[Clip]]:
         """Return the clips that were put off, as not compared, and those of kinds that are apart by now."""
@@ -119,7 +94,7 @@ class Auditor:
     def forget(self, row_id: str) -> None:
         """Leave a row, wherever it is by now."""
         self._orders.pop(row_id, None)
-        self._put_off = [put_off for put_off in self._put_off if put_off.clip.row_id != row_id]
+        self._put_off = [(clip, until) for clip, until in self._put_off if clip.row_id != row_id]
 
     def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
         """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
@@ -143,7 +118,12 @@ class Auditor:
         order = self._orders.pop(outcome.row_id, None)
         if not self._may_be_audited(outcome):
             return outcome, kind, None
-        is_due = self._is_due(kind, outcome.row_id) if order is None else bool(order)
+        is_due = bool(order)
+        if order is None:  # chance, if one more audit is affordable; where a kind was found wrong, each is
+            is_affordable = verdicts.DIFFERED in self.apart.values() or self._is_affordable()
+            is_due = is_affordable and self._schedule.is_due(kind, outcome.row_id)
+            if not is_affordable:
+                self._schedule.pass_over(kind)
         outcome = with_frames(outcome) if is_due else outcome
         verdict = self._audit(outcome, kind) if is_due and isinstance(outcome, Clip) else None
         return outcome, kind, verdict
@@ -152,13 +132,6 @@ class Auditor:
         kind = kind_of(outcome.request)
         is_known = kind in self.apart or kind in self._unrepeatable
         return self._odds is not None and not is_known and _is_candidate(outcome)
-
-    def _is_due(self, kind: str, row_id: str) -> bool:
-        """Leave it to chance, if one more audit is affordable; where a kind was found wrong, each is."""
-        if DIFFERED in self.apart.values() or self._is_affordable():
-            return self._schedule.is_due(kind, row_id)
-        self._schedule.pass_over(kind)
-        return False
 
     def _audit(self, clip: Clip, kind: str) -> Verdict | None:
         """Return what becomes of an audit; None where there is no memory for it."""
@@ -169,7 +142,7 @@ class Auditor:
         try:
             mine, first = _digests(clip), self._digests(clip)
             second = first if first == mine else self._digests(clip)
-            verdict = verdict_of(mine, first, second)
+            verdict = verdicts.verdict_of(mine, first, second)
         except MemoryError:
             log.warning("row %s is not audited: no memory for its plain call", clip.row_id, extra=about)
         if verdict is None:  # after the handler: until then the error holds the call's tensors
@@ -179,9 +152,9 @@ class Auditor:
         size = clip.batch_size
         audited = Audited(kind=kind, row_id=clip.row_id, verdict=verdict, seconds=seconds, batch_size=size)
         self._audited.append(audited)
-        log.log(level_of(audited), "%s", verdict_text(audited))
+        log.log(verdicts.level_of(audited), "%s", verdicts.verdict_text(audited))
         if verdict == "differs":
-            self.apart[kind] = DIFFERED
+            self.apart[kind] = verdicts.DIFFERED
         elif verdict == "unrepeatable":
             self._unrepeatable.add(kind)
         else:
@@ -201,19 +174,19 @@ class Auditor:
 
     def _remarked(self, outcome: Outcome, kind: str, verdict: Verdict | None) -> Outcome:
         if isinstance(outcome, Clip) and (remark := self._remark(outcome, kind, verdict)):
-            return replace(outcome, environment={**outcome.environment, AUDIT: remark})
+            return replace(outcome, environment={**outcome.environment, verdicts.AUDIT: remark})
         return outcome
 
     def _remark(self, clip: Clip, kind: str, verdict: Verdict | None) -> str | None:
         if kind in self.apart:
-            return apart(self.apart[kind])
+            return verdicts.apart(self.apart[kind])
         if not clip.was_batched:
-            return PLAINLY
+            return verdicts.PLAINLY
         if kind in self._unrepeatable:
-            return UNREPEATABLE
+            return verdicts.UNREPEATABLE
         if verdict == "equal":
-            return EQUAL_HERE if self._is_users(clip.request) else EQUAL
-        return not_compared(self._num_equal[kind]) if self._odds else None
+            return verdicts.EQUAL_HERE if self._is_users(clip.request) else verdicts.EQUAL
+        return verdicts.not_compared(self._num_equal[kind]) if self._odds else None
 
 
 def _is_candidate(outcome: Outcome) -> TypeGuard[Clip]:

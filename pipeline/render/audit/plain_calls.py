@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 
 class PlainCalls:
-    """Plain calls of one model's rows."""
-
     def __init__(
         self, model: Model, call: RecipeCall, loras: LoraLayers, encoders: Encoders, loaded: Loaded
     ) -> None:

@@ -154,7 +154,6 @@ def _weight(odds: float) -> float:
 
 
 def _below(rows: float) -> int:
-    """Return the largest whole number below this."""
     return max(0, math.ceil(rows - _TINY) - 1)
 
 
@@ -174,7 +173,8 @@ def _harmonic(count: int) -> float:
 class AuditSchedule:
     """Picks rows at random, more often while a kind is young, each with at least the lowest of the odds.
 
-    odds: None: no row is audited.
+    odds: None: no row is audited. settled: kinds whose rows are plain calls now, or cannot be judged: none is
+    due or counted any more.
     """
 
     def __init__(self, odds: Odds | None) -> None:
@@ -183,12 +183,12 @@ class AuditSchedule:
         self._rows: Counter[str] = Counter()
         self._passed: Counter[str] = Counter()
         self._owed: Counter[str] = Counter()
-        self._settled: set[str] = set()
+        self.settled: set[str] = set()
         self._blind: set[str] = set()
 
     def is_due(self, kind: str, row_id: str) -> bool:
         """Count a row; tell whether it is to be audited."""
-        if self._odds is None or kind in self._settled:
+        if self._odds is None or kind in self.settled:
             return False
         counted = self._counted(kind)
         self._rows[counted] += 1
@@ -196,7 +196,7 @@ class AuditSchedule:
 
     def pass_over(self, kind: str) -> None:
         """Count a row that audits had no time left for: it may be wrong."""
-        if self._odds is not None and kind not in self._settled:
+        if self._odds is not None and kind not in self.settled:
             self._passed[self._counted(kind)] += 1
 
     def owe(self, kind: str) -> None:
@@ -206,16 +206,9 @@ class AuditSchedule:
     def pays(self, kind: str) -> bool:
         """Tell whether a row is due in place of another, once."""
         counted = self._counted(kind)
-        is_owed = self._owed[counted] > 0 and kind not in self._settled
+        is_owed = self._owed[counted] > 0 and kind not in self.settled
         self._owed[counted] -= is_owed
         return is_owed
-
-    def settle(self, kind: str) -> None:
-        """Rows of this kind are plain calls now, or cannot be judged: none is due or counted any more."""
-        self._settled.add(kind)
-
-    def is_settled(self, kind: str) -> bool:
-        return kind in self._settled
 
     def miss(self, kind: str) -> None:
         """A row was due, was not a plain call, and was not compared: nothing is known of its kind."""
@@ -225,9 +218,9 @@ class AuditSchedule:
         """Return how many of the counted rows are wrong at most, see `Odds.most_wrong`."""
         if self._odds is None:
             return 0
-        rows = {kind: count for kind, count in self._rows.items() if kind not in self._settled}
+        rows = {kind: count for kind, count in self._rows.items() if kind not in self.settled}
         unknown = sum(count for kind, count in rows.items() if kind in self._blind)
-        unknown += sum(count for kind, count in self._passed.items() if kind not in self._settled)
+        unknown += sum(count for kind, count in self._passed.items() if kind not in self.settled)
         counts = [count for kind, count in rows.items() if kind not in self._blind]
         return unknown + self._odds.most_wrong(counts, num_differing=num_differing)
 
@@ -244,29 +237,6 @@ def lot_of(row_id: str) -> float:
 
 
 MOST_KINDS = 1000  # that are counted: a table may have a shape for each row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KindOutlook:
-    """A kind that still has rows to be rendered."""
-
-    kind: str
-    num_rows: int  # of the job
-    size: int = 0  # of the largest forward of its rows so far, see `size_class`
-    compared_size: int | None = None  # the same of rows that were compared; None: none was
-
-
-def most_informative(kinds: Collection[KindOutlook]) -> str | None:
-    """Return the kind to compare a row of next: the one with the most rows.
-
-    Of equals, one that is batched, then one in forwards of a new size.
-    """
-
-    def rank(kind: KindOutlook) -> tuple[int, bool, bool]:
-        is_new = kind.compared_size is None or kind.size > kind.compared_size
-        return kind.num_rows, kind.size > 0, is_new
-
-    return max(kinds, key=rank).kind if kinds else None
 
 
 def size_class(batch_size: float) -> int:
@@ -293,14 +263,16 @@ class AuditedKinds:
         return kind in self._compared and size > max(before, self._compared[kind])
 
     def compared(self, kind: str, batch_size: float) -> None:
-        """Note a row that was compared."""
         if kind in self._compared or len(self._compared) < MOST_KINDS:
             self._compared[kind] = max(size_class(batch_size), self._compared.get(kind, 0))
 
-    def outlook(self, kind: str, num_rows: int) -> KindOutlook:
-        """Return what is known of a kind. num_rows: of the job."""
+    def rank(self, kind: str, num_rows: int) -> tuple[int, bool, bool]:
+        """Return how much it would say to compare a row of a kind: the one with the most rows says most.
+
+        Of equals, one that is batched, then one in forwards of a new size. num_rows: of the job.
+        """
         size, compared_size = self._sizes.get(kind, 0), self._compared.get(kind)
-        return KindOutlook(kind=kind, num_rows=num_rows, size=size, compared_size=compared_size)
+        return num_rows, size > 0, compared_size is None or size > compared_size
 
     @property
     def num_kinds(self) -> int:
@@ -322,15 +294,15 @@ class OneAudit:
         self._num_rows: dict[str, int] = {}  # by kind
 
     def add(self, row_id: str, kind: str) -> None:
-        """Note a row that is still to come."""
         self._lots.setdefault(kind, {})[row_id] = lot_of(row_id)
         self._num_rows[kind] = self._num_rows.get(kind, 0) + 1
 
     def is_next(self, row_id: str, kind: str) -> bool:
         """Tell whether a row that is leased now is the one to audit, of all that were to come."""
         lots = {kind: lots for kind, lots in self._lots.items() if lots}
-        informative = most_informative([self._kinds.outlook(kind, self._num_rows[kind]) for kind in lots])
-        is_next = kind == informative and row_id == min(lots[kind], key=lots[kind].__getitem__)
+        ranks = {kind: self._kinds.rank(kind, self._num_rows[kind]) for kind in lots}
+        is_chosen = ranks and kind == max(ranks, key=ranks.__getitem__)
+        is_next = bool(is_chosen) and row_id == min(lots[kind], key=lots[kind].__getitem__)
         self._lots.get(kind, {}).pop(row_id, None)
         return is_next
 

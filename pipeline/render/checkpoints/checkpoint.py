@@ -92,22 +92,19 @@ def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheck
         )
         for place, (module, count, rows, is_again) in enumerate(said["calls"])
     ]
+    seconds = {name: float(said["seconds"][name]) for name in _SECONDS}
+    if not all(0 <= value < math.inf for value in seconds.values()):
+        raise ValueError(f"invalid durations: {seconds}")
     if tensors:
         raise ValueError(f"no call returned {next(iter(tensors))}")
     return RowCheckpoint(
         **{name: str(said[name]) for name in _IDENTITY},
         made=made,
         then=None if said["then"] is None else str(said["then"]),
-        seconds={name: _seconds(said["seconds"][name]) for name in _SECONDS},
+        seconds=seconds,
         started_at=min(datetime.fromisoformat(said["started_at"]).astimezone(UTC), datetime.now(UTC)),
         was_batched=said["had_company"],
     )
-
-
-def _seconds(value: Any) -> float:
-    if not 0 <= float(value) < math.inf:
-        raise ValueError(f"invalid duration: {value} s")
-    return float(value)
 
 
 def _name(place: int, index: int) -> str:
@@ -121,14 +118,13 @@ def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(eq=False)
 class HalfDone:
     """A row that is not a clip yet."""
 
-    def __init__(
-        self, row_id: str, request: Request, checkpoint: RowCheckpoint | bytes | None = None
-    ) -> None:
-        self.row_id, self.request = row_id, request
-        self._checkpoint = checkpoint
+    row_id: str
+    request: Request
+    _checkpoint: RowCheckpoint | bytes | None = None
 
     @property
     def can_go_on(self) -> bool:

@@ -19,6 +19,7 @@ from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.row_queue import RenderRow, seconds_of
 
 log = logging.getLogger(__name__)
+_build = cache(source_fingerprint)
 
 
 class HandOver:
@@ -41,11 +42,8 @@ class HandOver:
         except ValueError as error:
             tell_begun_again(row, public_message(error))
             return Journal(are_bits=are_bits)
-        row.started_at, row.earlier, row.was_batched = (
-            checkpoint.started_at,
-            checkpoint.seconds,
-            checkpoint.was_batched,
-        )
+        row.started_at, row.earlier = checkpoint.started_at, checkpoint.seconds
+        row.was_batched = checkpoint.was_batched
         return Journal(checkpoint.made, checkpoint.then, are_bits=are_bits)
 
     def half_done(self, row: RenderRow, task: RowTask) -> HalfDone:
@@ -54,8 +52,11 @@ class HandOver:
 
     def checkpoint(self, row: RenderRow, task: RowTask) -> RowCheckpoint | None:
         """Return how far a row has come; None if it has to begin again."""
-        if obstacle := self._obstacle() or task.journal.obstacle:
-            self._tell(obstacle)
+        obstacle = self._obstacle() or task.journal.obstacle
+        if obstacle and obstacle not in self._told:
+            self._told.add(obstacle)
+            name = type(self._model.pipe).__name__
+            log.warning("rows of %s that are in progress start over on other workers: %s", name, obstacle)
         if obstacle or not task.journal.made:
             return None
         then = task.call if task.call and task.call.module in self._denoisers else None
@@ -96,18 +97,7 @@ class HandOver:
             return "a step cache holds what earlier steps computed"
         return f"{self._watch.found} changes while a row renders" if self._watch.found else None
 
-    def _tell(self, obstacle: str) -> None:
-        if obstacle not in self._told:
-            self._told.add(obstacle)
-            name = type(self._model.pipe).__name__
-            log.warning("rows of %s that are in progress start over on other workers: %s", name, obstacle)
-
 
 def tell_begun_again(row: RenderRow, why: str) -> None:
     about = {"row_id": row.row_id}
     log.warning("row %s starts over: its checkpoint cannot be used: %s", row.row_id, why, extra=about)
-
-
-@cache
-def _build() -> str:
-    return source_fingerprint()

@@ -24,6 +24,7 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.render.fused.calls import Call, Result, bits, digest_of
+from framefleet.pipeline.render.fused.concatenation import Layout
 
 # Of one row, in host memory. Wan 14B at 720p, 81 frames, in 50 steps with guidance: 1 GB.
 MAX_KEPT_BYTES = 4 << 30
@@ -87,7 +88,7 @@ class Journal:
             self._place += 1
             return (output.holding(made.tensors),)
         then, self._then = self._then, None
-        if then and self._are_bits and then != mark_of(call, _drawing_now()):
+        if then and self._are_bits and then != mark_of(call, GlobalDraws.now()):
             raise self._differs("replaying it gave a different state")
         return None
 
@@ -96,8 +97,11 @@ class Journal:
         if self.is_behind:
             leaves, structure = flatten(result.value)
             output = self._outputs[_look(call)] = _Output.of(structure, leaves)
-            made = self.made[self._place].tensors
-            if result.error or not output.fits(made) or (self._are_bits and not _are_equal(made, leaves)):
+            made, own = self.made[self._place].tensors, (leaf for leaf in leaves if isinstance(leaf, Tensor))
+            is_right = not result.error and output.fits(made)
+            if is_right and self._are_bits:
+                is_right = all(torch.equal(bits(a), bits(b).cpu()) for a, b in zip(made, own, strict=True))
+            if not is_right:
                 self._difference = f"{call.module} does not return what it returned"
             self._place += 1
         elif not self.obstacle:
@@ -117,11 +121,8 @@ class Journal:
         if self._difference:
             return self._difference
         if self.is_behind or self._then:
-            return (
-                public_text(f"it fails on the way: {message_of(error)}")
-                if error
-                else "it ends before where it was"
-            )
+            failed = error and public_text(f"it fails on the way: {message_of(error)}")
+            return failed or "it ends before where it was"
         return None
 
     def _keep(self, call: Call, result: Result) -> None:
@@ -136,12 +137,10 @@ class Journal:
         if self.obstacle:
             self.made.clear()
         else:
-            self.made.append(Made(call.module, copies, result.rows, self._has_changed(call)))
-
-    def _has_changed(self, call: Call) -> bool:
-        """Whether a call changed objects among its arguments. Shared forwards may give back equal copies."""
-        objects, before = _held_in(call), self._held
-        return len(before) != len(objects) or not all(map(_is_same, before, objects))
+            # Shared forwards may give back equal copies of objects among the arguments.
+            objects, before = _held_in(call), self._held
+            is_same = len(before) == len(objects) and all(map(_is_same, before, objects))
+            self.made.append(Made(call.module, copies, result.rows, not is_same))
 
     def _differs(self, how: str) -> Differs:
         self._difference = how
@@ -154,45 +153,30 @@ def mark_of(call: Call, draws: GlobalDraws) -> str:
     return hashlib.sha256(draws.mark() + text.encode()).hexdigest()
 
 
-class _Place(NamedTuple):
-    """Where a tensor of an output goes."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-
-    @classmethod
-    def of(cls, leaf: Tensor) -> _Place:
-        own = leaf.contiguous() if 0 in leaf.stride() else leaf  # an expanded tensor cannot be written to
-        return cls(tuple(own.shape), own.stride(), own.dtype, own.device)
-
-
 class _Output(NamedTuple):
-    """How calls of one look nest what they return."""
+    """How calls of one look nest what they return. places: where each leaf goes; None: it is None."""
 
     structure: Hashable
-    places: tuple[_Place | None, ...]  # None: a leaf that is None
+    places: tuple[tuple[Layout, torch.dtype, torch.device] | None, ...]
 
     @classmethod
     def of(cls, structure: Hashable, leaves: Sequence[Any]) -> _Output:
-        return cls(structure, tuple(_Place.of(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves))
+        places = []
+        for leaf in leaves:
+            is_expanded = isinstance(leaf, Tensor) and 0 in leaf.stride()  # it cannot be written to
+            layout = Layout.of(leaf.contiguous() if is_expanded else leaf)
+            places.append((layout, leaf.dtype, leaf.device) if layout else None)
+        return cls(structure, tuple(places))
 
     def fits(self, tensors: Sequence[Tensor]) -> bool:
-        own = [(place.shape, place.dtype) for place in self.places if place]
+        own = [(layout.shape, dtype) for layout, dtype, _ in filter(None, self.places)]
         return own == [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
 
     def holding(self, tensors: Sequence[Tensor]) -> Any:
         """Return such an output with these values, in memory of its own: pipelines write to it."""
         left = iter(tensors)
-        return unflatten(
-            self.structure, [_copy(next(left), place) if place else None for place in self.places]
-        )
-
-
-def _copy(tensor: Tensor, place: _Place) -> Tensor:
-    own = torch.empty_strided(place.shape, place.strides, dtype=place.dtype, device=place.device)
-    return own.copy_(tensor)
+        leaves = [place[0].copy_of(next(left), place[2]) if place else None for place in self.places]
+        return unflatten(self.structure, leaves)
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -232,11 +216,6 @@ def _is_same(before: _Held, after: _Held) -> bool:
     return one is other or (are_alike and torch.equal(bits(one), bits(other)))
 
 
-def _are_equal(made: Sequence[Tensor], leaves: Sequence[Any]) -> bool:
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    return all(torch.equal(bits(one), bits(other).cpu()) for one, other in zip(made, tensors, strict=True))
-
-
 def _look(call: Call) -> Hashable:
     """Return what calls that return tensors of equal shapes have in common."""
     return (call.module, call.structure, tuple(map(_size, call.leaves)))
@@ -257,9 +236,3 @@ def _value(leaf: Any) -> Any:
     if isinstance(leaf, list | tuple):
         return [_value(child) for child in leaf]
     return leaf if isinstance(leaf, bool | int | float | str | None) else type(leaf)
-
-
-def _drawing_now() -> GlobalDraws:
-    draws = GlobalDraws()
-    draws.leave()
-    return draws

@@ -7,9 +7,8 @@ and each recipe gets its slice back. Does not know recipes, pipelines or devices
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -28,7 +27,6 @@ from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.checkpoints.journal import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
-from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread, stay
 
 
 class RowTask:
@@ -40,12 +38,10 @@ class RowTask:
         draws: GlobalDraws | None = None,
         journal: Journal | None = None,
         *,
-        turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        thread: RowThread | None = None,
+        before_turn: Callable[[], None] = lambda: None,
     ) -> None:
         """draws: what the function draws from the global generators; it seeds them. journal: of a function
-        that goes on from what another process made of it. turn: held while the function runs, between its
-        calls. thread: which runs the function, if the renderer's own does not.
+        that goes on from what another process made of it. before_turn: called before its code goes on.
         """
         self.value: Any = None
         self.error: Exception | None = None
@@ -59,12 +55,9 @@ class RowTask:
         self.sizes: Hashable | None = None  # of the tensors in its first forward, see `Forwards.sizes`
         self.draws = draws or GlobalDraws()
         self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
-        self.surroundings: ExitStack | None = (
-            None  # what is held for its whole life, see `Batcher.start_alone`
-        )
-        self.thread = thread
-        self._turn = turn
-        self._function = thread or function
+        self.surroundings: ExitStack | None = None  # held for its whole life, see `Batcher.start_alone`
+        self._before_turn = before_turn
+        self._function = function
         self.greenlet = greenlet.greenlet(self._run)
         self._is_ending = False
         self.call: Call | None = None
@@ -73,11 +66,6 @@ class RowTask:
     @property
     def is_finished(self) -> bool:
         return bool(self.greenlet.dead)
-
-    @property
-    def is_away(self) -> bool:
-        """Whether it runs by itself, and its end was not noticed yet."""
-        return self.thread is not None and self.thread.is_away
 
     @property
     def batch_size(self) -> float:
@@ -92,26 +80,20 @@ class RowTask:
 
     def resume(self) -> None:
         """Run it to its next call, or to its end."""
-        with self.draws.turn(), self._turn():
+        with self.turn():
             self.greenlet.switch()
 
-    def pause(self, hub: greenlet.greenlet) -> None:
-        """Stop here, where its function runs, until it is resumed."""
-        if row := row_thread():
-            row.pause()
-        else:
-            hub.switch()
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let its code run in the block."""
+        with self.draws.turn():
+            self._before_turn()
+            yield
 
     def end(self) -> None:
-        """End it where it is."""
         self._is_ending = True
         if not self.is_finished:
             self.greenlet.throw()
-
-    def end_its_turn(self) -> None:
-        """End it as a turn of its own, while others go on."""
-        with self.draws.turn(), self._turn():
-            self.end()
 
     def _run(self) -> None:
         try:
@@ -126,41 +108,23 @@ class RowTask:
 
 
 class Batcher:
-    """Tasks that share forwards. All calls must come from one thread.
-
-    tasks: those under way. news: set whenever one that has a thread says something.
-    """
+    """Tasks that share forwards. All calls must come from one thread. tasks: those under way."""
 
     def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
         self.tasks: dict[greenlet.greenlet, RowTask] = {}
-        self.news = threading.Event()
         self._hub: greenlet.greenlet | None = None
         self._process = GlobalDraws()  # what code around the tasks draws
         self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
 
     @property
     def current(self) -> RowTask | None:
-        """The task that is running right now, or whose thread asks."""
-        if (row := row_thread()) is None:
-            return self.tasks.get(greenlet.getcurrent())
-        return next((task for task in self.tasks.values() if task.thread is row), None)
-
-    @property
-    def num_away(self) -> int:
-        """Tasks that run by themselves."""
-        return sum(task.is_away for task in self.tasks.values())
+        return self.tasks.get(greenlet.getcurrent())
 
     @property
     def is_waited_in(self) -> bool:
         """Whether a task waits for the others to end."""
         return any(task.is_waiting for task in self.tasks.values())
-
-    def wait_for_away(self) -> None:
-        """Wait until no task goes on by itself."""
-        while not all(thread.has_news for thread in self._away()):
-            self.news.wait()
-            self.news.clear()
 
     def wait(self) -> None:
         """Stop the running task until the others have ended and were taken, or wait too."""
@@ -168,7 +132,7 @@ class Batcher:
         if task is None or self._hub is None or len(self.tasks) == 1:
             return
         task.is_waiting = True
-        task.pause(self._hub)
+        self._hub.switch()
         task.is_waiting = False
 
     def start(self, task: RowTask) -> RowTask:
@@ -182,9 +146,7 @@ class Batcher:
         So what is put around methods stays there until it ends, and it makes its calls itself: it only stops
         before each.
         """
-        assert not any(not other.is_away for other in self.tasks.values()), (
-            "others would run in its surroundings"
-        )
+        assert not self.tasks, "others would run in its surroundings"
         task.surroundings = ExitStack()
         for name, method in self._forwards.methods.items():
             around_method = intercept({name: method.network}, self._stop, method=method.name)
@@ -219,8 +181,7 @@ class Batcher:
             self._hub = greenlet.getcurrent()
             for task in self.tasks.values():
                 is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
-                has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
-                if task.call is None and has_turn and not is_held:
+                if task.call is None and not is_held:
                     task.resume()
 
     def take_finished(self) -> list[RowTask]:
@@ -232,8 +193,8 @@ class Batcher:
 
     def drop(self, task: RowTask) -> None:
         """End one task where it is, and forget it."""
-        with as_in_pipelines(), self._process.preserved():
-            task.end_its_turn()
+        with as_in_pipelines(), self._process.preserved(), task.turn():  # others go on
+            task.end()
         self._forget(task)
 
     def cancel(self) -> None:
@@ -260,12 +221,11 @@ class Batcher:
         is_own = is_private() or not self._forwards.methods[name].is_as_it_was
         if task is None or self._hub is None or is_own:
             return forward(*args, **kwargs)
-        stay()
         call = parse_call(name, args, kwargs, task.draws)
         if self._forwards.is_denoising(call) and (answer := task.journal.answer(call)):
             return answer[0]
         task.call = call
-        task.pause(self._hub)
+        self._hub.switch()
         result, task.result = task.result, None
         assert result is not None
         if result.error is not None:
@@ -283,7 +243,7 @@ class Batcher:
             return forward(*args, **kwargs)
         if answer := task.journal.answer(call):
             return answer[0]
-        task.pause(self._hub)
+        self._hub.switch()
         started = time.perf_counter()
         with self._forwards.spending(method.seconds.removesuffix("_s")):
             result = self._forwards.run_here(call, lambda: forward(*args, **kwargs))
@@ -295,16 +255,18 @@ class Batcher:
 
     def _run_forwards(self) -> None:
         parked = [(task, task.call) for task in self.tasks.values() if task.call]
-        if not parked:
-            self._wait_for_news()
-            return
         groups = self._forwards.groups([call for _, call in parked])
-        forwards = [call for places in groups if self._forwards.is_denoising(call := parked[places[0]][1])]
-        if forwards:  # what other calls share says nothing of how many rows to have under way
+        denoising = [places for places in groups if self._forwards.is_denoising(parked[places[0]][1])]
+        if denoising:  # what other calls share says nothing of how many rows to have under way
+            forwards = [parked[places[0]][1] for places in denoising]
             before, self.reach = self.reach, self._forwards.reach(forwards)
             if self.reach > before:  # more rows may join these first
                 return
-        for places in self._turns(groups, [call for _, call in parked]):
+        # Where no denoiser's forward is worth sharing, rows go one after another: the first is done soon.
+        others = [places for places in groups if places not in denoising]
+        chosen = denoising[:1] if self.reach == 1 else denoising
+        turns = [places[: self._forwards.turns([parked[place][1] for place in places])] for places in chosen]
+        for places in [*others, *turns]:
             started, method = time.perf_counter(), self._forwards.methods[parked[places[0]][1].module]
             with self._forwards.spending(method.seconds.removesuffix("_s")):
                 results = self._forwards.run([parked[place][1] for place in places])
@@ -317,28 +279,6 @@ class Batcher:
                     self._note_forward(task, call, result, started)
                 else:
                     task.seconds[method.seconds] = task.seconds.get(method.seconds, 0.0) + share_s
-
-    def _wait_for_news(self) -> None:
-        """Wait for one of the tasks that go on by themselves, as there is nothing else to do."""
-        away = self._away()
-        if away and not any(thread.has_news for thread in away):
-            with self._forwards.spending("frames"):
-                self.news.wait()
-        self.news.clear()
-
-    def _away(self) -> list[RowThread]:
-        """Return the threads of tasks that go on by themselves."""
-        return [task.thread for task in self.tasks.values() if task.thread and task.is_away]
-
-    def _turns(self, groups: Sequence[list[int]], calls: Sequence[Call]) -> Iterator[list[int]]:
-        """Yield the places of calls that go on now, by group.
-
-        Where no denoiser's forward is worth sharing, rows go one after another: the first is done soon.
-        """
-        denoising = [places for places in groups if self._forwards.is_denoising(calls[places[0]])]
-        yield from (places for places in groups if places not in denoising)
-        for places in denoising[:1] if self.reach == 1 else denoising:
-            yield places[: self._forwards.turns([calls[place] for place in places])]
 
     def _note_forward(self, task: RowTask, call: Call, result: Result, started: float) -> None:
         if not task.first_forward_at:

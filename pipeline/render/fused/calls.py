@@ -128,7 +128,13 @@ def tensor_sizes(call: Call, masks: Sequence[int]) -> Hashable | None:
 
 def masks_of(call: Call) -> tuple[int, ...]:
     """Return which leaves are masks of tokens."""
-    return tuple(place for place, leaf in enumerate(call.leaves) if _is_mask(leaf, call.batch))
+
+    def is_mask(leaf: Any) -> bool:
+        """Whether it says for each token of each row that it counts (1) or not (0)."""
+        is_flat = isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[0] == call.batch
+        return is_flat and leaf.shape[1] > 1 and bool(((leaf == 0) | (leaf == 1)).all())
+
+    return tuple(place for place, leaf in enumerate(call.leaves) if is_mask(leaf))
 
 
 def with_masks(call: Call, *, keep: float) -> Call:
@@ -140,12 +146,6 @@ def with_masks(call: Call, *, keep: float) -> Call:
         other[:, max(1, int(mask.shape[1] * keep)) :] = 0
         leaves[place] = other
     return replace(call, leaves=leaves, given=None)
-
-
-def _is_mask(leaf: Any, batch: int) -> bool:
-    """Whether it says for each token of each row that it counts (1) or not (0)."""
-    is_flat = isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[0] == batch and leaf.shape[1] > 1
-    return is_flat and bool(((leaf == 0) | (leaf == 1)).all())
 
 
 def are_unlike(calls: Sequence[Call]) -> bool:
@@ -221,8 +221,7 @@ def fingerprint(leaf: Any) -> Hashable:
     remembered = _fingerprints.get(leaf)
     if remembered is not None and remembered[0] == leaf._version:
         return remembered[1]
-    digest = digest_of(leaf)
-    _fingerprints[leaf] = (leaf._version, digest)
+    _fingerprints[leaf] = (leaf._version, digest := digest_of(leaf))
     return digest
 
 
@@ -237,13 +236,12 @@ def digests_of(tensors: Sequence[Tensor]) -> list[bytes]:
     if len(lines) > 1 and len({line.device for line in lines}) == 1 and not lines[0].is_cpu:
         joined, sizes = torch.cat(lines).cpu(), [len(line) for line in lines]
         lines = list(torch.split(joined, sizes))
-    return [_digest(tensor, line) for tensor, line in zip(tensors, lines, strict=True)]
-
-
-def _digest(tensor: Tensor, line: Tensor) -> bytes:
-    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(line.cpu().numpy().data)
-    return digest.digest()
+    digests = []
+    for tensor, line in zip(tensors, lines, strict=True):
+        digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(line.cpu().numpy().data)
+        digests.append(digest.digest())
+    return digests
 
 
 def bits(tensor: Tensor) -> Tensor:

@@ -141,27 +141,23 @@ class Company:
     def _with_equal_tables(self, calls: Sequence[Call], places: list[int]) -> list[list[int]]:
         """Split calls of one look by what is shared among rows that have it equal."""
         first = calls[places[0]]
-        axes = self.axes(first)
+        axes, look = self.axes(first), self.look(first)
         with_tensors = [isinstance(leaf, Tensor | list | tuple) for leaf in first.leaves]
         shared = [leaf for leaf, axis in enumerate(axes) if axis is None and with_tensors[leaf]]
         if not shared:
             return [places]
         prints = [[fingerprint(calls[place].leaves[leaf]) for leaf in shared] for place in places]
         for leaf, column in zip(shared, zip(*prints, strict=True), strict=True):
-            if len(set(column)) > 1 and (axis := self._untried(first, leaf)) is not None:
-                self._axes[self.look(first)] = _changed(axes, leaf, axis)
-                self._supposed.setdefault(self.look(first), {})[leaf] = axis
+            options = _ways_of((first.leaves[leaf],), first.batch) if len(set(column)) > 1 else []
+            untried = (a for a in options if a is not None and (look, leaf, a) not in self._refuted)
+            if (axis := next(untried, None)) is not None:
+                self._axes[look] = _changed(axes, leaf, axis)  # it may carry the rows
+                self._supposed.setdefault(look, {})[leaf] = axis
                 return self._with_equal_tables(calls, places)
         groups: dict[Hashable, list[int]] = {}
         for place, own in zip(places, prints, strict=True):
             groups.setdefault(tuple(own), []).append(place)
         return list(groups.values())
-
-    def _untried(self, call: Call, leaf: int) -> int | None:
-        """Return the dimension that may carry the rows of a tensor that differs between them."""
-        look = self.look(call)
-        options = _ways_of((call.leaves[leaf],), call.batch)
-        return next((a for a in options if a is not None and (look, leaf, a) not in self._refuted), None)
 
     def _learn(self, call: Call, look: Hashable) -> None:
         self._looks[call.shape] = look

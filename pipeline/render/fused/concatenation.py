@@ -29,6 +29,11 @@ class Layout:
     def of(cls, leaf: Any) -> Layout | None:
         return cls(tuple(leaf.shape), leaf.stride()) if isinstance(leaf, Tensor) else None
 
+    def copy_of(self, tensor: Tensor, device: torch.device | None = None) -> Tensor:
+        """Return a copy that is laid out so, in memory of its own."""
+        dtype, device = tensor.dtype, device or tensor.device
+        return torch.empty_strided(self.shape, self.strides, dtype=dtype, device=device).copy_(tensor)
+
     def fits(self, tensor: Tensor, axis: int | None = 0) -> bool:
         """Whether `tensor`, joined along `axis`, is laid out alike where one row has more than one value."""
         pairs = zip(self.shape, self.strides, tensor.stride(), strict=True)
@@ -112,24 +117,18 @@ def part(output: Any, *, rows: int, like: Any) -> list[Any]:
     if node is None:
         return [output] * rows
     kind, children = node
-    own = _below(like)
+    if isinstance(like, dict):
+        own: list[Any] = list(like.values())
+    else:
+        own = list(like if isinstance(like, list | tuple) else getattr(like, "__dict__", {}).values())
     if isinstance(output, list | tuple) and len(children) == rows * len(own) != len(own):
-        return [rebuilt(kind, _copies(children[row * len(own) :][: len(own)])) for row in range(rows)]
+        leaves, structure = flatten(children)
+        copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        children = unflatten(structure, copies)
+        return [rebuilt(kind, children[row * len(own) :][: len(own)]) for row in range(rows)]
     own = own if len(own) == len(children) else [None] * len(children)
     parted = [part(child, rows=rows, like=how) for child, how in zip(children, own, strict=True)]
     return [rebuilt(kind, [column[row] for column in parted]) for row in range(rows)]
-
-
-def _below(like: Any) -> list[Any]:
-    if isinstance(like, dict):
-        return list(like.values())
-    return list(like) if isinstance(like, list | tuple) else list(getattr(like, "__dict__", {}).values())
-
-
-def _copies(values: list[Any]) -> list[Any]:
-    leaves, structure = flatten(values)
-    copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    return list(unflatten(structure, copies))
 
 
 def joint_of(leaf: Any, rows: int, layout: Layout | None) -> Joint | None:
@@ -162,8 +161,7 @@ def row_slice(tensor: Tensor, row: int, rows: int, layout: Layout | None, joint:
         view = torch.cat([view, tensor.narrow(axis, rows * size, shared)], dim=axis)
     if layout is None or 0 in layout.strides:  # an expanded tensor cannot be written to
         return view.clone()
-    own = torch.empty_strided(layout.shape, layout.strides, dtype=tensor.dtype, device=tensor.device)
-    return own.copy_(view)
+    return layout.copy_of(view)
 
 
 def stack(column: Sequence[Any], joint: Joint | None) -> Any:

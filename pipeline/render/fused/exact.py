@@ -153,17 +153,17 @@ def _is_proven(
         return False
     generator = torch.Generator(outputs[0].device).manual_seed(0)
     for _ in range(-(-needed // size)):
-        trial_args, trial_kwargs = unflatten(structure, [_randomised(leaf, generator) for leaf in leaves])
+        random = [
+            torch.empty_like(leaf).normal_(generator=generator)  # empty_like keeps the strides
+            if isinstance(leaf, Tensor) and leaf.is_floating_point()
+            else leaf
+            for leaf in leaves
+        ]
+        trial_args, trial_kwargs = unflatten(structure, random)
         by_row = joined(rows.by_row(inner, trial_args, trial_kwargs, trace), trace)
         if not _agree(inner(*trial_args, **trial_kwargs), by_row, trace):
             return False
     return True
-
-
-def _randomised(leaf: Any, generator: torch.Generator) -> Any:
-    if isinstance(leaf, Tensor) and leaf.is_floating_point():
-        return torch.empty_like(leaf).normal_(generator=generator)  # empty_like keeps the strides
-    return leaf
 
 
 def _agree(fused: Any, by_row: Any, trace: Trace) -> bool:
@@ -237,19 +237,20 @@ def holds_for_others(module: nn.Module, forward: Forward, calls: Sequence[Call],
     if not masks_of(calls[0]):
         return True
     if masks_matter(module, forward, calls[0]):
-        return _have_equal_masks(calls) and is_joined_inside(module, forward, calls, plan)
+        masks = masks_of(calls[0])
+        prints = {tuple(fingerprint(call.leaves[place]) for place in masks) for call in calls}
+        return len(prints) == 1 and is_joined_inside(module, forward, calls, plan)
     others = [with_masks(call, keep=(i + 1) / (len(calls) + 1)) for i, call in enumerate(calls)]
+    alone = []
     try:
-        alone = [_alone(forward, other) for other in others]
+        for other in others:
+            args, kwargs = other.arguments()
+            with working_on(adapters_of([other])):
+                alone.append(with_holders(forward(*args, **kwargs), args, kwargs))
     except Exception as error:  # as above
         log.debug("%s takes no other masks: %s", type(module).__name__, error)
         return True
     return are_equal(run_fused(module, forward, others, plan), alone)
-
-
-def _have_equal_masks(calls: Sequence[Call]) -> bool:
-    masks = masks_of(calls[0])
-    return len({tuple(fingerprint(call.leaves[place]) for place in masks) for call in calls}) == 1
 
 
 def is_joined_inside(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> bool:
@@ -258,7 +259,7 @@ def is_joined_inside(module: nn.Module, forward: Forward, calls: Sequence[Call],
     unlike = []
 
     def look(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
-        if not any(trace.is_alike((args, kwargs), len(calls)) for trace in traces.get(name, ())):
+        if all(trace.joints_of((args, kwargs), len(calls)) is None for trace in traces.get(name, ())):
             unlike.append(name)
         return inner(*args, **kwargs)
 
@@ -268,9 +269,3 @@ def is_joined_inside(module: nn.Module, forward: Forward, calls: Sequence[Call],
     if unlike:
         log.debug("%s: %s is not called with rows joined", type(module).__name__, unlike[0])
     return not unlike
-
-
-def _alone(forward: Forward, call: Call) -> Any:
-    args, kwargs = call.arguments()
-    with working_on(adapters_of([call])):
-        return with_holders(forward(*args, **kwargs), args, kwargs)

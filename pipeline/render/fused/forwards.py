@@ -22,7 +22,7 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, Method, Methods, Result, adapters_of, tensor_sizes
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import hand_back, with_holders
-from framefleet.pipeline.render.fused.pins import Plan, by_loras, traced
+from framefleet.pipeline.render.fused.pins import by_loras, traced
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.fused.trials import Trials, clocked
 
@@ -58,6 +58,7 @@ class Forwards:
         self._trials = Trials(
             self.methods, batching, self._company, findings or Findings(), is_compiled=self._is_compiled
         )
+        self.reach = self._trials.reach
 
     def groups(self, calls: Sequence[Call]) -> list[list[int]]:
         """Return the places of the calls that may share a forward; if compiled, those of equal LoRAs."""
@@ -77,7 +78,7 @@ class Forwards:
             # A call that found no company leaves nothing behind: its shape may hold objects of one row.
             look = self._company.look(calls[0])
             is_alone = waiting == 1 or not calls[0].batch or look is None or look in self._rescaled
-            size = 1 if is_alone else self._trials.next_size(calls[0], waiting)
+            size = 1 if is_alone else self._trials.sizes_of(calls[0]).take(waiting)
             results += self._run_chunk(calls[len(results) : len(results) + size])
         return results
 
@@ -92,23 +93,22 @@ class Forwards:
     def is_denoising(self, call: Call) -> bool:
         return call.module in self._denoisers
 
-    def reach(self, calls: Sequence[Call]) -> int:
-        """The most rows that the next forward of these may take; see `Trials`."""
-        return self._trials.reach(calls)
-
     def turns(self, calls: Sequence[Call]) -> int:
         """Return how many of these calls, which may share a forward, continue now; the first ones."""
         has_look = len(calls) > 1 and calls[0].batch and self._company.look(calls[0]) is not None
-        return self._trials.num_going_on(calls[0], len(calls)) if has_look else len(calls)
+        return self._trials.sizes_of(calls[0]).num_going_on(len(calls)) if has_look else len(calls)
 
     def _run_chunk(self, calls: Sequence[Call]) -> list[Result]:
         self._trials.count_forward(calls[0])
         if len(calls) == 1:
             return [self._run_one(calls[0])]
         try:
-            if plan := self._trials.plan(calls):
-                return self._run_proven(calls, plan)
-            return self._try_size(calls)
+            if (plan := self._trials.plan(calls)) is None:
+                return self._try_size(calls)
+            outputs = self._trials.run(calls, plan)
+            for call, (_, holders) in zip(calls, outputs, strict=True):
+                hand_back(call, holders)
+            return [Result(output, None, len(calls)) for output, _ in outputs]
         except AdaptersRescaled:
             self._rescaled.add(self._company.look(calls[0]))
             is_full = False
@@ -153,13 +153,6 @@ class Forwards:
         self._company.saw(call, inner)
         return output
 
-    def _run_proven(self, calls: Sequence[Call], plan: Plan) -> list[Result]:
-        results = []
-        for call, (output, holders) in zip(calls, self._trials.run(calls, plan), strict=True):
-            hand_back(call, holders)
-            results.append(Result(output, None, len(calls)))
-        return results
-
     def _try_size(self, calls: Sequence[Call]) -> list[Result]:
         """Run the calls one by one for their results, then learn what this many at once give."""
         alone = []
@@ -177,8 +170,7 @@ def second_try(wait: Callable[[], None]) -> Around:
     """wait: has the row that is running wait until it has the model for itself."""
 
     def called(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        draws = GlobalDraws()
-        draws.leave()
+        draws = GlobalDraws.now()
         try:
             with whole_workspaces():
                 return original(*args, **kwargs)

@@ -42,24 +42,18 @@ class Trace:
     outputs: tuple[Layout | None, ...]
     joints: tuple[Joint | None, ...] = ()
 
-    def is_alike(self, arguments: Any, rows: int) -> bool:
-        """Whether every tensor of a fused call is the rows joined, or the same as in the one-row run."""
-        return self._joints_of(arguments, rows) is not None
+    def joints_of(self, arguments: Any, rows: int) -> list[Joint | None] | None:
+        """Return where each leaf of a fused call carries the rows, None where it is as in the one-row run.
 
-    def is_partable(self, arguments: Any, rows: int) -> bool:
-        """Whether it is alike, and holds rows that can be parted."""
-        joints = self._joints_of(arguments, rows)
-        return joints is not None and any(joint is not None for joint in joints)
-
-    def _joints_of(self, arguments: Any, rows: int) -> list[Joint | None] | None:
-        """Return where each leaf carries the rows, if at all; None where one is something else than alone."""
+        None for a call of which one is something else.
+        """
         leaves, _ = flatten(arguments, holders=[])
         if len(leaves) != len(self.arguments):
             return None
         joints = []
         for leaf, layout in zip(leaves, self.arguments, strict=True):
-            joint = joint_of(leaf, rows, layout)
-            is_same = _is_same(leaf, layout) if layout else not isinstance(leaf, Tensor)
+            joint, is_tensor = joint_of(leaf, rows, layout), isinstance(leaf, Tensor)
+            is_same = is_tensor and tuple(leaf.shape) == layout.shape if layout else not is_tensor
             if joint is None and not is_same:
                 return None
             joints.append(joint)
@@ -82,17 +76,16 @@ Traces = Mapping[str, Sequence[Trace]]  # by a module's name: how its calls in o
 
 def look_inside(traces: Traces) -> Hashable:
     """The shapes of inner modules' calls. Strides may differ: every shape of call is proven for itself."""
-    return tuple((name, tuple(map(_shapes, calls))) for name, calls in traces.items())
 
+    def shapes(trace: Trace) -> tuple[tuple[int, ...] | None, ...]:
+        return tuple(layout.shape if layout else None for layout in (*trace.arguments, *trace.outputs))
 
-def _shapes(trace: Trace) -> tuple[tuple[int, ...] | None, ...]:
-    layouts = (*trace.arguments, *trace.outputs)
-    return tuple(layout.shape if layout else None for layout in layouts)
+    return tuple((name, tuple(map(shapes, calls))) for name, calls in traces.items())
 
 
 def matching_trace(traces: Traces, name: str, arguments: Any, rows: int) -> Trace | None:
     """Return how this fused call looks in a one-row run; None when it is not one that can be parted."""
-    return next((trace for trace in traces.get(name, ()) if trace.is_partable(arguments, rows)), None)
+    return next((one for one in traces.get(name, ()) if any(one.joints_of(arguments, rows) or ())), None)
 
 
 def traces_of(module: nn.Module, forward: Forward, call: Call) -> Traces:
@@ -123,10 +116,6 @@ def add_trace(traces: dict[str, list[Trace]], name: str, trace: Trace) -> None:
     own = traces.setdefault(name, [])
     if trace not in own:
         own.append(trace)
-
-
-def _is_same(leaf: Any, layout: Layout) -> bool:
-    return isinstance(leaf, Tensor) and tuple(leaf.shape) == layout.shape
 
 
 def _layouts_of(value: Any) -> tuple[Layout | None, ...]:

@@ -69,7 +69,9 @@ class StateWatch:
         """
         if name not in self._fresh:
             self._fresh[name] = NetworkState(network)
-        came_before = self._came_before(shape)
+        came_before = shape in self._shapes
+        if len(self._shapes) < REMEMBERED:
+            self._shapes.add(shape)
         if self.found or self._compared.get(name, 0) == COMPARED or self._looks.get(name, 0) == LOOKS:
             self._left.pop(name, None)  # it would hold tensors
             yield
@@ -83,7 +85,9 @@ class StateWatch:
         after = self._left[name] = state_of(network, self._switched)
         if came_before:
             self._compared[name] = self._compared.get(name, 0) + 1
-            self._compare(name, before, after, {**before, **after}, _is_made)
+            # What a forward makes where it found nothing, it did not read from another. It must stay: the
+            # forwards after it are compared too.
+            self._compare(name, before, after, {**before, **after}, lambda _, *marks: is_filled(*marks))
 
     def forget(self) -> None:
         """Forget what networks held: it was changed for all rows."""
@@ -116,17 +120,3 @@ class StateWatch:
         """
         others = [other for other in self._all_networks if other is not network]
         return is_filled(before, after, may_grow=True) and is_shared(network, spot, others)
-
-    def _came_before(self, shape: Hashable) -> bool:
-        if shape in self._shapes:
-            return True
-        if len(self._shapes) < REMEMBERED:
-            self._shapes.add(shape)
-        return False
-
-
-def _is_made(spot: Spot, before: Marks | None, after: Marks | None) -> bool:
-    """Whether a forward found nothing there, and so read nothing that another had left. What it left must
-    stay: the forwards after it are compared too.
-    """
-    return is_filled(before, after)

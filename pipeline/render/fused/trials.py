@@ -57,14 +57,6 @@ class Trials:
         sizes = [self._known_sizes(call) or self._new_sizes(call) for call in calls if call.batch]
         return max((size.next(self._batching.max_rows) for size in sizes), default=1)
 
-    def next_size(self, call: Call, waiting: int) -> int:
-        """Return how many of this many calls that look alike are to be run at once."""
-        return self._sizes_of(call).take(waiting)
-
-    def num_going_on(self, call: Call, waiting: int) -> int:
-        """Return how many of this many calls that look alike continue now."""
-        return self._sizes_of(call).num_going_on(waiting)
-
     def count_forward(self, call: Call) -> None:
         """Count a forward: what did not pay may be tried again after some."""
         if sizes := self._sizes.get(self._company.look(call)):
@@ -82,9 +74,8 @@ class Trials:
             return run_fused(method.network, method.call, calls, plan)
 
     def halve(self, calls: Sequence[Call]) -> None:
-        """Memory ran out with this many."""
         log.warning("%s: out of memory at %d rows; halving", calls[0].module, len(calls))
-        self._sizes_of(calls[0]).halve(len(calls))
+        self.sizes_of(calls[0]).halve(len(calls))
         free_memory()
 
     def learn(self, calls: Sequence[Call], outputs: Sequence[Any], *, alone_s: float) -> None:
@@ -92,7 +83,7 @@ class Trials:
 
         outputs: of one-row forwards, see `with_holders`; the quickest took `alone_s`.
         """
-        sizes, size = self._sizes_of(calls[0]), len(calls)
+        sizes, size = self.sizes_of(calls[0]), len(calls)
         sizes.accept(1, seconds=alone_s)
         is_full = False
         try:
@@ -106,7 +97,8 @@ class Trials:
             sizes.refuse(size, is_final=False)
             self.halve(calls)
 
-    def _sizes_of(self, call: Call) -> Sizes:
+    def sizes_of(self, call: Call) -> Sizes:
+        """Return the sizes that calls which look like this may use."""
         sizes = self._known_sizes(call)
         return sizes or self._sizes.setdefault(self._company.look(call), self._new_sizes(call))
 
@@ -173,7 +165,7 @@ class Trials:
         self, calls: Sequence[Call], verdict: Worth, *, seconds: float, plan: Plan | None = None
     ) -> None:
         """Use this many rows from now on, or do not, here and in processes to come."""
-        sizes, size = self._sizes_of(calls[0]), len(calls)
+        sizes, size = self.sizes_of(calls[0]), len(calls)
         if verdict == "pays":
             sizes.accept(size, seconds=seconds)
         else:
@@ -185,7 +177,7 @@ class Trials:
         """Use the pins of another process, once they are proven on these rows; return whether they are."""
         kind, call, method = self._kind(calls), calls[0], self._methods[calls[0].module]
         pins = self._findings.pins(kind)
-        if pins is None or not self._sizes_of(call).is_tried(kind.rows):
+        if pins is None or not self.sizes_of(call).is_tried(kind.rows):
             return False
         plan = None
         try:
@@ -262,7 +254,7 @@ class Trials:
         if does_hold:
             self._company.prove(calls, plan.pins)
         elif not self._company.part_ways(calls):
-            self._sizes_of(calls[0]).refuse(len(calls), is_final=True)
+            self.sizes_of(calls[0]).refuse(len(calls), is_final=True)
 
     def _kind(self, calls: Sequence[Call]) -> Kind:
         look, axes = self._company.look(calls[0]), self._company.axes(calls[0])
