@@ -52,10 +52,7 @@ _Hollow = Annotated[
 ]
 _Probe = Annotated[
     bool,
-    Option(
-        "--probe",
-        help="Do what --hollow does, then render some rows here to predict time and price.",
-    ),
+    Option("--probe", help="Do what --hollow does, then render some rows here to predict time and price."),
 ]
 _Price = Annotated[
     float | None,

@@ -220,11 +220,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
 
 
 def _plan(
-    resolved: ResolvedJob,
-    survey: Survey,
-    index: RowIndex,
-    wanted: PlanOptions,
-    hollow: Mapping[str, Probed],
+    resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions, hollow: Mapping[str, Probed]
 ) -> JobPlan:
     job, rows = resolved.job, resolved.rows
     shapes, counts = dict(survey.shapes.most_common()), index.counts()

@@ -108,10 +108,7 @@ def show_render(
     output = store_of_job(job).url_of("")
     if stderr.about is not None:
         stderr.about["job"] = output
-    with (
-        watch_on(stderr, quiet=quiet) as shown,
-        serving_metrics(shown, metrics_port, output=output) as watch,
-    ):
+    with watch_on(stderr, quiet=quiet) as shown, serving_metrics(shown, metrics_port, output=output) as watch:
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
         stdout.say(summary.to_json())

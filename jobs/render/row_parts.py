@@ -201,10 +201,7 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         return None
     _fill(index, resolved, sorted(parts), watch, seen)
     return Survey(
-        num_rows=seen.num_rows,
-        num_invalid=seen.num_invalid,
-        shapes=Counter(seen.shapes),
-        examples=checked,
+        num_rows=seen.num_rows, num_invalid=seen.num_invalid, shapes=Counter(seen.shapes), examples=checked
     )
 
 

@@ -254,9 +254,7 @@ _opening = threading.Lock()
 
 
 def ask(
-    section: EndpointSection,
-    content: str | Sequence[Mapping[str, Any]],
-    answer: AnswerSection | None = None,
+    section: EndpointSection, content: str | Sequence[Mapping[str, Any]], answer: AnswerSection | None = None
 ) -> float | str:
     """Return the answer to a question. For several threads.
 
