@@ -28,7 +28,6 @@ from framefleet.pipeline.errors import JobError, TableError, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 ANSWER_S = 30.0  # for a driver's answer: three of its beats
@@ -99,13 +98,24 @@ def add_rows(
         if earlier is None:
             resolved.store.upload(path, file)
         is_running = driver_of(resolved.store).is_at_work
+        will_render: bool | None = False
+        if is_running:
+            wait_for(watch, "waiting for the job's answer")
+            # It looks every ten seconds. One that was asked too late ends without having taken the file.
+            deadline, will_render = time.monotonic() + wait_s, None
+            while will_render is None and (left_s := deadline - time.monotonic()) > 0:
+                driver = driver_of(resolved.store)
+                if not driver.is_at_work or path in driver.tables:
+                    will_render = path in driver.tables
+                else:
+                    time.sleep(min(left_s, _LOOK_S))
         return Addition(
             url=resolved.store.url_of(path),
             num_rows=survey.num_rows - survey.num_invalid,
             left_out=tuple(survey.invalid_lines()),
             is_new=earlier is None,
             is_running=is_running,
-            will_render=_answer(resolved.store, path, watch, wait_s) if is_running else False,
+            will_render=will_render,
         )
 
 
@@ -162,19 +172,3 @@ def _unfit(
                 "write it as that",
             )
     return TableError(f"{field.name} does not fit the job's table: {error}", f"write it as {field.type}")
-
-
-def _answer(store: Store, path: str, watch: Watch, wait_s: float) -> bool | None:
-    """Return what the driver says of a file that was added, as `Addition.will_render`.
-
-    It looks every ten seconds. One that was asked too late ends without having said that it takes the file.
-    """
-    wait_for(watch, "waiting for the job's answer")
-    deadline = time.monotonic() + wait_s
-    while True:
-        driver = driver_of(store)
-        if not driver.is_at_work or path in driver.tables:
-            return path in driver.tables
-        if (left_s := deadline - time.monotonic()) <= 0:
-            return None
-        time.sleep(min(left_s, _LOOK_S))

@@ -67,7 +67,18 @@ def load_job(
         is_path = option == "model" and isinstance(values.get(option), dict)
         _put(values, places, (option, "path") if is_path else (option,), text, place=f"--{option}")
     _put_all(values, places, sets)
-    loaded = _checked(values, places, kind)
+    keep_secrets(values)
+    values = _without_nulls(values)
+    check_variables(values)
+    try:
+        loaded = kind.model_validate(values)
+    except ValidationError as error:
+        mistakes = list(mistakes_in(error, values, places, kind))
+        problem, fix = mistakes[0]
+        if len(mistakes) > 1:
+            problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)
+            fix = "`framefleet schema` prints every key and what it takes"
+        raise JobError(problem, fix) from None
     if file is not None:
         loaded = loaded.in_folder(str(file.parent.resolve()))
     if is_rendered and isinstance(loaded, Job):
@@ -241,21 +252,6 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
         at = at[part]
     at[key[-1]] = value
     places[key] = place
-
-
-def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
-    keep_secrets(values)
-    values = _without_nulls(values)
-    check_variables(values)
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        mistakes = list(mistakes_in(error, values, places, kind))
-    problem, fix = mistakes[0]
-    if len(mistakes) > 1:
-        problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)
-        fix = "`framefleet schema` prints every key and what it takes"
-    raise JobError(problem, fix)
 
 
 def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:

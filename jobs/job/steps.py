@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from framefleet.doors import clip_steps, sections
@@ -37,11 +37,10 @@ def check_free(steps: Mapping[str, ClipStep], arguments: Collection[str], class_
     for section, step in steps.items():
         for name in step.columns.names:
             if name in arguments:
-                raise JobError(
-                    f"{section}: records have a column {name!r} already, "
-                    f"which is an argument of {class_name}",
-                    "give the function another name",
+                problem = (
+                    f"{section}: records have a column {name!r} already, which is an argument of {class_name}"
                 )
+                raise JobError(problem, "give the function another name")
 
 
 def step_columns(job: Job) -> list[str]:
@@ -95,8 +94,3 @@ def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, Clip
         and (step := kind.again(job[name], allow_pickle=allow_pickle)) is not None
     }
     return dict(sorted(steps.items(), key=lambda named: named[1].order))
-
-
-def step_labels(steps: Iterable[ClipStep]) -> tuple[str, ...]:
-    """Return what each clip carries because of these steps, for people."""
-    return tuple(label for step in steps for label in step.labels)

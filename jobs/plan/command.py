@@ -11,19 +11,7 @@ from rich import box
 from rich.table import Table
 from typer import Option
 
-from framefleet.jobs.options import (
-    JobFile,
-    ModelPlace,
-    NumSteps,
-    OutputPlace,
-    Prompts,
-    Seeds,
-    Sets,
-    Sweeps,
-    TablePlace,
-    Verbose,
-    Workers,
-)
+from framefleet.jobs import options
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.jobs.show.watch import bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError
@@ -75,23 +63,23 @@ _AsOneJson = Annotated[bool, Option("--json", help="Print one JSON object, for s
 
 
 def plan_command(
-    job: JobFile = None,
-    table: TablePlace = None,
-    prompts: Prompts = None,
-    seeds: Seeds = None,
-    sweeps: Sweeps = None,
-    model: ModelPlace = None,
-    output: OutputPlace = None,
-    workers: Workers = None,
-    steps: NumSteps = None,
+    job: options.JobFile = None,
+    table: options.TablePlace = None,
+    prompts: options.Prompts = None,
+    seeds: options.Seeds = None,
+    sweeps: options.Sweeps = None,
+    model: options.ModelPlace = None,
+    output: options.OutputPlace = None,
+    workers: options.Workers = None,
+    steps: options.NumSteps = None,
     limit: _Limit = None,
-    sets: Sets = None,
+    sets: options.Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
     price: _Price = None,
     gpu_memory: _GpuMemory = None,
     as_json: _AsOneJson = False,
-    verbose: Verbose = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` or `train` would do. Leaves the output unchanged.
 

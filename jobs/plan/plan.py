@@ -15,7 +15,6 @@ from framefleet.cluster.fleet.start import check_own_ray
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, native_row, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
@@ -236,7 +235,7 @@ def _plan(
         table=resolved.table.location,
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
-        marks=step_labels(resolved.steps.values()),
+        marks=tuple(label for step in resolved.steps.values() for label in step.labels),
         num_rows=survey.num_rows,
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),

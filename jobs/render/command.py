@@ -9,26 +9,7 @@ from typing import TYPE_CHECKING
 
 from typer import Exit
 
-from framefleet.jobs.options import (
-    ErrorTypes,
-    JobFile,
-    JobOrOutput,
-    Limit,
-    LogFormat,
-    MetricsPort,
-    ModelPlace,
-    NumSteps,
-    OutputPlace,
-    Prompts,
-    Quiet,
-    Seeds,
-    Sets,
-    SummaryAsJson,
-    Sweeps,
-    TablePlace,
-    Verbose,
-    Workers,
-)
+from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.watch import audit_line
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
@@ -45,22 +26,22 @@ _MAX_MESSAGE = 200  # characters: a line or two
 
 
 def render_command(
-    job: JobFile = None,
-    table: TablePlace = None,
-    prompts: Prompts = None,
-    seeds: Seeds = None,
-    sweeps: Sweeps = None,
-    model: ModelPlace = None,
-    output: OutputPlace = None,
-    workers: Workers = None,
-    steps: NumSteps = None,
-    limit: Limit = None,
-    metrics_port: MetricsPort = None,
-    log_format: LogFormat = "text",
-    sets: Sets = None,
-    as_json: SummaryAsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    job: options.JobFile = None,
+    table: options.TablePlace = None,
+    prompts: options.Prompts = None,
+    seeds: options.Seeds = None,
+    sweeps: options.Sweeps = None,
+    model: options.ModelPlace = None,
+    output: options.OutputPlace = None,
+    workers: options.Workers = None,
+    steps: options.NumSteps = None,
+    limit: options.Limit = None,
+    metrics_port: options.MetricsPort = None,
+    log_format: options.LogFormat = "text",
+    sets: options.Sets = None,
+    as_json: options.SummaryAsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Render every row that has no record yet, including those that failed. Run it again to continue.
 
@@ -199,14 +180,14 @@ def _audit_lines(summary: Summary) -> list[str]:
 
 
 def retry_command(
-    job: JobOrOutput,
-    error_types: ErrorTypes = None,
-    metrics_port: MetricsPort = None,
-    log_format: LogFormat = "text",
-    sets: Sets = None,
-    as_json: SummaryAsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    job: options.JobOrOutput,
+    error_types: options.ErrorTypes = None,
+    metrics_port: options.MetricsPort = None,
+    log_format: options.LogFormat = "text",
+    sets: options.Sets = None,
+    as_json: options.SummaryAsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Render only the rows that failed. (`render` renders these and all other rows without a record.)
 

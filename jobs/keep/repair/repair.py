@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -169,7 +169,16 @@ def mend(
                 replace_part(store, path, row_ids, run=run, number=number, hold=hold)
         # A row without a record may get one that names its stray: the run that writes it sweeps the rest.
         intents: set[str] = set()
-        unnamed = chain(late, _spare(map(note, strays(store, index)), index, intents))
+
+        def spare() -> Iterator[str]:
+            for damage in map(note, strays(store, index)):
+                if damage.kind == "stray" and damage.row_id is not None:
+                    if index.has(damage.row_id):
+                        yield damage.path
+                    else:
+                        intents.add(intent_to_sweep(damage.path, damage.row_id))
+
+        unnamed = chain(late, spare())
         num_swept = 0
         while some := list(islice(unnamed, _SWEPT_AT_ONCE)):
             num_swept += len(some)
@@ -179,14 +188,3 @@ def mend(
         if hold:
             disown(store, intents)
     return Mended(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
-
-
-def _spare(damages: Iterable[Damage], index: ClipIndex, intents: set[str]) -> Iterator[str]:
-    """Yield strays of rows whose records name other files; fill `intents` for those of other rows."""
-    for damage in damages:
-        if damage.kind != "stray" or damage.row_id is None:
-            continue
-        if index.has(damage.row_id):
-            yield damage.path
-        else:
-            intents.add(intent_to_sweep(damage.path, damage.row_id))

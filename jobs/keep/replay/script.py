@@ -17,7 +17,7 @@ from framefleet.jobs.keep.replay.replay import check_files
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
-from framefleet.pipeline.model.lora import Lora, adapter_name, adapters_in, fetch_lora, without_loras
+from framefleet.pipeline.model.lora import adapter_name, adapters_in, fetch_lora, without_loras
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.checks import check_options
@@ -301,27 +301,28 @@ def _loras(recorded: Recorded) -> str:
     """Return the lines that load the row's LoRAs and switch them on."""
     if not recorded.model.loras:
         return ""
-    lines = [_loading(name, lora, recorded) for name, lora in sorted(recorded.model.loras.items())]
+    lines = []
+    for name, lora in sorted(recorded.model.loras.items()):
+        lora = fetch_lora(name, lora, recorded.model.storage_options).lora
+        if "://" in lora.path:
+            raise JobError(
+                f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs",
+                f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}",
+            )
+        options = {"weight_name": lora.file, "adapter_name": adapter_name(name)}
+        if str(lora.file).endswith(SAFETENSORS):
+            options["use_safetensors"] = True
+        if lora.revision:
+            options["revision"] = lora.revision
+        if lora.component == "transformer_2":
+            options["load_into_transformer_2"] = True
+        call = f"pipe.load_lora_weights({lora.path!r}, {_keywords(options)})"
+        lines.append(f"{call}  # SHA-256 {lora.sha256}")
     names, weights = zip(*adapters_in(recorded.request.arguments), strict=True)
-    lines.append(f"pipe.set_adapters({list(names)!r}, {list(weights)!r})")
-    lines.append("for part in pipe.components.values():")
-    lines.append("    if isinstance(part, torch.nn.Module):")
-    lines.append("        part.eval()  # adapters are made in training mode: a dropout would be on")
+    lines += [
+        f"pipe.set_adapters({list(names)!r}, {list(weights)!r})",
+        "for part in pipe.components.values():",
+        "    if isinstance(part, torch.nn.Module):",
+        "        part.eval()  # adapters are made in training mode: a dropout would be on",
+    ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
-    lora = fetch_lora(name, lora, recorded.model.storage_options).lora
-    if "://" in lora.path:
-        raise JobError(
-            f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs",
-            f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}",
-        )
-    options = {"weight_name": lora.file, "adapter_name": adapter_name(name), "use_safetensors": True}
-    if lora.revision:
-        options["revision"] = lora.revision
-    if lora.component == "transformer_2":
-        options["load_into_transformer_2"] = True
-    if not str(lora.file).endswith(SAFETENSORS):
-        del options["use_safetensors"]
-    return f"pipe.load_lora_weights({lora.path!r}, {_keywords(options)})  # SHA-256 {lora.sha256}"

@@ -111,7 +111,7 @@ def verify(
     """
     watch, output = Callback(), str(output)
     if files:
-        store = Output.open(str(output), given.storage_options).store
+        store = Output.open(output, given.storage_options).store
         return Verified(damages=tuple(damages_of(store, watch)))
     rows = verified_rows(
         output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
@@ -182,12 +182,7 @@ def verified_rows(
     given: Given,
     sets: Sequence[str],
 ) -> Iterator[VerifiedRow]:
-    """Render rows again and compare them, each as it is done.
-
-    row_ids: these; without any a sample, another for each seed. by_fleet: as the job rendered them. given:
-    what the output is not trusted with. sets: as of `load_job`, for a fleet. Raises JobError where the output
-    has no such rows.
-    """
+    """Render rows again as `verify` does; yield each as it is done."""
     store = Store(output, given.storage_options)
     if row_ids:
         records = [find_record(store, row_id) for row_id in row_ids]
@@ -198,18 +193,11 @@ def verified_rows(
         raise Output(store).no_records()
     if by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
-    else:
-        yield from _here(output, store, records, given)
-
-
-def _here(output: str, store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:
-    """Render rows again on this machine, one after the other; yield each as it is done.
-
-    Those of a user's recipe each in a process of its own, all others in this one.
-    """
+        return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
         try:
+            # Of a user's recipe each in a process of its own, all others in this one.
             if given.recipe == record.recipe and lane_named("", record.recipe).recipe:
                 replayed = replay_alone(output, record, given)
             else:
@@ -307,13 +295,7 @@ def _encoded(record: Record, content: bytes, media: Media, steps: Collection[Cli
     if sound:
         samples = sound[0].T.astype(np.float32) / np.float32(32767)
         audio = Audio(samples=samples, sample_rate=sound[1])
-    of = StepInput(clip=_clip(record), media=media)
-    return encode_file(of, steps, decode(content), audio, fps=record.fps, tags=tags)
-
-
-def _clip(record: Record) -> Clip:
-    """Return what a record says of its clip, without frames and sound."""
-    return Clip(
+    clip = Clip(  # what the record says of it, without frames and sound
         row_id=record.row_id,
         request=Request(arguments=told_arguments(values_of(record)), seed=record.seed),
         pixels=None,
@@ -327,6 +309,8 @@ def _clip(record: Record) -> Clip:
         environment={},
         started_at=record.started_at,
     )
+    of = StepInput(clip=clip, media=media)
+    return encode_file(of, steps, decode(content), audio, fps=record.fps, tags=tags)
 
 
 @dataclass(frozen=True, slots=True, order=True)
