@@ -298,9 +298,7 @@ class AuditPlan:
     num_audits: float  # on average
     share: float  # of the rows that are to be rendered
     most_wrong: int  # of these rows, with 95 % confidence, if no audit finds one
-    limit: float | None = (
-        None  # the share of the models' time that audits may take; None: nothing limits them
-    )
+    limit: float | None = None  # the share of the models' time that audits may take; None: no limit
 
 
 def plan_audits(

@@ -29,7 +29,6 @@ from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import find_claim_as
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import inputs_in
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
@@ -68,47 +67,31 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
 def claim(resolved: ResolvedJob) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
     description, is_written = _description(resolved), False
-    if theirs := check_claim(resolved):
-        description, is_written = _continued(theirs.model_dump(), description)
-    if not is_written or not _is_whole(resolved.store):
+    if claimed := check_claim(resolved):
+        theirs, withheld = claimed.model_dump(), description["withheld"]
+        before, now = theirs["job"], description["job"]
+        by_kind = {kind: before.get(kind, {}) for kind in _NAMED}
+        is_written = all(by_kind[kind].keys() >= now[kind].keys() for kind in _NAMED)
+        is_written &= all(before.get(key) == now[key] for key in _ROWS) and theirs["withheld"] == withheld
+        rows = {key: now[key] for key in ("output", *_ROWS)}
+        # Models and LoRAs that only rows of earlier runs name stay.
+        job = {**before, **rows, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
+        description = {**theirs, "job": job, "withheld": withheld}
+        try:
+            read_claim(resolved.store)
+        except (FileNotFoundError, JobError):  # it was read from parts
+            is_written = False
+    if not is_written:
         content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         resolved.store.write(CLAIM, content.encode())
-
-
-def _continued(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return what job.json is to say of a job that goes on, and whether it says so already.
-
-    Models and LoRAs that only rows of earlier runs name stay.
-    """
-    before, now = theirs["job"], ours["job"]
-    by_kind = {kind: before.get(kind, {}) for kind in _NAMED}
-    is_written = all(by_kind[kind].keys() >= now[kind].keys() for kind in _NAMED)
-    is_written &= all(before.get(key) == now[key] for key in _ROWS)
-    is_written &= theirs["withheld"] == ours["withheld"]
-    rows = {key: now[key] for key in ("output", *_ROWS)}
-    job = {**before, **rows, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
-    return {**theirs, "job": job, "withheld": ours["withheld"]}, is_written
 
 
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
     description = _description(resolved)
-    keys = ("model", "models", *clip_steps(), "on_invalid")
-    job = {key: description["job"][key] for key in keys}
-    return {
-        **_decisive(description),
-        **job,
-        "versions": description["versions"],
-        "pipeline": description.get("pipeline"),
-    }
-
-
-def _is_whole(store: Store) -> bool:
-    """Return whether job.json is there as it was written; if not, it was read from parts."""
-    try:
-        return read_claim(store) is not None
-    except (FileNotFoundError, JobError):
-        return False
+    job = {key: description["job"][key] for key in ("model", "models", *clip_steps(), "on_invalid")}
+    others = {key: description.get(key) for key in ("versions", "pipeline")}
+    return {**_decisive(description), **job, **others}
 
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
@@ -264,7 +247,10 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
     values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
-    values["table"] = _named_table(job)
+    if table := job.get("table"):  # of those that the output stores, or the one above it, the folder alone
+        output = str(job.get("output")).rstrip("/")
+        is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
+        values["table"] = TABLES if is_own else str(table)
     values["media"] = _settled(job["media"])
     values |= decisive_sections(job)
     for key in ("previews", "c2pa"):  # the first changes no clip, the second is now a clip step's
@@ -276,15 +262,6 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
             for name, one in models
         }
     return dict(flat("", values))
-
-
-def _named_table(job: Mapping[str, Any]) -> str | None:
-    """Return the table's place; of those that the output stores, or the one above it, the folder alone."""
-    table, output = job.get("table"), str(job.get("output")).rstrip("/")
-    if not table:
-        return None
-    is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
-    return TABLES if is_own else str(table)
 
 
 def _settled(media: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,13 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
         entries = content.get(kind, {}).items()
         content[kind] = {name: {key: one[key] for key in one if key not in keys} for name, one in entries}
     make_readable(content)
-    content["table"] = _moved(content.get("table"), content.get("output"), store)
+    if isinstance(
+        table := content.get("table"), str
+    ):  # in the output, or the one around it: where that is now
+        old, new = str(content.get("output")).rstrip("/"), store.url_of("").rstrip("/")
+        if is_table_above(table, old):
+            old, new = old.rpartition("/")[0], new.rpartition("/")[0]
+        content["table"] = new + table.removeprefix(old) if table.startswith(f"{old}/") else table
     for key in claim.withheld:
         if not _is_given(key, values):
             raise JobError(
@@ -89,16 +95,6 @@ def is_table_above(table: str, output: str) -> bool:
     above, _, name = output.rstrip("/").rpartition("/")
     is_inner = name in inner_outputs()
     return is_inner and table.startswith(above) and bool(_GIVEN.fullmatch(table.removeprefix(above)))
-
-
-def _moved(place: Any, output: Any, store: Store) -> Any:
-    """Return a table's place; one in the output, or in the one around it, lies where that is now."""
-    if not isinstance(place, str):
-        return place
-    old, new = f"{output}".rstrip("/"), store.url_of("").rstrip("/")
-    if is_table_above(place, old):
-        old, new = old.rpartition("/")[0], new.rpartition("/")[0]
-    return new + place.removeprefix(old) if place.startswith(f"{old}/") else place
 
 
 def _is_given(key: str, section: Any) -> bool:

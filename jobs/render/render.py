@@ -180,7 +180,15 @@ def render_pending(
     tried = None
     if scope.only is not None:
         tried = [row_id for row_id in scope.only if index.is_pending(row_id) is not None]
-    _forget_failures(store, lock, run_id, tried)
+    # Rows of earlier runs' failures were tried again: each has a record or a new failure.
+    earlier = [one.path for one in parts_in(store, FAILURES) if one.run != run_id and one.epoch <= lock.epoch]
+    lock.check()
+    if tried is None:
+        store.delete_many(earlier)
+    else:
+        replaced = new_run(lock.epoch)
+        for number, path in enumerate(earlier, start=1):
+            replace_part(store, path, tried, run=replaced, number=number, hold=lock)
     return replace(summary, num_parts_gone=len(gone))
 
 
@@ -207,22 +215,6 @@ def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
     setups = early_setups(resolved, lanes)
     names = [resolved.models[lane.model].spec.class_name for lane in setups]
     start.begin(setups, names)
-
-
-def _forget_failures(store: Store, lock: DriverLock, run: str, tried: Collection[str] | None) -> None:
-    """Delete failures of earlier runs whose rows were tried again: each has a record or a new failure.
-
-    tried: row_ids; None: all.
-    """
-    parts = parts_in(store, FAILURES)
-    earlier = [part.path for part in parts if part.run != run and part.epoch <= lock.epoch]
-    lock.check()
-    if tried is None:
-        store.delete_many(earlier)
-        return
-    replaced = new_run(lock.epoch)
-    for number, path in enumerate(earlier, start=1):
-        replace_part(store, path, tried, run=replaced, number=number, hold=lock)
 
 
 def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:

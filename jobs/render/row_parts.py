@@ -139,22 +139,14 @@ def _lines(
     batches = [batch] if is_whole else [batch.slice(position - first, 1) for position, _ in rows]
     mine = pa.Table.from_batches(map(carried.of, batches), carried.schema(batch.schema))
     places = pa.py_buffer(array("q", [position for position, _ in rows]))
-    return pa.Table.from_arrays(
-        [
-            pa.Array.from_buffers(pa.int64(), len(rows), [None, places]),
-            _texts("".join(row_id for _, row_id in rows), _ROW_ID_LENGTH),
-            *mine.columns,
-        ],
-        schema=schema,
-    )
-
-
-def _texts(joined: str, length: int) -> pa.Array:
-    """Return texts of one length. By buffers: to turn lists into arrays imports pandas."""
-    ends = pa.py_buffer(array("i", range(0, len(joined) + 1, length)))
-    return pa.Array.from_buffers(
-        pa.string(), len(joined) // length, [None, ends, pa.py_buffer(joined.encode())]
-    )
+    ends = pa.py_buffer(array("i", range(0, _ROW_ID_LENGTH * len(rows) + 1, _ROW_ID_LENGTH)))
+    texts = pa.py_buffer("".join(row_id for _, row_id in rows).encode())
+    columns = [  # by buffers: to turn lists into arrays imports pandas
+        pa.Array.from_buffers(pa.int64(), len(rows), [None, places]),
+        pa.Array.from_buffers(pa.string(), len(rows), [None, ends, texts]),
+        *mine.columns,
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _noted(store: Store) -> Mapping[str, tuple[str, str]]:

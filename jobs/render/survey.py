@@ -80,7 +80,8 @@ class Survey:
         """Return which sizes are far from those that the model knows. specs: of these models alone."""
         examples = [(shape, one) for shape, one in self.examples.items() if one.model in specs]
         remarks = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
-        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in remarks if line]
+        counted = ((self.shapes[shape], line) for shape, line in remarks if line)
+        lines = [f"{num:,} row{'s' * (num != 1)}: {line}" for num, line in counted]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
@@ -201,21 +202,14 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: in
         left_out = index.left_out_in(first, batch.num_rows)
         for row in resolved.rows.read(first, batch, only=left_out) if left_out else ():
             if isinstance(row, InvalidRow):
-                writer.add(repaired_row(batch.slice(row.index - first, 1)), reasons(row))
+                problems = "; ".join(str(problem) for problem in row.problems)
+                fixes = "; ".join(dict.fromkeys(problem.why.fix for problem in row.problems))
+                values = {"row_index": row.index, "reason": problems, "fix": fixes}
+                writer.add(repaired_row(batch.slice(row.index - first, 1)), values)
                 if writer.due(0.0):
                     writer.flush()
     writer.flush()
     store.delete_many(earlier)
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' * (count != 1)}"
-
-
-def reasons(row: InvalidRow) -> dict[str, object]:
-    reasons = "; ".join(str(problem) for problem in row.problems)
-    fixes = "; ".join(dict.fromkeys(problem.why.fix for problem in row.problems))
-    return {"row_index": row.index, "reason": reasons, "fix": fixes}
 
 
 def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:
