@@ -6,7 +6,6 @@ they run only when they run it: `--help` answers at once. Plugins add theirs (fr
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
@@ -16,8 +15,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from framefleet.doors import Command, commands, job_kind
+from framefleet.doors import Command, commands
 from framefleet.jobs.control.command import add_command, pause_command, resume_command, stop_command
+from framefleet.jobs.job.command import schema_command
 from framefleet.jobs.keep.repair.command import repair_command
 from framefleet.jobs.keep.replay.command import replay_command
 from framefleet.jobs.keep.verify.command import verify_command
@@ -26,30 +26,12 @@ from framefleet.jobs.look.status.command import status_command
 from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
-from framefleet.pipeline.errors import JobError, PluginError
+from framefleet.pipeline.errors import PluginError
 from framefleet.pipeline.guards.redaction import keep_secrets
 
 _HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."
 _MODEL_HELP = "List, show, lock, verify or convert models."
 _SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
-
-
-def schema_command(
-    section: Annotated[
-        str | None,
-        typer.Argument(metavar="[SECTION]", help="Print the schema of jobs with this section, e.g. train."),
-    ] = None,
-) -> None:
-    """Print the JSON Schema of a job file, for editors."""
-    with reporting(verbose=False):
-        from framefleet.jobs.job.schema import Job, job_schema
-
-        kind = job_kind([section]) if section else None
-        if section and not kind:
-            raise JobError(f"{section}: no job has a schema of its own by this section", "leave it out")
-        print(json.dumps(job_schema(kind.schema if kind else Job), indent=2))
-
-
 # In the order in which they are used. Those of plugins come after them, panel by panel.
 _PANELS: dict[str, tuple[Command, ...]] = {
     "Render": (plan_command, render_command),

@@ -20,8 +20,7 @@ from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_source import added_in, table_of_job
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError, shown

@@ -19,7 +19,7 @@ def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbos
     Returns at once. Within ten seconds the job begins to stop, as after Ctrl-C: its workers save their rows.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.control.control import STOP
+        from framefleet.cluster.driver.lock import STOP
 
         url = _ask(output, sets, STOP, "end")
         stderr.say(f"it has ended once no driver is at work: {command('status', url)}")
@@ -32,7 +32,7 @@ def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbo
     The job itself keeps waiting.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.control.control import PAUSE
+        from framefleet.cluster.driver.lock import PAUSE
 
         stderr.say(f"to continue: {command('resume', _ask(output, sets, PAUSE, 'pause'))}")
 

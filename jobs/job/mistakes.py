@@ -128,7 +128,8 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
 
     location = error["loc"]  # pydantic's, which names the kind of a mapping, where there are several
     places = dict(_known_keys(job))
-    below, above = None, location[:-1]  # of a section that stands under a name which the job chose
+    below: type[BaseModel] | None = None
+    above = location[:-1]  # of a section that stands under a name which the job chose
     if location[0] == "sweep":
         below = Spread
     elif location[0] in NAMED and len(location) > 2:

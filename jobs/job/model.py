@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.schema import Job, ModelSection
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import naming_model
@@ -105,18 +106,23 @@ def _check_weights_fit(weights: Weights, settings: ModelSettings) -> None:
     check_placement(weights.source, files, components, parts=parts, allow_unmatched=allow_unmatched)
 
 
+def _placed(section: ModelSection, fleet: FleetSettings) -> ModelSection:
+    """Return a model that uses all GPUs of its worker, as the job says or by components."""
+    gpus = fleet.gpus_per_worker
+    if section.placement or gpus == "auto" or gpus <= 1:
+        return section
+    return section.model_copy(update={"placement": Placement(type="components")})
+
+
 def open_models(job: Job) -> dict[str, OpenedModel]:
     """Return the job's models by name, each with the LoRAs that fit it.
 
     Raises UserError for one that cannot be used as the job says, and for a LoRA that fits none.
     """
     models: dict[str, OpenedModel] = {}
-    gpus = job.fleet.gpus_per_worker
     for name, section in job.by_name.items():
-        if not section.placement and gpus != "auto" and gpus > 1:  # then it uses all GPUs of its worker
-            section = section.model_copy(update={"placement": Placement(type="components")})
         with naming_model(place_of(name)):
-            models[name] = open_model(section, job.storage_options)
+            models[name] = open_model(_placed(section, job.fleet), job.storage_options)
             _check_model(job, models[name])
     loras = _loras_of(job, models)
     return {

@@ -344,11 +344,15 @@ def estimate(
         fitting = (one for one in OFFLOADS if footprint.peak_gb(one) <= has_gb - missed_gb)
         offload = next(fitting, None)
         return replace(memory, ways=() if offload is None else (replace(own, offload=offload),))
+
+    def count_in(dtype: DTypeName | None, way: Way) -> Footprint:
+        return count(replace(way, dtype=dtype))
+
     dtypes: tuple[DTypeName | None, ...] = (None,) if is_half else (None, "bf16")
     ways = [
         replace(way, dtype=dtype)
         for dtype in dtypes
-        for way in ways_for(lambda way, dtype=dtype: count(replace(way, dtype=dtype)), has_gb - missed_gb)
+        for way in ways_for(partial(count_in, dtype), has_gb - missed_gb)
     ]
 
     def costs_less(one: Way, other: Way) -> bool:

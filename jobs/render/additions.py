@@ -12,9 +12,8 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
 from framefleet.doors import More
 from framefleet.jobs.render.lanes import plan_lanes
-from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
 from framefleet.jobs.render.row_parts import remember_survey, write_rows
-from framefleet.jobs.render.row_source import added_in, with_added
 from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import TableError, UserError

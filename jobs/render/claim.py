@@ -15,8 +15,7 @@ from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections
 from framefleet.jobs.render.output_job import is_table_above
-from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel
-from framefleet.jobs.render.row_source import base_of
+from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url

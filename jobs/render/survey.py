@@ -202,14 +202,17 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: in
         left_out = index.left_out_in(first, batch.num_rows)
         for row in resolved.rows.read(first, batch, only=left_out) if left_out else ():
             if isinstance(row, InvalidRow):
-                problems = "; ".join(str(problem) for problem in row.problems)
-                fixes = "; ".join(dict.fromkeys(problem.why.fix for problem in row.problems))
-                values = {"row_index": row.index, "reason": problems, "fix": fixes}
-                writer.add(repaired_row(batch.slice(row.index - first, 1)), values)
+                writer.add(repaired_row(batch.slice(row.index - first, 1)), reasons(row))
                 if writer.due(0.0):
                     writer.flush()
     writer.flush()
     store.delete_many(earlier)
+
+
+def reasons(row: InvalidRow) -> dict[str, object]:
+    problems = "; ".join(str(problem) for problem in row.problems)
+    fixes = "; ".join(dict.fromkeys(problem.why.fix for problem in row.problems))
+    return {"row_index": row.index, "reason": problems, "fix": fixes}
 
 
 def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:

@@ -122,8 +122,9 @@ def picture(standing: Standing) -> RenderableType:
         case Progress():
             parts = [bar_and(headline(standing), standing.done + standing.failed, standing.total)]
             parts += [workers_table(standing.workers)] if standing.workers else []
-            first_line = standing.last_failure.partition("\n")[0]
-            notes = [*standing.unused, *([f"last failure: {first_line}"] if first_line else [])]
+            notes = [*standing.unused]
+            if standing.last_failure:
+                notes.append("last failure: " + standing.last_failure.partition("\n")[0])
             red = (Text(note, style="red", overflow="ellipsis", no_wrap=True) for note in notes)
             return Group(*parts, *red)
         case _:

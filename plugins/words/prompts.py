@@ -116,7 +116,11 @@ def written_in(store: Store) -> dict[str, dict[str, str]]:
 def corrections_in(file: Path) -> dict[str, str]:
     """Return the prompts of a file of JSON lines by their originals. Raises TableError for other content."""
     texts = {}
-    for number, line in enumerate(_lines(file), start=1):
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeError) as error:
+        raise TableError(f"{file} cannot be read: {error}", "give a file of JSON lines in UTF-8") from None
+    for number, line in enumerate(lines, start=1):
         try:
             row = parse_json(line)
             original, text = row[ORIGINAL], row[_PROMPT]
@@ -129,13 +133,6 @@ def corrections_in(file: Path) -> dict[str, str]:
             )
         texts[original] = text
     return texts
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeError) as error:
-        raise TableError(f"{file} cannot be read: {error}", "give a file of JSON lines in UTF-8") from None
 
 
 def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:

@@ -309,7 +309,7 @@ def _loras(recorded: Recorded) -> str:
                 f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs",
                 f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}",
             )
-        options = {"weight_name": lora.file, "adapter_name": adapter_name(name)}
+        options: dict[str, Any] = {"weight_name": lora.file, "adapter_name": adapter_name(name)}
         if str(lora.file).endswith(SAFETENSORS):
             options["use_safetensors"] = True
         if lora.revision:
