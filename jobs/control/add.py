@@ -125,10 +125,8 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
     table = table_of_job(resolved.job, called, recipe, added_in(resolved.store))
     schema = pa.schema([field.with_nullable(True) for field in table.schema])
     if others := [name for name in resolved.table.schema.names if name not in schema.names]:
-        raise TableError(
-            f"{resolved.table.location} has a column {others[0]!r}, and the job's table has not",
-            did_you_mean(others[0], schema.names),
-        )
+        problem = f"{resolved.table.location} has a column {others[0]!r}, and the job's table has not"
+        raise TableError(problem, did_you_mean(others[0], schema.names))
     with closing(RowIndex()) as index, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         survey = survey_rows(resolved, index, watch)
         check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
@@ -153,21 +151,15 @@ def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -
         try:
             columns.append(column.cast(field.type))
         except pa.ArrowException as error:
-            raise _unfit(field, column, positions, error) from None
+            problem = f"{field.name} does not fit the job's table: {error}"
+            for position, cell in zip(positions, column, strict=True):  # to the first that does not fit
+                try:
+                    pa.array([cell.as_py()], column.type).cast(field.type)
+                except pa.ArrowException:
+                    value = shown(cell.as_py())
+                    problem = (
+                        f"row {position}: {field.name} is {value}, and the job's table holds {field.type}"
+                    )
+                    break
+            raise TableError(problem, f"write it as {field.type}") from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _unfit(
-    field: pa.Field, column: pa.Array, positions: Sequence[int], error: pa.ArrowException
-) -> TableError:
-    """Return what is wrong with the first cell that a column of the job's table does not hold."""
-    for position, cell in zip(positions, column, strict=True):
-        try:
-            pa.array([cell.as_py()], column.type).cast(field.type)
-        except pa.ArrowException:
-            value = shown(cell.as_py())
-            return TableError(
-                f"row {position}: {field.name} is {value}, and the job's table holds {field.type}",
-                "write it as that",
-            )
-    return TableError(f"{field.name} does not fit the job's table: {error}", f"write it as {field.type}")

@@ -30,10 +30,8 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     if place.startswith("memory://"):
         raise JobError(f"{place} is private to each process", "use a folder or S3")
     if place.startswith(("http://", "https://")):
-        raise JobError(
-            f"the output {public_url(place)} is a web page, where nothing can be written",
-            "use a folder or S3",
-        )
+        problem = f"the output {public_url(place)} is a web page, where nothing can be written"
+        raise JobError(problem, "use a folder or S3")
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
     store = Store(place, job.storage_options, outage_s=outage_s)
     path = Path(_plain(place))
@@ -41,9 +39,8 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     if "://" not in place and (file := next(files, None)):
         raise JobError(f"the output {place} cannot be a folder: {file} is a file", "choose another output")
     if "://" not in place and f"{_plain(place)}/".startswith(_KERNEL):
-        raise JobError(
-            f"the output {place} belongs to the kernel, which stores no files", "choose another output"
-        )
+        problem = f"the output {place} belongs to the kernel, which stores no files"
+        raise JobError(problem, "choose another output")
     if is_own and job.table is not None:  # the output's files are tables too
         root, own = _plain(place), folder_of(job.table).rstrip("/")
         if own == _plain(job.table):

@@ -97,11 +97,20 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     model = {} if resolved.job.models else _opened(resolved.first)
     names = {"digest": "model_digest", "files": "model_files"}  # as job.json has always had them
+    # What is written down with less than rows need: URLs without signatures.
+    job, inputs = resolved.job, _names_of_inputs(resolved)
+    withheld = {
+        "defaults": {name: value for name, value in job.defaults.items() if name in inputs},
+        "overrides": job.overrides,
+        **_arguments_of_sections(job),
+        "sweep": job.sweep.model_dump(),
+        "inputs": job.inputs.model_dump(),
+    }
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": _job_values(resolved),
-        "withheld": _withheld(resolved),
+        "withheld": [key for key, value in flat("", withheld) if _public(value) != value],
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
         **{names.get(key, key): value for key, value in model.items()},
     }
@@ -203,19 +212,6 @@ def _names_of_inputs(resolved: ResolvedJob) -> set[str]:
     return {name for base in bases for name, value in base.items() if inputs_in(value)}
 
 
-def _withheld(resolved: ResolvedJob) -> list[str]:
-    """Return the keys whose values are written down with less than rows need: URLs without signatures."""
-    job, inputs = resolved.job, _names_of_inputs(resolved)
-    values = {
-        "defaults": {name: value for name, value in job.defaults.items() if name in inputs},
-        "overrides": job.overrides,
-        **_arguments_of_sections(job),
-        "sweep": job.sweep.model_dump(),
-        "inputs": job.inputs.model_dump(),
-    }
-    return [key for key, value in flat("", values) if _public(value) != value]
-
-
 def _arguments_of_sections(job: Job) -> dict[str, Mapping[str, Any]]:
     """Return the arguments of rows that sections of plugins have."""
     added = {name: getattr(job, name) for name in sections()}
@@ -250,7 +246,12 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
         output = str(job.get("output")).rstrip("/")
         is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
         values["table"] = TABLES if is_own else str(table)
-    values["media"] = _settled(job["media"])
+    media = job["media"]
+    try:  # with what is left open, which earlier versions wrote down
+        settings = Media(**{name: media[name] for name in ("format", "encoder", "crf") if name in media})
+        values["media"] = {**media, "encoder": settings.codec, "crf": settings.quality}
+    except JobError:  # of no job
+        values["media"] = dict(media)
     values |= decisive_sections(job)
     for key in ("previews", "c2pa"):  # the first changes no clip, the second is now a clip step's
         values["media"].pop(key, None)
@@ -261,15 +262,6 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
             for name, one in models
         }
     return dict(flat("", values))
-
-
-def _settled(media: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how clips are stored, with what is left open: earlier versions wrote down what that is."""
-    try:
-        settings = Media(**{name: media[name] for name in ("format", "encoder", "crf") if name in media})
-    except JobError:  # of no job
-        return dict(media)
-    return {**media, "encoder": settings.codec, "crf": settings.quality}
 
 
 def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

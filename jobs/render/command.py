@@ -123,7 +123,23 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         if num_sizes := REMEMBERED_SIZES.total(summary.figures):
             lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
     lines += idle_lines(summary)
-    lines += _audit_lines(summary)
+    audits = [
+        f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
+        for kind in summary.apart
+    ]
+    if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
+        audits.append(f"audit: {num_again:,.0f} of these rows had a record and were rendered again")
+    audits += [
+        f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
+        for kind in summary.unrepeatable
+    ]
+    if audits:
+        consequence = "rows of such a kind are plain calls from now on, and others of it are rendered again"
+        audits.append(f"audit: {consequence}")
+    if summary.audits and summary.done:
+        prefix = "audit: of other kinds, " if summary.apart else "audit: "
+        audits.append(prefix + audit_line(summary.audits, summary.done))
+    lines += audits
     lines += [
         f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
         for name, failed in summary.lacking.items()
@@ -155,28 +171,6 @@ def idle_lines(summary: Summary) -> list[str]:
         return []
     causes = [f"{cause} {part:.1%}" for cause, part in shares.items() if part >= 0.001]
     return [f"idle: {', '.join([f'{sum(shares.values()):.1%} of the time of workers', *causes])}"]
-
-
-def _audit_lines(summary: Summary) -> list[str]:
-    """Return what audits found."""
-    lines = [
-        f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
-        for kind in summary.apart
-    ]
-    if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
-        lines.append(f"audit: {num_again:,.0f} of these rows had a record and were rendered again")
-    lines += [
-        f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
-        for kind in summary.unrepeatable
-    ]
-    if lines:
-        lines.append(
-            "audit: rows of such a kind are plain calls from now on, and others of it are rendered again"
-        )
-    if summary.audits and summary.done:
-        prefix = "audit: of other kinds, " if summary.apart else "audit: "
-        lines.append(prefix + audit_line(summary.audits, summary.done))
-    return lines
 
 
 def retry_command(

@@ -62,10 +62,8 @@ def given_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Itera
                 try:
                     writer.write_table(table.select(writer.schema.names).cast(writer.schema))
                 except (pa.ArrowException, KeyError) as error:
-                    raise TableError(
-                        f"table= has blocks with other columns than the first: {error}",
-                        "give every row the same columns, of one type each",
-                    ) from None
+                    problem = f"table= has blocks with other columns than the first: {error}"
+                    raise TableError(problem, "give every row the same columns, of one type each") from None
                 num_rows += len(table)
         if not num_rows:
             raise TableError("table= has no rows", "add some")
@@ -133,10 +131,8 @@ def arrow_of(rows: object) -> pa.Table:
 def _cells(name: str, values: object) -> list[Any]:
     usual = "a dict of columns has a list of cells for each"
     if hasattr(values, "columns") or hasattr(values, "column_names"):
-        raise TableError(
-            f"table=: {name} is a table of type {type(values).__name__}, and {usual}",
-            "give one of its columns; or give it alone, as `table=`",
-        )
+        problem = f"table=: {name} is a table of type {type(values).__name__}, and {usual}"
+        raise TableError(problem, "give one of its columns; or give it alone, as `table=`")
     is_scalar = isinstance(values, str | bytes | Mapping | Set) or getattr(values, "shape", None) == ()
     if is_scalar or not isinstance(values, Iterable):
         raise TableError(
@@ -173,9 +169,8 @@ def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
 
 def _frame(rows: Any) -> pa.Table:
     if not hasattr(rows, "columns"):
-        raise TableError(
-            f"table= is of type pandas.{type(rows).__name__}", "give a DataFrame, e.g. by to_frame()"
-        )
+        problem = f"table= is of type pandas.{type(rows).__name__}"
+        raise TableError(problem, "give a DataFrame, e.g. by to_frame()")
     if levels := [name for name in rows.index.names if name is not None and name not in rows.columns]:
         rows = rows.reset_index(level=levels)  # as its `to_parquet` does
     names = [str(name) for name in rows.columns]
@@ -185,9 +180,8 @@ def _frame(rows: Any) -> pa.Table:
         of_objects = [str(kind) == "object" for kind in rows.dtypes]
         typed = pa.Table.from_pandas(rows.loc[:, [not is_so for is_so in of_objects]], preserve_index=False)
     except (*_UNFIT, AttributeError, TypeError) as error:  # no DataFrame; columns of odd types
-        raise TableError(
-            f"table= of pandas cannot be converted: {error}", "use columns of one type each"
-        ) from None
+        problem = f"table= of pandas cannot be converted: {error}"
+        raise TableError(problem, "use columns of one type each") from None
     columns = iter(typed.columns)
     arrays = [
         _column(name, rows.iloc[:, place].tolist(), is_pandas=True) if is_so else next(columns)

@@ -287,9 +287,8 @@ def _model_named(place: str, name: Any, job: Job) -> str | None:
     """Return the model that the job itself names, if it names one. Raises JobError where there is none."""
     if name is None or (isinstance(name, str) and name in job.models):
         return name
-    raise JobError(
-        f"{place} is {shown(name)}, and `models` has none of that name", did_you_mean(str(name), job.models)
-    )
+    problem = f"{place} is {shown(name)}, and `models` has none of that name"
+    raise JobError(problem, did_you_mean(str(name), job.models))
 
 
 def added_in(store: Store) -> list[str]:

@@ -140,10 +140,8 @@ def export_chosen(
     place = Store(to, options)
     one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
     if one.startswith(other) or other.startswith(one):
-        raise JobError(
-            f"{place.url_of('')} and the output {store.url_of('')} are inside each other",
-            "choose a separate place, as readers of one would read both",
-        )
+        problem = f"{place.url_of('')} and the output {store.url_of('')} are inside each other"
+        raise JobError(problem, "choose a separate place, as readers of one would read both")
     if choice.is_table:
         return Exported(place=place, num_rows=export_table(store, to, options, choice, watch))
     return _export_clips(store, place, choice, watch)
@@ -274,10 +272,8 @@ def _note_path(number: int) -> str:
 
 
 def _changed() -> JobError:
-    return JobError(
-        "the chosen rows have changed since this export began",
-        "run it again when the output no longer changes; --where must not use random()",
-    )
+    problem = "the chosen rows have changed since this export began"
+    return JobError(problem, "run it again when the output no longer changes; --where must not use random()")
 
 
 # VBench looks for clips by their prompts, PROMPT-INDEX.mp4: five videos of each, with the indices 0 to 4.
@@ -292,10 +288,8 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
     The prompt is the caption of the export, if it has one. Raises JobError for what VBench would not find.
     """
     if len(endings) > 1 or not {*endings} <= {*_ENDINGS}:
-        raise JobError(
-            f"clips end in {', '.join(sorted(endings))}, and VBench reads one of {', '.join(_ENDINGS)}",
-            "render with media.format mp4, or choose other clips with --where",
-        )
+        problem = f"clips end in {', '.join(sorted(endings))}, and VBench reads one of {', '.join(_ENDINGS)}"
+        raise JobError(problem, "render with media.format mp4, or choose other clips with --where")
     (ending,) = endings
     clips: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     for table in selection.rows("seed", "row_indices"):
@@ -314,8 +308,6 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
             name = names[row_id] = f"{prompt}-{index}{ending}"
             if not prompt or "/" in name or "\0" in name or len(name.encode()) > _MAX_NAME:
                 problem = "is empty" if not prompt else "cannot be the name of a file"
-                raise JobError(
-                    f"the prompt of row {row_id} {problem}: {prompt[:100]!r}",
-                    "leave it out with --where: VBench finds a video by its prompt",
-                )
+                problem = f"the prompt of row {row_id} {problem}: {prompt[:100]!r}"
+                raise JobError(problem, "leave it out with --where: VBench finds a video by its prompt")
     return names

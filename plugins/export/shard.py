@@ -211,9 +211,7 @@ class ShardWriter(ABC):
 
 def feature_of(endings: frozenset[str]) -> Feature:
     """Return what the clips are to the `datasets` library."""
-    return next(
-        (feature for feature, feature_endings in _FEATURES.items() if endings <= feature_endings), "clip"
-    )
+    return next((feature for feature, of_it in _FEATURES.items() if endings <= of_it), "clip")
 
 
 def file_name(row: dict[str, str]) -> str:
@@ -266,10 +264,8 @@ def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) 
 
     for column in columns:
         if _names_files(column.type):  # by itself it is renamed
-            raise JobError(
-                f"column {column.name!r} has fields that datasets takes for names of files",
-                "leave it out with --columns",
-            )
+            problem = f"column {column.name!r} has fields that datasets takes for names of files"
+            raise JobError(problem, "leave it out with --columns")
 
 
 def _names_files(kind: pa.DataType) -> bool:
@@ -351,9 +347,8 @@ class ParquetShard(ShardWriter):
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         feature = self._target.feature
         paths = file_names(rows)
-        cells = pa.StructArray.from_arrays(
-            [pa.array(clips, pa.binary()), pa.array(paths)], fields=list(_CLIP)
-        )
+        arrays = [pa.array(clips, pa.binary()), pa.array(paths)]
+        cells = pa.StructArray.from_arrays(arrays, fields=list(_CLIP))
         table = own_columns(rows, self._target.columns, taken=[feature])
         table = table.append_column(pa.field(feature, _CLIP), cells)
         if self._writer is None:

@@ -59,9 +59,8 @@ class FoundMarks:
         description: dict[str, Any] = {}
         if self.manifest:
             description["c2pa"] = {"state": self.manifest.state, "signer": self.manifest.signer}
-            description["c2pa"] |= (
-                {"source_type": self.manifest.source_type} if self.manifest.source_type else {}
-            )
+            if self.manifest.source_type:
+                description["c2pa"]["source_type"] = self.manifest.source_type
         if self.label:
             description["label"] = {"source_type": self.label.source_type, "aigc": dict(self.label.aigc)}
         if self.watermarks:
@@ -149,19 +148,13 @@ def _decoded(content: bytes, kind: video_frames.FileKind | None) -> _Decoded | N
         audio = None if kind.name == "gif" else video_frames.open_sound(content)
         if kind.kind == "audio":
             return _Decoded(audio=audio)
-        some, num_frames = _sampled(content)
-        return _Decoded(frames=some, num_frames=num_frames, fps=video_frames.frame_rate(content), audio=audio)
+        sample: list[Frames] = []  # at equal distances
+        step, count = 1, 0
+        for count, frame in enumerate(video_frames.frames_of(content), 1):
+            if (count - 1) % step == 0:
+                sample.append(np.asarray(frame))
+            if len(sample) > _MOST_FRAMES:
+                sample, step = sample[::2], 2 * step
+        return _Decoded(frames=sample, num_frames=count, fps=video_frames.frame_rate(content), audio=audio)
     except Exception:  # decoders meet broken files with nearly every class there is; no file may end a row
         return None
-
-
-def _sampled(content: bytes) -> tuple[list[Frames], int]:
-    """Return frames at equal distances, at most as many as are wanted, and the number of all."""
-    sample: list[Frames] = []
-    step, count = 1, 0
-    for count, frame in enumerate(video_frames.frames_of(content), 1):
-        if (count - 1) % step == 0:
-            sample.append(np.asarray(frame))
-        if len(sample) > _MOST_FRAMES:
-            sample, step = sample[::2], 2 * step
-    return sample, count

@@ -39,9 +39,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _COMMON = (1.0, 1 / 2, 2 / 3, 3 / 4, 3 / 2, 2.0, 4 / 3, 10 / 9, 1.25, 0.8, 0.9, 1 / 3)
 _SCAN = tuple(float(scale) for scale in np.geomspace(0.25, 2.5, 193))
 # In thousandths: half a step, and other ones for the height, which is rounded to whole pixels too.
-_NEAR = sorted(product((0, -2, 2, -4, 4, -6, 6), repeat=2), key=lambda at: (abs(at[0] - at[1]), abs(at[0])))[
-    :29
-]
+_NEAR = sorted(product((0, -2, 2, -4, 4, -6, 6), repeat=2), key=lambda at: (abs(at[0] - at[1]), abs(at[0])))
+del _NEAR[29:]
 _REGION = 512  # pixels a side of the clip in which sizes are tried
 _SUSPECT = 5.2  # standard deviations of a peak among 65,536 places; of noise one in a dozen passes
 _MOST_TRIED = 6
@@ -81,9 +80,14 @@ class SpreadFrames:
         size = _at_scale(flat, 1.0).size
         for scales in ((1.0,),) if is_quick else (_COMMON, _SCAN):
             possible = [scale for scale in scales if size <= _MOST_PIXELS * scale**2]
-            peaks = sorted(
-                ((_locate_tile(_central(flat, scale))[0], scale) for scale in possible), reverse=True
-            )
+            peaks = []
+            for scale in possible:  # in the middle of the picture at the clip's own size
+                plane = _at_scale(flat, scale)
+                sides = [min(side, max(1, round(_REGION * scale))) for side in plane.shape]
+                top, left = ((whole - side) // 2 for whole, side in zip(plane.shape, sides, strict=True))
+                central = plane[top : top + sides[0], left : left + sides[1]]
+                peaks.append((_locate_tile(_resized(central, scale, scale))[0], scale))
+            peaks.sort(reverse=True)
             suspects = [scale for height, scale in peaks[:_MOST_TRIED] if height > _SUSPECT]
             for scale in suspects:
                 plane = _at_scale(flat, scale)  # whole, and at sizes near it
@@ -143,14 +147,6 @@ def _flattened(frames: Iterable[Frames]) -> dict[int, Plane] | None:
 
 def _at_scale(flat: dict[int, Plane], scale: float) -> Plane:
     return flat[5 if scale < 0.7 else 9 if scale < 1.5 else 17]
-
-
-def _central(flat: dict[int, Plane], scale: float) -> Plane:
-    """Return the middle of the picture at the clip's own size."""
-    plane = _at_scale(flat, scale)
-    sides = [min(side, max(1, round(_REGION * scale))) for side in plane.shape]
-    top, left = ((whole - side) // 2 for whole, side in zip(plane.shape, sides, strict=True))
-    return _resized(plane[top : top + sides[0], left : left + sides[1]], scale, scale)
 
 
 def _resized(plane: Plane, down: float, across: float) -> Plane:

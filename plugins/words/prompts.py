@@ -95,15 +95,11 @@ def _prompt_column(job: Job, resolved: ResolvedJob) -> str:
     names = resolved.table.schema.names
     column = job.columns.get(_PROMPT, _PROMPT)
     if column not in names:
-        raise TableError(
-            f"prompts.rewrite: {resolved.table.location} has no column {column!r}",
-            f"{did_you_mean(column, names)}; or leave `prompts` out",
-        )
+        problem = f"prompts.rewrite: {resolved.table.location} has no column {column!r}"
+        raise TableError(problem, f"{did_you_mean(column, names)}; or leave `prompts` out")
     if ORIGINAL in names:
-        raise TableError(
-            f"prompts.rewrite: {resolved.table.location} has a column {ORIGINAL!r}, which it would add",
-            "rename it in the table, or drop it",
-        )
+        problem = f"prompts.rewrite: {resolved.table.location} has a column {ORIGINAL!r}, which it would add"
+        raise TableError(problem, "rename it in the table, or drop it")
     return column
 
 
@@ -127,10 +123,8 @@ def corrections_in(file: Path) -> dict[str, str]:
         except (ValueError, TypeError, LookupError):
             original = text = None
         if not isinstance(original, str) or not isinstance(text, str) or not text.strip():
-            raise TableError(
-                f"{file}, line {number}: {line[:80]!r} is not a mapping of {ORIGINAL} and {_PROMPT}",
-                "write it as `framefleet prompts OUTPUT --json` does",
-            )
+            problem = f"{file}, line {number}: {line[:80]!r} is not a mapping of {ORIGINAL} and {_PROMPT}"
+            raise TableError(problem, "write it as `framefleet prompts OUTPUT --json` does")
         texts[original] = text
     return texts
 
@@ -142,10 +136,8 @@ def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
     """
     written = written_in(store)
     if unknown := [text for text in texts if text not in {row[ORIGINAL] for row in written.values()}]:
-        raise TableError(
-            f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}",
-            "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it",
-        )
+        problem = f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}"
+        raise TableError(problem, "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it")
     with DriverLock(store) as lock:
         writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
         changed = [row for row in written.values() if texts.get(row[ORIGINAL], row[_PROMPT]) != row[_PROMPT]]
@@ -170,9 +162,8 @@ def _questions(
             try:
                 question = question_text(section, {**row, _PROMPT: text})
             except NoAnswer as error:
-                raise TableError(
-                    f"row {first + number}: prompts.rewrite: {error}", "fill the cell, or change the question"
-                ) from None
+                problem = f"row {first + number}: prompts.rewrite: {error}"
+                raise TableError(problem, "fill the cell, or change the question") from None
             decides = {"model": section.model, "options": section.options, "question": question}
             yield first + number, text, question, hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 

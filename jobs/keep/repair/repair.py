@@ -119,10 +119,8 @@ def put_back(store: Store, hold: Hold) -> bool:
         return False
     text = job_in_parts(store)
     if text is None or claim_in_parts_as(store, JOB_JSON) is None:
-        raise JobError(
-            f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it",
-            "put it back as it was, or choose another output",
-        )
+        problem = f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it"
+        raise JobError(problem, "put it back as it was, or choose another output")
     hold.check()
     if store.exists(CLAIM):
         set_aside(store, CLAIM, hold)

@@ -210,18 +210,14 @@ def _place(place: str, what: str, option: str) -> str:
     """Return a place that an output names. Raises JobError for one that is not opened on its word."""
     if is_opened(place):
         return place
-    raise JobError(
-        f"the output says that {what} is at {place!r}, which is not opened without your consent",
-        f"if that is right, give it as {option}",
-    )
+    problem = f"the output says that {what} is at {place!r}, which is not opened without your consent"
+    raise JobError(problem, f"if that is right, give it as {option}")
 
 
 def _check_pickles(claimed: bool, what: str, given: Given) -> bool:
     if claimed and not given.allow_pickle:
-        raise JobError(
-            f"{what} may contain pickles, which can run code when they are opened",
-            "if you trust where it comes from, add --allow-pickle",
-        )
+        problem = f"{what} may contain pickles, which can run code when they are opened"
+        raise JobError(problem, "if you trust where it comes from, add --allow-pickle")
     return given.allow_pickle
 
 

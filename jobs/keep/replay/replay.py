@@ -81,10 +81,8 @@ class Replayer:
         for reference in filter(is_model, recorded.request.arguments.values()):
             if (second := second_models[reference["name"]]).digest != reference["digest"]:
                 option = quoted("--second-model", reference["name"] + "=PLACE")
-                raise ModelError(
-                    f"the second model at {second.settings.name} is not the one that rendered this row",
-                    f"give the folder of the one that did: {option}",
-                )
+                problem = f"the second model at {second.settings.name} is not the one that rendered this row"
+                raise ModelError(problem, f"give the folder of the one that did: {option}")
         if self._model is None or recorded.model != self._settings:
             self._model = None  # before the next takes its memory
             self._model, self._settings = load(recorded.model), recorded.model

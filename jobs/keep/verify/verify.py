@@ -330,22 +330,8 @@ def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
 
     Equal records and an equal seed give the same rows.
     """
-    # Choose one after the other what there is least of among the chosen.
-    left = sorted({one.row_id: one for one in _candidates(store, count, seed)}.values())
-    chosen: list[Candidate] = []
-    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
-    while left and len(chosen) < count:
-        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
-        left.remove(best)
-        chosen.append(best)
-        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
-            counter[name] += 1
-    return chosen
-
-
-def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
-    """Return of each group of like rows those with the lowest lots."""
-    groups: dict[tuple[str, ...], list[tuple[int, Candidate]]] = {}
+    # Of each group of like rows those with the lowest lots.
+    groups: dict[tuple[str, ...], list[Candidate]] = {}
     max_groups = max(1, _MAX_CANDIDATES // count)
     rows = (
         (path, row)
@@ -357,13 +343,22 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
         lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
         kind = " ".join(str(row[name]) for name in _KIND)
         one = Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
-        group = (one.kind, one.node, one.worker)
-        if group not in groups and len(groups) >= max_groups:
-            group = ("", "", "")  # the rest together: what a group is called may be anybody's
-        heap = groups.setdefault(group, [])
-        entry = (-int.from_bytes(one.lot), one)
-        if len(heap) < count:
-            heapq.heappush(heap, entry)
-        elif entry > heap[0]:
-            heapq.heapreplace(heap, entry)
-    return [one for heap in groups.values() for _, one in heap]
+        key = (one.kind, one.node, one.worker)
+        if key not in groups and len(groups) >= max_groups:
+            key = ("", "", "")  # the rest together: what a group is called may be anybody's
+        group = groups.setdefault(key, [])
+        group.append(one)
+        if len(group) > 2 * count:
+            group[:] = heapq.nsmallest(count, group)
+    lowest = (one for group in groups.values() for one in heapq.nsmallest(count, group))
+    # Choose one after the other what there is least of among the chosen.
+    left = sorted({one.row_id: one for one in lowest}.values())
+    chosen: list[Candidate] = []
+    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
+    while left and len(chosen) < count:
+        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
+        left.remove(best)
+        chosen.append(best)
+        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
+            counter[name] += 1
+    return chosen

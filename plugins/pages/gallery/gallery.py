@@ -20,7 +20,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -118,7 +118,12 @@ def write_gallery(
         remembered = {}
     axes = remembered | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
     lines = notes(store)
-    version, worked = _version(store, axes, lines), _Worked()
+    # A digest of what the gallery shows, its page, its axes and its notes.
+    parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
+    sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
+    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
+    version, worked = hashlib.sha256(shown.encode()).hexdigest()[:20], _Worked()
     there = set(store.list(GALLERY))
     is_whole = {INDEX, _MANIFEST, _VERSION} <= there
     if is_ours and is_whole and store.read(_VERSION) == script("newest", version):
@@ -154,20 +159,6 @@ def write_gallery(
     store.write(_VERSION, script("newest", version))
     store.delete_many(filter(_BLOCK.fullmatch, there - blocks.named))
     return store.url_of(INDEX)
-
-
-def gallery_of(store: Store) -> str | None:
-    """Return where an output's gallery is; None where it has none."""
-    return store.url_of(INDEX) if store.exists(INDEX) else None
-
-
-def _version(store: Store, axes: Mapping[str, str], lines: Sequence[str]) -> str:
-    """Return a digest of what a gallery shows, its page, its axes and its notes."""
-    parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
-    sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
-    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
-    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
-    return hashlib.sha256(shown.encode()).hexdigest()[:20]
 
 
 class _Worked:
@@ -264,7 +255,19 @@ def refreshed_gallery(store: Store) -> Iterator[None]:
         yield
         return
     is_over = threading.Event()
-    refreshing = threading.Thread(target=_refresh, args=(store, is_over), name="gallery", daemon=True)
+
+    def check() -> None:
+        if is_over.is_set():
+            raise CancelledError
+
+    def refresh() -> None:
+        rest_s = _EVERY_S
+        while not is_over.wait(rest_s):
+            began = time.monotonic()
+            _write(store, check)
+            rest_s = max(_EVERY_S, (time.monotonic() - began) / _MAX_SHARE)
+
+    refreshing = threading.Thread(target=refresh, name="gallery", daemon=True)
     refreshing.start()
     try:
         yield
@@ -272,18 +275,6 @@ def refreshed_gallery(store: Store) -> Iterator[None]:
         is_over.set()
         refreshing.join()
     _write(store)
-
-
-def _refresh(store: Store, is_over: threading.Event) -> None:
-    def check() -> None:
-        if is_over.is_set():
-            raise CancelledError
-
-    rest_s = _EVERY_S
-    while not is_over.wait(rest_s):
-        began = time.monotonic()
-        _write(store, check)
-        rest_s = max(_EVERY_S, (time.monotonic() - began) / _MAX_SHARE)
 
 
 def _write(store: Store, check: Callable[[], None] = lambda: None) -> None:

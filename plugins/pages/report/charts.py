@@ -176,11 +176,8 @@ def _svg(draw: Callable[[Axes], None], *, height_in: float, label: str) -> str:
         draw(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return _themed(text.getvalue(), label)
-
-
-def _themed(svg: str, label: str) -> str:
-    """Return the drawing without its own colours, background, size and document type."""
+    # The drawing without its own colours, background, size and document type.
+    svg = text.getvalue()
     svg = escaped(svg[svg.index("<svg") :])
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for colour, name in _VARIABLES.items():

@@ -109,9 +109,21 @@ def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> st
         name: f"<h2>{page.html_text(name.capitalize())}</h2>{''.join(_rows(one))}"
         for name, one in status.inner.items()
     }
-    parts = inner | parts
-    parts |= {"charts": f'<div class="charts">{"".join(_charts(status))}</div>'}
-    parts |= {"failures": _failures(status), "workers": _workers(status)}
+    parts = inner | parts | {"charts": f'<div class="charts">{"".join(_charts(status))}</div>'}
+    failures = [
+        (row.error_type, row.message, row.fix, command("logs", status.output, row.row_id))
+        for row in status.last_failures
+    ]
+    names = ("error", "message", "fix", "what happened to the row")
+    parts["failures"] = page.html_table("Last failures", "The newest first.", names, failures)
+    workers = [
+        (worker.name, worker.state, worker.node, f"{worker.rows_in_hand:,}", f"{worker.rows_done:,}")
+        for worker in status.workers[:_MAX_WORKERS]
+    ]
+    is_cut = len(status.workers) > len(workers)
+    note = f"The first {_MAX_WORKERS}, of {len(status.workers):,}." if is_cut else ""
+    names = ("worker", "state", "machine", "rows in hand", "rows done")
+    parts["workers"] = page.html_table("Workers", note, names, workers)
     body = [f'<div id="part-{name}">{html}</div>' for name, html in parts.items()]
     head = f'<script src="live.js" data-every="{every_s:g}" defer></script>\n'
     return page.html_page(f"{title}: status", body, policy=_POLICY, head=head)
@@ -199,22 +211,3 @@ def _player(clip: NewClip) -> str:
         return f'<audio src="{path}" controls></audio>'
     is_shown = clip.path.endswith((".webp", ".gif", ".png"))
     return f'<img alt="" src="{path if is_shown else page.html_text(preview_path(clip.path))}">'
-
-
-def _failures(status: Status) -> str:
-    rows = [
-        (row.error_type, row.message, row.fix, command("logs", status.output, row.row_id))
-        for row in status.last_failures
-    ]
-    names = ("error", "message", "fix", "what happened to the row")
-    return page.html_table("Last failures", "The newest first.", names, rows)
-
-
-def _workers(status: Status) -> str:
-    rows = [
-        (worker.name, worker.state, worker.node, f"{worker.rows_in_hand:,}", f"{worker.rows_done:,}")
-        for worker in status.workers[:_MAX_WORKERS]
-    ]
-    more = len(status.workers) - len(rows)
-    note = f"The first {_MAX_WORKERS}, of {len(status.workers):,}." if more else ""
-    return page.html_table("Workers", note, ("worker", "state", "machine", "rows in hand", "rows done"), rows)

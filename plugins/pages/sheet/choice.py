@@ -184,10 +184,8 @@ def _note(
     """Note the position where a value is first. Raises JobError where a column has too many values."""
     first_seen[value] = min(_position(record), first_seen.get(value, _position(record)))
     if len(first_seen) > MAX_AXIS_VALUES:
-        raise JobError(
-            f"column {name or ''!r} has more than {MAX_AXIS_VALUES:,} values",
-            "choose another column, or fewer rows with --where",
-        )
+        problem = f"column {name or ''!r} has more than {MAX_AXIS_VALUES:,} values"
+        raise JobError(problem, "choose another column, or fewer rows with --where")
 
 
 def _side(first_seen: Mapping[Hashable, int], most: int) -> dict[Hashable, int]:

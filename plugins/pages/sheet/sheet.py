@@ -238,10 +238,8 @@ def small_clip(
 
 
 def more_than_shown(what: str, size_bytes: int) -> JobError:
-    return JobError(
-        f"{what} would take {size_bytes / 1e9:.1f} GB as it is shown",
-        "ask for fewer clips (--limit, --where) or smaller ones (--tile)",
-    )
+    problem = f"{what} would take {size_bytes / 1e9:.1f} GB as it is shown"
+    return JobError(problem, "ask for fewer clips (--limit, --where) or smaller ones (--tile)")
 
 
 def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
