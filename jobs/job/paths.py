@@ -57,15 +57,12 @@ _VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedPath:
-    """A text of a job that names a place. at: the mapping or list that holds it, below `key[-1]`.
-
-    mark: what stands before the path.
-    """
+    """A text of a job that names a place."""
 
     key: tuple[Any, ...]
-    at: Any
+    at: Any  # the mapping or list that holds it, below `key[-1]`
     may_be_of_hub: bool
-    mark: str = ""
+    mark: str = ""  # what stands before the path
 
     @property
     def text(self) -> str:

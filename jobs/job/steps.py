@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from framefleet.doors import clip_steps, sections
+from framefleet.doors import clip_steps
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
@@ -53,32 +53,12 @@ def for_choice(job: Job) -> dict[str, Any]:
     return {name: kind.for_choice(getattr(job, name)) for name, kind in clip_steps().items()}
 
 
-def for_comparison(job: Job) -> dict[str, Any]:
-    """Return the sections of a job that renders rows again to compare frames and sound."""
-    return {name: kind.for_comparison(getattr(job, name)) for name, kind in clip_steps().items()}
-
-
 def decisive_sections(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of these sections must be the same for an output to be continued. job: as in job.json."""
     defaults = {name: Job.model_fields[name].default for name in clip_steps()}  # of a runner's section: None
     sections = {name: {} if default is None else default.model_dump() for name, default in defaults.items()}
     sections |= {name: job[name] for name in sections if job.get(name) is not None}
     return {name: kind.decisive(sections[name], job) for name, kind in clip_steps().items()}
-
-
-def make_readable(job: dict[str, Any]) -> None:
-    """Remove what steps added to job.json, so that it can be read as a job file."""
-    for kind in clip_steps().values():
-        kind.make_readable(job)
-
-
-def untrusted_sections(job: Job) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of these sections, with their values, that are not used because job.json says so."""
-    for name, kind in clip_steps().items():
-        yield from kind.untrusted(getattr(job, name))
-    for name, model in sections().items():
-        if not model.is_trusted and (section := getattr(job, name)):
-            yield name, section.model_dump()
 
 
 def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, ClipStep]:

@@ -181,9 +181,8 @@ def _hollow(network: nn.Module, peaks: dict[str, int], *, ends: bool) -> None:
         if tensors[key] is None or tensors[key].is_meta:  # type: ignore[union-attr]
             # Without memory: all of it is the same zero, for what reads a weight.
             zero = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-            tensors[key] = (
-                nn.Parameter(zero, requires_grad=False) if isinstance(tensor, nn.Parameter) else zero
-            )
+            is_weight = isinstance(tensor, nn.Parameter)
+            tensors[key] = nn.Parameter(zero, requires_grad=False) if is_weight else zero
     if generate := getattr(network, "generate", None):
         object.__setattr__(network, "generate", partial(_generated, network, generate))
     if not hasattr(network, "decode"):

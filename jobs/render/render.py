@@ -159,9 +159,20 @@ def render_pending(
     run_id, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, index, run=run_id)
-    watch.say(_counts_line(resolved, survey, index))
+    counts = index.counts()
+    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else f"{survey.num_rows:,} rows"]
+    if counts.duplicates:
+        parts.append(f"{counts.duplicates:,} duplicates")
+    if survey.num_invalid:
+        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
+    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
+    if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(store)):
+        parts[-1] += f" ({num_begun:,} of them half-done)"
+    if counts.later:
+        parts.append(f"{counts.later:,} left for later runs")
+    watch.say(", ".join(parts))
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
-    if index.counts().pending:
+    if counts.pending:
         work = work_of(resolved, index, lock, run=run_id, survey=survey)
         work = replace(work, spent=work.spent + (scope.spent or Spent()))
         if index.is_whole:
@@ -217,21 +228,6 @@ def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
     start.begin(setups, names)
 
 
-def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
-    counts = index.counts()
-    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else f"{survey.num_rows:,} rows"]
-    if counts.duplicates:
-        parts.append(f"{counts.duplicates:,} duplicates")
-    if survey.num_invalid:
-        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
-    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
-    if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(resolved.store)):
-        parts[-1] += f" ({num_begun:,} of them half-done)"
-    if counts.later:
-        parts.append(f"{counts.later:,} left for later runs")
-    return ", ".join(parts)
-
-
 def work_of(
     resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str, survey: Survey | None = None
 ) -> Work:
@@ -250,9 +246,8 @@ def work_of(
     if job.budget.is_limited and work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(store) if index.is_pending(intent.row_id)]
-    models = {
-        name: (model.settings.name, model.identity.model_digest) for name, model in resolved.models.items()
-    }
+    opened = resolved.models.items()
+    models = {name: (model.settings.name, model.identity.model_digest) for name, model in opened}
     return replace(work, adoption=find_adoptable(resolved, left, models))
 
 

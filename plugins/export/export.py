@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -28,7 +28,6 @@ from framefleet.plugins.export.selection import (
     CLIPS_AT_ONCE,
     SPLITS,
     NearDuplicate,
-    Piece,
     Selection,
     check_dedup,
     find_near_duplicates,
@@ -229,46 +228,31 @@ def write_shards(
     damages: dict[int, list[Damage]] = {}
     clips = read_clips(store, pieces, target.copiers)
     for number, read in groupby(clips, key=lambda pair: pair[0].shard):
-        damages[number] = _write_shard(kind, number, read, plan, target, pace)
+        # All at once, and only if it holds the rows that were planned.
+        shard: ShardWriter | None = None
+        digest, left_out = hashlib.sha256(), list[Damage]()
+        for piece, contents in read:
+            piece.digest(digest)
+            left_out += [clip for clip in contents if isinstance(clip, Damage)]
+            sound = [clip for clip in contents if isinstance(clip, bytes)]
+            if sound:
+                shard = kind(target, plan.shards[number].name) if shard is None else shard
+                shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), sound)
+            pace.add(len(contents), sum(map(len, sound)))
+        if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
+            raise _changed()
+        note = f"{NOTES}/left-out/{number:06}.jsonl"
+        if left_out:
+            lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in left_out]
+            target.place.write(note, "\n".join(lines).encode() + b"\n")
+        if shard is not None:
+            shard.finish()
+        if not left_out:
+            target.place.delete(note)
+        damages[number] = left_out
     if len(done | damages.keys()) != len(plan.shards):
         raise _changed()
     return damages
-
-
-def _write_shard(
-    kind: type[ShardWriter],
-    number: int,
-    read: Iterator[tuple[Piece, list[bytes | Damage]]],
-    plan: ExportPlan,
-    target: Target,
-    pace: ClipsPace,
-) -> list[Damage]:
-    """Write one shard, all at once and only if it holds the rows that were planned."""
-    shard: ShardWriter | None = None
-    damages: list[Damage] = []
-    digest = hashlib.sha256()
-    for piece, contents in read:
-        piece.digest(digest)
-        damages += [clip for clip in contents if isinstance(clip, Damage)]
-        clips = [clip for clip in contents if isinstance(clip, bytes)]
-        if clips:
-            shard = kind(target, plan.shards[number].name) if shard is None else shard
-            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), clips)
-        pace.add(len(contents), sum(map(len, clips)))
-    if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
-        raise _changed()
-    if damages:
-        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
-        target.place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
-    if shard is not None:
-        shard.finish()
-    if not damages:
-        target.place.delete(_note_path(number))
-    return damages
-
-
-def _note_path(number: int) -> str:
-    return f"{NOTES}/left-out/{number:06}.jsonl"
 
 
 def _changed() -> JobError:

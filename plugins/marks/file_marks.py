@@ -33,15 +33,13 @@ _MOST_FRAMES = 32  # that are kept of a video: the same watermark is in all of t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a file shows. size: height and width. num_frames: 0 without pictures. sha256: of its frames, where
-    they are few.
-    """
+    """What a file shows."""
 
-    size: tuple[int, int] | None = None
-    num_frames: int = 0
+    size: tuple[int, int] | None = None  # height and width
+    num_frames: int = 0  # 0 without pictures
     fps: float | None = None
     has_sound: bool = False
-    sha256: str | None = None
+    sha256: str | None = None  # of its frames, where they are few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

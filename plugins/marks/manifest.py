@@ -129,16 +129,13 @@ _FORMATS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredient:
-    """A file that a row started from. argument: of the pipeline. name: without what is secret.
+    """A file that a row started from."""
 
-    found: its marks, as JSON has them.
-    """
-
-    argument: str
-    name: str
+    argument: str  # of the pipeline
+    name: str  # without what is secret
     sha256: str
     content: bytes
-    found: Mapping[str, Any] = field(default_factory=dict)
+    found: Mapping[str, Any] = field(default_factory=dict)  # its marks, as JSON has them
 
     def description(self) -> dict[str, Any]:
         """Return what records and manifests say of it."""

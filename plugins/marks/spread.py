@@ -74,8 +74,19 @@ class SpreadFrames:
 
         is_quick: look at their own size only.
         """
-        flat = _flattened(frames)
-        if flat is None:
+        from scipy.ndimage import uniform_filter
+
+        # What stays of the frames' light without large shapes and strong edges, summed over all: by the
+        # pixels over which it is flattened, fewer for pictures that were made smaller.
+        flat: dict[int, Plane] = {}
+        for frame in frames:
+            light = frame @ _LUMA
+            for side in (5, 9, 17):
+                rest = light - uniform_filter(light, side)
+                # Where it is flat, noise stays small.
+                usual = np.sqrt(uniform_filter(rest * rest, 2 * side + 1).clip(0)) + 1.5
+                flat[side] = flat.get(side, 0) + (rest / usual).clip(-2, 2)
+        if not flat:
             return
         size = _at_scale(flat, 1.0).size
         for scales in ((1.0,),) if is_quick else (_COMMON, _SCAN):
@@ -125,24 +136,6 @@ def _enlarged(blocks: torch.Tensor, side: int) -> torch.Tensor:
 def _sync() -> npt.NDArray[np.complex64]:
     """Return the spectrum that finds where a tile begins."""
     return np.conj(np.fft.rfft2(np.kron(_CHIPS.tile(None), np.ones((_CELL, _CELL), np.float32))))
-
-
-def _flattened(frames: Iterable[Frames]) -> dict[int, Plane] | None:
-    """Return what stays of the frames' light without large shapes and strong edges, averaged over all.
-
-    By the pixels over which it is flattened: fewer for pictures that were made smaller.
-    """
-    from scipy.ndimage import uniform_filter
-
-    sums: dict[int, Plane] = {}
-    for frame in frames:
-        light = frame @ _LUMA
-        for size in (5, 9, 17):
-            rest = light - uniform_filter(light, size)
-            # Where it is flat, noise stays small.
-            usual = np.sqrt(uniform_filter(rest * rest, 2 * size + 1).clip(0)) + 1.5
-            sums[size] = sums.get(size, 0) + (rest / usual).clip(-2, 2)
-    return sums or None
 
 
 def _at_scale(flat: dict[int, Plane], scale: float) -> Plane:

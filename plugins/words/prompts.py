@@ -69,7 +69,14 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
     """
     section, store = rewrite_of(job), store_of_job(job)
     with closing(resolve_job(job, Callback(), table)) as resolved:
-        column = _prompt_column(job, resolved)
+        names, where = resolved.table.schema.names, f"prompts.rewrite: {resolved.table.location}"
+        column = job.columns.get(_PROMPT, _PROMPT)
+        if column not in names:
+            fix = f"{did_you_mean(column, names)}; or leave `prompts` out"
+            raise TableError(f"{where} has no column {column!r}", fix)
+        if ORIGINAL in names:
+            problem = f"{where} has a column {ORIGINAL!r}, which it would add"
+            raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
         questions = {key: place for place, _, _, key in _questions(resolved, column, section) if key}
         left = {key: place for key, place in questions.items() if key not in answers}
@@ -88,19 +95,6 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
             writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
             _ask_all(writer, resolved, column, section, left, watch)
     return write_prompts(job, watch, table)
-
-
-def _prompt_column(job: Job, resolved: ResolvedJob) -> str:
-    """Return the table's column of prompts. Raises TableError where there is none, or ours is taken."""
-    names = resolved.table.schema.names
-    column = job.columns.get(_PROMPT, _PROMPT)
-    if column not in names:
-        problem = f"prompts.rewrite: {resolved.table.location} has no column {column!r}"
-        raise TableError(problem, f"{did_you_mean(column, names)}; or leave `prompts` out")
-    if ORIGINAL in names:
-        problem = f"prompts.rewrite: {resolved.table.location} has a column {ORIGINAL!r}, which it would add"
-        raise TableError(problem, "rename it in the table, or drop it")
-    return column
 
 
 def written_in(store: Store) -> dict[str, dict[str, str]]:

@@ -100,14 +100,11 @@ _MARGIN_DB, _MARGIN_FACTOR = 1.5, 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A row rendered again, compared with its record and its stored files (docs/damage.md explains verdicts).
-
-    How much frames differ is measured on decoded frames in a lossy format. None where nothing could be
-    compared.
-    """
+    """A row rendered again, compared with its record and its files. docs/damage.md explains verdicts."""
 
     verdict: Likeness
     which: tuple[str, ...] = ()  # columns of the record that differ, or are wrong
+    # How much frames differ, in a lossy format as they are decoded. None where nothing could be compared.
     num_pixels: int | None = None
     share: float | None = None
     max_levels: float | None = None  # of 255

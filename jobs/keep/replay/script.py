@@ -137,18 +137,15 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """How one kind of pipeline is used. loading, guiders: lines. frames, sound: of its output, as code.
-
-    part_classes: those of diffusers that read single files.
-    """
+    """How one kind of pipeline is used."""
 
     class_name: str
-    loading: str
+    loading: str  # lines
     arguments: Mapping[str, Any]
-    frames: str
+    frames: str  # of its output, as code
     sound: str
-    guiders: str = ""
-    part_classes: Collection[str] = ()
+    guiders: str = ""  # lines
+    part_classes: Collection[str] = ()  # those of diffusers that read single files
 
 
 def _call_of(

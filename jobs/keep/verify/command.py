@@ -169,8 +169,18 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
                     "error": str(row.error) if row.error else None,
                 }
                 stdout.say(json.dumps(values, ensure_ascii=False))
-            else:
-                _show(row)
+                continue
+            verdict, record = row.compared.verdict, row.record
+            line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
+            parts = ["", *said_of(row.compared), *([row.error.problem] if row.error else [])]
+            about = f"{', '.join(parts)}, rendered by {record.worker} on {record.node}"
+            stdout.say(line.append(unforged(about)))
+            if row.compared.doubt:
+                stdout.say(unforged(f"  {row.compared.doubt}"))
+            for damage in row.damages:
+                stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
+            for name, then, now in row.differences:
+                stdout.say(unforged(f"  {name}: {then} then, {now} now"))
     if as_json:
         stdout.say(json.dumps({"num_rows": verdicts.total(), "verdicts": dict(verdicts)}))
     if len(errors) == verdicts.total():
@@ -178,19 +188,6 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
     counts = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
     stderr.say(f"{verdicts.total():,} rows: {counts}")
     return set(verdicts) == {"bit-exact"}
-
-
-def _show(row: VerifiedRow) -> None:
-    verdict, record = row.compared.verdict, row.record
-    line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
-    parts = ["", *said_of(row.compared), *([row.error.problem] if row.error else [])]
-    stdout.say(line.append(unforged(f"{', '.join(parts)}, rendered by {record.worker} on {record.node}")))
-    if row.compared.doubt:
-        stdout.say(unforged(f"  {row.compared.doubt}"))
-    for damage in row.damages:
-        stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
-    for name, then, now in row.differences:
-        stdout.say(unforged(f"  {name}: {then} then, {now} now"))
 
 
 class DamageList:
