@@ -280,8 +280,7 @@ def memory_of(
     """Return the estimate, and what was measured.
 
     folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
-    worker has of it. measured_bytes: what such a row held at once.
-    recipes: see `MemoryCounts`.
+    worker has of it. measured_bytes: what such a row held at once. recipes: see `MemoryCounts`.
     """
     counts = MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu, recipes=recipes)
     with closing(counts):

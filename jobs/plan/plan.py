@@ -139,8 +139,8 @@ def plan(
     hollow: call the pipeline, without weights, for each shape. probe: render some rows of each shape here,
     and predict what the rest takes. price: of one GPU for one hour, unset: the job's `budget.price`.
     gpu_memory: of a card that is not here, as "24GB". limit: plan only the first rows of the table, as
-    `render --limit` renders them. Raises FramefleetError as
-    `render` would, but for rows that cannot be rendered: those are counted.
+    `render --limit` renders them. Raises FramefleetError as `render` would, but for rows that cannot be
+    rendered: those are counted.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
@@ -173,11 +173,9 @@ def plan_job(
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None) -> JobPlan:
-    with (
-        closing(resolve_job(job, watch, table)) as resolved,
-        closing(RowIndex()) as index,
-        ExitStack() as stack,
-    ):
+    with ExitStack() as stack:
+        resolved = stack.enter_context(closing(resolve_job(job, watch, table)))
+        index = stack.enter_context(closing(RowIndex()))
         check_claim(resolved)
         for name, model in resolved.models.items():
             watch.say("comparing the weights with the networks")
