@@ -194,12 +194,8 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         for name, shapes in ((name, shapes) for name, shapes in probed.items() if shapes.first):
             model = resolved.models[name]
             watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
-            answers = (
-                planner.call_pipeline(
-                    shapes, model.plan.spec, configs[name], model.weights.config_files, recipes=job.folder
-                )
-                for planner in doors.planners()
-            )
+            called = (shapes, model.plan.spec, configs[name], model.weights.config_files)
+            answers = (one.call_pipeline(*called, recipes=job.folder) for one in doors.planners())
             if answer := next(filter(None, answers), None):
                 hollow[name] = answer
         is_refused = any(one.refused for one in hollow.values())

@@ -119,13 +119,11 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
 def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     job, media = resolved.job, resolved.media
     values = job.model_dump(exclude={"storage_options", *sections_not_stored()})
-    inputs = _names_of_inputs(resolved)
+    named = _names_of_inputs(resolved) & values["defaults"].keys()
     is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
     if job.models:
-        models = {
-            name: values["models"][name] | _named_model(model) | _opened(model)
-            for name, model in resolved.models.items()
-        }
+        opened = resolved.models.items()
+        models = {name: values["models"][name] | _named_model(one) | _opened(one) for name, one in opened}
     else:
         models = values["model"] | _named_model(resolved.first)
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
@@ -134,9 +132,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
         "table": None if job.table is None else public_location(job.table),
         "sweep": _in_any_folder(values["sweep"]) if job.sweep else None,
         "output": resolved.store.url_of(""),
-        "defaults": {
-            name: _public(value) if name in inputs else value for name, value in values["defaults"].items()
-        },
+        "defaults": values["defaults"] | {name: _public(values["defaults"][name]) for name in named},
         "overrides": _public(values["overrides"]),
         **{name: values[name] | _public(of) for name, of in _arguments_of_sections(job).items()},
         "inputs": _public(values["inputs"]) | {"base": public_location(base_of(job)) if is_named else None},

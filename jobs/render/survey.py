@@ -92,9 +92,8 @@ class Survey:
 
     def mean_work(self, lane: LaneKey) -> float:
         """Return what a row of a lane takes in the mean, as `work_in` has it."""
-        rows = [
-            (self.shapes[shape], work_in(row)) for shape, row in self.examples.items() if lane_of(row) == lane
-        ]
+        examples = [(shape, row) for shape, row in self.examples.items() if lane_of(row) == lane]
+        rows = [(self.shapes[shape], work_in(row)) for shape, row in examples]
         return sum(num * work for num, work in rows) / max(1, sum(num for num, _ in rows))
 
     def find_places(self, table: RowSource) -> None:
@@ -103,11 +102,8 @@ class Survey:
 
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
-        lines = [
-            f"{problem}; {fix}"
-            for row in self.invalid
-            for problem, fix in row.messages(self.places.get(row.index))
-        ]
+        messages = (row.messages(self.places.get(row.index)) for row in self.invalid)
+        lines = [f"{problem}; {fix}" for of_row in messages for problem, fix in of_row]
         hidden = self.num_invalid - len(self.invalid)
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 

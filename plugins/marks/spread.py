@@ -91,13 +91,7 @@ class SpreadFrames:
         size = _at_scale(flat, 1.0).size
         for scales in ((1.0,),) if is_quick else (_COMMON, _SCAN):
             possible = [scale for scale in scales if size <= _MOST_PIXELS * scale**2]
-            peaks = []
-            for scale in possible:  # in the middle of the picture at the clip's own size
-                plane = _at_scale(flat, scale)
-                sides = [min(side, max(1, round(_REGION * scale))) for side in plane.shape]
-                top, left = ((whole - side) // 2 for whole, side in zip(plane.shape, sides, strict=True))
-                central = plane[top : top + sides[0], left : left + sides[1]]
-                peaks.append((_locate_tile(_resized(central, scale, scale))[0], scale))
+            peaks = [(_locate_tile(_central(flat, scale))[0], scale) for scale in possible]
             peaks.sort(reverse=True)
             suspects = [scale for height, scale in peaks[:_MOST_TRIED] if height > _SUSPECT]
             for scale in suspects:
@@ -140,6 +134,14 @@ def _sync() -> npt.NDArray[np.complex64]:
 
 def _at_scale(flat: dict[int, Plane], scale: float) -> Plane:
     return flat[5 if scale < 0.7 else 9 if scale < 1.5 else 17]
+
+
+def _central(flat: dict[int, Plane], scale: float) -> Plane:
+    """Return the middle of the picture at the clip's own size."""
+    plane = _at_scale(flat, scale)
+    sides = [min(side, max(1, round(_REGION * scale))) for side in plane.shape]
+    top, left = ((whole - side) // 2 for whole, side in zip(plane.shape, sides, strict=True))
+    return _resized(plane[top : top + sides[0], left : left + sides[1]], scale, scale)
 
 
 def _resized(plane: Plane, down: float, across: float) -> Plane:

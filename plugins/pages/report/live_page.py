@@ -104,7 +104,13 @@ def newest_clips(store: Store, count: int) -> list[NewClip]:
 def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> str:
     """Return the page. Its parts have names, by which the script of a page that is open takes new ones."""
     title = page.html_text(status.output.rstrip("/").rpartition("/")[2] or status.output)
-    parts = {"head": _head(status, title), "rows": "".join(_rows(status)), "clips": _clips(clips)}
+    figures = "".join(
+        f'<figure id="{page.html_text(clip.row_id)}">{_player(clip)}<figcaption>{page.html_text(clip.prompt)}'
+        "</figcaption></figure>"
+        for clip in clips
+    )
+    newest = f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if clips else ""
+    parts = {"head": _head(status, title), "rows": "".join(_rows(status)), "clips": newest}
     inner = {
         name: f"<h2>{page.html_text(name.capitalize())}</h2>{''.join(_rows(one))}"
         for name, one in status.inner.items()
@@ -192,15 +198,6 @@ def _charts(status: Status) -> Iterator[str]:
             here[worker.node] += worker.state in ("rendering", "idle")
         rows = [(name, f"{here[name]:,}", f"{count:,}") for name, count in done.most_common(MAX_BARS)]
         yield page.html_table("Machines", "Those with most rows.", ("machine", "workers", "rows done"), rows)
-
-
-def _clips(clips: Sequence[NewClip]) -> str:
-    figures = "".join(
-        f'<figure id="{page.html_text(clip.row_id)}">{_player(clip)}<figcaption>{page.html_text(clip.prompt)}'
-        "</figcaption></figure>"
-        for clip in clips
-    )
-    return f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if clips else ""
 
 
 def _player(clip: NewClip) -> str:

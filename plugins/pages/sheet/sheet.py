@@ -86,9 +86,8 @@ def sheet(
     path, store = _checked_path(to, STILLS, tile), Output.open_rendered(output, storage_options).store
     tile = tile or (GRID_TILE if rows or columns else STRIP_TILE)
     chosen_pages = list(pages_of(store, choice))
-    image = stacked(
-        [(name, _page(store, chosen, choice, tile, on_progress)) for name, chosen in chosen_pages]
-    )
+    pictures = [(name, _page(store, chosen, choice, tile, on_progress)) for name, chosen in chosen_pages]
+    image = stacked(pictures)
     _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
     return _drawn(path, [chosen for _, chosen in chosen_pages])
 
@@ -170,10 +169,8 @@ def _clips(
 def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
     tiles: list[Tile] = []
     for place, clip in zip(chosen.clips, clips, strict=True):
-        caption = clip.caption if has_captions else ""
-        tiles.append(
-            Tile(frames=clip.frames, fps=clip.fps, row=place.row, column=place.column, caption=caption)
-        )
+        at, caption = {"row": place.row, "column": place.column}, clip.caption if has_captions else ""
+        tiles.append(Tile(frames=clip.frames, fps=clip.fps, caption=caption, **at))
         if (size_bytes := sum(tile.frames.nbytes for tile in tiles)) > MAX_SHOWN_BYTES:
             raise more_than_shown(f"{len(tiles):,} of these clips", size_bytes)
     titles = [tile.caption.partition("\n")[0] for tile in tiles]
