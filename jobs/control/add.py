@@ -102,10 +102,12 @@ def add_rows(
             wait_for(watch, "waiting for the job's answer")
             # It looks every ten seconds. One that was asked too late ends without having taken the file.
             deadline, will_render = time.monotonic() + wait_s, None
-            while will_render is None and (left_s := deadline - time.monotonic()) > 0:
+            while will_render is None:
                 driver = driver_of(resolved.store)
                 if not driver.is_at_work or path in driver.tables:
                     will_render = path in driver.tables
+                elif (left_s := deadline - time.monotonic()) <= 0:
+                    break
                 else:
                     time.sleep(min(left_s, _LOOK_S))
         return Addition(

@@ -52,7 +52,8 @@ def given_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Itera
         return
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         file = Path(folder, "table.parquet")
-        num_rows, writer = 0, None
+        num_rows = 0
+        writer: Any = None
         with ExitStack() as stack:
             for table in _tables_of(rows):
                 for column_name, column in zip(table.column_names, table.columns, strict=True):

@@ -94,7 +94,7 @@ class _Endpoint:
 
         self._session = self._session or ClientSession(trust_env=True)
         # `total`: however slowly an answer comes. A redirect would get the key.
-        options = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
+        options: dict[str, Any] = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
         try:
             async with self._session.post(self._url, json=body, headers=self._headers, **options) as response:
                 content = bytearray()

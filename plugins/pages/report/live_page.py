@@ -120,16 +120,16 @@ def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> st
         (row.error_type, row.message, row.fix, command("logs", status.output, row.row_id))
         for row in status.last_failures
     ]
-    names = ("error", "message", "fix", "what happened to the row")
-    parts["failures"] = page.html_table("Last failures", "The newest first.", names, failures)
+    columns = ["error", "message", "fix", "what happened to the row"]
+    parts["failures"] = page.html_table("Last failures", "The newest first.", columns, failures)
     workers = [
         (worker.name, worker.state, worker.node, f"{worker.rows_in_hand:,}", f"{worker.rows_done:,}")
         for worker in status.workers[:_MAX_WORKERS]
     ]
     is_cut = len(status.workers) > len(workers)
     note = f"The first {_MAX_WORKERS}, of {len(status.workers):,}." if is_cut else ""
-    names = ("worker", "state", "machine", "rows in hand", "rows done")
-    parts["workers"] = page.html_table("Workers", note, names, workers)
+    columns = ["worker", "state", "machine", "rows in hand", "rows done"]
+    parts["workers"] = page.html_table("Workers", note, columns, workers)
     body = [f'<div id="part-{name}">{html}</div>' for name, html in parts.items()]
     head = f'<script src="live.js" data-every="{every_s:g}" defer></script>\n'
     return page.html_page(f"{title}: status", body, policy=_POLICY, head=head)

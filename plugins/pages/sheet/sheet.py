@@ -169,8 +169,10 @@ def _clips(
 def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
     tiles: list[Tile] = []
     for place, clip in zip(chosen.clips, clips, strict=True):
-        at, caption = {"row": place.row, "column": place.column}, clip.caption if has_captions else ""
-        tiles.append(Tile(frames=clip.frames, fps=clip.fps, caption=caption, **at))
+        caption = clip.caption if has_captions else ""
+        tiles.append(
+            Tile(frames=clip.frames, fps=clip.fps, row=place.row, column=place.column, caption=caption)
+        )
         if (size_bytes := sum(tile.frames.nbytes for tile in tiles)) > MAX_SHOWN_BYTES:
             raise more_than_shown(f"{len(tiles):,} of these clips", size_bytes)
     titles = [tile.caption.partition("\n")[0] for tile in tiles]
