@@ -119,7 +119,7 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
 def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     job, media = resolved.job, resolved.media
     values = job.model_dump(exclude={"storage_options", *sections_not_stored()})
-    named = _names_of_inputs(resolved) & values["defaults"].keys()
+    url_names = _names_of_inputs(resolved) & values["defaults"].keys()
     is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
     if job.models:
         opened = resolved.models.items()
@@ -132,7 +132,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
         "table": None if job.table is None else public_location(job.table),
         "sweep": _in_any_folder(values["sweep"]) if job.sweep else None,
         "output": resolved.store.url_of(""),
-        "defaults": values["defaults"] | {name: _public(values["defaults"][name]) for name in named},
+        "defaults": values["defaults"] | {name: _public(values["defaults"][name]) for name in url_names},
         "overrides": _public(values["overrides"]),
         **{name: values[name] | _public(of) for name, of in _arguments_of_sections(job).items()},
         "inputs": _public(values["inputs"]) | {"base": public_location(base_of(job)) if is_named else None},

@@ -127,8 +127,8 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "inputs.roots", job.inputs.roots
     if job.inputs.base is not None and not is_opened(job.inputs.base):
         yield "inputs.base", job.inputs.base
-    named: dict[str, Any] = {place_of(name): model for name, model in job.by_name.items()}
-    for place, model in named.items():
+    declared: dict[str, Any] = {place_of(name): model for name, model in job.by_name.items()}
+    for place, model in declared.items():
         if disk := getattr(model.offload, "disk", None):
             yield f"{place}.offload.disk", disk
         for part, file in model.parts.items():
@@ -136,9 +136,9 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
                 yield f"{place}.parts.{part}.path", file.path
         if (adapter := model.ip_adapter) and not is_opened(adapter.path):
             yield f"{place}.ip_adapter.path", adapter.path
-    named |= {f"loras.{name}": lora for name, lora in job.loras.items()}
-    named |= {f"second_models.{name}": model for name, model in job.second_models.items()}
-    for name, section in named.items():
+    declared |= {f"loras.{name}": lora for name, lora in job.loras.items()}
+    declared |= {f"second_models.{name}": model for name, model in job.second_models.items()}
+    for name, section in declared.items():
         if not is_opened(section.path):
             yield f"{name}.path", section.path
         if section.allow_pickle:

@@ -62,7 +62,7 @@ class CutPrompts:
 
     def add(self, rows: Iterable[IdentifiedRow]) -> None:
         """Look at some rows, those after the last."""
-        long = [found for row in rows if self.is_counted and (found := self._long_texts(row))]
+        long = [long_texts for row in rows if self.is_counted and (long_texts := self._long_texts(row))]
         try:
             for counter in self._counters:  # all at once
                 counter([text for _, reader, _, texts in long if reader.count is counter for text in texts])

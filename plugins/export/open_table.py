@@ -311,6 +311,6 @@ def _place(to: str) -> str:
 def _rust_options(options: Mapping[str, Any]) -> dict[str, str]:
     """Return options of fsspec's S3 as libraries written in Rust name them; others as they are."""
     flat = {**options, **(options.get("client_kwargs") or {})}
-    named = {_S3.get(name, name): str(value) for name, value in flat.items() if not isinstance(value, dict)}
-    is_plain = named.get("aws_endpoint_url", "").startswith("http://")
-    return named | ({"allow_http": "True"} if is_plain else {})
+    by_name = {_S3.get(name, name): str(value) for name, value in flat.items() if not isinstance(value, dict)}
+    is_plain = by_name.get("aws_endpoint_url", "").startswith("http://")
+    return by_name | ({"allow_http": "True"} if is_plain else {})

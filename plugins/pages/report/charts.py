@@ -151,8 +151,8 @@ def workers_chart(work: ModelTime) -> str:
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.02), **_LEGEND)
 
     legend_in = 0.22 * ((len(kinds) + 1) // 2)
-    named = zip(names, workers, strict=True)
-    label = ", ".join(f"{name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for name, one in named)
+    pairs = zip(names, workers, strict=True)
+    label = ", ".join(f"{name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for name, one in pairs)
     return _svg(draw, height_in=0.4 + 0.32 * len(workers) + legend_in, label=f"Time of workers: {label}")
 
 
