@@ -44,12 +44,7 @@ _PANELS: dict[str, tuple[Command, ...]] = {
         stop_command,
     ),
     "Look at clips": (),
-    "Check and repair": (
-        verify_command,
-        replay_command,
-        repair_command,
-        retry_command,
-    ),
+    "Check and repair": (verify_command, replay_command, repair_command, retry_command),
     "Use clips": (),
     _SETUP: (schema_command,),
     _MODEL: (),

@@ -89,8 +89,7 @@ MetricsPort = Annotated[
     ),
 ]
 Port = Annotated[
-    int,
-    Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.", show_default=False),
+    int, Option("--port", min=0, max=65535, help="Port of --serve. Default: a free one.", show_default=False)
 ]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show only warnings and errors.")]
 Sets = Annotated[

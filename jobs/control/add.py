@@ -20,15 +20,13 @@ from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_source import added_in, table_of_job
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 ANSWER_S = 30.0  # for a driver's answer: three of its beats
@@ -99,13 +97,26 @@ def add_rows(
         if earlier is None:
             resolved.store.upload(path, file)
         is_running = driver_of(resolved.store).is_at_work
+        will_render: bool | None = False
+        if is_running:
+            wait_for(watch, "waiting for the job's answer")
+            # It looks every ten seconds. One that was asked too late ends without having taken the file.
+            deadline, will_render = time.monotonic() + wait_s, None
+            while will_render is None:
+                driver = driver_of(resolved.store)
+                if not driver.is_at_work or path in driver.tables:
+                    will_render = path in driver.tables
+                elif (left_s := deadline - time.monotonic()) <= 0:
+                    break
+                else:
+                    time.sleep(min(left_s, _LOOK_S))
         return Addition(
             url=resolved.store.url_of(path),
             num_rows=survey.num_rows - survey.num_invalid,
             left_out=tuple(survey.invalid_lines()),
             is_new=earlier is None,
             is_running=is_running,
-            will_render=_answer(resolved.store, path, watch, wait_s) if is_running else False,
+            will_render=will_render,
         )
 
 
@@ -116,10 +127,8 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
     table = table_of_job(resolved.job, called, recipe, added_in(resolved.store))
     schema = pa.schema([field.with_nullable(True) for field in table.schema])
     if others := [name for name in resolved.table.schema.names if name not in schema.names]:
-        raise TableError(
-            f"{resolved.table.location} has a column {others[0]!r}, and the job's table has not",
-            did_you_mean(others[0], schema.names),
-        )
+        problem = f"{resolved.table.location} has a column {others[0]!r}, and the job's table has not"
+        raise TableError(problem, did_you_mean(others[0], schema.names))
     with closing(RowIndex()) as index, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         survey = survey_rows(resolved, index, watch)
         check_valid(survey, resolved.table, on_invalid=resolved.job.on_invalid, verb="rendered")
@@ -144,37 +153,15 @@ def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -
         try:
             columns.append(column.cast(field.type))
         except pa.ArrowException as error:
-            raise _unfit(field, column, positions, error) from None
+            problem = f"{field.name} does not fit the job's table: {error}"
+            for position, cell in zip(positions, column, strict=True):  # to the first that does not fit
+                try:
+                    pa.array([cell.as_py()], column.type).cast(field.type)
+                except pa.ArrowException:
+                    value = shown(cell.as_py())
+                    problem = (
+                        f"row {position}: {field.name} is {value}, and the job's table holds {field.type}"
+                    )
+                    break
+            raise TableError(problem, f"write it as {field.type}") from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _unfit(
-    field: pa.Field, column: pa.Array, positions: Sequence[int], error: pa.ArrowException
-) -> TableError:
-    """Return what is wrong with the first cell that a column of the job's table does not hold."""
-    for position, cell in zip(positions, column, strict=True):
-        try:
-            pa.array([cell.as_py()], column.type).cast(field.type)
-        except pa.ArrowException:
-            value = shown(cell.as_py())
-            return TableError(
-                f"row {position}: {field.name} is {value}, and the job's table holds {field.type}",
-                "write it as that",
-            )
-    return TableError(f"{field.name} does not fit the job's table: {error}", f"write it as {field.type}")
-
-
-def _answer(store: Store, path: str, watch: Watch, wait_s: float) -> bool | None:
-    """Return what the driver says of a file that was added, as `Addition.will_render`.
-
-    It looks every ten seconds. One that was asked too late ends without having said that it takes the file.
-    """
-    wait_for(watch, "waiting for the job's answer")
-    deadline = time.monotonic() + wait_s
-    while True:
-        driver = driver_of(store)
-        if not driver.is_at_work or path in driver.tables:
-            return path in driver.tables
-        if (left_s := deadline - time.monotonic()) <= 0:
-            return None
-        time.sleep(min(left_s, _LOOK_S))

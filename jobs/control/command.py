@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument
 
 from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.text import command
-
-if TYPE_CHECKING:
-    from framefleet.jobs.look.status.status import DriverSeen
 
 
 def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
@@ -23,12 +20,9 @@ def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbos
     """
     with reporting(verbose=verbose):
         from framefleet.cluster.driver.lock import STOP
-        from framefleet.jobs.control.control import ask_driver
-        from framefleet.jobs.job.file import output_at
 
-        opened = output_at(output, sets)
-        _say_asked(ask_driver(opened, STOP), "end")
-        stderr.say(f"it has ended once no driver is at work: {command('status', opened.url)}")
+        url = _ask(output, sets, STOP, "end")
+        stderr.say(f"it has ended once no driver is at work: {command('status', url)}")
 
 
 def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
@@ -39,21 +33,27 @@ def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbo
     """
     with reporting(verbose=verbose):
         from framefleet.cluster.driver.lock import PAUSE
-        from framefleet.jobs.control.control import ask_driver
-        from framefleet.jobs.job.file import output_at
 
-        opened = output_at(output, sets)
-        _say_asked(ask_driver(opened, PAUSE), "pause")
-        stderr.say(f"to continue: {command('resume', opened.url)}")
+        stderr.say(f"to continue: {command('resume', _ask(output, sets, PAUSE, 'pause'))}")
 
 
 def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
     """Continue a paused job, from any machine. Its workers start again and continue half-done rows."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.control.control import resume_driver
-        from framefleet.jobs.job.file import output_at
+        from framefleet.jobs.control.control import RESUME
 
-        _say_asked(resume_driver(output_at(output, sets)), "continue")
+        _ask(output, sets, RESUME, "continue")
+
+
+def _ask(output: str, sets: StorageSets, what: str, verb: str) -> str:
+    """Ask the output's driver, and print who was asked; return the output's URL."""
+    from framefleet.jobs.control.control import ask_driver
+    from framefleet.jobs.job.file import output_at
+
+    opened = output_at(output, sets)
+    driver = ask_driver(opened, what)
+    stdout.say(f"asked the driver on {driver.host} (pid {driver.pid}) to {verb}")
+    return opened.url
 
 
 _Rows = Annotated[
@@ -95,7 +95,3 @@ def add_command(
             stderr.say("the job has ended: run it again to render them")
         else:
             stderr.say("no job runs: the next `framefleet render` renders them")
-
-
-def _say_asked(driver: DriverSeen, what: str) -> None:
-    stdout.say(f"asked the driver on {driver.host} (pid {driver.pid}) to {what}")

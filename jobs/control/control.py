@@ -12,6 +12,8 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path
 from framefleet.pipeline.text import command
 
+RESUME = "resume"
+
 
 def stop(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
     """Ask the job that writes to an output to end as on Ctrl-C: what is done stays; it can continue later.
@@ -33,26 +35,20 @@ def pause(output: str, *, storage_options: Mapping[str, Any] | None = None) -> D
 
 def resume(output: str, *, storage_options: Mapping[str, Any] | None = None) -> DriverSeen:
     """Continue a job that was paused; return its driver, at once. Raises as `stop` does."""
-    return resume_driver(Output.open(output, storage_options))
+    return ask_driver(Output.open(output, storage_options), RESUME)
 
 
 def ask_driver(output: Output, what: str) -> DriverSeen:
-    """Ask the driver of an output, or of an inner one that is rendered; return who was asked."""
-    at, driver = _at_work(output)
-    at.store.write(request_path(driver.epoch, what), b"")
-    return driver
+    """Ask the driver of an output, or of an inner one that is rendered; return who was asked.
 
-
-def resume_driver(output: Output) -> DriverSeen:
-    """Do what `resume` does."""
-    at, driver = _at_work(output)
-    at.store.delete(request_path(driver.epoch, PAUSE))
-    return driver
-
-
-def _at_work(output: Output) -> tuple[Output, DriverSeen]:
-    for one in (output, *output.inner.values()):
-        driver = driver_of(one.store)
+    what: `STOP`, `PAUSE` or `RESUME`, which takes the second back.
+    """
+    for store in (output.store, *(one.store for one in output.inner.values())):
+        driver = driver_of(store)
         if driver.is_at_work:
-            return one, driver
+            if what == RESUME:
+                store.delete(request_path(driver.epoch, PAUSE))
+            else:
+                store.write(request_path(driver.epoch, what), b"")
+            return driver
     raise JobError(f"no job writes to {output.url}", f"see `{command('status', output.url)}`")

@@ -67,7 +67,18 @@ def load_job(
         is_path = option == "model" and isinstance(values.get(option), dict)
         _put(values, places, (option, "path") if is_path else (option,), text, place=f"--{option}")
     _put_all(values, places, sets)
-    loaded = _checked(values, places, kind)
+    keep_secrets(values)
+    values = _without_nulls(values)
+    check_variables(values)
+    try:
+        loaded = kind.model_validate(values)
+    except ValidationError as error:
+        mistakes = list(mistakes_in(error, values, places, kind))
+        problem, fix = mistakes[0]
+        if len(mistakes) > 1:
+            problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)
+            fix = "`framefleet schema` prints every key and what it takes"
+        raise JobError(problem, fix) from None
     if file is not None:
         loaded = loaded.in_folder(str(file.parent.resolve()))
     if is_rendered and isinstance(loaded, Job):
@@ -136,9 +147,8 @@ def _set_of(sweep: str) -> str:
     """Return one of `name=1,3,5`, `name=@prompts.txt`, or `name=` with a list or a mapping of YAML."""
     name, _, values = (part.strip() for part in sweep.partition("="))
     if not (name and values):
-        raise JobError(
-            f"--sweep {public_text(sweep)}: not name=values", "write it as --sweep guidance_scale=1,3,5"
-        )
+        problem = f"--sweep {public_text(sweep)}: not name=values"
+        raise JobError(problem, "write it as --sweep guidance_scale=1,3,5")
     if values[0] == "@":
         return f"sweep.{name}.file={json.dumps(values[1:], ensure_ascii=False)}"
     is_one = values[0] in "[{" or name in ("wildcards", "sample.num", "sample.method", "sample.seed")
@@ -166,18 +176,15 @@ def places(given: Sequence[str], option: str) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     for name, equals, place in pairs:
         if not (name and equals and place):
-            raise JobError(
-                f"{option} {public_text(name + equals + place)}: not name=place",
-                f"write it as {option} style=./style",
-            )
+            problem = f"{option} {public_text(name + equals + place)}: not name=place"
+            raise JobError(problem, f"write it as {option} style=./style")
     return {name: place for name, _, place in pairs}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     if path.suffix != ".json" and file_format(str(path)):
-        raise JobError(
-            f"{path} is a table, and a job file belongs here", f"write it as {quoted('--table', path)}"
-        )
+        problem = f"{path} is a table, and a job file belongs here"
+        raise JobError(problem, f"write it as {quoted('--table', path)}")
     try:
         if path.is_fifo() and not path.is_relative_to("/dev"):  # <(...) of a shell, which has a writer
             check_regular(path)
@@ -189,10 +196,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
         raise JobError(f"job file {path} is not UTF-8: {error}", "save it as UTF-8 text") from error
     values, lines = parse_yaml(text, source=str(path))
     if not isinstance(values, dict):
-        raise JobError(
-            f"job file {path} is not a mapping",
-            "write `table:`, `output:` and `model:` on lines of their own",
-        )
+        problem = f"job file {path} is not a mapping"
+        raise JobError(problem, "write `table:`, `output:` and `model:` on lines of their own")
     return values, {key: f"{path} line {line}" for key, line in lines.items()}
 
 
@@ -212,9 +217,8 @@ def _parse_set(text: str) -> tuple[tuple[str, ...], Any]:
         shown = re.match(r"[\w.]*", text)  # what follows may be a secret
         raise JobError(f"--set {shown and shown[0]}: not key=value", "write it as --set fleet.workers=2")
     if len(key) > MAX_YAML_DEPTH:
-        raise JobError(
-            f"--set {name:.80}...: it nests more than {MAX_YAML_DEPTH} levels deep", "check the dots"
-        )
+        problem = f"--set {name:.80}...: it nests more than {MAX_YAML_DEPTH} levels deep"
+        raise JobError(problem, "check the dots")
     try:
         parsed, _ = parse_yaml(value, source=f"--set {name}")
     except JobError as error:
@@ -241,21 +245,6 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
         at = at[part]
     at[key[-1]] = value
     places[key] = place
-
-
-def _checked(values: dict[str, Any], places: Mapping[Key, str], kind: type[AnyJob]) -> AnyJob:
-    keep_secrets(values)
-    values = _without_nulls(values)
-    check_variables(values)
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        mistakes = list(mistakes_in(error, values, places, kind))
-    problem, fix = mistakes[0]
-    if len(mistakes) > 1:
-        problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)
-        fix = "`framefleet schema` prints every key and what it takes"
-    raise JobError(problem, fix)
 
 
 def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:

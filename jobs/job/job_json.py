@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
-from framefleet.jobs.job.schema import IpAdapterSection, MediaSection, PartSection
+from framefleet.jobs.job.schema import (
+    IpAdapterSection,
+    LoraSection,
+    MediaSection,
+    PartSection,
+    SecondModelSection,
+)
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.output import Output, find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store, read_json
@@ -23,20 +28,13 @@ class Written(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
 
-class ClaimedLora(Written):
-    path: str
-    revision: str | None = None
-    file: str | None = None
-    component: Literal["transformer_2"] | None = None
-    allow_pickle: bool = False
+class ClaimedLora(LoraSection):
+    model_config = ConfigDict(extra="allow")
     sha256: Sha256
 
 
-class ClaimedSecondModel(Written):
-    path: str
-    revision: str | None = None
-    allow_pickle: bool = False
-    dtype: DType = "auto"
+class ClaimedSecondModel(SecondModelSection):
+    model_config = ConfigDict(extra="allow")
     digest: Sha256
 
 

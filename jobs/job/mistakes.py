@@ -104,16 +104,13 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
         return f"`{name}` is {shown}", "it must be text, a number, true or false, or a list"
     # The member of a union that a value comes closest to is the one that was looked into.
     depth = max(len(error["loc"]) for error in errors)
-    wanted = dict.fromkeys(_wanted(error) for error in errors if len(error["loc"]) == depth)
+    wanted: dict[str, None] = {}
+    for error in (error for error in errors if len(error["loc"]) == depth):
+        text = str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
+        if error["type"] == "literal_error":
+            text = str(error["ctx"]["expected"]).replace("'", "")
+        wanted[SHOULD_BE.get(error["type"], text)] = None
     return f"`{name}` is {shown}", f"it must be {' or '.join(wanted)}"
-
-
-def _wanted(error: Mapping[str, Any]) -> str:
-    if error["type"] == "literal_error":
-        return str(error["ctx"]["expected"]).replace("'", "")
-    return SHOULD_BE.get(
-        error["type"], str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
-    )
 
 
 def _shown(key: Key, value: Any) -> str:
@@ -130,7 +127,16 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     from framefleet.pipeline.rows.tables.column_checks import common_argument  # imports pyarrow
 
     location = error["loc"]  # pydantic's, which names the kind of a mapping, where there are several
-    places = dict(_known_keys(job)) | dict(_known_below(location))
+    places = dict(_known_keys(job))
+    below: type[BaseModel] | None = None
+    above = location[:-1]  # of a section that stands under a name which the job chose
+    if location[0] == "sweep":
+        below = Spread
+    elif location[0] in NAMED and len(location) > 2:
+        below, above = NAMED[location[0]], location[:2]
+    if below:
+        written = tuple(map(str, above))
+        places |= {(*above, *place): (*written, *path) for place, path in _known_keys(below)}
     siblings = {path[-1]: path for place, path in places.items() if place[:-1] == location[:-1]}
     elsewhere: dict[str, tuple[str, ...]] = {}
     for path in places.values():
@@ -146,18 +152,6 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 
-def _known_below(location: Key) -> Iterator[tuple[Key, tuple[str, ...]]]:
-    """Yield the keys of a section that stands under a name which the job chose, as `loras.style`."""
-    if location[0] == "sweep":
-        above = tuple(map(str, location[:-1]))
-        for place, path in _known_keys(Spread):
-            yield (*above, *place), (*above, *path)
-    if location[0] in NAMED and len(location) > 2:
-        section, name = str(location[0]), str(location[1])
-        for place, path in _known_keys(NAMED[section]):
-            yield (section, name, *place), (section, name, *path)
-
-
 def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]:
     """Yield every key as pydantic locates it, which names the kind of a mapping too, and as it is written."""
     if issubclass(model, RootModel):  # a list, which has no keys of its own
@@ -167,7 +161,7 @@ def _known_keys(model: type[BaseModel]) -> Iterator[tuple[Key, tuple[str, ...]]]
     for own, field in model.model_fields.items():
         name = field.alias or own
         yield (name,), (name,)
-        members = [] if own in NAMED else list(_models_in(field.annotation))  # below a name, `_known_below`
+        members = [] if own in NAMED else list(_models_in(field.annotation))  # below a name, see `_meant`
         for member in members:
             # Its tag is the one value of its first key; "other" where that may be any.
             first = get_args(next(iter(member.model_fields.values())).annotation) or ("other",)

@@ -124,7 +124,22 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
         with naming_model(place_of(name)):
             models[name] = open_model(_placed(section, job.fleet), job.storage_options)
             _check_model(job, models[name])
-    loras = _loras_of(job, models)
+    declared = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
+    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in declared.items()}
+    loras: dict[str, dict[str, Lora]] = {of: {} for of in models}
+    for some in [files] if len(models) == 1 else [{name: file} for name, file in files.items()]:
+        misfits = []
+        for of, model in models.items() if some else ():
+            from framefleet.pipeline.model.lora_loading import check_loras_fit  # imports torch
+
+            try:
+                allow = model.settings.options.allow_unmatched_weights
+                check_loras_fit(some, model.weights, model.spec, allow_unmatched=allow)
+                loras[of] |= {name: file.lora for name, file in some.items()}
+            except ModelError as error:
+                misfits.append(error)
+        if misfits and len(misfits) == len(models):
+            raise misfits[0]
     return {
         name: replace(model, settings=replace(model.settings, loras=loras[name]))
         for name, model in models.items()
@@ -142,7 +157,6 @@ def _check_model(job: Job, model: OpenedModel) -> None:
 
     if job.loras:
         check_beside_loras(model.settings.options)
-
     device = model.settings.device
     if device == "auto" and job.fleet.address is None:
         import torch
@@ -156,28 +170,3 @@ def _check_model(job: Job, model: OpenedModel) -> None:
         # No worker can have a GPU; those of a cluster may, where this machine has none.
         device="cpu" if device == "cpu" else None,
     )
-
-
-def _loras_of(job: Job, models: Mapping[str, OpenedModel]) -> dict[str, dict[str, Lora]]:
-    """Return the job's LoRAs as other machines find them too, for each model those that fit. Reads them."""
-    declared = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
-    files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in declared.items()}
-    loras: dict[str, dict[str, Lora]] = {of: {} for of in models}
-    for some in [files] if len(models) == 1 else [{name: file} for name, file in files.items()]:
-        misfits = []
-        for of, model in models.items() if some else ():
-            from framefleet.pipeline.model.lora_loading import check_loras_fit  # imports torch
-
-            try:
-                check_loras_fit(
-                    some,
-                    model.weights,
-                    model.spec,
-                    allow_unmatched=model.settings.options.allow_unmatched_weights,
-                )
-                loras[of] |= {name: file.lora for name, file in some.items()}
-            except ModelError as error:
-                misfits.append(error)
-        if misfits and len(misfits) == len(models):
-            raise misfits[0]
-    return loras

@@ -30,10 +30,8 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     if place.startswith("memory://"):
         raise JobError(f"{place} is private to each process", "use a folder or S3")
     if place.startswith(("http://", "https://")):
-        raise JobError(
-            f"the output {public_url(place)} is a web page, where nothing can be written",
-            "use a folder or S3",
-        )
+        problem = f"the output {public_url(place)} is a web page, where nothing can be written"
+        raise JobError(problem, "use a folder or S3")
     outage_s = job.retries.store_outage_s if isinstance(job, Job) else OUTAGE_S
     store = Store(place, job.storage_options, outage_s=outage_s)
     path = Path(_plain(place))
@@ -41,12 +39,20 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     if "://" not in place and (file := next(files, None)):
         raise JobError(f"the output {place} cannot be a folder: {file} is a file", "choose another output")
     if "://" not in place and f"{_plain(place)}/".startswith(_KERNEL):
-        raise JobError(
-            f"the output {place} belongs to the kernel, which stores no files", "choose another output"
-        )
-    wrong = _not_apart(job.table, place) if is_own and job.table is not None else None
-    if wrong and not store.list(RECORDS):
-        raise wrong
+        problem = f"the output {place} belongs to the kernel, which stores no files"
+        raise JobError(problem, "choose another output")
+    if is_own and job.table is not None:  # the output's files are tables too
+        root, own = _plain(place), folder_of(job.table).rstrip("/")
+        if own == _plain(job.table):
+            are_apart = not (f"{own}/".startswith(f"{root}/") or root.startswith(f"{own}/"))
+        else:  # one file, or those that a pattern finds
+            are_apart = own != root or not has_magic(job.table)
+        if not are_apart and not store.list(RECORDS):
+            raise JobError(
+                f"the output {public_url(place)} and the table {public_url(job.table)} are inside each "
+                "other, so they would be read together",
+                "give the output a folder of its own",
+            )
     return store
 
 
@@ -61,22 +67,6 @@ def files_of_others(store: Store, table: str | None = None) -> str | None:
     own = {TABLES, CHOSEN, ANSWERS, PROMPT_TABLES, *inner_outputs(), os.path.basename(table or "")}
     names = (name for name in sorted(os.listdir(folder)) if not name.startswith((".", "_")))
     return next((name for name in names if name not in own and not name.endswith((".yaml", ".yml"))), None)
-
-
-def _not_apart(table: str, output: str) -> JobError | None:
-    """Return what is wrong where the output's files would be among the table's: they are tables too."""
-    root, own = _plain(output), folder_of(table).rstrip("/")
-    if own == _plain(table):
-        are_apart = not (f"{own}/".startswith(f"{root}/") or root.startswith(f"{own}/"))
-    else:  # one file, or those that a pattern finds
-        are_apart = own != root or not has_magic(table)
-    if are_apart:
-        return None
-    return JobError(
-        f"the output {public_url(output)} and the table {public_url(table)} are inside each other, "
-        "so they would be read together",
-        "give the output a folder of its own",
-    )
 
 
 def below(job: TableJob, path: str) -> str:

@@ -57,15 +57,12 @@ _VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedPath:
-    """A text of a job that names a place. at: the mapping or list that holds it, below `key[-1]`.
-
-    mark: what stands before the path.
-    """
+    """A text of a job that names a place."""
 
     key: tuple[Any, ...]
-    at: Any
+    at: Any  # the mapping or list that holds it, below `key[-1]`
     may_be_of_hub: bool
-    mark: str = ""
+    mark: str = ""  # what stands before the path
 
     @property
     def text(self) -> str:
@@ -124,7 +121,10 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         if _VARIABLE.search(place.text) and not is_next:
             continue  # see `check_variables`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        may_be_of_hub = place.may_be_of_hub and not _is_file_name(place)
+        # Parts of a model are files of the hub: org/name/file.
+        is_file = is_weights(place.text) or place.text.endswith(GGUF)
+        is_file &= not ("parts" in place.key and place.text.count("/") > 1)
+        may_be_of_hub = place.may_be_of_hub and not (is_file or place.text.startswith(("./", "../")))
         if place.place == "output" or is_next or not (is_here or may_be_of_hub):
             place.replace(str(job.parent / place.text))
         elif is_elsewhere:
@@ -149,14 +149,6 @@ def check_variables(values: Mapping[str, Any]) -> None:
                 f"write what {variable[0]} is; or let your shell replace it, in an option: "
                 f'{_SET} {place.place}="{public_url(place.text)}"',
             )
-
-
-def _is_file_name(named: NamedPath) -> bool:
-    """Tell whether a text is no name of the hub. Parts of a model are files of the hub: org/name/file."""
-    if named.text.startswith(("./", "../")):
-        return True
-    is_file = is_weights(named.text) or named.text.endswith(GGUF)
-    return is_file and not ("parts" in named.key and named.text.count("/") > 1)
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -50,11 +48,6 @@ _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 def _mapping(model: object) -> object:
     return {"path": model} if isinstance(model, str) else model
-
-
-def _dated(output: str) -> str:
-    """Return a place with today's date in UTC, for jobs that have an output every night."""
-    return output.replace("{date}", datetime.now(UTC).date().isoformat())
 
 
 class SecondModelSection(Section):
@@ -216,7 +209,9 @@ class TableJob(Section):
 
     table: _Text | None = None
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; or a folder of images or videos."""
-    output: Annotated[_Text, AfterValidator(_dated)]
+    output: Annotated[
+        _Text, AfterValidator(lambda place: place.replace("{date}", datetime.now(UTC).date().isoformat()))
+    ]
     """Folder or fsspec URL, e.g. s3://bucket/run-7. {date} stands for today's date in UTC."""
     model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
@@ -328,29 +323,20 @@ class CoreJob(TableJob):
         return sweep
 
 
-def _added_sections() -> dict[str, Any]:
-    """Return the fields that plugins add. Raises PluginError where the core has one of that name."""
-    if twice := sections().keys() & CoreJob.model_fields.keys():
-        problem = f"a plugin adds the section {min(twice)!r}, which every job file has"
-        raise PluginError(problem, "rename it, or uninstall the plugin")
-    fields: dict[str, Any] = {}
-    added: Mapping[str, type[BaseModel]] = sections()
-    for name, section in added.items():
-        is_optional = name in runners()
-        kind, default = (section | None, None) if is_optional else (section, section())
-        fields[name] = kind, Field(default=default, description=inspect.getdoc(section))
-    return fields
-
-
 if TYPE_CHECKING:
 
     class Job(CoreJob):
         """A `CoreJob` with the sections of plugins, each by its name."""
 
 else:
-    Job = create_model(
-        "Job", __base__=CoreJob, __module__=__name__, __doc__=CoreJob.__doc__, **_added_sections()
-    )
+    if twice := sections().keys() & CoreJob.model_fields.keys():
+        problem = f"a plugin adds the section {min(twice)!r}, which every job file has"
+        raise PluginError(problem, "rename it, or uninstall the plugin")
+    _added = {}
+    for _name, _section in sections().items():
+        _kind, _default = (_section | None, None) if _name in runners() else (_section, _section())
+        _added[_name] = _kind, Field(default=_default, description=inspect.getdoc(_section))
+    Job = create_model("Job", __base__=CoreJob, __module__=__name__, __doc__=CoreJob.__doc__, **_added)
 
 
 def sections_not_stored() -> set[str]:

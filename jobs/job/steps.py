@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from framefleet.doors import clip_steps, sections
+from framefleet.doors import clip_steps
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
@@ -37,11 +37,10 @@ def check_free(steps: Mapping[str, ClipStep], arguments: Collection[str], class_
     for section, step in steps.items():
         for name in step.columns.names:
             if name in arguments:
-                raise JobError(
-                    f"{section}: records have a column {name!r} already, "
-                    f"which is an argument of {class_name}",
-                    "give the function another name",
+                problem = (
+                    f"{section}: records have a column {name!r} already, which is an argument of {class_name}"
                 )
+                raise JobError(problem, "give the function another name")
 
 
 def step_columns(job: Job) -> list[str]:
@@ -54,32 +53,12 @@ def for_choice(job: Job) -> dict[str, Any]:
     return {name: kind.for_choice(getattr(job, name)) for name, kind in clip_steps().items()}
 
 
-def for_comparison(job: Job) -> dict[str, Any]:
-    """Return the sections of a job that renders rows again to compare frames and sound."""
-    return {name: kind.for_comparison(getattr(job, name)) for name, kind in clip_steps().items()}
-
-
 def decisive_sections(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of these sections must be the same for an output to be continued. job: as in job.json."""
     defaults = {name: Job.model_fields[name].default for name in clip_steps()}  # of a runner's section: None
     sections = {name: {} if default is None else default.model_dump() for name, default in defaults.items()}
     sections |= {name: job[name] for name in sections if job.get(name) is not None}
     return {name: kind.decisive(sections[name], job) for name, kind in clip_steps().items()}
-
-
-def make_readable(job: dict[str, Any]) -> None:
-    """Remove what steps added to job.json, so that it can be read as a job file."""
-    for kind in clip_steps().values():
-        kind.make_readable(job)
-
-
-def untrusted_sections(job: Job) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of these sections, with their values, that are not used because job.json says so."""
-    for name, kind in clip_steps().items():
-        yield from kind.untrusted(getattr(job, name))
-    for name, model in sections().items():
-        if not model.is_trusted and (section := getattr(job, name)):
-            yield name, section.model_dump()
 
 
 def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, ClipStep]:
@@ -95,8 +74,3 @@ def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, Clip
         and (step := kind.again(job[name], allow_pickle=allow_pickle)) is not None
     }
     return dict(sorted(steps.items(), key=lambda named: named[1].order))
-
-
-def step_labels(steps: Iterable[ClipStep]) -> tuple[str, ...]:
-    """Return what each clip carries because of these steps, for people."""
-    return tuple(label for step in steps for label in step.labels)

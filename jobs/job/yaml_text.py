@@ -100,24 +100,21 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
         walk.measure(node, ())
         return loader.construct_document(node), walk.lines
     except yaml.MarkedYAMLError as error:
-        raise _not_yaml(error, text, source) from None  # its own text quotes the line
+        mark = error.problem_mark  # its own text quotes the line, which may hold a secret
+        if mark is None:
+            raise JobError(f"{source}: not YAML: {error.problem or error}", _FIX) from None
+        before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
+        if before and before[-1][mark.column : mark.column + 1] == "\t":
+            problem, fix = "a tab", "indent with spaces, as YAML wants it"
+        else:
+            reason = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
+            problem, fix = f"not YAML{reason}", _FIX
+        raise JobError(f"{source} line {mark.line + 1}: {problem}", fix) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # characters that no YAML may hold
         raise JobError(f"{source}: not YAML: {error}", "save the file as plain UTF-8 text") from error
     finally:
         if loader is not None:
             loader.dispose()
-
-
-def _not_yaml(error: yaml.MarkedYAMLError, text: str, source: str) -> JobError:
-    """Return what is wrong and where; not what stands there, where that is a secret."""
-    mark = error.problem_mark
-    if mark is None:
-        return JobError(f"{source}: not YAML: {error.problem or error}", _FIX)
-    before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
-    if before and before[-1][mark.column : mark.column + 1] == "\t":
-        return JobError(f"{source} line {mark.line + 1}: a tab", "indent with spaces, as YAML wants it")
-    reason = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
-    return JobError(f"{source} line {mark.line + 1}: not YAML{reason}", _FIX)
 
 
 class _Walk:

@@ -101,9 +101,8 @@ def _show(row: FailedRow, *, traceback: bool) -> None:
     tried = f"{row.attempts} {'attempt' if row.attempts == 1 else 'attempts'}"
     where = f" on {one_line(', '.join(dict.fromkeys(row.workers)))}" if row.workers else ""
     which = inner_outputs()[row.inner].noun if row.inner in inner_outputs() else "row"
-    stdout.say(
-        Text(f"  {which} {positions}{more}", style="bold").append(f"  {row.row_id}  {tried}{where}", "dim")
-    )
+    title = Text(f"  {which} {positions}{more}", style="bold")
+    stdout.say(title.append(f"  {row.row_id}  {tried}{where}", "dim"))
     with suppress(ValueError, AttributeError):  # arguments that somebody else wrote
         if prompt := one_line(str(json.loads(row.arguments).get("prompt") or "")):
             stdout.say(Text(f"    {prompt[:_MAX_PROMPT]}{'...' * (len(prompt) > _MAX_PROMPT)}", "dim"))

@@ -11,19 +11,7 @@ from rich import box
 from rich.table import Table
 from typer import Option
 
-from framefleet.jobs.options import (
-    JobFile,
-    ModelPlace,
-    NumSteps,
-    OutputPlace,
-    Prompts,
-    Seeds,
-    Sets,
-    Sweeps,
-    TablePlace,
-    Verbose,
-    Workers,
-)
+from framefleet.jobs import options
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.jobs.show.watch import bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError
@@ -52,10 +40,7 @@ _Hollow = Annotated[
 ]
 _Probe = Annotated[
     bool,
-    Option(
-        "--probe",
-        help="Do what --hollow does, then render some rows here to predict time and price.",
-    ),
+    Option("--probe", help="Do what --hollow does, then render some rows here to predict time and price."),
 ]
 _Price = Annotated[
     float | None,
@@ -78,23 +63,23 @@ _AsOneJson = Annotated[bool, Option("--json", help="Print one JSON object, for s
 
 
 def plan_command(
-    job: JobFile = None,
-    table: TablePlace = None,
-    prompts: Prompts = None,
-    seeds: Seeds = None,
-    sweeps: Sweeps = None,
-    model: ModelPlace = None,
-    output: OutputPlace = None,
-    workers: Workers = None,
-    steps: NumSteps = None,
+    job: options.JobFile = None,
+    table: options.TablePlace = None,
+    prompts: options.Prompts = None,
+    seeds: options.Seeds = None,
+    sweeps: options.Sweeps = None,
+    model: options.ModelPlace = None,
+    output: options.OutputPlace = None,
+    workers: options.Workers = None,
+    steps: options.NumSteps = None,
     limit: _Limit = None,
-    sets: Sets = None,
+    sets: options.Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
     price: _Price = None,
     gpu_memory: _GpuMemory = None,
     as_json: _AsOneJson = False,
-    verbose: Verbose = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` or `train` would do. Leaves the output unchanged.
 
@@ -157,7 +142,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     if not as_json:
         for line in plan.invalid:
             stdout.say(f"left out: {line}")
-    for one in _models_of(plan).values():
+    for one in (plan.models or {"": plan}).values():
         if one.hollow:
             show_probed(one.hollow, plan.table)
     if not as_json:
@@ -172,25 +157,21 @@ def _print(prediction: Shown | None) -> None:
             stdout.print(line)
 
 
-def _models_of(plan: JobPlan) -> Mapping[str, ModelPlan]:
-    return plan.models or {"": plan}
-
-
 def _show(plan: JobPlan) -> None:
     from framefleet.jobs.render.command import gone_line
     from framefleet.pipeline.text import SHAPE_ORDER
 
-    models = _models_of(plan)
+    models: Mapping[str, ModelPlan] = plan.models or {"": plan}
     first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
     stdout.say(f"marks: {', '.join(plan.marks) or 'none'}")
     for name, one in models.items():
         preset = f", preset {one.preset}" if one.preset else ""
-        options = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())
+        chosen = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())
         title = f"model {name}: " if name else "model:  "
         code = f" of the package {one.code}" if one.code else ""
-        stdout.say(f"{title}{one.model} ({one.pipeline}{code}{preset}{options})")
+        stdout.say(f"{title}{one.model} ({one.pipeline}{code}{preset}{chosen})")
         stdout.say(f"license: {one.license}")
     counts = plan.counts
     numbers = {
@@ -312,20 +293,16 @@ def memory_line(memory: Memory) -> str:
     if memory.fits:
         return line
     several = f"; several GPUs: {memory.placement}" if memory.placement else ""
-    return f"{line}: it does not fit; {_what_fits(memory)}{several}"
-
-
-def _what_fits(memory: Memory) -> str:
-    """Return what to do on one GPU where a row does not fit."""
+    first, *others = [f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways] or [""]
     if memory.activations_gb is None:
-        way = next((f"`model: {{{way}}}`" for way in memory.ways), "")
-        group = "try `model: {offload: group}`, or a smaller size or model"
-        return f"the weights do with {way}" if way else group
-    if not memory.ways:
-        return "use a smaller size or model"
-    first, *others = (f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways)
-    also = f" (or {', '.join(others)})" if others else ""
-    return f"the fastest that fits is {first}{also}"
+        advice = f"the weights do with {first}"
+        if not first:
+            advice = "try `model: {offload: group}`, or a smaller size or model"
+    elif first:
+        advice = f"the fastest that fits is {first}" + (f" (or {', '.join(others)})" if others else "")
+    else:
+        advice = "use a smaller size or model"
+    return f"{line}: it does not fit; {advice}{several}"
 
 
 def _size(gb: float) -> str:

@@ -6,7 +6,7 @@ only the network that computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,10 +65,8 @@ class Footprint:
     @property
     def activations_gb(self) -> float:
         """What the denoisers compute with."""
-        return (
-            max((one.peak for name, one in self.networks.items() if name.startswith(DENOISERS)), default=0)
-            / GB
-        )
+        peaks = (one.peak for name, one in self.networks.items() if name.startswith(DENOISERS))
+        return max(peaks, default=0) / GB
 
     @property
     def decoding_gb(self) -> float:
@@ -77,12 +75,9 @@ class Footprint:
     @property
     def encoding_gb(self) -> float:
         """What text encoders, and encoders of images and videos, compute with."""
-        return max(self._encoding(), default=0) / GB
-
-    def _encoding(self) -> Iterator[int]:
-        for name, one in self.networks.items():
-            if not name.startswith(DENOISERS):
-                yield max((size for call, size in one.peaks.items() if call != "decode"), default=0)
+        encoders = (one for name, one in self.networks.items() if not name.startswith(DENOISERS))
+        sizes = (size for one in encoders for call, size in one.peaks.items() if call != "decode")
+        return max(sizes, default=0) / GB
 
     def placed_gb(self, placement: Placement, num: int) -> float:
         """Return the most that is at once on one of several GPUs."""

@@ -124,7 +124,18 @@ class MemoryCounts:
 
     def count(self, request: Request, way: Way) -> Footprint:
         """Return what a row takes with the options of `way`; its offload does not matter yet."""
-        precision = self._precision(way)
+        options = self._options
+        group = options.offload if isinstance(options.offload, GroupOffload) else GroupOffload()
+        precision = Precision(
+            dtypes={"default": way.dtype} if way.dtype else self._dtypes,
+            bits=_bits(options, [one.name for one in self._weights.components]),
+            stored=_packed(self._weights, self._folder),
+            tiling=way.vae_tiling,
+            slicing=options.vae_slicing,
+            fuse_qkv=options.fuse_qkv,
+            by_leaf=group.level == "leaf",
+            blocks=group.blocks * (2 if group.stream else 1),
+        )
         key = canonical_json([_deciding(request), asdict(precision)])
         if key not in self._footprints:
             self._footprints[key] = self._counted(request, precision)
@@ -136,58 +147,34 @@ class MemoryCounts:
             return self._stored(f"the row calls a second model, its {models[0]}", precision)
         note = ""
         if request.recipe not in BUILT_IN and self._recipes is None:
-            note = (
-                f"your recipe {request.recipe} is only called with --hollow; this is one call of the pipeline"
-            )
+            own = f"your recipe {request.recipe}"
+            note = f"{own} is only called with --hollow; this is one call of the pipeline"
             arguments = {n: value for n, value in request.arguments.items() if n in self._spec.parameters}
             needed = native_row(self._spec).arguments  # what the recipe may make itself
             request = replace(request, recipe="generate", arguments={**needed, **arguments})
         steps = request.arguments.get("num_inference_steps")
         if isinstance(steps, int):
-            few = ceil(_STEPS / (request.arguments.get("strength") or 1))
-            request = replace(
-                request, arguments={**request.arguments, "num_inference_steps": min(steps, few)}
-            )
-        call = self._call(request, precision)
+            few = min(steps, ceil(_STEPS / (request.arguments.get("strength") or 1)))
+            request = replace(request, arguments={**request.arguments, "num_inference_steps": few})
+        if request.recipe in BUILT_IN:
+            content = hashlib.sha256()  # over all that the pipeline is made of
+            for file in sorted(self._weights.config_files):
+                content.update(f"{file}\n".encode() + (self._folder / file).read_bytes())
+            try:
+                call = _cached_call(
+                    content.hexdigest(),
+                    _deciding(request),
+                    asdict(precision),
+                    partial(self._calls.call, request, precision),
+                )
+            except _Objected as error:
+                call = error.call
+        else:  # a recipe whose source may change
+            call = self._calls.call(request, precision)
         missing = note or (call.objection.text if call.objection else "")
         if not call.networks:
             return self._stored(missing, precision)
         return Footprint(networks=call.networks, missing=missing)
-
-    def _call(self, request: Request, precision: Precision) -> BlankCall:
-        if request.recipe not in BUILT_IN:  # whose source may change
-            return self._calls.call(request, precision)
-        try:
-            return _cached_call(
-                self._content,
-                _deciding(request),
-                asdict(precision),
-                lambda: self._calls.call(request, precision),
-            )
-        except _Objected as error:
-            return error.call
-
-    @functools.cached_property
-    def _content(self) -> str:
-        """Return a digest over all that the pipeline is made of."""
-        content = hashlib.sha256()
-        for file in sorted(self._weights.config_files):
-            content.update(f"{file}\n".encode() + (self._folder / file).read_bytes())
-        return content.hexdigest()
-
-    def _precision(self, way: Way) -> Precision:
-        options = self._options
-        group = options.offload if isinstance(options.offload, GroupOffload) else GroupOffload()
-        return Precision(
-            dtypes={"default": way.dtype} if way.dtype else self._dtypes,
-            bits=_bits(options, [one.name for one in self._weights.components]),
-            stored=_packed(self._weights, self._folder),
-            tiling=way.vae_tiling,
-            slicing=options.vae_slicing,
-            fuse_qkv=options.fuse_qkv,
-            by_leaf=group.level == "leaf",
-            blocks=group.blocks * (2 if group.stream else 1),
-        )
 
     def _stored(self, why: str, precision: Precision) -> Footprint:
         """Return what files say: weights alone, in the dtypes that they are loaded in."""
@@ -293,8 +280,7 @@ def memory_of(
     """Return the estimate, and what was measured.
 
     folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
-    worker has of it. measured_bytes: what such a row held at once.
-    recipes: see `MemoryCounts`.
+    worker has of it. measured_bytes: what such a row held at once. recipes: see `MemoryCounts`.
     """
     counts = MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu, recipes=recipes)
     with closing(counts):
@@ -345,32 +331,36 @@ def estimate(
     )
     if has_gb is None or memory.fits:
         return memory
-    memory = replace(memory, placement=_placement_for(footprint, has_gb))
+    # What a job says to have a row fit on the fewest GPUs.
+    placements = ((num, kind) for num in _NUM_GPUS for kind in ("components", "layers"))
+    for num, kind in placements:
+        if footprint.placed_gb(Placement(type=kind), num) <= has_gb:
+            several = f"fleet.gpus_per_worker={num} and model.placement={kind}"
+            memory = replace(memory, placement=several)
+            break
     missed_gb = 0.0 if measured_gb is None else measured_gb - memory.peak_gb  # with other options, as much
     if not is_counted:  # and tiles and dtypes would take another call that ends as this one
         fitting = (one for one in OFFLOADS if footprint.peak_gb(one) <= has_gb - missed_gb)
         offload = next(fitting, None)
         return replace(memory, ways=() if offload is None else (replace(own, offload=offload),))
+
+    def count_in(dtype: DTypeName | None, way: Way) -> Footprint:
+        return count(replace(way, dtype=dtype))
+
     dtypes: tuple[DTypeName | None, ...] = (None,) if is_half else (None, "bf16")
     ways = [
         replace(way, dtype=dtype)
         for dtype in dtypes
-        for way in ways_for(partial(_in_dtype, count, dtype), has_gb - missed_gb)
+        for way in ways_for(partial(count_in, dtype), has_gb - missed_gb)
     ]
-    best = [way for way in ways if not any(other != way and _costs_less(other, way) for other in ways)]
+
+    def costs_less(one: Way, other: Way) -> bool:
+        """Whether all that one needs the other needs too, or more of it."""
+        costs = [(OFFLOADS.index(way.offload), way.vae_tiling, way.dtype is not None) for way in (one, other)]
+        return one != other and all(mine <= its for mine, its in zip(*costs, strict=True))
+
+    best = [way for way in ways if not any(costs_less(other, way) for other in ways)]
     return replace(memory, ways=tuple(best))
-
-
-def _placement_for(footprint: Footprint, has_gb: float) -> str:
-    """Return what a job says to have a row fit on the fewest GPUs; "" where none of these do."""
-    ways = ((num, kind) for num in _NUM_GPUS for kind in ("components", "layers"))
-    fitting = (way for way in ways if footprint.placed_gb(Placement(type=way[1]), way[0]) <= has_gb)
-    num, kind = next(fitting, (0, ""))
-    return f"fleet.gpus_per_worker={num} and model.placement={kind}" if num else ""
-
-
-def _in_dtype(count: Callable[[Way], Footprint], dtype: DTypeName | None, way: Way) -> Footprint:
-    return count(replace(way, dtype=dtype))
 
 
 def native_row(spec: PipelineSpec) -> Request:
@@ -415,12 +405,6 @@ def room_of(gpu_memory: int | None, *, is_on_cpu: bool, share: float) -> tuple[s
     card = gpu_memory if gpu_memory is not None else min(gpus_here(), default=None)
     place = "the GPU" if share == 1 else f"a worker's share ({share:g}) of the GPU"
     return place, None if card is None else card / GB * share
-
-
-def _costs_less(one: Way, other: Way) -> bool:
-    """Whether all that one needs the other needs too, or more of it."""
-    values = [(OFFLOADS.index(way.offload), way.vae_tiling, way.dtype is not None) for way in (one, other)]
-    return all(mine <= its for mine, its in zip(*values, strict=True))
 
 
 @functools.cache

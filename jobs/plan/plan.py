@@ -15,7 +15,6 @@ from framefleet.cluster.fleet.start import check_own_ray
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import step_labels
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, native_row, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
@@ -140,8 +139,8 @@ def plan(
     hollow: call the pipeline, without weights, for each shape. probe: render some rows of each shape here,
     and predict what the rest takes. price: of one GPU for one hour, unset: the job's `budget.price`.
     gpu_memory: of a card that is not here, as "24GB". limit: plan only the first rows of the table, as
-    `render --limit` renders them. Raises FramefleetError as
-    `render` would, but for rows that cannot be rendered: those are counted.
+    `render --limit` renders them. Raises FramefleetError as `render` would, but for rows that cannot be
+    rendered: those are counted.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
@@ -174,11 +173,9 @@ def plan_job(
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None) -> JobPlan:
-    with (
-        closing(resolve_job(job, watch, table)) as resolved,
-        closing(RowIndex()) as index,
-        ExitStack() as stack,
-    ):
+    with ExitStack() as stack:
+        resolved = stack.enter_context(closing(resolve_job(job, watch, table)))
+        index = stack.enter_context(closing(RowIndex()))
         check_claim(resolved)
         for name, model in resolved.models.items():
             watch.say("comparing the weights with the networks")
@@ -197,12 +194,8 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         for name, shapes in ((name, shapes) for name, shapes in probed.items() if shapes.first):
             model = resolved.models[name]
             watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
-            answers = (
-                planner.call_pipeline(
-                    shapes, model.plan.spec, configs[name], model.weights.config_files, recipes=job.folder
-                )
-                for planner in doors.planners()
-            )
+            called = (shapes, model.plan.spec, configs[name], model.weights.config_files)
+            answers = (one.call_pipeline(*called, recipes=job.folder) for one in doors.planners())
             if answer := next(filter(None, answers), None):
                 hollow[name] = answer
         is_refused = any(one.refused for one in hollow.values())
@@ -220,11 +213,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
 
 
 def _plan(
-    resolved: ResolvedJob,
-    survey: Survey,
-    index: RowIndex,
-    wanted: PlanOptions,
-    hollow: Mapping[str, Probed],
+    resolved: ResolvedJob, survey: Survey, index: RowIndex, wanted: PlanOptions, hollow: Mapping[str, Probed]
 ) -> JobPlan:
     job, rows = resolved.job, resolved.rows
     shapes, counts = dict(survey.shapes.most_common()), index.counts()
@@ -240,7 +229,7 @@ def _plan(
         table=resolved.table.location,
         sweep=str(resolved.table) if isinstance(resolved.table, Swept) else None,
         output=resolved.store.url_of(""),
-        marks=step_labels(resolved.steps.values()),
+        marks=tuple(label for step in resolved.steps.values() for label in step.labels),
         num_rows=survey.num_rows,
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),
@@ -303,9 +292,7 @@ class AuditPlan:
     num_audits: float  # on average
     share: float  # of the rows that are to be rendered
     most_wrong: int  # of these rows, with 95 % confidence, if no audit finds one
-    limit: float | None = (
-        None  # the share of the models' time that audits may take; None: nothing limits them
-    )
+    limit: float | None = None  # the share of the models' time that audits may take; None: no limit
 
 
 def plan_audits(

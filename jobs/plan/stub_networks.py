@@ -75,16 +75,16 @@ def metered(others: Iterable[Tensor]) -> Iterator[Meter]:
 @contextmanager
 def without_scores() -> Iterator[None]:
     """Let attention take the memory that kernels of GPUs need: they keep no table of scores."""
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+        return query.new_zeros((*query.shape[:-1], value.shape[-1]))
+
     own = F.scaled_dot_product_attention, flex_attention.flex_attention
-    F.scaled_dot_product_attention = flex_attention.flex_attention = _attention  # type: ignore[assignment]
+    F.scaled_dot_product_attention = flex_attention.flex_attention = attention  # type: ignore[assignment]
     try:
         yield
     finally:
         F.scaled_dot_product_attention, flex_attention.flex_attention = own
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-    return query.new_zeros((*query.shape[:-1], value.shape[-1]))
 
 
 def call_key(args: Any, kwargs: Any) -> tuple[Hashable, ...]:
@@ -100,14 +100,6 @@ def call_key(args: Any, kwargs: Any) -> tuple[Hashable, ...]:
 class _Shape:
     shape: tuple[int, ...]
     dtype: torch.dtype
-
-    @classmethod
-    def of(cls, leaf: Any) -> Any:
-        return cls(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
-
-    @staticmethod
-    def filled(leaf: Any) -> Any:
-        return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, _Shape) else leaf
 
 
 class Repeated:
@@ -143,12 +135,18 @@ class Repeated:
 
 def _shapes(value: Any) -> tuple[Any, Any]:
     leaves, structure = flatten(value)
-    return structure, [_Shape.of(leaf) for leaf in leaves]
+    return structure, [
+        _Shape(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves
+    ]
 
 
 def _filled(shapes: tuple[Any, Any]) -> Any:
     structure, leaves = shapes
-    return unflatten(structure, [_Shape.filled(leaf) for leaf in leaves])
+    filled = [
+        torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, _Shape) else leaf
+        for leaf in leaves
+    ]
+    return unflatten(structure, filled)
 
 
 Peaks = dict[str, dict[str, int]]  # by component and method, the most bytes that a call needs besides weights
@@ -174,14 +172,17 @@ def hollow(pipe: Any, *, ends: bool = True) -> Peaks:
 
 
 def _hollow(network: nn.Module, peaks: dict[str, int], *, ends: bool) -> None:
-    stub = _Stub(meta=_meta(network), peaks=peaks)
+    stub = _Stub(meta=[], peaks=peaks)  # with a twin on the meta device for every parameter and buffer
+    for part in network.modules():
+        places: list[Any] = [part._parameters, part._buffers]
+        for own in places:
+            stub.meta += [(own, name, one.to("meta")) for name, one in own.items() if one is not None]
     for tensors, key, tensor in stub.meta:
         if tensors[key] is None or tensors[key].is_meta:  # type: ignore[union-attr]
             # Without memory: all of it is the same zero, for what reads a weight.
             zero = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-            tensors[key] = (
-                nn.Parameter(zero, requires_grad=False) if isinstance(tensor, nn.Parameter) else zero
-            )
+            is_weight = isinstance(tensor, nn.Parameter)
+            tensors[key] = nn.Parameter(zero, requires_grad=False) if is_weight else zero
     if generate := getattr(network, "generate", None):
         object.__setattr__(network, "generate", partial(_generated, network, generate))
     if not hasattr(network, "decode"):
@@ -232,18 +233,6 @@ class _Stub:
         self.peaks[name] = max(self.peaks.get(name, 0), peak)
 
 
-def _meta(network: nn.Module) -> _Tensors:
-    """Return a twin on the meta device for every parameter and buffer."""
-    twins: _Tensors = []
-    for part in network.modules():
-        places: list[Any] = [part._parameters, part._buffers]
-        for tensors in places:
-            twins += [
-                (tensors, name, tensor.to("meta")) for name, tensor in tensors.items() if tensor is not None
-            ]
-    return twins
-
-
 class _Shapes:
     """A method of a network that is called on the meta device. Calls of shapes that it knows cost nothing."""
 
@@ -286,13 +275,15 @@ class _Shapes:
         positional, by_keyword = unflatten(structure, as_meta)
         others = [tensor for _, _, tensor in stub.meta]
         others += [leaf for leaf in as_meta if isinstance(leaf, Tensor)]
+        config: Any = import_module("torch.fx.experimental._config")
         stub.is_called = True
         try:
             with (
                 _standing(stub.meta),
                 torch.device("meta"),
                 _NoValues(),
-                _all_nonzero(),
+                # A mask leaves all tokens: how many it does decides shapes, and meta tensors do not know.
+                config.patch(meta_nonzero_assume_all_nonzero=True),
                 _autocast(),
                 metered(others) as meter,
             ):
@@ -319,12 +310,6 @@ def _standing(tensors: _Tensors) -> Iterator[None]:
     finally:
         for (owner, name, _), own in zip(tensors, before, strict=True):
             owner[name] = own
-
-
-def _all_nonzero() -> Any:
-    """Let a mask leave all tokens: how many it does decides shapes, and meta tensors do not know."""
-    config: Any = import_module("torch.fx.experimental._config")
-    return config.patch(meta_nonzero_assume_all_nonzero=True)
 
 
 @contextmanager

@@ -12,9 +12,8 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.work import Added
 from framefleet.doors import More
 from framefleet.jobs.render.lanes import plan_lanes
-from framefleet.jobs.render.resolve import ResolvedJob
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
 from framefleet.jobs.render.row_parts import remember_survey, write_rows
-from framefleet.jobs.render.row_source import added_in, with_added
 from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import TableError, UserError
@@ -29,10 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Additions:
-    """Takes what `framefleet add` puts into the output, or what a runner does.
-
-    survey, index: of the table, as it was until then. more: the runner's, if it adds rows.
-    """
+    """Takes what `framefleet add` puts into the output, or what a runner does."""
 
     def __init__(
         self,
@@ -42,6 +38,7 @@ class Additions:
         lock: DriverLock,
         more: More | None = None,
     ) -> None:
+        """survey, index: of the table, as it was until then. more: the runner's, if it adds rows."""
         self._resolved, self._survey, self._index, self._lock = resolved, survey, index, lock
         self._more = more
         self._table = resolved.table if isinstance(resolved.table, Table) else None
@@ -56,8 +53,16 @@ class Additions:
         """
         if self._table is None:
             return None
-        if self._more:
-            return self._added_by(self._more, num_rows)
+        if self._more:  # a runner adds rows, and takes in all new files
+            files = [*self._new_files()]
+            try:
+                added_path = self._more(num_rows)
+            except UserError as error:
+                for file in files:
+                    _warn(file, error)
+                return None
+            self._lock.promise(files)
+            return self._taken(added_path) if added_path else None
         for path in self._new_files():
             try:
                 added = self._taken(path)
@@ -67,18 +72,6 @@ class Additions:
                 self._lock.promise([path])
                 return added
         return None
-
-    def _added_by(self, more: More, num_rows: int) -> Added | None:
-        """Take the rows that a runner adds, which takes in all new files."""
-        files = [*self._new_files()]
-        try:
-            path = more(num_rows)
-        except UserError as error:
-            for file in files:
-                _warn(file, error)
-            return None
-        self._lock.promise(files)
-        return self._taken(path) if path else None
 
     def _new_files(self) -> Iterator[str]:
         for path in added_in(self._resolved.store):

@@ -15,8 +15,7 @@ from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections
 from framefleet.jobs.render.output_job import is_table_above
-from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel
-from framefleet.jobs.render.row_source import base_of
+from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
@@ -29,7 +28,6 @@ from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import find_claim_as
-from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import inputs_in
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
@@ -68,58 +66,51 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
 def claim(resolved: ResolvedJob) -> None:
     """Make the output this job's. Raises JobError when it is another's. Call while holding the lock."""
     description, is_written = _description(resolved), False
-    if theirs := check_claim(resolved):
-        description, is_written = _continued(theirs.model_dump(), description)
-    if not is_written or not _is_whole(resolved.store):
+    if claimed := check_claim(resolved):
+        theirs, withheld = claimed.model_dump(), description["withheld"]
+        before, now = theirs["job"], description["job"]
+        by_kind = {kind: before.get(kind, {}) for kind in _NAMED}
+        is_written = all(by_kind[kind].keys() >= now[kind].keys() for kind in _NAMED)
+        is_written &= all(before.get(key) == now[key] for key in _ROWS) and theirs["withheld"] == withheld
+        rows = {key: now[key] for key in ("output", *_ROWS)}
+        # Models and LoRAs that only rows of earlier runs name stay.
+        job = {**before, **rows, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
+        description = {**theirs, "job": job, "withheld": withheld}
+        try:
+            read_claim(resolved.store)
+        except (FileNotFoundError, JobError):  # it was read from parts
+            is_written = False
+    if not is_written:
         content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         resolved.store.write(CLAIM, content.encode())
-
-
-def _continued(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return what job.json is to say of a job that goes on, and whether it says so already.
-
-    Models and LoRAs that only rows of earlier runs name stay.
-    """
-    before, now = theirs["job"], ours["job"]
-    by_kind = {kind: before.get(kind, {}) for kind in _NAMED}
-    is_written = all(by_kind[kind].keys() >= now[kind].keys() for kind in _NAMED)
-    is_written &= all(before.get(key) == now[key] for key in _ROWS)
-    is_written &= theirs["withheld"] == ours["withheld"]
-    rows = {key: now[key] for key in ("output", *_ROWS)}
-    job = {**before, **rows, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
-    return {**theirs, "job": job, "withheld": ours["withheld"]}, is_written
 
 
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
     description = _description(resolved)
-    keys = ("model", "models", *clip_steps(), "on_invalid")
-    job = {key: description["job"][key] for key in keys}
-    return {
-        **_decisive(description),
-        **job,
-        "versions": description["versions"],
-        "pipeline": description.get("pipeline"),
-    }
-
-
-def _is_whole(store: Store) -> bool:
-    """Return whether job.json is there as it was written; if not, it was read from parts."""
-    try:
-        return read_claim(store) is not None
-    except (FileNotFoundError, JobError):
-        return False
+    job = {key: description["job"][key] for key in ("model", "models", *clip_steps(), "on_invalid")}
+    others = {key: description.get(key) for key in ("versions", "pipeline")}
+    return {**_decisive(description), **job, **others}
 
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     model = {} if resolved.job.models else _opened(resolved.first)
     names = {"digest": "model_digest", "files": "model_files"}  # as job.json has always had them
+    # What is written down with less than rows need: URLs without signatures.
+    job, inputs = resolved.job, _names_of_inputs(resolved)
+    withheld = {
+        "defaults": {name: value for name, value in job.defaults.items() if name in inputs},
+        "overrides": job.overrides,
+        **_arguments_of_sections(job),
+        "sweep": job.sweep.model_dump(),
+        "inputs": job.inputs.model_dump(),
+    }
     return {
         "framefleet": framefleet.__version__,
         "versions": {package: metadata.version(package) for package in ("torch", *PACKAGES)},
         "job": _job_values(resolved),
-        "withheld": _withheld(resolved),
+        "withheld": [key for key, value in flat("", withheld) if _public(value) != value],
         "recipe_digest": resolved.recipes[resolved.job.recipe].digest,
         **{names.get(key, key): value for key, value in model.items()},
     }
@@ -128,13 +119,11 @@ def _description(resolved: ResolvedJob) -> dict[str, Any]:
 def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     job, media = resolved.job, resolved.media
     values = job.model_dump(exclude={"storage_options", *sections_not_stored()})
-    inputs = _names_of_inputs(resolved)
+    url_names = _names_of_inputs(resolved) & values["defaults"].keys()
     is_named = job.inputs.base is not None or job.table is None  # else paths start at the table, wherever
     if job.models:
-        models = {
-            name: values["models"][name] | _named_model(model) | _opened(model)
-            for name, model in resolved.models.items()
-        }
+        opened = resolved.models.items()
+        models = {name: values["models"][name] | _named_model(one) | _opened(one) for name, one in opened}
     else:
         models = values["model"] | _named_model(resolved.first)
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
@@ -143,9 +132,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
         "table": None if job.table is None else public_location(job.table),
         "sweep": _in_any_folder(values["sweep"]) if job.sweep else None,
         "output": resolved.store.url_of(""),
-        "defaults": {
-            name: _public(value) if name in inputs else value for name, value in values["defaults"].items()
-        },
+        "defaults": values["defaults"] | {name: _public(values["defaults"][name]) for name in url_names},
         "overrides": _public(values["overrides"]),
         **{name: values[name] | _public(of) for name, of in _arguments_of_sections(job).items()},
         "inputs": _public(values["inputs"]) | {"base": public_location(base_of(job)) if is_named else None},
@@ -221,19 +208,6 @@ def _names_of_inputs(resolved: ResolvedJob) -> set[str]:
     return {name for base in bases for name, value in base.items() if inputs_in(value)}
 
 
-def _withheld(resolved: ResolvedJob) -> list[str]:
-    """Return the keys whose values are written down with less than rows need: URLs without signatures."""
-    job, inputs = resolved.job, _names_of_inputs(resolved)
-    values = {
-        "defaults": {name: value for name, value in job.defaults.items() if name in inputs},
-        "overrides": job.overrides,
-        **_arguments_of_sections(job),
-        "sweep": job.sweep.model_dump(),
-        "inputs": job.inputs.model_dump(),
-    }
-    return [key for key, value in flat("", values) if _public(value) != value]
-
-
 def _arguments_of_sections(job: Job) -> dict[str, Mapping[str, Any]]:
     """Return the arguments of rows that sections of plugins have."""
     added = {name: getattr(job, name) for name in sections()}
@@ -264,8 +238,16 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
     values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
-    values["table"] = _named_table(job)
-    values["media"] = _settled(job["media"])
+    if table := job.get("table"):  # of those that the output stores, or the one above it, the folder alone
+        output = str(job.get("output")).rstrip("/")
+        is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
+        values["table"] = TABLES if is_own else str(table)
+    media = job["media"]
+    try:  # with what is left open, which earlier versions wrote down
+        settings = Media(**{name: media[name] for name in ("format", "encoder", "crf") if name in media})
+        values["media"] = {**media, "encoder": settings.codec, "crf": settings.quality}
+    except JobError:  # of no job
+        values["media"] = dict(media)
     values |= decisive_sections(job)
     for key in ("previews", "c2pa"):  # the first changes no clip, the second is now a clip step's
         values["media"].pop(key, None)
@@ -276,24 +258,6 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
             for name, one in models
         }
     return dict(flat("", values))
-
-
-def _named_table(job: Mapping[str, Any]) -> str | None:
-    """Return the table's place; of those that the output stores, or the one above it, the folder alone."""
-    table, output = job.get("table"), str(job.get("output")).rstrip("/")
-    if not table:
-        return None
-    is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
-    return TABLES if is_own else str(table)
-
-
-def _settled(media: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how clips are stored, with what is left open: earlier versions wrote down what that is."""
-    try:
-        settings = Media(**{name: media[name] for name in ("format", "encoder", "crf") if name in media})
-    except JobError:  # of no job
-        return dict(media)
-    return {**media, "encoder": settings.codec, "crf": settings.quality}
 
 
 def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

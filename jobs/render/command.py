@@ -9,26 +9,7 @@ from typing import TYPE_CHECKING
 
 from typer import Exit
 
-from framefleet.jobs.options import (
-    ErrorTypes,
-    JobFile,
-    JobOrOutput,
-    Limit,
-    LogFormat,
-    MetricsPort,
-    ModelPlace,
-    NumSteps,
-    OutputPlace,
-    Prompts,
-    Quiet,
-    Seeds,
-    Sets,
-    SummaryAsJson,
-    Sweeps,
-    TablePlace,
-    Verbose,
-    Workers,
-)
+from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.watch import audit_line
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
@@ -45,22 +26,22 @@ _MAX_MESSAGE = 200  # characters: a line or two
 
 
 def render_command(
-    job: JobFile = None,
-    table: TablePlace = None,
-    prompts: Prompts = None,
-    seeds: Seeds = None,
-    sweeps: Sweeps = None,
-    model: ModelPlace = None,
-    output: OutputPlace = None,
-    workers: Workers = None,
-    steps: NumSteps = None,
-    limit: Limit = None,
-    metrics_port: MetricsPort = None,
-    log_format: LogFormat = "text",
-    sets: Sets = None,
-    as_json: SummaryAsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    job: options.JobFile = None,
+    table: options.TablePlace = None,
+    prompts: options.Prompts = None,
+    seeds: options.Seeds = None,
+    sweeps: options.Sweeps = None,
+    model: options.ModelPlace = None,
+    output: options.OutputPlace = None,
+    workers: options.Workers = None,
+    steps: options.NumSteps = None,
+    limit: options.Limit = None,
+    metrics_port: options.MetricsPort = None,
+    log_format: options.LogFormat = "text",
+    sets: options.Sets = None,
+    as_json: options.SummaryAsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Render every row that has no record yet, including those that failed. Run it again to continue.
 
@@ -108,10 +89,7 @@ def show_render(
     output = store_of_job(job).url_of("")
     if stderr.about is not None:
         stderr.about["job"] = output
-    with (
-        watch_on(stderr, quiet=quiet) as shown,
-        serving_metrics(shown, metrics_port, output=output) as watch,
-    ):
+    with watch_on(stderr, quiet=quiet) as shown, serving_metrics(shown, metrics_port, output=output) as watch:
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
         stdout.say(summary.to_json())
@@ -145,7 +123,23 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         if num_sizes := REMEMBERED_SIZES.total(summary.figures):
             lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
     lines += idle_lines(summary)
-    lines += _audit_lines(summary)
+    audits = [
+        f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
+        for kind in summary.apart
+    ]
+    if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
+        audits.append(f"audit: {num_again:,.0f} of these rows had a record and were rendered again")
+    audits += [
+        f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
+        for kind in summary.unrepeatable
+    ]
+    if audits:
+        consequence = "rows of such a kind are plain calls from now on, and others of it are rendered again"
+        audits.append(f"audit: {consequence}")
+    if summary.audits and summary.done:
+        prefix = "audit: of other kinds, " if summary.apart else "audit: "
+        audits.append(prefix + audit_line(summary.audits, summary.done))
+    lines += audits
     lines += [
         f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
         for name, failed in summary.lacking.items()
@@ -179,37 +173,15 @@ def idle_lines(summary: Summary) -> list[str]:
     return [f"idle: {', '.join([f'{sum(shares.values()):.1%} of the time of workers', *causes])}"]
 
 
-def _audit_lines(summary: Summary) -> list[str]:
-    """Return what audits found."""
-    lines = [
-        f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
-        for kind in summary.apart
-    ]
-    if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
-        lines.append(f"audit: {num_again:,.0f} of these rows had a record and were rendered again")
-    lines += [
-        f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
-        for kind in summary.unrepeatable
-    ]
-    if lines:
-        lines.append(
-            "audit: rows of such a kind are plain calls from now on, and others of it are rendered again"
-        )
-    if summary.audits and summary.done:
-        prefix = "audit: of other kinds, " if summary.apart else "audit: "
-        lines.append(prefix + audit_line(summary.audits, summary.done))
-    return lines
-
-
 def retry_command(
-    job: JobOrOutput,
-    error_types: ErrorTypes = None,
-    metrics_port: MetricsPort = None,
-    log_format: LogFormat = "text",
-    sets: Sets = None,
-    as_json: SummaryAsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    job: options.JobOrOutput,
+    error_types: options.ErrorTypes = None,
+    metrics_port: options.MetricsPort = None,
+    log_format: options.LogFormat = "text",
+    sets: options.Sets = None,
+    as_json: options.SummaryAsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Render only the rows that failed. (`render` renders these and all other rows without a record.)
 

@@ -36,19 +36,12 @@ def plan_lanes(
 
     survey: of all rows in the index.
     """
-    return {lane: _plan(resolved, lane, survey) for lane in lanes_of(resolved, index)}
-
-
-def _plan(resolved: ResolvedJob, lane: LaneKey, survey: Survey | None) -> LanePlan:
-    model, setup = resolved.models[lane.model], setup_of(resolved, lane)
-    if survey is None:
-        return LanePlan(setup=setup)
-    row_bytes = model.weights.stored_bytes(but="text_encoder")
-    return LanePlan(
-        setup=setup,
-        largest=survey.largest(model=lane.model, lane=lane),
-        row_work=survey.mean_work(lane) * row_bytes or 1.0,
-    )
+    plans = {lane: LanePlan(setup=setup_of(resolved, lane)) for lane in lanes_of(resolved, index)}
+    for lane, plan in plans.items() if survey else ():
+        row_bytes = resolved.models[lane.model].weights.stored_bytes(but="text_encoder")
+        work = survey.mean_work(lane) * row_bytes or 1.0
+        plans[lane] = replace(plan, largest=survey.largest(model=lane.model, lane=lane), row_work=work)
+    return plans
 
 
 def early_setups(resolved: ResolvedJob, lanes: Iterable[LaneKey] = ()) -> dict[LaneKey, WorkerSetup]:

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framefleet.doors import inner_outputs
+from framefleet.doors import clip_steps, inner_outputs, sections
 from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.schema import Job, sections_not_stored
-from framefleet.jobs.job.steps import make_readable, untrusted_sections
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.pipeline.outputs.stores.store import Store
@@ -63,8 +62,15 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     for kind, keys in _FOUND.items():
         entries = content.get(kind, {}).items()
         content[kind] = {name: {key: one[key] for key in one if key not in keys} for name, one in entries}
-    make_readable(content)
-    content["table"] = _moved(content.get("table"), content.get("output"), store)
+    for step in clip_steps().values():  # what they added, no job file has
+        step.make_readable(content)
+    if isinstance(
+        table := content.get("table"), str
+    ):  # in the output, or the one around it: where that is now
+        old, new = str(content.get("output")).rstrip("/"), store.url_of("").rstrip("/")
+        if is_table_above(table, old):
+            old, new = old.rpartition("/")[0], new.rpartition("/")[0]
+        content["table"] = new + table.removeprefix(old) if table.startswith(f"{old}/") else table
     for key in claim.withheld:
         if not _is_given(key, values):
             raise JobError(
@@ -91,16 +97,6 @@ def is_table_above(table: str, output: str) -> bool:
     return is_inner and table.startswith(above) and bool(_GIVEN.fullmatch(table.removeprefix(above)))
 
 
-def _moved(place: Any, output: Any, store: Store) -> Any:
-    """Return a table's place; one in the output, or in the one around it, lies where that is now."""
-    if not isinstance(place, str):
-        return place
-    old, new = f"{output}".rstrip("/"), store.url_of("").rstrip("/")
-    if is_table_above(place, old):
-        old, new = old.rpartition("/")[0], new.rpartition("/")[0]
-    return new + place.removeprefix(old) if place.startswith(f"{old}/") else place
-
-
 def _is_given(key: str, section: Any) -> bool:
     """Return whether `--set` says a value, by itself or with the section that it is in."""
     for name in key.split("."):
@@ -116,7 +112,11 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield what would run code, write to other places, show any text file, or open a private network."""
     if ":" in job.recipe:
         yield "recipe", job.recipe
-    yield from untrusted_sections(job)
+    for name, kind in clip_steps().items():
+        yield from kind.untrusted(getattr(job, name))
+    for name, model in sections().items():
+        if not model.is_trusted and (section := getattr(job, name)):
+            yield name, section.model_dump()
     if job.fleet.address not in (None, "auto"):
         yield "fleet.address", job.fleet.address
     if job.table is not None and not is_opened(job.table):
@@ -127,8 +127,8 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "inputs.roots", job.inputs.roots
     if job.inputs.base is not None and not is_opened(job.inputs.base):
         yield "inputs.base", job.inputs.base
-    sections: dict[str, Any] = {place_of(name): model for name, model in job.by_name.items()}
-    for place, model in sections.items():
+    declared: dict[str, Any] = {place_of(name): model for name, model in job.by_name.items()}
+    for place, model in declared.items():
         if disk := getattr(model.offload, "disk", None):
             yield f"{place}.offload.disk", disk
         for part, file in model.parts.items():
@@ -136,9 +136,9 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
                 yield f"{place}.parts.{part}.path", file.path
         if (adapter := model.ip_adapter) and not is_opened(adapter.path):
             yield f"{place}.ip_adapter.path", adapter.path
-    sections |= {f"loras.{name}": lora for name, lora in job.loras.items()}
-    sections |= {f"second_models.{name}": model for name, model in job.second_models.items()}
-    for name, section in sections.items():
+    declared |= {f"loras.{name}": lora for name, lora in job.loras.items()}
+    declared |= {f"second_models.{name}": model for name, model in job.second_models.items()}
+    for name, section in declared.items():
         if not is_opened(section.path):
             yield f"{name}.path", section.path
         if section.allow_pickle:

@@ -47,16 +47,24 @@ class CutPrompts:
         self.num_rows = 0
         self.first: CutPrompt | None = None
         self.is_counted = True
-        self._counters = {file.parent: _Counter(file.parent) for file in sorted(configs.glob(f"*/{_CONFIG}"))}
-        self._readers = [_reader(folder, counter) for folder, counter in self._counters.items()]
+        self._readers: list[TextReader] = []
+        self._counters: list[_Counter] = []
+        for file in sorted(configs.glob(f"*/{_CONFIG}")):
+            try:
+                with open(file, "rb") as stream:
+                    content = parse_json(stream.read(_MAX_CONFIG_BYTES))
+            except (OSError, ValueError):  # `plan` says so of the model
+                content = None
+            config, counter = content if isinstance(content, dict) else {}, _Counter(file.parent)
+            name, longest = str(config.get("tokenizer_class")), config.get("model_max_length")
+            self._readers.append(TextReader(class_name=name, max_length=longest, count=counter))
+            self._counters.append(counter)
 
     def add(self, rows: Iterable[IdentifiedRow]) -> None:
         """Look at some rows, those after the last."""
-        long = (
-            [long_texts for row in rows if (long_texts := self._long_texts(row))] if self.is_counted else []
-        )
+        long = [long_texts for row in rows if self.is_counted and (long_texts := self._long_texts(row))]
         try:
-            for counter in self._counters.values():  # all at once
+            for counter in self._counters:  # all at once
                 counter([text for _, reader, _, texts in long if reader.count is counter for text in texts])
             for index, reader, limit, texts in long:
                 if (num_tokens := max(reader.count(texts))) > limit:
@@ -67,7 +75,7 @@ class CutPrompts:
             self.is_counted = False
 
     def close(self) -> None:
-        for counter in self._counters.values():
+        for counter in self._counters:
             counter.close()
 
     def _long_texts(self, row: IdentifiedRow) -> tuple[int, TextReader, int, list[str]] | None:
@@ -115,17 +123,6 @@ class _Counter:
     def close(self) -> None:
         if self._process:
             self._process.close()
-
-
-def _reader(folder: Path, counter: _Counter) -> TextReader:
-    try:
-        with open(folder / _CONFIG, "rb") as file:
-            content = parse_json(file.read(_MAX_CONFIG_BYTES))
-    except (OSError, ValueError):  # `plan` says so of the model
-        content = None
-    config = content if isinstance(content, dict) else {}
-    name, longest = config.get("tokenizer_class"), config.get("model_max_length")
-    return TextReader(class_name=str(name), max_length=longest, count=counter)
 
 
 # `{red|blue}` of dynamic prompts, `__animal__` of their files.

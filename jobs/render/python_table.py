@@ -52,7 +52,22 @@ def given_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Itera
         return
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         file = Path(folder, "table.parquet")
-        _write(_tables_of(rows), file)
+        num_rows = 0
+        writer: Any = None
+        with ExitStack() as stack:
+            for table in _tables_of(rows):
+                for column_name, column in zip(table.column_names, table.columns, strict=True):
+                    check_no_password(column_name, column)
+                if writer is None:
+                    writer = stack.enter_context(pa.parquet.ParquetWriter(file, table.schema))
+                try:
+                    writer.write_table(table.select(writer.schema.names).cast(writer.schema))
+                except (pa.ArrowException, KeyError) as error:
+                    problem = f"table= has blocks with other columns than the first: {error}"
+                    raise TableError(problem, "give every row the same columns, of one type each") from None
+                num_rows += len(table)
+        if not num_rows:
+            raise TableError("table= has no rows", "add some")
         name = f"{TABLES}/{sha256_of(file)[:32]}.parquet"
         loaded = _job_of(job, name)
         inputs = loaded.inputs.model_copy(update={"base": loaded.inputs.base or os.getcwd()})
@@ -71,28 +86,6 @@ def _tables_of(rows: object) -> Iterator[pa.Table]:
         yield batch.replace_schema_metadata(None)
 
 
-def _write(tables: Iterator[pa.Table], file: Path) -> None:
-    """Write tables as one file of Parquet, and check them. Raises TableError."""
-    num_rows = 0
-    with ExitStack() as stack:
-        writer: Any = None
-        for table in tables:
-            for name, column in zip(table.column_names, table.columns, strict=True):
-                check_no_password(name, column)
-            if writer is None:
-                writer = stack.enter_context(pa.parquet.ParquetWriter(file, table.schema))
-            try:
-                writer.write_table(table.select(writer.schema.names).cast(writer.schema))
-            except (pa.ArrowException, KeyError) as error:
-                raise TableError(
-                    f"table= has blocks with other columns than the first: {error}",
-                    "give every row the same columns, of one type each",
-                ) from None
-            num_rows += len(table)
-    if not num_rows:
-        raise TableError("table= has no rows", "add some")
-
-
 def _job_of(job: Job | str | Path | Mapping[str, Any], table: str) -> Job:
     if isinstance(job, Job):
         return job.model_copy(update={"table": table})
@@ -108,9 +101,25 @@ def arrow_of(rows: object) -> pa.Table:
     if type(rows).__module__.partition(".")[0] == "pandas":
         table = _frame(rows)
     elif hasattr(rows, "__arrow_c_stream__"):
-        table = _stream(rows)
+        schema = getattr(rows, "schema", None)
+        for name, kind in schema.items() if isinstance(schema, Mapping) else ():
+            if str(kind) == "Object":  # of polars, which hands over the addresses of such cells
+                raise TableError(f"table=: the column {name!r} holds objects of Python", "write them as text")
+        try:
+            table = pa.table(rows)
+        except pa.ArrowException as error:  # one column alone gives a stream too
+            problem = f"table= of type {type(rows).__name__} cannot be converted: {error}"
+            raise TableError(problem, _TAKEN) from None
     elif isinstance(rows, Mapping):
-        _check_indexes(rows)
+        # Series of other rows pandas would join by index, and a list has none.
+        series = [(name, values) for name, values in rows.items() if hasattr(values, "iloc")]
+        for name, values in series[1:]:
+            if not values.index.equals(series[0][1].index):
+                raise TableError(
+                    f"table=: the columns {series[0][0]!r} and {name!r} are pandas Series with different "
+                    "indexes",
+                    "give a DataFrame, which joins them; or their `.tolist()`, where they are in one order",
+                )
         table = _of_columns({name: _cells(str(name), values) for name, values in rows.items()})
     else:
         table = _of_columns(_columns(rows))
@@ -120,37 +129,11 @@ def arrow_of(rows: object) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _stream(rows: Any) -> pa.Table:
-    schema = getattr(rows, "schema", None)
-    for name, kind in schema.items() if isinstance(schema, Mapping) else ():
-        if str(kind) == "Object":  # of polars, which hands over the addresses of such cells
-            raise TableError(f"table=: the column {name!r} holds objects of Python", "write them as text")
-    try:
-        return pa.table(rows)
-    except pa.ArrowException as error:  # one column alone gives a stream too
-        raise TableError(
-            f"table= of type {type(rows).__name__} cannot be converted: {error}", _TAKEN
-        ) from None
-
-
-def _check_indexes(columns: Mapping[Any, Any]) -> None:
-    """Raise TableError for Series of other rows: pandas would join them by index, and a list has none."""
-    series = [(name, values) for name, values in columns.items() if hasattr(values, "iloc")]
-    for name, values in series[1:]:
-        if not values.index.equals(series[0][1].index):
-            raise TableError(
-                f"table=: the columns {series[0][0]!r} and {name!r} are pandas Series with different indexes",
-                "give a DataFrame, which joins them; or their `.tolist()`, where they are in one order",
-            )
-
-
 def _cells(name: str, values: object) -> list[Any]:
     usual = "a dict of columns has a list of cells for each"
     if hasattr(values, "columns") or hasattr(values, "column_names"):
-        raise TableError(
-            f"table=: {name} is a table of type {type(values).__name__}, and {usual}",
-            "give one of its columns; or give it alone, as `table=`",
-        )
+        problem = f"table=: {name} is a table of type {type(values).__name__}, and {usual}"
+        raise TableError(problem, "give one of its columns; or give it alone, as `table=`")
     is_scalar = isinstance(values, str | bytes | Mapping | Set) or getattr(values, "shape", None) == ()
     if is_scalar or not isinstance(values, Iterable):
         raise TableError(
@@ -187,9 +170,8 @@ def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
 
 def _frame(rows: Any) -> pa.Table:
     if not hasattr(rows, "columns"):
-        raise TableError(
-            f"table= is of type pandas.{type(rows).__name__}", "give a DataFrame, e.g. by to_frame()"
-        )
+        problem = f"table= is of type pandas.{type(rows).__name__}"
+        raise TableError(problem, "give a DataFrame, e.g. by to_frame()")
     if levels := [name for name in rows.index.names if name is not None and name not in rows.columns]:
         rows = rows.reset_index(level=levels)  # as its `to_parquet` does
     names = [str(name) for name in rows.columns]
@@ -199,9 +181,8 @@ def _frame(rows: Any) -> pa.Table:
         of_objects = [str(kind) == "object" for kind in rows.dtypes]
         typed = pa.Table.from_pandas(rows.loc[:, [not is_so for is_so in of_objects]], preserve_index=False)
     except (*_UNFIT, AttributeError, TypeError) as error:  # no DataFrame; columns of odd types
-        raise TableError(
-            f"table= of pandas cannot be converted: {error}", "use columns of one type each"
-        ) from None
+        problem = f"table= of pandas cannot be converted: {error}"
+        raise TableError(problem, "use columns of one type each") from None
     columns = iter(typed.columns)
     arrays = [
         _column(name, rows.iloc[:, place].tolist(), is_pandas=True) if is_so else next(columns)

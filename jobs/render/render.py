@@ -159,9 +159,20 @@ def render_pending(
     run_id, store = new_run(lock.epoch), resolved.store
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, index, run=run_id)
-    watch.say(_counts_line(resolved, survey, index))
+    counts = index.counts()
+    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else f"{survey.num_rows:,} rows"]
+    if counts.duplicates:
+        parts.append(f"{counts.duplicates:,} duplicates")
+    if survey.num_invalid:
+        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
+    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
+    if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(store)):
+        parts[-1] += f" ({num_begun:,} of them half-done)"
+    if counts.later:
+        parts.append(f"{counts.later:,} left for later runs")
+    watch.say(", ".join(parts))
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
-    if index.counts().pending:
+    if counts.pending:
         work = work_of(resolved, index, lock, run=run_id, survey=survey)
         work = replace(work, spent=work.spent + (scope.spent or Spent()))
         if index.is_whole:
@@ -180,7 +191,15 @@ def render_pending(
     tried = None
     if scope.only is not None:
         tried = [row_id for row_id in scope.only if index.is_pending(row_id) is not None]
-    _forget_failures(store, lock, run_id, tried)
+    # Rows of earlier runs' failures were tried again: each has a record or a new failure.
+    earlier = [one.path for one in parts_in(store, FAILURES) if one.run != run_id and one.epoch <= lock.epoch]
+    lock.check()
+    if tried is None:
+        store.delete_many(earlier)
+    else:
+        replaced = new_run(lock.epoch)
+        for number, path in enumerate(earlier, start=1):
+            replace_part(store, path, tried, run=replaced, number=number, hold=lock)
     return replace(summary, num_parts_gone=len(gone))
 
 
@@ -209,37 +228,6 @@ def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
     start.begin(setups, names)
 
 
-def _forget_failures(store: Store, lock: DriverLock, run: str, tried: Collection[str] | None) -> None:
-    """Delete failures of earlier runs whose rows were tried again: each has a record or a new failure.
-
-    tried: row_ids; None: all.
-    """
-    parts = parts_in(store, FAILURES)
-    earlier = [part.path for part in parts if part.run != run and part.epoch <= lock.epoch]
-    lock.check()
-    if tried is None:
-        store.delete_many(earlier)
-        return
-    replaced = new_run(lock.epoch)
-    for number, path in enumerate(earlier, start=1):
-        replace_part(store, path, tried, run=replaced, number=number, hold=lock)
-
-
-def _counts_line(resolved: ResolvedJob, survey: Survey, index: RowIndex) -> str:
-    counts = index.counts()
-    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else f"{survey.num_rows:,} rows"]
-    if counts.duplicates:
-        parts.append(f"{counts.duplicates:,} duplicates")
-    if survey.num_invalid:
-        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
-    parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
-    if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(resolved.store)):
-        parts[-1] += f" ({num_begun:,} of them half-done)"
-    if counts.later:
-        parts.append(f"{counts.later:,} left for later runs")
-    return ", ".join(parts)
-
-
 def work_of(
     resolved: ResolvedJob, index: RowIndex, lock: DriverLock, *, run: str, survey: Survey | None = None
 ) -> Work:
@@ -258,9 +246,8 @@ def work_of(
     if job.budget.is_limited and work.over_budget(Spent()):
         return work  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(store) if index.is_pending(intent.row_id)]
-    models = {
-        name: (model.settings.name, model.identity.model_digest) for name, model in resolved.models.items()
-    }
+    opened = resolved.models.items()
+    models = {name: (model.settings.name, model.identity.model_digest) for name, model in opened}
     return replace(work, adoption=find_adoptable(resolved, left, models))
 
 

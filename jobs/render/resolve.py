@@ -1,45 +1,52 @@
 """From a job to a run: model, table, recipes and output, opened and checked. Opens no weights.
 
-What the job file alone decides is checked first, then its models, then the rows of its table.
+What the job file alone decides is checked first, then its models, then where the rows of its table come from,
+and how those of each model become requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
 from framefleet.cluster.driver.work import JobRun
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import check_steps, open_steps
-from framefleet.jobs.render.row_source import (
-    added_in,
-    base_of,
-    check_model_column,
-    open_rows,
-    rows_by_model,
-    say_of_columns,
-)
+from framefleet.jobs.job.steps import check_free, check_steps, open_steps
 from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import Mistakes, naming_model
+from framefleet.pipeline.errors import JobError, RecipeError, TableError, shown
+from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate
 from framefleet.pipeline.model.options.step_cache import check_called
 from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
+from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
 from framefleet.pipeline.outputs.frames.result import KeptSteps
+from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe
-from framefleet.pipeline.recipes.second_model import open_second_models
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
+from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe, recipe_of_row, spec_for
+from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.rows.identity import Identity, check_order
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
+from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept, check_sweep, open_sweep
+from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
+from framefleet.pipeline.rows.tables.row_inputs import Finder
+from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_kinds, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table_rows import TableRows, joined_columns
+from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
+from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, TableRows, joined_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,3 +177,167 @@ def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
                 "set `media.format` to one that can hold both, e.g. mkv; or render them in two jobs",
             )
     return media
+
+
+def base_of(job: Job) -> str:
+    """Return where paths that rows name start from."""
+    if job.inputs.base is not None:
+        return job.inputs.base
+    return job.folder or os.getcwd() if job.table is None else folder_of(job.table)
+
+
+def open_rows(
+    job: Job,
+    models: Mapping[str, OpenedModel],
+    recipes: dict[str, Recipe],
+    finder: Finder,
+    second_models: Mapping[str, SecondModel],
+    steps: Mapping[str, ClipStep],
+    added: Collection[str] = (),
+) -> tuple[RowSource, dict[str, RowPlan]]:
+    """Return where rows come from, and how those of each model become requests.
+
+    The job's recipe may call another pipeline over a model's components. recipes: holds the job's own, and
+    gets those that rows name. steps: whose columns records get. added: files of rows in the job's output.
+    """
+    own = recipes[job.recipe]
+    called: dict[str, PipelineSpec] = {}
+    for name, model in models.items():
+        with naming_model(place_of(name)):
+            called[name] = spec_for(own, model.spec)
+            check_free(steps, meanings(called[name], own), called[name].class_name)
+    table = table_of_job(job, called.values(), own, added)
+    ours = {*RECORD_FIELDS.names, *FAILURE_FIELDS.names, *ROW_FIELDS.names, *added_columns(steps).names}
+    columns = {MODEL_COLUMN}.union(*(meanings(spec, own) for spec in called.values())) if job.models else ()
+    plans: dict[str, RowPlan] = {}
+    mistakes = Mistakes()
+    for name, spec in called.items():
+        with mistakes.noted(), naming_model(place_of(name)):
+            plans[name] = plan_rows(
+                table.schema,
+                spec,
+                columns=job.columns,
+                defaults=job.defaults,
+                overrides=job.overrides,
+                recipe=own,
+                find_recipe=partial(
+                    _recipe_of_row, recipes=recipes, own=own, spec=models[name].spec, called=spec
+                ),
+                reserved=ours,
+                finder=finder,
+                fps=job.media.fps,
+                loras=models[name].settings.loras,
+                second_models=second_models,
+                model=name,
+                elsewhere=columns,
+            )
+    mistakes.report()
+    if isinstance(table, Swept):
+        check_sweep(table, plans.values())
+    return table, plans
+
+
+def _recipe_of_row(
+    name: str, *, recipes: dict[str, Recipe], own: Recipe, spec: PipelineSpec, called: PipelineSpec
+) -> Recipe:
+    """Return the recipe that a row names, now in `recipes`. spec: of its model. called: by the job's own."""
+    recipe = recipe_of_row(name, own)
+    if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
+        raise RecipeError(
+            f"recipe {name!r} takes other arguments than the job's recipe {own.name!r}",
+            "rows of one table name recipes of equal parameters; render the others as another job",
+        )
+    recipes[name] = recipe
+    return recipe
+
+
+def rows_by_model(job: Job, table: RowSource, rows: Mapping[str, TableRows]) -> ModelRows:
+    """Return the table's rows, each of its own model. rows: how each model's are read."""
+    column, default = check_model_column(job, table)
+    return ModelRows(rows, column=column, default=default)
+
+
+def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | None]:
+    """Return the column that says a row's model, and the model of a row that does not, if there are any.
+
+    Raises UserError where rows have neither.
+    """
+    if not job.models:
+        return None, ""
+    fixed, usual = (
+        _model_named(f"{section}.{MODEL_COLUMN}", values.get(MODEL_COLUMN), job)
+        for section, values in (("overrides", job.overrides), ("defaults", job.defaults))
+    )
+    default = fixed or usual or (next(iter(job.models)) if len(job.models) == 1 else None)
+    column, names = job.columns.get(MODEL_COLUMN, MODEL_COLUMN), table.schema.names
+    if column in names and not fixed:
+        check_type(table.schema.field(column), MODEL_COLUMN, "str")
+        return column, default
+    if default is None or (MODEL_COLUMN in job.columns and not fixed):
+        raise TableError(
+            f"the table has no column {column!r}, and the job has the models {', '.join(job.models)}",
+            f"add the column, map it with `columns: {{{MODEL_COLUMN}: ...}}`, set "
+            f"`defaults: {{{MODEL_COLUMN}: {next(iter(job.models))}}}`, or render each row with all of them: "
+            f"`sweep: {{{MODEL_COLUMN}: [{', '.join(job.models)}]}}`",
+        )
+    return None, default
+
+
+def _model_named(place: str, name: Any, job: Job) -> str | None:
+    """Return the model that the job itself names, if it names one. Raises JobError where there is none."""
+    if name is None or (isinstance(name, str) and name in job.models):
+        return name
+    problem = f"{place} is {shown(name)}, and `models` has none of that name"
+    raise JobError(problem, did_you_mean(str(name), job.models))
+
+
+def added_in(store: Store) -> list[str]:
+    """Return the files of rows that were added to an output's table, the oldest first."""
+    return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
+
+
+def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:
+    """Return the table with the rows of these files of the job's output after its own."""
+    options, root = job.storage_options if "://" in job.output else {}, job.output.rstrip("/")
+    return table.joined([open_table(f"{root}/{path}", options) for path in paths])
+
+
+def table_of_job(
+    job: Job, called: Collection[PipelineSpec], recipe: Recipe, added: Iterable[str]
+) -> RowSource:
+    """Return the rows of a job's table, with those of files that were added to it; or those of its sweep.
+
+    called: by the recipe, of each model.
+    """
+    table = None
+    of_models: dict[str, ArgumentKind] = {MODEL_COLUMN: "str"} if job.models else {}
+    if job.table is not None:
+        options = job.storage_options if "://" in job.table else {}
+        own = {job.columns.get(name, name): kind for name, kind in of_models.items()}
+        arguments = joined_kinds([own, *(argument_columns(spec, job.columns, recipe) for spec in called)])
+        table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
+        table = with_added(table, job, added)
+    if table and not job.sweep:
+        return table
+    return open_sweep(
+        job.sweep,
+        table,
+        kinds=joined_kinds([of_models, *(meanings(spec, recipe) for spec in called)]),
+        others={name for spec in called for name in spec.parameters},
+        columns=job.columns,
+        storage_options=job.storage_options,
+    )
+
+
+def say_of_columns(rows: ModelRows, watch: Watch) -> None:
+    """Say which columns are not what their names may promise."""
+    plans = [one.plan for one in rows.by_model.values()]
+    for column, argument in dict.fromkeys(pair for plan in plans for pair in plan.lookalikes):
+        watch.say(f"note: column {column!r} is carried along; {as_argument(column, argument)}")
+    classes = " and ".join(dict.fromkeys(plan.spec.class_name for plan in plans))
+    for column in of_others(rows.carried.names, [plan.spec for plan in plans]):
+        watch.say(f"note: column {column!r} is carried along; {classes} takes no {column}")
+    for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
+        another = "records have another column of that name (upper and lower case do not count)"
+        why = another if column else "it has no name"
+        watch.say(f"note: column {column!r} is stored as {name!r}: {why}")

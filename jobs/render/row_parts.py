@@ -17,7 +17,7 @@ import hashlib
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -74,12 +74,11 @@ def write_rows(resolved: ResolvedJob, index: RowIndex, hold: Hold, *, start: int
     pieces_from = _pieces(resolved.table, len(parts) * _ROWS_IN_PART)
     for number, pieces in groupby(pieces_from, key=lambda piece: piece[0] // _ROWS_IN_PART):
         path = _part(number)
-        lines = (_lines(first, batch, index, carried, schema) for first, batch in pieces)
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             file = Path(folder, "part.parquet")
             with pq.ParquetWriter(file, schema, **storage_of(schema)) as part:
-                for table in lines:
-                    part.write_table(table)
+                for first, batch in pieces:
+                    part.write_table(_lines(first, batch, index, carried, schema))
             digests[path] = sha256_of(file)
             if path in sound and noted[path][0] == digests[path]:
                 continue
@@ -139,22 +138,14 @@ def _lines(
     batches = [batch] if is_whole else [batch.slice(position - first, 1) for position, _ in rows]
     mine = pa.Table.from_batches(map(carried.of, batches), carried.schema(batch.schema))
     places = pa.py_buffer(array("q", [position for position, _ in rows]))
-    return pa.Table.from_arrays(
-        [
-            pa.Array.from_buffers(pa.int64(), len(rows), [None, places]),
-            _texts("".join(row_id for _, row_id in rows), _ROW_ID_LENGTH),
-            *mine.columns,
-        ],
-        schema=schema,
-    )
-
-
-def _texts(joined: str, length: int) -> pa.Array:
-    """Return texts of one length. By buffers: to turn lists into arrays imports pandas."""
-    ends = pa.py_buffer(array("i", range(0, len(joined) + 1, length)))
-    return pa.Array.from_buffers(
-        pa.string(), len(joined) // length, [None, ends, pa.py_buffer(joined.encode())]
-    )
+    ends = pa.py_buffer(array("i", range(0, _ROW_ID_LENGTH * len(rows) + 1, _ROW_ID_LENGTH)))
+    texts = pa.py_buffer("".join(row_id for _, row_id in rows).encode())
+    columns = [  # by buffers: to turn lists into arrays imports pandas
+        pa.Array.from_buffers(pa.int64(), len(rows), [None, places]),
+        pa.Array.from_buffers(pa.string(), len(rows), [None, ends, texts]),
+        *mine.columns,
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _noted(store: Store) -> Mapping[str, tuple[str, str]]:
@@ -199,20 +190,10 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         checked = {shape: check_again(one, specs[one.model], recipe) for shape, one in seen.examples.items()}
     except (FileNotFoundError, JobError, KeyError, TableError):
         return None
-    _fill(index, resolved, sorted(parts), watch, seen)
-    return Survey(
-        num_rows=seen.num_rows,
-        num_invalid=seen.num_invalid,
-        shapes=Counter(seen.shapes),
-        examples=checked,
-    )
-
-
-def _fill(index: RowIndex, resolved: ResolvedJob, parts: Iterable[str], watch: Watch, seen: _Seen) -> None:
     end = num_valid = 0
     store, rows = resolved.store, resolved.rows
     fields = [] if rows.column is None else [pa.field(rows.carried.names[rows.column], pa.string())]
-    for part in read_parts(store, parts, pa.schema([*ROW_FIELDS, *fields])):
+    for part in read_parts(store, sorted(parts), pa.schema([*ROW_FIELDS, *fields])):
         positions = positions_of(part["row_index"])
         if (np.diff(positions, prepend=end - 1) < 1).any():
             raise not_ours(store.url_of(ROWS), f"a row after row {end - 1} is not in its place", _WRITE_AGAIN)
@@ -231,6 +212,9 @@ def _fill(index: RowIndex, resolved: ResolvedJob, parts: Iterable[str], watch: W
     if end > seen.num_rows or num_valid != seen.num_rows - seen.num_invalid:
         raise not_ours(store.url_of(ROWS), f"the table has {seen.num_rows:,} rows", _WRITE_AGAIN)
     index.leave_out(range(end, seen.num_rows))
+    return Survey(
+        num_rows=seen.num_rows, num_invalid=seen.num_invalid, shapes=Counter(seen.shapes), examples=checked
+    )
 
 
 def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:

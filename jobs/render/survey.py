@@ -80,7 +80,8 @@ class Survey:
         """Return which sizes are far from those that the model knows. specs: of these models alone."""
         examples = [(shape, one) for shape, one in self.examples.items() if one.model in specs]
         remarks = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
-        lines = [f"{_rows(self.shapes[shape])}: {line}" for shape, line in remarks if line]
+        counted = ((self.shapes[shape], line) for shape, line in remarks if line)
+        lines = [f"{num:,} row{'s' * (num != 1)}: {line}" for num, line in counted]
         hidden = len(lines) - MAX_SHOWN
         return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
 
@@ -91,9 +92,8 @@ class Survey:
 
     def mean_work(self, lane: LaneKey) -> float:
         """Return what a row of a lane takes in the mean, as `work_in` has it."""
-        rows = [
-            (self.shapes[shape], work_in(row)) for shape, row in self.examples.items() if lane_of(row) == lane
-        ]
+        examples = [(shape, row) for shape, row in self.examples.items() if lane_of(row) == lane]
+        rows = [(self.shapes[shape], work_in(row)) for shape, row in examples]
         return sum(num * work for num, work in rows) / max(1, sum(num for num, _ in rows))
 
     def find_places(self, table: RowSource) -> None:
@@ -102,11 +102,8 @@ class Survey:
 
     def invalid_lines(self) -> list[str]:
         """Return what is wrong, one line for each value, and how many rows are not shown."""
-        lines = [
-            f"{problem}; {fix}"
-            for row in self.invalid
-            for problem, fix in row.messages(self.places.get(row.index))
-        ]
+        messages = (row.messages(self.places.get(row.index)) for row in self.invalid)
+        lines = [f"{problem}; {fix}" for of_row in messages for problem, fix in of_row]
         hidden = self.num_invalid - len(self.invalid)
         return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
 
@@ -208,14 +205,10 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: in
     store.delete_many(earlier)
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' * (count != 1)}"
-
-
 def reasons(row: InvalidRow) -> dict[str, object]:
-    reasons = "; ".join(str(problem) for problem in row.problems)
+    problems = "; ".join(str(problem) for problem in row.problems)
     fixes = "; ".join(dict.fromkeys(problem.why.fix for problem in row.problems))
-    return {"row_index": row.index, "reason": reasons, "fix": fixes}
+    return {"row_index": row.index, "reason": problems, "fix": fixes}
 
 
 def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | None:

@@ -88,9 +88,8 @@ class GuardedStream:
             return
         if isinstance(error, BrokenPipeError):  # as under `| head`
             raise SystemExit(BROKEN_PIPE) from None
-        raise ServiceError(
-            f"standard output cannot be written: {error.strerror}", "make room for it"
-        ) from None
+        problem = f"standard output cannot be written: {error.strerror}"
+        raise ServiceError(problem, "make room for it") from None
 
 
 def _guarded(stream: TextIO | None) -> TextIO:

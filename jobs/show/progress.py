@@ -77,7 +77,12 @@ class Screen:
 
     def __init__(self, console: EscapingConsole) -> None:
         self._console = console
-        self._live = Live(console=console, refresh_per_second=REDRAWS_PER_S, transient=False)
+        self._standing: Standing | None = None
+        self._live = Live(
+            console=console,
+            refresh_per_second=REDRAWS_PER_S,
+            get_renderable=lambda: Text("") if self._standing is None else picture(self._standing),
+        )
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -87,11 +92,11 @@ class Screen:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        self._live.update(Text(""))
+        self._standing = None
         self._console.say(text)
 
     def show(self, standing: Standing) -> None:
-        self._live.update(picture(standing))
+        self._standing = standing
 
 
 def watch_on(console: EscapingConsole, *, quiet: bool = False) -> AbstractContextManager[Watch]:
@@ -109,40 +114,21 @@ def progress_bar(on_progress: Callable[[Progress], None] | None) -> AbstractCont
     return nullcontext(Callback(on_progress))
 
 
-class _Moving:
-    """A wait, whose seconds go on while nobody says anything."""
-
-    def __init__(self, waiting: Awaited) -> None:
-        self._waiting = waiting
-
-    def __rich__(self) -> Text:
-        return Text(headline(self._waiting))
-
-
 def picture(standing: Standing) -> RenderableType:
     """Return the whole display: a bar and the headline, a line for each worker, the last failure."""
     match standing:
-        case Awaited():
-            return _Moving(standing)
-        case Progress():
-            return _of_rows(standing)
-        case Checked():
+        case Awaited() | Checked():
             return Text(headline(standing))
+        case Progress():
+            parts = [bar_and(headline(standing), standing.done + standing.failed, standing.total)]
+            parts += [workers_table(standing.workers)] if standing.workers else []
+            notes = [*standing.unused]
+            if standing.last_failure:
+                notes.append("last failure: " + standing.last_failure.partition("\n")[0])
+            red = (Text(note, style="red", overflow="ellipsis", no_wrap=True) for note in notes)
+            return Group(*parts, *red)
         case _:
             return bar_and(headline(standing), standing.done, standing.total)
-
-
-def _of_rows(progress: Progress) -> Group:
-    top = bar_and(headline(progress), progress.done + progress.failed, progress.total)
-    parts: list[Text | Table] = [top]
-    if progress.workers:
-        parts.append(workers_table(progress.workers))
-    for unused in progress.unused:
-        parts.append(Text(unused, style="red", overflow="ellipsis", no_wrap=True))
-    if progress.last_failure:
-        first_line = progress.last_failure.partition("\n")[0]
-        parts.append(Text(f"last failure: {first_line}", style="red", overflow="ellipsis", no_wrap=True))
-    return Group(*parts)
 
 
 def bar_and(text: str, completed: int, total: int) -> Table:

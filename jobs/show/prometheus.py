@@ -68,9 +68,8 @@ def serving_metrics(watch: Watch, at: str | None, *, output: str) -> Iterator[Wa
         # Of a client that has left it would print a traceback.
         server.handle_error = lambda *_: None  # type: ignore[method-assign]
     except (OSError, ValueError, OverflowError) as error:
-        raise JobError(
-            f"--metrics-port: figures cannot be served at {at!r}: {error}", "give a free port, or HOST:PORT"
-        ) from None
+        problem = f"--metrics-port: figures cannot be served at {at!r}: {error}"
+        raise JobError(problem, "give a free port, or HOST:PORT") from None
     try:
         yield exported
     finally:

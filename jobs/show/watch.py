@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 
-Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Progress | Activity"
+Standing: TypeAlias = "Awaited | Checked | Progress | Activity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,15 @@ class ClipsProgress:
     clips_per_s: float | None = None
     bytes_per_s: float | None = None
     eta_s: float | None = None
+
+    def parts(self) -> list[str]:
+        """Return what a line about it says."""
+        parts = [f"{self.done:,}/{self.total:,} clips {self.doing}"]
+        if self.bytes_per_s is not None:
+            parts.append(f"{self.bytes_per_s / 1e6:.1f} MB/s")
+        elif self.clips_per_s is not None:
+            parts.append(f"{self.clips_per_s:.1f} clips/s")
+        return parts if self.eta_s is None else [*parts, f"{duration(self.eta_s)} left"]
 
 
 class Activity(Protocol):
@@ -122,8 +131,6 @@ def headline(standing: Standing) -> str:
             return f"{standing.what} ({duration(time.monotonic() - standing.since)})"
         case Checked():
             return f"{standing.num_rows:,} rows checked"
-        case ClipsProgress():
-            return ", ".join(_of_clips(standing))
         case Progress():
             return ", ".join(_of_rows(standing))
         case _:
@@ -156,26 +163,14 @@ def _of_rows(progress: Progress) -> list[str]:
     return parts
 
 
-def _of_clips(progress: ClipsProgress) -> list[str]:
-    parts = [f"{progress.done:,}/{progress.total:,} clips {progress.doing}"]
-    if progress.bytes_per_s is not None:
-        parts.append(f"{progress.bytes_per_s / 1e6:.1f} MB/s")
-    elif progress.clips_per_s is not None:
-        parts.append(f"{progress.clips_per_s:.1f} clips/s")
-    if progress.eta_s is not None:
-        parts.append(f"{duration(progress.eta_s)} left")
-    return parts
-
-
 def audit_line(audits: AuditFigures, num_rows: int) -> str:
     """Return how many rows were compared, and what that says of the others.
 
     num_rows: with a record, of which audits speak.
     """
     if not audits.num_equal and not audits.num_unaudited:
-        return (
-            "no audits were needed: each row was rendered by a plain call" if num_rows else "no rows to audit"
-        )
+        needed = "no audits were needed: each row was rendered by a plain call"
+        return needed if num_rows else "no rows to audit"
     if not audits.num_equal:
         return f"none of {num_rows:,} rows has been rendered again to compare"
     line = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"

@@ -30,7 +30,7 @@ from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.render.python_table import with_table
-from framefleet.jobs.render.row_source import base_of
+from framefleet.jobs.render.resolve import base_of
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.stores.store import Store

@@ -70,13 +70,10 @@ class ExportChoice:
     def check_table(self) -> None:
         """Raise JobError for what only exports of clips have."""
         plain = ExportChoice(format=self.format, where=self.where, columns=self.columns)
-        if other := [
-            field.name for field in fields(self) if getattr(self, field.name) != getattr(plain, field.name)
-        ]:
-            raise JobError(
-                f"{other[0]} is set, and a table of {self.format} has all records",
-                "leave it out; --where and --columns choose records",
-            )
+        names = [field.name for field in fields(self)]
+        if other := [name for name in names if getattr(self, name) != getattr(plain, name)]:
+            problem = f"{other[0]} is set, and a table of {self.format} has all records"
+            raise JobError(problem, "leave it out; --where and --columns choose records")
 
     def description(self) -> dict[str, Any]:
         """Return what decides which rows are in which shard, as JSON has it."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -28,7 +28,6 @@ from framefleet.plugins.export.selection import (
     CLIPS_AT_ONCE,
     SPLITS,
     NearDuplicate,
-    Piece,
     Selection,
     check_dedup,
     find_near_duplicates,
@@ -140,10 +139,8 @@ def export_chosen(
     place = Store(to, options)
     one, other = (f"{at.url_of('').rstrip('/')}/" for at in (store, place))
     if one.startswith(other) or other.startswith(one):
-        raise JobError(
-            f"{place.url_of('')} and the output {store.url_of('')} are inside each other",
-            "choose a separate place, as readers of one would read both",
-        )
+        problem = f"{place.url_of('')} and the output {store.url_of('')} are inside each other"
+        raise JobError(problem, "choose a separate place, as readers of one would read both")
     if choice.is_table:
         return Exported(place=place, num_rows=export_table(store, to, options, choice, watch))
     return _export_clips(store, place, choice, watch)
@@ -231,53 +228,36 @@ def write_shards(
     damages: dict[int, list[Damage]] = {}
     clips = read_clips(store, pieces, target.copiers)
     for number, read in groupby(clips, key=lambda pair: pair[0].shard):
-        damages[number] = _write_shard(kind, number, read, plan, target, pace)
+        # All at once, and only if it holds the rows that were planned.
+        shard: ShardWriter | None = None
+        digest, left_out = hashlib.sha256(), list[Damage]()
+        for piece, contents in read:
+            piece.digest(digest)
+            left_out += [clip for clip in contents if isinstance(clip, Damage)]
+            sound = [clip for clip in contents if isinstance(clip, bytes)]
+            if sound:
+                shard = kind(target, plan.shards[number].name) if shard is None else shard
+                shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), sound)
+            pace.add(len(contents), sum(map(len, sound)))
+        if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
+            raise _changed()
+        note = f"{NOTES}/left-out/{number:06}.jsonl"
+        if left_out:
+            lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in left_out]
+            target.place.write(note, "\n".join(lines).encode() + b"\n")
+        if shard is not None:
+            shard.finish()
+        if not left_out:
+            target.place.delete(note)
+        damages[number] = left_out
     if len(done | damages.keys()) != len(plan.shards):
         raise _changed()
     return damages
 
 
-def _write_shard(
-    kind: type[ShardWriter],
-    number: int,
-    read: Iterator[tuple[Piece, list[bytes | Damage]]],
-    plan: ExportPlan,
-    target: Target,
-    pace: ClipsPace,
-) -> list[Damage]:
-    """Write one shard, all at once and only if it holds the rows that were planned."""
-    shard: ShardWriter | None = None
-    damages: list[Damage] = []
-    digest = hashlib.sha256()
-    for piece, contents in read:
-        piece.digest(digest)
-        damages += [clip for clip in contents if isinstance(clip, Damage)]
-        clips = [clip for clip in contents if isinstance(clip, bytes)]
-        if clips:
-            shard = kind(target, plan.shards[number].name) if shard is None else shard
-            shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), clips)
-        pace.add(len(contents), sum(map(len, clips)))
-    if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
-        raise _changed()
-    if damages:
-        lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in damages]
-        target.place.write(_note_path(number), "\n".join(lines).encode() + b"\n")
-    if shard is not None:
-        shard.finish()
-    if not damages:
-        target.place.delete(_note_path(number))
-    return damages
-
-
-def _note_path(number: int) -> str:
-    return f"{NOTES}/left-out/{number:06}.jsonl"
-
-
 def _changed() -> JobError:
-    return JobError(
-        "the chosen rows have changed since this export began",
-        "run it again when the output no longer changes; --where must not use random()",
-    )
+    problem = "the chosen rows have changed since this export began"
+    return JobError(problem, "run it again when the output no longer changes; --where must not use random()")
 
 
 # VBench looks for clips by their prompts, PROMPT-INDEX.mp4: five videos of each, with the indices 0 to 4.
@@ -292,10 +272,8 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
     The prompt is the caption of the export, if it has one. Raises JobError for what VBench would not find.
     """
     if len(endings) > 1 or not {*endings} <= {*_ENDINGS}:
-        raise JobError(
-            f"clips end in {', '.join(sorted(endings))}, and VBench reads one of {', '.join(_ENDINGS)}",
-            "render with media.format mp4, or choose other clips with --where",
-        )
+        problem = f"clips end in {', '.join(sorted(endings))}, and VBench reads one of {', '.join(_ENDINGS)}"
+        raise JobError(problem, "render with media.format mp4, or choose other clips with --where")
     (ending,) = endings
     clips: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     for table in selection.rows("seed", "row_indices"):
@@ -314,8 +292,6 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
             name = names[row_id] = f"{prompt}-{index}{ending}"
             if not prompt or "/" in name or "\0" in name or len(name.encode()) > _MAX_NAME:
                 problem = "is empty" if not prompt else "cannot be the name of a file"
-                raise JobError(
-                    f"the prompt of row {row_id} {problem}: {prompt[:100]!r}",
-                    "leave it out with --where: VBench finds a video by its prompt",
-                )
+                problem = f"the prompt of row {row_id} {problem}: {prompt[:100]!r}"
+                raise JobError(problem, "leave it out with --where: VBench finds a video by its prompt")
     return names

@@ -39,10 +39,8 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
         raise JobError(f"caption: {text!r} is not a template: {error}", example) from None
     for _, name, form, conversion in parsed:
         if name is not None and (form or conversion):
-            raise JobError(
-                f"caption: {name!r} has a format, and format specs like {{x:.2f}} are not allowed",
-                "use only the name of a column",
-            )
+            problem = f"caption: {name!r} has a format, and format specs like {{x:.2f}} are not allowed"
+            raise JobError(problem, "use only the name of a column")
         if name is not None and name not in known:
             raise JobError(f"caption: there is no column {name!r}", did_you_mean(name, known))
     return tuple((before, name) for before, name, _, _ in parsed)
@@ -128,9 +126,8 @@ def picked(
         if name == PICKS and store.list(PICK_FILES):  # where servers keep more
             content = gathered_picks(store)
     except FileNotFoundError:
-        raise JobError(
-            f"picks: {place} is not there", "save it from the gallery, or check its path"
-        ) from None
+        problem = f"picks: {place} is not there"
+        raise JobError(problem, "save it from the gallery, or check its path") from None
     if len(content) > _MAX_BYTES:
         raise JobError(f"picks: {place} has more than {_MAX_BYTES:,} bytes", "split it, or use --where")
     lines = enumerate(content.splitlines(), start=1)

@@ -97,9 +97,17 @@ def export_table(
         def counted() -> Iterator[pa.RecordBatch]:
             nonlocal num_rows
             try:
-                for batch in _rows(store, schema, choice.where, new if is_more else parts):
-                    num_rows += len(batch)
-                    yield batch
+                for records in records_where(store, schema.names, choice.where, new if is_more else parts):
+                    for field in schema:
+                        if field.name not in records.column_names:
+                            records = records.append_column(field, pa.nulls(len(records), field.type))
+                    try:
+                        rows = records.select(schema.names).cast(schema)
+                    except pa.ArrowException as error:  # a number beyond int64, the largest of all formats
+                        problem = f"a record has a value that the table cannot hold: {error}"
+                        raise JobError(problem, "leave it out with --columns") from error
+                    num_rows += len(rows)
+                    yield from rows.to_batches()
             except JobError as error:  # which the library hides
                 wrong.append(error)
                 raise
@@ -116,28 +124,11 @@ def export_table(
                 raise wrong[0] from error
             is_unfit = isinstance(error, ValueError | TypeError | NotImplementedError | pa.ArrowException)
             if is_unfit or _OF_SCHEMA.search(message):
-                raise JobError(
-                    f"{choice.format} cannot hold these records: {message}",
-                    "leave a column out with --columns",
-                ) from error
-            raise ServiceError(
-                f"{to} could not be written: {message}", "run the same command again"
-            ) from error
+                problem = f"{choice.format} cannot hold these records: {message}"
+                raise JobError(problem, "leave a column out with --columns") from error
+            problem = f"{to} could not be written: {message}"
+            raise ServiceError(problem, "run the same command again") from error
         return num_rows
-
-
-def _rows(store: Store, schema: pa.Schema, where: str | None, parts: list[Part]) -> Iterator[pa.RecordBatch]:
-    for records in records_where(store, schema.names, where, parts):
-        missing = [field for field in schema if field.name not in records.column_names]
-        for field in missing:
-            records = records.append_column(field, pa.nulls(len(records), field.type))
-        try:
-            table = records.select(schema.names).cast(schema)
-        except pa.ArrowException as error:  # a number beyond int64, the largest of all three formats
-            raise JobError(
-                f"a record has a value that the table cannot hold: {error}", "leave it out with --columns"
-            ) from error
-        yield from table.to_batches()
 
 
 def _table_schema(store: Store, parts: list[Part], choice: ExportChoice) -> pa.Schema:
@@ -148,13 +139,10 @@ def _table_schema(store: Store, parts: list[Part], choice: ExportChoice) -> pa.S
     by_name: dict[str, str] = {}  # of records that earlier versions wrote, some may be one to these formats
     for name in record_schema.names:
         if (other := by_name.setdefault(plain_name(name), name)) != name:
-            raise JobError(
-                f"records have the columns {other!r} and {name!r}, which differ in case alone",
-                "leave one of them out with --columns",
-            )
-    kinds = {pa.null(): pa.string()} | dict.fromkeys(
-        (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), pa.int64()
-    )
+            problem = f"records have the columns {other!r} and {name!r}, which differ in case alone"
+            raise JobError(problem, "leave one of them out with --columns")
+    unsigned = (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
+    kinds = {pa.null(): pa.string(), **dict.fromkeys(unsigned, pa.int64())}
     return pa.schema([pa.field(field.name, kinds.get(field.type, field.type)) for field in record_schema])
 
 
@@ -305,9 +293,8 @@ def _library(name: str, extra: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise JobError(
-            f"exports to {extra} need {name}: {error}", f"pip install 'framefleet[{extra}]'"
-        ) from error
+        problem = f"exports to {extra} need {name}: {error}"
+        raise JobError(problem, f"pip install 'framefleet[{extra}]'") from error
 
 
 def _newest(states: Iterator[str | None]) -> TableState | None:
@@ -324,9 +311,6 @@ def _place(to: str) -> str:
 def _rust_options(options: Mapping[str, Any]) -> dict[str, str]:
     """Return options of fsspec's S3 as libraries written in Rust name them; others as they are."""
     flat = {**options, **(options.get("client_kwargs") or {})}
-    options_by_name = {
-        _S3.get(name, name): value for name, value in flat.items() if not isinstance(value, dict)
-    }
-    if str(options_by_name.get("aws_endpoint_url", "")).startswith("http://"):
-        options_by_name["allow_http"] = True
-    return {name: str(value) for name, value in options_by_name.items()}
+    by_name = {_S3.get(name, name): str(value) for name, value in flat.items() if not isinstance(value, dict)}
+    is_plain = by_name.get("aws_endpoint_url", "").startswith("http://")
+    return by_name | ({"allow_http": "True"} if is_plain else {})

@@ -93,9 +93,8 @@ def _refuse(name: str, error: Exception) -> NoReturn:
     """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
     message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
     if isinstance(error, HFValidationError):
-        raise JobError(
-            f"push: {name!r} is not a dataset name of the hub: {message}", "write it as org/name"
-        ) from None
+        problem = f"push: {name!r} is not a dataset name of the hub: {message}"
+        raise JobError(problem, "write it as org/name") from None
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status in _NO_RIGHT:
         raise JobError(

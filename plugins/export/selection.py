@@ -41,8 +41,18 @@ from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, promp
 
 # Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
 _LEAN = frozenset(
-    {"row_id", "prompt", "seed", "height", "width", "num_frames", "fps", "duration_s"}
-    | {"license", "model_name"}
+    [
+        "row_id",
+        "prompt",
+        "seed",
+        "height",
+        "width",
+        "num_frames",
+        "fps",
+        "duration_s",
+        "license",
+        "model_name",
+    ]
 )
 
 _DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides arguments and seed
@@ -106,7 +116,14 @@ class Selection:
             else read_template(choice.caption, {*record_schema.names, PROMPT_COLUMN}),
             adds_prompt=choice.columns is None and PROMPT_COLUMN not in record_schema.names,
         )
-        names = self._names(record_schema.names)
+        if choice.columns is None:
+            wanted = lean_columns(store, parts)
+        else:
+            wanted = tuple(record_schema.names) if choice.columns == ALL_COLUMNS else choice.columns
+        for name in wanted:
+            if name not in record_schema.names and name not in self._labels.names:
+                raise JobError(f"columns: there is no {name!r}", did_you_mean(name, record_schema.names))
+        names = [name for name in dict.fromkeys(("row_id", *wanted)) if name in record_schema.names]
         self.schema = pa.schema([record_schema.field(name) for name in names])
         self.added = self._labels.names
         self.columns = (*map(self._labels.renamed, names), *self.added)
@@ -124,10 +141,10 @@ class Selection:
     def nothing_chosen(self) -> JobError:
         """Return the error for a choice without a row."""
         if self._choice.picks is None or self._choice.where is not None:
-            fix = (
-                "" if self._choice.file == "clip" else "; only rows of a job with `post:` have a second clip"
-            )
-            return JobError("no row is chosen", f"loosen --where, or choose other rows{fix}")
+            fix = "loosen --where, or choose other rows"
+            if self._choice.file != "clip":
+                fix += "; only rows of a job with `post:` have a second clip"
+            return JobError("no row is chosen", fix)
         inner = Output(self._store).inner.items()
         fix = "".join(f"picks of {name} belong to {one.url}; " for name, one in inner)
         problem = f"none of the picks is a clip of {self._store.url_of('')}"
@@ -145,18 +162,6 @@ class Selection:
                 next_shard = piece.shard + 1
                 yield piece
 
-    def _names(self, known: Sequence[str]) -> list[str]:
-        """Return the columns of the records that are handed on."""
-        choice = self._choice.columns
-        if choice is None:
-            names = lean_columns(self._store, self._parts)
-        else:
-            names = tuple(known) if choice == ALL_COLUMNS else choice
-        for name in names:
-            if name not in known and name not in self._labels.names:
-                raise JobError(f"columns: there is no {name!r}", did_you_mean(name, known))
-        return [name for name in dict.fromkeys(("row_id", *names)) if name in known]
-
     def rows(self, *columns: str) -> Iterator[pa.Table]:
         """Yield these columns of the chosen rows, besides `CLIP_COLUMNS`, `columns`, and those of prompts."""
         yield from self._tables(None, True, columns)
@@ -164,32 +169,27 @@ class Selection:
     def _tables(self, split: Split | None, is_whole: bool, more: Sequence[str] = ()) -> Iterator[pa.Table]:
         whole = (*self.schema.names, *self._labels.caption_columns) if is_whole else ()
         texts = self._texts if is_whole or split else ()
-        names = dict.fromkeys(
-            (*CLIP_COLUMNS, *more, *texts, *(name for name in whole if name != PROMPT_COLUMN))
-        )
+        others_of_whole = (name for name in whole if name != PROMPT_COLUMN)
+        names = dict.fromkeys((*CLIP_COLUMNS, *more, *texts, *others_of_whole))
         others = {name: other for name, other in _DERIVED.items() if name in names}
         if self._choice.file == "clip":
             others = {}
         read = dict.fromkeys((*names, *others.values()))
         for table in records_where(self._store, read, self._choice.where, self._parts):
-            rows = self._chosen(table, split)
+            rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
+            if self._choice.picks is not None:
+                rows = rows.filter(pc.is_in(rows["row_id"], pa.array(self._choice.picks, pa.string())))
+            if split is not None and self._choice.validation is not None:
+                # A row without a prompt has nothing in common with others.
+                texts_of = rows.select(["row_id", *self._texts]).to_pylist()
+                prompts = [prompt_of(row) or row["row_id"] for row in texts_of]
+                rows = rows.filter([split_of(one, self._choice.validation) == split for one in prompts])
             if others:
                 rows = rows.filter(pc.is_valid(rows["derived_sha256"])).drop_columns([*others])
                 renamed = {other: name for name, other in others.items()}
                 rows = rows.rename_columns([renamed.get(name, name) for name in rows.column_names])
             rows = rows.select(list(names))
             yield self._labels.add_to(rows) if is_whole else rows
-
-    def _chosen(self, table: pa.Table, split: Split | None) -> pa.Table:
-        if self._choice.picks is not None:
-            table = table.filter(pc.is_in(table["row_id"], pa.array(self._choice.picks, pa.string())))
-        table = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
-        if split is None or self._choice.validation is None:
-            return table
-        rows = table.select(["row_id", *self._texts]).to_pylist()
-        # A row without a prompt has nothing in common with others.
-        prompts = [prompt_of(row) or row["row_id"] for row in rows]
-        return table.filter([split_of(prompt, self._choice.validation) == split for prompt in prompts])
 
     def _cut(self, tables: Iterator[pa.Table], split: Split | None, shard: int) -> Iterator[Piece]:
         """Yield pieces that end where a shard does: by rows and bytes alone, so always the same ones."""

@@ -47,16 +47,13 @@ _DESCRIPTION = TypeAdapter(dict[str, Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
-    """Its rows, by number, and which: SHA-256 over their row_ids and digests.
+    """Which rows a shard has."""
 
-    name: the split and the shard's number in it, e.g. train-000000; shard-000000 where split is None.
-    """
-
-    name: str
+    name: str  # the split and its number in that, e.g. train-000000; shard-000000 where split is None
     split: Split | None
     num_rows: int
     num_bytes: int
-    sha256: str
+    sha256: str  # over their row_ids and digests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,19 +166,15 @@ _CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where shards go and what they have in common. columns: of each row. added: those the export made.
-
-    scratch: a folder for what is under way. copiers: threads, where a shard is many files. names: of clips by
-    row_id; the others are called as `file_name` says.
-    """
+    """Where shards go and what they have in common."""
 
     place: Store
-    columns: tuple[str, ...]
-    added: frozenset[str]
+    columns: tuple[str, ...]  # of each row
+    added: frozenset[str]  # those the export made
     feature: Feature
-    scratch: Path
-    copiers: ThreadPoolExecutor
-    names: Mapping[str, str] = field(default_factory=dict)
+    scratch: Path  # a folder for what is under way
+    copiers: ThreadPoolExecutor  # where a shard is many files
+    names: Mapping[str, str] = field(default_factory=dict)  # of clips by row_id; else as `file_name` says
 
 
 class ShardWriter(ABC):
@@ -211,9 +204,7 @@ class ShardWriter(ABC):
 
 def feature_of(endings: frozenset[str]) -> Feature:
     """Return what the clips are to the `datasets` library."""
-    return next(
-        (feature for feature, feature_endings in _FEATURES.items() if endings <= feature_endings), "clip"
-    )
+    return next((feature for feature, of_it in _FEATURES.items() if endings <= of_it), "clip")
 
 
 def file_name(row: dict[str, str]) -> str:
@@ -266,10 +257,8 @@ def check_folder(endings: frozenset[str], feature: Feature, columns: pa.Schema) 
 
     for column in columns:
         if _names_files(column.type):  # by itself it is renamed
-            raise JobError(
-                f"column {column.name!r} has fields that datasets takes for names of files",
-                "leave it out with --columns",
-            )
+            problem = f"column {column.name!r} has fields that datasets takes for names of files"
+            raise JobError(problem, "leave it out with --columns")
 
 
 def _names_files(kind: pa.DataType) -> bool:
@@ -351,9 +340,8 @@ class ParquetShard(ShardWriter):
     def add(self, rows: pa.Table, clips: Sequence[bytes]) -> None:
         feature = self._target.feature
         paths = file_names(rows)
-        cells = pa.StructArray.from_arrays(
-            [pa.array(clips, pa.binary()), pa.array(paths)], fields=list(_CLIP)
-        )
+        arrays = [pa.array(clips, pa.binary()), pa.array(paths)]
+        cells = pa.StructArray.from_arrays(arrays, fields=list(_CLIP))
         table = own_columns(rows, self._target.columns, taken=[feature])
         table = table.append_column(pa.field(feature, _CLIP), cells)
         if self._writer is None:

@@ -186,10 +186,8 @@ def _of(package: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise JobError(
-            f"marks.watermark: {package} cannot be imported: {error}",
-            f"pip install 'framefleet[{package}]', on every machine",
-        ) from None
+        problem = f"marks.watermark: {package} cannot be imported: {error}"
+        raise JobError(problem, f"pip install 'framefleet[{package}]', on every machine") from None
 
 
 def _load(watermark: Watermark, network: Any, tensors: Tensors, *, but: tuple[str, ...]) -> None:
@@ -233,9 +231,8 @@ def _pictures(frames: Frames, device: str) -> Any:
     """Return frames as floats in [0, 1], (T, 3, H, W)."""
     import torch
 
-    return (
-        torch.from_numpy(np.ascontiguousarray(frames[..., :3])).to(device).permute(0, 3, 1, 2).float() / 255
-    )
+    pictures = torch.from_numpy(np.ascontiguousarray(frames[..., :3])).to(device)
+    return pictures.permute(0, 3, 1, 2).float() / 255
 
 
 def _at_rate(samples: Samples, rate: int, wanted: int) -> Samples:

@@ -33,15 +33,13 @@ _MOST_FRAMES = 32  # that are kept of a video: the same watermark is in all of t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a file shows. size: height and width. num_frames: 0 without pictures. sha256: of its frames, where
-    they are few.
-    """
+    """What a file shows."""
 
-    size: tuple[int, int] | None = None
-    num_frames: int = 0
+    size: tuple[int, int] | None = None  # height and width
+    num_frames: int = 0  # 0 without pictures
     fps: float | None = None
     has_sound: bool = False
-    sha256: str | None = None
+    sha256: str | None = None  # of its frames, where they are few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +57,8 @@ class FoundMarks:
         description: dict[str, Any] = {}
         if self.manifest:
             description["c2pa"] = {"state": self.manifest.state, "signer": self.manifest.signer}
-            description["c2pa"] |= (
-                {"source_type": self.manifest.source_type} if self.manifest.source_type else {}
-            )
+            if self.manifest.source_type:
+                description["c2pa"]["source_type"] = self.manifest.source_type
         if self.label:
             description["label"] = {"source_type": self.label.source_type, "aigc": dict(self.label.aigc)}
         if self.watermarks:
@@ -149,19 +146,13 @@ def _decoded(content: bytes, kind: video_frames.FileKind | None) -> _Decoded | N
         audio = None if kind.name == "gif" else video_frames.open_sound(content)
         if kind.kind == "audio":
             return _Decoded(audio=audio)
-        some, num_frames = _sampled(content)
-        return _Decoded(frames=some, num_frames=num_frames, fps=video_frames.frame_rate(content), audio=audio)
+        sample: list[Frames] = []  # at equal distances
+        step, count = 1, 0
+        for count, frame in enumerate(video_frames.frames_of(content), 1):
+            if (count - 1) % step == 0:
+                sample.append(np.asarray(frame))
+            if len(sample) > _MOST_FRAMES:
+                sample, step = sample[::2], 2 * step
+        return _Decoded(frames=sample, num_frames=count, fps=video_frames.frame_rate(content), audio=audio)
     except Exception:  # decoders meet broken files with nearly every class there is; no file may end a row
         return None
-
-
-def _sampled(content: bytes) -> tuple[list[Frames], int]:
-    """Return frames at equal distances, at most as many as are wanted, and the number of all."""
-    sample: list[Frames] = []
-    step, count = 1, 0
-    for count, frame in enumerate(video_frames.frames_of(content), 1):
-        if (count - 1) % step == 0:
-            sample.append(np.asarray(frame))
-        if len(sample) > _MOST_FRAMES:
-            sample, step = sample[::2], 2 * step
-    return sample, count

@@ -89,18 +89,16 @@ def label_in(content: bytes) -> FoundLabel | None:
     """
     packets = _pieces(content, b"Iptc4xmpExt:DigitalSourceType", b"", b"DigitalSourceType")
     source = next((match[1].decode() for piece in packets if (match := _SOURCE.search(piece))), None)
-    aigc = next(_labels(content), ())
-    return FoundLabel(source_type=source, aigc=aigc) if source or aigc else None
-
-
-def _labels(content: bytes) -> Iterator[tuple[tuple[str, str], ...]]:
+    aigc: tuple[tuple[str, str], ...] = ()
     for piece in _pieces(content, b"ContentProducer", b"{", b"}"):
         try:
             fields = parse_json(html.unescape(piece.decode()))
         except ValueError:
             continue
         if isinstance(fields, dict) and all(isinstance(fields.get(name), str) for name in _FIELDS):
-            yield tuple((name, text) for name, text in fields.items() if isinstance(text, str))
+            aigc = tuple((name, text) for name, text in fields.items() if isinstance(text, str))
+            break
+    return FoundLabel(source_type=source, aigc=aigc) if source or aigc else None
 
 
 def _pieces(content: bytes, word: bytes, first: bytes, last: bytes) -> Iterator[bytes]:

@@ -29,7 +29,6 @@ from framefleet.plugins.marks.label import IPTC_SPACE, SOURCE_TYPE
 from framefleet.plugins.marks.settings import ClipMarks, Signing
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.x509 import Certificate
 
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
@@ -46,6 +45,7 @@ def certificate_sha256(signing: Signing) -> str:
 @cache  # asked for every clip
 def key_of(signing: Signing) -> tuple[bytes, str]:
     """Return the private key and its algorithm, as c2pa names it. Raises JobError where it does not fit."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
     what = "marks.sign.private_key"
@@ -53,28 +53,20 @@ def key_of(signing: Signing) -> tuple[bytes, str]:
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError):  # their texts may quote the file
-        raise JobError(
-            f"{what}: {signing.private_key} is not a private key in PEM, without a password",
-            "openssl pkcs8 -topk8 -nocrypt makes one of a key with a password",
-        ) from None
+        problem = f"{what}: {signing.private_key} is not a private key in PEM, without a password"
+        raise JobError(problem, "openssl pkcs8 -topk8 -nocrypt makes one of a key with a password") from None
     formats = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*formats) != leaf_of(signing).public_key().public_bytes(*formats):
         raise JobError(
             f"{what}: {signing.private_key} is not the key of marks.sign.certificate",
             "name the key that the certificate was issued for; the certificate stands first in its file",
         )
-    return content, _algorithm(key, what)
-
-
-def _algorithm(key: PrivateKeyTypes, what: str) -> str:
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
-        return _CURVES[key.curve.name]
+        return content, _CURVES[key.curve.name]
     if isinstance(key, rsa.RSAPrivateKey):
-        return "ps256"
+        return content, "ps256"
     if isinstance(key, ed25519.Ed25519PrivateKey):
-        return "ed25519"
+        return content, "ed25519"
     raise JobError(f"{what} is of a kind that C2PA does not have", "use ES256, PS256 or Ed25519")
 
 
@@ -137,16 +129,13 @@ _FORMATS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredient:
-    """A file that a row started from. argument: of the pipeline. name: without what is secret.
+    """A file that a row started from."""
 
-    found: its marks, as JSON has them.
-    """
-
-    argument: str
-    name: str
+    argument: str  # of the pipeline
+    name: str  # without what is secret
     sha256: str
     content: bytes
-    found: Mapping[str, Any] = field(default_factory=dict)
+    found: Mapping[str, Any] = field(default_factory=dict)  # its marks, as JSON has them
 
     def description(self) -> dict[str, Any]:
         """Return what records and manifests say of it."""
@@ -279,26 +268,22 @@ def _manifest(
     }
     assertions = {"c2pa.actions.v2": {"actions": [created]}, ASSERTION: clip}
     if provider:
-        assertions["cawg.metadata"] = _metadata(provider, made)
+        assertions["cawg.metadata"] = _filled(  # IPTC's and Dublin Core's properties, as JSON-LD
+            **{
+                "@context": {"Iptc4xmpExt": IPTC_SPACE, "dc": "http://purl.org/dc/elements/1.1/"},
+                "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
+                "Iptc4xmpExt:AISystemUsed": provider.get("system"),
+                "Iptc4xmpExt:AISystemVersionUsed": provider.get("version"),
+                "dc:identifier": made.get("row_id"),
+                "dc:publisher": [provider["name"]],
+                "dc:rights": made.get("license"),
+            }
+        )
     if marks.training:
         entries = {f"cawg.{name}": {"use": marks.training} for name in _MINED}
         assertions["cawg.training-mining"] = {"entries": entries}
     listed = [{"label": label, "data": assertion} for label, assertion in assertions.items()]
     return {"claim_generator_info": [agent], "title": title, "assertions": listed}
-
-
-def _metadata(provider: Mapping[str, str], made: Mapping[str, str]) -> dict[str, Any]:
-    """Return what IPTC's and Dublin Core's properties say, as JSON-LD."""
-    properties = {
-        "@context": {"Iptc4xmpExt": IPTC_SPACE, "dc": "http://purl.org/dc/elements/1.1/"},
-        "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
-        "Iptc4xmpExt:AISystemUsed": provider.get("system"),
-        "Iptc4xmpExt:AISystemVersionUsed": provider.get("version"),
-        "dc:identifier": made.get("row_id"),
-        "dc:publisher": [provider["name"]],
-        "dc:rights": made.get("license"),
-    }
-    return _filled(**properties)
 
 
 def _filled(**values: Any) -> dict[str, Any]:

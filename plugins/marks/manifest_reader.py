@@ -16,29 +16,25 @@ from framefleet.plugins.marks.manifest import ASSERTION, SETTINGS, mime_type_of
 _CONTENT = re.compile(r"assertion\.(data|bmff|boxes|collection)Hash\.mismatch")
 _STRANGER = re.compile(r"(signingCredential|timeStamp)\.(untrusted|ocsp.*)")
 
+# intact: it is what was signed, and so is the file. changed: the file is not. forged: the manifest is not.
+# unreadable: damaged.
 ManifestState = Literal["intact", "changed", "forged", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundManifest:
-    """What a manifest says, and whether that holds.
-
-    state: intact: it is what was signed, and so is the file. changed: the file is not. forged: the manifest
-    is not. unreadable: damaged. is_trusted: whether one of the certificates asked about stands behind it.
-    signer: whom its certificate names. signed_at: of an authority, where has_time says that its stamp holds.
-    clip: what framefleet says of a clip. problems: codes of C2PA.
-    """
+    """What a manifest says, and whether that holds."""
 
     state: ManifestState
-    is_trusted: bool = False
-    signer: str = ""
-    signed_at: str | None = None
+    is_trusted: bool = False  # whether one of the certificates asked about stands behind it
+    signer: str = ""  # whom its certificate names
+    signed_at: str | None = None  # of an authority, where has_time says that its stamp holds
     has_time: bool = False
     generator: str = ""
     source_type: str | None = None
-    clip: Mapping[str, Any] = field(default_factory=dict)
+    clip: Mapping[str, Any] = field(default_factory=dict)  # what framefleet says of a clip
     ingredients: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()  # codes of C2PA
 
     @property
     def is_sound(self) -> bool:

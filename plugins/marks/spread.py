@@ -39,9 +39,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _COMMON = (1.0, 1 / 2, 2 / 3, 3 / 4, 3 / 2, 2.0, 4 / 3, 10 / 9, 1.25, 0.8, 0.9, 1 / 3)
 _SCAN = tuple(float(scale) for scale in np.geomspace(0.25, 2.5, 193))
 # In thousandths: half a step, and other ones for the height, which is rounded to whole pixels too.
-_NEAR = sorted(product((0, -2, 2, -4, 4, -6, 6), repeat=2), key=lambda at: (abs(at[0] - at[1]), abs(at[0])))[
-    :29
-]
+_NEAR = sorted(product((0, -2, 2, -4, 4, -6, 6), repeat=2), key=lambda at: (abs(at[0] - at[1]), abs(at[0])))
+del _NEAR[29:]
 _REGION = 512  # pixels a side of the clip in which sizes are tried
 _SUSPECT = 5.2  # standard deviations of a peak among 65,536 places; of noise one in a dozen passes
 _MOST_TRIED = 6
@@ -75,15 +74,25 @@ class SpreadFrames:
 
         is_quick: look at their own size only.
         """
-        flat = _flattened(frames)
-        if flat is None:
+        from scipy.ndimage import uniform_filter
+
+        # What stays of the frames' light without large shapes and strong edges, summed over all: by the
+        # pixels over which it is flattened, fewer for pictures that were made smaller.
+        flat: dict[int, Plane] = {}
+        for frame in frames:
+            light = frame @ _LUMA
+            for side in (5, 9, 17):
+                rest = light - uniform_filter(light, side)
+                # Where it is flat, noise stays small.
+                usual = np.sqrt(uniform_filter(rest * rest, 2 * side + 1).clip(0)) + 1.5
+                flat[side] = flat.get(side, 0) + (rest / usual).clip(-2, 2)
+        if not flat:
             return
         size = _at_scale(flat, 1.0).size
         for scales in ((1.0,),) if is_quick else (_COMMON, _SCAN):
             possible = [scale for scale in scales if size <= _MOST_PIXELS * scale**2]
-            peaks = sorted(
-                ((_locate_tile(_central(flat, scale))[0], scale) for scale in possible), reverse=True
-            )
+            peaks = [(_locate_tile(_central(flat, scale))[0], scale) for scale in possible]
+            peaks.sort(reverse=True)
             suspects = [scale for height, scale in peaks[:_MOST_TRIED] if height > _SUSPECT]
             for scale in suspects:
                 plane = _at_scale(flat, scale)  # whole, and at sizes near it
@@ -121,24 +130,6 @@ def _enlarged(blocks: torch.Tensor, side: int) -> torch.Tensor:
 def _sync() -> npt.NDArray[np.complex64]:
     """Return the spectrum that finds where a tile begins."""
     return np.conj(np.fft.rfft2(np.kron(_CHIPS.tile(None), np.ones((_CELL, _CELL), np.float32))))
-
-
-def _flattened(frames: Iterable[Frames]) -> dict[int, Plane] | None:
-    """Return what stays of the frames' light without large shapes and strong edges, averaged over all.
-
-    By the pixels over which it is flattened: fewer for pictures that were made smaller.
-    """
-    from scipy.ndimage import uniform_filter
-
-    sums: dict[int, Plane] = {}
-    for frame in frames:
-        light = frame @ _LUMA
-        for size in (5, 9, 17):
-            rest = light - uniform_filter(light, size)
-            # Where it is flat, noise stays small.
-            usual = np.sqrt(uniform_filter(rest * rest, 2 * size + 1).clip(0)) + 1.5
-            sums[size] = sums.get(size, 0) + (rest / usual).clip(-2, 2)
-    return sums or None
 
 
 def _at_scale(flat: dict[int, Plane], scale: float) -> Plane:

@@ -85,10 +85,8 @@ class MarkStep(ClipStep):
 
     def check(self, media: Media) -> None:
         if self.marks.sign and media.format not in settings.SIGNED:
-            raise JobError(
-                f"marks.sign signs {', '.join(settings.SIGNED)}, and media.format is {media.format}",
-                "leave marks.sign out, or set media.format to mp4 or, for images, png",
-            )
+            problem = f"marks.sign signs {', '.join(settings.SIGNED)}, and media.format is {media.format}"
+            raise JobError(problem, "leave marks.sign out, or set media.format to mp4 or, for images, png")
 
     def repeatable(self) -> Self | None:
         marks = replace(self.marks, sign=None)

@@ -51,16 +51,11 @@ class SoundMark(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FoundWatermark:
-    """prefix: the first hex digits of the row_id. is_checked: its checksum holds; short ones have none.
-
-    scale: size of the pictures to the clip's, where it is known.
-    """
-
     name: str
     part: MarkedPart
-    prefix: str
-    is_checked: bool = True
-    scale: float | None = None
+    prefix: str  # the first hex digits of the row_id
+    is_checked: bool = True  # its checksum holds; short ones have none
+    scale: float | None = None  # size of the pictures to the clip's, where it is known
 
 
 @cache

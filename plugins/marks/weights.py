@@ -39,10 +39,8 @@ def read_weights(watermark: Watermark, names: Sequence[str] = ("",)) -> list[Ten
     """
     digests = weight_file_digests(watermark)
     if watermark.digest not in (None, joint_digest(digests)):
-        raise ModelError(
-            f"marks.watermark: the weights at {watermark.weights} are not those of the job",
-            "put the same file there, on every machine",
-        )
+        problem = f"marks.watermark: the weights at {watermark.weights} are not those of the job"
+        raise ModelError(problem, "put the same file there, on every machine")
     # Closed afterwards: it has imported torch.
     with closing(Sandboxes(__name__, max_silence_s=_MAX_SILENCE_S)) as boxes:
         return [_read(watermark, name, digests, boxes) for name in names]

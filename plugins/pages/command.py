@@ -93,12 +93,7 @@ def sheet_command(
     rows: _Rows = None,
     columns: _Columns = None,
     pages: Annotated[
-        str | None,
-        Option(
-            "--pages",
-            metavar="COLUMN",
-            help="Draw one grid for each value of this column, one below the other.",
-        ),
+        str | None, _column("--pages", "Draw one grid for each value of this column, one below the other.")
     ] = None,
     where: Where = None,
     captions: _Captions = None,
@@ -188,10 +183,9 @@ def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
         stderr.say(f"{drawn.num_clips:,} of {drawn.num_found:,} clips are shown: --limit, --where")
     if drawn.num_more:
         same = " and ".join(filter(None, axes))
-        stderr.say(
-            f"{drawn.num_more:,} clips are not shown, because another clip has the same {same}; "
-            "choose clips with --where, or use other columns"
-        )
+        why = f"because another clip has the same {same}"
+        fix = "choose clips with --where, or use other columns"
+        stderr.say(f"{drawn.num_more:,} clips are not shown, {why}; {fix}")
     stdout.say(str(drawn.path))
 
 

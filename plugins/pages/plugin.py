@@ -19,10 +19,9 @@ class GalleryListener(Listener):
         return refreshed_gallery(store)
 
     def ending_lines(self, store: Store) -> Sequence[str]:
-        from framefleet.plugins.pages.gallery.gallery import gallery_of
+        from framefleet.plugins.pages.gallery.gallery import INDEX
 
-        url = gallery_of(store)
-        return [f"gallery: {url}"] if url else []
+        return [f"gallery: {store.url_of(INDEX)}"] if store.exists(INDEX) else []
 
 
 PLUGIN = Plugin(

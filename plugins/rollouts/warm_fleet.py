@@ -22,9 +22,8 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.render import render_pending
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.render.resolve import ResolvedJob, open_rows, resolve_job, rows_by_model
 from framefleet.jobs.render.row_parts import write_rows
-from framefleet.jobs.render.row_source import open_rows, rows_by_model
 from framefleet.jobs.render.survey import check_valid, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError

@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_source import added_in
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, shown

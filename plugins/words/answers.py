@@ -83,21 +83,14 @@ class Answers:
         self._digests = {one.name: (one.metadata or {}).get(DIGEST, b"") for one in self._fields}
         self._by_content: dict[tuple[str, bytes], CellValue] = {}  # by media_sha256 and digest
         self._ended = threading.Event()
-        self._refused: dict[
-            tuple[str, str], str
-        ] = {}  # by row and column: why there is no answer in this run
+        self._refused: dict[tuple[str, str], str] = {}  # by row and column: why it has no answer in this run
         self._troubles: dict[str, EndpointError | OSError] = {}  # of this pass, by column
         self.num_answers = 0  # that were asked for
         self.num_left: Counter[str] = Counter()  # clips without a value after the last pass, by column
-        self._read_answers()
-
-    def _read_answers(self) -> None:
         if parts_in(self._store, RECORDS):
             for name in taken_columns(self._store) & self._digests.keys():
-                raise JobError(
-                    f"the records have a column {name!r} already",
-                    "give the question or the caption another name",
-                )
+                fix = "give the question or the caption another name"
+                raise JobError(f"the records have a column {name!r} already", fix)
         for part in parts_in(self._store, SCORES):
             names = columns_of(self._store, part.path)[0]
             digests = {one.name: (one.metadata or {}).get(DIGEST, b"") for one in names}
@@ -113,8 +106,8 @@ class Answers:
             if columns:
                 (table,) = read_parts(self._store, [part.path], pa.schema([*OF_CLIP, *columns]))
                 for one in columns:
-                    pairs = zip(table["media_sha256"].to_pylist(), table[one.name].to_pylist(), strict=True)
-                    for clip, value in pairs:
+                    cells = (table[name].to_pylist() for name in ("media_sha256", one.name))
+                    for clip, value in zip(*cells, strict=True):
                         if clip and value is not None:
                             self._by_content[clip, digests[one.name]] = value
 
@@ -168,8 +161,7 @@ class Answers:
     def _left(self, parts: Sequence[Part] | None) -> Iterator[tuple[dict[str, Any], list[str]]]:
         """Yield the records that lack values, with the names of these columns."""
         schema = record_schema_of(self._store, parts)
-        conditions = {step.where for step in self._steps.values()}
-        for condition in conditions:
+        for condition in {step.where for step in self._steps.values()}:
             names = [name for name, step in self._step_of.items() if step.where == condition]
             for table in records_where(self._store, schema.names, condition, parts):
                 for record in table.to_pylist():

@@ -93,10 +93,8 @@ def prompts_command(
             stderr.say(f"{num:,} prompts replaced")
         texts = {row[prompts.ORIGINAL]: row["prompt"] for row in prompts.written_in(store).values()}
         if not texts:
-            raise JobError(
-                f"{store.url_of('')} has no written prompts",
-                "give the job file, which has a section `prompts`",
-            )
+            problem = f"{store.url_of('')} has no written prompts"
+            raise JobError(problem, "give the job file, which has a section `prompts`")
         for original, text in texts.items():
             if as_json:
                 row = {prompts.ORIGINAL: original, "prompt": text}

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,6 +46,10 @@ class NoAnswer(Exception):
     """The endpoint is there, and does not answer this question as it should; the text says how."""
 
 
+class _BadAnswer(NoAnswer):
+    """Of another form than was asked for."""
+
+
 class _Later(Exception):
     """It may answer later. pause_s: after which it wants to be asked."""
 
@@ -55,53 +58,20 @@ class _Later(Exception):
         self.pause_s = pause_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Response:
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
+class _Endpoint:
+    """One model at one address, for the threads of one run; posts by an event loop in a thread of its own."""
 
-
-class _Client:
-    """Posts JSON from any thread, by one event loop in a thread of its own, until it is closed."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, section: EndpointSection) -> None:
+        self._url, self._model = f"{section.url.rstrip('/')}/chat/completions", section.model
+        self.title = f"{section.model} at {urlsplit(section.url).netloc}"
+        key = api_key(section)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._ended, self._lock, self._loop = threading.Event(), threading.Lock(), asyncio.new_event_loop()
         self._session: ClientSession | None = None
         threading.Thread(target=self._loop.run_forever, name="endpoints", daemon=True).start()
-
-    def post(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], *, timeout_s: float
-    ) -> _Response:
-        """Raises _Later where nobody answers in time, EndpointError once it is closed."""
-        try:
-            return asyncio.run_coroutine_threadsafe(
-                self._post(url, body, headers, timeout_s), self._loop
-            ).result()
-        except (CancelledError, RuntimeError):  # of a loop that was closed
-            raise _ended() from None
-
-    async def _post(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], timeout_s: float
-    ) -> _Response:
-        from aiohttp import ClientError, ClientSession, ClientTimeout
-
-        self._session = self._session or ClientSession(trust_env=True)
-        try:
-            # `total`: however slowly an answer comes. A redirect would get the key.
-            async with self._session.post(
-                url, json=body, headers=headers, timeout=ClientTimeout(total=timeout_s), allow_redirects=False
-            ) as response:
-                content = bytearray()
-                async for chunk in response.content.iter_any():
-                    content += chunk
-                    if len(content) > _MAX_ANSWER_BYTES:
-                        raise _Later(f"its answer has more than {_MAX_ANSWER_BYTES:,} bytes")
-                return _Response(status=response.status, headers=response.headers, content=bytes(content))
-        except TimeoutError:
-            raise _Later(f"it has not answered in {timeout_s:g} s") from None
-        except (ClientError, OSError) as error:
-            raise _Later(f"{type(error).__name__}: {error}") from None
+        self._next = 0.0  # when a request may begin, by time.monotonic()
+        self._num_requests = self._num_answered = self._num_unanswered = 0
+        self._cost = 0.0
 
     def close(self) -> None:
         """End the requests that are under way."""
@@ -115,25 +85,28 @@ class _Client:
                 await self._session.close()
             self._loop.stop()
 
+        self._ended.set()
         asyncio.run_coroutine_threadsafe(end(), self._loop)
 
+    async def _post(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, Mapping[str, str], str]:
+        """Return status, headers and text. Raises _Later where nobody answers in time."""
+        from aiohttp import ClientError, ClientSession, ClientTimeout
 
-class _Endpoint:
-    """One model at one address, for the threads of one run."""
-
-    def __init__(self, section: EndpointSection) -> None:
-        self._url, self._model = f"{section.url.rstrip('/')}/chat/completions", section.model
-        self.title = f"{section.model} at {urlsplit(section.url).netloc}"
-        key = api_key(section)
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client, self._ended, self._lock = _Client(), threading.Event(), threading.Lock()
-        self._next = 0.0  # when a request may begin, by time.monotonic()
-        self._num_requests = self._num_answered = self._num_unanswered = 0
-        self._cost = 0.0
-
-    def close(self) -> None:
-        self._ended.set()
-        self._client.close()
+        self._session = self._session or ClientSession(trust_env=True)
+        # `total`: however slowly an answer comes. A redirect would get the key.
+        options: dict[str, Any] = {"timeout": ClientTimeout(total=timeout_s), "allow_redirects": False}
+        try:
+            async with self._session.post(self._url, json=body, headers=self._headers, **options) as response:
+                content = bytearray()
+                async for chunk in response.content.iter_any():
+                    content += chunk
+                    if len(content) > _MAX_ANSWER_BYTES:
+                        raise _Later(f"its answer has more than {_MAX_ANSWER_BYTES:,} bytes")
+                return response.status, response.headers, content.decode("utf-8", "replace")
+        except TimeoutError:
+            raise _Later(f"it has not answered in {timeout_s:g} s") from None
+        except (ClientError, OSError) as error:
+            raise _Later(f"{type(error).__name__}: {error}") from None
 
     def ask(
         self,
@@ -151,7 +124,9 @@ class _Endpoint:
         }
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(section.attempts) | tenacity.stop_when_event_set(self._ended),
-            wait=lambda state: max(_PAUSE(state), getattr(_error_of(state), "pause_s", 0.0)),
+            wait=lambda state: max(
+                _PAUSE(state), getattr(state.outcome and state.outcome.exception(), "pause_s", 0.0)
+            ),
             sleep=tenacity.sleep_using_event(self._ended),
             # An answer of another form may be better the next time; what is refused stays refused.
             retry=tenacity.retry_if_exception_type((_Later, _BadAnswer)),
@@ -177,15 +152,17 @@ class _Endpoint:
         self, section: EndpointSection, body: Mapping[str, Any], answer: AnswerSection | None
     ) -> float | str:
         self._take_turn(section)
-        response = self._client.post(self._url, body, self._headers, timeout_s=section.timeout_s)
-        status, text = response.status, response.content.decode("utf-8", "replace")
+        try:
+            posted = asyncio.run_coroutine_threadsafe(self._post(body, section.timeout_s), self._loop)
+            status, headers, text = posted.result()
+        except (CancelledError, RuntimeError):  # of a loop that was closed
+            raise _ended() from None
         shown = public_text(f"HTTP {status}: {text}")[:_MAX_SHOWN]
         if status >= 500 or status in _MAY_PASS:
-            pause_s = _retry_after(response.headers)
+            pause_s = _retry_after(headers)
             if pause_s > _MAX_PAUSE_S:
-                raise self._error(
-                    f"it wants to be left alone for {pause_s:,.0f} s: {shown}", "run again then"
-                )
+                problem = f"it wants to be left alone for {pause_s:,.0f} s: {shown}"
+                raise self._error(problem, "run again then")
             with self._lock:  # for the other threads, too
                 self._next = max(self._next, time.monotonic() + pause_s)
             raise _Later(shown, pause_s)
@@ -209,20 +186,17 @@ class _Endpoint:
     def _take_turn(self, section: EndpointSection) -> None:
         """Wait until a request may begin. Raises EndpointError where a limit of the run is reached."""
         with self._lock:
+            spent = ""
             if section.max_requests is not None and self._num_requests >= section.max_requests:
-                raise self._error(
-                    f"max_requests: {self._num_requests:,} were made in this run",
-                    "run again, or raise the limit",
-                )
-            if section.max_cost is not None and self._cost >= section.max_cost:
-                raise self._error(
-                    f"max_cost: {self._cost:.2f} were spent in this run", "run again, or raise the limit"
-                )
+                spent = f"max_requests: {self._num_requests:,} were made in this run"
+            elif section.max_cost is not None and self._cost >= section.max_cost:
+                spent = f"max_cost: {self._cost:.2f} were spent in this run"
+            if spent:
+                raise self._error(spent, "run again, or raise the limit")
             self._num_requests += 1
             begins = max(self._next, time.monotonic())
-            self._next = (
-                begins + 60 / section.requests_per_minute if section.requests_per_minute else self._next
-            )
+            if section.requests_per_minute:
+                self._next = begins + 60 / section.requests_per_minute
         if self._ended.wait(max(0.0, begins - time.monotonic())):
             raise _ended()
 
@@ -244,19 +218,13 @@ class _Endpoint:
         return EndpointError(f"{self.title}: {problem}", fix)
 
 
-class _BadAnswer(NoAnswer):
-    """Of another form than was asked for."""
-
-
 _TOKENS = ("prompt_tokens", "completion_tokens")
 _endpoints: dict[tuple[str, str, str | None], _Endpoint] = {}
 _opening = threading.Lock()
 
 
 def ask(
-    section: EndpointSection,
-    content: str | Sequence[Mapping[str, Any]],
-    answer: AnswerSection | None = None,
+    section: EndpointSection, content: str | Sequence[Mapping[str, Any]], answer: AnswerSection | None = None
 ) -> float | str:
     """Return the answer to a question. For several threads.
 
@@ -328,10 +296,6 @@ def api_key(section: EndpointSection) -> str | None:
 
 def _ended() -> EndpointError:
     return EndpointError("the run ended before the answer came", "run it again")
-
-
-def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -69,7 +69,14 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
     """
     section, store = rewrite_of(job), store_of_job(job)
     with closing(resolve_job(job, Callback(), table)) as resolved:
-        column = _prompt_column(job, resolved)
+        names, where = resolved.table.schema.names, f"prompts.rewrite: {resolved.table.location}"
+        column = job.columns.get(_PROMPT, _PROMPT)
+        if column not in names:
+            fix = f"{did_you_mean(column, names)}; or leave `prompts` out"
+            raise TableError(f"{where} has no column {column!r}", fix)
+        if ORIGINAL in names:
+            problem = f"{where} has a column {ORIGINAL!r}, which it would add"
+            raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
         questions = {key: place for place, _, _, key in _questions(resolved, column, section) if key}
         left = {key: place for key, place in questions.items() if key not in answers}
@@ -90,23 +97,6 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
     return write_prompts(job, watch, table)
 
 
-def _prompt_column(job: Job, resolved: ResolvedJob) -> str:
-    """Return the table's column of prompts. Raises TableError where there is none, or ours is taken."""
-    names = resolved.table.schema.names
-    column = job.columns.get(_PROMPT, _PROMPT)
-    if column not in names:
-        raise TableError(
-            f"prompts.rewrite: {resolved.table.location} has no column {column!r}",
-            f"{did_you_mean(column, names)}; or leave `prompts` out",
-        )
-    if ORIGINAL in names:
-        raise TableError(
-            f"prompts.rewrite: {resolved.table.location} has a column {ORIGINAL!r}, which it would add",
-            "rename it in the table, or drop it",
-        )
-    return column
-
-
 def written_in(store: Store) -> dict[str, dict[str, str]]:
     """Return the texts of an output, by key: `original_prompt` and `prompt`; of several the newest."""
     paths = [part.path for part in parts_in(store, ANSWERS)]
@@ -116,26 +106,21 @@ def written_in(store: Store) -> dict[str, dict[str, str]]:
 def corrections_in(file: Path) -> dict[str, str]:
     """Return the prompts of a file of JSON lines by their originals. Raises TableError for other content."""
     texts = {}
-    for number, line in enumerate(_lines(file), start=1):
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeError) as error:
+        raise TableError(f"{file} cannot be read: {error}", "give a file of JSON lines in UTF-8") from None
+    for number, line in enumerate(lines, start=1):
         try:
             row = parse_json(line)
             original, text = row[ORIGINAL], row[_PROMPT]
         except (ValueError, TypeError, LookupError):
             original = text = None
         if not isinstance(original, str) or not isinstance(text, str) or not text.strip():
-            raise TableError(
-                f"{file}, line {number}: {line[:80]!r} is not a mapping of {ORIGINAL} and {_PROMPT}",
-                "write it as `framefleet prompts OUTPUT --json` does",
-            )
+            problem = f"{file}, line {number}: {line[:80]!r} is not a mapping of {ORIGINAL} and {_PROMPT}"
+            raise TableError(problem, "write it as `framefleet prompts OUTPUT --json` does")
         texts[original] = text
     return texts
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeError) as error:
-        raise TableError(f"{file} cannot be read: {error}", "give a file of JSON lines in UTF-8") from None
 
 
 def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
@@ -145,10 +130,8 @@ def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
     """
     written = written_in(store)
     if unknown := [text for text in texts if text not in {row[ORIGINAL] for row in written.values()}]:
-        raise TableError(
-            f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}",
-            "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it",
-        )
+        problem = f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}"
+        raise TableError(problem, "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it")
     with DriverLock(store) as lock:
         writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
         changed = [row for row in written.values() if texts.get(row[ORIGINAL], row[_PROMPT]) != row[_PROMPT]]
@@ -173,9 +156,8 @@ def _questions(
             try:
                 question = question_text(section, {**row, _PROMPT: text})
             except NoAnswer as error:
-                raise TableError(
-                    f"row {first + number}: prompts.rewrite: {error}", "fill the cell, or change the question"
-                ) from None
+                problem = f"row {first + number}: prompts.rewrite: {error}"
+                raise TableError(problem, "fill the cell, or change the question") from None
             decides = {"model": section.model, "options": section.options, "question": question}
             yield first + number, text, question, hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 

@@ -14,7 +14,6 @@ from pydantic_core import PydanticCustomError
 from framefleet.jobs.job.section import ListSection, Section, as_list
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
-# Of a request; ours.
 _OUR_KEYS = {"model", "messages", "response_format", "n", "stream"}
 
 Words = Annotated[str, Field(min_length=1)]

@@ -95,9 +95,8 @@ class _AskingStep(LateStep):
 class JudgeStep(_AskingStep):
     @classmethod
     def open(cls, section: JudgeSection, *, folder: str | None) -> Self | None:
-        return cls._opened(
-            "judge", [_Question(column=one.name, section=one, answer=one.answer) for one in section.root]
-        )
+        questions = [_Question(column=one.name, section=one, answer=one.answer) for one in section.root]
+        return cls._opened("judge", questions)
 
     @classmethod
     def column_names(cls, section: JudgeSection) -> list[str]:

@@ -22,8 +22,7 @@ from framefleet.jobs.render import python_table
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.python_table import arrow_of, with_table
-from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.row_source import base_of
+from framefleet.jobs.render.resolve import base_of, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError

@@ -14,7 +14,7 @@ import pytest
 
 from framefleet import Output, Store
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, Holder, parse_holder, this_process
-from framefleet.jobs.control.control import ask_driver, resume_driver
+from framefleet.jobs.control.control import RESUME, ask_driver
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
 
@@ -230,9 +230,9 @@ def test_a_driver_sees_what_it_is_asked_for_and_the_next_does_not(store: Store) 
         wait_until(lambda: ours.asked == {PAUSE})
         ask_driver(Output(store), STOP)
         wait_until(lambda: ours.asked == {PAUSE, STOP})
-        resume_driver(Output(store))
+        ask_driver(Output(store), RESUME)
         wait_until(lambda: ours.asked == {STOP})
-    for ask in (lambda: ask_driver(Output(store), STOP), lambda: resume_driver(Output(store))):
+    for ask in (lambda: ask_driver(Output(store), STOP), lambda: ask_driver(Output(store), RESUME)):
         with pytest.raises(JobError, match="no job writes to"):
             ask()
     with lock(store) as ours:

@@ -20,7 +20,7 @@ import framefleet
 from framefleet import Clip, Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.steps import check_steps, decisive_sections, make_readable, open_steps
+from framefleet.jobs.job.steps import check_steps, decisive_sections, open_steps
 from framefleet.pipeline.errors import FramefleetError, ModelError, RenderError
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
@@ -287,7 +287,7 @@ def test_weights_are_locked_and_a_worker_refuses_others(weights: Path) -> None:
             }
         )["post"]
     )
-    make_readable(written)
+    step.make_readable(written)
     assert written["post"] == job.model_dump()["post"]
     save_file(tensors, weights)
     with pytest.raises(ModelError, match="not the file of the job"):

@@ -23,8 +23,8 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import EndpointError, JobError, TableError
 from framefleet.plugins.words import endpoint
+from framefleet.plugins.words.plugin import PromptsRunner
 from framefleet.plugins.words.prompts import write_prompts
-from framefleet.plugins.words.runner import PromptsRunner
 from tests.chat_server import SERVER, Chat
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table

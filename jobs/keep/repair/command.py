@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Exit, Option
 
 from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr
 from framefleet.pipeline.outputs.layout import DAMAGED
-
-if TYPE_CHECKING:
-    from framefleet.jobs.keep.repair.repair import Repaired
 
 _DryRun = Annotated[bool, Option("--dry-run", help="Print what would be done. Change nothing.")]
 
@@ -39,23 +35,16 @@ def repair_command(
             repaired = repair_job(job, watch, dry_run=dry_run, sets=sets or [], found=damages.add)
         damages.show()
         for name, done in {"": repaired, **repaired.inner}.items():
-            for line in _done(done, dry_run=dry_run):
-                stderr.say(f"{name}: {line}" if name else line)
+            mended, would = done.mended, "would be " if dry_run else ""
+            for is_done, line in (
+                (done.is_job_back, f"job.json {would or 'was '}put back"),
+                (mended.num_rows, f"{mended.num_rows:,} records {would}taken out"),
+                (mended.num_set_aside, f"{mended.num_set_aside:,} damaged parts {would}moved to {DAMAGED}/"),
+                (mended.num_swept, f"{mended.num_swept:,} files that nothing names {would}deleted"),
+            ):
+                if is_done:
+                    stderr.say(f"{name}: {line}" if name else line)
         code = 1 if damages.num_damages else 0
         if repaired.summary is not None:
             code = show_ending(repaired.summary)
     raise Exit(code)
-
-
-def _done(repaired: Repaired, *, dry_run: bool) -> Iterator[str]:
-    """Yield what was done, or would be."""
-    mended = repaired.mended
-    would = "would be " if dry_run else ""
-    if repaired.is_job_back:
-        yield f"job.json {would or 'was '}put back"
-    if mended.num_rows:
-        yield f"{mended.num_rows:,} records {would}taken out"
-    if mended.num_set_aside:
-        yield f"{mended.num_set_aside:,} damaged parts {would}moved to {DAMAGED}/"
-    if mended.num_swept:
-        yield f"{mended.num_swept:,} files that nothing names {would}deleted"

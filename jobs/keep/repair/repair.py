@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -119,10 +119,8 @@ def put_back(store: Store, hold: Hold) -> bool:
         return False
     text = job_in_parts(store)
     if text is None or claim_in_parts_as(store, JOB_JSON) is None:
-        raise JobError(
-            f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it",
-            "put it back as it was, or choose another output",
-        )
+        problem = f"{store.url_of(CLAIM)}: {damage.reason}, and no part of records/ holds it"
+        raise JobError(problem, "put it back as it was, or choose another output")
     hold.check()
     if store.exists(CLAIM):
         set_aside(store, CLAIM, hold)
@@ -169,7 +167,16 @@ def mend(
                 replace_part(store, path, row_ids, run=run, number=number, hold=hold)
         # A row without a record may get one that names its stray: the run that writes it sweeps the rest.
         intents: set[str] = set()
-        unnamed = chain(late, _spare(map(note, strays(store, index)), index, intents))
+
+        def spare() -> Iterator[str]:
+            for damage in map(note, strays(store, index)):
+                if damage.kind == "stray" and damage.row_id is not None:
+                    if index.has(damage.row_id):
+                        yield damage.path
+                    else:
+                        intents.add(intent_to_sweep(damage.path, damage.row_id))
+
+        unnamed = chain(late, spare())
         num_swept = 0
         while some := list(islice(unnamed, _SWEPT_AT_ONCE)):
             num_swept += len(some)
@@ -179,14 +186,3 @@ def mend(
         if hold:
             disown(store, intents)
     return Mended(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
-
-
-def _spare(damages: Iterable[Damage], index: ClipIndex, intents: set[str]) -> Iterator[str]:
-    """Yield strays of rows whose records name other files; fill `intents` for those of other rows."""
-    for damage in damages:
-        if damage.kind != "stray" or damage.row_id is None:
-            continue
-        if index.has(damage.row_id):
-            yield damage.path
-        else:
-            intents.add(intent_to_sweep(damage.path, damage.row_id))

@@ -126,9 +126,8 @@ def given_of(
     pairs = [text.partition("=") for text in models or []]
     by_name = {name: place for name, equals, place in pairs if equals and NAME.fullmatch(name)}
     if len(by_name) != len(pairs) > 1:
-        raise JobError(
-            "--model is given more than once", "give it once, or once for each model as NAME=PLACE"
-        )
+        problem = "--model is given more than once"
+        raise JobError(problem, "give it once, or once for each model as NAME=PLACE")
     return Given(
         model=models[0] if models and len(models) == 1 else None,
         models=by_name,

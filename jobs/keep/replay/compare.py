@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -66,53 +66,23 @@ class TwoClips:
         return sounds[0][0], sounds[1][0]
 
 
-def two_clips(store: Store, then: Record, again: Again) -> TwoClips:
-    """Return the clip of a record, and that of its row rendered again."""
-    path, here = recorded_clip(values_of(then)).path, again.content()
-    there, here_sha256 = _read(store, path) or b"", _sha256(here)
-    there_sha256 = _sha256(there)
-    return TwoClips(
-        there=there if there_sha256 in (then.media_sha256, here_sha256) else None,
-        there_sha256=there_sha256,
-        here=here,
-        here_sha256=here_sha256,
-        is_lossy=path.endswith(tuple(f".{format}" for format in LOSSY)),
-        again=again,
-    )
-
-
-def equal(pair: tuple[Any, Any] | None) -> bool:
-    """Whether there are two arrays, and they are equal."""
-    return pair is not None and np.array_equal(*pair)
-
-
-def sha256_at(store: Store, path: str) -> str:
-    """Return the digest of a file; that of no bytes where there is none that can be read whole."""
-    return _sha256(_read(store, path) or b"")
-
-
-def _read(store: Store, path: str) -> bytes | None:
+def _read(store: Store, path: str) -> bytes:
+    """Return a file; no bytes where there is none that can be read whole."""
     try:
         content = store.read(path, MAX_CLIP_BYTES + 1)
     except (FileNotFoundError, NoFile):
-        return None
-    return content if len(content) <= MAX_CLIP_BYTES else None
+        return b""
+    return content if len(content) <= MAX_CLIP_BYTES else b""
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-Likeness = Literal[
-    "bit-exact",
-    "record damaged",
-    "file damaged",
-    "off by one",
-    "off by about one",
-    "other encoder",
-    "different",
-    "not rendered",
-]
+Likeness = (
+    Literal["bit-exact", "record damaged", "file damaged", "off by one", "off by about one", "other encoder"]
+    | Literal["different", "not rendered"]
+)
 FILE, _FRAMES, _SOUND = "media_sha256", "frames_sha256", "audio_sha256"
 _TEXT, _EXTRAS = "extra_outputs", "extra_outputs_sha256"
 _MARKED, _MARKED_SOUND = "marked_sha256", "marked_audio_sha256"
@@ -130,14 +100,11 @@ _MARGIN_DB, _MARGIN_FACTOR = 1.5, 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A row rendered again, compared with its record and its stored files (docs/damage.md explains verdicts).
-
-    How much frames differ is measured on decoded frames in a lossy format. None where nothing could be
-    compared.
-    """
+    """A row rendered again, compared with its record and its files. docs/damage.md explains verdicts."""
 
     verdict: Likeness
     which: tuple[str, ...] = ()  # columns of the record that differ, or are wrong
+    # How much frames differ, in a lossy format as they are decoded. None where nothing could be compared.
     num_pixels: int | None = None
     share: float | None = None
     max_levels: float | None = None  # of 255
@@ -175,14 +142,23 @@ def compare(
     which = tuple(name for name, there, here in digests if there != here and name != FILE)
     if not which and not damages:
         return Compared(verdict="bit-exact")
-    clips = two_clips(store, then, again)
+    path, here = recorded_clip(values_of(then)).path, again.content()
+    there, here_sha256 = _read(store, path), _sha256(here)
+    there_sha256 = _sha256(there)
+    clips = TwoClips(
+        there=there if there_sha256 in (then.media_sha256, here_sha256) else None,
+        there_sha256=there_sha256,
+        here=here,
+        here_sha256=here_sha256,
+        is_lossy=path.endswith(tuple(f".{format}" for format in LOSSY)),
+        again=again,
+    )
     wrong = tuple(_wrong_in_record(store, then, again, which, clips))
     if wrong and set(which) <= set(wrong):
         is_lost = clips.is_lossy and not {_FRAMES, _SOUND}.isdisjoint(which)
         doubt = "or the frames or the sound differ by less than this lossy file keeps" if is_lost else None
         return Compared(verdict="record damaged", which=wrong, doubt=doubt)
     if not which:
-        path = recorded_clip(values_of(then)).path
         is_there = any(one.path == path and one.kind != "missing" for one in damages)
         doubt = (
             "or its media_sha256 is wrong: the row's file has other bytes here, so that nothing confirms it"
@@ -199,9 +175,10 @@ def _wrong_in_record(
     if clips.there is not None:
         for pair, names in ((clips.frames, (_FRAMES, _MARKED)), (clips.sounds, (_SOUND, _MARKED_SOUND))):
             wrong = [name for name in names if name in which]
-            yield from wrong if wrong and equal(pair()) else ()
+            if wrong and (arrays := pair()) and np.array_equal(*arrays):
+                yield from wrong
     file = recorded_extras(values_of(then))
-    if _EXTRAS in which and file and sha256_at(store, file.path) == again.record.extra_outputs_sha256:
+    if _EXTRAS in which and file and _sha256(_read(store, file.path)) == again.record.extra_outputs_sha256:
         yield _EXTRAS
     if clips.there is not None:
         if clips.there_sha256 != then.media_sha256:
@@ -234,19 +211,21 @@ def _different(
         max_levels=distance.max_levels,
         psnr_db=distance.psnr_db,
     )
+    # Whether nothing but frames differ, and with them what their watermark made of them.
+    are_frames = _FRAMES in which and {*which} <= {_FRAMES, _MARKED}
     if clips.is_lossy:
-        return _with_loss(compared, distance, then, again, changes)
-    is_one = _are_frames(which) and distance.max_levels <= 1
-    return replace(compared, verdict="off by one") if is_one else compared
-
-
-def _are_frames(which: Sequence[str]) -> bool:
-    """Whether nothing but frames differ, and with them what their watermark made of them."""
-    return _FRAMES in which and {*which} <= {_FRAMES, _MARKED}
+        return _with_loss(compared, distance, then, again, changes, are_frames=are_frames)
+    return replace(compared, verdict="off by one") if are_frames and distance.max_levels <= 1 else compared
 
 
 def _with_loss(
-    compared: Compared, distance: Difference, then: Record, again: Again, changes: Sequence[EnvironmentChange]
+    compared: Compared,
+    distance: Difference,
+    then: Record,
+    again: Again,
+    changes: Sequence[EnvironmentChange],
+    *,
+    are_frames: bool,
 ) -> Compared:
     """Return what is found, with the loss of frames that differ by one level, which files do not keep."""
     frames = again.frames()
@@ -255,7 +234,7 @@ def _with_loss(
     reference = one_level(frames.astype(np.uint8, copy=False), encoded)
     if math.isfinite(reference.psnr_db):
         compared = replace(compared, one_level_psnr_db=reference.psnr_db)
-    if _are_frames(compared.which) and distance.is_like(reference):
+    if are_frames and distance.is_like(reference):
         return replace(compared, verdict="off by about one")
     own = [f"{then.media_encoder} then"] if "nvenc" in (then.media_encoder or "") else []
     changed = [f"{name} {there} then, {here} now" for name, there, here in changes if name in _ENCODING]
@@ -263,7 +242,7 @@ def _with_loss(
     if not others:
         return compared
     loss = difference(frames, decode(encoded(frames)))
-    is_within = _are_frames(compared.which) and distance.psnr_db >= loss.psnr_db - _TWICE_DB
+    is_within = are_frames and distance.psnr_db >= loss.psnr_db - _TWICE_DB
     doubt = f"its file was encoded otherwise, which is part of the difference: {others}"
     return replace(compared, verdict="other encoder" if is_within else "different", doubt=doubt)
 
@@ -315,7 +294,11 @@ def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:
     """
     signs = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), frames.shape)
     as_is = decode(encode(frames))
-    differences = [difference(as_is, decode(encode(_moved(frames, sign)))) for sign in (np.int8(1), signs)]
+    differences = []
+    for sign in (np.int8(1), signs):
+        up = (frames < 255) & ((sign > 0) | (frames == 0))  # where there is no level, the other way
+        moved = np.where(up, frames + np.uint8(1), frames - np.uint8(1)).astype(np.uint8)
+        differences.append(difference(as_is, decode(encode(moved))))
     return Difference(
         num_pixels=max(one.num_pixels for one in differences),
         share=max(one.share for one in differences),
@@ -323,12 +306,6 @@ def one_level(frames: Frames, encode: Callable[[Frames], bytes]) -> Difference:
         psnr_db=min(one.psnr_db for one in differences),
         worst_block=max(one.worst_block for one in differences),
     )
-
-
-def _moved(frames: Frames, sign: np.int8 | np.ndarray) -> Frames:
-    """Return frames one level up (1) or down (-1); where there is none, the other way."""
-    up = (frames < 255) & ((sign > 0) | (frames == 0))
-    return np.where(up, frames + np.uint8(1), frames - np.uint8(1)).astype(np.uint8)
 
 
 def sound_psnr_db(sounds: tuple[Pcm, Pcm] | None) -> float | None:

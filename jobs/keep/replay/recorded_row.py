@@ -158,8 +158,13 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
     """Return what is known about the row of a record."""
     environment, arguments = environment_of(record), arguments_of(record)
     models = filter(is_model, arguments.values())
-    claimed, what, option = _claimed_model(record, claim)
     name = record.model_name
+    claimed = claim.job.model if name is None else claim.job.models.get(name)
+    if claimed is None:
+        raise _unnamed("the model" if name is None else f"the model {name!r}")
+    what, option = "its model", "--model PLACE"
+    if name is not None:
+        what, option = f"its model {name!r}", _option("model", name)
     moved = given.models.get(name) if name and given.models else given.model
     parts = {part: ModelPart(path=one.path, revision=one.revision) for part, one in claimed.parts.items()}
     return Recorded(
@@ -175,7 +180,12 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
         ),
         model=ModelSettings(
             path=moved or _place(record.model.removesuffix(names_of(parts)), what, option),
-            parts=_parts(parts, what, given),
+            parts={
+                part: ModelPart(path=given.parts[part])
+                if part in given.parts
+                else replace(of, path=_place(of.path, f"the {part} of {what}", _option("part", part)))
+                for part, of in parts.items()
+            },
             allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
             dtype=environment.dtype,
             device=environment.device,
@@ -192,43 +202,22 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
     )
 
 
-def _claimed_model(record: Record, claim: Claim) -> tuple[ClaimedModel, str, str]:
-    """Return what job.json says of the row's model, its words for messages, and the option for its place."""
-    name = record.model_name
-    claimed = claim.job.model if name is None else claim.job.models.get(name)
-    if claimed is None:
-        raise _unnamed("the model" if name is None else f"the model {name!r}")
-    if name is None:
-        return claimed, "its model", "--model PLACE"
-    return claimed, f"its model {name!r}", quoted("--model", f"{name}=PLACE")
+def _option(option: str, name: str) -> str:
+    return quoted(f"--{option}", f"{name}=PLACE")
 
 
 def _place(place: str, what: str, option: str) -> str:
     """Return a place that an output names. Raises JobError for one that is not opened on its word."""
     if is_opened(place):
         return place
-    raise JobError(
-        f"the output says that {what} is at {place!r}, which is not opened without your consent",
-        f"if that is right, give it as {option}",
-    )
-
-
-def _parts(parts: Mapping[str, ModelPart], what: str, given: Given) -> dict[str, ModelPart]:
-    """Return the files that stand in for components, from where job.json or the caller says."""
-    return {
-        name: ModelPart(path=given.parts[name])
-        if name in given.parts
-        else replace(part, path=_place(part.path, f"the {name} of {what}", quoted("--part", f"{name}=PLACE")))
-        for name, part in parts.items()
-    }
+    problem = f"the output says that {what} is at {place!r}, which is not opened without your consent"
+    raise JobError(problem, f"if that is right, give it as {option}")
 
 
 def _check_pickles(claimed: bool, what: str, given: Given) -> bool:
     if claimed and not given.allow_pickle:
-        raise JobError(
-            f"{what} may contain pickles, which can run code when they are opened",
-            "if you trust where it comes from, add --allow-pickle",
-        )
+        problem = f"{what} may contain pickles, which can run code when they are opened"
+        raise JobError(problem, "if you trust where it comes from, add --allow-pickle")
     return given.allow_pickle
 
 
@@ -237,17 +226,15 @@ def _lora(name: str, sha256: str, claim: Claim, given: Given) -> Lora:
     if name not in claim.job.loras:
         raise _unnamed(f"the LoRA {name!r}")
     claimed, what = claim.job.loras[name], f"its LoRA {name!r}"
-    lora = Lora(
-        path=claimed.path,
-        revision=claimed.revision,
-        file=claimed.file,
+    moved = given.loras.get(name)
+    return Lora(
+        path=moved or _place(claimed.path, what, _option("lora", name)),
+        revision=None if moved else claimed.revision,
+        file=None if moved else claimed.file,
         component=claimed.component,
         allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
         sha256=sha256,
     )
-    if name in given.loras:
-        return replace(lora, path=given.loras[name], revision=None, file=None)
-    return replace(lora, path=_place(claimed.path, what, quoted("--lora", f"{name}=PLACE")))
 
 
 def _ip_adapter(model: ClaimedModel, given: Given) -> IpAdapter | None:
@@ -268,7 +255,7 @@ def _second_model(named: Mapping[str, Any], claim: Claim, given: Given) -> Model
     claimed, what = claim.job.second_models[name], f"its second model {name!r}"
     moved = given.second_models.get(name)
     return ModelSettings(
-        path=moved or _place(claimed.path, what, quoted("--second-model", f"{name}=PLACE")),
+        path=moved or _place(claimed.path, what, _option("second-model", name)),
         revision=None if moved else claimed.revision,
         allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
         dtype=named.get("dtype", "auto"),

@@ -29,7 +29,6 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import AUDIT
@@ -45,19 +44,14 @@ _RECIPE = "recipe source"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A row rendered again.
+    """A row rendered again."""
 
-    digests: (name, then, now), of what there is. differences: the same, of what the environment has become.
-    media: the file that it gives now, and its record. damages: of the files that are stored. compared: what
-    all this means.
-    """
-
-    digests: tuple[tuple[str, str | None, str | None], ...]
-    differences: tuple[tuple[str, str, str], ...]
-    media: bytes
-    record: Record
-    damages: tuple[Damage, ...]
-    compared: Compared
+    digests: tuple[tuple[str, str | None, str | None], ...]  # (name, then, now), of what there is
+    differences: tuple[tuple[str, str, str], ...]  # the same, of what the environment has become
+    media: bytes  # the file that it gives now
+    record: Record  # of that
+    damages: tuple[Damage, ...]  # of the files that are stored
+    compared: Compared  # what all this means
 
     @property
     def is_equal(self) -> bool:
@@ -81,35 +75,14 @@ class Replayer:
         """Do what `replay` promises."""
         recipe = recipe_of(recorded, self._given)
         job = recorded.claim.job
-        media, allow_pickle = media_again(job), self._given.allow_pickle
-        steps = steps_again(job.model_dump(), allow_pickle=allow_pickle)
-        clip = self._render(recorded, recipe)
-        now = encode_clip(clip, media, steps.values())
-        is_jobs = recorded.claim.job.recipe == recorded.request.recipe  # no other recipe's digest is stored
-        digest = recorded.claim.recipe_digest if is_jobs else _UNKNOWN
-        there = {**recorded.environment, _RECIPE: digest}
-        here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
-        differences = tuple(_differences(there, here))
-        _, damages = look_at(recorded.store, values_of(recorded.record))
-        again = Again(record=now.record, media=media, frames=lambda: now.frames, content=lambda: now.content)
-        return Replayed(
-            digests=tuple(compared_digests(recorded.record, now.record)),
-            differences=differences,
-            media=now.content,
-            record=now.record,
-            damages=tuple(damages),
-            compared=compare(recorded.store, recorded.record, again, damages=damages, changes=differences),
-        )
-
-    def _render(self, recorded: Recorded, recipe: Recipe) -> Clip:
+        media = media_again(job)
+        steps = steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
         second_models = open_second_models(recorded.second_models)
         for reference in filter(is_model, recorded.request.arguments.values()):
             if (second := second_models[reference["name"]]).digest != reference["digest"]:
                 option = quoted("--second-model", reference["name"] + "=PLACE")
-                raise ModelError(
-                    f"the second model at {second.settings.name} is not the one that rendered this row",
-                    f"give the folder of the one that did: {option}",
-                )
+                problem = f"the second model at {second.settings.name} is not the one that rendered this row"
+                raise ModelError(problem, f"give the folder of the one that did: {option}")
         if self._model is None or recorded.model != self._settings:
             self._model = None  # before the next takes its memory
             self._model, self._settings = load(recorded.model), recorded.model
@@ -125,11 +98,25 @@ class Replayer:
             audit=Audit(every=0),
             keep=kept_in(recorded.record.extra_outputs),
         )
-        row_id = recorded.record.row_id
-        outcome = renderer.render_plainly(request, row_id)
-        if not isinstance(outcome, Clip):
-            raise _not_rendered(row_id, outcome.error)
-        return outcome
+        clip = renderer.render_plainly(request, recorded.record.row_id)
+        if not isinstance(clip, Clip):
+            raise _not_rendered(recorded.record.row_id, clip.error)
+        now = encode_clip(clip, media, steps.values())
+        is_jobs = job.recipe == recorded.request.recipe  # no other recipe's digest is stored
+        digest = recorded.claim.recipe_digest if is_jobs else _UNKNOWN
+        there = {**recorded.environment, _RECIPE: digest}
+        here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
+        differences = tuple(_differences(there, here))
+        _, damages = look_at(recorded.store, values_of(recorded.record))
+        again = Again(record=now.record, media=media, frames=lambda: now.frames, content=lambda: now.content)
+        return Replayed(
+            digests=tuple(compared_digests(recorded.record, now.record)),
+            differences=differences,
+            media=now.content,
+            record=now.record,
+            damages=tuple(damages),
+            compared=compare(recorded.store, recorded.record, again, damages=damages, changes=differences),
+        )
 
 
 def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:

@@ -8,7 +8,7 @@ than frames and sound are not compared.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from framefleet.jobs.keep.replay.replay import check_files
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
-from framefleet.pipeline.model.lora import Lora, adapter_name, adapters_in, fetch_lora, without_loras
+from framefleet.pipeline.model.lora import adapter_name, adapters_in, fetch_lora, without_loras
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.schema import ModelOffload
@@ -33,7 +33,6 @@ from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.frames.fields import PICTURES, SOUND
-from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.recipes.guidance import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import inputs_in
@@ -114,10 +113,8 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
         )
     source = source_of(recorded.model)
     if "://" in source.path:
-        raise JobError(
-            f"row {row_id} was rendered with the model {source.name}, and diffusers opens no URLs",
-            "copy the model to a folder, and give that as --model",
-        )
+        problem = f"row {row_id} was rendered with the model {source.name}, and diffusers opens no URLs"
+        raise JobError(problem, "copy the model to a folder, and give that as --model")
     weights = weights_of(recorded.model, source)
     check_files(recorded, weights.digests(), source.name)
     configs = weights.configs()
@@ -139,18 +136,15 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
-    """How one kind of pipeline is used. loading, guiders: lines. frames, sound: of its output, as code.
-
-    part_classes: those of diffusers that read single files.
-    """
+    """How one kind of pipeline is used."""
 
     class_name: str
-    loading: str
+    loading: str  # lines
     arguments: Mapping[str, Any]
-    frames: str
+    frames: str  # of its output, as code
     sound: str
-    guiders: str = ""
-    part_classes: Collection[str] = ()
+    guiders: str = ""  # lines
+    part_classes: Collection[str] = ()  # those of diffusers that read single files
 
 
 def _call_of(
@@ -215,10 +209,8 @@ def _parts(
     lines, names = {}, set()
     for name, file in by_name.items():
         if classes[name].loader != "diffusers" or is_modular(spec.class_name):
-            raise JobError(
-                f"its {name} is of the file {file.where}, which --script cannot include",
-                "use `framefleet replay` without --script",
-            )
+            problem = f"its {name} is of the file {file.where}, which --script cannot include"
+            raise JobError(problem, "use `framefleet replay` without --script")
         dtype = dtypes.get(name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
         packing = f", quantization_config={GGUF_CONFIG}(compute_dtype={dtype!r})" * file.is_gguf
         names |= {classes[name].class_name, *([GGUF_CONFIG] * file.is_gguf)}
@@ -239,20 +231,31 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
     isa, tf32 = environment.get(MAX_CPU_ISA.lower()), environment.get("tf32")
     variables = {**numerics.variables, **({MAX_CPU_ISA: isa} if isa else {})}
     arguments = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(call.arguments.items()))
+    sorted_environment = sorted(environment.items())
     sha256 = {"FRAMES": recorded.record.frames_sha256, "AUDIO": recorded.record.audio_sha256}
     scheduler = ""
     if choice.class_name:
         overrides = "".join(f", {name}={value!r}" for name, value in choice.overrides.items())
         scheduler = f"pipe.scheduler = {choice.class_name}.from_config(pipe.scheduler.config{overrides})"
+    record, checks = recorded.record, ""
+    if record.frames_sha256 is not None:
+        is_float = (record.frames_format or "").endswith("float32")
+        pixels = '{}.astype("float32")' if is_float else '({} * 255).round().astype("uint8")'
+        checks += FRAMES_CHECK.format(
+            frames=pixels.format(call.frames),
+            dtype="float32" if is_float else "uint8",
+            channels=4 if (record.frames_format or "").startswith("rgba") else 3,
+        )
+    if record.audio_sha256 is not None:
+        channels, sample_rate = repr(record.audio_channels), repr(record.audio_sample_rate)
+        checks += SOUND_CHECK.format(sound=call.sound, channels=channels, sample_rate=sample_rate)
     class_names: dict[str, list[str]] = {}  # by module: of diffusers, and of ours that diffusers lacks
     for name in sorted({call.class_name, choice.class_name, *setup.classes, *call.part_classes} - {""}):
         class_names.setdefault(module_of(name), []).append(name)
     return TEMPLATE.format(
         row_id=recorded.record.row_id,
         framefleet=_in_comment(recorded.claim.framefleet),
-        environment="\n".join(
-            f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted(environment.items())
-        ),
+        environment="\n".join(f"#   {_in_comment(f'{name} {value}')}" for name, value in sorted_environment),
         modules="".join(f"import {module}\n" for module in sorted(setup.modules)),
         imports="\n".join(
             f"from {module} import {', '.join(names)}" for module, names in sorted(class_names.items())
@@ -271,24 +274,8 @@ def _filled(recorded: Recorded, source: Source, call: _Call, choice: SchedulerCh
         guiders=call.guiders,
         setup="\n".join(setup.lines),
         scheduler=scheduler,
-        checks="".join(_checks(recorded.record, call)),
+        checks=checks,
     )
-
-
-def _checks(record: Record, call: _Call) -> Iterator[str]:
-    """Yield the lines that compare what the record has digests of."""
-    if record.frames_sha256 is not None:
-        is_float = (record.frames_format or "").endswith("float32")
-        pixels = '{}.astype("float32")' if is_float else '({} * 255).round().astype("uint8")'
-        yield FRAMES_CHECK.format(
-            frames=pixels.format(call.frames),
-            dtype="float32" if is_float else "uint8",
-            channels=4 if (record.frames_format or "").startswith("rgba") else 3,
-        )
-    if record.audio_sha256 is not None:
-        yield SOUND_CHECK.format(
-            sound=call.sound, channels=repr(record.audio_channels), sample_rate=repr(record.audio_sample_rate)
-        )
 
 
 def _in_comment(text: str) -> str:
@@ -300,27 +287,26 @@ def _loras(recorded: Recorded) -> str:
     """Return the lines that load the row's LoRAs and switch them on."""
     if not recorded.model.loras:
         return ""
-    lines = [_loading(name, lora, recorded) for name, lora in sorted(recorded.model.loras.items())]
+    lines = []
+    for name, lora in sorted(recorded.model.loras.items()):
+        lora = fetch_lora(name, lora, recorded.model.storage_options).lora
+        if "://" in lora.path:
+            problem = f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs"
+            raise JobError(problem, f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}")
+        options: dict[str, Any] = {"weight_name": lora.file, "adapter_name": adapter_name(name)}
+        if str(lora.file).endswith(SAFETENSORS):
+            options["use_safetensors"] = True
+        if lora.revision:
+            options["revision"] = lora.revision
+        if lora.component == "transformer_2":
+            options["load_into_transformer_2"] = True
+        call = f"pipe.load_lora_weights({lora.path!r}, {_keywords(options)})"
+        lines.append(f"{call}  # SHA-256 {lora.sha256}")
     names, weights = zip(*adapters_in(recorded.request.arguments), strict=True)
-    lines.append(f"pipe.set_adapters({list(names)!r}, {list(weights)!r})")
-    lines.append("for part in pipe.components.values():")
-    lines.append("    if isinstance(part, torch.nn.Module):")
-    lines.append("        part.eval()  # adapters are made in training mode: a dropout would be on")
+    lines += [
+        f"pipe.set_adapters({list(names)!r}, {list(weights)!r})",
+        "for part in pipe.components.values():",
+        "    if isinstance(part, torch.nn.Module):",
+        "        part.eval()  # adapters are made in training mode: a dropout would be on",
+    ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _loading(name: str, lora: Lora, recorded: Recorded) -> str:
-    lora = fetch_lora(name, lora, recorded.model.storage_options).lora
-    if "://" in lora.path:
-        raise JobError(
-            f"the LoRA {name!r} of this row is at {lora.path}, and diffusers opens no URLs",
-            f"copy it to a file, and give that as {quoted('--lora', name + '=FILE')}",
-        )
-    options = {"weight_name": lora.file, "adapter_name": adapter_name(name), "use_safetensors": True}
-    if lora.revision:
-        options["revision"] = lora.revision
-    if lora.component == "transformer_2":
-        options["load_into_transformer_2"] = True
-    if not str(lora.file).endswith(SAFETENSORS):
-        del options["use_safetensors"]
-    return f"pipe.load_lora_weights({lora.path!r}, {_keywords(options)})  # SHA-256 {lora.sha256}"

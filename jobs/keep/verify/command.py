@@ -14,18 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typer import Exit, Option
 
-from framefleet.jobs.keep.replay.command import (
-    MovedIpAdapter,
-    MovedLoras,
-    MovedModels,
-    MovedParts,
-    MovedSecondModels,
-    OwnRecipe,
-    ReadableRoots,
-    given_of,
-    said_of,
-    unforged,
-)
+from framefleet.jobs.keep.replay import command as replay
 from framefleet.jobs.options import AllowPickle, AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.text import command
@@ -77,13 +66,13 @@ def verify_command(
     row_ids: _RowIds = None,
     by_fleet: _ByFleet = False,
     as_json: AsJson = False,
-    models: MovedModels = None,
-    parts: MovedParts = None,
-    loras: MovedLoras = None,
-    ip_adapter: MovedIpAdapter = None,
-    second_models: MovedSecondModels = None,
-    recipe: OwnRecipe = None,
-    roots: ReadableRoots = None,
+    models: replay.MovedModels = None,
+    parts: replay.MovedParts = None,
+    loras: replay.MovedLoras = None,
+    ip_adapter: replay.MovedIpAdapter = None,
+    second_models: replay.MovedSecondModels = None,
+    recipe: replay.OwnRecipe = None,
+    roots: replay.ReadableRoots = None,
     allow_pickle: AllowPickle = False,
     sets: Sets = None,
     verbose: Verbose = False,
@@ -97,7 +86,7 @@ def verify_command(
         from framefleet.jobs.job.file import storage_options
 
         options = storage_options(sets)
-        consent = given_of(
+        consent = replay.given_of(
             models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
         )
         quiet_libraries()
@@ -169,8 +158,18 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
                     "error": str(row.error) if row.error else None,
                 }
                 stdout.say(json.dumps(values, ensure_ascii=False))
-            else:
-                _show(row)
+                continue
+            verdict, record = row.compared.verdict, row.record
+            line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
+            parts = ["", *replay.said_of(row.compared), *([row.error.problem] if row.error else [])]
+            about = f"{', '.join(parts)}, rendered by {record.worker} on {record.node}"
+            stdout.say(line.append(replay.unforged(about)))
+            if row.compared.doubt:
+                stdout.say(replay.unforged(f"  {row.compared.doubt}"))
+            for damage in row.damages:
+                stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
+            for name, then, now in row.differences:
+                stdout.say(replay.unforged(f"  {name}: {then} then, {now} now"))
     if as_json:
         stdout.say(json.dumps({"num_rows": verdicts.total(), "verdicts": dict(verdicts)}))
     if len(errors) == verdicts.total():
@@ -178,19 +177,6 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
     counts = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
     stderr.say(f"{verdicts.total():,} rows: {counts}")
     return set(verdicts) == {"bit-exact"}
-
-
-def _show(row: VerifiedRow) -> None:
-    verdict, record = row.compared.verdict, row.record
-    line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
-    parts = ["", *said_of(row.compared), *([row.error.problem] if row.error else [])]
-    stdout.say(line.append(unforged(f"{', '.join(parts)}, rendered by {record.worker} on {record.node}")))
-    if row.compared.doubt:
-        stdout.say(unforged(f"  {row.compared.doubt}"))
-    for damage in row.damages:
-        stdout.say(Text(f"  {damage.path}: ").append(damage.kind, style="red"))
-    for name, then, now in row.differences:
-        stdout.say(unforged(f"  {name}: {then} then, {now} now"))
 
 
 class DamageList:

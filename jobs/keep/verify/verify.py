@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from framefleet.doors import Scope, runners_of, table_of
+from framefleet.doors import Scope, clip_steps, runners_of, table_of
 from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
-from framefleet.jobs.job.steps import for_comparison, steps_again
+from framefleet.jobs.job.steps import steps_again
 from framefleet.jobs.keep.replay.compare import Again, Compared, Likeness, compare
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
@@ -111,7 +111,7 @@ def verify(
     """
     watch, output = Callback(), str(output)
     if files:
-        store = Output.open(str(output), given.storage_options).store
+        store = Output.open(output, given.storage_options).store
         return Verified(damages=tuple(damages_of(store, watch)))
     rows = verified_rows(
         output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
@@ -182,12 +182,7 @@ def verified_rows(
     given: Given,
     sets: Sequence[str],
 ) -> Iterator[VerifiedRow]:
-    """Render rows again and compare them, each as it is done.
-
-    row_ids: these; without any a sample, another for each seed. by_fleet: as the job rendered them. given:
-    what the output is not trusted with. sets: as of `load_job`, for a fleet. Raises JobError where the output
-    has no such rows.
-    """
+    """Render rows again as `verify` does; yield each as it is done."""
     store = Store(output, given.storage_options)
     if row_ids:
         records = [find_record(store, row_id) for row_id in row_ids]
@@ -198,18 +193,11 @@ def verified_rows(
         raise Output(store).no_records()
     if by_fleet:
         yield from _by_fleet(output, store, records, sets, watch)
-    else:
-        yield from _here(output, store, records, given)
-
-
-def _here(output: str, store: Store, records: Sequence[Record], given: Given) -> Iterator[VerifiedRow]:
-    """Render rows again on this machine, one after the other; yield each as it is done.
-
-    Those of a user's recipe each in a process of its own, all others in this one.
-    """
+        return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
         try:
+            # Of a user's recipe each in a process of its own, all others in this one.
             if given.recipe == record.recipe and lane_named("", record.recipe).recipe:
                 replayed = replay_alone(output, record, given)
             else:
@@ -278,7 +266,8 @@ def rendered_by_fleet(
     try:
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
         sections = dict.fromkeys(runner.section for runner in runners_of(job))
-        changed = {"output": place, "media": media, **sections, **for_comparison(job)}
+        sections |= {name: kind.for_comparison(getattr(job, name)) for name, kind in clip_steps().items()}
+        changed = {"output": place, "media": media, **sections}
         plain = job.model_copy(update=changed)
         render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
         yield Store(place, job.storage_options)
@@ -307,13 +296,7 @@ def _encoded(record: Record, content: bytes, media: Media, steps: Collection[Cli
     if sound:
         samples = sound[0].T.astype(np.float32) / np.float32(32767)
         audio = Audio(samples=samples, sample_rate=sound[1])
-    of = StepInput(clip=_clip(record), media=media)
-    return encode_file(of, steps, decode(content), audio, fps=record.fps, tags=tags)
-
-
-def _clip(record: Record) -> Clip:
-    """Return what a record says of its clip, without frames and sound."""
-    return Clip(
+    clip = Clip(  # what the record says of it, without frames and sound
         row_id=record.row_id,
         request=Request(arguments=told_arguments(values_of(record)), seed=record.seed),
         pixels=None,
@@ -327,6 +310,8 @@ def _clip(record: Record) -> Clip:
         environment={},
         started_at=record.started_at,
     )
+    of = StepInput(clip=clip, media=media)
+    return encode_file(of, steps, decode(content), audio, fps=record.fps, tags=tags)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -346,22 +331,8 @@ def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
 
     Equal records and an equal seed give the same rows.
     """
-    # Choose one after the other what there is least of among the chosen.
-    left = sorted({one.row_id: one for one in _candidates(store, count, seed)}.values())
-    chosen: list[Candidate] = []
-    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
-    while left and len(chosen) < count:
-        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
-        left.remove(best)
-        chosen.append(best)
-        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
-            counter[name] += 1
-    return chosen
-
-
-def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
-    """Return of each group of like rows those with the lowest lots."""
-    groups: dict[tuple[str, ...], list[tuple[int, Candidate]]] = {}
+    # Of each group of like rows those with the lowest lots.
+    groups: dict[tuple[str, ...], list[Candidate]] = {}
     max_groups = max(1, _MAX_CANDIDATES // count)
     rows = (
         (path, row)
@@ -373,13 +344,22 @@ def _candidates(store: Store, count: int, seed: int) -> list[Candidate]:
         lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
         kind = " ".join(str(row[name]) for name in _KIND)
         one = Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
-        group = (one.kind, one.node, one.worker)
-        if group not in groups and len(groups) >= max_groups:
-            group = ("", "", "")  # the rest together: what a group is called may be anybody's
-        heap = groups.setdefault(group, [])
-        entry = (-int.from_bytes(one.lot), one)
-        if len(heap) < count:
-            heapq.heappush(heap, entry)
-        elif entry > heap[0]:
-            heapq.heapreplace(heap, entry)
-    return [one for heap in groups.values() for _, one in heap]
+        key = (one.kind, one.node, one.worker)
+        if key not in groups and len(groups) >= max_groups:
+            key = ("", "", "")  # the rest together: what a group is called may be anybody's
+        group = groups.setdefault(key, [])
+        group.append(one)
+        if len(group) > 2 * count:
+            group[:] = heapq.nsmallest(count, group)
+    lowest = (one for group in groups.values() for one in heapq.nsmallest(count, group))
+    # Choose one after the other what there is least of among the chosen.
+    left = sorted({one.row_id: one for one in lowest}.values())
+    chosen: list[Candidate] = []
+    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
+    while left and len(chosen) < count:
+        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
+        left.remove(best)
+        chosen.append(best)
+        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
+            counter[name] += 1
+    return chosen

@@ -17,7 +17,7 @@ from framefleet.cluster.driver.progress import num_rendering, with_inner
 from framefleet.jobs.look.failures import failure_values, one_line
 from framefleet.jobs.options import AsJson, Every, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
-from framefleet.jobs.show.watch import audit_line
+from framefleet.jobs.show.watch import audit_line, duration
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def status_command(
             print_status(reader.status(), as_json=as_json)
         elif as_json or not stdout.is_terminal:
             for status in _statuses(reader, every_s):
-                print_status(status, as_json=as_json, is_brief=True)
+                stdout.say(json.dumps(as_values(status)) if as_json else headline_of(status))
         else:
             with Live(console=stdout, auto_refresh=False) as live:
                 for status in _statuses(reader, every_s):
@@ -73,11 +73,9 @@ def _statuses(reader: StatusReader, every_s: float) -> Iterator[Status]:
         time.sleep(every_s)
 
 
-def print_status(status: Status, *, as_json: bool, is_brief: bool = False) -> None:
+def print_status(status: Status, *, as_json: bool) -> None:
     if as_json:
         stdout.say(json.dumps(as_values(status)))
-    elif is_brief:
-        stdout.say(headline_of(status))
     else:
         stdout.print(status_picture(status, has_bar=stdout.is_terminal), soft_wrap=not stdout.is_terminal)
 
@@ -97,8 +95,6 @@ def headline_of(status: Status) -> str:
 
 
 def _counts_of(status: Status) -> str:
-    from framefleet.jobs.show.watch import duration
-
     total = "" if status.num_rows is None else f"/{status.num_rows:,}"
     parts = [f"{status.num_done:,}{total} rows done"]
     left = f"left ({status.num_half_done:,} of them half-done)" if status.num_half_done else "left"
@@ -161,8 +157,6 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
 
 
 def _of_driver(driver: DriverSeen) -> str:
-    from framefleet.jobs.show.watch import duration
-
     who = f"pid {driver.pid} on {one_line(driver.host)} since {one_line(driver.started_at)}"
     heard = "" if driver.told_s is None else f", heard {duration(driver.told_s)} ago"
     match driver.state:

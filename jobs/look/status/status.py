@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -81,52 +81,37 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     )
 
 
-class DriverReports:
-    """Reads drivers' files again and again; those of earlier drivers, which do not change, once."""
+def _last_reports(store: Store) -> list[Progress]:
+    """Return what each driver of an output said last."""
+    holders = (read_holder(store, epoch) for epoch in epochs_of(store))
+    return [holder.progress for holder in holders if holder and holder.progress]
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._earlier: dict[int, Progress | None] = {}
 
-    def figures(self, num_done: int) -> AuditFigures | None:
-        """Return what audits say of all rows with a record; None where no driver said anything.
+def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
+    """Return what audits say of all rows with a record; None where no driver said anything.
 
-        num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
-        """
-        reports = [
-            one
-            for one in self.reports()
-            if one.audits and all(0 <= n < _MOST for n in (one.done, *astuple(one.audits)))
-        ]
-        if not reports:
-            return None
-        total = sum((one.audits for one in reports if one.audits), AuditFigures())
-        unknown = max(0, num_done - sum(one.done for one in reports))
-        return replace(
-            total,
-            num_unaudited=total.num_unaudited + unknown,
-            most_wrong=min(total.most_wrong + unknown, num_done),
-        )
-
-    def reports(self) -> Iterator[Progress]:
-        """Yield what each driver said last."""
-        epochs = epochs_of(self._store)
-        for epoch in epochs:
-            if epoch not in self._earlier:
-                holder = read_holder(self._store, epoch)
-                report = holder.progress if holder else None
-                if epoch != epochs[-1]:
-                    self._earlier[epoch] = report
-            else:
-                report = self._earlier[epoch]
-            if report:
-                yield report
+    num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
+    """
+    reports = [
+        one
+        for one in _last_reports(store)
+        if one.audits and all(0 <= n < _MOST for n in (one.done, *astuple(one.audits)))
+    ]
+    if not reports:
+        return None
+    total = sum((one.audits for one in reports if one.audits), AuditFigures())
+    unknown = max(0, num_done - sum(one.done for one in reports))
+    return replace(
+        total,
+        num_unaudited=total.num_unaudited + unknown,
+        most_wrong=min(total.most_wrong + unknown, num_done),
+    )
 
 
 def figures_of(store: Store) -> dict[str, float]:
     """Return what all drivers of an output counted, as far as they said; files may be anybody's."""
-    reports = DriverReports(store).reports()
-    return of_runs(*(report.figures for report in reports if _are_sound(report.figures)))
+    figures = (report.figures for report in _last_reports(store))
+    return of_runs(*filter(_are_sound, figures))
 
 
 def _are_sound(figures: Mapping[str, float]) -> bool:
@@ -205,7 +190,6 @@ class StatusReader:
             store, (ROWS, RECORDS, FAILURES), lambda: tuple(islice(failed_rows(store), _LAST))
         )
         self._inner: dict[str, StatusReader] = {}
-        self._audits = DriverReports(store)
 
     def status(self) -> Status:
         if not self._inner:  # once there is one, it stays
@@ -235,7 +219,7 @@ class StatusReader:
             workers=report.workers if report and is_at_work else (),
             last_failures=self._last_failures.value(),
             num_former=num_former,
-            audits=self._audits.figures(done + num_former),
+            audits=_audit_figures(self._output.store, done + num_former),
             paused_since=report.paused_since if report and is_at_work else "",
             num_half_done=min(num_begun, num_left or 0),
             figures=report.figures if report and _are_sound(report.figures) else {},

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -40,7 +40,16 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
         rows = table.select(["row_id", "uri", "path", "preview_path"]).to_pylist()
         if previews is None and any(row["preview_path"] is None for row in rows):
             previews = set(store.list(PREVIEWS))  # made later, or by a worker that was cut off
-        places = [_places(row, previews or set()) for row in rows]
+        places: list[tuple[str | None, str | None]] = []  # of clips and their stills, which may be nobody's
+        for row in rows:
+            try:
+                clip = recorded_path(row, RECORDS)
+            except JobError:
+                places.append((None, None))
+            else:
+                still = preview_path(clip)
+                is_there = still == row["preview_path"] or still in (previews or ())
+                places.append((clip, still if is_there else None))
         for number, name in enumerate(("path", "preview_path")):
             at = table.column_names.index(name)
             table = table.set_column(at, name, pa.array([place[number] for place in places], pa.string()))
@@ -65,16 +74,6 @@ def roles_in(table: pa.Table) -> dict[str, Role]:
     }
 
 
-def _places(row: Mapping[str, Any], previews: Collection[str]) -> tuple[str | None, str | None]:
-    """Return where a row's clip and its still lie; None for what cannot be ours, or was never made."""
-    try:
-        clip = recorded_path(row, RECORDS)
-    except JobError:
-        return None, None
-    still = preview_path(clip)
-    return clip, still if still == row["preview_path"] or still in previews else None
-
-
 def _with_arguments(table: pa.Table, named: set[str]) -> pa.Table:
     """Return the table with a column for each scalar of `arguments` that it has none for.
 
@@ -86,7 +85,11 @@ def _with_arguments(table: pa.Table, named: set[str]) -> pa.Table:
     for name in names:
         if name not in table.column_names and (name in named or len(named) < _MAX_ARGUMENTS):
             named.add(name)
-            values = _column([arguments.get(name) for arguments in arguments_of])
+            cells = [arguments.get(name) for arguments in arguments_of]
+            try:
+                values = pa.array(cells)
+            except (pa.ArrowException, OverflowError):  # of several types: as text
+                values = pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
             table = table.append_column(name, values.take(coded.indices))
     return table
 
@@ -100,14 +103,6 @@ def _scalars(arguments: str) -> Iterator[tuple[str, Any]]:
 def _whole(text: str) -> str:
     """Return text without halves of characters, which JSON may have and Arrow has not."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _column(values: list[Any]) -> pa.Array:
-    """Return values of one type; as text, where they have several."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 BLOCK_ROWS = 4096  # about 100 KB of a column: soon there, and 245 blocks for a million rows
@@ -175,7 +170,19 @@ class TableBlocks:
     def _written(self, column: ColumnBlocks, cells: pa.Array) -> dict[str, Any]:
         coded = cells.dictionary_encode("encode")
         values = coded.dictionary.to_pylist()
-        _count(column, coded, values)
+        if column.values is not None:
+            counts = pc.value_counts(coded.indices)
+            for code, count in zip(counts.field("values"), counts.field("counts"), strict=True):
+                column.values[_json_value(values[code.as_py()])] += count.as_py()
+                if len(column.values) > MAX_DISTINCT:
+                    column.values = None
+                    break
+        present = [value for value in values if value is not None]
+        if column.kind in ("number", "time") and present:
+            present = list(map(float, present)) if column.kind == "number" else present
+            least, most = min(present), max(present)
+            column.least = least if column.least is None else min(column.least, least)
+            column.most = most if column.most is None else max(column.most, most)
         shown = [_json_value(value) for value in values]
         if len(shown) == 1 and _length(shown[0]) <= _MAX_AT_ONCE:
             return {"all": shown[0]}
@@ -265,20 +272,3 @@ def _json_value(value: Any) -> Any:
 
 def _length(value: Any) -> int:
     return len(str(value))
-
-
-def _count(column: ColumnBlocks, coded: pa.DictionaryArray, values: list[Any]) -> None:
-    """Note the values of a block."""
-    if column.values is not None:
-        counts = pc.value_counts(coded.indices)
-        for code, count in zip(counts.field("values"), counts.field("counts"), strict=True):
-            column.values[_json_value(values[code.as_py()])] += count.as_py()
-            if len(column.values) > MAX_DISTINCT:
-                column.values = None
-                break
-    present = [value for value in values if value is not None]
-    if column.kind in ("number", "time") and present:
-        present = list(map(float, present)) if column.kind == "number" else present
-        least, most = min(present), max(present)
-        column.least = least if column.least is None else min(column.least, least)
-        column.most = most if column.most is None else max(column.most, most)

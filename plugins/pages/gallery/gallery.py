@@ -20,7 +20,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -36,16 +36,7 @@ from framefleet.doors import notes
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.outputs.layout import (
-    CLAIM,
-    FAILURES,
-    GALLERY,
-    PREVIEWS,
-    RECORDS,
-    SCORES,
-    preview_path,
-    recorded_path,
-)
+from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.media.media import preview_of
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
@@ -64,9 +55,9 @@ from framefleet.plugins.pages.gallery.blocks import (
 
 _PAGE = Path(__file__).with_name("page")
 INDEX, _MANIFEST, _VERSION, _AXES = (
-    f"{GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
+    f"{layout.GALLERY}/{name}" for name in ("index.html", "manifest.js", "version.js", "axes.json")
 )
-_BLOCK = re.compile(rf"{GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
+_BLOCK = re.compile(rf"{layout.GALLERY}/data/[0-9a-f]{{20}}\.js", re.ASCII)
 _NUM_WRITERS = 8  # a bucket answers in tens of milliseconds
 _MAX_CLAIM = 1 << 20  # bytes of job.json that count
 _AT_ONCE = 64  # clips that may wait for a thread
@@ -118,8 +109,13 @@ def write_gallery(
         remembered = {}
     axes = remembered | {name: axis for name, axis in (("x", x), ("y", y)) if axis is not None}
     lines = notes(store)
-    version, worked = _version(store, axes, lines), _Worked()
-    there = set(store.list(GALLERY))
+    # A digest of what the gallery shows, its page, its axes and its notes.
+    parts = [store.details(folder) for folder in (layout.RECORDS, layout.FAILURES, layout.SCORES)]
+    sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
+    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
+    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
+    version, worked = hashlib.sha256(shown.encode()).hexdigest()[:20], _Worked()
+    there = set(store.list(layout.GALLERY))
     is_whole = {INDEX, _MANIFEST, _VERSION} <= there
     if is_ours and is_whole and store.read(_VERSION) == script("newest", version):
         return store.url_of(INDEX)
@@ -134,13 +130,13 @@ def write_gallery(
             if axis not in names:
                 raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
         for file in sorted(_PAGE.iterdir()):
-            _put(store, f"{GALLERY}/{file.name}", file.read_bytes(), there)
+            _put(store, f"{layout.GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()
     check()
     manifest: dict[str, Any] = {"block_rows": BLOCK_ROWS, "tables": tables, "notes": lines}
     # Stays when the output is moved: browsers keep stars under it.
     try:
-        claim = store.read(CLAIM, _MAX_CLAIM)
+        claim = store.read(layout.CLAIM, _MAX_CLAIM)
     except FileNotFoundError:
         claim = store.url_of("").encode()
     manifest |= {"output": store.url_of(""), "identity": hashlib.sha256(claim).hexdigest()[:16]}
@@ -154,20 +150,6 @@ def write_gallery(
     store.write(_VERSION, script("newest", version))
     store.delete_many(filter(_BLOCK.fullmatch, there - blocks.named))
     return store.url_of(INDEX)
-
-
-def gallery_of(store: Store) -> str | None:
-    """Return where an output's gallery is; None where it has none."""
-    return store.url_of(INDEX) if store.exists(INDEX) else None
-
-
-def _version(store: Store, axes: Mapping[str, str], lines: Sequence[str]) -> str:
-    """Return a digest of what a gallery shows, its page, its axes and its notes."""
-    parts = [store.details(folder) for folder in (RECORDS, FAILURES, SCORES)]
-    sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
-    page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
-    shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
-    return hashlib.sha256(shown.encode()).hexdigest()[:20]
 
 
 class _Worked:
@@ -193,7 +175,7 @@ class _Blocks:
         self._written: list[Any] = []
 
     def put(self, name: str, content: bytes) -> None:
-        path = f"{GALLERY}/data/{name}.js"
+        path = f"{layout.GALLERY}/data/{name}.js"
         if path not in self.named:
             while len(self._written) > 2 * _NUM_WRITERS:  # no more in memory
                 self._written.pop(0).result()
@@ -221,8 +203,8 @@ def _put(store: Store, path: str, content: bytes, there: set[str]) -> None:
 
 def make_stills(store: Store) -> int:
     """Store a preview of every clip that has none; return how many. A clip that is damaged gets none."""
-    there = set(store.list(PREVIEWS))
-    missing = ((clip, record) for clip, record in _clips(store) if preview_path(clip) not in there)
+    there = set(store.list(layout.PREVIEWS))
+    missing = ((clip, record) for clip, record in _clips(store) if layout.preview_path(clip) not in there)
     num_made = 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         while some := list(islice(missing, _AT_ONCE)):
@@ -235,7 +217,7 @@ def _clips(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for table in record_tables(store, FRAMES_OF):
         for record in table.to_pylist():
             try:
-                clip = recorded_path(record, RECORDS)
+                clip = layout.recorded_path(record, layout.RECORDS)
             except JobError:  # of a record that we did not write
                 continue
             if not clip.endswith(SOUNDS):
@@ -248,7 +230,7 @@ def _make(store: Store, clip: str, record: Mapping[str, Any]) -> bool:
     except FramefleetError as error:
         log.warning("%s: no preview: %s", store.url_of(clip), error)
         return False
-    store.write(preview_path(clip), content)
+    store.write(layout.preview_path(clip), content)
     return True
 
 
@@ -264,7 +246,19 @@ def refreshed_gallery(store: Store) -> Iterator[None]:
         yield
         return
     is_over = threading.Event()
-    refreshing = threading.Thread(target=_refresh, args=(store, is_over), name="gallery", daemon=True)
+
+    def check() -> None:
+        if is_over.is_set():
+            raise CancelledError
+
+    def refresh() -> None:
+        rest_s = _EVERY_S
+        while not is_over.wait(rest_s):
+            began = time.monotonic()
+            _write(store, check)
+            rest_s = max(_EVERY_S, (time.monotonic() - began) / _MAX_SHARE)
+
+    refreshing = threading.Thread(target=refresh, name="gallery", daemon=True)
     refreshing.start()
     try:
         yield
@@ -274,21 +268,9 @@ def refreshed_gallery(store: Store) -> Iterator[None]:
     _write(store)
 
 
-def _refresh(store: Store, is_over: threading.Event) -> None:
-    def check() -> None:
-        if is_over.is_set():
-            raise CancelledError
-
-    rest_s = _EVERY_S
-    while not is_over.wait(rest_s):
-        began = time.monotonic()
-        _write(store, check)
-        rest_s = max(_EVERY_S, (time.monotonic() - began) / _MAX_SHARE)
-
-
 def _write(store: Store, check: Callable[[], None] = lambda: None) -> None:
     try:
-        if store.list(RECORDS) or store.list(FAILURES):
+        if store.list(layout.RECORDS) or store.list(layout.FAILURES):
             write_gallery(store, is_ours=True, check=check)
     except CancelledError:
         log.debug("the gallery was not finished: the job has ended")

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 
 from framefleet.jobs.show.watch import duration
 from framefleet.pipeline.text import escaped
-from framefleet.plugins.pages.report.figures import WorkerTime
 from framefleet.plugins.pages.report.values import ModelTime, Report, Throughput
 
 # Placeholder colours, replaced by variables of the page's style.
@@ -141,16 +140,19 @@ def workers_chart(work: ModelTime) -> str:
                     label=_short(kind),
                 )
             starts = [start + length for start, length in zip(starts, lengths, strict=True)]
-        axes.bar_label(bars, [_worked(one) for one in workers], padding=4, fontsize=POINTS - 1)
+        worked = []
+        for one in workers:
+            whole = one.busy_s + one.idle_s
+            spent = f"{whole / 3600:,.1f} h" if whole >= 36_000 else duration(whole)
+            worked.append(f"{spent}, idle {one.idle_s / whole:.1%}" if whole else "0")
+        axes.bar_label(bars, worked, padding=4, fontsize=POINTS - 1)
         _named_rows(axes, [_short(name) for name in names])
         axes.margins(x=0.42)
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.02), **_LEGEND)
 
     legend_in = 0.22 * ((len(kinds) + 1) // 2)
-    worked = zip(names, workers, strict=True)
-    label = ", ".join(
-        f"{name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for name, one in worked
-    )
+    pairs = zip(names, workers, strict=True)
+    label = ", ".join(f"{name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for name, one in pairs)
     return _svg(draw, height_in=0.4 + 0.32 * len(workers) + legend_in, label=f"Time of workers: {label}")
 
 
@@ -176,11 +178,8 @@ def _svg(draw: Callable[[Axes], None], *, height_in: float, label: str) -> str:
         draw(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return _themed(text.getvalue(), label)
-
-
-def _themed(svg: str, label: str) -> str:
-    """Return the drawing without its own colours, background, size and document type."""
+    # The drawing without its own colours, background, size and document type.
+    svg = text.getvalue()
     svg = escaped(svg[svg.index("<svg") :])
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for colour, name in _VARIABLES.items():
@@ -213,9 +212,3 @@ def mean_rate(throughput: Throughput) -> float:
 def rate_unit(bin_s: int) -> tuple[int, str]:
     """Return the unit of time in which a rate is a number that people read."""
     return next(((s, name) for s, name in ((60, "minute"), (3600, "hour")) if bin_s <= s), (86_400, "day"))
-
-
-def _worked(worker: WorkerTime) -> str:
-    whole = worker.busy_s + worker.idle_s
-    spent = f"{whole / 3600:,.1f} h" if whole >= 36_000 else duration(whole)
-    return f"{spent}, idle {worker.idle_s / whole:.1%}" if whole else "0"

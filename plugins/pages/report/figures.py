@@ -165,19 +165,16 @@ class Figures:
         self.num_estimated += computed.null_count
         measured = {"busy_s": computed} | {name: positive(table[name]) for name in _SUMMED[1:]}
         keyed = pa.table({"worker": table["worker"], "node": table["node"], **measured})
-        sums = keyed.group_by(["worker", "node"]).aggregate(
-            [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]
-        )
+        wanted = [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]
+        sums = keyed.group_by(["worker", "node"]).aggregate(wanted)
         for row in sums.to_pylist():
             worker = self._worker(row["worker"], row["node"])
             worker.rows += row["encode_s_count"]
             for name in _SUMMED:
                 setattr(worker, name, getattr(worker, name) + (row[f"{name}_sum"] or 0.0))
         self._estimate(table.filter(pc.is_null(computed)))
-        idle_causes = zip(
-            *(table[name].to_pylist() for name in ("worker", "node", "idle_causes")), strict=True
-        )
-        for name, node, causes in idle_causes:
+        columns = (table[name].to_pylist() for name in ("worker", "node", "idle_causes"))
+        for name, node, causes in zip(*columns, strict=True):
             sums = self._worker(name, node).idle
             for cause, value in list(mapping_in(causes or "").items())[:20]:
                 is_sound = isinstance(value, int | float) and 0 <= value < _MAX_S
@@ -186,11 +183,8 @@ class Figures:
 
     def _estimate(self, table: pa.Table) -> None:
         """Add the time from one clip of a worker to its next, but for what it was idle, as computing."""
-        columns = (
-            table["worker"],
-            table["node"],
-            *map(_seconds, (table["started_at"], table["finished_at"])),
-        )
+        times = map(_seconds, (table["started_at"], table["finished_at"]))
+        columns = (table["worker"], table["node"], *times)
         idle = positive(table["idle_s"]).to_pylist()
         rows = zip(*(column.to_pylist() for column in columns), idle, strict=True)
         for name, node, started, finished, idle_s in sorted(rows, key=lambda row: row[3]):

@@ -104,14 +104,32 @@ def newest_clips(store: Store, count: int) -> list[NewClip]:
 def live_page(status: Status, clips: Sequence[NewClip], *, every_s: float) -> str:
     """Return the page. Its parts have names, by which the script of a page that is open takes new ones."""
     title = page.html_text(status.output.rstrip("/").rpartition("/")[2] or status.output)
-    parts = {"head": _head(status, title), "rows": "".join(_rows(status)), "clips": _clips(clips)}
+    figures = "".join(
+        f'<figure id="{page.html_text(clip.row_id)}">{_player(clip)}<figcaption>{page.html_text(clip.prompt)}'
+        "</figcaption></figure>"
+        for clip in clips
+    )
+    newest = f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if clips else ""
+    parts = {"head": _head(status, title), "rows": "".join(_rows(status)), "clips": newest}
     inner = {
         name: f"<h2>{page.html_text(name.capitalize())}</h2>{''.join(_rows(one))}"
         for name, one in status.inner.items()
     }
-    parts = inner | parts
-    parts |= {"charts": f'<div class="charts">{"".join(_charts(status))}</div>'}
-    parts |= {"failures": _failures(status), "workers": _workers(status)}
+    parts = inner | parts | {"charts": f'<div class="charts">{"".join(_charts(status))}</div>'}
+    failures = [
+        (row.error_type, row.message, row.fix, command("logs", status.output, row.row_id))
+        for row in status.last_failures
+    ]
+    columns = ["error", "message", "fix", "what happened to the row"]
+    parts["failures"] = page.html_table("Last failures", "The newest first.", columns, failures)
+    workers = [
+        (worker.name, worker.state, worker.node, f"{worker.rows_in_hand:,}", f"{worker.rows_done:,}")
+        for worker in status.workers[:_MAX_WORKERS]
+    ]
+    is_cut = len(status.workers) > len(workers)
+    note = f"The first {_MAX_WORKERS}, of {len(status.workers):,}." if is_cut else ""
+    columns = ["worker", "state", "machine", "rows in hand", "rows done"]
+    parts["workers"] = page.html_table("Workers", note, columns, workers)
     body = [f'<div id="part-{name}">{html}</div>' for name, html in parts.items()]
     head = f'<script src="live.js" data-every="{every_s:g}" defer></script>\n'
     return page.html_page(f"{title}: status", body, policy=_POLICY, head=head)
@@ -182,15 +200,6 @@ def _charts(status: Status) -> Iterator[str]:
         yield page.html_table("Machines", "Those with most rows.", ("machine", "workers", "rows done"), rows)
 
 
-def _clips(clips: Sequence[NewClip]) -> str:
-    figures = "".join(
-        f'<figure id="{page.html_text(clip.row_id)}">{_player(clip)}<figcaption>{page.html_text(clip.prompt)}'
-        "</figcaption></figure>"
-        for clip in clips
-    )
-    return f'<section><h2>Newest clips</h2><div class="clips">{figures}</div></section>' if clips else ""
-
-
 def _player(clip: NewClip) -> str:
     path = page.html_text(clip.path)
     if clip.path.endswith((".mp4", ".webm")):
@@ -199,22 +208,3 @@ def _player(clip: NewClip) -> str:
         return f'<audio src="{path}" controls></audio>'
     is_shown = clip.path.endswith((".webp", ".gif", ".png"))
     return f'<img alt="" src="{path if is_shown else page.html_text(preview_path(clip.path))}">'
-
-
-def _failures(status: Status) -> str:
-    rows = [
-        (row.error_type, row.message, row.fix, command("logs", status.output, row.row_id))
-        for row in status.last_failures
-    ]
-    names = ("error", "message", "fix", "what happened to the row")
-    return page.html_table("Last failures", "The newest first.", names, rows)
-
-
-def _workers(status: Status) -> str:
-    rows = [
-        (worker.name, worker.state, worker.node, f"{worker.rows_in_hand:,}", f"{worker.rows_done:,}")
-        for worker in status.workers[:_MAX_WORKERS]
-    ]
-    more = len(status.workers) - len(rows)
-    note = f"The first {_MAX_WORKERS}, of {len(status.workers):,}." if more else ""
-    return page.html_table("Workers", note, ("worker", "state", "machine", "rows in hand", "rows done"), rows)

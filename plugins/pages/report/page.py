@@ -129,9 +129,8 @@ def _charts(report: Report) -> Iterator[str]:
         note = f"{mean} Each column is {duration(pace.bin_s)} wide."
         yield html_card("Throughput", note, charts.throughput_chart(pace))
     if clips.batch_sizes:
-        yield html_card(
-            "Batch sizes", "Rows by the size of their batch.", charts.batches_chart(clips.batch_sizes)
-        )
+        chart = charts.batches_chart(clips.batch_sizes)
+        yield html_card("Batch sizes", "Rows by the size of their batch.", chart)
     if work.workers:
         note = "From a worker's first row on, without loading the model."
         if work.num_workers > charts.MAX_BARS:
@@ -151,12 +150,9 @@ def _charts(report: Report) -> Iterator[str]:
         idle = list(work.idle.items())[: charts.MAX_BARS]
         numbers = [_seconds(seconds) for _, seconds in idle]
         note = "Seconds in which a model waited, by cause."
-        series = [
-            min(number, len(charts.SERIES) - 1) for number in range(1, len(idle) + 1)
-        ]  # as of the workers
-        yield html_card(
-            "Idle time", note, charts.bars_chart(idle, numbers, what="Idle seconds", series=series)
-        )
+        series = [min(number + 1, len(charts.SERIES) - 1) for number in range(len(idle))]  # as of the workers
+        chart = charts.bars_chart(idle, numbers, what="Idle seconds", series=series)
+        yield html_card("Idle time", note, chart)
     if write_s := sum(worker.write_s for worker in work.workers):
         note = "Seconds that background threads spent encoding and uploading clips."
         bars = [("encoding and uploading", write_s)]
@@ -178,9 +174,8 @@ def time_charts(figures: Mapping[str, float]) -> Iterator[str]:
         numbers = [f"{seconds / whole:.1%}" for _, seconds in shown]
         series = [0 if cause in BUSY else 5 if cause == LOAD else 2 for cause, _ in shown]
         note = f"{duration(whole)} of all workers. Blue: the model computes; red: it waits; grey: loading."
-        yield html_card(
-            "Where the time goes", note, charts.bars_chart(shown, numbers, what="Time", series=series)
-        )
+        chart = charts.bars_chart(shown, numbers, what="Time", series=series)
+        yield html_card("Where the time goes", note, chart)
 
 
 def html_card(title: str, note: str, svg: str) -> str:

@@ -83,7 +83,11 @@ def report_of(
     store: Store, *, price: float | None = None, accepted: str | None = None, ceiling: float | None = None
 ) -> values.Report:
     """Return the report of an output; memory does not grow with its records."""
-    figures, gpus, spent = _figures(store), gpus_per_worker(store), figures_of(store)
+    figures, gpus, spent = Figures(), gpus_per_worker(store), figures_of(store)
+    later = {COMPUTE, LICENSE, MODEL_NAME} & {*record_schema_of(store).names}
+    for table in record_tables(store, [*COLUMNS, *sorted(later)]):
+        figures.add(table)
+    figures.timeline.settle()
     by_type, failures = _failures(store)
     work, status = _work(figures), StatusReader(Output(store)).status()
     hours = (WORKER_SECONDS.total(spent) or work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
@@ -146,15 +150,6 @@ def report_of(
         ),
         notes=status.notes,
     )
-
-
-def _figures(store: Store) -> Figures:
-    figures = Figures()
-    later = {COMPUTE, LICENSE, MODEL_NAME} & {*record_schema_of(store).names}
-    for table in record_tables(store, [*COLUMNS, *sorted(later)]):
-        figures.add(table)
-    figures.timeline.settle()
-    return figures
 
 
 def _rows(status: Status, counts: OutputCounts) -> values.RowsByState:
@@ -239,20 +234,21 @@ def yield_of(
 def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
     """Yield what records took, of those for which the condition is true."""
     schema = record_schema_of(store)
-    columns = [COMPUTE, *(columns_in(condition, schema) if condition else [])]
+    columns = [COMPUTE, *([] if condition is None else columns_in(condition, schema))]
     columns = [name for name in dict.fromkeys([*columns, "row_id"]) if name in schema.names]
     tables = record_tables(store, columns)
-    return rows_where(_with_stars(tables, store), condition) if condition else tables
-
-
-def _with_stars(tables: Iterator[pa.Table], store: Store) -> Iterator[pa.Table]:
+    if condition is None:
+        return tables
     picks = read_picks(store).items()
     stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
-    for table in tables:
-        if _STARS not in table.column_names:
-            ranks = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]
-            table = table.append_column(_STARS, pa.array(ranks, pa.int64()))
-        yield table
+
+    def with_stars(table: pa.Table) -> pa.Table:
+        if _STARS in table.column_names:
+            return table
+        ranks = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]
+        return table.append_column(_STARS, pa.array(ranks, pa.int64()))
+
+    return rows_where(map(with_stars, tables), condition)
 
 
 def _sums(tables: Iterator[pa.Table]) -> tuple[int, float]:

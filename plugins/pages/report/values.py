@@ -16,19 +16,15 @@ from framefleet.plugins.pages.report.figures import Bin, WorkerTime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Yield:
-    """seconds: of all workers, by what became of them; they add up to the whole. accepted: the condition.
+    """What became of the workers' time."""
 
-    networks_share: of all time, that of the model's networks. ceiling_share: of what this GPU can do, as it
-    was measured; None where nobody said. cost_per_accepted: None without a price.
-    """
-
-    accepted: str | None
+    accepted: str | None  # the condition
     num_clips: int
     num_accepted: int
-    seconds: Mapping[str, float]
-    networks_share: float
-    ceiling_share: float | None
-    cost_per_accepted: float | None
+    seconds: Mapping[str, float]  # by what became of them; they add up to the whole
+    networks_share: float  # of all time, that of the model's networks
+    ceiling_share: float | None  # of what this GPU can do, as it was measured; None where nobody said
+    cost_per_accepted: float | None  # None without a price
 
     @property
     def accepted_share(self) -> float:
@@ -47,17 +43,14 @@ class Yield:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsByState:
-    """Rows by state. total = done + failed + left; None, as `left`, where nobody wrote down the table's rows.
+    """Rows by state."""
 
-    former: with a record, but no longer in the table.
-    """
-
-    total: int | None
+    total: int | None  # done + failed + left; None, as `left`, where nobody wrote down the table's rows
     done: int
     failed: int
     invalid: int
     left: int | None
-    former: int = 0
+    former: int = 0  # with a record, but no longer in the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +81,14 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTime:
-    """Seconds of the workers' models, from their first row on: computing and idle, by cause the most first.
+    """Seconds of the workers' models, from their first row on."""
 
-    is_estimated: some of busy_s is, as records of earlier versions lack it. workers: the busiest.
-    """
-
-    busy_s: float
+    busy_s: float  # computing
     idle_s: float
-    idle: Mapping[str, float]
-    is_estimated: bool
+    idle: Mapping[str, float]  # by cause, the most first
+    is_estimated: bool  # some of busy_s is, as records of earlier versions lack it
     num_workers: int
-    workers: tuple[WorkerTime, ...]
+    workers: tuple[WorkerTime, ...]  # the busiest
 
     @property
     def idle_share(self) -> float | None:
@@ -139,14 +129,11 @@ class UsedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditedRows:
-    """What audits say of rows done. by_remark: rows by what their records say; see `render/audit/verdict.py`.
+    """What audits say of rows done."""
 
-    said: what drivers reported; None: nothing. wrong_share: of all rows at the most, with 95 % confidence.
-    """
-
-    said: AuditFigures | None
-    wrong_share: float | None
-    by_remark: Mapping[str, int]
+    said: AuditFigures | None  # what drivers reported; None: nothing
+    wrong_share: float | None  # of all rows at the most, with 95 % confidence
+    by_remark: Mapping[str, int]  # rows by what their records say; see `render/audit/verdict.py`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

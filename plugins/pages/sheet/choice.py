@@ -27,19 +27,15 @@ MAX_AXIS_VALUES = 10_000  # values of a column that are read; the first of them 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipChoice:
-    """Which clips to show. rows, columns: columns whose values are at the sides. where: SQL on columns.
+    """Which clips to show."""
 
-    pages: a column with a page for each value; page: the value of this page. limit: the most clips to show.
-    captions: columns to show below each clip; () is prompt and seed.
-    """
-
-    rows: str | None = None
-    columns: str | None = None
-    where: str | None = None
-    limit: int = 60
-    captions: tuple[str, ...] = ()
-    pages: str | None = None
-    page: Hashable = None
+    rows: str | None = None  # a column whose values are at the left
+    columns: str | None = None  # and at the top
+    where: str | None = None  # SQL on columns
+    limit: int = 60  # the most clips to show
+    captions: tuple[str, ...] = ()  # columns to show below each clip; () is prompt and seed
+    pages: str | None = None  # a column with a page for each value
+    page: Hashable = None  # the value of this page
 
     @property
     def names(self) -> list[str]:
@@ -57,16 +53,13 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The clips of a picture. row_names, column_names: at the sides; [] for clips in the table's order.
-
-    num_found: records of this choice. num_more: how many of them have a cell that is taken.
-    """
+    """The clips of a picture."""
 
     clips: list[Placed]
-    row_names: list[str]
+    row_names: list[str]  # at the side; [] for clips in the table's order
     column_names: list[str]
-    num_found: int
-    num_more: int = 0
+    num_found: int  # records of this choice
+    num_more: int = 0  # of them, those whose cell is taken
 
 
 def chosen_of(store: Store, choice: ClipChoice) -> Chosen:
@@ -184,10 +177,8 @@ def _note(
     """Note the position where a value is first. Raises JobError where a column has too many values."""
     first_seen[value] = min(_position(record), first_seen.get(value, _position(record)))
     if len(first_seen) > MAX_AXIS_VALUES:
-        raise JobError(
-            f"column {name or ''!r} has more than {MAX_AXIS_VALUES:,} values",
-            "choose another column, or fewer rows with --where",
-        )
+        problem = f"column {name or ''!r} has more than {MAX_AXIS_VALUES:,} values"
+        raise JobError(problem, "choose another column, or fewer rows with --where")
 
 
 def _side(first_seen: Mapping[Hashable, int], most: int) -> dict[Hashable, int]:

@@ -106,10 +106,8 @@ class GridPicture:
         return _MARGIN + (lines * _LINE + _PADDING if lines else 0)
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
-        return (
-            self._left + tile.column * (self._cell[0] + _GAP),
-            self._top + tile.row * (self._cell[1] + _GAP),
-        )
+        width, height = self._cell
+        return self._left + tile.column * (width + _GAP), self._top + tile.row * (height + _GAP)
 
     def _still(self) -> Frames:
         """Return all that does not move."""

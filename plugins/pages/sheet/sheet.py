@@ -86,9 +86,8 @@ def sheet(
     path, store = _checked_path(to, STILLS, tile), Output.open_rendered(output, storage_options).store
     tile = tile or (GRID_TILE if rows or columns else STRIP_TILE)
     chosen_pages = list(pages_of(store, choice))
-    image = stacked(
-        [(name, _page(store, chosen, choice, tile, on_progress)) for name, chosen in chosen_pages]
-    )
+    pictures = [(name, _page(store, chosen, choice, tile, on_progress)) for name, chosen in chosen_pages]
+    image = stacked(pictures)
     _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
     return _drawn(path, [chosen for _, chosen in chosen_pages])
 
@@ -238,10 +237,8 @@ def small_clip(
 
 
 def more_than_shown(what: str, size_bytes: int) -> JobError:
-    return JobError(
-        f"{what} would take {size_bytes / 1e9:.1f} GB as it is shown",
-        "ask for fewer clips (--limit, --where) or smaller ones (--tile)",
-    )
+    problem = f"{what} would take {size_bytes / 1e9:.1f} GB as it is shown"
+    return JobError(problem, "ask for fewer clips (--limit, --where) or smaller ones (--tile)")
 
 
 def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
