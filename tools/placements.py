@@ -1,21 +1,37 @@
 """Which rows `ulysses` renders with the bits of one process: `python -m tools.placements [NAME ...]`.
 
-Six mixed rows of each tiny pipeline, in fp32 and bf16, by two ranks on the CPU. Without names, writes the
-table of docs/several_gpus.md.
+Six mixed rows of each tiny pipeline, and of one whose denoiser is a layer of the published width, in fp32 and
+bf16, by two and four ranks on the CPU. Writes the lines of these pipelines in docs/several_gpus.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import json
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import init_empty_weights
+from torch import nn
 
 from framefleet import Audit, Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.outputs.clips import Outcome
+from framefleet.plugins.placement.ranks import Ranks
 from tests.jobs import ROOT
 from tests.tiny import SMALLEST, tiny
+from tests.warm.process import start
 
 FAMILIES = {
     "wan": "Wan 2.1",
@@ -28,22 +44,23 @@ FAMILIES = {
     "cogvideox": "CogVideoX",
     "minimax_h3": "MiniMax-H3",
 }
+# What decides a layer's widths. The published models have the defaults of diffusers' classes,
+HEADS = re.compile(r"(audio_)?(num_attention_heads|cross_attention_dim)")
+WIDTHS = re.compile(
+    HEADS.pattern + r"|(audio_)?attention_head_dim|hidden_size|ffn_dim|(axes_dims_|)rope(_freq_dim)?"
+)
+LAYERS = re.compile(r"num_(single_|refiner_)?layers")
+NUM_RANDOM = (1 << 20) + 7  # no power of two, or rows of a matrix would be alike
+# but for these.
+PUBLISHED = {
+    "wan": {"num_attention_heads": 12, "ffn_dim": 8960},
+    "wan_ti2v": {"num_attention_heads": 24, "ffn_dim": 14336},
+}
 PROMPTS = ("a red ball", "a blue cube on a table")
-LEAST = 64  # pixels of a side; smaller ones leave a rank with so few tokens that products take other kernels
+SIDES = (128, 192)  # pixels; smaller ones leave a rank with so few tokens that products take other kernels
+SIZES, DTYPES = (2, 4), ("fp32", "bf16")
 PAGE, BEGIN, END = ROOT / "docs" / "several_gpus.md", "<!-- ulysses: begin -->", "<!-- ulysses: end -->"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """num_equal: rows with the bits of one process. others: what the rest were refused for."""
-
-    num_rows: int
-    num_equal: int
-    others: Counter[str]
-
-    def __str__(self) -> str:
-        why = ", ".join(f"{num}: {text}" for text, num in self.others.items())
-        return f"{self.num_equal} of {self.num_rows} equal" + (f" ({why})" if why else "")
+HEAD = ("model", *(f"{dtype}, {size} ranks" for dtype in DTYPES for size in SIZES), "others")
 
 
 def rows_of(name: str) -> list[Request]:
@@ -51,68 +68,147 @@ def rows_of(name: str) -> list[Request]:
     arguments = dict(SMALLEST.get(name, {}))
     rows = []
     for seed in range(6):
-        side = LEAST * (1 + seed % 2)
-        sizes = {key: side for key in ("height", "width") if key in arguments}
+        sizes = {key: SIDES[seed % 2] for key in ("height", "width") if key in arguments}
         more = {"prompt": PROMPTS[seed // 2 % 2], "num_inference_steps": 2 + seed // 4}
         rows.append(Request(arguments={**arguments, **sizes, **more}, seed=seed))
     return rows
 
 
-def compared(name: str, dtype: str, *, size: int = 2) -> Comparison:
-    """Render the rows by one process and by several; compare."""
+def narrow(name: str, folder: Path) -> Path:
+    """Write the tiny pipeline with four heads, of which each of four ranks gets one."""
+
+    def change(key: str, value: Any, default: Any) -> Any:
+        return value * 2 if HEADS.fullmatch(key) else value
+
+    return _changed(name, folder, change, parts=("transformer", "transformer_2"))
+
+
+def wide(name: str, folder: Path) -> Path:
+    """Write it with one layer of the published width in place of its first denoiser."""
+
+    def change(key: str, value: Any, default: Any) -> Any:
+        if WIDTHS.fullmatch(key):
+            return PUBLISHED.get(name, {}).get(key, default)
+        return 1 if LAYERS.fullmatch(key) else value
+
+    return _changed(name, folder, change, parts=("transformer",))
+
+
+def _changed(
+    name: str, folder: Path, change: Callable[[str, Any, Any], Any], *, parts: Iterable[str]
+) -> Path:
+    shutil.copytree(tiny(name), folder)
+    for path in (folder / part for part in parts if (folder / part).is_dir()):
+        config = json.loads((path / "config.json").read_text())
+        kind = getattr(diffusers, config["_class_name"])
+        defaults = inspect.signature(kind.__init__).parameters
+        config |= {k: change(k, v, defaults[k].default) for k, v in config.items() if k in defaults}
+        with init_empty_weights(include_buffers=False):
+            network = kind.from_config(config)
+        _fill(network)
+        shutil.rmtree(path)
+        network.save_pretrained(path)
+    return folder
+
+
+def _fill(network: nn.Module) -> None:
+    """Give it weights as `fill_weights` does, by repeating some: there are hundreds of millions."""
+    numbers = torch.randn(NUM_RANDOM, generator=torch.Generator().manual_seed(7))
+    for name, blank in dict(network.named_parameters()).items():
+        size = blank.numel()
+        if name.endswith("bias"):
+            weight = torch.zeros(blank.shape)
+        elif size == max(blank.shape, default=1):
+            weight = torch.full(blank.shape, 2.0 if "norm_q" in name or "norm_k" in name else 1.0)
+        else:
+            weight = numbers.repeat(-(-size // NUM_RANDOM))[:size].reshape(blank.shape)
+            weight *= blank[0].numel() ** -0.5
+        path, _, own = name.rpartition(".")
+        setattr(network.get_submodule(path), own, nn.Parameter(weight, requires_grad=False))
+
+
+def compared(name: str, folder: Path, dtype: str) -> Iterator[tuple[int, Counter[str]]]:
+    """Render the rows by one process, and by each number of ranks.
+
+    Yields how many rows had the bits of one process, and what the others were refused for.
+    """
     rows = rows_of(name)
-    alone = rendered(name, dtype, rows)
-    together = rendered(name, dtype, rows, {"type": "ulysses", "devices": size})
-    others = Counter[str]()
-    for mine, theirs in zip(together, alone, strict=True):
-        if not isinstance(theirs, Clip):
-            others[f"one process fails: {theirs.error}"] += 1
-        elif not isinstance(mine, Clip):
-            others[_reason(mine.error)] += 1
-        elif mine.frames_sha256 != theirs.frames_sha256:
-            others["WRONG: other frames than one process"] += 1
-    return Comparison(num_rows=len(rows), num_equal=len(rows) - others.total(), others=others)
+    alone = rendered(folder, dtype, rows)
+    for size in SIZES:
+        together = rendered(folder, dtype, rows, {"type": "ulysses", "devices": size})
+        others = Counter[str]()
+        for mine, theirs in zip(together, alone, strict=True):
+            if not isinstance(theirs, Clip):
+                others[f"one process fails: {theirs.error}"] += 1
+            elif not isinstance(mine, Clip):
+                others[_reason(mine.error)] += 1
+            elif mine.frames_sha256 != theirs.frames_sha256:
+                others["WRONG: other frames than one process"] += 1
+        yield len(rows) - others.total(), others
 
 
 def rendered(
-    name: str, dtype: str, rows: list[Request], placement: dict[str, object] | None = None
+    folder: Path, dtype: str, rows: list[Request], placement: dict[str, Any] | None = None
 ) -> list[Outcome]:
     """Return what became of the rows, in their order."""
-    model = load_model(tiny(name), dtype=dtype, device="cpu", placement=placement)  # type: ignore[arg-type]
+    model = load_model(folder, dtype=dtype, device="cpu", placement=placement)  # type: ignore[arg-type]
     renderer = Renderer(model, Batching(max_rows=1, remember=False), audit=Audit(every=0))
-    outcomes = sorted(renderer.render(rows, progress=False), key=lambda one: one.request.seed)
-    if model.placer:
-        model.placer.close()
-    return [replace(one) for one in outcomes]
+    try:
+        return sorted(renderer.render(rows, progress=False), key=lambda one: one.request.seed)
+    finally:
+        if model.placer:
+            model.placer.close()
+
+
+def _warm(connection: Connection) -> subprocess.Popen[str]:
+    """Start a rank that has imported its libraries."""
+    program = ("-m", "framefleet.plugins.placement.rank", str(os.getpid()))
+    return start(*program, stdin=connection.fileno(), stdout=None, stderr=None)
 
 
 def _reason(error: Exception) -> str:
     text = error.problem if isinstance(error, FramefleetError) else f"{type(error).__name__}: {error}"
     if found := re.search(r"first in (\S+)", text):
-        return f"differs in `{found[1]}`"
+        return f"`{found[1]}`"
+    if found := re.search(r"fails in (\S+): (.{,60})", text):
+        return f"fails in `{found[1]}`"
     if "no context parallel plan" in text:
-        return "diffusers has no plan for it"
+        return "no plan in diffusers"
     return re.sub(r"\[[\d, ]+\]", "[...]", re.sub(r"\s+", " ", text)).replace("|", "/")[:110]
+
+
+def line_of(name: str, folders: list[Path]) -> str:
+    """Return a line of the table: how many rows of each folder were equal."""
+    cells: dict[tuple[str, int], list[str]] = {(dtype, size): [] for dtype in DTYPES for size in SIZES}
+    others = Counter[str]()
+    for folder in folders:
+        for dtype in DTYPES:
+            try:
+                for size, (num, why) in zip(SIZES, compared(name, folder, dtype), strict=True):
+                    cells[dtype, size].append(str(num))
+                    others += why
+                    print(name, folder.name, dtype, size, num, dict(why), flush=True)
+            except FramefleetError as error:
+                others[_reason(error)] += 1
+    texts = [", ".join(cell) or "-" for cell in cells.values()]
+    why = ", ".join(text for text, _ in others.most_common())
+    return f"| {' | '.join((FAMILIES.get(name, name), *texts, why))} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.placements", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="tiny pipelines of tests/tiny.py")
-    names = parser.parse_args().names
-    lines = ["| model | fp32 | bf16 |", "|---|---|---|"]
-    for name in names or FAMILIES:
-        cells = []
-        for dtype in ("fp32", "bf16"):
-            try:
-                cells.append(str(compared(name, dtype)))
-            except FramefleetError as error:
-                cells.append(_reason(error))
-        lines.append(f"| {FAMILIES.get(name, name)} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
-    if not names:
+    torch.set_num_threads(1)
+    Ranks.start_process = staticmethod(_warm)  # type: ignore[method-assign]
+    for name in parser.parse_args().names or FAMILIES:
+        with tempfile.TemporaryDirectory() as place:
+            line = line_of(name, [narrow(name, Path(place, "tiny")), wide(name, Path(place, "wide"))])
         before, _, rest = PAGE.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        PAGE.write_text("\n".join([before + BEGIN, *lines, END + after]))
+        lines, _, after = rest.partition(END)
+        own = {one.split(" | ")[0]: one for one in (*lines.strip().splitlines()[2:], line)}
+        table = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|", *own.values()]
+        PAGE.write_text("\n".join([before + BEGIN, *table, END + after]))
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 class Placement(Strict):
     """Several devices for one model. Bits are those of one device, so it is no part of a row's identity."""
 
-    type: str = Field(description="components, layers, ulysses, or a type of a plugin.")
+    type: str = Field(description="components, layers, ulysses, ulysses+components, or a type of a plugin.")
     devices: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
         description="Number of GPUs; on a CPU, of processes. Default: all GPUs that the worker has.",
+    )
+    ranks: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="With ulysses+components: number of GPUs that compute the denoisers. Default: all.",
     )
 
 
@@ -55,8 +59,7 @@ class Placer:
         """device: the model's, with which a plain script would work."""
         self.placement, self.device = placement, device
 
-    @classmethod
-    def spread(cls, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+    def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
         """Return what each of `num` devices has of networks. sizes: in bytes, by their names."""
         raise NotImplementedError
 

@@ -7,5 +7,6 @@ PLUGIN = Plugin(
         "components": "framefleet.plugins.placement.weights:Components",
         "layers": "framefleet.plugins.placement.weights:Layers",
         "ulysses": "framefleet.plugins.placement.ulysses:Ulysses",
+        "ulysses+components": "framefleet.plugins.placement.ulysses:UlyssesComponents",
     }
 )
