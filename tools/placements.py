@@ -14,8 +14,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from accelerate import init_empty_weights
 from torch import nn
 
 from framefleet import Audit, Batching, Clip, Renderer, Request, load_model
-from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.outputs.clips import Outcome
 from framefleet.plugins.placement.ranks import Ranks
 from tests.jobs import ROOT
@@ -57,19 +58,21 @@ PUBLISHED = {
     "wan_ti2v": {"num_attention_heads": 24, "ffn_dim": 14336},
 }
 PROMPTS = ("a red ball", "a blue cube on a table")
+MORE = {"flux": {"max_sequence_length": 64}}
 SIDES = (128, 192)  # pixels; smaller ones leave a rank with so few tokens that products take other kernels
 SIZES, DTYPES = (2, 4), ("fp32", "bf16")
 PAGE, BEGIN, END = ROOT / "docs" / "several_gpus.md", "<!-- ulysses: begin -->", "<!-- ulysses: end -->"
 HEAD = ("model", *(f"{dtype}, {size} ranks" for dtype in DTYPES for size in SIZES), "others")
 
 
-def rows_of(name: str) -> list[Request]:
-    """Return six rows of two sizes, two prompts and two numbers of steps."""
-    arguments = dict(SMALLEST.get(name, {}))
+def rows_of(name: str, *, is_wide: bool = False) -> list[Request]:
+    """Return six rows of two sizes and two prompts. is_wide: of one step, which takes long."""
+    arguments = SMALLEST.get(name, {}) | MORE.get(name, {})
     rows = []
     for seed in range(6):
         sizes = {key: SIDES[seed % 2] for key in ("height", "width") if key in arguments}
-        more = {"prompt": PROMPTS[seed // 2 % 2], "num_inference_steps": 2 + seed // 4}
+        steps = {"guidance_scale": 1.0, "num_inference_steps": 1} if is_wide else {}
+        more = {"prompt": PROMPTS[seed // 2 % 2], "num_inference_steps": 2 + seed // 4} | steps
         rows.append(Request(arguments={**arguments, **sizes, **more}, seed=seed))
     return rows
 
@@ -127,24 +130,23 @@ def _fill(network: nn.Module) -> None:
         setattr(network.get_submodule(path), own, nn.Parameter(weight, requires_grad=False))
 
 
-def compared(name: str, folder: Path, dtype: str) -> Iterator[tuple[int, Counter[str]]]:
-    """Render the rows by one process, and by each number of ranks.
+def compared(
+    rows: list[Request], folder: Path, dtype: str, *, num_ranks: int, alone: list[Outcome]
+) -> tuple[int, Counter[str]]:
+    """Render rows by several ranks. Returns how many had the bits of one process, and why others had not.
 
-    Yields how many rows had the bits of one process, and what the others were refused for.
+    alone: what one process made of them; added once it is needed.
     """
-    rows = rows_of(name)
-    alone = rendered(folder, dtype, rows)
-    for size in SIZES:
-        together = rendered(folder, dtype, rows, {"type": "ulysses", "devices": size})
-        others = Counter[str]()
-        for mine, theirs in zip(together, alone, strict=True):
-            if not isinstance(theirs, Clip):
-                others[f"one process fails: {theirs.error}"] += 1
-            elif not isinstance(mine, Clip):
-                others[_reason(mine.error)] += 1
-            elif mine.frames_sha256 != theirs.frames_sha256:
-                others["WRONG: other frames than one process"] += 1
-        yield len(rows) - others.total(), others
+    together = rendered(folder, dtype, rows, {"type": "ulysses", "devices": num_ranks})
+    if not alone and any(isinstance(one, Clip) for one in together):
+        alone += rendered(folder, dtype, rows)
+    others = Counter(_reason(one.error) for one in together if not isinstance(one, Clip))
+    for mine, theirs in zip(together, alone, strict=False):
+        if isinstance(mine, Clip) and not (
+            isinstance(theirs, Clip) and mine.frames_sha256 == theirs.frames_sha256
+        ):
+            others["WRONG: other frames than one process"] += 1
+    return len(rows) - others.total(), others
 
 
 def rendered(
@@ -183,13 +185,20 @@ def line_of(name: str, folders: list[Path]) -> str:
     others = Counter[str]()
     for folder in folders:
         for dtype in DTYPES:
-            try:
-                for size, (num, why) in zip(SIZES, compared(name, folder, dtype), strict=True):
-                    cells[dtype, size].append(str(num))
-                    others += why
-                    print(name, folder.name, dtype, size, num, dict(why), flush=True)
-            except FramefleetError as error:
-                others[_reason(error)] += 1
+            alone: list[Outcome] = []
+            rows = rows_of(name, is_wide=folder.name == "wide")
+            for num_ranks in SIZES:
+                try:
+                    num, why = compared(rows, folder, dtype, num_ranks=num_ranks, alone=alone)
+                except ModelError as error:  # it cannot be placed so
+                    others[_reason(error)] += 1
+                    continue
+                cells[dtype, num_ranks].append(str(num))
+                others += why
+                print(
+                    f"{time.strftime('%X')} {name} {folder.name} {dtype} {num_ranks} {num} {dict(why)}",
+                    flush=True,
+                )
     texts = [", ".join(cell) or "-" for cell in cells.values()]
     why = ", ".join(text for text, _ in others.most_common())
     return f"| {' | '.join((FAMILIES.get(name, name), *texts, why))} |"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -58,6 +58,7 @@ class Placer:
     def __init__(self, placement: Placement, device: str) -> None:
         """device: the model's, with which a plain script would work."""
         self.placement, self.device = placement, device
+        self.shares: Sequence[Mapping[str, float]] = ()  # once placed: of networks that each device has
 
     def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
         """Return what each of `num` devices has of networks. sizes: in bytes, by their names."""
@@ -79,8 +80,9 @@ class Placer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What records say of it."""
-        return {"placement": self.placement.type}
+        """What records say of it: its type, and the networks of each device."""
+        placed = "; ".join(", ".join(share) for share in self.shares)
+        return {"placement": self.placement.type, "placed": placed}
 
 
 def placer_of(placement: Placement, device: str) -> Placer:

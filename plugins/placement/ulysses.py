@@ -26,7 +26,7 @@ from framefleet.pipeline.model.options.tuning import denoisers_in
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF, are_equal
 from framefleet.plugins.placement.ranks import Ranks
-from framefleet.plugins.placement.weights import Components, spread_others
+from framefleet.plugins.placement.weights import Components, size_of, spread_others
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ class Ulysses(Placer):
     def put_whole(self, pipe: Any) -> None:
         """Put the pipeline on the devices of this process."""
         pipe.to(self.device)
+        sizes = {name: size_of(network) for name, network in modules_of(pipe).items()}
+        self.shares = self.spread(sizes, self.placement.devices or torch.cuda.device_count())
 
     def begin(self, *, is_exact: bool) -> None:
         self._is_exact = is_exact

@@ -45,11 +45,10 @@ class Components(Placer):
 
     def place(self, pipe: Any) -> None:
         networks, devices = modules_of(pipe), self._devices()
-        shares = self.spread({name: _size(network) for name, network in networks.items()}, len(devices))
+        self.shares = self.spread({name: size_of(one) for name, one in networks.items()}, len(devices))
         for name, network in networks.items():
-            self.put(
-                network, [device for device, share in zip(devices, shares, strict=True) if name in share]
-            )
+            pairs = zip(devices, self.shares, strict=True)
+            self.put(network, [device for device, share in pairs if name in share])
             network._hf_hook = Home(devices[0])
 
     def put(self, network: nn.Module, devices: Sequence[torch.device]) -> None:
@@ -107,9 +106,9 @@ def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
             f"{len(devices)} GPUs",
             "use components",
         )
-    done, whole = 0, sum(map(_size, blocks))
+    done, whole = 0, sum(map(size_of, blocks))
     for block in blocks:
-        size = _size(block)
+        size = size_of(block)
         device = devices[min((done + size // 2) * len(devices) // whole, len(devices) - 1)]
         done += size
         block.to(device)
@@ -121,5 +120,5 @@ def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
             part._apply(lambda weight: weight.to(devices[0]), recurse=False)  # type: ignore[no-untyped-call]
 
 
-def _size(network: nn.Module) -> int:
+def size_of(network: nn.Module) -> int:
     return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))
