@@ -1,7 +1,7 @@
 """Which rows `ulysses` renders with the bits of one process: `python -m tools.placements [NAME ...]`.
 
-Six mixed rows of each tiny pipeline, and of one whose denoiser is a layer of the published width, in fp32 and
-bf16, by two and four ranks on the CPU. Writes the lines of these pipelines in docs/several_gpus.md.
+Six mixed rows of each tiny pipeline, and of one whose denoiser is a layer of the published width ("wide"), in
+fp32 and bf16, by two and four ranks on the CPU. Writes these lines of the table in docs/several_gpus.md.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ PUBLISHED = {
 PROMPTS = ("a red ball", "a blue cube on a table")
 MORE = {"flux": {"max_sequence_length": 64}}
 SIDES = (128, 192)  # pixels; smaller ones leave a rank with so few tokens that products take other kernels
+WIDE = "wide"
 SIZES, DTYPES = (2, 4), ("fp32", "bf16")
 PAGE, BEGIN, END = ROOT / "docs" / "several_gpus.md", "<!-- ulysses: begin -->", "<!-- ulysses: end -->"
 HEAD = ("model", *(f"{dtype}, {size} ranks" for dtype in DTYPES for size in SIZES), "others")
@@ -179,45 +180,47 @@ def _reason(error: Exception) -> str:
     return re.sub(r"\[[\d, ]+\]", "[...]", re.sub(r"\s+", " ", text)).replace("|", "/")[:110]
 
 
-def line_of(name: str, folders: list[Path]) -> str:
-    """Return a line of the table: how many rows of each folder were equal."""
-    cells: dict[tuple[str, int], list[str]] = {(dtype, size): [] for dtype in DTYPES for size in SIZES}
-    others = Counter[str]()
-    for folder in folders:
-        for dtype in DTYPES:
-            alone: list[Outcome] = []
-            rows = rows_of(name, is_wide=folder.name == "wide")
-            for num_ranks in SIZES:
-                try:
-                    num, why = compared(rows, folder, dtype, num_ranks=num_ranks, alone=alone)
-                except ModelError as error:  # it cannot be placed so
-                    others[_reason(error)] += 1
-                    continue
-                cells[dtype, num_ranks].append(str(num))
-                others += why
-                print(
-                    f"{time.strftime('%X')} {name} {folder.name} {dtype} {num_ranks} {num} {dict(why)}",
-                    flush=True,
-                )
-    texts = [", ".join(cell) or "-" for cell in cells.values()]
-    why = ", ".join(text for text, _ in others.most_common())
-    return f"| {' | '.join((FAMILIES.get(name, name), *texts, why))} |"
+def line_of(name: str, folder: Path) -> str:
+    """Return a line of the table: how many rows were equal, and the modules that made others differ."""
+    cells, others = [], Counter[str]()
+    for dtype in DTYPES:
+        alone: list[Outcome] = []
+        rows = rows_of(name, is_wide=folder.name == WIDE)
+        for num_ranks in SIZES:
+            try:
+                num, why = compared(rows, folder, dtype, num_ranks=num_ranks, alone=alone)
+            except ModelError as error:  # it cannot be placed so
+                num, why = 0, Counter({_reason(error): len(rows)})
+            cells.append(str(num))
+            others += why
+    reasons = ", ".join(text for text, _ in others.most_common())
+    return f"| {' | '.join((_title(name, folder.name), *cells, reasons))} |"
+
+
+def _title(name: str, kind: str) -> str:
+    return FAMILIES[name] + (", wide" if kind == WIDE else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.placements", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="tiny pipelines of tests/tiny.py")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="tiny pipelines of tests/tiny.py, or NAME/wide"
+    )
     torch.set_num_threads(1)
     Ranks.start_process = staticmethod(_warm)  # type: ignore[method-assign]
-    for name in parser.parse_args().names or FAMILIES:
+    for one in parser.parse_args().names or [*FAMILIES, *(f"{name}/{WIDE}" for name in FAMILIES)]:
+        name, _, kind = one.partition("/")
         with tempfile.TemporaryDirectory() as place:
-            line = line_of(name, [narrow(name, Path(place, "tiny")), wide(name, Path(place, "wide"))])
+            make = wide if kind == WIDE else narrow
+            line = line_of(name, make(name, Path(place, kind or "narrow")))
         before, _, rest = PAGE.read_text().partition(BEGIN)
         lines, _, after = rest.partition(END)
-        own = {one.split(" | ")[0]: one for one in (*lines.strip().splitlines()[2:], line)}
-        table = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|", *own.values()]
+        by_title = {one.split(" | ")[0]: one for one in (*lines.strip().splitlines()[2:], line)}
+        order = [f"| {_title(name, kind)}" for name in FAMILIES for kind in ("", WIDE)]
+        measured = [by_title[title] for title in order if title in by_title]
+        table = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|", *measured]
         PAGE.write_text("\n".join([before + BEGIN, *table, END + after]))
-        print(line, flush=True)
+        print(time.strftime("%X"), line, flush=True)
 
 
 if __name__ == "__main__":

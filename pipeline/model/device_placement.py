@@ -54,6 +54,8 @@ class Placer:
 
     # Whether rows may share forwards.
     shares_forwards: ClassVar[bool] = True
+    # Why no model can be placed so, if that is known.
+    refusal: ClassVar[str] = ""
 
     def __init__(self, placement: Placement, device: str) -> None:
         """device: the model's, with which a plain script would work."""
@@ -93,4 +95,7 @@ def placer_of(placement: Placement, device: str) -> Placer:
         raise ModelError(
             f"model.placement is {placement.type!r}, which no plugin has", f"use one of {', '.join(types)}"
         )
-    return types[placement.type]()(placement, device)
+    kind = types[placement.type]()
+    if kind.refusal:
+        raise ModelError(f"model.placement is {placement.type!r}: {kind.refusal}", "use ulysses")
+    return kind(placement, device)

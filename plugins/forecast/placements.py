@@ -32,7 +32,7 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
     if own is None:
         return {}
     found: dict[str, float | str] = {}
-    for name in (ONE, *placements()):
+    for name in (ONE, *(name for name, kind in placements().items() if not kind().refusal)):
         wait_for(watch, f"rendering a row: {name}")
         placement = None if name == ONE else own.model_copy(update={"type": name})
         try:
