@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.errors import BrokenWorker, ModelError, RowError
+from framefleet.plugins.placement import lockstep
 from framefleet.plugins.placement.ulysses import Ulysses
 from tests.tiny import tiny
 
@@ -124,6 +127,29 @@ def test_a_killed_rank_breaks_the_worker_and_leaves_nothing(when: str, placed: M
     assert not ranks()
     placer(placed)._ranks._is_broken = False  # as in a new process
     assert frames(placed, rows(1)) == frames(alone, rows(1))
+
+
+@pytest.mark.ci
+def test_a_rank_that_hangs_breaks_the_worker_and_is_ended(
+    placed: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placer(placed).close()
+    monkeypatch.setattr(lockstep, "TIMEOUT", timedelta(seconds=15))
+    frames(placed, rows(1))
+    (connection,) = placer(placed)._ranks._connections
+    for content in (b"transformer", pickle.dumps(_Sleep())):  # a call whose arguments are never there
+        connection.send_bytes(content)
+    made = renderer(placed)
+    made.submit(rows(1)[0], "0" * 32)
+    (failure,) = _ended(made)
+    assert not isinstance(failure, Clip) and isinstance(failure.error, BrokenWorker)
+    assert "has not answered" in str(failure.error) and not ranks()
+    placer(placed)._ranks._is_broken = False  # as in a new process
+
+
+class _Sleep:
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return time.sleep, (600,)
 
 
 def _ended(made: Renderer, after_a_step: Callable[[], object] = lambda: None) -> list[object]:
