@@ -54,6 +54,8 @@ class Placer:
 
     # Whether rows may share forwards.
     shares_forwards: ClassVar[bool] = True
+    # Whether some devices may compute the denoisers, and others have the rest.
+    takes_ranks: ClassVar[bool] = False
     # Why no model can be placed so, if that is known.
     refusal: ClassVar[str] = ""
 
@@ -98,4 +100,9 @@ def placer_of(placement: Placement, device: str) -> Placer:
     kind = types[placement.type]()
     if kind.refusal:
         raise ModelError(f"model.placement is {placement.type!r}: {kind.refusal}", "use ulysses")
+    if placement.ranks and not kind.takes_ranks:
+        raise ModelError(
+            f"model.placement: {placement.type} is set with ranks: {placement.ranks}",
+            "leave out ranks, or use ulysses+components",
+        )
     return kind(placement, device)

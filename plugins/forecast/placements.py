@@ -32,9 +32,13 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
     if own is None:
         return {}
     found: dict[str, float | str] = {}
-    for name in (ONE, *(name for name, kind in placements().items() if not kind().refusal)):
+    kinds = {name: kind() for name, kind in placements().items()}
+    for name in (ONE, *(name for name, kind in kinds.items() if not kind.refusal)):
         wait_for(watch, f"rendering a row: {name}")
-        placement = None if name == ONE else own.model_copy(update={"type": name})
+        placement = None
+        if name != ONE:
+            ranks = own.ranks if kinds[name].takes_ranks else None
+            placement = own.model_copy(update={"type": name, "ranks": ranks})
         try:
             found[name] = _seconds(setup, replace(setup.model, placement=placement), request)
         except FramefleetError as error:

@@ -59,15 +59,16 @@ class Ulysses(Placer):
             )
 
     def place(self, pipe: Any) -> None:
-        size = self.placement.devices or torch.cuda.device_count()
-        if self.device != "cpu" and not 1 < size <= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
+        num = self.placement.devices or seen
+        size = self.placement.ranks or num
+        if self.device != "cpu" and not 1 < size <= num <= seen:
+            needed = max(size, num, 2)
             raise ModelError(
-                f"model.placement: ulysses needs {max(size, 2)} GPUs, and this process sees "
-                f"{torch.cuda.device_count()}",
-                f"set fleet.gpus_per_worker to {max(size, 2)}, or leave model.placement out",
+                f"model.placement: {self.placement.type} needs {needed} GPUs, and this process sees {seen}",
+                f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
             )
         self.put_whole(pipe)
-        size = self.placement.ranks or size
         networks = modules_of(pipe)
         denoisers = {name: networks[name] for name in denoisers_in(networks)}
         for name, network in denoisers.items():
@@ -164,6 +165,8 @@ class Ulysses(Placer):
 
 class UlyssesComponents(Components, Ulysses):
     """Denoisers as `ulysses`, on all GPUs or the first `ranks`; other networks where there is room."""
+
+    takes_ranks = True
 
     def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
         ranks = min(self.placement.ranks or num, num)
