@@ -61,9 +61,10 @@ PROMPTS = ("a red ball", "a blue cube on a table")
 MORE = {"flux": {"max_sequence_length": 64}}
 SIDES = (128, 192)  # pixels; smaller ones leave a rank with so few tokens that products take other kernels
 WIDE = "wide"
-SIZES, DTYPES = (2, 4), ("fp32", "bf16")
+RANKS, DTYPES = (2, 4), ("fp32", "bf16")
 PAGE, BEGIN, END = ROOT / "docs" / "several_gpus.md", "<!-- ulysses: begin -->", "<!-- ulysses: end -->"
-HEAD = ("model", *(f"{dtype}, {size} ranks" for dtype in DTYPES for size in SIZES), "others")
+HEAD = ["model", *(f"{dtype}, {num}" for dtype in DTYPES for num in RANKS), "others differ in"]
+MAX_REASONS = 2
 
 
 def rows_of(name: str, *, is_wide: bool = False) -> list[Request]:
@@ -180,25 +181,42 @@ def _reason(error: Exception) -> str:
     return re.sub(r"\[[\d, ]+\]", "[...]", re.sub(r"\s+", " ", text)).replace("|", "/")[:110]
 
 
-def line_of(name: str, folder: Path) -> str:
-    """Return a line of the table: how many rows were equal, and the modules that made others differ."""
-    cells, others = [], Counter[str]()
+def measured(name: str, folder: Path) -> tuple[list[str], list[str]]:
+    """Return a column of numbers of equal rows, and the modules that made most of the others differ."""
+    nums, others = [], Counter[str]()
     for dtype in DTYPES:
         alone: list[Outcome] = []
         rows = rows_of(name, is_wide=folder.name == WIDE)
-        for num_ranks in SIZES:
+        for num_ranks in RANKS:
             try:
                 num, why = compared(rows, folder, dtype, num_ranks=num_ranks, alone=alone)
             except ModelError as error:  # it cannot be placed so
                 num, why = 0, Counter({_reason(error): len(rows)})
-            cells.append(str(num))
+            nums.append(str(num))
             others += why
-    reasons = ", ".join(text for text, _ in others.most_common())
-    return f"| {' | '.join((_title(name, folder.name), *cells, reasons))} |"
+    return nums, [text for text, _ in others.most_common(MAX_REASONS)]
 
 
-def _title(name: str, kind: str) -> str:
-    return FAMILIES[name] + (", wide" if kind == WIDE else "")
+def write(name: str, nums: list[str], reasons: list[str], *, is_wide: bool) -> str:
+    """Put what was measured into the page's table; return the line."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    old, _, after = rest.partition(END)
+    lines = {cells[0]: cells for cells in map(_cells, old.splitlines()) if len(cells) == len(HEAD)}
+    cells = lines.get(FAMILIES[name], [FAMILIES[name], *["-/-"] * len(nums), ""])
+    for column, num in enumerate(nums, 1):
+        pair = cells[column].split("/")
+        pair[is_wide] = num
+        cells[column] = "/".join(pair)
+    cells[-1] = ", ".join(dict.fromkeys([*filter(None, cells[-1].split(", ")), *reasons]))
+    lines[FAMILIES[name]] = cells
+    table = [HEAD, ["---"] * len(HEAD), *(lines[title] for title in FAMILIES.values() if title in lines)]
+    texts = [f"| {' | '.join(cells)} |" for cells in table]
+    PAGE.write_text("\n".join([before + BEGIN, *texts, END + after]))
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
 def main() -> None:
@@ -212,15 +230,8 @@ def main() -> None:
         name, _, kind = one.partition("/")
         with tempfile.TemporaryDirectory() as place:
             make = wide if kind == WIDE else narrow
-            line = line_of(name, make(name, Path(place, kind or "narrow")))
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        lines, _, after = rest.partition(END)
-        by_title = {one.split(" | ")[0]: one for one in (*lines.strip().splitlines()[2:], line)}
-        order = [f"| {_title(name, kind)}" for name in FAMILIES for kind in ("", WIDE)]
-        measured = [by_title[title] for title in order if title in by_title]
-        table = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|", *measured]
-        PAGE.write_text("\n".join([before + BEGIN, *table, END + after]))
-        print(time.strftime("%X"), line, flush=True)
+            nums, reasons = measured(name, make(name, Path(place, kind or "narrow")))
+        print(time.strftime("%X"), write(name, nums, reasons, is_wide=kind == WIDE), flush=True)
 
 
 if __name__ == "__main__":
