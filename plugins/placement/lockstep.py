@@ -75,7 +75,7 @@ class Weight:
             return torch.empty(self.shape, dtype=self.dtype, device=device)
         num_bytes = self.shape.numel() * self.dtype.itemsize
         buffer = torch.empty(num_bytes + _ALIGNMENT, dtype=torch.uint8, device=device)
-        begin = (self.address - buffer.data_ptr()) % _ALIGNMENT
+        begin = (self.address - buffer.data_ptr()) % _ALIGNMENT // self.dtype.itemsize * self.dtype.itemsize
         return buffer[begin : begin + num_bytes].view(self.dtype).view(self.shape)
 
 

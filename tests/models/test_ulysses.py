@@ -17,8 +17,10 @@ from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_mod
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.errors import BrokenWorker, ModelError, RowError
 from framefleet.plugins.placement import lockstep
+from framefleet.plugins.placement.lockstep import Weight
 from framefleet.plugins.placement.ulysses import Ulysses
 from tests.tiny import tiny
+from tools.placements import narrow
 
 SIZE = {"height": 64, "width": 64, "num_frames": 5}
 TOO_SMALL = {"height": 16, "width": 16, "num_frames": 5}  # a rank has so few tokens that kernels differ
@@ -87,6 +89,26 @@ def test_mixed_rows_have_the_bits_and_row_ids_of_one_process(alone: Model, place
     assert len(ranks()) == 1
     assert placed.environment["placement"] == "ulysses"
     assert placed.settings.numerics("exact") == alone.settings.numerics("exact")
+
+
+@pytest.mark.ci
+def test_four_ranks_have_the_bits_of_one_process(tmp_path: Path) -> None:
+    folder = narrow("wan", tmp_path / "model")
+    four = load_model(folder, dtype="fp32", device="cpu", placement={"type": "ulysses", "devices": 4})
+    try:
+        found = frames(four, rows(2))
+        assert len(ranks()) == 3
+    finally:
+        placer(four).close()
+    assert found == frames(load_model(folder, dtype="fp32", device="cpu"), rows(2))
+
+
+@pytest.mark.parametrize("address", [0, 8, 20])
+def test_a_rank_has_weights_at_addresses_as_the_worker(address: int) -> None:
+    weight = torch.empty(256, dtype=torch.uint8)[address:][:32].view(torch.float32).view(2, 4)
+    blank = Weight.of(weight).blank(weight.device)
+    assert (blank.shape, blank.dtype, blank.is_contiguous()) == ((2, 4), torch.float32, True)
+    assert (blank.data_ptr() - weight.data_ptr()) % 64 == 0
 
 
 def test_without_a_placement_nothing_is_around_a_network(alone: Model) -> None:
