@@ -31,7 +31,7 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
     own = setup.model.placement
     if own is None:
         return {}
-    found: dict[str, float | str] = {}
+    results: dict[str, float | str] = {}
     kinds = {name: kind() for name, kind in placements().items()}
     for name in (ONE, *(name for name, kind in kinds.items() if not kind.refusal)):
         wait_for(watch, f"rendering a row: {name}")
@@ -40,17 +40,17 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
             ranks = own.ranks if kinds[name].takes_ranks else None
             placement = own.model_copy(update={"type": name, "ranks": ranks})
         try:
-            found[name] = _seconds(setup, replace(setup.model, placement=placement), request)
+            results[name] = _seconds(setup, replace(setup.model, placement=placement), request)
         except FramefleetError as error:
-            found[name] = error.problem
+            results[name] = error.problem
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            found[name] = "out of memory"
+            results[name] = "out of memory"
         gc.collect()  # the model is gone, and all that it holds
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return found
+    return results
 
 
 def _seconds(setup: WorkerSetup, settings: ModelSettings, request: Request) -> float:

@@ -179,13 +179,13 @@ class Prediction:
         if self.audits_s:
             yield f"audits take {duration(self.audits_s)} of the workers' time"
         one_s = next(iter(self.placements.values()), None)
-        for name, found in self.placements.items():
-            if isinstance(found, str):
-                yield f"1 clip, {name}: {found}"
-            elif isinstance(one_s, str) or found is one_s:
-                yield f"1 clip, {name}: {found:.3g} s"
+        for name, result in self.placements.items():
+            if isinstance(result, str):
+                yield f"1 clip, {name}: {result}"
+            elif isinstance(one_s, str) or result is one_s:
+                yield f"1 clip, {name}: {result:.3g} s"
             else:
-                yield f"1 clip, {name}: {found:.3g} s, {found / one_s:.2f} of the time of one device"
+                yield f"1 clip, {name}: {result:.3g} s, {result / one_s:.2f} of the time of one device"
         if self.num_guessed:
             yield f"{self.num_guessed:,} rows have other shapes, and are estimated from these"
 

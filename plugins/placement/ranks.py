@@ -191,8 +191,8 @@ def _is_of_the_group(error: Exception) -> bool:
 def _module_of(error: Exception, name: str, network: nn.Module | None) -> str:
     paths = {id(module): path for path, module in network.named_modules()} if network else {}
     calls = [id(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    found = [f"{name}.{paths[call]}".rstrip(".") for call in calls if call in paths]
-    return found[-1] if found else ""
+    failed = [f"{name}.{paths[call]}".rstrip(".") for call in calls if call in paths]
+    return failed[-1] if failed else ""
 
 
 def _error(rank: int, content: bytes) -> Exception:

@@ -26,7 +26,7 @@ from framefleet.pipeline.model.options.tuning import denoisers_in
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF, are_equal
 from framefleet.plugins.placement.ranks import Ranks
-from framefleet.plugins.placement.weights import Components, size_of, spread_others
+from framefleet.plugins.placement.weights import Components, spread_others, weight_bytes
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Ulysses(Placer):
     def put_whole(self, pipe: Any) -> None:
         """Put the pipeline on the devices of this process."""
         pipe.to(self.device)
-        sizes = {name: size_of(network) for name, network in modules_of(pipe).items()}
+        sizes = {name: weight_bytes(network) for name, network in modules_of(pipe).items()}
         self.shares = self.spread(sizes, self.placement.devices or torch.cuda.device_count())
 
     def begin(self, *, is_exact: bool) -> None:
@@ -235,7 +235,7 @@ def _is_the_same(module: nn.Module, args: Any, whole: Any, *, part: Any, num: in
         is_plain = isinstance(whole, Tensor) and len(args) == 1
         if is_plain and args[0].dim() == all_.dim() and args[0].shape[axes[0]] == all_.shape[axes[0]]:
             pairs = zip(*(tensor.chunk(num, axes[0]) for tensor in (args[0], all_)), strict=True)
-            if not all(torch.equal(module(given), expected) for given, expected in pairs):
+            if not all(torch.equal(module(values), expected) for values, expected in pairs):
                 return False
     return True
 

@@ -45,7 +45,7 @@ class Components(Placer):
 
     def place(self, pipe: Any) -> None:
         networks, devices = modules_of(pipe), self._devices()
-        self.shares = self.spread({name: size_of(one) for name, one in networks.items()}, len(devices))
+        self.shares = self.spread({name: weight_bytes(one) for name, one in networks.items()}, len(devices))
         for name, network in networks.items():
             pairs = zip(devices, self.shares, strict=True)
             self.put(network, [device for device, share in pairs if name in share])
@@ -106,9 +106,9 @@ def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
             f"{len(devices)} GPUs",
             "use components",
         )
-    done, whole = 0, sum(map(size_of, blocks))
+    done, whole = 0, sum(map(weight_bytes, blocks))
     for block in blocks:
-        size = size_of(block)
+        size = weight_bytes(block)
         device = devices[min((done + size // 2) * len(devices) // whole, len(devices) - 1)]
         done += size
         block.to(device)
@@ -120,5 +120,5 @@ def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
             part._apply(lambda weight: weight.to(devices[0]), recurse=False)  # type: ignore[no-untyped-call]
 
 
-def size_of(network: nn.Module) -> int:
+def weight_bytes(network: nn.Module) -> int:
     return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))

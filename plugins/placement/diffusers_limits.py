@@ -7,7 +7,7 @@ from typing import ClassVar
 from framefleet.pipeline.model.device_placement import Placer
 
 
-class Ring(Placer):
+class RingAttention(Placer):
     """Each device has a part of the keys and values; parts are added up by their log-sum-exp."""
 
     refusal: ClassVar[str] = (
@@ -15,7 +15,7 @@ class Ring(Placer):
     )
 
 
-class Tensor(Placer):
+class TensorParallel(Placer):
     """Each device has a part of each product's weights."""
 
     refusal: ClassVar[str] = (
