@@ -182,7 +182,7 @@ class Prediction:
         for name, result in self.placements.items():
             if isinstance(result, str):
                 yield f"1 clip, {name}: {result}"
-            elif isinstance(one_s, str) or result is one_s:
+            elif not isinstance(one_s, float) or result is one_s:
                 yield f"1 clip, {name}: {result:.3g} s"
             else:
                 yield f"1 clip, {name}: {result:.3g} s, {result / one_s:.2f} of the time of one device"

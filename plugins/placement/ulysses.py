@@ -150,7 +150,7 @@ class Ulysses(Placer):
     ) -> str:
         """Return the innermost module that is the first to differ, on any of the devices."""
         mine: list[tuple[str, Any]] = []
-        theirs: dict[str, list[tuple[Any, Any]]] = {}
+        theirs: dict[str, list[tuple[Any, ...]]] = {}
         with _noting(self._ranks.network(name), lambda path, _, output: mine.append((path, output))):
             self._ranks(name, *args, **kwargs)
         with _noting(network, lambda path, *call: theirs.setdefault(path, []).append(call)):
