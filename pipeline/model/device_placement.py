@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 class Placement(Strict):
     """Several devices for one model. Bits are those of one device, so it is no part of a row's identity."""
 
-    type: str = Field(description="components, layers, ulysses, or a type of a plugin.")
+    type: str = Field(description="components, layers, ulysses, ulysses+components, or a type of a plugin.")
     devices: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
         description="Number of GPUs; on a CPU, of processes. Default: all GPUs that the worker has.",
+    )
+    ranks: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="With ulysses+components: number of GPUs that compute the denoisers. Default: all.",
     )
 
 
@@ -48,13 +52,17 @@ class Placer:
 
     # Whether rows may share forwards.
     shares_forwards: ClassVar[bool] = True
+    # Whether some devices may compute the denoisers, and others have the rest.
+    takes_ranks: ClassVar[bool] = False
+    # Why no model can be placed so, if that is known.
+    refusal: ClassVar[str] = ""
 
     def __init__(self, placement: Placement, device: str) -> None:
         """device: the model's, with which a plain script would work."""
         self.placement, self.device = placement, device
+        self.shares: Sequence[Mapping[str, float]] = ()  # once placed: of networks that each device has
 
-    @classmethod
-    def spread(cls, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+    def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
         """Return what each of `num` devices has of networks. sizes: in bytes, by their names."""
         raise NotImplementedError
 
@@ -74,8 +82,9 @@ class Placer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What records say of it."""
-        return {"placement": self.placement.type}
+        """What records say of it: its type, and the networks of each device."""
+        placed = "; ".join(", ".join(share) for share in self.shares)
+        return {"placement": self.placement.type, "placed": placed}
 
 
 def placer_of(placement: Placement, device: str) -> Placer:
@@ -85,4 +94,12 @@ def placer_of(placement: Placement, device: str) -> Placer:
     if placement.type not in (types := placements()):
         problem = f"model.placement is {placement.type!r}, which no plugin has"
         raise ModelError(problem, f"use one of {', '.join(types)}")
-    return types[placement.type]()(placement, device)
+    kind = types[placement.type]()
+    if kind.refusal:
+        raise ModelError(f"model.placement is {placement.type!r}: {kind.refusal}", "use ulysses")
+    if placement.ranks and not kind.takes_ranks:
+        raise ModelError(
+            f"model.placement: {placement.type} is set with ranks: {placement.ranks}",
+            "leave out ranks, or use ulysses+components",
+        )
+    return kind(placement, device)

@@ -34,6 +34,7 @@ from framefleet.pipeline.request import MAX_SEED
 from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.plugins.forecast.placements import compare_placements
 from framefleet.plugins.forecast.prediction import (
     Kinds,
     Prediction,
@@ -239,7 +240,7 @@ def _predict_lane(
     setup, identity = setup_of(resolved, lane), resolved.models[lane.model].identity
     tried = kinds.most_frequent(MAX_TRIED)
     load, kinds_tried = try_rows(setup, identity, tried, watch, num_workers=num_workers)
-    return predict(
+    prediction = predict(
         kinds_tried,
         num_rows=kinds.num_rows,
         num_texts=kinds.num_texts,
@@ -250,6 +251,9 @@ def _predict_lane(
         num_cores=os.cpu_count() or 1,
         price=price if price is not None else job.budget.price,
         gpus_per_worker=job.fleet.paid_gpus,
+    )
+    return replace(
+        prediction, placements=compare_placements(setup, next(kinds.most_frequent(1)[0].sample()), watch)
     )
 
 

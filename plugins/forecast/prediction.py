@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 
@@ -143,7 +143,8 @@ class Prediction:
     start_s: of these, until a worker renders; load_s: of these, for one that starts later (of models, the
     slowest). worker_s: of all workers, while they have a model. cpu_s: of their processors. num_bytes: of
     clips. audits_s: of all workers, in worker_s. cost: None without a price. num_guessed: rows of kinds that
-    were not rendered, taken as the others.
+    were not rendered, taken as the others. placements: for a job with one, seconds of one clip by each type,
+    and on one device; or why it cannot be rendered so.
     """
 
     num_rows: int
@@ -158,6 +159,7 @@ class Prediction:
     start_s: float
     load_s: float
     audits_s: float = 0.0
+    placements: Mapping[str, float | str] = field(default_factory=dict)
 
     def shown(self) -> Iterator[str | Table]:
         """Yield what `framefleet plan` prints of it."""
@@ -176,6 +178,14 @@ class Prediction:
         )
         if self.audits_s:
             yield f"audits take {duration(self.audits_s)} of the workers' time"
+        one_s = next(iter(self.placements.values()), None)
+        for name, result in self.placements.items():
+            if isinstance(result, str):
+                yield f"1 clip, {name}: {result}"
+            elif not isinstance(one_s, float) or result is one_s:
+                yield f"1 clip, {name}: {result:.3g} s"
+            else:
+                yield f"1 clip, {name}: {result:.3g} s, {result / one_s:.2f} of the time of one device"
         if self.num_guessed:
             yield f"{self.num_guessed:,} rows have other shapes, and are estimated from these"
 
@@ -246,4 +256,5 @@ def in_turn(each: Sequence[Prediction]) -> Prediction:
         start_s=sum(one.start_s for one in each),
         load_s=max(one.load_s for one in each),
         audits_s=sum(one.audits_s for one in each),
+        placements=each[0].placements,
     )

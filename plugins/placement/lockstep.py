@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,7 @@ from framefleet.pipeline.model.numerics import Numerics
 TIMEOUT = datetime.timedelta(seconds=120)
 # Smaller tensors, and those of other devices, go with the message.
 _LARGE_BYTES = 2**14
-_META = torch.device("meta")
+_ALIGNMENT = 64  # bytes, of a processor's widest registers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class RankSetup:
     is_uneven: bool = False  # lengths that the number of ranks does not divide may come
 
     def join(self) -> None:
-        backend = "nccl" if self.device.startswith("cuda") else "gloo"
+        backend = "nccl" if self.device.startswith("cuda") and dist.is_nccl_available() else "gloo"
         store = TCPStore("127.0.0.1", self.port, self.size, is_master=False, timeout=TIMEOUT)
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
 
@@ -55,6 +55,28 @@ class _Large:
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None  # None: contiguous
     dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A weight that is to follow. address: modulo `_ALIGNMENT`, on which a CPU's kernels depend."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    address: int
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Self:
+        is_here = weight.device.type == "cpu"
+        return cls(weight.shape, weight.dtype, weight.data_ptr() % _ALIGNMENT if is_here else 0)
+
+    def blank(self, device: torch.device) -> Tensor:
+        if device.type != "cpu":
+            return torch.empty(self.shape, dtype=self.dtype, device=device)
+        num_bytes = self.shape.numel() * self.dtype.itemsize
+        buffer = torch.empty(num_bytes + _ALIGNMENT, dtype=torch.uint8, device=device)
+        begin = (self.address - buffer.data_ptr()) % _ALIGNMENT // self.dtype.itemsize * self.dtype.itemsize
+        return buffer[begin : begin + num_bytes].view(self.dtype).view(self.shape)
 
 
 def message(value: Any, device: torch.device) -> tuple[bytes, list[Tensor]]:
@@ -142,8 +164,8 @@ def compute_until_closed(connection: Connection) -> None:
     connection.send_bytes(b"")  # it is there
     group.join()
     for network in networks.values():
-        for name, (shape, dtype) in pickle.loads(connection.recv_bytes()).items():
-            weight = torch.empty(shape, dtype=dtype, device=device)
+        for name, weight_of in pickle.loads(connection.recv_bytes()).items():
+            weight = weight_of.blank(device)
             broadcast(weight)
             _put(network, name, weight)
         parallel(network.eval(), group)

@@ -1,4 +1,7 @@
-"""`python -m framefleet.plugins.placement.rank FD PARENT`: one rank of a group. It ends with its parent."""
+"""`python -m framefleet.plugins.placement.rank PARENT`: one rank of a group. It ends with its parent.
+
+Its standard input is a connection to the parent.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
-    number, parent = map(int, sys.argv[1:3])
+    parent = int(sys.argv[1])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has died before
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent decides
-    connection = Connection(number)
+    connection = Connection(os.dup(0))
     try:
         from framefleet.plugins.placement.lockstep import compute_until_closed
 

@@ -11,6 +11,7 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing import Pipe
@@ -27,6 +28,7 @@ from framefleet.pipeline.model.numerics import Numerics
 from framefleet.plugins.placement.lockstep import (
     TIMEOUT,
     RankSetup,
+    Weight,
     broadcast,
     message,
     parallel,
@@ -44,7 +46,7 @@ class Ranks:
     """This process and `size - 1` others, once a call needs them."""
 
     def __init__(self, networks: Mapping[str, Any], *, size: int, device: str, numerics: Numerics) -> None:
-        self._networks, self._size, self._numerics = networks, size, numerics
+        self._networks, self.size, self._numerics = networks, size, numerics
         self._device = device
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
@@ -53,6 +55,7 @@ class Ranks:
         self._store: Any = None
         self._is_broken = False
         self._is_uneven = False
+        self.failed_in = ""  # the innermost module of this process's part whose call failed last
 
     def __call__(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Compute a network's forward together. Raises BrokenWorker where a rank died or stopped."""
@@ -69,6 +72,7 @@ class Ranks:
                 broadcast(tensor)
             return self._twins[name](*args, **kwargs)
         except Exception as error:
+            self.failed_in = _module_of(error, name, self._twins.get(name))
             cause = self._cause(error)
             self.close()
             if not self._is_uneven and "must be divisible" in str(cause):  # slower: ranks tell their lengths
@@ -103,6 +107,12 @@ class Ranks:
             dist.destroy_process_group()
         self._processes, self._connections, self._twins, self._store = [], [], {}, None
 
+    @staticmethod
+    def start_process(connection: Connection) -> subprocess.Popen[Any]:
+        """Start a rank, which listens at the connection: its standard input."""
+        command = (sys.executable, "-m", "framefleet.plugins.placement.rank", str(os.getpid()))
+        return subprocess.Popen(command, stdin=connection.fileno())
+
     @property
     def _own_device(self) -> torch.device:
         return torch.empty(0, device=self._device).device
@@ -113,12 +123,12 @@ class Ranks:
         return [(id(weight), weight._version) for weight in weights]
 
     def _start(self) -> None:
-        log.info("starting %d more processes", self._size - 1)
-        self._store = TCPStore("127.0.0.1", 0, self._size, is_master=True, wait_for_workers=False)
+        log.info("starting %d more processes", self.size - 1)
+        self._store = TCPStore("127.0.0.1", 0, self.size, is_master=True, wait_for_workers=False)
         is_cuda = self._device.startswith("cuda")
         own = RankSetup(
             rank=0,
-            size=self._size,
+            size=self.size,
             port=self._store.port,
             device=str(self._own_device),
             numerics=self._numerics,
@@ -126,16 +136,9 @@ class Ranks:
         )
         blanks = {name: (type(network), dict(network.config)) for name, network in self._networks.items()}
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        for rank in range(1, self._size):
+        for rank in range(1, self.size):
             ours, theirs = Pipe()
-            command = (sys.executable, "-m", "framefleet.plugins.placement.rank")
-            self._processes.append(
-                subprocess.Popen(
-                    [*command, str(theirs.fileno()), str(os.getpid())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                )
-            )
+            self._processes.append(self.start_process(theirs))
             theirs.close()
             self._connections.append(ours)
             ours.send_bytes(
@@ -152,7 +155,7 @@ class Ranks:
         own.join()
         for name, network in self._networks.items():
             weights = tensors_of(network)
-            shapes = pickle.dumps({key: (weight.shape, weight.dtype) for key, weight in weights.items()})
+            shapes = pickle.dumps({key: Weight.of(weight) for key, weight in weights.items()})
             for connection in self._connections:
                 connection.send_bytes(shapes)
             for weight in weights.values():
@@ -183,6 +186,13 @@ def _is_of_the_group(error: Exception) -> bool:
     return isinstance(error, dist.DistError | OSError | EOFError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     )
+
+
+def _module_of(error: Exception, name: str, network: nn.Module | None) -> str:
+    paths = {id(module): path for path, module in network.named_modules()} if network else {}
+    calls = [id(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    failed = [f"{name}.{paths[call]}".rstrip(".") for call in calls if call in paths]
+    return failed[-1] if failed else ""
 
 
 def _error(rank: int, content: bytes) -> Exception:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import ModelError, RowError
+from framefleet.pipeline.errors import ModelError, RowError, message_of
 from framefleet.pipeline.hooks.tree import flatten
+from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.device_placement import Placer
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.numerics import numerics_of
@@ -25,6 +26,7 @@ from framefleet.pipeline.model.options.tuning import denoisers_in
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF, are_equal
 from framefleet.plugins.placement.ranks import Ranks
+from framefleet.plugins.placement.weights import Components, spread_others, weight_bytes
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +40,7 @@ class Ulysses(Placer):
 
     shares_forwards = False
 
-    @classmethod
-    def spread(cls, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+    def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
         denoisers = {name: sizes[name] for name in denoisers_in(sizes)}
         return [dict(sizes), *(dict(denoisers) for _ in range(num - 1))]
 
@@ -58,14 +59,16 @@ class Ulysses(Placer):
             )
 
     def place(self, pipe: Any) -> None:
-        size = self.placement.devices or torch.cuda.device_count()
-        if self.device != "cpu" and not 1 < size <= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
+        num = self.placement.devices or seen
+        size = self.placement.ranks or num
+        if self.device != "cpu" and not 1 < size <= num <= seen:
+            needed = max(size, num, 2)
             raise ModelError(
-                f"model.placement: ulysses needs {max(size, 2)} GPUs, and this process sees "
-                f"{torch.cuda.device_count()}",
-                f"set fleet.gpus_per_worker to {max(size, 2)}, or leave model.placement out",
+                f"model.placement: {self.placement.type} needs {needed} GPUs, and this process sees {seen}",
+                f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
             )
-        pipe.to(self.device)
+        self.put_whole(pipe)
         networks = modules_of(pipe)
         denoisers = {name: networks[name] for name in denoisers_in(networks)}
         for name, network in denoisers.items():
@@ -75,11 +78,24 @@ class Ulysses(Placer):
                     f"{type(network).__name__}",
                     "use components or layers",
                 )
+            if (heads := getattr(network.config, "num_attention_heads", size)) < size:
+                raise ModelError(
+                    f"model.placement: {name} has {heads} attention heads, and ulysses gives each of {size} "
+                    "devices some of them",
+                    f"set model.placement.devices to {heads}" if heads > 1 else "use components or layers",
+                )
         self._is_alone = self._is_exact = False
         self._ranks = Ranks(denoisers, size=size, device=self.device, numerics=self._numerics)
         self._compared = Counter[Hashable]()
+        self._failures: dict[Hashable, str] = {}  # by the looks of calls
         for name, network in denoisers.items():
             network.forward = self._split(name, network)
+
+    def put_whole(self, pipe: Any) -> None:
+        """Put the pipeline on the devices of this process."""
+        pipe.to(self.device)
+        sizes = {name: weight_bytes(network) for name, network in modules_of(pipe).items()}
+        self.shares = self.spread(sizes, self.placement.devices or torch.cuda.device_count())
 
     def begin(self, *, is_exact: bool) -> None:
         self._is_exact = is_exact
@@ -104,8 +120,18 @@ class Ulysses(Placer):
             self._ranks.check()  # for plain calls too: else a worker would go on without its ranks
             if self._is_alone:
                 return original(*args, **kwargs)
-            output = self._ranks(name, *args, **kwargs)
             look = _look(name, args, kwargs)
+            if look in self._failures:  # to try it again would start the others anew
+                raise RowError(self._failures[look], _INSTEAD)
+            try:
+                output = self._ranks(name, *args, **kwargs)
+            except (RuntimeError, ValueError, TypeError) as error:
+                if is_out_of_memory(error) or not (path := self._ranks.failed_in):
+                    raise
+                original(*args, **kwargs)  # which raises as well where it is the row, or a broken device
+                problem = f"model.placement: {self.placement.type} fails in {path}: {message_of(error)}"
+                self._failures[look] = problem
+                raise RowError(problem, _INSTEAD) from error
             if self._is_exact and self._compared[look] < _needed(output):
                 expected = original(*args, **kwargs)
                 if not are_equal(output, expected):
@@ -122,18 +148,40 @@ class Ulysses(Placer):
     def _first_difference(
         self, name: str, network: nn.Module, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> str:
-        """Return the innermost module whose part is the first that differs."""
-        mine: list[tuple[str, list[Tensor]]] = []
-        theirs: dict[str, list[list[Tensor]]] = {}
-        with _noting(self._ranks.network(name), lambda path, out: mine.append((path, out))):
+        """Return the innermost module that is the first to differ, on any of the devices."""
+        mine: list[tuple[str, Any]] = []
+        theirs: dict[str, list[tuple[Any, ...]]] = {}
+        with _noting(self._ranks.network(name), lambda path, _, output: mine.append((path, output))):
             self._ranks(name, *args, **kwargs)
-        with _noting(network, lambda path, out: theirs.setdefault(path, []).append(out)):
+        with _noting(network, lambda path, *call: theirs.setdefault(path, []).append(call)):
             original(*args, **kwargs)
-        for path, outputs in mine:
-            whole = theirs.get(path) or [[]]
-            if any(not _is_part(part, all_) for part, all_ in zip(outputs, whole.pop(0), strict=False)):
-                return f"{name}.{path}" if path else name
+        for path, output in mine:
+            if calls := theirs.get(path):
+                module = network.get_submodule(path)
+                if not _is_the_same(module, *calls.pop(0), part=output, num=self._ranks.size):
+                    return f"{name}.{path}"
         return name
+
+
+class UlyssesComponents(Components, Ulysses):
+    """Denoisers as `ulysses`, on all GPUs or the first `ranks`; other networks where there is room."""
+
+    takes_ranks = True
+
+    def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+        ranks = min(self.placement.ranks or num, num)
+        denoisers = {name: sizes[name] for name in denoisers_in(sizes)}
+        return spread_others(sizes, [denoisers if index < ranks else {} for index in range(num)])
+
+    def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
+        Components.check(self, settings, spec)
+        Ulysses.check(self, settings, spec)
+
+    def place(self, pipe: Any) -> None:
+        Ulysses.place(self, pipe)
+
+    def put_whole(self, pipe: Any) -> None:
+        Components.place(self, pipe)
 
 
 def _look(name: str, args: Any, kwargs: Any) -> Hashable:
@@ -155,10 +203,10 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 @contextmanager
-def _noting(network: nn.Module, note: Callable[[str, list[Tensor]], None]) -> Iterator[None]:
-    """Note what modules without modules in them return, in the order of their calls."""
+def _noting(network: nn.Module, note: Callable[[str, Any, Any], None]) -> Iterator[None]:
+    """Note what modules without modules in them get and return, in the order of their calls."""
     handles = [
-        part.register_forward_hook(lambda _m, _i, out, path=path: note(path, _tensors(out)))
+        part.register_forward_hook(lambda _, args, output, path=path: note(path, args, output))
         for path, part in network.named_modules()
         if path and not [*part.children()]
     ]
@@ -169,20 +217,27 @@ def _noting(network: nn.Module, note: Callable[[str, list[Tensor]], None]) -> It
             handle.remove()
 
 
-def _is_part(part: Tensor, whole: Tensor) -> bool:
-    """Whether all of the first rank's part is in the whole tensor: several sequences may be split each."""
-    axes = (
-        [axis for axis, size in enumerate(part.shape) if size != whole.shape[axis]]
-        if _is_alike(part, whole)
-        else []
-    )
-    if len(axes) != 1:
-        return part.shape != whole.shape or torch.equal(part, whole)  # others cannot be compared
-    return _slices(part, axes[0]) <= _slices(whole, axes[0])
-
-
-def _is_alike(part: Tensor, whole: Tensor) -> bool:
-    return part.dim() == whole.dim() and part.dtype == whole.dtype
+def _is_the_same(module: nn.Module, args: Any, whole: Any, *, part: Any, num: int) -> bool:
+    """Whether a module has the bits of one device on each. part: what it gave the first of `num`."""
+    for own, all_ in zip(_tensors(part), _tensors(whole), strict=False):
+        if own.shape == all_.shape:
+            if not torch.equal(own, all_):
+                return False
+            continue
+        axes = [
+            axis for axis, sizes in enumerate(zip(own.shape, all_.shape, strict=False)) if len({*sizes}) > 1
+        ]
+        if own.dim() != all_.dim() or len(axes) != 1:
+            continue  # cannot be compared
+        # Several sequences may be split each.
+        if not _slices(own, axes[0]) <= _slices(all_, axes[0]):
+            return False
+        is_plain = isinstance(whole, Tensor) and len(args) == 1
+        if is_plain and args[0].dim() == all_.dim() and args[0].shape[axes[0]] == all_.shape[axes[0]]:
+            pairs = zip(*(tensor.chunk(num, axes[0]) for tensor in (args[0], all_)), strict=True)
+            if not all(torch.equal(module(values), expected) for values, expected in pairs):
+                return False
+    return True
 
 
 def _slices(tensor: Tensor, axis: int) -> set[bytes]:

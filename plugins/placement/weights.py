@@ -26,15 +26,10 @@ class Components(Placer):
     # Options whose hooks or kernels expect all of a network's weights on the pipeline's GPU.
     refused: ClassVar[tuple[str, ...]] = ("offload", "compile")
 
-    @classmethod
-    def spread(cls, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
-        """Put the largest networks first, each where least is so far."""
-        shares: list[dict[str, float]] = [{} for _ in range(num)]
+    def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+        """Put the first denoiser on the first device."""
         first = denoisers_in(sizes)[:1]
-        rest = sorted((name for name in sizes if name not in first), key=lambda name: -sizes[name])
-        for name in (*first, *rest):
-            min(shares, key=lambda share: sum(share.values()))[name] = sizes[name]
-        return shares
+        return spread_others(sizes, [{name: sizes[name] for name in first}, *({} for _ in range(num - 1))])
 
     def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
         kind, options = self.placement.type, settings.options
@@ -50,16 +45,17 @@ class Components(Placer):
 
     def place(self, pipe: Any) -> None:
         networks, devices = modules_of(pipe), self._devices()
-        shares = self.spread({name: _size(network) for name, network in networks.items()}, len(devices))
+        self.shares = self.spread({name: weight_bytes(one) for name, one in networks.items()}, len(devices))
         for name, network in networks.items():
-            own = [device for device, share in zip(devices, shares, strict=True) if name in share]
-            if len(own) > 1:
-                _split(network, own)
-            else:
-                network.to(own[0])
-                if own[0] != devices[0]:
-                    Seam(network, device=own[0], home=devices[0])
+            pairs = zip(devices, self.shares, strict=True)
+            self.put(network, [device for device, share in pairs if name in share])
             network._hf_hook = Home(devices[0])
+
+    def put(self, network: nn.Module, devices: Sequence[torch.device]) -> None:
+        """Put a network on the devices that have it, or a part of it."""
+        network.to(devices[0])
+        if devices[0].index:
+            Seam(network, device=devices[0], home=torch.device("cuda", 0))
 
     def _devices(self) -> list[torch.device]:
         num, seen = self.placement.devices, torch.cuda.device_count()
@@ -77,14 +73,27 @@ class Layers(Components):
 
     refused = (*Components.refused, "cache")
 
-    @classmethod
-    def spread(cls, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
-        denoisers = denoisers_in(sizes)
-        shares: list[dict[str, float]] = [{name: sizes[name] / num for name in denoisers} for _ in range(num)]
-        for name in sorted(sizes.keys() - {*denoisers}, key=lambda name: -sizes[name]):
-            # The first GPU also has what is between blocks.
-            min(reversed(shares), key=lambda share: sum(share.values()))[name] = sizes[name]
-        return shares
+    def spread(self, sizes: Mapping[str, float], num: int) -> list[dict[str, float]]:
+        # The first GPU also has what is between blocks.
+        parts = {name: sizes[name] / num for name in denoisers_in(sizes)}
+        return spread_others(sizes, [dict(parts) for _ in range(num)][::-1])[::-1]
+
+    def put(self, network: nn.Module, devices: Sequence[torch.device]) -> None:
+        if len(devices) > 1:
+            _split(network, devices)
+        else:
+            super().put(network, devices)
+
+
+def spread_others(
+    sizes: Mapping[str, float], shares: Sequence[Mapping[str, float]]
+) -> list[dict[str, float]]:
+    """Add the networks that no device has yet, the largest first, each where least is so far."""
+    after = [dict(share) for share in shares]
+    rest = [name for name in sizes if not any(name in share for share in shares)]
+    for name in sorted(rest, key=lambda name: -sizes[name]):
+        min(after, key=lambda share: sum(share.values()))[name] = sizes[name]
+    return after
 
 
 def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
@@ -97,9 +106,9 @@ def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
             f"{len(devices)} GPUs",
             "use components",
         )
-    done, whole = 0, sum(map(_size, blocks))
+    done, whole = 0, sum(map(weight_bytes, blocks))
     for block in blocks:
-        size = _size(block)
+        size = weight_bytes(block)
         device = devices[min((done + size // 2) * len(devices) // whole, len(devices) - 1)]
         done += size
         block.to(device)
@@ -111,5 +120,5 @@ def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
             part._apply(lambda weight: weight.to(devices[0]), recurse=False)  # type: ignore[no-untyped-call]
 
 
-def _size(network: nn.Module) -> int:
+def weight_bytes(network: nn.Module) -> int:
     return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))

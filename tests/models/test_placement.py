@@ -13,13 +13,13 @@ SET_UP = """
 import pytest, torch
 torch.set_num_threads(1)
 from tests.standin.install import install
-gpus = install(2)
+gpus = install(3)
 from framefleet import Audit, Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.memory import is_out_of_memory
 from tests.tiny import SMALLEST, tiny
 
 def rows(name, num_steps=(2, 3, 3, 2)):
-    arguments = {**SMALLEST.get(name, {}), "prompt": "a red ball"}
+    arguments = {**SMALLEST.get(name, {}), "prompt": "a red ball"} | SIZE
     return [
         Request(arguments={**arguments, "num_inference_steps": steps}, seed=seed)
         for seed, steps in enumerate(num_steps)
@@ -40,11 +40,12 @@ def frames(outcomes):
 def devices_of(network):
     return {str(weight.device) for weight in network.parameters()}
 
+SIZE = {}
 NAME, KIND = {name!r}, {kind!r}
 """
 EQUAL = """
 expected = frames(renderer(model(NAME)).render(rows(NAME)))
-placed = model(NAME, KIND)
+placed = model(NAME, {"type": KIND, "devices": 2})
 networks = placed.networks()
 denoiser = next(iter(placed.denoisers()))
 if KIND == "layers":
@@ -57,10 +58,31 @@ assert frames(clips) == expected, "bits or row_ids"
 assert placed.environment["placement"] == KIND
 assert max(clip.batch_size for clip in clips) > 1
 """
+TOGETHER = """
+SIZE = {"height": 64, "width": 64}  # with fewer tokens, products take other kernels
+import os, subprocess, sys
+from framefleet.plugins.placement.ranks import Ranks
+RANK = "from tests.standin.install import install; install(3); "
+RANK += "from framefleet.plugins.placement.rank import main; main()"
+
+def start(connection):
+    return subprocess.Popen([sys.executable, "-c", RANK, str(os.getpid())], stdin=connection.fileno())
+
+Ranks.start_process = staticmethod(start)
+expected = frames(renderer(model(NAME)).render(rows(NAME)))
+placed = model(NAME, {"type": KIND, "devices": 3, "ranks": 2})
+devices = {name: devices_of(network) for name, network in placed.networks().items()}
+denoisers = set(placed.denoisers())
+assert all(devices[name] == {"cuda:0"} for name in denoisers), devices
+assert "cuda:2" in set.union(*(devices[name] for name in devices.keys() - denoisers)), devices
+assert frames(renderer(placed).render(rows(NAME))) == expected, "bits or row_ids"
+assert placed.environment["placement"] == KIND
+placed.placer.close()
+"""
 FULL = """
 expected = frames(renderer(model(NAME)).render(rows(NAME)))
 for index in (0, 1):
-    placed = model(NAME, KIND)
+    placed = model(NAME, {"type": KIND, "devices": 2})
     made = renderer(placed)
     gpus.devices[index].sweep()
     gpus.devices[index].capacity = gpus.devices[index].used + ROOM
@@ -106,6 +128,11 @@ def run(program: str, name: str, kind: str) -> None:
 )
 def test_mixed_batches_on_two_devices_have_the_bits_of_one(name: str, kind: str) -> None:
     run(EQUAL, name, kind)
+
+
+@pytest.mark.ci
+def test_denoisers_of_two_ranks_and_encoders_on_another_device_have_the_bits_of_one() -> None:
+    run(TOGETHER, "wan", "ulysses+components")
 
 
 @pytest.mark.ci

@@ -32,6 +32,29 @@ def test_a_probe_renders_rows_of_each_shape_and_predicts_the_table(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.ci
+def test_a_probe_of_a_job_with_a_placement_compares_it_with_others(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(2, height=64, width=64))
+    values = job_values(table, tmp_path / "out")
+    values["model"] = {
+        "path": values["model"],
+        "device": "cpu",
+        "placement": {"type": "ulysses", "devices": 2},
+    }
+    ended = command("plan", write_job(tmp_path / "job.yaml", values), "--probe")
+    assert ended.exit_code == 0, ended.stderr
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("1 clip, ")]
+    assert [line.split(": ")[0].removeprefix("1 clip, ") for line in lines] == [
+        "one device",
+        "components",
+        "layers",
+        "ulysses",
+        "ulysses+components",
+    ]
+    assert lines[0].endswith(" s") and lines[3].endswith(" of the time of one device")
+    assert "needs several GPUs" in lines[1]
+
+
 def test_python_gets_what_the_command_prints(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", [row | {"sampler": "x"} for row in prompt_rows(2)])
     plan = framefleet.plan(job_values(table, tmp_path / "out"), gpu_memory="24GB")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,11 @@ import torch
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.errors import BrokenWorker, ModelError, RowError
+from framefleet.plugins.placement import lockstep
+from framefleet.plugins.placement.lockstep import Weight
 from framefleet.plugins.placement.ulysses import Ulysses
 from tests.tiny import tiny
+from tools.placements import narrow
 
 SIZE = {"height": 64, "width": 64, "num_frames": 5}
 TOO_SMALL = {"height": 16, "width": 16, "num_frames": 5}  # a rank has so few tokens that kernels differ
@@ -86,6 +91,26 @@ def test_mixed_rows_have_the_bits_and_row_ids_of_one_process(alone: Model, place
     assert placed.settings.numerics("exact") == alone.settings.numerics("exact")
 
 
+@pytest.mark.ci
+def test_four_ranks_have_the_bits_of_one_process(tmp_path: Path) -> None:
+    folder = narrow("wan", tmp_path / "model")
+    four = load_model(folder, dtype="fp32", device="cpu", placement={"type": "ulysses", "devices": 4})
+    try:
+        found = frames(four, rows(2))
+        assert len(ranks()) == 3
+    finally:
+        placer(four).close()
+    assert found == frames(load_model(folder, dtype="fp32", device="cpu"), rows(2))
+
+
+@pytest.mark.parametrize("address", [0, 8, 20])
+def test_a_rank_has_weights_at_addresses_as_the_worker(address: int) -> None:
+    weight = torch.empty(256, dtype=torch.uint8)[address:][:32].view(torch.float32).view(2, 4)
+    blank = Weight.of(weight).blank(weight.device)
+    assert (blank.shape, blank.dtype, blank.is_contiguous()) == ((2, 4), torch.float32, True)
+    assert (blank.data_ptr() - weight.data_ptr()) % 64 == 0
+
+
 def test_without_a_placement_nothing_is_around_a_network(alone: Model) -> None:
     frames(alone, rows(1))
     assert alone.placer is None and "placement" not in alone.environment
@@ -124,6 +149,29 @@ def test_a_killed_rank_breaks_the_worker_and_leaves_nothing(when: str, placed: M
     assert not ranks()
     placer(placed)._ranks._is_broken = False  # as in a new process
     assert frames(placed, rows(1)) == frames(alone, rows(1))
+
+
+@pytest.mark.ci
+def test_a_rank_that_hangs_breaks_the_worker_and_is_ended(
+    placed: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placer(placed).close()
+    monkeypatch.setattr(lockstep, "TIMEOUT", timedelta(seconds=15))
+    frames(placed, rows(1))
+    (connection,) = placer(placed)._ranks._connections
+    for content in (b"transformer", pickle.dumps(_Sleep())):  # a call whose arguments are never there
+        connection.send_bytes(content)
+    made = renderer(placed)
+    made.submit(rows(1)[0], "0" * 32)
+    (failure,) = _ended(made)
+    assert not isinstance(failure, Clip) and isinstance(failure.error, BrokenWorker)
+    assert "has not answered" in str(failure.error) and not ranks()
+    placer(placed)._ranks._is_broken = False  # as in a new process
+
+
+class _Sleep:
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return time.sleep, (600,)
 
 
 def _ended(made: Renderer, after_a_step: Callable[[], object] = lambda: None) -> list[object]:
@@ -202,6 +250,11 @@ def test_ranks_end_with_a_process_that_is_killed() -> None:
         ),
         ("sd", {"placement": {"type": "ulysses", "devices": 2}}, "no context parallel plan for unet"),
         ("wan", {"placement": "components"}, "needs several GPUs"),
+        ("wan", {"placement": "ring"}, "native attention of diffusers 0.42 does not return"),
+        ("wan", {"placement": "tensor"}, "refuses CPUs"),
+        ("wan", {"placement": {"type": "ulysses", "devices": 4}}, "has 2 attention heads"),
+        ("wan", {"placement": "ulysses+components"}, "needs several GPUs"),
+        ("wan", {"placement": {"type": "ulysses", "devices": 3, "ranks": 2}}, "is set with ranks: 2"),
         ("wan", {"placement": "rings"}, "which no plugin has"),
         ("wan", {"placement": {"type": "ulysses", "devices": 1}}, "placement.devices is 1"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -12,12 +13,13 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from framefleet.plugins.pages.report.charts import mean_rate, rate_unit
 from framefleet.plugins.pages.report.figures import MAX_BINS, Timeline
 from tests.commands import command
 from tests.gallery_output import write_output as write_gallery_output
-from tests.outputs import write_driver, write_output
+from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import NOON, failure, record
 
 _CHARTS = ("Time of workers", "Idle time")
@@ -226,3 +228,24 @@ def test_an_idle_cause_has_one_colour_in_all_charts(tmp_path: Path) -> None:
     workers, idle = (page.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0] for title in _CHARTS)
     colours = [set(re.findall(r"var\(--series-(\d)\)", chart)) for chart in (workers, idle)]
     assert colours == [{"0", "1", "2"}, {"1", "2"}]
+
+
+@pytest.mark.parametrize(
+    ("placement", "placed", "idle"),
+    [
+        ("components", "transformer; text_encoder, vae", [0.4, 0.8]),
+        ("ulysses", "transformer, text_encoder, vae; transformer", [0.2, 0.4]),
+        ("layers", "transformer; transformer, text_encoder, vae", [0.7, 0.5]),
+    ],
+)
+def test_idle_time_is_counted_for_each_gpu_of_a_worker(
+    placement: str, placed: str, idle: list[float], tmp_path: Path
+) -> None:
+    environment = json.dumps({"placement": placement, "placed": placed})
+    store = write_output(tmp_path, [replace(one, environment=environment) for one in rows()])
+    seconds = {"denoise": 60.0, "encode": 15.0, "decode": 5.0, "rows": 20.0, "load": 50.0}
+    figures = {WORKER_SECONDS.key(cause): spent for cause, spent in seconds.items()}
+    write_driver(store, progress=replace(UNDER_WAY, figures=figures))
+    found = framefleet.report(str(tmp_path)).gpu_idle
+    assert [*found] == [f"{number}: {names}" for number, names in enumerate(placed.split("; "))]
+    assert [*found.values()] == pytest.approx(idle)

@@ -99,6 +99,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield "mean batch size", f"{clips.mean_batch:.1f}", False
     if work.idle_share is not None:
         yield "idle time of models", f"{work.idle_share:.1%}", False
+    for name, share in report.gpu_idle.items():
+        yield f"idle time of GPU {name}", f"{share:.1%}", False
     unit = "GPU hours" if report.gpus_per_worker else "worker hours"
     yield unit, f"{report.gpu_hours:,.3g}", False
     if clips.peak_memory_bytes:

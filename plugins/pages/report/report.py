@@ -15,6 +15,7 @@ import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.status.status import Status, StatusReader, figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.outputs.layout import preview_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
@@ -42,6 +43,7 @@ _MAX_FAILURES = 20  # messages that are shown
 _MAX_WORKERS = 200  # of the JSON: the busiest
 _MAX_ENVIRONMENTS = 20  # of the most rows; models too
 _MAX_CAUSES = 20
+_MAX_GPUS = 16  # of one machine
 _MAX_STILLS, _MAX_STILL = 8, 1 << 16  # of the page; bytes of one
 
 
@@ -116,6 +118,7 @@ def report_of(
         audits=values.AuditedRows(said=reported, wrong_share=share, by_remark=by_remark),
         spent=spent,
         gpus_per_worker=gpus,
+        gpu_idle=gpu_idle(WORKER_SECONDS.by_label(spent), figures.environments),
         gpu_hours=hours,
         cost=None
         if price is None
@@ -150,6 +153,34 @@ def report_of(
         ),
         notes=status.notes,
     )
+
+
+def gpu_idle(spent: Mapping[str, float], environments: Counter[str]) -> dict[str, float]:
+    """Return the idle share of each GPU of a worker, by its networks, as records of most rows say these.
+
+    A GPU is busy while one of its networks computes. What plain calls take is of the first one's.
+    """
+    environment = next((mapping_in(text) for text, _ in environments.most_common(1)), {})
+    texts = str(environment.get("placed") or "").split("; ")[:_MAX_GPUS]
+    placed = [names.split(", ") for names in texts]
+    whole = sum(seconds for cause, seconds in spent.items() if cause != LOAD)
+    if len(placed) < 2 or not whole:
+        return {}
+    idle = {}
+    for number, names in enumerate(placed):
+        causes = {_cause(name) for name in names if name}
+        causes |= {*BUSY} - {*NETWORKS} if number == 0 else set()
+        # With `layers` one GPU computes at a time.
+        turns = len(placed) if environment.get("placement") == "layers" else 1
+        busy = sum(spent.get(cause, 0.0) / (turns if cause == "denoise" else 1) for cause in causes)
+        idle[f"{number}: {', '.join(names)}"] = 1 - busy / whole
+    return idle
+
+
+def _cause(network: str) -> str:
+    if network.startswith(DENOISERS):
+        return "denoise"
+    return "encode" if "encoder" in network else "decode"
 
 
 def _rows(status: Status, counts: OutputCounts) -> values.RowsByState:

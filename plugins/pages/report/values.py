@@ -158,6 +158,7 @@ class Report(Overview):
     audits: AuditedRows
     spent: Mapping[str, float]  # what all runs counted, see `pipeline/metrics.py`
     gpus_per_worker: float
+    gpu_idle: Mapping[str, float]  # of workers with several GPUs: idle share, by the networks on each
     gpu_hours: float  # hours of workers, times the GPUs of each; of a worker without a GPU its own hours
     cost: Cost | None  # None without a price
     clip_yield: Yield | None  # None if drivers counted nothing
