@@ -92,10 +92,10 @@ _PAGE = """\
 
 <!-- Made by python -m tools.memory_reports > docs/memory.md -->
 
-`framefleet plan --gpu-memory 24GB` shows the memory that the largest row of a job needs, and the fastest
-options that fit. `framefleet model info MODEL` shows the options that fit GPUs of 8 to 141 GB, for one row of
-the model's native size. Both work for every model, before its weights are downloaded. The numbers are
-computed, not measured: [how](#how-it-is-computed). The options are explained in [options.md](options.md).
+For everyone who asks whether a model fits a GPU. `framefleet plan --gpu-memory 24GB` shows the memory that
+the largest row of a job needs, and the fastest [options](options.md) that fit. `framefleet model info
+MODEL` shows the options that fit GPUs of 8 to 141 GB. Both work before the weights are downloaded. The
+numbers are [computed](#how-it-is-computed), not measured.
 
 | column, value | meaning |
 | --- | --- |
@@ -105,36 +105,23 @@ computed, not measured: [how](#how-it-is-computed). The options are explained in
 | in tiles | the same with `vae_tiling: true`, in GB |
 | *all* | the whole model fits: no offload |
 | *model*, *group* | `offload: model`, `offload: group` |
-| *tiled* | also `vae_tiling: true`, which changes pixels if a frame is larger than a tile |
+| *tiled* | also `vae_tiling: true` |
 | *no* | does not fit: render smaller or shorter clips, or use `layerwise_casting` or `quantization` |
 
 {memory}
 
 ## How it is computed
 
-framefleet calls the model's own pipeline with the row's arguments, but without weights: each network
-computes on torch's meta device, where tensors have shapes and no values. It encodes the text, denoises for
-two steps and decodes. Each tensor counts from the operation that makes it until nothing refers to it any
-more, in the dtypes that the job uses. Attention counts as kernels of GPUs compute it, without a table of
-scores. This takes some seconds, in a process whose memory is limited, and is remembered for rows with the
-same arguments, whatever their prompts. Pictures and videos that a call needs are grey. A recipe of your own
-is only called with `plan --hollow` or `--probe`; otherwise `plan` counts one call of the pipeline.
+framefleet calls the model's own pipeline with the row's arguments, but without weights, on torch's meta
+device, where tensors have shapes and no values. It encodes the text, denoises for two steps and decodes. Each
+tensor counts from the operation that makes it until nothing refers to it any more. The results are remembered
+for rows with the same arguments. A recipe of your own is only called with
+`plan --hollow` or `--probe`; otherwise `plan` counts one call of the pipeline.
 
-* *Weights* are counted on the same networks. Layers that `quantization` or `layerwise_casting` stores in
-  fewer bits count with those bits; packed files count with their size.
-* *held GB*: the largest block of the denoiser and everything outside of blocks. Other networks hold their
-  largest layer.
-
-A row first encodes, then denoises, then decodes. With *all*, the GPU needs all weights plus what the
-largest of these needs. With *model* and *group*, each phase must fit by itself: a network with what it
-computes. {fixed:g} GB is added for CUDA and its workspaces. A row fits if the total is at most the memory of
-the GPU. This does not include workspaces of convolutions, fragmentation, LoRAs, compiled graphs, and other
-programs: near the limit, test it. `framefleet plan` also shows what a worker has measured
-([plan.md](plan.md)).
-
-Of networks that look at values, such as sizes of pictures, the largest part that can be called counts. Some
-cannot be called at all without weights. `plan` then says so, with the message of the network, and counts
-weights and what was computed until then.
+With *all*, the GPU needs all weights plus what the largest phase (encoding, denoising, decoding) needs. With
+*model* and *group*, each phase must fit by itself: a network with what it computes. {fixed:g} GB is added for
+CUDA and its workspaces. This does not include workspaces of convolutions, fragmentation, LoRAs, compiled
+graphs, and other programs: near the limit, test it.
 
 ## What people report
 

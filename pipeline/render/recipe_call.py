@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -42,7 +43,9 @@ from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
 from framefleet.pipeline.recipes.second_model import SecondModels
 from framefleet.pipeline.recipes.siblings import AROUND_SIBLINGS
 from framefleet.pipeline.render.clock import Clock
+from framefleet.pipeline.render.fused.row_thread import is_away, row_thread
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.render.row_tails import RowTail, Tails
 from framefleet.pipeline.render.scheduler_steps import StepTrace
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
@@ -65,6 +68,7 @@ class RecipeCall:
     _clock: Clock
     _second_try: Around
     _keep: KeptSteps
+    _tails: Tails
     _schedulers: dict[str | None, dict[str, OwnPipelines]] = field(default_factory=dict)  # by the row's name
     _pipelines: OwnPipelines = field(init=False)  # for each row: pipelines keep the state of a call
 
@@ -97,9 +101,10 @@ class RecipeCall:
         is_ours = not pipelines and not recipe.is_own
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well
         pipe = row.pipe = (pipelines or self._pipelines).make(**fresh, **tokenizers)
-        written = note_written(pipe)
-        if is_ours:  # people's own get arrays
-            around = partial(put_off_frames, model.pipe)
+        written, tail = note_written(pipe), None
+        if not pipelines:
+            tail = self._tails.begin(request.recipe)
+            around = Looks(model.pipe, tail, are_late=is_ours)  # people's own get arrays
             around(pipe)
             setattr(pipe, AROUND_SIBLINGS, around)
         with self._clock.spending("inputs"):
@@ -111,14 +116,18 @@ class RecipeCall:
                 references=references_of(model.pipe),
             )
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
-        with working_on([row.adapters]):
+        with working_on([row.adapters]), tail.watch if tail else nullcontext():
             output = recipe.render(pipe, replace(request, arguments=opened))
+        if tail:
+            tail.end()  # before pixels are made, which is no look of the row's code
         rendered: Rendered = self._finish(to_rendered, output, pipe)
         rendered = with_written(rendered, written)
         return self._finish(self._with_steps, rendered, trace) if trace else rendered
 
     def _finish(self, step: Callable[..., Rendered], *arguments: Any) -> Rendered:
-        """Do what is left to do for a row."""
+        """Do what is left to do for a row; the clock and second tries are for the renderer's thread."""
+        if is_away():
+            return step(*arguments)
         with self._clock.spending("frames"):
             rendered: Rendered = self._second_try("frames", step, *arguments)
         return rendered
@@ -157,41 +166,58 @@ def with_written(rendered: Rendered, written: Sequence[str]) -> Rendered:
     return replace(rendered, extras=replace(rendered.extras, values=values))
 
 
-def put_off_frames(original: Any, pipe: Any) -> None:
-    """Have the processors of a row's own pipeline return LateFrames for what was decoded.
+class Looks:
+    """Put around the processors of a row's own pipelines, which make arrays of what was decoded."""
 
-    original: whose processors are others' too.
-    """
-    shared = set(map(id, vars(original).values()))
-    for processor in _processors(pipe):
-        for method, num_dimensions in _METHODS.items():
-            if id(processor) not in shared and hasattr(processor, method):
-                setattr(processor, method, partial(_late, getattr(processor, method), num_dimensions))
+    def __init__(self, original: Any, tail: RowTail, *, are_late: bool) -> None:
+        """original: whose processors are others' too. are_late: LateFrames stand for arrays."""
+        self._shared = set(map(id, vars(original).values()))
+        self._tail, self._are_late = tail, are_late
 
+    def __call__(self, pipe: Any) -> None:
+        for processor, is_plain in _processors(pipe):
+            for method, num_dimensions in _METHODS.items():
+                if id(processor) not in self._shared and hasattr(processor, method):
+                    original = getattr(processor, method)
+                    late = partial(self._late, original, num_dimensions)
+                    around = late if self._are_late and is_plain else partial(self._now, original)
+                    setattr(processor, method, around)
+        free = getattr(pipe, "maybe_free_model_hooks", None)
+        if free and row_thread():  # it resets what another row may be using by now
+            pipe.maybe_free_model_hooks = lambda: None if is_away() else free()
 
-def _late(original: Callable[..., Any], num_dimensions: int, *args: Any, **kwargs: Any) -> Any:
-    call = inspect.signature(original).bind(*args, **kwargs)
-    call.apply_defaults()
-    name = next(iter(call.arguments))
-    images = call.arguments[name]
-    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
-    # One clip or image that can be kept.
-    is_one = is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)
-    if call.arguments["output_type"] != "np" or not is_one:
+    def _now(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._tail.look()
         return original(*args, **kwargs)
 
-    def postprocess(part: Tensor, output_type: str) -> Any:
-        call.arguments |= {name: part, "output_type": output_type}
-        return original(*call.args, **call.kwargs)
+    def _late(self, original: Callable[..., Any], num_dimensions: int, *args: Any, **kwargs: Any) -> Any:
+        call = inspect.signature(original).bind(*args, **kwargs)
+        call.apply_defaults()
+        name = next(iter(call.arguments))
+        images = call.arguments[name]
+        if call.arguments["output_type"] != "np" or not _is_one(images, num_dimensions):
+            return self._now(original, *args, **kwargs)
 
-    return LateFrames(images, postprocess)
+        def postprocess(part: Tensor, output_type: str) -> Any:
+            if output_type == "np":
+                self._tail.look()
+            call.arguments |= {name: part, "output_type": output_type}
+            return original(*call.args, **call.kwargs)
+
+        return LateFrames(images, postprocess)
 
 
-def _processors(pipe: Any) -> Iterator[Any]:
-    """Yield the processors of a pipeline that work as diffusers' own classes do."""
+def _processors(pipe: Any) -> Iterator[tuple[Any, bool]]:
+    """Yield the processors of a pipeline, and whether each works as diffusers' own classes do."""
     of_video = VideoProcessor.postprocess_video
     for value in vars(pipe).values():
         kind: Any = type(value)
-        is_plain = isinstance(value, VaeImageProcessor) and kind.postprocess is VaeImageProcessor.postprocess
-        if is_plain and getattr(kind, "postprocess_video", of_video) is of_video:
-            yield value
+        if isinstance(value, VaeImageProcessor):
+            is_plain = kind.postprocess is VaeImageProcessor.postprocess
+            yield value, is_plain and getattr(kind, "postprocess_video", of_video) is of_video
+
+
+def _is_one(images: Any, num_dimensions: int) -> bool:
+    """Whether this is one clip or image that can be kept."""
+    is_tensor = isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0
+    return is_tensor and images.ndim == num_dimensions and len(images) == 1 and images.shape[1] in (3, 4)

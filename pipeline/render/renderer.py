@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 from tqdm.auto import tqdm
@@ -34,9 +34,10 @@ from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun
 from framefleet.pipeline.render.clock import Charges, Clock
 from framefleet.pipeline.render.findings import Findings, surroundings
 from framefleet.pipeline.render.findings_storage import Places
-from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
+from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, second_try
+from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.prompt_watch import PromptWatch
@@ -44,6 +45,7 @@ from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
 from framefleet.pipeline.render.row_seconds import RowSeconds
+from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.text_encoders import Encoders, SharedCalls
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity
@@ -108,7 +110,13 @@ class Renderer:
         self._second_try = second_try(self._wait)
         keep, options = keep or KeptSteps(), model.settings.options
         ahead = ReadAhead(inputs.read)
-        self._call = RecipeCall(model, known_recipes, others, ahead, self.clock, self._second_try, keep)
+        self._tails = Tails(
+            lambda: self._batcher.num_away,
+            is_able=not (options.offload or options.compile or keep),  # whose hooks and notes are others' too
+        )
+        self._call = RecipeCall(
+            model, known_recipes, others, ahead, self.clock, self._second_try, keep, self._tails
+        )
         self._loras = LoraLayers(model.networks() if model.settings.loras else {})
         spending = self.clock.spending
         self._encoders = Encoders(
@@ -139,6 +147,7 @@ class Renderer:
         self._places = Places(probes, self.clock.spending) if self.batching.remember else None
         self._rehearsal = Rehearsal(model, self._places, self._plain_task)
         self._charges = Charges(self.clock)
+        self._at_home: ExitStack | None = None  # once rows may be away
         self._learn_anew()
 
     @property
@@ -167,10 +176,10 @@ class Renderer:
 
         Where larger forwards do not pay, one: rows that took turns would all be lost in a crash. Else twice
         those of a forward, so that forwards fill though rows of several kinds are mixed. A step cache would
-        couple rows, and so would whatever a network keeps in itself: one.
+        couple rows, and so would whatever a network keeps in itself: one. Rows that are away do not count.
         """
         reach = 1 if self._rows.all_alone else min(self._batcher.reach, self.batching.max_rows)
-        return 1 if reach == 1 else 2 * reach
+        return self._batcher.num_away + (1 if reach == 1 else 2 * reach)
 
     def render(self, requests: Iterable[Request], *, progress: bool | None = None) -> Iterator[Outcome]:
         """Yield a Clip or a Failure for each request, in the order they finish.
@@ -297,7 +306,7 @@ class Renderer:
         try:
             with self._seen() as around_rows:
                 finished = self._batcher.step(around_rows)
-            if finished and not self._rows.under_way.keys() - set(finished):
+            if finished and not self._rows.has_others(finished):
                 self._reset()
             for task in finished:
                 if isinstance(task.error, AttentionChanged):
@@ -398,6 +407,9 @@ class Renderer:
     def cancel(self) -> None:
         """Forget all rows."""
         self._batcher.cancel()
+        if self._at_home:
+            self._at_home.close()
+            self._at_home = None
         self._reset()
         self._encoders.bring()
         self._rows.clear()
@@ -411,13 +423,26 @@ class Renderer:
             steps = row.request.arguments.get("num_inference_steps", 1)
             self._cache.start(steps=steps, pipe=lambda: row.pipe)
             self._expected = frozenset(self._loaded.differences())
+        call, thread = partial(self._call, row), None
+        is_surrounded = not self._recipes[row.request.recipe].is_batched
+        if not is_surrounded and self._tails.has_look(row.request.recipe):
+            if self._at_home is None:
+                self._at_home = ExitStack()
+                self._at_home.enter_context(networks_at_home())
+            thread = RowThread(call, around=self._as_here, news=self._batcher.news)
         journal, holds_loras = self._hand_over.journal(row), partial(self._loras.hold, row.adapters)
-        task = RowTask(partial(self._call, row), row.draws, journal, before_turn=holds_loras)
-        if self._recipes[row.request.recipe].is_batched:
-            self._batcher.start(task)
-        else:
+        task = RowTask(call, row.draws, journal, before_turn=holds_loras, thread=thread)
+        if is_surrounded:
             self._batcher.start_alone(task, self._around_one)
+        else:
+            self._batcher.start(task)
         self._rows.start(task, row)
+
+    @contextmanager
+    def _as_here(self) -> Iterator[None]:
+        """Have what torch keeps per thread as it is on the renderer's."""
+        with on_device(self.model.environment["device"]), as_in_pipelines():
+            yield
 
     def _reset(self) -> None:
         """Have networks that keep state, for which a row runs alone, hold what they did before any row."""
@@ -434,8 +459,9 @@ class Renderer:
 
     def _judge(self, row: RenderRow) -> Rendered:
         """Make the plain call of a row, while no other's code runs."""
+        self._batcher.wait_for_away()
         if self._cache:  # whose hooks the plain call puts there itself
-            if self._rows.under_way:
+            if self._rows.has_others(()):  # that have begun, as the one that is compared was away
                 self._begin_again()
             self._reset()
         return self._plain(row)
@@ -473,6 +499,10 @@ class Renderer:
     def _outcome(self, task: RowTask, row: RenderRow) -> Outcome | None:
         """Return what became of a row; None where it is tried again."""
         self._prompts.saw(row.request, task.sizes)
+        if isinstance(task.error, CameBack):
+            self._tails.unlearn(row.request.recipe)
+            self._rows.add_again(row)
+            return None
         if doubt := task.journal.doubt(task.error):
             tell_begun_again(row, doubt)
             self._rows.add_again(row)
@@ -481,11 +511,16 @@ class Renderer:
         if row.is_plain and task.error is None and is_own:
             self._auditor.apart.setdefault(row.kind, "such a row failed when it was not")
         is_full = task.error is not None and is_out_of_memory(task.error)
+        # Others are away then, and may hold what it lacks.
+        is_crowded = is_full and row.is_alone and not row.is_plain and bool(self._rows.under_way)
         if is_full:
+            if is_crowded:
+                self._tails.unlearn(row.request.recipe)
+                self._batcher.wait_for_away()
             free_memory()
         is_plain = is_own and not is_full  # only a plain call says whether a recipe raises by itself
         is_final = row.is_plain if is_plain else row.is_alone or not (is_full or row.was_batched)
-        if task.error is None or is_final:
+        if task.error is None or (is_final and not is_crowded):
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         about, message = {"row_id": row.row_id}, public_message(task.error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -99,13 +99,18 @@ class RowQueue:
 
     def take(self, capacity: int) -> RenderRow | None:
         """Return the row that starts next; None while there is none, or no room for it."""
-        if self._alone and not self.under_way:
+        present = [row for task, row in self.under_way.items() if not task.is_away]
+        if self._alone and not present:
             return self._alone.popleft()
-        if self._alone or any(row.is_alone for row in self.under_way.values()):
+        if self._alone or any(row.is_alone for row in present):
             return None
         rows = [*self.under_way.values(), *islice(self._waiting, 1)]
         limit = min([capacity, *(self._limits.get(row.kind, capacity) for row in rows)])
         return self._waiting.popleft() if self._waiting and len(self.under_way) < limit else None
+
+    def has_others(self, tasks: Collection[RowTask]) -> bool:
+        """Whether rows besides these are under way, and not away."""
+        return any(not task.is_away for task in self.under_way.keys() - set(tasks))
 
     def halve(self, kind: str) -> None:
         """Memory ran out while such a row ran: from now on have half as many under way."""

@@ -33,6 +33,7 @@ from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.fused.calls import Method, digests_of, dtype_of, is_private
 from framefleet.pipeline.render.fused.concatenation import Layout
 from framefleet.pipeline.render.fused.exact import are_equal
+from framefleet.pipeline.render.fused.row_thread import stay
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.row_seconds import RowSeconds, timed
 
@@ -294,6 +295,7 @@ class SharedCalls:
 
     def _encode_picture(self, name: str, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Encode each distinct picture or video once, as it lies in memory."""
+        stay()
         has_modes = torch.is_grad_enabled() or torch.is_autocast_enabled(torch.device(self._device).type)
         if has_modes or not self._encoders.is_known(name):  # of a recipe of the user's own
             return encode(*args, **kwargs)

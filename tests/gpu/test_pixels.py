@@ -13,14 +13,15 @@ from diffusers.video_processor import VideoProcessor
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import to_pictures, to_pixels
 from framefleet.pipeline.render.clock import Clock
-from framefleet.pipeline.render.recipe_call import put_off_frames
+from framefleet.pipeline.render.recipe_call import Looks
+from framefleet.pipeline.render.row_tails import Tails
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def late() -> Any:
     pipe = SimpleNamespace(processor=VideoProcessor())
-    put_off_frames(SimpleNamespace(), pipe)
+    Looks(SimpleNamespace(), Tails(int, is_able=False).begin(""), are_late=True)(pipe)
     return pipe.processor
 
 

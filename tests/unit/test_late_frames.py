@@ -19,13 +19,16 @@ from diffusers.video_processor import VideoProcessor
 
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, is_late, to_pictures, to_pixels
-from framefleet.pipeline.render.recipe_call import put_off_frames
+from framefleet.pipeline.render.recipe_call import Looks
+from framefleet.pipeline.render.row_tails import Tails
+
+TAIL = Tails(int, is_able=False).begin("")
 
 
 def late(kind: type[Any] = VideoProcessor, **settings: Any) -> Any:
     """A processor as a row's pipeline has it."""
     pipe = SimpleNamespace(processor=kind(**settings))
-    put_off_frames(SimpleNamespace(), pipe)
+    Looks(SimpleNamespace(), TAIL, are_late=True)(pipe)
     return pipe.processor
 
 
@@ -132,7 +135,7 @@ def test_other_calls_are_diffusers_own() -> None:
 
 def test_a_processor_that_rows_share_is_left_alone() -> None:
     shared = SimpleNamespace(processor=VideoProcessor())
-    put_off_frames(shared, shared)
+    Looks(shared, TAIL, are_late=True)(shared)
     assert "postprocess_video" not in vars(shared.processor)
 
 

@@ -1,4 +1,4 @@
-"""How well cheap drafts of the demo's model tell which rows are good in full: the figures of docs/scores.md.
+"""How well cheap drafts of the demo's model tell which are good in full: the figures of docs/why/commands.md.
 
     python -m tools.benchmarks.draft_ranks [--seeds 6] [--prompts 8] [--sheet docs/drafts.png]
 

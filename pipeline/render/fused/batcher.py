@@ -7,6 +7,7 @@ and each recipe gets its slice back. Does not know recipes, pipelines or devices
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -27,6 +28,7 @@ from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.checkpoints.journal import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
+from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread, stay
 
 
 class RowTask:
@@ -39,9 +41,11 @@ class RowTask:
         journal: Journal | None = None,
         *,
         before_turn: Callable[[], None] = lambda: None,
+        thread: RowThread | None = None,
     ) -> None:
         """draws: what the function draws from the global generators; it seeds them. journal: of a function
         that goes on from what another process made of it. before_turn: called before its code goes on.
+        thread: which runs the function, if the renderer's own does not.
         """
         self.value: Any = None
         self.error: Exception | None = None
@@ -56,8 +60,9 @@ class RowTask:
         self.draws = draws or GlobalDraws()
         self.is_waiting = False  # until no other task is under way, see `Batcher.wait`
         self.surroundings: ExitStack | None = None  # held for its whole life, see `Batcher.start_alone`
+        self.thread = thread
         self._before_turn = before_turn
-        self._function = function
+        self._function = thread or function
         self.greenlet = greenlet.greenlet(self._run)
         self._is_ending = False
         self.call: Call | None = None
@@ -66,6 +71,11 @@ class RowTask:
     @property
     def is_finished(self) -> bool:
         return bool(self.greenlet.dead)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it runs by itself, and its end was not noticed yet."""
+        return self.thread is not None and self.thread.is_away
 
     @property
     def batch_size(self) -> float:
@@ -90,6 +100,13 @@ class RowTask:
             self._before_turn()
             yield
 
+    def pause(self, hub: greenlet.greenlet) -> None:
+        """Stop here, where its function runs, until it is resumed."""
+        if row := row_thread():
+            row.pause()
+        else:
+            hub.switch()
+
     def end(self) -> None:
         self._is_ending = True
         if not self.is_finished:
@@ -108,23 +125,41 @@ class RowTask:
 
 
 class Batcher:
-    """Tasks that share forwards. All calls must come from one thread. tasks: those under way."""
+    """Tasks that share forwards. All calls must come from one thread.
+
+    tasks: those under way. news: set whenever one that has a thread says something.
+    """
 
     def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
         self.tasks: dict[greenlet.greenlet, RowTask] = {}
+        self.news = threading.Event()
         self._hub: greenlet.greenlet | None = None
         self._process = GlobalDraws()  # what code around the tasks draws
         self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
 
     @property
     def current(self) -> RowTask | None:
-        return self.tasks.get(greenlet.getcurrent())
+        """The task that is running right now, or whose thread asks."""
+        if (row := row_thread()) is None:
+            return self.tasks.get(greenlet.getcurrent())
+        return next((task for task in self.tasks.values() if task.thread is row), None)
+
+    @property
+    def num_away(self) -> int:
+        """Tasks that run by themselves."""
+        return sum(task.is_away for task in self.tasks.values())
 
     @property
     def is_waited_in(self) -> bool:
         """Whether a task waits for the others to end."""
         return any(task.is_waiting for task in self.tasks.values())
+
+    def wait_for_away(self) -> None:
+        """Wait until no task goes on by itself."""
+        while not all(thread.has_news for thread in self._away()):
+            self.news.wait()
+            self.news.clear()
 
     def wait(self) -> None:
         """Stop the running task until the others have ended and were taken, or wait too."""
@@ -132,7 +167,7 @@ class Batcher:
         if task is None or self._hub is None or len(self.tasks) == 1:
             return
         task.is_waiting = True
-        self._hub.switch()
+        task.pause(self._hub)
         task.is_waiting = False
 
     def start(self, task: RowTask) -> RowTask:
@@ -146,7 +181,7 @@ class Batcher:
         So what is put around methods stays there until it ends, and it makes its calls itself: it only stops
         before each.
         """
-        assert not self.tasks, "others would run in its surroundings"
+        assert all(other.is_away for other in self.tasks.values()), "others would run in its surroundings"
         task.surroundings = ExitStack()
         for name, method in self._forwards.methods.items():
             around_method = intercept({name: method.network}, self._stop, method=method.name)
@@ -181,7 +216,8 @@ class Batcher:
             self._hub = greenlet.getcurrent()
             for task in self.tasks.values():
                 is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
-                if task.call is None and not is_held:
+                has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
+                if task.call is None and has_turn and not is_held:
                     task.resume()
 
     def take_finished(self) -> list[RowTask]:
@@ -221,11 +257,12 @@ class Batcher:
         is_own = is_private() or not self._forwards.methods[name].is_as_it_was
         if task is None or self._hub is None or is_own:
             return forward(*args, **kwargs)
+        stay()
         call = parse_call(name, args, kwargs, task.draws)
         if self._forwards.is_denoising(call) and (answer := task.journal.answer(call)):
             return answer[0]
         task.call = call
-        self._hub.switch()
+        task.pause(self._hub)
         result, task.result = task.result, None
         assert result is not None
         if result.error is not None:
@@ -243,7 +280,7 @@ class Batcher:
             return forward(*args, **kwargs)
         if answer := task.journal.answer(call):
             return answer[0]
-        self._hub.switch()
+        task.pause(self._hub)
         started = time.perf_counter()
         with self._forwards.spending(method.seconds.removesuffix("_s")):
             result = self._forwards.run_here(call, lambda: forward(*args, **kwargs))
@@ -255,6 +292,9 @@ class Batcher:
 
     def _run_forwards(self) -> None:
         parked = [(task, task.call) for task in self.tasks.values() if task.call]
+        if not parked:
+            self._wait_for_news()
+            return
         groups = self._forwards.groups([call for _, call in parked])
         denoising = [places for places in groups if self._forwards.is_denoising(parked[places[0]][1])]
         if denoising:  # what other calls share says nothing of how many rows to have under way
@@ -279,6 +319,18 @@ class Batcher:
                     self._note_forward(task, call, result, started)
                 else:
                     task.seconds[method.seconds] = task.seconds.get(method.seconds, 0.0) + share_s
+
+    def _wait_for_news(self) -> None:
+        """Wait for one of the tasks that go on by themselves, as there is nothing else to do."""
+        away = self._away()
+        if away and not any(thread.has_news for thread in away):
+            with self._forwards.spending("frames"):
+                self.news.wait()
+        self.news.clear()
+
+    def _away(self) -> list[RowThread]:
+        """Return the threads of tasks that go on by themselves."""
+        return [task.thread for task in self.tasks.values() if task.thread and task.is_away]
 
     def _note_forward(self, task: RowTask, call: Call, result: Result, started: float) -> None:
         if not task.first_forward_at:

@@ -1,0 +1,228 @@
+"""Recipes that look at their frames do so on a thread of their own, while the next row denoises."""
+
+from __future__ import annotations
+
+import functools
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
+from framefleet.pipeline.outputs.frames import frames as frames_module
+from framefleet.pipeline.outputs.frames.frames import to_frames
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.render.fused.row_thread import RowThread, is_away
+from framefleet.pipeline.render.row_tails import Tails
+from tests.tiny import SMALLEST, tiny
+
+AWAY: dict[int, bool] = {}  # by seed, whether the row's last lines ran away from the renderer
+HELD = threading.Event()  # while it is not set, rows of `slow` wait as they look
+
+
+def _rendered(pipe: Any, request: Request) -> Any:
+    output = pipe(**request.arguments, generator=request.generator(), output_type="np")
+    AWAY[request.seed] = AWAY.get(request.seed, False) or is_away()
+    return np.asarray(output.frames)
+
+
+def looking(pipe: Any, request: Request) -> Any:
+    return np.clip(_rendered(pipe, request) * 0.9, 0, 1)
+
+
+def drawing(pipe: Any, request: Request) -> Any:
+    frames = _rendered(pipe, request)
+    return np.clip(frames + random.random() * np.random.random(frames.shape) * 0.1, 0, 1)
+
+
+def decoding(pipe: Any, request: Request) -> Any:
+    """Call a network once more after the look, in every row but the first."""
+    frames = _rendered(pipe, request)
+    if request.seed:
+        frames = np.asarray(pipe(**request.arguments, generator=request.generator(), output_type="np").frames)
+    return frames
+
+
+def refining(pipe: Any, request: Request) -> Any:
+    """Call networks after the look in every row."""
+    frames = _rendered(pipe, request)
+    latents = pipe(**request.arguments, generator=request.generator(), output_type="latent").frames
+    return np.clip(frames * float(latents.abs().mean()), 0, 1)
+
+
+def failing(pipe: Any, request: Request) -> Any:
+    frames = _rendered(pipe, request)
+    if request.seed == 2:
+        raise ValueError("a bad tail")
+    return frames
+
+
+def slow(pipe: Any, request: Request) -> Any:
+    frames = _rendered(pipe, request)
+    if request.seed == 1:
+        assert HELD.wait(60)
+    if request.seed == 3:
+        time.sleep(0.3)  # so that it ends while nothing is left but to wait
+    return frames
+
+
+RECIPES: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (looking, drawing, decoding, refining, failing, slow)
+}
+
+
+@functools.cache
+def _model(cache: str = "") -> Model:
+    return load_model(tiny("wan"), dtype="fp32", **({"cache": {"type": cache}} if cache else {}))
+
+
+def _renderer(cache: str = "", max_rows: int = 1, audit: Audit | None = None) -> Renderer:
+    AWAY.clear()
+    recipes = {name: Recipe(name=name, function=function, digest="") for name, function in RECIPES.items()}
+    batching = Batching(max_rows=max_rows, min_gain=0, remember=False)
+    return Renderer(_model(cache), batching, recipes=recipes, audit=audit or Audit(every=0))
+
+
+def _rows(recipe: str, count: int = 4) -> list[Request]:
+    sizes = SMALLEST["wan"] | {"max_sequence_length": 32, "num_inference_steps": 2}
+    return [
+        Request(arguments=sizes | {"prompt": f"ball {seed % 2}"}, seed=seed, recipe=recipe)
+        for seed in range(count)
+    ]
+
+
+def _frames(renderer: Renderer, rows: list[Request]) -> dict[int, Any]:
+    clips = {}
+    for outcome in renderer.render(rows):
+        assert isinstance(outcome, Clip), outcome.traceback
+        clips[outcome.request.seed] = outcome.frames
+    return clips
+
+
+def _judged(rows: list[Request], cache: str = "") -> dict[int, Any]:
+    judge = _renderer(cache)
+    outcomes = [judge.render_plainly(row, f"{row.seed:032x}") for row in rows]
+    return {clip.request.seed: to_frames(clip.frames) for clip in outcomes if isinstance(clip, Clip)}
+
+
+@pytest.mark.parametrize(("cache", "max_rows"), [("", 1), ("first_block", 1), ("", 3)])
+def test_rows_after_the_first_look_away_and_equal_plain_calls(cache: str, max_rows: int) -> None:
+    rows = _rows("looking", 6)
+    expected = _judged(rows, cache)
+    renderer = _renderer(cache, max_rows)
+    clips = _frames(renderer, rows[:1]) | _frames(renderer, rows[1:])
+    assert AWAY[0] is False and any(AWAY.values())
+    assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
+    assert len(expected) == len(clips) == 6
+
+
+@pytest.mark.parametrize(
+    ("recipe", "cache"),
+    [("drawing", ""), ("decoding", ""), ("decoding", "first_block"), ("refining", "")],
+)
+def test_what_draws_or_calls_networks_after_it_looked_has_its_bits(recipe: str, cache: str) -> None:
+    rows = _rows(recipe)
+    expected = _judged(rows, cache)
+    clips = _frames(_renderer(cache), rows)
+    assert len(clips) == len(expected) == len(rows)
+    assert all(np.array_equal(clips[seed], frames) for seed, frames in expected.items())
+    assert recipe == "decoding" or not any(AWAY.values())
+
+
+def test_a_cached_row_that_was_away_is_compared_while_the_next_one_is_under_way() -> None:
+    renderer = _renderer("first_block", audit=Audit(every=1))
+    clips = _frames(renderer, _rows("looking", 6))
+    assert [audited.verdict for audited in renderer.take_audits()] == ["equal"] * len(clips)
+    assert any(AWAY.values())
+
+
+def test_rows_that_may_be_away_add_one_hook_at_most() -> None:
+    hooks = nn.modules.module._global_forward_pre_hooks
+    num_before = len(hooks)  # of renderers of other tests that were not told to end
+    for outcome in _renderer().render(_rows("looking", 6)):
+        assert isinstance(outcome, Clip), outcome.traceback
+        assert len(hooks) <= num_before + 1
+    assert len(hooks) == num_before
+
+
+def test_a_row_that_fails_away_fails_and_the_others_are_as_they_were() -> None:
+    outcomes = {outcome.request.seed: outcome for outcome in _renderer().render(_rows("failing"))}
+    assert isinstance(outcomes[2], Failure) and "a bad tail" in str(outcomes[2].error)
+    assert all(isinstance(outcomes[seed], Clip) for seed in (0, 1, 3))
+
+
+def test_the_next_row_denoises_while_one_looks_and_clips_come_as_they_end() -> None:
+    HELD.clear()
+    renderer, seeds = _renderer(), []
+    for outcome in renderer.render(_rows("slow")):
+        assert isinstance(outcome, Clip), outcome.traceback
+        seeds.append(outcome.request.seed)
+        if len(seeds) == 2:
+            HELD.set()
+    assert seeds[:2] == [0, 2] and sorted(seeds) == [0, 1, 2, 3]
+
+
+def test_of_two_rows_that_look_the_one_that_ends_first_comes_first() -> None:
+    HELD.clear()
+    late = threading.Timer(300, HELD.set)  # so that the test fails, and does not wait for ever
+    late.start()
+    seeds = []
+    try:
+        for outcome in _renderer().render(_rows("slow")):
+            seeds.append(outcome.request.seed)
+            if len(seeds) == 3:
+                assert not HELD.is_set()
+                HELD.set()
+    finally:
+        late.cancel()
+    assert seeds == [0, 2, 3, 1]
+
+
+def test_rows_that_are_away_when_the_caller_stops_are_waited_for_and_forgotten() -> None:
+    HELD.clear()
+    renderer = _renderer()
+    rows = renderer.render(_rows("slow"))
+    assert [next(rows).request.seed for _ in range(2)] == [0, 2]
+    threading.Timer(0.2, HELD.set).start()
+    rows.close()
+    for thread in [thread for thread in threading.enumerate() if thread.name == "row"]:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert renderer.num_active == 0
+    assert len(_frames(renderer, _rows("slow"))) == 4
+
+
+class AtOnce:
+    """A thread that is never late."""
+
+    def submit(self, make: Callable[[], Any]) -> Future[Any]:
+        made: Future[Any] = Future()
+        made.set_result(make())
+        return made
+
+
+def test_pixels_that_are_made_of_a_clip_are_no_looks_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_module, "_thread", lambda pid: AtOnce())
+    started: list[object] = []
+    monkeypatch.setattr(RowThread, "__call__", lambda self: started.append(self))
+    assert all(isinstance(clip, Clip) for clip in _renderer().render(_rows("generate")))
+    assert not started, "rows that do not look need no threads"
+
+
+def test_calls_of_modules_are_seen_only_from_a_rows_first_look_to_its_end() -> None:
+    hooks = nn.modules.module._global_forward_pre_hooks
+    before = dict(hooks)
+    tail = Tails(lambda: 0, is_able=True).begin("looking")
+    with tail.watch:
+        assert hooks == before, "each call of each module of every row would be slower"
+        tail.look()
+        assert len(hooks) == len(before) + 1
+        tail.look()
+        assert len(hooks) == len(before) + 1
+    assert hooks == before
