@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.render.render import render, retry
     from framefleet.pipeline.errors import FramefleetError
-    from framefleet.pipeline.model.model import Model, load_model
+    from framefleet.pipeline.model.load_model import load_model
+    from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.clips import Clip, Failure
     from framefleet.pipeline.outputs.frames.result import KeptSteps
     from framefleet.pipeline.outputs.output import Output, open_output
@@ -164,7 +165,7 @@ _HOMES = {
     "gallery": "framefleet.plugins.pages.gallery.gallery",
     "failures": "framefleet.jobs.look.failures",
     "grid": "framefleet.plugins.pages.sheet.sheet",
-    "load_model": "framefleet.pipeline.model.model",
+    "load_model": "framefleet.pipeline.model.load_model",
     "logs": "framefleet.plugins.deploy.submission",
     "open_output": "framefleet.pipeline.outputs.output",
     "pack": "framefleet.plugins.pack.pack",

@@ -17,10 +17,11 @@ from safetensors import safe_open
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
-from framefleet.pipeline.model.sources.source import FolderSource, open_source
+from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import Weights, fetched_as
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 

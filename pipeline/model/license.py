@@ -17,7 +17,7 @@ from typing import Literal
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.families.family import Preset
-from framefleet.pipeline.model.sources.source import Source
+from framefleet.pipeline.model.sources.folder_source import Source
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,11 @@ from typing import Any
 from framefleet.pipeline.errors import JobError, ModelError, Refused, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.hooks.adapters import Adapters
+from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_links, sha256_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
-from framefleet.pipeline.model.sources.source import HUB_ID, Source, UrlSource, open_source
+from framefleet.pipeline.model.sources.source import HUB_ID, UrlSource, open_source
 
 ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol
 
-from framefleet.pipeline.model.device_placement import Placement, Placer, placement_of
-from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
-from framefleet.pipeline.model.lora import Lora, loras_of
-from framefleet.pipeline.model.options.schema import Options, OptionValues, read_options
-from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
-from framefleet.pipeline.model.sources.parts import ModelPart, base_and_parts, names_of, open_parts
-from framefleet.pipeline.model.sources.source import Source, open_source, public_name
+from framefleet.pipeline.model.device_placement import Placement, Placer
+from framefleet.pipeline.model.ip_adapter import IpAdapter
+from framefleet.pipeline.model.lora import Lora
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.folder_source import Source
+from framefleet.pipeline.model.sources.parts import ModelPart, names_of, open_parts
+from framefleet.pipeline.model.sources.source import open_source, public_name
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.dtypes import DType, canonical_dtype
 from framefleet.pipeline.model.specs.model_index import DENOISERS
@@ -110,56 +109,3 @@ def source_of(settings: ModelSettings) -> Source:
 def weights_of(settings: ModelSettings, source: Source) -> Weights:
     parts = open_parts(settings.parts, settings.storage_options)
     return open_weights(source, lock=settings.lock, allow_pickle=settings.allow_pickle, parts=parts)
-
-
-def load_model(
-    path: str | Path,
-    *,
-    revision: str | None = None,
-    base: str | Path | None = None,
-    parts: Mapping[str, str | Path | Mapping[str, Any] | ModelPart] | None = None,
-    lock: str | Path | None = None,
-    allow_pickle: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
-    dtype: DType = "auto",
-    device: str = "auto",
-    threads: int = 1,
-    placement: Placement | Mapping[str, Any] | str | None = None,
-    loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
-    ip_adapter: Mapping[str, Any] | IpAdapter | None = None,
-    **options: Unpack[OptionValues],
-) -> Model:
-    """Load a diffusers pipeline for rendering.
-
-    path: a folder, `org/name` of the hub, or a URL that fsspec opens; or one file with weights, whose `base`
-    gives configs, tokenizers and what the file lacks. revision: of the hub, a branch, tag or commit. parts:
-    files with the weights of single components, as {"transformer": "wan-Q4_K_M.gguf"}. lock: the lock file
-    that the files must agree with, if not the model's own. allow_pickle: load pickles of tensors where there
-    are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as {"default": "bf16", "vae":
-    "fp32"}. placement: how the model uses several devices, as below `model:` in a job; see
-    docs/several_gpus.md. loras: by the name that requests give them, each a path or a mapping with the
-    fields of `Lora`. ip_adapter: a mapping with the fields of `IpAdapter`. options: as below `model:` in a
-    job, `offload="group"`; see `Options`.
-    Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
-    Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
-    """
-    keep_import_warnings()
-    from framefleet.pipeline.model.load import load
-
-    place, files = base_and_parts(str(path), str(base) if base else None, parts or {})
-    settings = ModelSettings(
-        path=place,
-        parts=files,
-        revision=revision,
-        lock=str(lock) if lock is not None else None,
-        allow_pickle=allow_pickle,
-        storage_options=dict(storage_options or {}),
-        dtype=dtype,
-        device=device,
-        threads=threads,
-        placement=placement_of(placement),
-        loras=loras_of(loras or {}),
-        ip_adapter=ip_adapter_of(ip_adapter),
-        options=read_options(options),
-    )
-    return load(settings)

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
@@ -31,8 +31,10 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.constructor import module_source
 from framefleet.pipeline.model.specs.model_index import DENOISERS, OWN_CODE, Configs, ModelIndex, read_object
 from framefleet.pipeline.model.specs.signature import PLACES, Parameter, parameter_of
-from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames.result import WRITTEN_PROMPT
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 # What is looked at: as blocks call it, and as the outputs of all other pipelines do.
 SEEN = {"videos": "frames", "images": "images"}

@@ -16,9 +16,9 @@ import framefleet
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.sandbox import Sandbox
 from framefleet.pipeline.model.sources.components import components_in
+from framefleet.pipeline.model.sources.folder_source import FolderSource
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.placement import check_placement, errors_of, write_hollow
-from framefleet.pipeline.model.sources.source import FolderSource
 from framefleet.pipeline.model.sources.weights import open_weights
 from tests.hub_server import HubServer, hub
 from tests.tiny import build

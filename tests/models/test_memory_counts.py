@@ -18,7 +18,8 @@ from framefleet.jobs.plan.memory import MemoryCounts, _bits, _deciding, native_r
 from framefleet.jobs.plan.stub_networks import Repeated, metered
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import keep_secrets
-from framefleet.pipeline.model.model import ModelSettings, load_model
+from framefleet.pipeline.model.load_model import load_model
+from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import read_options
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights

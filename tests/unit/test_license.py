@@ -8,7 +8,7 @@ import pytest
 
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.license import License, known_terms, license_of
-from framefleet.pipeline.model.sources.source import FolderSource
+from framefleet.pipeline.model.sources.folder_source import FolderSource
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-1.3b")
 # As the cards of these models have it: https://huggingface.co/NAME/raw/main/README.md

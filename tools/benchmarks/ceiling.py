@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import torch
 
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.model import load_model
+from framefleet.pipeline.model.load_model import load_model
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.calls import Call, Result

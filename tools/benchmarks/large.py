@@ -19,7 +19,8 @@ from typing import Any
 import diffusers
 import torch
 
-from framefleet.pipeline.model.model import Model, load_model
+from framefleet.pipeline.model.load_model import load_model
+from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching

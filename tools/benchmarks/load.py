@@ -81,7 +81,7 @@ def _loader(name: str) -> Any:
     """Return a function that loads a folder, with everything imported that a load imports."""
     from diffusers import WanPipeline
 
-    from framefleet.pipeline.model.model import load_model
+    from framefleet.pipeline.model.load_model import load_model
     from tests.tiny import tiny
 
     WanPipeline.from_pretrained(tiny("wan"))

@@ -24,10 +24,10 @@ from framefleet.pipeline.model.options.schema import ModelOffload
 from framefleet.pipeline.model.options.tuning import Setup, check_options, script_setup
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.parts import by_component, open_parts
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG
-from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.dtypes import check_dtype
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler

@@ -27,8 +27,8 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from framefleet.pipeline.errors import ModelError, ServiceError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.class_cache import one_fetcher
+from framefleet.pipeline.model.sources.folder_source import Listed, Source, list_folder
 from framefleet.pipeline.model.sources.headers import read_first
-from framefleet.pipeline.model.sources.source import Listed, Source, list_folder
 from framefleet.pipeline.model.specs.model_index import INDEXES
 
 log = logging.getLogger(__name__)

@@ -146,8 +146,8 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
         are_texts = {*map(type, (source, revision or "", class_name, *digests.values()))} == {str}
         are_numbers = {*map(type, sizes.values())} <= {int}
         if are_texts and are_numbers and values["digest"] == model_digest(digests):
-            named = {"source": source, "revision": revision, "class_name": class_name}
-            return ModelLock(**named, sizes=sizes, digests=digests)
+            origin = {"source": source, "revision": revision, "class_name": class_name}
+            return ModelLock(**origin, sizes=sizes, digests=digests)
     except (ValueError, LookupError, TypeError, AttributeError):
         pass
     raise ModelError(f"{where} is not a whole lock file", "make it again with `framefleet model lock`")

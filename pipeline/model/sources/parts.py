@@ -21,10 +21,11 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
-from framefleet.pipeline.model.sources.source import FolderSource, Source, UrlSource, public_name
+from framefleet.pipeline.model.sources.source import UrlSource, public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds

@@ -26,13 +26,13 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import Tensor, check_size, header_reader, read_header
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import PartFile, by_component
 from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
-from framefleet.pipeline.model.sources.source import Source
 from framefleet.pipeline.model.specs.model_index import MODEL_INDEX
 
 log = logging.getLogger(__name__)

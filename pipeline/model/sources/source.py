@@ -6,9 +6,7 @@ import json
 import os
 import re
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,66 +14,11 @@ from typing import Any
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.class_cache import cache_folder, one_fetcher, short_hash
-from framefleet.pipeline.model.sources.headers import read_first
-from framefleet.pipeline.model.sources.integrity import list_files, named_sha256, sha256_of
+from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
+from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.specs.model_index import INDEXES
 from framefleet.pipeline.outputs.stores.object_store import Stored
 from framefleet.pipeline.outputs.stores.store import Store
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    size: int
-    sha256: str | None = None  # None where it does not say
-
-
-class Source(ABC):
-    """One model, as it is now."""
-
-    path: str  # with `revision`, what opens it again, on other machines too
-    revision: str | None = None  # of a hub, the commit
-    name: str  # the same in one text, without credentials: what records and messages call it
-    is_local: bool = False  # reading its files costs no download
-
-    @cached_property
-    @abstractmethod
-    def files(self) -> Mapping[str, Listed]: ...
-
-    @abstractmethod
-    def read(self, file: str, count: int | None = None) -> bytes:
-        """Return the first `count` bytes of a file; all of them for None."""
-
-    @abstractmethod
-    def fetch(self, files: Collection[str]) -> Path:
-        """Return a folder of this machine that holds these files."""
-
-
-class FolderSource(Source):
-    is_local = True
-
-    def __init__(self, path: str, *, only: str | None = None) -> None:
-        """only: the one file that is wanted; the others are not listed."""
-        self.path = self.name = path
-        self._only = only
-
-    @cached_property
-    def files(self) -> Mapping[str, Listed]:
-        return list_folder(Path(self.path), None if self._only is None else [self._only])
-
-    def read(self, file: str, count: int | None = None) -> bytes:
-        return read_first(Path(self.path, file), count)
-
-    def fetch(self, files: Collection[str]) -> Path:
-        return Path(self.path)
-
-
-def list_folder(folder: Path, names: Collection[str] | None = None) -> dict[str, Listed]:
-    """Return the files of a folder, or these; of those in a cache, the SHA-256 that they are named by."""
-    return {
-        name: Listed(size=(folder / name).stat().st_size, sha256=named_sha256(folder / name))
-        for name in (list_files(folder) if names is None else names)
-    }
-
 
 _HUB_PAGE = re.compile(
     r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/tree/([\w./-]+?))?/?(?:[?#].*)?"

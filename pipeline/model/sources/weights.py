@@ -14,11 +14,11 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources import integrity, selection
 from framefleet.pipeline.model.sources.components import Component, components_of
 from framefleet.pipeline.model.sources.config_checks import check_configs, check_sizes
+from framefleet.pipeline.model.sources.folder_source import Source, list_folder
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, check_whole_numbers
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import PartFile, by_component, part_sizes
-from framefleet.pipeline.model.sources.source import Source, list_folder
 from framefleet.pipeline.model.specs import model_index
 
 
@@ -79,8 +79,8 @@ class Weights:
         named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
         integrity.check_digests(folder, digests, self.expected, named_by=named_by)
         # A file in a cache is named by its SHA-256 too.
-        named = {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}
-        integrity.check_digests(folder, digests, named, named_by="its own name")
+        blobs = {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}
+        integrity.check_digests(folder, digests, blobs, named_by="its own name")
         integrity.check_git_names(folder, files)
         return digests
 
