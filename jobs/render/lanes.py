@@ -37,7 +37,9 @@ def plan_lanes(
     survey: of all rows in the index.
     """
     plans = {lane: LanePlan(setup=setup_of(resolved, lane)) for lane in lanes_of(resolved, index)}
-    for lane, plan in plans.items() if survey else ():
+    if survey is None:
+        return plans
+    for lane, plan in plans.items():
         row_bytes = resolved.models[lane.model].weights.stored_bytes(but="text_encoder")
         work = survey.mean_work(lane) * row_bytes or 1.0
         plans[lane] = replace(plan, largest=survey.largest(model=lane.model, lane=lane), row_work=work)
