@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ PROMPTS = ("a red ball", "a blue cube on a table")
 MORE = {"flux": {"max_sequence_length": 64}}
 SIDES = (128, 192)  # pixels; smaller ones leave a rank with so few tokens that products take other kernels
 WIDE = "wide"
+PARTS = ("transformer", "transformer_2", "transformer_ref")
 RANKS, DTYPES = (2, 4), ("fp32", "bf16")
 PAGE, BEGIN, END = ROOT / "docs" / "several_gpus.md", "<!-- ulysses: begin -->", "<!-- ulysses: end -->"
 HEAD = ["model", *(f"{dtype}, {num}" for dtype in DTYPES for num in RANKS), "others differ in"]
@@ -81,11 +82,7 @@ def rows_of(name: str, *, is_wide: bool = False) -> list[Request]:
 
 def narrow(name: str, folder: Path) -> Path:
     """Write the tiny pipeline with four heads, of which each of four ranks gets one."""
-
-    def change(key: str, value: Any, default: Any) -> Any:
-        return value * 2 if HEADS.fullmatch(key) else value
-
-    return _changed(name, folder, change, parts=("transformer", "transformer_2"))
+    return _changed(name, folder, dict.fromkeys(PARTS, _four_heads))
 
 
 def wide(name: str, folder: Path) -> Path:
@@ -96,14 +93,19 @@ def wide(name: str, folder: Path) -> Path:
             return PUBLISHED.get(name, {}).get(key, default)
         return 1 if LAYERS.fullmatch(key) else value
 
-    return _changed(name, folder, change, parts=("transformer",))
+    return _changed(name, folder, dict.fromkeys(PARTS, _four_heads) | {PARTS[0]: change})
 
 
-def _changed(
-    name: str, folder: Path, change: Callable[[str, Any, Any], Any], *, parts: Iterable[str]
-) -> Path:
+def _four_heads(key: str, value: Any, default: Any) -> Any:
+    return value * 2 if HEADS.fullmatch(key) else value
+
+
+def _changed(name: str, folder: Path, changes: Mapping[str, Callable[[str, Any, Any], Any]]) -> Path:
     shutil.copytree(tiny(name), folder)
-    for path in (folder / part for part in parts if (folder / part).is_dir()):
+    for part, change in changes.items():
+        path = folder / part
+        if not path.is_dir():
+            continue
         config = json.loads((path / "config.json").read_text())
         kind = getattr(diffusers, config["_class_name"])
         defaults = inspect.signature(kind.__init__).parameters

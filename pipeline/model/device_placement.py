@@ -80,6 +80,9 @@ class Placer:
         """Compute as one device does while the block runs: plain calls, which judge all others."""
         return nullcontext()
 
+    def close(self) -> None:
+        """End what it has started."""
+
     @property
     def environment(self) -> dict[str, str]:
         """What records say of it: its type, and the networks of each device."""
