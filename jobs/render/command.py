@@ -156,7 +156,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         lines.append(gone_line(summary.gone, store.url_of("")))
     if summary.over_budget:
         lines.append(f"stopped: {summary.over_budget}")
-        lines.append("finished clips are kept; to continue, raise the budget and run the same command again")
+        lines.append(f"finished clips are kept; to continue: {summary.to_continue}")
     if summary.failed:
         lines.append(f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to retry them")
     return [*lines, *(line for listener in listeners() for line in listener.ending_lines(store))]

@@ -153,8 +153,10 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     if status.audits and status.num_done:
         lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}"))
     lines += map(Text, status.notes)
+    if status.over_budget:
+        lines.append(Text(f"stopped: {one_line(status.over_budget)}"))
     if status.num_left and status.driver.state == "ended":
-        lines.append(Text("to continue: run the same command again"))
+        lines.append(Text(f"to continue: {one_line(status.to_continue or 'run the same command again')}"))
     if status.num_failed:
         lines.append(Text(f"to list them all: {command('failures', status.output)}"))
     return Group(*lines)

@@ -158,6 +158,8 @@ class Status(Overview):
     figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, see `pipeline/metrics.py`
     inner: Mapping[str, Status] = field(default_factory=dict)  # of each inner output, by its name
     notes: tuple[str, ...] = ()  # of plugins
+    over_budget: str | None = None  # the message, if the budget ended the newest run
+    to_continue: str | None = None  # then: what to do
 
     def overview(self) -> Mapping[str, object]:
         of = "" if self.num_rows is None else f" of {self.num_rows:,}"
@@ -170,6 +172,7 @@ class Status(Overview):
             "driver": self.driver.state
             + (f", paused since {self.paused_since}" if self.paused_since else ""),
             "workers": f"{num_rendering(self.workers)} rendering" if self.workers else None,
+            "budget": self.over_budget,
             "last failure": self.last_failures[0].message if self.last_failures else None,
         }
 
@@ -241,6 +244,8 @@ class StatusReader:
             figures=report.figures if report and _are_sound(report.figures) else {},
             inner={name: reader.status() for name, reader in self._inner.items()},
             notes=tuple(notes(self._output.store)),
+            over_budget=report.over_budget if report and not is_at_work else None,
+            to_continue=report.to_continue if report and not is_at_work else None,
         )
 
 
