@@ -184,7 +184,8 @@ def _show(plan: JobPlan) -> None:
     first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
-    stdout.say(f"marks: {', '.join(plan.marks) or 'none'}")
+    if plan.marks:
+        stdout.say(f"marks: {', '.join(plan.marks)}")
     for name, one in models.items():
         preset = f", preset {one.preset}" if one.preset else ""
         options = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())
@@ -205,7 +206,8 @@ def _show(plan: JobPlan) -> None:
     if plan.gone:
         stdout.say(gone_line(plan.gone, plan.output))
     for name, one in models.items():
-        table = Table(f"argument of {name}" if name else "argument", "column", "default", box=box.SIMPLE_HEAD)
+        origin = "column or sweep" if plan.sweep else "column"
+        table = Table(f"argument of {name}" if name else "argument", origin, "default", box=box.SIMPLE_HEAD)
         for argument in one.arguments:
             value = "" if argument.value is None else _text(argument.value)
             origin = f"({argument.origin})" if value and argument.origin else argument.origin
@@ -213,7 +215,10 @@ def _show(plan: JobPlan) -> None:
         stdout.print(table)
     for line in _carried_lines(plan):
         stdout.say(line)
-    shapes = dict(list(plan.shapes.items())[:MAX_SHAPES_SHOWN])
+    shapes = {
+        f"{shape} of prompt" if shape.endswith(" tokens") else shape: num
+        for shape, num in list(plan.shapes.items())[:MAX_SHAPES_SHOWN]
+    }
     if hidden := len(plan.shapes) - len(shapes):
         shapes[f"{hidden:,} other shapes"] = sum(plan.shapes.values()) - sum(shapes.values())
     stdout.print(counted(f"shape ({SHAPE_ORDER})", shapes))

@@ -42,6 +42,13 @@ if TYPE_CHECKING:
     from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_MESSAGE = 200  # characters: a line or two
+_IDLE = {
+    "pipeline": "the pipeline's Python",
+    "frames": "frames to be converted",
+    "media": "encoding",
+    "upload": "uploads",
+    "store": "the store",
+}
 
 
 def render_command(
@@ -143,7 +150,9 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         if num_adopted := ROW_OUTCOMES.of(summary.figures, "adopted"):
             lines.append(f"{num_adopted:,.0f} of them were already rendered: an earlier run left their clips")
         if num_sizes := REMEMBERED_SIZES.total(summary.figures):
-            lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
+            lines.append(
+                f"{num_sizes:,.0f} batch sizes from earlier runs on this machine were reused after a check"
+            )
     lines += idle_lines(summary)
     lines += _audit_lines(summary)
     lines += [
@@ -172,11 +181,12 @@ def gone_line(gone: Gone, output: str) -> str:
 
 
 def idle_lines(summary: Summary) -> list[str]:
-    """Return the idle share of the models, and its causes of a thousandth or more."""
+    """Return the share of the time in which models worked, and what they waited for, from a thousandth on."""
     if not (shares := idle_shares(summary.figures)):
         return []
-    causes = [f"{cause} {part:.1%}" for cause, part in shares.items() if part >= 0.001]
-    return [f"idle: {', '.join([f'{sum(shares.values()):.1%} of the time of workers', *causes])}"]
+    causes = [f"{_IDLE.get(cause, cause)} {part:.1%}" for cause, part in shares.items() if part >= 0.001]
+    waited = f", and waited for {', '.join(causes)}" if causes else ""
+    return [f"the models worked {1 - sum(shares.values()):.1%} of the time{waited}"]
 
 
 def _audit_lines(summary: Summary) -> list[str]:

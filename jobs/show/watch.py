@@ -181,9 +181,12 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
     line = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
     if audits.num_equal == 1:
         line = f"1 of {num_rows:,} rows was rendered again and compared: equal"
-    line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     if audits.most_wrong > VAGUE * num_rows:
-        line += ", as few were compared (`audit.at_most` compares more)"
+        line += (
+            ", too few to bound how many of all may differ (to compare more, set `audit: {at_most: 0.01}`)"
+        )
+    else:
+        line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     num_never = audits.num_kinds - audits.num_kinds_compared
     if num_never > 0:
         line += f"; of {num_never:,} of {audits.num_kinds:,} kinds of rows none was compared"
