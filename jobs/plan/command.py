@@ -139,11 +139,13 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     if as_json:
         stdout.say(json.dumps(asdict(plan), ensure_ascii=False))
     else:
+        shown: JobPlan | None = None
         for part in plan.parts(wanted):
             if isinstance(part, str):
                 stdout.say(part)
                 continue
-            _show(part)
+            _show(part, shown)
+            shown = part
             if part is not plan:  # whose rows may be refused, which is said first
                 _print(part.prediction)
     check_valid_rows(
@@ -176,8 +178,9 @@ def _models_of(plan: JobPlan) -> Mapping[str, ModelPlan]:
     return plan.models or {"": plan}
 
 
-def _show(plan: JobPlan) -> None:
-    from framefleet.jobs.render.command import gone_line
+def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
+    """Print a plan. shown: printed before; arguments that are the same are not repeated."""
+    from framefleet.jobs.show.watch import gone_line
     from framefleet.pipeline.text import SHAPE_ORDER
 
     models = _models_of(plan)
@@ -208,10 +211,15 @@ def _show(plan: JobPlan) -> None:
     for name, one in models.items():
         origin = "column or sweep" if plan.sweep else "column"
         table = Table(f"argument of {name}" if name else "argument", origin, "default", box=box.SIMPLE_HEAD)
+        before = _models_of(shown)[name].arguments if shown else ()
         for argument in one.arguments:
+            if argument in before:
+                continue
             value = "" if argument.value is None else _text(argument.value)
             origin = f"({argument.origin})" if value and argument.origin else argument.origin
             table.add_row(argument.name, argument.column or "", f"{value} {origin}".strip())
+        if before:
+            table.add_row("others", "", "as above")
         stdout.print(table)
     for line in _carried_lines(plan):
         stdout.say(line)

@@ -30,15 +30,13 @@ from framefleet.jobs.options import (
     Workers,
 )
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.watch import audit_line
+from framefleet.jobs.show.watch import audit_line, gone_line
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
-from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
-    from framefleet.pipeline.outputs.damage import Gone
     from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_MESSAGE = 200  # characters: a line or two
@@ -169,15 +167,6 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
     if summary.failed:
         lines.append(f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to retry them")
     return [*lines, *(line for listener in listeners() for line in listener.ending_lines(store))]
-
-
-def gone_line(gone: Gone, output: str) -> str:
-    """Return what is said of clips of an output that are gone."""
-    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
-    return (
-        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, e.g. "
-        f"{gone.example}; `{command('repair', output)}` renders them again"
-    )
 
 
 def idle_lines(summary: Summary) -> list[str]:

@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
+from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.damage import Gone
 
 Standing: TypeAlias = "Awaited | Checked | ClipsProgress | Progress | Activity"
 
@@ -206,3 +210,12 @@ def share_text(share: float) -> str:
     digits = max(0, 1 - math.floor(math.log10(100 * share) + 1e-9))
     step = 10.0**-digits
     return f"{math.ceil(100 * share / step - 1e-9) * step:.{digits}f} %"
+
+
+def gone_line(gone: Gone, output: str) -> str:
+    """Return what is said of clips of an output that are gone."""
+    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
+    return (
+        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, e.g. "
+        f"{gone.example}; `{command('repair', output)}` renders them again"
+    )

@@ -75,3 +75,8 @@ def test_what_no_driver_counted_is_not_said(tmp_path: Path) -> None:
 def test_a_condition_on_no_column_is_refused(output: Path) -> None:
     with pytest.raises(JobError, match="start"):
         framefleet.report(str(output), accepted="start >= 3", write=False)
+
+
+def test_a_condition_that_no_clip_meets_is_pointed_out(output: Path) -> None:
+    assert "note: no clip meets 'fps > 99'" in command("report", output, "--accepted", "fps > 99").stderr
+    assert "gallery --serve" in command("report", output, "--accepted", "stars > 99").stderr

@@ -164,6 +164,7 @@ def test_skypilots_own_parser_takes_the_task() -> None:
 
 def test_the_image_is_made_of_what_is_there() -> None:
     text = (TEMPLATES / "Dockerfile").read_text()
+    assert "mkdir -m 1777 /cache" in text, "for `docker run --user`"
     copied = {place for places in re.findall(r"^COPY (.+) \S+$", text, re.M) for place in places.split()}
     assert all((ROOT / place).exists() for place in copied)
     rooms = {link.resolve().name for link in (ROOT / "framefleet").iterdir() if link.is_symlink()}

@@ -25,6 +25,7 @@ from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
 from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, python_values
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
+from framefleet.pipeline.text import setting
 
 # {{name}} is {name} as it stands; all other brackets are text, as in a prompt that is JSON.
 _NAME = re.compile(r"\{\{(\w+)\}\}|\{([^\W\d]\w*)\}")
@@ -59,7 +60,9 @@ def open_sweep(
     for column in varied:
         if column.name in names and column.name not in templates.get(column.name, ()):
             raise JobError(
-                f"sweep.{column.name}: the table has a column of that name", "leave one of them out"
+                f"sweep.{column.name}: the table has a column of that name",
+                "leave one of them out; or, to ignore the table's, give the sweep's another name: "
+                + setting(f"columns.{column.name}", f"swept_{column.name}"),
             )
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
