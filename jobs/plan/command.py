@@ -306,7 +306,9 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
 
 def memory_line(memory: Memory) -> str:
     """Return whether a row of the largest shape fits, and what to do where it does not."""
-    parts = f"weights {_size(memory.weights_gb)}"
+    from framefleet.jobs.plan.footprint import FIXED_GB
+
+    parts = f"libraries {_size(FIXED_GB)}; weights {_size(memory.weights_gb)}"
     if memory.activations_gb is not None:
         parts += (
             f"; the largest row: encoding {_size(memory.encoding_gb)}, denoising "

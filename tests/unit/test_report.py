@@ -13,6 +13,7 @@ import pytest
 
 import framefleet
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
+from framefleet.plugins.pages.report import report
 from framefleet.plugins.pages.report.charts import mean_rate, rate_unit
 from framefleet.plugins.pages.report.figures import MAX_BINS, Timeline
 from tests.commands import command
@@ -226,3 +227,13 @@ def test_an_idle_cause_has_one_colour_in_all_charts(tmp_path: Path) -> None:
     workers, idle = (page.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0] for title in _CHARTS)
     colours = [set(re.findall(r"var\(--series-(\d)\)", chart)) for chart in (workers, idle)]
     assert colours == [{"0", "1", "2"}, {"1", "2"}]
+
+
+def test_without_the_extra_of_its_plugin_a_report_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_output(tmp_path, rows())
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    refused = command("report", tmp_path)
+    assert (refused.exit_code, "pip install 'framefleet[pages]'" in refused.stderr) == (2, True)
+    assert command("report", tmp_path, "--json").exit_code == 0

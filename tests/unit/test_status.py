@@ -60,7 +60,10 @@ def test_a_monitor_gets_an_exit_code(tmp_path: Path) -> None:
     assert replace(at_work, num_left=3).needs_attention  # and no driver is at work
     store.delete(str(done.path))
     damaged = command("status", tmp_path / "done", "--check")
-    assert (damaged.exit_code, "damaged: 1 clips of rows with a record are gone" in damaged.stdout) == (1, True)
+    assert (damaged.exit_code, "damaged: 1 clips of rows with a record are gone" in damaged.stdout) == (
+        1,
+        True,
+    )
 
 
 def test_a_damaged_part_is_named_with_what_mends_it(tmp_path: Path) -> None:
