@@ -25,7 +25,7 @@ from framefleet.jobs.options import (
     Workers,
 )
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.jobs.show.watch import bound_text, share_text
+from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError
 
 if TYPE_CHECKING:
@@ -297,11 +297,13 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
     if audits.limit is not None:
         limit = f"audit.share: {share_text(audits.limit)} of the model's time, or one row more"
     are, all_are = ("is", "it is") if num == 1 else ("are", "all are")
-    return (
+    line = (
         f"audits: about {num:,} of {num_pending:,} rows{share} {are} rendered a second time, alone, and "
-        f"compared ({limit}); if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % "
-        "confidence"
+        f"compared ({limit})"
     )
+    if audits.most_wrong > VAGUE * num_pending:  # too few to say anything of the others
+        return line
+    return f"{line}; if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % confidence"
 
 
 def memory_line(memory: Memory) -> str:

@@ -172,7 +172,7 @@ def test_an_unknown_command_ends_with_2() -> None:
 
 def test_an_unknown_option_points_at_arguments_of_the_model() -> None:
     refused = command("plan", "job.yaml", "--guidance", "3")
-    assert (refused.exit_code, "--set defaults.NAME=VALUE" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "--set" in refused.stderr) == (2, True)
     assert "--set" not in command("status", "out", "--guidance", "3").stderr
 
 

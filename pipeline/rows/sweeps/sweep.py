@@ -139,8 +139,10 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
             answers = [None if value is None else check(value) for check in checks]
             refused = [one for one in answers if isinstance(one, Refused)]
             if len(refused) == len(checks):
+                ends = re.fullmatch(r"(\d+)\s*\.{2,3}\s*(\d+)", str(value))
                 raise JobError(
-                    f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}", refused[0].fix
+                    f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}",
+                    f"write {ends[1]}-{ends[2]}" if ends else refused[0].fix,
                 )
 
 
