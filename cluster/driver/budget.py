@@ -57,8 +57,10 @@ class Overrun:
 class JobBudget(Strict):
     """What a job may spend. At a limit, it stops as after Ctrl-C; raise the limit to continue."""
 
-    per: Literal["job", "run"] = "job"
-    """job: what all runs together may spend. run: what each run may spend, e.g. each night."""
+    per: Literal["job", "run"] = Field(
+        default="job",
+        description="job: limits of all runs together. run: limits of each run, e.g. each night.",
+    )
     hours: float | None = Field(default=None, gt=0, description="Maximum hours.")
     money: float | None = Field(
         default=None, gt=0, description="Maximum cost, in any currency: `price` for each hour of each GPU."
@@ -72,8 +74,10 @@ class JobBudget(Strict):
         default=None,
         description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored.",
     )
-    stop_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
-    """Time of day at which a run stops, e.g. 07:00, by the clock and time zone of the driver's machine."""
+    stop_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = Field(
+        default=None,
+        description='Time of day at which a run stops, e.g. "07:00", by the clock of the machine it runs on.',
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
