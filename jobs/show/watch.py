@@ -186,9 +186,7 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
     if audits.num_equal == 1:
         line = f"1 of {num_rows:,} rows was rendered again and compared: equal"
     if audits.most_wrong > VAGUE * num_rows:
-        line += (
-            ", too few to bound how many of all may differ (to compare more, set `audit: {at_most: 0.01}`)"
-        )
+        line += ", too few to say how many others may differ (to compare more, set `audit: {at_most: 0.01}`)"
     else:
         line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     num_never = audits.num_kinds - audits.num_kinds_compared

@@ -156,7 +156,7 @@ def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
         "at most 2,994 of all rows (3.0 %) differ"
     )
     said = audit_line(AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100)
-    few = "too few to bound how many of all may differ (to compare more, set `audit: {at_most: 0.01}`)"
+    few = "too few to say how many others may differ (to compare more, set `audit: {at_most: 0.01}`)"
     assert said == f"5 of 100 rows were rendered again and compared: all equal, {few}"
     figures = AuditFigures(num_equal=1, num_unaudited=25, most_wrong=25, num_kinds=3, num_kinds_compared=1)
     said = audit_line(figures, 26)

@@ -42,7 +42,7 @@ def test_what_drivers_said_is_added_up_and_rows_of_which_none_spoke_may_all_be_w
         print_status(framefleet.status(str(tmp_path)), as_json=as_json)
     said, values = capsys.readouterr().out.rsplit("\n{", 1)
     line = (
-        "audit: 8 of 40 rows were rendered again and compared: all equal, too few to bound how many of all "
+        "audit: 8 of 40 rows were rendered again and compared: all equal, too few to say how many others "
         "may differ (to compare more, set `audit: {at_most: 0.01}`)"
     )
     assert line in said.splitlines(), "in a pipe a line is as long as it is"
