@@ -13,7 +13,7 @@ from framefleet.pipeline.text import bytes_text, read_bytes
 
 HOUR_S = 3600.0
 
-Limit = Literal["hours", "money", "bytes"]
+BudgetLimit = Literal["hours", "money", "bytes"]
 _AGAIN = "run the same command again"
 
 
@@ -33,7 +33,7 @@ class Spent:
         )
 
     def scaled(self, factor: float) -> Spent:
-        """Return what so many times the rows spend."""
+        """Return what this many times the rows spend."""
         return Spent(
             elapsed_s=self.elapsed_s * factor,
             worker_s=self.worker_s * factor,
@@ -101,7 +101,7 @@ class JobBudget(Strict):
         """Return the money spent; None without a price. gpus_per_worker: 1 where workers have none."""
         return None if self.price is None else spent.worker_s / HOUR_S * gpus_per_worker * self.price
 
-    def amount(self, limit: Limit, spent: Spent, *, gpus_per_worker: float) -> float:
+    def amount(self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float) -> float:
         """Return how much of what a limit is about was spent, in the limit's unit."""
         if limit == "hours":
             return spent.elapsed_s / HOUR_S
@@ -109,12 +109,16 @@ class JobBudget(Strict):
             return spent.num_bytes
         return self.cost(spent, gpus_per_worker=gpus_per_worker) or 0.0
 
-    def limits(self) -> dict[Limit, float]:
+    def limits(self) -> dict[BudgetLimit, float]:
         """Return the limits that are set, each with what it allows."""
-        allowed: dict[Limit, float | None] = {"hours": self.hours, "money": self.money, "bytes": self.bytes}
+        allowed: dict[BudgetLimit, float | None] = {
+            "hours": self.hours,
+            "money": self.money,
+            "bytes": self.bytes,
+        }
         return {limit: most for limit, most in allowed.items() if most is not None}
 
-    def reached(self, spent: Spent, *, gpus_per_worker: float) -> Limit | None:
+    def reached(self, spent: Spent, *, gpus_per_worker: float) -> BudgetLimit | None:
         """Return the first limit that is reached, or None."""
         for limit, most in self.limits().items():
             if self.amount(limit, spent, gpus_per_worker=gpus_per_worker) >= most:
@@ -122,7 +126,7 @@ class JobBudget(Strict):
         return None
 
     def overrun(
-        self, limit: Limit, spent: Spent, *, gpus_per_worker: float, needed: Spent | None = None
+        self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float, needed: Spent | None = None
     ) -> Overrun:
         """Return what is said of a limit that is reached. needed: for all rows, at the present rate."""
         used = self.amount(limit, spent, gpus_per_worker=gpus_per_worker)
@@ -158,7 +162,7 @@ class JobBudget(Strict):
         return max(0, int(min(lefts))) if lefts else None
 
 
-def amount_text(limit: Limit, amount: float) -> str:
+def amount_text(limit: BudgetLimit, amount: float) -> str:
     """Return an amount of what a limit is about, in words."""
     if limit == "bytes":
         return bytes_text(amount)

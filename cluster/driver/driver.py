@@ -13,7 +13,7 @@ from typing import Literal
 from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
 from framefleet.cluster.dispatch.hosts import LostRows
 from framefleet.cluster.driver.audits import Audits, Case
-from framefleet.cluster.driver.budget import Limit
+from framefleet.cluster.driver.budget import BudgetLimit
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Pending
@@ -67,7 +67,7 @@ class Driver:
         self._scale = Scale(elastic) if elastic else None
         self._device_name = work.device_name
         self._has_failed = False
-        self._over_budget: Limit | Literal["stop_at"] | None = None
+        self._over_budget: BudgetLimit | Literal["stop_at"] | None = None
         self._attention: dict[str, str] = {}
         self._num_tables = 0
         self._has_more = False  # rows, for which there may be too few workers

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.driver.budget import JobBudget, Limit, Overrun, Spent
+from framefleet.cluster.driver.budget import BudgetLimit, JobBudget, Overrun, Spent
 from framefleet.cluster.driver.earlier_runs import Adoption
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import FleetSettings
@@ -93,7 +93,7 @@ class Work:
         job, elsewhere = self.run.job, self.spent_elsewhere or Spent()
         return job.budget.cost(self.spent + elsewhere + spent, gpus_per_worker=job.fleet.paid_gpus)
 
-    def over_budget(self, spent: Spent, *, now: datetime) -> Limit | Literal["stop_at"] | None:
+    def over_budget(self, spent: Spent, *, now: datetime) -> BudgetLimit | Literal["stop_at"] | None:
         """Return the limit of the budget that is reached, or None. spent: by this run."""
         job = self.run.job
         if self.deadline is not None and now >= self.deadline:
@@ -101,7 +101,7 @@ class Work:
         return job.budget.reached(self._counted(spent), gpus_per_worker=job.fleet.paid_gpus)
 
     def overrun(
-        self, limit: Limit | Literal["stop_at"], spent: Spent, *, num_done: int, num_left: int
+        self, limit: BudgetLimit | Literal["stop_at"], spent: Spent, *, num_done: int, num_left: int
     ) -> Overrun:
         """Return what is said of a limit that is reached. spent: by this run. num_done: rows of all runs."""
         job = self.run.job

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from framefleet.cluster.driver.budget import Limit, Spent
+from framefleet.cluster.driver.budget import BudgetLimit, Spent
 from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.earlier_runs import (
     find_adoptable,
@@ -189,14 +189,22 @@ def render_pending(
     return replace(summary, num_parts_gone=len(gone))
 
 
-def _not_begun(work: Work, limit: Limit | Literal["stop_at"], summary: Summary) -> Summary:
-    """Return how a run ended whose budget was spent before; whoever asks for the status is told so too."""
+def _not_begun(work: Work, limit: BudgetLimit | Literal["stop_at"], summary: Summary) -> Summary:
+    """Return how a run ended whose budget was spent before, and report it for `framefleet status`."""
     counts = work.index.counts()
     overrun = work.overrun(limit, Spent(), num_done=counts.done, num_left=counts.pending)
     summary = replace(summary, over_budget=overrun.message, to_continue=overrun.to_continue)
-    of_run = {one.name: getattr(summary, one.name) for one in fields(RunFigures)}
-    rest = {"in_flight": 0, "rows_per_s": None, "eta_s": None, "workers": ()}
-    work.lock.tell(Progress(total=counts.pending, before=counts.done, **rest, **of_run))
+    of_run: dict[str, Any] = {one.name: getattr(summary, one.name) for one in fields(RunFigures)}
+    progress = Progress(
+        total=counts.pending,
+        before=counts.done,
+        in_flight=0,
+        rows_per_s=None,
+        eta_s=None,
+        workers=(),
+        **of_run,
+    )
+    work.lock.tell(progress)
     return summary
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.guards.redaction import keep_secrets
-from framefleet.plugins.notify.on_end import ask, tried
+from framefleet.plugins.notify.on_end import send_request, tried
 from framefleet.plugins.notify.section import HeartbeatSection
 
 _SECTION = "heartbeat"
@@ -37,4 +37,4 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
 
 def _ping(key: str, url: str | None) -> None:
     if url:
-        tried(lambda: ask(url), f"heartbeat.{key}: {urlsplit(url).hostname} could not be reached")
+        tried(lambda: send_request(url), f"heartbeat.{key}: {urlsplit(url).hostname} could not be reached")

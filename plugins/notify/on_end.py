@@ -56,7 +56,7 @@ def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseEx
     num_attempts = _ATTEMPTS if error is None or isinstance(error, Exception) else 1
     if url := wanted.webhook:
         what = f"on_end.webhook at {urlsplit(url).hostname} could not be notified that the job ended"
-        tried(lambda: ask(url, content), what, num_attempts)
+        tried(lambda: send_request(url, content), what, num_attempts)
     if command := wanted.command:
         what = f"on_end.command {command[0]} could not be notified that the job ended"
         tried(lambda: _run(command, content), what, num_attempts)
@@ -96,7 +96,7 @@ class _Final(Exception):
     """It would fail again, or may have done what it should; the text says why it is not tried again."""
 
 
-def ask(url: str, content: bytes | None = None) -> None:
+def send_request(url: str, content: bytes | None = None) -> None:
     """Post the content, or get the URL without any, and wait until the answer has begun."""
     with ThreadPoolExecutor(1) as thread:  # the caller's, as a notebook's, may have an event loop
         status = thread.submit(asyncio.run, _answer(url, content)).result()

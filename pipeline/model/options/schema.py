@@ -286,9 +286,8 @@ class Options(Strict):
         """Set what the preset of `speed` sets. What it is unknown of is refused with the fields."""
         if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
             return given
-        if speed == "exact":  # its former name
-            given, speed = {**given, "speed": "compiled"}, "compiled"
-        fields = {name: value for name, value in given.items() if value is not None}
+        speed = "compiled" if speed == "exact" else speed  # its former name
+        fields = {name: value for name, value in (given | {"speed": speed}).items() if value is not None}
         return {**SPEEDS.get(speed, {}), **fields}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:
