@@ -25,7 +25,7 @@ help:  ## Print this list
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 found; hint: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo 'installing into .venv; this takes a few minutes the first time' >&2
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pages]'
 	@touch $@
 
 demo: .venv/.framefleet  ## Render the shipped table with two CPU workers and show where the clips are

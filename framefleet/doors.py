@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -109,6 +110,8 @@ class Scope:
     table: str | None = None
     # Of the job's budget on another output.
     spent: Spent | None = None
+    # When the command was given; the outputs of a job have one deadline.
+    began: datetime = field(default_factory=lambda: datetime.now().astimezone())
     # Adds rows while it renders; for the last runner of a job, as others take none.
     more: More | None = None
 

@@ -68,6 +68,16 @@ class _Plain:
 
 
 class _Command(_Plain, TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as failure:
+            error: Any = failure  # NoSuchOption, for which Typer exports no name
+            is_unknown = hasattr(error, "option_name") and not error.possibilities
+            if is_unknown and any("--sweep" in one.opts for one in self.params):
+                error.message += "; arguments of the model: --set defaults.NAME=VALUE or --sweep NAME=VALUES"
+            raise
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from datetime import datetime, time, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -11,6 +12,9 @@ from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.text import bytes_text, read_bytes
 
 HOUR_S = 3600.0
+
+BudgetLimit = Literal["hours", "money", "bytes"]
+_AGAIN = "run the same command again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +28,36 @@ class Spent:
     def __add__(self, other: Spent) -> Spent:
         return Spent(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
+    def scaled(self, factor: float) -> Spent:
+        """Return what this many times the rows spend."""
+        return Spent(
+            elapsed_s=self.elapsed_s * factor,
+            worker_s=self.worker_s * factor,
+            num_bytes=round(self.num_bytes * factor),
+        )
+
     def text(self) -> str:
         """Return the sums in words: "1.50 hours, 3.00 hours of workers, 1.2 GB of clips"."""
         hours = f"{self.elapsed_s / HOUR_S:.2f} hours, {self.worker_s / HOUR_S:.2f} hours of workers"
         return f"{hours}, {bytes_text(self.num_bytes)} of clips"
 
 
-class JobBudget(Strict):
-    """What all runs of a job may spend. At a limit, the job stops as after Ctrl-C; raise it to continue."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrun:
+    """A limit that ended a run: what was used of it, and how to continue."""
 
-    hours: float | None = Field(default=None, gt=0, description="Maximum hours, over all runs.")
+    message: str
+    to_continue: str
+
+
+class JobBudget(Strict):
+    """What a job may spend. At a limit, it stops as after Ctrl-C; raise the limit to continue."""
+
+    per: Literal["job", "run"] = Field(
+        default="job",
+        description="job: limits of all runs together. run: limits of each run, e.g. each night.",
+    )
+    hours: float | None = Field(default=None, gt=0, description="Maximum hours.")
     money: float | None = Field(
         default=None, gt=0, description="Maximum cost, in any currency: `price` for each hour of each GPU."
     )
@@ -44,6 +68,10 @@ class JobBudget(Strict):
     )
     bytes: Annotated[int, BeforeValidator(read_bytes, json_schema_input_type=str | int)] | None = Field(
         default=None, description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored."
+    )
+    stop_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = Field(
+        default=None,
+        description='Time of day at which a run stops, e.g. "07:00", by the clock of the machine it runs on.',
     )
 
     @model_validator(mode="after")
@@ -56,25 +84,80 @@ class JobBudget(Strict):
     def is_limited(self) -> bool:
         return self != JobBudget()
 
+    def deadline(self, began: datetime) -> datetime | None:
+        """Return when a run that began then has to stop: at the next `stop_at`. None without one."""
+        if self.stop_at is None:
+            return None
+        at = datetime.combine(began.date(), time.fromisoformat(self.stop_at), began.tzinfo)
+        return at if at > began else at + timedelta(days=1)
+
     def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:
         """Return the money spent; None without a price. gpus_per_worker: 1 where workers have none."""
         return None if self.price is None else spent.worker_s / HOUR_S * gpus_per_worker * self.price
 
-    def reached(self, spent: Spent, *, gpus_per_worker: float) -> Literal["hours", "money", "bytes"] | None:
-        """Return the first limit that is reached, or None."""
-        cost = self.cost(spent, gpus_per_worker=gpus_per_worker)
-        if self.hours is not None and spent.elapsed_s >= self.hours * HOUR_S:
-            return "hours"
-        if self.money is not None and cost is not None and cost >= self.money:
-            return "money"
-        return "bytes" if self.bytes is not None and spent.num_bytes >= self.bytes else None
+    def amount(self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float) -> float:
+        """Return how much of what a limit is about was spent, in the limit's unit."""
+        if limit == "hours":
+            return spent.elapsed_s / HOUR_S
+        if limit == "bytes":
+            return spent.num_bytes
+        return self.cost(spent, gpus_per_worker=gpus_per_worker) or 0.0
 
-    def overrun(self, spent: Spent, *, gpus_per_worker: float) -> str | None:
-        """Return the message about the limit that is reached, or None."""
-        limit = self.reached(spent, gpus_per_worker=gpus_per_worker)
-        if limit is None:
-            return None
+    def limits(self) -> dict[BudgetLimit, float]:
+        """Return the limits that are set, each with what it allows."""
+        allowed: dict[BudgetLimit, float | None] = {
+            "hours": self.hours,
+            "money": self.money,
+            "bytes": self.bytes,
+        }
+        return {limit: most for limit, most in allowed.items() if most is not None}
+
+    def reached(self, spent: Spent, *, gpus_per_worker: float) -> BudgetLimit | None:
+        """Return the first limit that is reached, or None."""
+        for limit, most in self.limits().items():
+            if self.amount(limit, spent, gpus_per_worker=gpus_per_worker) >= most:
+                return limit
+        return None
+
+    def overrun(
+        self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float, needed: Spent | None = None
+    ) -> Overrun:
+        """Return what is said of a limit that is reached. needed: for all rows, at the present rate."""
+        used = self.amount(limit, spent, gpus_per_worker=gpus_per_worker)
         cost = self.cost(spent, gpus_per_worker=gpus_per_worker)
-        allowed = bytes_text(self.bytes or 0) if limit == "bytes" else f"{getattr(self, limit):g}"
-        money = "" if cost is None else f", {cost:.2f} of money"
-        return f"budget.{limit} is reached ({allowed}): {spent.text()}{money}"
+        every = spent.text() + ("" if cost is None else f", {cost:.2f} of money")
+        whose = "this run" if self.per == "run" else "all runs"
+        message = (
+            f"budget.{limit} is reached: {whose} used {amount_text(limit, used)}, "
+            f"{amount_text(limit, self.limits()[limit])} is allowed ({every})"
+        )
+        if self.per == "run":
+            return Overrun(message=message, to_continue=_AGAIN)
+        to_continue = f"raise budget.{limit} above {amount_text(limit, used)} and {_AGAIN}"
+        if needed is not None:
+            most = self.amount(limit, needed, gpus_per_worker=gpus_per_worker)
+            to_continue += f"; all rows need about {amount_text(limit, most)}"
+        return Overrun(message=message, to_continue=to_continue)
+
+    def overtime(self) -> Overrun:
+        """Return what is said when the time of day has come at which a run stops."""
+        return Overrun(message=f"budget.stop_at is reached: it is {self.stop_at}", to_continue=_AGAIN)
+
+    def num_rows_left(self, spent: Spent, per_row: Spent, *, gpus_per_worker: float) -> int | None:
+        """Return how many more rows the limits allow, at this rate; None where that is not known."""
+        shares = {
+            limit: self.amount(limit, per_row, gpus_per_worker=gpus_per_worker) for limit in self.limits()
+        }
+        lefts = [
+            (most - self.amount(limit, spent, gpus_per_worker=gpus_per_worker)) / shares[limit]
+            for limit, most in self.limits().items()
+            if shares[limit]
+        ]
+        return max(0, int(min(lefts))) if lefts else None
+
+
+def amount_text(limit: BudgetLimit, amount: float) -> str:
+    """Return an amount of what a limit is about, in words."""
+    if limit == "bytes":
+        return bytes_text(amount)
+    return f"{amount:,.2f} hours" if limit == "hours" else f"{amount:,.2f}"

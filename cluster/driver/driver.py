@@ -6,11 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
+from typing import Literal
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
 from framefleet.cluster.dispatch.hosts import LostRows
 from framefleet.cluster.driver.audits import Audits, Case
+from framefleet.cluster.driver.budget import BudgetLimit
 from framefleet.cluster.driver.checkpoints import HalfDoneRows
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.feed import Pending
@@ -63,7 +66,7 @@ class Driver:
         self._scale = Scale(elastic) if elastic else None
         self._device_name = work.device_name
         self._has_failed = False
-        self._over_budget: str | None = None
+        self._over_budget: BudgetLimit | Literal["stop_at"] | None = None
         self._attention: dict[str, str] = {}
         self._num_tables = 0
         self._has_more = False  # rows, for which there may be too few workers
@@ -98,13 +101,22 @@ class Driver:
             raise
         finally:
             self._close()
-            progress = self._progress()
+            progress = self._ended(self._progress())
             self._work.lock.tell(progress)
         self._on_progress(progress)  # what is scraped now is what the summary says
         summary = self._tally.summary(progress)
         if self._is_ending:
             log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
-        return replace(summary, over_budget=self._over_budget)
+        return summary
+
+    def _ended(self, progress: Progress) -> Progress:
+        """Return the last progress, with what is said if the budget ended the run."""
+        if self._over_budget is None:
+            return progress
+        num_left = progress.total - progress.done
+        num_done = progress.before + progress.done
+        overrun = self._work.overrun(self._over_budget, progress.spent, num_done=num_done, num_left=num_left)
+        return replace(progress, over_budget=overrun.message, to_continue=overrun.to_continue)
 
     def _close(self) -> None:
         """Commit what is done, whatever ended the run; then end what runs in the background."""
@@ -144,7 +156,8 @@ class Driver:
             fleet.resize(self._scale.wanted(progress))
         self._on_progress(progress)
         if not (self._is_ending or self._lanes.finished):
-            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()))
+            now = datetime.now().astimezone()
+            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()), now=now)
             if self._work.is_extended and self._extension.is_due(progress, self._lanes):
                 self._take_added()
 

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from framefleet.cluster.driver.budget import Spent
 from framefleet.doors import inner_outputs
+from framefleet.pipeline.metrics import CLIP_BYTES, WORKER_SECONDS
 from framefleet.pipeline.overview import Overview
 
 if TYPE_CHECKING:
@@ -69,6 +71,17 @@ class RunFigures:
     figures: Mapping[str, float] = field(default_factory=dict)
     audits: AuditFigures | None = None  # None if there are to be none
     unused: tuple[str, ...] = ()  # workers and machines that are no longer used, each with its reason
+    over_budget: str | None = None  # the message, if the budget ended the run
+    to_continue: str | None = None  # then: what to do
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has spent."""
+        return Spent(
+            elapsed_s=self.elapsed_s,
+            worker_s=WORKER_SECONDS.total(self.figures),
+            num_bytes=int(CLIP_BYTES.total(self.figures)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +121,6 @@ class Summary(Overview, RunFigures):
     inner: Mapping[str, Summary] = field(default_factory=dict)
     is_none_kept: bool = False  # of these no row was chosen to be rendered
     num_short: int = 0  # groups of rows that have not reached what a section asks for
-    over_budget: str | None = None  # the message, if the budget ended the run
     store: Store | None = field(default=None, repr=False, compare=False)  # the output
 
     @property

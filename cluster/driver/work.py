@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from datetime import datetime
+from typing import Literal, Protocol
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.driver.budget import JobBudget, Spent
+from framefleet.cluster.driver.budget import BudgetLimit, JobBudget, Overrun, Spent
 from framefleet.cluster.driver.earlier_runs import Adoption
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import FleetSettings
@@ -72,6 +73,8 @@ class Work:
     lanes: Mapping[LaneKey, LanePlan]
     adoption: Adoption = field(default_factory=Adoption)  # clips that earlier runs left
     spent: Spent = field(default_factory=Spent)  # by earlier runs
+    spent_elsewhere: Spent | None = None  # of the same budget, on another output; None: there is none
+    deadline: datetime | None = None  # when the run has to stop
     model_time: ComputeTime = field(default_factory=ComputeTime)  # of earlier runs, if it limits audits
     # GPU or processor that all workers must have; "": that of the first worker; None: any.
     device_name: str | None = None
@@ -86,10 +89,42 @@ class Work:
 
     def cost(self, spent: Spent) -> float | None:
         """Return the money that all runs have spent; None without a price. spent: by this run."""
-        job = self.run.job
-        return job.budget.cost(self.spent + spent, gpus_per_worker=job.fleet.paid_gpus)
+        job, elsewhere = self.run.job, self.spent_elsewhere or Spent()
+        return job.budget.cost(self.spent + elsewhere + spent, gpus_per_worker=job.fleet.paid_gpus)
 
-    def over_budget(self, spent: Spent) -> str | None:
-        """Return the message if the budget is spent, else None. spent: by this run."""
+    def over_budget(self, spent: Spent, *, now: datetime) -> BudgetLimit | Literal["stop_at"] | None:
+        """Return the limit of the budget that is reached, or None. spent: by this run."""
         job = self.run.job
-        return job.budget.overrun(self.spent + spent, gpus_per_worker=job.fleet.paid_gpus)
+        if self.deadline is not None and now >= self.deadline:
+            return "stop_at"
+        return job.budget.reached(self._counted(spent), gpus_per_worker=job.fleet.paid_gpus)
+
+    def overrun(
+        self, limit: BudgetLimit | Literal["stop_at"], spent: Spent, *, num_done: int, num_left: int
+    ) -> Overrun:
+        """Return what is said of a limit that is reached. spent: by this run. num_done: rows of all runs."""
+        job = self.run.job
+        if limit == "stop_at":
+            return job.budget.overtime()
+        needed = None
+        if num_done and self.spent_elsewhere is None and not self.is_extended:
+            needed = (self.spent + spent).scaled((num_done + num_left) / num_done)
+        counted = self._counted(spent)
+        return job.budget.overrun(limit, counted, gpus_per_worker=job.fleet.paid_gpus, needed=needed)
+
+    def num_rows_left(self, num_done: int) -> int | None:
+        """Return how many rows the budget allows, if each takes as much as those of earlier runs.
+
+        None where it is not known. num_done: rows of earlier runs.
+        """
+        job = self.run.job
+        if not num_done or self.spent_elsewhere is not None:
+            return None
+        per_row = self.spent.scaled(1 / num_done)
+        counted = self._counted(Spent())
+        return job.budget.num_rows_left(counted, per_row, gpus_per_worker=job.fleet.paid_gpus)
+
+    def _counted(self, spent: Spent) -> Spent:
+        """Return what counts in the budget. spent: by this run."""
+        before = self.spent if self.run.job.budget.per == "job" else Spent()
+        return before + (self.spent_elsewhere or Spent()) + spent

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from framefleet.jobs.job.paths import check_variables, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.section import Key
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
@@ -163,7 +165,16 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
     from framefleet.pipeline.outputs.output import Output  # slow to import
 
     open_it = Output.open_rendered if is_rendered else Output.open
-    return open_it(place, storage_options(sets))
+    try:
+        return open_it(place, storage_options(sets))
+    except JobError:
+        output = None
+        if os.path.isfile(place):
+            with suppress(FramefleetError):  # not a job file either
+                output = load_job(place).output
+        if output is None:
+            raise
+    raise JobError(f"{place} is a job file, not an output", f"give its output: {output}")
 
 
 def config_values(sets: Sequence[str]) -> dict[str, Any]:

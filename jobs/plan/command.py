@@ -13,7 +13,7 @@ from typer import Option
 
 from framefleet.jobs import options
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.jobs.show.watch import bound_text, share_text
+from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError
 
 if TYPE_CHECKING:
@@ -124,11 +124,13 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     if as_json:
         stdout.say(json.dumps(asdict(plan), ensure_ascii=False))
     else:
+        shown: JobPlan | None = None
         for part in plan.parts(wanted):
             if isinstance(part, str):
                 stdout.say(part)
                 continue
-            _show(part)
+            _show(part, shown)
+            shown = part
             if part is not plan:  # whose rows may be refused, which is said first
                 _print(part.prediction)
     check_valid_rows(
@@ -157,15 +159,17 @@ def _print(prediction: Shown | None) -> None:
             stdout.print(line)
 
 
-def _show(plan: JobPlan) -> None:
-    from framefleet.jobs.render.command import gone_line
+def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
+    """Print a plan. shown: printed before; arguments that are the same are not repeated."""
+    from framefleet.jobs.show.watch import gone_line
     from framefleet.pipeline.text import SHAPE_ORDER
 
     models: Mapping[str, ModelPlan] = plan.models or {"": plan}
     first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
-    stdout.say(f"marks: {', '.join(plan.marks) or 'none'}")
+    if plan.marks:
+        stdout.say(f"marks: {', '.join(plan.marks)}")
     for name, one in models.items():
         preset = f", preset {one.preset}" if one.preset else ""
         chosen = "".join(f", {option}: {_text(value)}" for option, value in one.options.items())
@@ -186,15 +190,24 @@ def _show(plan: JobPlan) -> None:
     if plan.gone:
         stdout.say(gone_line(plan.gone, plan.output))
     for name, one in models.items():
-        table = Table(f"argument of {name}" if name else "argument", "column", "default", box=box.SIMPLE_HEAD)
+        origin = "column or sweep" if plan.sweep else "column"
+        table = Table(f"argument of {name}" if name else "argument", origin, "default", box=box.SIMPLE_HEAD)
+        before = _models_of(shown)[name].arguments if shown else ()
         for argument in one.arguments:
+            if argument in before:
+                continue
             value = "" if argument.value is None else _text(argument.value)
             origin = f"({argument.origin})" if value and argument.origin else argument.origin
             table.add_row(argument.name, argument.column or "", f"{value} {origin}".strip())
+        if before:
+            table.add_row("others", "", "as above")
         stdout.print(table)
     for line in _carried_lines(plan):
         stdout.say(line)
-    shapes = dict(list(plan.shapes.items())[:MAX_SHAPES_SHOWN])
+    shapes = {
+        f"{shape} of prompt" if shape.endswith(" tokens") else shape: num
+        for shape, num in list(plan.shapes.items())[:MAX_SHAPES_SHOWN]
+    }
     if hidden := len(plan.shapes) - len(shapes):
         shapes[f"{hidden:,} other shapes"] = sum(plan.shapes.values()) - sum(shapes.values())
     stdout.print(counted(f"shape ({SHAPE_ORDER})", shapes))
@@ -265,16 +278,20 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
     if audits.limit is not None:
         limit = f"audit.share: {share_text(audits.limit)} of the model's time, or one row more"
     are, all_are = ("is", "it is") if num == 1 else ("are", "all are")
-    return (
+    line = (
         f"audits: about {num:,} of {num_pending:,} rows{share} {are} rendered a second time, alone, and "
-        f"compared ({limit}); if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % "
-        "confidence"
+        f"compared ({limit})"
     )
+    if audits.most_wrong > VAGUE * num_pending:  # too few to say anything of the others
+        return line
+    return f"{line}; if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % confidence"
 
 
 def memory_line(memory: Memory) -> str:
     """Return whether a row of the largest shape fits, and what to do where it does not."""
-    parts = f"weights {_size(memory.weights_gb)}"
+    from framefleet.jobs.plan.footprint import FIXED_GB
+
+    parts = f"libraries {_size(FIXED_GB)}; weights {_size(memory.weights_gb)}"
     if memory.activations_gb is not None:
         parts += (
             f"; the largest row: encoding {_size(memory.encoding_gb)}, denoising "

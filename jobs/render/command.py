@@ -11,18 +11,23 @@ from typer import Exit
 
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.jobs.show.watch import audit_line
+from framefleet.jobs.show.watch import audit_line, gone_line
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
-from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
-    from framefleet.pipeline.outputs.damage import Gone
     from framefleet.pipeline.outputs.stores.store import Store
 
 _MAX_MESSAGE = 200  # characters: a line or two
+_IDLE = {
+    "pipeline": "the pipeline's Python",
+    "frames": "frames to be converted",
+    "media": "encoding",
+    "upload": "uploads",
+    "store": "the store",
+}
 
 
 def render_command(
@@ -121,7 +126,9 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         if num_adopted := ROW_OUTCOMES.of(summary.figures, "adopted"):
             lines.append(f"{num_adopted:,.0f} of them were already rendered: an earlier run left their clips")
         if num_sizes := REMEMBERED_SIZES.total(summary.figures):
-            lines.append(f"{num_sizes:,.0f} batch sizes of an earlier run were reused after a check")
+            lines.append(
+                f"{num_sizes:,.0f} batch sizes from earlier runs on this machine were reused after a check"
+            )
     lines += idle_lines(summary)
     audits = [
         f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
@@ -150,27 +157,19 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         lines.append(gone_line(summary.gone, store.url_of("")))
     if summary.over_budget:
         lines.append(f"stopped: {summary.over_budget}")
-        lines.append("finished clips are kept; to continue, raise the budget and run the same command again")
+        lines.append(f"finished clips are kept; to continue: {summary.to_continue}")
     if summary.failed:
         lines.append(f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to retry them")
     return [*lines, *(line for listener in listeners() for line in listener.ending_lines(store))]
 
 
-def gone_line(gone: Gone, output: str) -> str:
-    """Return what is said of clips of an output that are gone."""
-    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
-    return (
-        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, e.g. "
-        f"{gone.example}; `{command('repair', output)}` renders them again"
-    )
-
-
 def idle_lines(summary: Summary) -> list[str]:
-    """Return the idle share of the models, and its causes of a thousandth or more."""
+    """Return the share of the time in which models worked, and what they waited for, from a thousandth on."""
     if not (shares := idle_shares(summary.figures)):
         return []
-    causes = [f"{cause} {part:.1%}" for cause, part in shares.items() if part >= 0.001]
-    return [f"idle: {', '.join([f'{sum(shares.values()):.1%} of the time of workers', *causes])}"]
+    causes = [f"{_IDLE.get(cause, cause)} {part:.1%}" for cause, part in shares.items() if part >= 0.001]
+    waited = f", and waited for {', '.join(causes)}" if causes else ""
+    return [f"the models worked {1 - sum(shares.values()):.1%} of the time{waited}"]
 
 
 def retry_command(

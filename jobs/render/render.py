@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.budget import BudgetLimit, Spent
 from framefleet.cluster.driver.checkpoints import half_done_in
 from framefleet.cluster.driver.earlier_runs import (
     find_adoptable,
@@ -20,7 +21,7 @@ from framefleet.cluster.driver.earlier_runs import (
     spent_before,
 )
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.driver.progress import Progress, Summary
+from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.driver.work import Work
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
@@ -174,12 +175,16 @@ def render_pending(
     summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     if counts.pending:
         work = work_of(resolved, index, lock, run=run_id, survey=survey)
-        work = replace(work, spent=work.spent + (scope.spent or Spent()))
+        deadline = resolved.job.budget.deadline(scope.began)
+        work = replace(work, spent_elsewhere=scope.spent, deadline=deadline)
         if index.is_whole:
             additions = Additions(resolved, survey, index, lock, scope.more)
             work = replace(work, more=additions.take, is_extended=scope.more is not None)
-        spent = work.over_budget(Spent())
-        summary = replace(summary, over_budget=spent) if spent else _drive(work, resolved, watch, start)
+        if limit := work.over_budget(Spent(), now=datetime.now().astimezone()):
+            return _not_begun(work, limit, summary)
+        if line := _budget_line(work):
+            watch.say(line)
+        summary = _drive(work, resolved, watch, start)
     if summary.over_budget:
         return summary  # as after an interruption: what else there is waits for the run that goes on
     lock.check()
@@ -201,6 +206,39 @@ def render_pending(
         for number, path in enumerate(earlier, start=1):
             replace_part(store, path, tried, run=replaced, number=number, hold=lock)
     return replace(summary, num_parts_gone=len(gone))
+
+
+def _not_begun(work: Work, limit: BudgetLimit | Literal["stop_at"], summary: Summary) -> Summary:
+    """Return how a run ended whose budget was spent before, and report it for `framefleet status`."""
+    counts = work.index.counts()
+    overrun = work.overrun(limit, Spent(), num_done=counts.done, num_left=counts.pending)
+    summary = replace(summary, over_budget=overrun.message, to_continue=overrun.to_continue)
+    of_run: dict[str, Any] = {one.name: getattr(summary, one.name) for one in fields(RunFigures)}
+    progress = Progress(
+        total=counts.pending,
+        before=counts.done,
+        in_flight=0,
+        rows_per_s=None,
+        eta_s=None,
+        workers=(),
+        **of_run,
+    )
+    work.lock.tell(progress)
+    return summary
+
+
+def _budget_line(work: Work) -> str | None:
+    """Return how far the budget goes, by what rows of earlier runs took; None where that is not known."""
+    counts = work.index.counts()
+    num_left = work.num_rows_left(counts.done)
+    if num_left is None:
+        return None
+    rows = (
+        f"all {counts.pending:,}"
+        if num_left >= counts.pending
+        else f"about {num_left:,} of the {counts.pending:,}"
+    )
+    return f"budget: enough for {rows} rows left, if each takes as much as those before"
 
 
 def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
@@ -243,7 +281,7 @@ def work_of(
         model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(store),
         device_name=_first_device(store) if job.fleet.same_gpu else None,
     )
-    if job.budget.is_limited and work.over_budget(Spent()):
+    if job.budget.is_limited and work.over_budget(Spent(), now=datetime.now().astimezone()):
         return work  # and read no clip: none would be adopted
     left = [intent for intent in intents_in(store) if index.is_pending(intent.row_id)]
     opened = resolved.models.items()

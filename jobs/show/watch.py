@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
+from framefleet.pipeline.text import command
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.damage import Gone
 
 Standing: TypeAlias = "Awaited | Checked | Progress | Activity"
 
@@ -176,9 +180,10 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
     line = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
     if audits.num_equal == 1:
         line = f"1 of {num_rows:,} rows was rendered again and compared: equal"
-    line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     if audits.most_wrong > VAGUE * num_rows:
-        line += ", as few were compared (`audit.at_most` compares more)"
+        line += ", too few to say how many others may differ (to compare more, set `audit: {at_most: 0.01}`)"
+    else:
+        line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     num_never = audits.num_kinds - audits.num_kinds_compared
     if num_never > 0:
         line += f"; of {num_never:,} of {audits.num_kinds:,} kinds of rows none was compared"
@@ -198,3 +203,12 @@ def share_text(share: float) -> str:
     digits = max(0, 1 - math.floor(math.log10(100 * share) + 1e-9))
     step = 10.0**-digits
     return f"{math.ceil(100 * share / step - 1e-9) * step:.{digits}f} %"
+
+
+def gone_line(gone: Gone, output: str) -> str:
+    """Return what is said of clips of an output that are gone."""
+    looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
+    return (
+        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, e.g. "
+        f"{gone.example}; `{command('repair', output)}` renders them again"
+    )

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.earlier_runs import spent_before
+from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, step_columns
@@ -272,9 +273,15 @@ def most_kept(job: Job, keep: KeepSection, table: str | None = None) -> int:
     return sum(groups.values()) if keep.best is None else sum(min(keep.best, n) for n in groups.values())
 
 
-def spent_on(job: Job, elsewhere: Spent | None) -> Spent:
-    """Return what was spent on one of the two outputs, where the other's run has to know, and elsewhere."""
-    own = spent_before(store_of_job(job)) if job.budget.is_limited else Spent()
+def spent_on(job: Job, elsewhere: Spent | None, ended: Summary | None = None) -> Spent:
+    """Return what was spent on one of the two outputs, where the other's run has to know, and elsewhere.
+
+    ended: how this run of it ended.
+    """
+    if job.budget.per == "run":
+        own = ended.spent if ended else Spent()
+    else:
+        own = spent_before(store_of_job(job)) if job.budget.is_limited else Spent()
     return own + (elsewhere or Spent())
 
 

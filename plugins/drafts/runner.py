@@ -50,7 +50,7 @@ class DraftRunner(JobRunner):
             done=0, failed=0, elapsed_s=0.0, mean_batch=None, inner={DRAFTS: drafted}, store=store_of_job(job)
         )
         if drafted.over_budget:
-            return replace(ended, over_budget=drafted.over_budget)
+            return replace(ended, over_budget=drafted.over_budget, to_continue=drafted.to_continue)
         wait_for(watch, "choosing among the drafts")
         choice = drafts.choose(job, keep, table_of(first, inside=self) or scope.table)
         watch.say(f"{choice.num_kept:,} of {choice.num_drafts:,} drafts are rendered in full: {keep}")
@@ -59,8 +59,8 @@ class DraftRunner(JobRunner):
         only = scope.only
         if only is not None:
             only = {*only, *drafts.rows_of_drafts(job, choice.place, only)}
-        spent = drafts.spent_on(first, scope.spent)
-        full = run(job, watch, Scope(only=only, table=choice.place, spent=spent))
+        spent = drafts.spent_on(first, scope.spent, drafted)
+        full = run(job, watch, Scope(only=only, table=choice.place, spent=spent, began=scope.began))
         return replace(full, inner={DRAFTS: drafted})
 
     def plan(

@@ -7,6 +7,7 @@ commit that brings them, so an export that is killed leaves all of it or nothing
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -216,6 +217,7 @@ class _Delta:
 
 class _Lance:
     def __init__(self, to: str, options: dict[str, Any]) -> None:
+        os.environ.setdefault("LANCE_LOG", "error")  # its warnings are of what we do on purpose
         self._library = _library("lance", "lance")
         self._to, self._options = _place(to), _rust_options(options)
 

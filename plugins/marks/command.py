@@ -84,6 +84,8 @@ def _lines(found: Traced) -> Iterator[Text | str]:
         return
     if found.found_by is None:
         yield Text(_line(found.file, "not found"), style="yellow")
+        if found.hint:
+            yield _line("  hint", found.hint)
     else:
         of = f" of {found.output}" if found.output else ""
         yield Text(_line(found.file, f"row {found.row_id}{of}, by its {found.found_by}"), style="green")

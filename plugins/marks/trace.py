@@ -150,6 +150,7 @@ class Traced:
     tagged: str | None = None  # the row_id in tags or a label, which anybody can write
     changes: tuple[str, ...] = ()  # since the file was stored
     problem: str | None = None  # why it could not be read
+    hint: str | None = None  # why its row may not have been found
 
     @property
     def signed(self) -> str | None:
@@ -183,7 +184,10 @@ def trace_files(
 ) -> Iterator[Traced]:
     """Do what `trace` promises, one file after the other."""
     if find_spec("c2pa") is None:
-        raise JobError("trace needs c2pa-python, to read manifests", "pip install 'framefleet[c2pa]'")
+        fix = "pip install 'framefleet[c2pa]'"
+        if trust:
+            raise JobError("--trust needs c2pa-python, to read signed manifests", fix)
+        log.warning("signed manifests are not read without c2pa-python: %s", fix)
     anchors = read_pem("--trust", str(trust)).decode("utf-8", "replace") if trust else None
     watermarks, names = [SPREAD], [one for one in get_args(WatermarkName) if one != SPREAD.name]
     for name, place in weights.items():
@@ -201,7 +205,31 @@ def trace_files(
         )
         records = list(look_up(outputs, wanted))
         for one in some:
-            yield _settled(one, records, has_anchors=anchors is not None) if one.marks else one
+            settled = _settled(one, records, has_anchors=anchors is not None) if one.marks else one
+            is_lost = settled.found_by is None and not settled.problem and not settled.candidates
+            yield replace(settled, hint=_hint(outputs)) if is_lost else settled
+
+
+def _hint(outputs: Sequence[Output]) -> str | None:
+    """Return why files may not be found in these outputs."""
+    if not outputs:
+        return "no output was given to look in: give --output OUTPUT"
+    bare = [output.url for output in outputs if not _has_watermarks(output)]
+    if not bare:
+        return None
+    return (
+        f"clips of {', '.join(bare)} carry no watermark, so copies that were encoded again or edited cannot "
+        "be found; `marks: {watermark: spread}` in a job adds one"
+    )
+
+
+def _has_watermarks(output: Output) -> bool:
+    marks = (
+        TracedRecord(output.url, one, ()).marks
+        for table in output.records(["marks"])
+        for one in table.to_pylist()
+    )
+    return any(one.get("watermarks") for one in marks)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -305,7 +333,7 @@ def _with_row(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | N
 
 def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
     """Yield what differs from the clip that the record is about."""
-    if found.certificates and marks.manifest is None:
+    if found.certificates and marks.manifest is None and find_spec("c2pa"):
         yield "the signed manifest was removed"
     if found.marks.get("watermarks") and not marks.watermarks:
         yield "the watermark is not found"

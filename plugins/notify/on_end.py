@@ -55,9 +55,11 @@ def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseEx
     content = json.dumps(public_texts(_ending(job, summary, error))).encode()
     num_attempts = _ATTEMPTS if error is None or isinstance(error, Exception) else 1
     if url := wanted.webhook:
-        _tried(lambda: _post(url, content), f"on_end.webhook at {urlsplit(url).hostname}", num_attempts)
+        what = f"on_end.webhook at {urlsplit(url).hostname} could not be notified that the job ended"
+        tried(lambda: send_request(url, content), what, num_attempts)
     if command := wanted.command:
-        _tried(lambda: _run(command, content), f"on_end.command {command[0]}", num_attempts)
+        what = f"on_end.command {command[0]} could not be notified that the job ended"
+        tried(lambda: _run(command, content), what, num_attempts)
 
 
 def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> dict[str, object]:
@@ -76,7 +78,8 @@ def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> d
     return message | {"state": "interrupted", "exit_code": None}
 
 
-def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:
+def tried(act: Callable[[], None], problem: str, num_attempts: int = _ATTEMPTS) -> None:
+    """Do it, again if it fails; warn of the problem if it fails each time."""
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(num_attempts),
         wait=_PAUSE,
@@ -86,32 +89,36 @@ def _tried(act: Callable[[], None], what: str, num_attempts: int) -> None:
         attempts(act)
     except (tenacity.RetryError, _Final) as failed:
         last = failed.last_attempt.exception() if isinstance(failed, tenacity.RetryError) else failed
-        log.warning("%s", public_text(f"{what} could not be notified that the job ended: {last}"))
+        log.warning("%s", public_text(f"{problem}: {last}"))
 
 
 class _Final(Exception):
     """It would fail again, or may have done what it should; the text says why it is not tried again."""
 
 
-def _post(url: str, content: bytes) -> None:
-    """Post it, and wait until its answer has begun."""
+def send_request(url: str, content: bytes | None = None) -> None:
+    """Post the content, or get the URL without any, and wait until the answer has begun."""
     with ThreadPoolExecutor(1) as thread:  # the caller's, as a notebook's, may have an event loop
         status = thread.submit(asyncio.run, _answer(url, content)).result()
     if 300 <= status < 400:
-        raise _Final("it redirects, which nothing is posted to; give the address that it redirects to")
+        raise _Final("it redirects, which is not followed; give the address that it redirects to")
     if status >= 400:
         raise ConnectionError(f"it answered HTTP {status}")
 
 
-async def _answer(url: str, content: bytes) -> int:
+async def _answer(url: str, content: bytes | None) -> int:
     """Return the status of the answer. Raises TimeoutError however slowly it comes."""
     from aiohttp import ClientSession, ClientTimeout
 
     try:
         async with (
             ClientSession(timeout=ClientTimeout(total=_WEBHOOK_S), trust_env=True) as session,
-            session.post(
-                url, data=content, headers={"Content-Type": "application/json"}, allow_redirects=False
+            session.request(
+                "GET" if content is None else "POST",
+                url,
+                data=content,
+                headers={} if content is None else {"Content-Type": "application/json"},
+                allow_redirects=False,
             ) as response,
         ):
             return response.status

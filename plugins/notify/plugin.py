@@ -1,4 +1,4 @@
-"""The section `on_end` of a job: who hears how a run has ended."""
+"""The sections `on_end` and `heartbeat` of a job: who hears that a run starts, and how it has ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,20 @@ class EndListener(Listener):
         return report_end(job)
 
 
+class HeartbeatListener(Listener):
+    def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
+        from framefleet.plugins.notify.heartbeat import beating
+
+        return beating(job)
+
+
 PLUGIN = Plugin(
-    sections={"on_end": "framefleet.plugins.notify.section:OnEndSection"},
-    listeners=["framefleet.plugins.notify.plugin:EndListener"],
+    sections={
+        "on_end": "framefleet.plugins.notify.section:OnEndSection",
+        "heartbeat": "framefleet.plugins.notify.section:HeartbeatSection",
+    },
+    listeners=[
+        "framefleet.plugins.notify.plugin:EndListener",
+        "framefleet.plugins.notify.plugin:HeartbeatListener",
+    ],
 )

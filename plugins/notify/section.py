@@ -1,4 +1,4 @@
-"""The section `on_end` of a job file. Imports nothing heavy: each job file is read with it."""
+"""The sections `on_end` and `heartbeat` of a job. Imports nothing heavy: each job file is read with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from framefleet.jobs.job.section import Section
+
+Url = Annotated[str, Field(pattern=r"^https?://[^/]")]
 
 
 class OnEndSection(Section):
@@ -17,7 +19,23 @@ class OnEndSection(Section):
 
     when: Literal["always", "failed"] = "always"
     """always: after every run. failed: unless every row has a clip."""
-    webhook: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = Field(default=None, repr=False)
+    webhook: Url | None = Field(default=None, repr=False)
     """URL to post the summary to, as JSON."""
     command: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, repr=False)
     """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""
+
+
+class HeartbeatSection(Section):
+    """URLs of a monitor, e.g. healthchecks.io or Cronitor, to get around each run: it notices a missing run.
+
+    Not stored in job.json.
+    """
+
+    is_stored: ClassVar[bool] = False  # who knows such an address can report for the job
+
+    start: Url | None = Field(default=None, repr=False)
+    """URL to get when a run starts."""
+    end: Url | None = Field(default=None, repr=False)
+    """URL to get when a run ends; if `failed` is set, only if every row has a clip."""
+    failed: Url | None = Field(default=None, repr=False)
+    """URL to get when a run ends otherwise, e.g. with failed rows, an error or a spent budget."""

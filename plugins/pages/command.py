@@ -260,6 +260,9 @@ def report_command(
             stdout.say(f"cost: {cost.total:,.2f} ({hours})")
         if made.clip_yield:
             stdout.say(f"yield: {made.clip_yield.text()}")
+            if accepted and not made.clip_yield.num_accepted:
+                stars = "; stars are given in `gallery --serve`" if "stars" in accepted else ""
+                stderr.say(f"note: no clip meets {accepted!r}{stars}")
         stdout.say(f"report: {store.url_of(PAGE)}")
         stdout.say(f"json:   {store.url_of(VALUES)}")
         for name, one in opened.inner.items():

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +161,9 @@ def _tell(store: Store, watch: Watch, pace: Pace, lock: DriverLock, report: Trai
 
 
 def write_loss_curve(store: Store) -> None:
-    """Draw what there is; nothing where there is no step yet."""
+    """Draw what there is; nothing where there is no step yet, or no matplotlib (framefleet[train])."""
     steps = read_losses(store)
-    if steps:
+    if steps and find_spec("matplotlib"):
         store.write(_PATH, loss_curve([step.loss for step in steps]))
 
 

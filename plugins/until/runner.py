@@ -41,6 +41,8 @@ class UntilRunner(JobRunner):
             num_done, elapsed_s = num_done + ended.done, elapsed_s + ended.elapsed_s
             if not is_short or ended.over_budget:
                 return replace(ended, done=num_done, elapsed_s=elapsed_s)
+            if job.budget.per == "run":
+                scope = replace(scope, spent=ended.spent + scope.spent if scope.spent else ended.spent)
 
     def _render(self, job: Job, watch: Watch, scope: Scope, run: Run) -> tuple[Summary, bool]:
         """Return how a run ended, and whether rows are to be asked for now that all answers are there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from framefleet.pipeline.text import bytes_text
 from tests.commands import command
 from tests.jobs import check_whole, job_values, prompt_rows, records_of, write_job, write_table
 
@@ -14,12 +15,30 @@ def test_a_job_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path,
     job = write_job(tmp_path / "job.yaml", values)
     ended = command("render", job)
     assert ended.exit_code == 1
-    assert "stopped: budget.bytes is reached (1 bytes): " in ended.stderr
-    done = len(records_of(tmp_path / "out"))
+    records = records_of(tmp_path / "out")
+    done, used = len(records), bytes_text(sum(record["bytes"] for record in records))
+    assert f"stopped: budget.bytes is reached: all runs used {used}, 1 bytes is allowed" in ended.stderr
+    assert f"to continue: raise budget.bytes above {used} and run the same" in ended.stderr
+    assert "stopped: budget.bytes is reached" in (shown := command("status", tmp_path / "out").stdout)
+    assert f"to continue: raise budget.bytes above {used}" in shown
     assert 0 < done < 40
     check_whole(tmp_path / "out")
     again = command("render", job)
     assert (again.exit_code, len(records_of(tmp_path / "out"))) == (1, done)
     assert "stopped: budget.bytes is reached" in again.stderr
-    assert command("render", job, "--set", "budget.bytes=1GB").exit_code == 0
+    assert f"to continue: raise budget.bytes above {used}" in command("status", tmp_path / "out").stdout
+    whole = command("render", job, "--set", "budget.bytes=1GB")
+    assert (whole.exit_code, f"budget: enough for all {40 - done} rows left" in whole.stderr) == (0, True)
     assert len(records_of(tmp_path / "out")) == 40
+
+
+def test_a_limit_per_run_lets_each_run_do_its_part(tmp_path: Path, ray_cluster: str) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(40))
+    budget = {"bytes": 1, "per": "run"}
+    values = job_values(table, tmp_path / "out", address=ray_cluster, budget=budget)
+    job = write_job(tmp_path / "job.yaml", values)
+    num_done = 0
+    for _ in range(2):
+        ended = command("render", job)
+        assert (ended.exit_code, "this run used" in ended.stderr) == (1, True)
+        assert num_done < (num_done := len(records_of(tmp_path / "out"))) < 40

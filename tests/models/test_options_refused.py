@@ -44,7 +44,7 @@ from tests.tiny import tiny
         ("wan", {"matmul": "triton"}, "needs a GPU"),
         ("wan", {"matmul": "triton", "compile": True}, "matmul triton does not go together with compile"),
         ("wan", {"speed": "fastest"}, "does not run on cpu"),
-        ("cogvideox", {"speed": "exact"}, "no regions of (?s:.*)`compile: false` together with `speed`"),
+        ("cogvideox", {"speed": "compiled"}, "no regions of (?s:.*)`compile: false` together with `speed`"),
         ("wan", {"vae_tilling": True}, "model option vae_tilling"),
     ],
 )

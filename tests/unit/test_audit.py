@@ -156,12 +156,11 @@ def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
         "at most 2,994 of all rows (3.0 %) differ"
     )
     said = audit_line(AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100)
-    bound = "at most 94 of all rows (94 %) differ, as few were compared (`audit.at_most` compares more)"
-    assert said == f"5 of 100 rows were rendered again and compared: all equal; with 95 % confidence, {bound}"
-    few = AuditFigures(num_equal=1, num_unaudited=25, most_wrong=25, num_kinds=3, num_kinds_compared=1)
-    said = audit_line(few, 26)
-    assert said.startswith("1 of 26 rows was rendered again and compared: equal; with 95 % confidence")
-    assert "at most 25 of all rows (97 %) differ" in said
+    few = "too few to say how many others may differ (to compare more, set `audit: {at_most: 0.01}`)"
+    assert said == f"5 of 100 rows were rendered again and compared: all equal, {few}"
+    figures = AuditFigures(num_equal=1, num_unaudited=25, most_wrong=25, num_kinds=3, num_kinds_compared=1)
+    said = audit_line(figures, 26)
+    assert said.startswith(f"1 of 26 rows was rendered again and compared: equal, {few}")
     assert said.endswith("; of 2 of 3 kinds of rows none was compared")
     assert audit_line(AuditFigures(), 7) == "no audits were needed: each row was rendered by a plain call"
     shares = [share_text(share) for share in (0, 0.02991, 1.0, 0.00101, 1e-7)]

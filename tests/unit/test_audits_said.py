@@ -13,6 +13,8 @@ from framefleet import Summary
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.keep.replay.replay import environment_differences
 from framefleet.jobs.look.status.command import print_status
+from framefleet.jobs.plan.command import audits_line
+from framefleet.jobs.plan.plan import AuditPlan
 from framefleet.jobs.render.command import ending_lines
 from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, not_compared, with_remark
 from framefleet.plugins.pages.report.page import page_of
@@ -40,8 +42,8 @@ def test_what_drivers_said_is_added_up_and_rows_of_which_none_spoke_may_all_be_w
         print_status(framefleet.status(str(tmp_path)), as_json=as_json)
     said, values = capsys.readouterr().out.rsplit("\n{", 1)
     line = (
-        "audit: 8 of 40 rows were rendered again and compared: all equal; with 95 % confidence, at most 24 "
-        "of all rows (60 %) differ, as few were compared (`audit.at_most` compares more)"
+        "audit: 8 of 40 rows were rendered again and compared: all equal, too few to say how many others "
+        "may differ (to compare more, set `audit: {at_most: 0.01}`)"
     )
     assert line in said.splitlines(), "in a pipe a line is as long as it is"
     assert json.loads("{" + values)["audits"]["most_wrong"] == 24
@@ -88,3 +90,10 @@ def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
     assert "audit: no audits were needed: each row was rendered by a plain call" in alone
     off = ending_lines(replace(summary, audits=None), store)
     assert not any(line.startswith("audit") for line in off)
+
+
+def test_a_plan_says_no_bound_that_few_audits_would_leave() -> None:
+    line = audits_line(AuditPlan(num_audits=1.0, share=0.25, most_wrong=3, limit=None), 4)
+    assert line.endswith("compared (audit.share does not limit them)")
+    line = audits_line(AuditPlan(num_audits=40.0, share=0.4, most_wrong=3, limit=None), 100)
+    assert line.endswith("if all are equal, at most 3 of all rows (3.0 %) differ, with 95 % confidence")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -51,11 +51,39 @@ def test_workers_that_share_a_gpu_cost_their_part_of_it() -> None:
 
 
 def test_what_is_said_names_the_limit_and_all_that_was_spent() -> None:
-    said = JobBudget(money=10.0, price=2.5).overrun(AN_HOUR, gpus_per_worker=1)
-    assert (
-        said
-        == "budget.money is reached (10): 1.00 hours, 4.00 hours of workers, 2.0 MB of clips, 10.00 of money"
+    overrun = JobBudget(money=10.0, price=2.5).overrun("money", AN_HOUR, gpus_per_worker=1)
+    assert overrun.message == (
+        "budget.money is reached: all runs used 10.00, 10.00 is allowed "
+        "(1.00 hours, 4.00 hours of workers, 2.0 MB of clips, 10.00 of money)"
     )
+
+
+def test_how_to_continue_says_how_far_to_raise_the_limit_and_what_all_rows_need() -> None:
+    needed = Spent(num_bytes=9_000_000)
+    overrun = JobBudget(bytes=1000).overrun("bytes", AN_HOUR, gpus_per_worker=1, needed=needed)
+    assert overrun.to_continue == (
+        "raise budget.bytes above 2.0 MB and run the same command again; all rows need about 9.0 MB"
+    )
+    of_a_run = JobBudget(bytes=1000, per="run").overrun("bytes", AN_HOUR, gpus_per_worker=1)
+    assert "this run used 2.0 MB" in of_a_run.message
+    assert of_a_run.to_continue == "run the same command again"
+
+
+@pytest.mark.parametrize(
+    ("began", "deadline"),
+    [("2026-11-26T22:00", "2026-11-27T07:00"), ("2026-11-26T06:59", "2026-11-26T07:00")],
+)
+def test_a_run_stops_when_that_time_of_day_comes_next(began: str, deadline: str) -> None:
+    budget = JobBudget(stop_at="07:00")
+    assert budget.deadline(datetime.fromisoformat(began)) == datetime.fromisoformat(deadline)
+    assert JobBudget(hours=1).deadline(datetime.fromisoformat(began)) is None
+
+
+def test_a_budget_says_for_how_many_rows_it_is_enough() -> None:
+    per_row = Spent(elapsed_s=360, num_bytes=500_000)
+    budget = JobBudget(hours=3, bytes="3MB")
+    assert budget.num_rows_left(AN_HOUR, per_row, gpus_per_worker=1) == 2
+    assert JobBudget(price=2).num_rows_left(AN_HOUR, per_row, gpus_per_worker=1) is None
 
 
 @pytest.mark.parametrize(
@@ -65,6 +93,8 @@ def test_what_is_said_names_the_limit_and_all_that_was_spent() -> None:
         ({"bytes": "much"}, "budget.bytes` is 'much'"),
         ({"hours": 0}, "budget.hours"),
         ({"euros": 5.0}, "euros"),
+        ({"stop_at": "7 am"}, "budget.stop_at"),
+        ({"stop_at": "24:00"}, "budget.stop_at"),
     ],
 )
 def test_a_budget_that_cannot_be_meant_is_refused(given: dict[str, object], said: str) -> None:
@@ -137,7 +167,7 @@ def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
     with closing(resolve_job(load_job(values | {"budget": {"hours": 2}}), Callback())) as resolved:
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=2 * 3600))
-        assert render.work_of(resolved, RowIndex(), None, run="r1").over_budget(Spent())  # type: ignore[arg-type]
+        assert render.work_of(resolved, RowIndex(), None, run="r1").over_budget(Spent(), now=NOON)  # type: ignore[arg-type]
         assert not looked
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=3600))
         render.work_of(resolved, RowIndex(), None, run="r1")  # type: ignore[arg-type]
@@ -150,12 +180,17 @@ def test_an_output_without_records_has_cost_nothing(tmp_path: Path) -> None:
 
 def test_a_spent_budget_ends_with_exit_code_1_and_how_to_go_on(tmp_path: Path) -> None:
     summary = Summary(
-        done=3, failed=0, elapsed_s=9.0, mean_batch=None, over_budget="budget.hours is reached (1)"
+        done=3,
+        failed=0,
+        elapsed_s=9.0,
+        mean_batch=None,
+        over_budget="budget.hours is reached",
+        to_continue="raise budget.hours above 1.00 hours",
     )
     assert summary.exit_code == 1
     lines = ending_lines(summary, Store(str(tmp_path)))
-    assert "stopped: budget.hours is reached (1)" in lines
-    assert "to continue, raise the budget" in lines[-1]
+    assert "stopped: budget.hours is reached" in lines
+    assert "to continue: raise budget.hours above 1.00 hours" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,24 @@ def test_a_shell_completes_commands_and_options() -> None:
 
 def test_an_unknown_command_ends_with_2() -> None:
     assert run("rendr").returncode == 2
+
+
+def test_an_unknown_option_points_at_arguments_of_the_model() -> None:
+    refused = command("plan", "job.yaml", "--guidance", "3")
+    assert (refused.exit_code, "--set" in refused.stderr) == (2, True)
+    assert "--set" not in command("status", "out", "--guidance", "3").stderr
+
+
+def test_a_job_file_in_place_of_an_output_is_told_its_output(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("table: t.csv\nmodel: m\noutput: runs/7\n")
+    refused = command("status", tmp_path / "job.yaml")
+    assert (refused.exit_code, "is a job file, not an output" in refused.stderr) == (2, True)
+    assert f"give its output: {tmp_path / 'runs/7'}" in refused.stderr
+
+
+def test_a_folder_of_a_model_that_is_mistyped_is_guessed(tmp_path: Path) -> None:
+    (tmp_path / "wan-small").mkdir()
+    (tmp_path / "t.csv").write_text("prompt\na red ball\n")
+    places = ("--table", tmp_path / "t.csv", "--output", tmp_path / "out")
+    refused = command("plan", *places, "--model", tmp_path / "wan-smal")
+    assert (refused.exit_code, f"did you mean '{tmp_path / 'wan-small'}'?" in refused.stderr) == (2, True)

@@ -53,8 +53,9 @@ def test_what_is_printed_names_the_ceiling_the_share_and_the_price_of_each(outpu
     shown = command(
         "report", output, "--price", "36", "--accepted", "stars >= 3", "--ceiling", "48"
     ).stdout.splitlines()
-    clips = "11% of the time became accepted clips (1 of 4 clips)"
-    line = f"yield: 50% of what this GPU can do; {clips}; 9 for each of them"
+    clips = "of the workers' time, 11% made accepted clips (1 of 4 clips; 9 for each), other clips 33%, "
+    rest = "drafts 33%, failed or repeated 13%, loading 4%, waiting 4%"
+    line = f"yield: 50% of what this GPU can do; {clips}{rest}"
     assert shown[:2] == ["cost: 6.00 (0.167 worker hours x 36)", line]
     values = json.loads((output / "report.json").read_text())
     assert values["clip_yield"]["accepted_share"] == pytest.approx(1 / 9)
@@ -74,3 +75,8 @@ def test_what_no_driver_counted_is_not_said(tmp_path: Path) -> None:
 def test_a_condition_on_no_column_is_refused(output: Path) -> None:
     with pytest.raises(JobError, match="start"):
         framefleet.report(str(output), accepted="start >= 3", write=False)
+
+
+def test_a_condition_that_no_clip_meets_is_pointed_out(output: Path) -> None:
+    assert "note: no clip meets 'fps > 99'" in command("report", output, "--accepted", "fps > 99").stderr
+    assert "gallery --serve" in command("report", output, "--accepted", "stars > 99").stderr

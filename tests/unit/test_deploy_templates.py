@@ -92,8 +92,10 @@ def test_the_nightly_job_is_the_job_and_kueue_gets_a_whole_one() -> None:
 
 
 def test_job_files_are_jobs_whose_drains_are_shorter_than_grace_periods() -> None:
-    assert (TEMPLATES / "job.yaml").read_text() == (KUBERAY / "base/job.yaml").read_text()
     job = load_job(TEMPLATES / "job.yaml")
+    in_a_cluster = load_job(KUBERAY / "base/job.yaml")
+    assert (job.fleet.address, in_a_cluster.fleet.address) == (None, "auto"), "one machine starts its own Ray"
+    assert job.fleet == in_a_cluster.fleet.model_copy(update={"address": None})
     assert job.retries.drain_s == DRAIN_S
     for template in ("slurm_cluster.sbatch", "slurm_array.sbatch"):
         (seconds,) = re.findall(r"#SBATCH --signal=B:TERM@(\d+)", (TEMPLATES / template).read_text())
@@ -164,6 +166,7 @@ def test_skypilots_own_parser_takes_the_task() -> None:
 
 def test_the_image_is_made_of_what_is_there() -> None:
     text = (TEMPLATES / "Dockerfile").read_text()
+    assert "mkdir -m 1777 /cache" in text, "for `docker run --user`"
     copied = {place for places in re.findall(r"^COPY (.+) \S+$", text, re.M) for place in places.split()}
     assert all((ROOT / place).exists() for place in copied)
     rooms = {link.resolve().name for link in (ROOT / "framefleet").iterdir() if link.is_symlink()}

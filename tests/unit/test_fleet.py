@@ -103,7 +103,9 @@ def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
         tally.counted(f"worker-{number}", {WORKER_SECONDS.key(cause): s for cause, s in spent.items()})
     summary = tally.summary(tally.progress(60.0))
     assert list(idle_shares(summary.figures).items()) == [("media", 0.05), ("rows", 0.03)]
-    assert idle_lines(summary) == ["idle: 8.0% of the time of workers, media 5.0%, rows 3.0%"]
+    assert idle_lines(summary) == [
+        "the models worked 92.0% of the time, and waited for encoding 5.0%, rows 3.0%"
+    ]
     assert tally.spent(60.0).worker_s == 2 * (9 + 50)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.plugins.notify import on_end
+from framefleet.plugins.notify.heartbeat import beating
 from framefleet.plugins.notify.on_end import report_end
 from tests.jobs import job_values, prompt_rows, write_table
 
@@ -53,7 +55,7 @@ def listening(*statuses: int, to: str = "") -> Iterator[tuple[str, list[Any]]]:
             self.end_headers()
 
         def do_GET(self) -> None:
-            sent.append("GET")
+            sent.append(f"GET {self.path.rpartition('/')[2]}")
             self.send_response(200)
             self.end_headers()
 
@@ -90,6 +92,32 @@ def test_only_failures_are_reported_where_the_job_says_so(tmp_path: Path) -> Non
         with pytest.raises(StoreError), report_end(job(tmp_path, webhook=url, when="failed")):
             raise StoreError("no answer", "wait")
     assert [one["state"] for one in sent] == ["incomplete", "error"]
+
+
+def test_a_monitor_hears_that_a_run_starts_and_how_it_ends(tmp_path: Path) -> None:
+    with listening() as (url, sent):
+        urls = {key: f"{url}/{key}" for key in ("start", "end", "failed")}
+        for wanted in (urls, {"end": urls["end"]}):
+            values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "heartbeat": wanted}
+            beats = load_job(values)
+            with beating(beats) as end:
+                end(replace(SUMMARY, failed=0))
+            with beating(beats) as end:
+                end(SUMMARY)
+            with pytest.raises(StoreError), beating(beats):
+                raise StoreError("no answer", "wait")
+    both = ["GET start", "GET end", "GET start", "GET failed", "GET start", "GET failed"]
+    assert sent == [*both, "GET end", "GET end", "GET end"]
+
+
+def test_a_monitor_that_does_not_answer_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
+    with beating(load_job(values | {"heartbeat": {"end": "http://127.0.0.1:9/secret-of-check"}})) as end:
+        end(SUMMARY)
+    assert "heartbeat.end: 127.0.0.1 could not be reached" in caplog.text
+    assert "secret-of-check" not in caplog.text
 
 
 def test_an_error_is_reported_too_and_is_raised(tmp_path: Path) -> None:

@@ -85,11 +85,12 @@ def test_a_record_of_a_gpu_says_how_products_were_summed() -> None:
     assert recorded_options({"matmul": "default"}, {"device": "cpu"}).matmul == "default"
 
 
-@pytest.mark.parametrize("speed", ["exact", "fastest"])
+@pytest.mark.parametrize("speed", ["compiled", "fastest"])
 def test_a_preset_is_the_options_that_it_sets(speed: Speed) -> None:
     by_hand = read_options(SPEEDS[speed]).numerics()
     assert by_hand["compile"] is True
     assert read_options({"speed": speed}).numerics() == by_hand
+    assert read_options({"speed": "exact"}) == read_options({"speed": "compiled"}), "former name"
     job = load_job({"table": "t", "output": "o", "model": {"path": "m", "speed": speed}})
     assert job.model.options.numerics() == by_hand
 
@@ -97,7 +98,7 @@ def test_a_preset_is_the_options_that_it_sets(speed: Speed) -> None:
 def test_what_a_job_says_itself_stays_beside_a_preset() -> None:
     job = load_job(
         None,
-        ["model.speed=exact", "model.compile=false", "model.attention=native"],
+        ["model.speed=compiled", "model.compile=false", "model.attention=native"],
         table="t",
         output="o",
         model="m",
@@ -108,7 +109,7 @@ def test_what_a_job_says_itself_stays_beside_a_preset() -> None:
 def test_plan_prints_what_a_preset_came_to(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("prompt\na red ball\n")
     places = ("--table", tmp_path / "t.csv", "--model", tiny("wan"), "--output", tmp_path / "out")
-    ended = command("plan", *places, "--set", "model.speed=exact", "--set", "model.attention=native")
+    ended = command("plan", *places, "--set", "model.speed=compiled", "--set", "model.attention=native")
     assert ended.exit_code == 0, ended.output
     assert ", attention: native, compile: true)\n" in ended.output
 
@@ -154,7 +155,7 @@ def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> No
         ({"cache": {"threshold": 1}}, "`model.cache` has no `type`", "write `model.cache.type: ...`"),
         ({"quantization": "torchao"}, "`model.quantization` is 'torchao'", "it must be a mapping"),
         ({"offload": {"type": "group", "blocks": 0}}, "`model.offload.blocks` is 0", "it must be greater"),
-        ({"speed": "fast"}, "`model.speed` is 'fast'", "it must be exact or fastest"),
+        ({"speed": "fast"}, "`model.speed` is 'fast'", "it must be compiled or fastest"),
         ({"compile": "yes"}, "`model.compile` is 'yes'", "it must be true or false"),
     ],
 )

@@ -79,7 +79,7 @@ def test_every_key_of_a_job_is_judged(out: str) -> None:
         "captions",
         "prompts",
     }
-    elsewhere = {"output", "storage_options", "on_end"}  # are never job.json's
+    elsewhere = {"output", "storage_options", "on_end", "heartbeat"}  # are never job.json's
     withheld = {"defaults", "overrides", "draft"}  # without secrets of URLs; as a table's cells
     harmless = {
         "budget",

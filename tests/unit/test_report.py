@@ -15,6 +15,7 @@ import pytest
 import framefleet
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
+from framefleet.plugins.pages.report import report
 from framefleet.plugins.pages.report.charts import mean_rate, rate_unit
 from framefleet.plugins.pages.report.figures import MAX_BINS, Timeline
 from tests.commands import command
@@ -249,3 +250,13 @@ def test_idle_time_is_counted_for_each_gpu_of_a_worker(
     found = framefleet.report(str(tmp_path)).gpu_idle
     assert [*found] == [f"{number}: {names}" for number, names in enumerate(placed.split("; "))]
     assert [*found.values()] == pytest.approx(idle)
+
+
+def test_without_the_extra_of_its_plugin_a_report_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_output(tmp_path, rows())
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    refused = command("report", tmp_path)
+    assert (refused.exit_code, "pip install 'framefleet[pages]'" in refused.stderr) == (2, True)
+    assert command("report", tmp_path, "--json").exit_code == 0

@@ -47,3 +47,11 @@ def test_the_tested_versions_are_allowed() -> None:
     tested = {canonicalize_name(name): version for name, _, version in pinned if version}
     versions = [(one, tested.get(canonicalize_name(one.name))) for one in required()]
     assert [str(one) for one, version in versions if version and version not in one.specifier] == []
+
+
+def test_what_only_a_plugin_needs_is_an_extra_of_its_name() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    plugins = {one.name for one in (ROOT / "plugins").iterdir() if one.is_dir()}
+    assert {"export", "marks", "pages", "post", "scores", "train"} <= plugins & extras.keys()
+    needed = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+    assert not needed & {"matplotlib", "notojp-matplotlib"}, "no clip needs a chart"

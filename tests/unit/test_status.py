@@ -21,6 +21,7 @@ from framefleet.jobs.look.status.command import headline_of
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
+from framefleet.pipeline.outputs.layout import clip_path
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import failure, record
@@ -50,12 +51,21 @@ def test_without_a_driver_rows_are_counted(tmp_path: Path) -> None:
 
 def test_a_monitor_gets_an_exit_code(tmp_path: Path) -> None:
     write_output(tmp_path / "failed", [record(1)], [failure()])
-    write_output(tmp_path / "done", [record(1)])
+    clip = clip_path(record(1).row_id, ".mp4")
+    done = record(1, path=clip, uri=clip)
+    store = write_output(tmp_path / "done", [done])
+    store.write(clip, bytes(done.bytes))
     assert command("status", tmp_path / "failed").exit_code == 0
     assert command("status", tmp_path / "failed", "--check").exit_code == 1
     assert command("status", tmp_path / "done", "--check").exit_code == 0
     at_work = framefleet.status(str(tmp_path / "done"))
     assert replace(at_work, num_left=3).needs_attention  # and no driver is at work
+    store.delete(clip)
+    damaged = command("status", tmp_path / "done", "--check")
+    assert (damaged.exit_code, "damaged: 1 clips of rows with a record are gone" in damaged.stdout) == (
+        1,
+        True,
+    )
 
 
 def test_a_damaged_part_is_named_with_what_mends_it(tmp_path: Path) -> None:

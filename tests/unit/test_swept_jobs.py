@@ -159,6 +159,7 @@ def test_a_job_json_names_no_text_file_that_records_would_show(file: str, tmp_pa
     ("more", "problem", "fix"),
     [
         ({"num_inference_steps": ["a", "b"]}, "sweep.num_inference_steps has 'a'", "whole number"),
+        ({"seed": ["0..63"]}, "sweep.seed has '0..63'", "write 0-63"),
         ({"height": "64-66"}, "sweep.height has 66", "64 or 80"),
         ({"scheduler": ["dimm"]}, "sweep.scheduler has 'dimm'", ""),
         ({"num_videos_per_prompt": [2]}, "no such argument", "repeat the row"),

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from framefleet.pipeline.outputs.media.media import decode, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
+from framefleet.plugins.marks import file_marks, trace
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.manifest_reader import read_manifest
 from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
@@ -302,3 +304,29 @@ def test_pipes_devices_and_endless_files_are_refused_by_name(marked: Marked, tmp
     for option in ({"outputs": tmp_path / "pipe.mp4"}, {"trust": tmp_path / "pipe.mp4"}):
         with pytest.raises(JobError, match="it is a pipe, not a file"):
             framefleet.trace(tmp_path / "clip.mp4", **option)
+
+
+def test_a_file_is_found_by_its_digest_without_c2pa(marked: Marked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "c2pa", None)  # cannot be imported
+    for module in (trace, file_marks):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    asked = command("trace", marked.clips[1], "--output", marked.output)
+    assert (asked.exit_code, f"row {ids(1)}" in asked.stdout, "by its digest" in asked.stdout) == (
+        0,
+        True,
+        True,
+    )
+    assert "signed manifests are not read without c2pa-python" in asked.stderr
+    refused = command("trace", marked.clips[1], "--trust", marked.folder / "signer.pem")
+    assert (refused.exit_code, "--trust needs c2pa-python" in refused.stderr) == (2, True)
+
+
+def test_it_is_said_why_a_copy_is_not_found(marked: Marked, tmp_path: Path) -> None:
+    write_output(tmp_path / "bare", ROWS)
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(again(scene(9)))
+    asked = command("trace", copy, "--output", tmp_path / "bare")
+    assert (asked.exit_code, "not found" in asked.stdout) == (1, True)
+    assert f"hint: clips of {tmp_path / 'bare'} carry no watermark" in asked.stdout
+    assert "hint: no output was given" in command("trace", copy).stdout
+    assert "hint" not in command("trace", copy, "--output", marked.output).stdout

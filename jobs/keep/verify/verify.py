@@ -25,7 +25,7 @@ from framefleet.jobs.keep.verify.row_process import replay_alone
 from framefleet.jobs.render.claim import differences_of
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.render import render_rows
-from framefleet.jobs.show.watch import Callback, Checked, Watch
+from framefleet.jobs.show.watch import Callback, Checked, Watch, wait_for
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.clips import Clip
@@ -131,6 +131,7 @@ def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
 def _damages_in(store: Store, watch: Watch) -> Iterator[Damage]:
     if damage := job_damage(store):
         yield damage
+    wait_for(watch, f"reading the files of {store.url_of('')}")
     with closing(ClipIndex()) as index:
         yield from damaged_records(store, index, lambda count: watch.show(Checked(num_rows=count)))
         yield from beside_parts(store)

@@ -17,7 +17,7 @@ from framefleet.cluster.driver.progress import num_rendering, with_inner
 from framefleet.jobs.look.failures import failure_values, one_line
 from framefleet.jobs.options import AsJson, Every, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
-from framefleet.jobs.show.watch import audit_line, duration
+from framefleet.jobs.show.watch import audit_line, duration, gone_line
 from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 _Watch = Annotated[bool, Option("--watch", "-w", help="Refresh until the job ends.")]
 _Check = Annotated[
     bool,
-    Option("--check", help="Exit with code 1 if rows failed, or if rows are left and no driver is at work."),
+    Option(
+        "--check",
+        help="Exit with code 1 if rows failed, clips are gone, or rows are left and no driver is at work.",
+    ),
 ]
 
 
@@ -149,8 +152,12 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     if status.audits and status.num_done:
         lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}"))
     lines += map(Text, status.notes)
+    if status.gone:
+        lines.append(Text(one_line(gone_line(status.gone, status.output)), "red"))
+    if status.over_budget:
+        lines.append(Text(f"stopped: {one_line(status.over_budget)}"))
     if status.num_left and status.driver.state == "ended":
-        lines.append(Text("to continue: run the same command again"))
+        lines.append(Text(f"to continue: {one_line(status.to_continue or 'run the same command again')}"))
     if status.num_failed:
         lines.append(Text(f"to list them all: {command('failures', status.output)}"))
     return Group(*lines)

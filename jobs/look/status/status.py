@@ -15,9 +15,10 @@ from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
 from framefleet.doors import notes
 from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
+from framefleet.pipeline.outputs.damage import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.seals import epochs_of
+from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
 from framefleet.pipeline.outputs.row_states import FailedRow, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
@@ -143,6 +144,9 @@ class Status(Overview):
     figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, see `pipeline/metrics.py`
     inner: Mapping[str, Status] = field(default_factory=dict)  # of each inner output, by its name
     notes: tuple[str, ...] = ()  # of plugins
+    gone: Gone | None = None  # clips of rows that are done, as far as is soon seen while no driver is at work
+    over_budget: str | None = None  # the message, if the budget ended the newest run
+    to_continue: str | None = None  # then: what to do
 
     def overview(self) -> Mapping[str, object]:
         of = "" if self.num_rows is None else f" of {self.num_rows:,}"
@@ -155,6 +159,7 @@ class Status(Overview):
             "driver": self.driver.state
             + (f", paused since {self.paused_since}" if self.paused_since else ""),
             "workers": f"{num_rendering(self.workers)} rendering" if self.workers else None,
+            "budget": self.over_budget,
             "last failure": self.last_failures[0].message if self.last_failures else None,
         }
 
@@ -165,9 +170,9 @@ class Status(Overview):
 
     @property
     def needs_attention(self) -> bool:
-        """Whether rows failed, or rows are left that nobody renders."""
+        """Whether rows failed, clips are gone, or rows are left that nobody renders."""
         is_stopped = bool(self.num_left) and not self.is_under_way
-        return bool(self.num_failed) or is_stopped or any(one.num_failed for one in self.inner.values())
+        return is_stopped or any(one.num_failed or one.gone for one in (self, *self.inner.values()))
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
@@ -205,6 +210,7 @@ class StatusReader:
             done, failed, num_former = counts.done, counts.failed, counts.former
             num_rows = num_rows if counts.rows is None else counts.rows
             num_begun = sum(1 for _ in half_done_in(self._output.store))
+        gone = None if is_at_work else self._look_for_clips(done + num_former)
         num_left = None if num_rows is None else max(0, num_rows - done - failed)
         return Status(
             output=self._output.url,
@@ -225,7 +231,14 @@ class StatusReader:
             figures=report.figures if report and _are_sound(report.figures) else {},
             inner={name: reader.status() for name, reader in self._inner.items()},
             notes=tuple(notes(self._output.store)),
+            gone=gone,
+            over_budget=report.over_budget if report and not is_at_work else None,
+            to_continue=report.to_continue if report and not is_at_work else None,
         )
+
+    def _look_for_clips(self, num_records: int) -> Gone | None:
+        store = self._output.store
+        return look_for_clips(store, [part.path for part in live_parts(store)], num_records=num_records)
 
 
 class _Cached(Generic[_Read]):

@@ -53,7 +53,7 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
         raise ModelError(
             f"quantization {quantization.type} does not run on {name}, but on GPUs of compute "
             f"capability {needed[0]}.{needed[1]} and later ones",
-            "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: exact`",
+            "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: compiled`",
         )
     check_package(backend, f"quantization by {backend}")
     if isinstance(quantization, TorchAo):

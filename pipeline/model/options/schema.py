@@ -181,7 +181,7 @@ def _quantization_class(value: object) -> str:
 
 
 Matmul = Literal["default", "no_split_k", "triton"]
-Speed = Literal["exact", "fastest"]
+Speed = Literal["compiled", "fastest"]
 Cache = FirstBlock | TaylorSeer | Mag | Pyramid | Faster | Sea | TextKV | CacheDit
 Offload = ModelOffload | GroupOffload
 Quantization = TorchAo | Quanto | OtherQuantization
@@ -196,9 +196,9 @@ AnyQuantization = Annotated[
     Discriminator(_quantization_class),
 ]
 
-# What `speed` sets where a job says nothing else. exact: the model's own arithmetic, rounded in other places.
+# What `speed` sets where a job says nothing else. compiled: the model's own arithmetic, rounded elsewhere.
 SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
-    "exact": {"attention": "auto", "compile": True},
+    "compiled": {"attention": "auto", "compile": True},
     "fastest": {
         "attention": "auto",
         "compile": True,
@@ -231,7 +231,7 @@ class Options(Strict):
     speed: Speed | None = Field(
         default=None,
         description="Sets other options for speed; those that the job gives itself stay. "
-        "exact: the model's own arithmetic; fastest: fp8 as well.",
+        "compiled: the model's own arithmetic, rounded in other places; fastest: fp8 as well.",
     )
     attention: str | None = Field(
         default=None,
@@ -278,7 +278,8 @@ class Options(Strict):
         """Set what the preset of `speed` sets. What it is unknown of is refused with the fields."""
         if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
             return given
-        fields = {name: value for name, value in given.items() if value is not None}
+        speed = "compiled" if speed == "exact" else speed  # its former name
+        fields = {name: value for name, value in (given | {"speed": speed}).items() if value is not None}
         return {**SPEEDS.get(speed, {}), **fields}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:

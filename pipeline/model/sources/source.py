@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.class_cache import cache_folder, one_fetcher, short_hash
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
@@ -53,8 +54,11 @@ def open_source(
     if os.path.exists(folder) or not HUB_ID.fullmatch(place):
         _refuse_revision(folder, revision)
         if not os.path.isdir(folder):
+            parent, name = os.path.split(folder)
+            near = nearest(name, os.listdir(parent)) if os.path.isdir(parent) else []
+            meant = f"did you mean {os.path.join(parent, near[0])!r}? Or " if near else ""
             fix = "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
-            raise ModelError(f"model {folder!r} is not a folder", fix)
+            raise ModelError(f"model {folder!r} is not a folder", meant + fix)
         return FolderSource(folder)
     from framefleet.pipeline.model.sources.hub import open_hub
 

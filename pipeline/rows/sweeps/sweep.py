@@ -25,6 +25,7 @@ from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
 from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, python_values
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
+from framefleet.pipeline.text import setting
 
 # {{name}} is {name} as it stands; all other brackets are text, as in a prompt that is JSON.
 _NAME = re.compile(r"\{\{(\w+)\}\}|\{([^\W\d]\w*)\}")
@@ -58,7 +59,11 @@ def open_sweep(
             problem = f"sweep.{name}: rows have no such argument, and no text of the sweep uses {{{name}}}"
             raise JobError(problem, plumbing_fix(name) if name in others else argument_meant(name, kinds))
         if name in names and name not in templates.get(name, ()):
-            raise JobError(f"sweep.{name}: the table has a column of that name", "leave one of them out")
+            raise JobError(
+                f"sweep.{name}: the table has a column of that name",
+                "leave one of them out; or, to ignore the table's, give the sweep's another name: "
+                + setting(f"columns.{name}", f"swept_{name}"),
+            )
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
@@ -111,8 +116,9 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
             answers = [None if value is None else check(value) for check in checks]
             refused = [one for one in answers if isinstance(one, Refused)]
             if len(refused) == len(checks):
+                ends = re.fullmatch(r"(\d+)\s*\.{2,3}\s*(\d+)", str(value))
                 problem = f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}"
-                raise JobError(problem, refused[0].fix)
+                raise JobError(problem, f"write {ends[1]}-{ends[2]}" if ends else refused[0].fix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,13 +32,18 @@ class Yield:
         return self.seconds["accepted clips"] / sum(self.seconds.values())
 
     def text(self) -> str:
-        """Return it in words: "94 % of what this GPU can do; 31 % of the time became accepted clips"."""
-        used = f"{self.networks_share:.0%} of the time in networks"
+        """Return it in words: "94% of what this GPU can do; of the workers' time, 31% made ..."."""
+        used = f"the models worked {self.networks_share:.0%} of the time"
         if self.ceiling_share is not None:
             used = f"{self.ceiling_share:.0%} of what this GPU can do"
         clips = f"{self.num_accepted:,} of {self.num_clips:,} clips"
-        cost = "" if self.cost_per_accepted is None else f"; {self.cost_per_accepted:,.4g} for each of them"
-        return f"{used}; {self.accepted_share:.0%} of the time became accepted clips ({clips}){cost}"
+        cost = "" if self.cost_per_accepted is None else f"; {self.cost_per_accepted:,.4g} for each"
+        whole = sum(self.seconds.values())
+        rest = [
+            f"{name} {part / whole:.0%}" for name, part in self.seconds.items() if name != "accepted clips"
+        ]
+        made = f"of the workers' time, {self.accepted_share:.0%} made accepted clips ({clips}{cost})"
+        return f"{used}; {', '.join([made, *rest])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,40 @@
+"""Gets the URLs of `heartbeat` when a run starts and ends: a monitor notices a run that did not happen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from framefleet.cluster.driver.progress import Summary
+from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.guards.redaction import keep_secrets
+from framefleet.plugins.notify.on_end import send_request, tried
+from framefleet.plugins.notify.section import HeartbeatSection
+
+_SECTION = "heartbeat"
+
+
+@contextmanager
+def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
+    """Yield what takes the summary of a run. A monitor that does not answer neither delays nor fails it."""
+    wanted: HeartbeatSection = getattr(job, _SECTION)
+    urls = {key: url for key in ("start", "end", "failed") if (url := getattr(wanted, key))}
+    keep_secrets([{"webhook": url} for url in urls.values()])
+    starting = threading.Thread(target=_ping, args=("start", urls.get("start")), daemon=True)
+    starting.start()
+    summaries: list[Summary] = []
+    is_well = False
+    try:
+        yield summaries.append
+        is_well = not summaries[0].exit_code
+    finally:
+        starting.join()  # the last that a monitor hears is how the run ended
+        key = "failed" if "failed" in urls and not is_well else "end"
+        _ping(key, urls.get(key))
+
+
+def _ping(key: str, url: str | None) -> None:
+    if url:
+        tried(lambda: send_request(url), f"heartbeat.{key}: {urlsplit(url).hostname} could not be reached")
