@@ -192,7 +192,7 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     for name, one in models.items():
         origin = "column or sweep" if plan.sweep else "column"
         table = Table(f"argument of {name}" if name else "argument", origin, "default", box=box.SIMPLE_HEAD)
-        before = _models_of(shown)[name].arguments if shown else ()
+        before = (shown.models or {"": shown})[name].arguments if shown else ()
         for argument in one.arguments:
             if argument in before:
                 continue

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from framefleet import Inputs, Request, Store
 from framefleet.cluster.worker.messages import Assignment
+from framefleet.pipeline.recipes.recipe import Recipe
 from tests.one_worker import started_worker, stored_by, worker_setup
 from tests.tiny import SMALLEST
+
+IS_AWAY, GOES_ON = threading.Event(), threading.Event()
+
+
+def looking(pipe: Any, request: Request) -> Any:
+    """Look at the frames: of row 1 until the test lets it go on."""
+    frames = np.asarray(pipe(**request.arguments, generator=request.generator(), output_type="np").frames)
+    if request.seed == 1:
+        IS_AWAY.set()
+        assert GOES_ON.wait(60)
+    return frames
 
 
 def _row(number: int, **arguments: int) -> Assignment:
@@ -28,3 +46,23 @@ def test_rows_that_are_dropped_are_neither_stored_nor_reported(tmp_path: Path) -
     assert len(found) < len(waiting)
     report = worker.exchange([], drain=True)
     assert not report.handed_back and not report.failed
+
+
+def test_the_driver_is_answered_while_a_row_is_left_that_runs_on_a_thread_of_its_own(tmp_path: Path) -> None:
+    setup = worker_setup("wan", Store(str(tmp_path / "out")), Inputs([str(tmp_path)]))
+    recipe = Recipe(name="looking", function=looking, digest="")
+    worker = started_worker(replace(setup, recipes={"looking": recipe}))
+    rows = [_row(number) for number in range(2)]
+    rows = [replace(row, request=replace(row.request, recipe="looking")) for row in rows]
+    stored_by(worker, 1, rows[:1])
+    worker.exchange(rows[1:])
+    assert IS_AWAY.wait(60)
+    worker.exchange([], [rows[1].row_id])
+    begun = time.monotonic()
+    for _ in range(3):
+        worker.exchange([])
+    assert time.monotonic() - begun < 20
+    GOES_ON.set()
+    last = replace(_row(2).request, recipe="looking")
+    assert [stored.record.seed for stored in stored_by(worker, 1, [replace(_row(2), request=last)])] == [2]
+    assert not worker._later and not worker._attempts
