@@ -1,6 +1,6 @@
 """An output: where the clips, records and failures of a job are. Whoever looks at one asks it here.
 
-layout.md lists what lies where, who writes it and what makes it count. job.json says what the output was made
+layout.py lists what lies where, who writes it and what makes it count. job.json says what the output was made
 with; each part of its records repeats that.
 """
 
