@@ -203,7 +203,7 @@ def test_a_guider_of_the_models_own_sets_the_defaults(tmp_path: Path) -> None:
 
 def test_a_guider_that_changes_the_network_between_rows_is_refused(tmp_path: Path) -> None:
     folder = with_guider(tmp_path, SkipLayerGuidance(skip_layer_guidance_layers=[1]))
-    with pytest.raises(ModelError, match="changes the network around each of its forwards"):
+    with pytest.raises(ModelError, match="changes the network around each forward"):
         load_model(folder)
 
 
