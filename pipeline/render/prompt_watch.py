@@ -75,7 +75,9 @@ class PromptWatch:
 
 def _rest(arguments: Mapping[str, Any]) -> Hashable:
     """Return what else may decide the sizes of forwards: all except texts, and numbers that never do."""
-    free = {name for name, value in arguments.items() if type(value) in (int, float) and name not in SHAPING}
-    free |= dict(texts_of(arguments)).keys()
+    numbers = {
+        name for name, v in arguments.items() if isinstance(v, int | float) and not isinstance(v, bool)
+    }
+    free = numbers - {*SHAPING} | dict(texts_of(arguments)).keys()
     own = sorted(arguments.items())
     return tuple((name, None if name in free else repr(v)) for name, v in own if v is not None)

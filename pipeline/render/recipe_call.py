@@ -57,7 +57,7 @@ _WRITERS = re.compile(r"_?(enhance|upsample|expand|rewrite)_prompts?(_\w+)?")
 _METHODS = {"postprocess": 4, "postprocess_video": 5}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RecipeCall:
     """Calls the recipes of rows that were checked."""
 

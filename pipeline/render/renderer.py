@@ -194,7 +194,8 @@ class Renderer:
         total = len(requests) if isinstance(requests, Sized) else None
         is_off = None if progress is None else not progress  # None: unless stderr is a terminal
         # Seldom: forwards may take milliseconds, and a terminal to redraw as long.
-        bar = tqdm(total=total, unit="row", disable=is_off, mininterval=0.5, miniters=0)
+        # Without smoothing: updates by 0 would have only a row's last forward count as its time.
+        bar = tqdm(total=total, unit="row", disable=is_off, mininterval=0.5, miniters=0, smoothing=0)
         try:
             while is_open or self.num_active:
                 while is_open and self.room > 0:
@@ -207,6 +208,8 @@ class Renderer:
                 num_forwards += not ended
                 bar.set_postfix_str(f"{self.num_active} under way, {num_forwards} forwards", refresh=False)
                 bar.update(len(ended))
+                if ended:
+                    bar.refresh()
                 for outcome in ended:
                     with self.clock.spending("frames"):
                         clip = with_frames(outcome)

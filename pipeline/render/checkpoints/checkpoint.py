@@ -118,7 +118,7 @@ def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class HalfDone:
     """A row that is not a clip yet."""
 

@@ -305,8 +305,10 @@ class Batcher:
         # Where no denoiser's forward is worth sharing, rows go one after another: the first is done soon.
         others = [places for places in groups if places not in denoising]
         chosen = denoising[:1] if self.reach == 1 else denoising
-        turns = [places[: self._forwards.turns([parked[place][1] for place in places])] for places in chosen]
-        for places in [*others, *turns]:
+        for group in [*others, *chosen]:
+            places = group
+            if group not in others:  # asked after the forwards before it, which may have taught what pays
+                places = group[: self._forwards.turns([parked[place][1] for place in group])]
             started, method = time.perf_counter(), self._forwards.methods[parked[places[0]][1].module]
             with self._forwards.spending(method.seconds.removesuffix("_s")):
                 results = self._forwards.run([parked[place][1] for place in places])
