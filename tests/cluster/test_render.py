@@ -142,7 +142,12 @@ def test_plan_counts_what_is_done_and_what_a_longer_table_adds(rendered: Path, t
     ended = command("plan", rendered / "job.yaml", "--table", longer, "--output", tmp_path / "new")
     assert (
         counts_in(ended.stdout)
-        >= {"done": 0, "to render": 21, "5 x 32 x 16, 32 tokens": 12, "5 x 16 x 16, 32 tokens": 11}.items()
+        >= {
+            "done": 0,
+            "to render": 21,
+            "5 x 32 x 16, 32 tokens of prompt": 12,
+            "5 x 16 x 16, 32 tokens of prompt": 11,
+        }.items()
     )
     assert not (tmp_path / "new").exists()
 
