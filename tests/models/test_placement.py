@@ -95,7 +95,8 @@ for index in (0, 1):
 """
 HANDED_OVER = """
 (expected,) = frames(renderer(model(NAME), 1).render(rows(NAME)[1:2])).values()
-for first, then in ((KIND, None), (None, KIND)):
+placed = {"type": KIND, "devices": 2}
+for first, then in ((placed, None), (None, placed)):
     giver, taker = (renderer(model(NAME, one), 1) for one in (first, then))
     (row,) = rows(NAME)[1:2]
     giver.submit(row, "0" * 32)
