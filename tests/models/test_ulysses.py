@@ -93,11 +93,11 @@ def test_mixed_rows_have_the_bits_and_row_ids_of_one_process(alone: Model, place
 
 @pytest.mark.ci
 def test_four_ranks_have_the_bits_of_one_process(tmp_path: Path) -> None:
-    folder = narrow("wan", tmp_path / "model")
+    folder, before = narrow("wan", tmp_path / "model"), ranks()
     four = load_model(folder, dtype="fp32", device="cpu", placement={"type": "ulysses", "devices": 4})
     try:
         found = frames(four, rows(2))
-        assert len(ranks()) == 3
+        assert len(ranks()) == len(before) + 3  # others may have ranks of their own
     finally:
         placer(four).close()
     assert found == frames(load_model(folder, dtype="fp32", device="cpu"), rows(2))
