@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import nearest
@@ -18,8 +18,9 @@ from framefleet.pipeline.model.class_cache import cache_folder, one_fetcher, sho
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.specs.model_index import INDEXES
-from framefleet.pipeline.outputs.stores.object_store import Stored
-from framefleet.pipeline.outputs.stores.store import Store
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.stores.object_store import Stored
 
 _HUB_PAGE = re.compile(
     r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/tree/([\w./-]+?))?/?(?:[?#].*)?"
@@ -96,6 +97,8 @@ class UrlSource(Source):
         """only: the one file that is wanted; the others are not listed."""
         self.path = url.rstrip("/")
         self.name = public_url(self.path)
+        from framefleet.pipeline.outputs.stores.store import Store  # imports fsspec
+
         self._store = Store(self.path, storage_options)
         self._only = only
 
