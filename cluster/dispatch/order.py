@@ -12,6 +12,7 @@ its worker is late with it. What is late is expected to be as late again.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
@@ -73,17 +74,36 @@ class Ranked:
 class TableOrder(Ranked):
     """As in the table, but a worker stays with the shape that it renders as long as `patience` allows."""
 
-    _passed_over = 0  # leases in a row that left the oldest row where it is
+    def __init__(self) -> None:
+        super().__init__()
+        self._line = deque[Row]()  # oldest first, with some that were taken
+        self._passed_over = 0  # leases in a row that left the oldest row where it is
+
+    def add(self, row: Row) -> None:
+        super().add(row)
+        self._line.append(row)
 
     def next_shape(self, rendering: str | None, patience: int) -> str | None:
         may_stay = rendering in self._by_shape and self._passed_over < patience
-        return rendering if may_stay else super().next_shape(rendering, patience)
+        return rendering if may_stay else self._oldest_shape()
 
     def take(self, shape: str, limit: int) -> list[Row]:
         if limit > 0 and shape in self._by_shape:
-            is_oldest = shape == super().next_shape(None, 0)
-            self._passed_over = 0 if is_oldest else self._passed_over + 1
+            self._passed_over = 0 if shape == self._oldest_shape() else self._passed_over + 1
         return super().take(shape, limit)
+
+    def regroup(self, reshaped: Callable[[list[Row]], list[Row]]) -> None:
+        self._line.clear()
+        super().regroup(reshaped)
+
+    def _oldest_shape(self) -> str | None:
+        """Return the shape of the oldest row, without looking through all: each row may have its own."""
+        while self._line:
+            heap = self._by_shape.get(self._line[0].shape)
+            if heap and heap[0][2] is self._line[0]:
+                return self._line[0].shape
+            self._line.popleft()
+        return None
 
     def _rank(self, row: Row) -> float:
         return 0.0

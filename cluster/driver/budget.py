@@ -89,7 +89,10 @@ class JobBudget(Strict):
         if self.stop_at is None:
             return None
         at = datetime.combine(began.date(), time.fromisoformat(self.stop_at), began.tzinfo)
-        return at if at > began else at + timedelta(days=1)
+        at = at if at > began else at + timedelta(days=1)
+        if began.utcoffset() == began.astimezone().utcoffset():  # the clock may change by then
+            at = at.replace(tzinfo=None).astimezone()
+        return at
 
     def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:
         """Return the money spent; None without a price. gpus_per_worker: 1 where workers have none."""
@@ -160,4 +163,5 @@ def amount_text(limit: BudgetLimit, amount: float) -> str:
     """Return an amount of what a limit is about, in words."""
     if limit == "bytes":
         return bytes_text(amount)
-    return f"{amount:,.2f} hours" if limit == "hours" else f"{amount:,.2f}"
+    text = f"{amount:,.2f}" if amount >= 1 else f"{amount:.4g}"
+    return f"{text} hours" if limit == "hours" else text

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,6 @@ CONNECT_S = 5.0
 JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
-_TOKEN = secrets.token_hex(32)  # of all clusters that this process starts: Ray reads it once
 _START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
 # Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones,
 # or sent SIGTERM), and ends this process where another cluster answers in the head's place.
@@ -265,9 +265,15 @@ def _settings_of_our_own(folder: Path) -> dict[str, str | None]:
     if not any(os.environ.get(name) for name in TOKEN_VARIABLES):
         file = folder / "token"
         file.touch(mode=0o600)
-        file.write_text(_TOKEN, encoding="ascii")
+        file.write_text(_token(), encoding="ascii")
         settings["RAY_AUTH_TOKEN_PATH"] = str(file)
     return settings
+
+
+@cache
+def _token() -> str:
+    """Return the token of all clusters that this process starts: Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 @contextmanager
