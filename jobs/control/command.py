@@ -21,7 +21,7 @@ def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbos
     with reporting(verbose=verbose):
         from framefleet.cluster.driver.lock import STOP
 
-        url = _ask(output, sets, STOP, "end")
+        url = _make_request(output, sets, STOP, "end")
         stderr.say(f"it has ended once no driver is at work: {command('status', url)}")
 
 
@@ -34,7 +34,7 @@ def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbo
     with reporting(verbose=verbose):
         from framefleet.cluster.driver.lock import PAUSE
 
-        stderr.say(f"to continue: {command('resume', _ask(output, sets, PAUSE, 'pause'))}")
+        stderr.say(f"to continue: {command('resume', _make_request(output, sets, PAUSE, 'pause'))}")
 
 
 def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
@@ -42,10 +42,10 @@ def resume_command(output: OutputToRead, sets: StorageSets = None, verbose: Verb
     with reporting(verbose=verbose):
         from framefleet.jobs.control.control import RESUME
 
-        _ask(output, sets, RESUME, "continue")
+        _make_request(output, sets, RESUME, "continue")
 
 
-def _ask(output: str, sets: StorageSets, what: str, verb: str) -> str:
+def _make_request(output: str, sets: StorageSets, what: str, verb: str) -> str:
     """Ask the output's driver, and print who was asked; return the output's URL."""
     from framefleet.jobs.control.control import ask_driver
     from framefleet.jobs.job.file import output_at

@@ -77,7 +77,7 @@ def claim(resolved: ResolvedJob) -> None:
         job = {**before, **rows, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
         description = {**theirs, "job": job, "withheld": withheld}
         try:
-            read_claim(resolved.store)
+            is_written &= read_claim(resolved.store) is not None
         except (FileNotFoundError, JobError):  # it was read from parts
             is_written = False
     if not is_written:
