@@ -73,7 +73,7 @@ class _Command(_Plain, TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as failure:
             error: Any = failure  # NoSuchOption, for which Typer exports no name
-            is_unknown = hasattr(error, "option_name") and not error.possibilities
+            is_unknown = hasattr(error, "option_name") and not getattr(error, "possibilities", True)
             if is_unknown and any("--sweep" in one.opts for one in self.params):
                 error.message += "; arguments of the model: --set defaults.NAME=VALUE or --sweep NAME=VALUES"
             raise

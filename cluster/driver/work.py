@@ -89,8 +89,12 @@ class Work:
 
     def cost(self, spent: Spent) -> float | None:
         """Return the money that all runs have spent; None without a price. spent: by this run."""
-        job, elsewhere = self.run.job, self.spent_elsewhere or Spent()
-        return job.budget.cost(self.spent + elsewhere + spent, gpus_per_worker=job.fleet.paid_gpus)
+        job = self.run.job
+        # With `per: run`, what this run spent on this output before is in `spent` already.
+        elsewhere = self.spent_elsewhere if job.budget.per == "job" else None
+        return job.budget.cost(
+            self.spent + (elsewhere or Spent()) + spent, gpus_per_worker=job.fleet.paid_gpus
+        )
 
     def over_budget(self, spent: Spent, *, now: datetime) -> BudgetLimit | Literal["stop_at"] | None:
         """Return the limit of the budget that is reached, or None. spent: by this run."""

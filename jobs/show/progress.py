@@ -81,7 +81,7 @@ class Screen:
         self._live = Live(
             console=console,
             refresh_per_second=REDRAWS_PER_S,
-            get_renderable=lambda: Text("") if self._standing is None else picture(self._standing),
+            get_renderable=lambda: Text("") if (now := self._standing) is None else picture(now),
         )
 
     def __enter__(self) -> Self:

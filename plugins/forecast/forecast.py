@@ -67,10 +67,14 @@ def try_rows(
     model = load(setup.model, setup.model_files)
     loaded = clock.lap()
     tried = []
-    for kind in kinds:
-        wait_for(watch, f"rendering rows of {kind.name}")
-        most = -(-kind.num_rows // num_workers)
-        tried.append(_Stream(model, setup, identity, kind, most=most).measure())
+    try:
+        for kind in kinds:
+            wait_for(watch, f"rendering rows of {kind.name}")
+            most = -(-kind.num_rows // num_workers)
+            tried.append(_Stream(model, setup, identity, kind, most=most).measure())
+    finally:
+        if model.placer:
+            model.placer.close()
     return loaded, tried
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from dataclasses import replace
-
-import torch
 
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.doors import placements
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.pipeline.memory import is_out_of_memory
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.clips import Clip, Outcome
@@ -35,6 +33,7 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
     kinds = {name: kind() for name, kind in placements().items()}
     for name in (ONE, *(name for name, kind in kinds.items() if not kind.refusal)):
         wait_for(watch, f"rendering a row: {name}")
+        free_memory()  # of the model before, and all that it holds
         placement = None
         if name != ONE:
             ranks = own.ranks if kinds[name].takes_ranks else None
@@ -43,13 +42,10 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
             results[name] = _seconds(setup, replace(setup.model, placement=placement), request)
         except FramefleetError as error:
             results[name] = error.problem
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            results[name] = "out of memory"
-        gc.collect()  # the model is gone, and all that it holds
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        except Exception as error:  # of one placement: what is known of the others stays
+            reason = public_text(f"{type(error).__name__}: {error}")
+            results[name] = "out of memory" if is_out_of_memory(error) else reason
+    free_memory()
     return results
 
 
@@ -75,5 +71,6 @@ def _seconds(setup: WorkerSetup, settings: ModelSettings, request: Request) -> f
                 raise ended[0].error
         return time.perf_counter() - began
     finally:
+        renderer.cancel()
         if model.placer:
             model.placer.close()

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -196,7 +197,7 @@ def trace_files(
             raise JobError(problem, f"use one of {', '.join(names)}")
         watermarks.append(Watermark(name=cast(WatermarkName, name), weights=str(place)))
         open_watermark(watermarks[-1])  # what is wrong with its weights is not said of every file
-    every = _files(paths)
+    every, hint = _files(paths), cache(partial(_hint, outputs))
     while some := [_read(path, watermarks, anchors) for path in islice(every, _AT_ONCE)]:
         wanted = Wanted(
             digests={one.sha256 for one in some},
@@ -207,7 +208,7 @@ def trace_files(
         for one in some:
             settled = _settled(one, records, has_anchors=anchors is not None) if one.marks else one
             is_lost = settled.found_by is None and not settled.problem and not settled.candidates
-            yield replace(settled, hint=_hint(outputs)) if is_lost else settled
+            yield replace(settled, hint=hint()) if is_lost else settled
 
 
 def _hint(outputs: Sequence[Output]) -> str | None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.guards.redaction import keep_secrets
-from framefleet.plugins.notify.on_end import send_request, tried
+from framefleet.plugins.notify.on_end import ATTEMPTS, host_of, send_request, tried
 from framefleet.plugins.notify.section import HeartbeatSection
 
 _SECTION = "heartbeat"
+_START_S = 1.0  # how long an interrupted run waits for the request of its start
 
 
 @contextmanager
@@ -25,16 +25,22 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
     starting = threading.Thread(target=_ping, args=("start", urls.get("start")), daemon=True)
     starting.start()
     summaries: list[Summary] = []
-    is_well = False
+    is_well, num_attempts = False, ATTEMPTS
     try:
         yield summaries.append
         is_well = not summaries[0].exit_code
+    except BaseException as error:  # who is interrupted has no time to ask twice
+        num_attempts = ATTEMPTS if isinstance(error, Exception) else 1
+        raise
     finally:
-        starting.join()  # the last that a monitor hears is how the run ended
+        # The last that a monitor hears is how the run ended.
+        starting.join(None if num_attempts > 1 else _START_S)
         key = "failed" if "failed" in urls and not is_well else "end"
-        _ping(key, urls.get(key))
+        _ping(key, urls.get(key), num_attempts)
 
 
-def _ping(key: str, url: str | None) -> None:
+def _ping(key: str, url: str | None, num_attempts: int = ATTEMPTS) -> None:
     if url:
-        tried(lambda: send_request(url), f"heartbeat.{key}: {urlsplit(url).hostname} could not be reached")
+        tried(
+            lambda: send_request(url), f"heartbeat.{key}: {host_of(url)} could not be reached", num_attempts
+        )

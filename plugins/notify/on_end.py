@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from urllib.parse import urlsplit
 
 import tenacity
 
@@ -24,7 +23,7 @@ from framefleet.pipeline.guards.redaction import keep_secrets, public_text, publ
 from framefleet.plugins.notify.section import OnEndSection
 
 # An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
-_ATTEMPTS = 4
+ATTEMPTS = 4
 _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)
 _WEBHOOK_S, _COMMAND_S = 10.0, 60.0
 
@@ -53,9 +52,9 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
 
 def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseException | None) -> None:
     content = json.dumps(public_texts(_ending(job, summary, error))).encode()
-    num_attempts = _ATTEMPTS if error is None or isinstance(error, Exception) else 1
+    num_attempts = ATTEMPTS if error is None or isinstance(error, Exception) else 1
     if url := wanted.webhook:
-        what = f"on_end.webhook at {urlsplit(url).hostname} could not be notified that the job ended"
+        what = f"on_end.webhook at {host_of(url)} could not be notified that the job ended"
         tried(lambda: send_request(url, content), what, num_attempts)
     if command := wanted.command:
         what = f"on_end.command {command[0]} could not be notified that the job ended"
@@ -78,7 +77,12 @@ def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> d
     return message | {"state": "interrupted", "exit_code": None}
 
 
-def tried(act: Callable[[], None], problem: str, num_attempts: int = _ATTEMPTS) -> None:
+def host_of(url: str) -> str:
+    """Return the host and port in a URL, which may be broken, without what may be secret."""
+    return url.split("/")[2].rpartition("@")[2].partition("?")[0]
+
+
+def tried(act: Callable[[], None], problem: str, num_attempts: int = ATTEMPTS) -> None:
     """Do it, again if it fails; warn of the problem if it fails each time."""
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(num_attempts),

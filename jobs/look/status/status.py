@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
@@ -26,6 +27,7 @@ from framefleet.pipeline.overview import Overview
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all
 _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
+_LOOK_EVERY_S = 60.0  # for clips, which takes some hundred requests
 _MOST = 10**12  # more rows than any output has: files may be anybody's
 
 # running: it beats. silent: no beat for long, by two clocks. gone: its process ended without giving the
@@ -82,20 +84,27 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     )
 
 
-def _last_reports(store: Store) -> list[Progress]:
-    """Return what each driver of an output said last."""
-    holders = (read_holder(store, epoch) for epoch in epochs_of(store))
-    return [holder.progress for holder in holders if holder and holder.progress]
+def _last_reports(store: Store, earlier: dict[int, Progress | None] | None = None) -> list[Progress]:
+    """Return what each driver of an output said last. earlier: of all but the newest, which says no more."""
+    said, epochs = {} if earlier is None else earlier, epochs_of(store)
+    for epoch in epochs:
+        if epoch not in said:
+            holder = read_holder(store, epoch)
+            said[epoch] = holder.progress if holder else None
+    reports = [report for epoch in epochs if (report := said[epoch])]
+    if epochs:
+        del said[epochs[-1]]
+    return reports
 
 
-def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
+def _audit_figures(store: Store, num_done: int, earlier: dict[int, Progress | None]) -> AuditFigures | None:
     """Return what audits say of all rows with a record; None where no driver said anything.
 
     num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
     """
     reports = [
         one
-        for one in _last_reports(store)
+        for one in _last_reports(store, earlier)
         if one.audits and all(0 <= n < _MOST for n in (one.done, *astuple(one.audits)))
     ]
     if not reports:
@@ -195,6 +204,8 @@ class StatusReader:
             store, (ROWS, RECORDS, FAILURES), lambda: tuple(islice(failed_rows(store), _LAST))
         )
         self._inner: dict[str, StatusReader] = {}
+        self._earlier: dict[int, Progress | None] = {}  # reports of drivers by epoch, see `_last_reports`
+        self._gone: tuple[list[str], float, Gone | None] | None = None  # parts, when, and what was found
 
     def status(self) -> Status:
         if not self._inner:  # once there is one, it stays
@@ -225,7 +236,7 @@ class StatusReader:
             workers=report.workers if report and is_at_work else (),
             last_failures=self._last_failures.value(),
             num_former=num_former,
-            audits=_audit_figures(self._output.store, done + num_former),
+            audits=_audit_figures(self._output.store, done + num_former, self._earlier),
             paused_since=report.paused_since if report and is_at_work else "",
             num_half_done=min(num_begun, num_left or 0),
             figures=report.figures if report and _are_sound(report.figures) else {},
@@ -238,7 +249,10 @@ class StatusReader:
 
     def _look_for_clips(self, num_records: int) -> Gone | None:
         store = self._output.store
-        return look_for_clips(store, [part.path for part in live_parts(store)], num_records=num_records)
+        parts, now = [part.path for part in live_parts(store)], time.monotonic()
+        if self._gone is None or self._gone[0] != parts or now - self._gone[1] > _LOOK_EVERY_S:
+            self._gone = parts, now, look_for_clips(store, parts, num_records=num_records)
+        return self._gone[2]
 
 
 class _Cached(Generic[_Read]):

@@ -12,14 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
-from matplotlib.figure import Figure
-
 from framefleet.jobs.show.watch import duration
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.text import escaped
 from framefleet.plugins.pages.report.values import ModelTime, Report, Throughput
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
+    from matplotlib.figure import Figure
+except ModuleNotFoundError:
+    raise JobError("the charts of a report need matplotlib", "pip install 'framefleet[pages]'") from None
 
 # Placeholder colours, replaced by variables of the page's style.
 _INK, _MUTED, _LINE, _CARD = "#010101", "#020202", "#030303", "#040404"

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +14,6 @@ import pyarrow.compute as pc
 import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.status.status import Status, StatusReader, figures_of
-from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.outputs.layout import preview_path
@@ -36,7 +34,6 @@ from framefleet.plugins.pages.report.figures import (
     mapping_in,
     positive,
 )
-from framefleet.plugins.pages.report.live_page import newest_clips
 from framefleet.plugins.picks import read_picks
 
 PAGE, VALUES = "report.html", "report.json"  # in the output
@@ -73,8 +70,7 @@ def report(
 
 def write_report(store: Store, made: values.Report) -> None:
     """Put both files into an output; the page shows the newest clips that have a preview."""
-    if find_spec("matplotlib") is None:
-        raise JobError("the charts of a report need matplotlib", "pip install 'framefleet[pages]'")
+    from framefleet.plugins.pages.report.live_page import newest_clips  # imports matplotlib, as the next
     from framefleet.plugins.pages.report.page import page_of
 
     stills = []
