@@ -92,9 +92,8 @@ class Work:
         job = self.run.job
         # With `per: run`, what this run spent on this output before is in `spent` already.
         elsewhere = self.spent_elsewhere if job.budget.per == "job" else None
-        return job.budget.cost(
-            self.spent + (elsewhere or Spent()) + spent, gpus_per_worker=job.fleet.paid_gpus
-        )
+        every = self.spent + (elsewhere or Spent()) + spent
+        return job.budget.cost(every, gpus_per_worker=job.fleet.paid_gpus)
 
     def over_budget(self, spent: Spent, *, now: datetime) -> BudgetLimit | Literal["stop_at"] | None:
         """Return the limit of the budget that is reached, or None. spent: by this run."""

@@ -256,5 +256,5 @@ def in_turn(each: Sequence[Prediction]) -> Prediction:
         start_s=sum(one.start_s for one in each),
         load_s=max(one.load_s for one in each),
         audits_s=sum(one.audits_s for one in each),
-        placements=each[0].placements,
+        placements=next((one.placements for one in each if one.placements), {}),
     )

@@ -176,6 +176,11 @@ def test_an_unknown_option_points_at_arguments_of_the_model() -> None:
     assert "--set" not in command("status", "out", "--guidance", "3").stderr
 
 
+def test_an_option_without_its_value_is_refused() -> None:
+    refused = command("render", "--table")
+    assert (refused.exit_code, "requires an argument" in refused.stderr) == (2, True)
+
+
 def test_a_job_file_in_place_of_an_output_is_told_its_output(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("table: t.csv\nmodel: m\noutput: runs/7\n")
     refused = command("status", tmp_path / "job.yaml")

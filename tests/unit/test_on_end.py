@@ -26,7 +26,7 @@ from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
-from framefleet.plugins.notify import on_end
+from framefleet.plugins.notify import heartbeat, on_end
 from framefleet.plugins.notify.heartbeat import beating
 from framefleet.plugins.notify.on_end import report_end
 from tests.jobs import job_values, prompt_rows, write_table
@@ -116,8 +116,31 @@ def test_a_monitor_that_does_not_answer_changes_nothing(
     values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
     with beating(load_job(values | {"heartbeat": {"end": "http://127.0.0.1:9/secret-of-check"}})) as end:
         end(SUMMARY)
-    assert "heartbeat.end: 127.0.0.1 could not be reached" in caplog.text
+    assert "heartbeat.end: 127.0.0.1:9 could not be reached" in caplog.text
     assert "secret-of-check" not in caplog.text
+    with beating(load_job(values | {"heartbeat": {"end": "http://user:secret-of-user@[x/secret"}})) as end:
+        end(SUMMARY)  # an address that nobody can have
+    assert "heartbeat.end: [x could not be reached" in caplog.text
+    assert "secret-of-user" not in caplog.text
+
+
+def test_a_monitor_is_asked_once_by_who_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(url: str) -> None:
+        asked.append(url)
+        raise ConnectionError
+
+    monkeypatch.setattr(heartbeat, "send_request", refuse)
+    values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
+    with (
+        pytest.raises(KeyboardInterrupt),
+        beating(load_job(values | {"heartbeat": {"failed": "http://127.0.0.1:9"}})),
+    ):
+        raise KeyboardInterrupt
+    assert len(asked) == 1
 
 
 def test_an_error_is_reported_too_and_is_raised(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
@@ -15,7 +16,6 @@ import pytest
 import framefleet
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
-from framefleet.plugins.pages.report import report
 from framefleet.plugins.pages.report.charts import mean_rate, rate_unit
 from framefleet.plugins.pages.report.figures import MAX_BINS, Timeline
 from tests.commands import command
@@ -256,7 +256,9 @@ def test_without_the_extra_of_its_plugin_a_report_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_output(tmp_path, rows())
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    for name in [name for name in sys.modules if name.startswith("framefleet.plugins.pages.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert command("report", tmp_path, "--json").exit_code == 0
     refused = command("report", tmp_path)
     assert (refused.exit_code, "pip install 'framefleet[pages]'" in refused.stderr) == (2, True)
-    assert command("report", tmp_path, "--json").exit_code == 0

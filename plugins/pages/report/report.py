@@ -265,10 +265,10 @@ def yield_of(
 def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
     """Yield what records took, of those for which the condition is true."""
     schema = record_schema_of(store)
-    columns = [COMPUTE, *([] if condition is None else columns_in(condition, schema))]
+    columns = [COMPUTE, *(columns_in(condition, schema) if condition else [])]
     columns = [name for name in dict.fromkeys([*columns, "row_id"]) if name in schema.names]
     tables = record_tables(store, columns)
-    if condition is None:
+    if not condition:
         return tables
     picks = read_picks(store).items()
     stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
