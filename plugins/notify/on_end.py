@@ -78,8 +78,11 @@ def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> d
 
 
 def host_of(url: str) -> str:
-    """Return the host and port in a URL, which may be broken, without what may be secret."""
-    return url.split("/")[2].rpartition("@")[2].partition("?")[0]
+    """Return what a message may say of a URL, which may be broken."""
+    try:
+        return urlsplit(url).hostname or "its address"
+    except ValueError:  # as of http://[x
+        return "its address"
 
 
 def tried(act: Callable[[], None], problem: str, num_attempts: int = ATTEMPTS) -> None:
