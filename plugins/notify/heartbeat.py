@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.guards.redaction import keep_secrets
-from framefleet.plugins.notify.on_end import ATTEMPTS, host_of, send_request, tried
+from framefleet.plugins.notify.on_end import MAX_TRIES, host_of, send_request, tried
 from framefleet.plugins.notify.section import HeartbeatSection
 
 _SECTION = "heartbeat"
@@ -25,12 +25,12 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
     starting = threading.Thread(target=_ping, args=("start", urls.get("start")), daemon=True)
     starting.start()
     summaries: list[Summary] = []
-    is_well, num_attempts = False, ATTEMPTS
+    is_well, num_attempts = False, MAX_TRIES
     try:
         yield summaries.append
         is_well = not summaries[0].exit_code
     except BaseException as error:  # who is interrupted has no time to ask twice
-        num_attempts = ATTEMPTS if isinstance(error, Exception) else 1
+        num_attempts = MAX_TRIES if isinstance(error, Exception) else 1
         raise
     finally:
         # The last that a monitor hears is how the run ended.
@@ -39,7 +39,7 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
         _ping(key, urls.get(key), num_attempts)
 
 
-def _ping(key: str, url: str | None, num_attempts: int = ATTEMPTS) -> None:
+def _ping(key: str, url: str | None, num_attempts: int = MAX_TRIES) -> None:
     if url:
         tried(
             lambda: send_request(url), f"heartbeat.{key}: {host_of(url)} could not be reached", num_attempts

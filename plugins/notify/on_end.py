@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 import tenacity
 
@@ -23,7 +24,7 @@ from framefleet.pipeline.guards.redaction import keep_secrets, public_text, publ
 from framefleet.plugins.notify.section import OnEndSection
 
 # An address that restarts is back within some ten seconds. Who is interrupted has no time to ask twice.
-ATTEMPTS = 4
+MAX_TRIES = 4
 _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)
 _WEBHOOK_S, _COMMAND_S = 10.0, 60.0
 
@@ -52,7 +53,7 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
 
 def _send(job: Job, wanted: OnEndSection, summary: Summary | None, error: BaseException | None) -> None:
     content = json.dumps(public_texts(_ending(job, summary, error))).encode()
-    num_attempts = ATTEMPTS if error is None or isinstance(error, Exception) else 1
+    num_attempts = MAX_TRIES if error is None or isinstance(error, Exception) else 1
     if url := wanted.webhook:
         what = f"on_end.webhook at {host_of(url)} could not be notified that the job ended"
         tried(lambda: send_request(url, content), what, num_attempts)
@@ -85,7 +86,7 @@ def host_of(url: str) -> str:
         return "its address"
 
 
-def tried(act: Callable[[], None], problem: str, num_attempts: int = ATTEMPTS) -> None:
+def tried(act: Callable[[], None], problem: str, num_attempts: int = MAX_TRIES) -> None:
     """Do it, again if it fails; warn of the problem if it fails each time."""
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(num_attempts),

@@ -229,7 +229,7 @@ def test_a_webhook_that_never_ends_its_headers_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(on_end, "_WEBHOOK_S", 1.0)
-    monkeypatch.setattr(on_end, "ATTEMPTS", 1)
+    monkeypatch.setattr(on_end, "MAX_TRIES", 1)
 
     class Dribbler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -86,14 +86,14 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
 
 def _last_reports(store: Store, earlier: dict[int, Progress | None] | None = None) -> list[Progress]:
     """Return what each driver of an output said last. earlier: of all but the newest, which says no more."""
-    said, epochs = {} if earlier is None else earlier, epochs_of(store)
+    known_reports, epochs = {} if earlier is None else earlier, epochs_of(store)
     for epoch in epochs:
-        if epoch not in said:
+        if epoch not in known_reports:
             holder = read_holder(store, epoch)
-            said[epoch] = holder.progress if holder else None
-    reports = [report for epoch in epochs if (report := said[epoch])]
+            known_reports[epoch] = holder.progress if holder else None
+    reports = [report for epoch in epochs if (report := known_reports[epoch])]
     if epochs:
-        del said[epochs[-1]]
+        del known_reports[epochs[-1]]
     return reports
 
 
