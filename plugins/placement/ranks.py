@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch._C._distributed_c10d import TCPStore
 
 from framefleet.pipeline.errors import BrokenWorker, OutOfMemory
 from framefleet.pipeline.model.numerics import Numerics
@@ -52,7 +51,7 @@ class Ranks:
         self._connections: list[Connection] = []
         self._twins: dict[str, Any] = {}
         self._versions: list[tuple[int, int]] = []
-        self._store: Any = None
+        self._store: int | None = None  # a file's number
         self._is_broken = False
         self._is_uneven = False
         self.failed_in = ""  # the innermost module of this process's part whose call failed last
@@ -105,6 +104,8 @@ class Ranks:
             connection.close()
         if dist.is_initialized():
             dist.destroy_process_group()
+        if self._store is not None:
+            os.close(self._store)
         self._processes, self._connections, self._twins, self._store = [], [], {}, None
 
     @staticmethod
@@ -124,12 +125,12 @@ class Ranks:
 
     def _start(self) -> None:
         log.info("starting %d more processes", self.size - 1)
-        self._store = TCPStore("127.0.0.1", 0, self.size, is_master=True, wait_for_workers=False)
+        self._store = os.memfd_create("ranks")  # which only this user can open, and nobody has to delete
         is_cuda = self._device.startswith("cuda")
         own = RankSetup(
             rank=0,
             size=self.size,
-            port=self._store.port,
+            store=f"/proc/{os.getpid()}/fd/{self._store}",
             device=str(self._own_device),
             numerics=self._numerics,
             is_uneven=self._is_uneven,
@@ -182,7 +183,7 @@ class Ranks:
 
 def _is_of_the_group(error: Exception) -> bool:
     """Whether it says that another rank did not do its part."""
-    texts = ("gloo", "NCCL", "ncclUnhandled")
+    texts = ("gloo", "NCCL", "ncclUnhandled", "Wait timeout")
     return isinstance(error, dist.DistError | OSError | EOFError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     )
