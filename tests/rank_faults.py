@@ -20,12 +20,18 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 @framefleet.recipe(batched=True)
 def faulty(pipe: Any, request: Request, *, faults: str = "", fault: str = "") -> Any:
-    """Do what `fault` says, as "1 kill step", unless a file in the folder `faults` says that it was done."""
+    """Do what `fault` says, as "1 kill step", unless a file in the folder `faults` says that it was done.
+
+    "hang" is a call that never ends. Rank 1 computes nothing but steps, so it hangs in these.
+    """
     done = Path(faults, fault.replace(" ", "-"))
     if not fault or done.exists():
         return generate(pipe, request)
     rank, way, stage = fault.split()
-    harm = _Harm(done, rank=int(rank), number=_SIGNALS[way])
+    if (rank, way) == ("1", "hang"):
+        arguments = {**request.arguments, "attention_kwargs": {"hang": _Hanging(done)}}
+        return generate(pipe, dataclasses.replace(request, arguments=arguments))
+    harm = _Harm(done, rank=int(rank), number=_SIGNALS.get(way))
     if stage == "start":
         harm.when_there()
     elif stage == "encode":
@@ -44,14 +50,33 @@ def faulty(pipe: Any, request: Request, *, faults: str = "", fault: str = "") ->
     return generate(pipe, request)
 
 
+class _Hanging:
+    """An argument that a rank never has read."""
+
+    def __init__(self, done: Path) -> None:
+        self._done = done
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _hang, (self._done,)
+
+
+def _hang(done: Path) -> None:
+    done.touch()
+    time.sleep(3600)
+
+
 class _Harm:
-    def __init__(self, done: Path, *, rank: int, number: signal.Signals) -> None:
+    """number: None for a call that never ends."""
+
+    def __init__(self, done: Path, *, rank: int, number: signal.Signals | None) -> None:
         self._done, self._rank, self._number = done, rank, number
 
     def now(self) -> None:
         """Send the signal: to this process, or to its first child that is a rank, if it has one."""
         process = os.getpid() if self._rank == 0 else _child()
-        if process:
+        if self._number is None:
+            _hang(self._done)
+        elif process:
             self._done.touch()
             os.kill(process, self._number)
 
