@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -54,7 +54,7 @@ def load_job(
         return job
     values, places, file = dict[str, Any](), dict[Key, str](), None
     if isinstance(job, Mapping):
-        values = copy.deepcopy(dict(job))
+        values = _as_in_a_file(dict(job))
     elif job is not None:
         fix = "give a job file's path, or a mapping of its keys"
         file = Path(job) if isinstance(job, str) else expected(job, Path, "job", fix)
@@ -86,6 +86,15 @@ def load_job(
     if is_rendered and isinstance(loaded, Job):
         check_gpu(loaded, places)
     return loaded
+
+
+def _as_in_a_file(value: Any) -> Any:
+    """Return a copy, with the texts of paths."""
+    if isinstance(value, Mapping):
+        return {key: _as_in_a_file(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_in_a_file(part) for part in value]
+    return str(value) if isinstance(value, PurePath) else copy.deepcopy(value)
 
 
 def check_gpu(job: Job, places: Mapping[Key, str] = _NOWHERE) -> None:

@@ -27,6 +27,7 @@ REPLACED: dict[Key, str] = {
     "`model.placement: components`); with one GPU, use `keep_embeddings: true` or `model.offload: model`"
 }
 
+_TEXT = "text (in quotes, where YAML takes it for something else)"
 # By pydantic's type of error, whose own words are for programmers.
 SHOULD_BE = {
     "bool_type": "true or false",
@@ -39,7 +40,7 @@ SHOULD_BE = {
     "model_type": "a mapping (key: value)",
     "string_too_short": "not empty",
     "too_short": "not empty",
-    "string_type": "text (in quotes, where YAML takes it for something else)",
+    "string_type": _TEXT,
 }
 
 
@@ -56,7 +57,8 @@ def mistakes_in(
         if mistake["type"] in ("missing", "extra_forbidden"):
             key = (*_reached(mistake["loc"][:-1], values), mistake["loc"][-1])
         by_key.setdefault(key, []).append(mistake)
-    for key, errors in by_key.items():
+    # An unknown key may be why another one is missing.
+    for key, errors in sorted(by_key.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden"):
         in_list = next((number for number, part in enumerate(key) if isinstance(part, int)), len(key))
         place = places.get(key) or places.get(key[:in_list])
         where = f"{place}: " if place else ""
@@ -110,7 +112,10 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
         if error["type"] == "literal_error":
             text = str(error["ctx"]["expected"]).replace("'", "")
         wanted[SHOULD_BE.get(error["type"], text)] = None
-    return f"`{name}` is {shown}", f"it must be {' or '.join(wanted)}"
+    fix = f"it must be {' or '.join(wanted)}"
+    if isinstance(errors[0]["input"], Mapping) and _TEXT in wanted:
+        fix += "; a text with a colon and a space in it needs quotes"
+    return f"`{name}` is {shown}", fix
 
 
 def _shown(key: Key, value: Any) -> str:
@@ -144,6 +149,8 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
             elsewhere.setdefault(path[-1], path)
     word = str(location[-1])
     argument = common_argument(word) if len(key) == 1 else None
+    if argument == "prompt":
+        return f"to render it, write `sweep: {{prompt: {_shown(key, error['input'])}}}`"
     for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument else 0.8)):
         if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"

@@ -22,7 +22,8 @@ Path = tuple[str | int, ...]
 MAX_CHARACTERS = 1 << 18
 MAX_YAML_DEPTH = 32
 MAX_INT = 2**64
-_FIX = "look for a missing quote, colon or space"
+_FIX = "look for a missing quote, colon or space, and at how far the line is indented"
+_KEY_FIX = "put it in quotes; or, if a comma in {...} has made a key of it, write a list: [0, 1, 2]"
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
@@ -161,7 +162,7 @@ class _Walk:
                 line = key.start_mark.line + 1
                 if not isinstance(key, yaml.ScalarNode) or key.tag not in (_TAG + "str", _TAG + "merge"):
                     shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
-                    raise self._mistake(line, f"the key {shown:.80} is not text", "put it in quotes")
+                    raise self._mistake(line, f"the key {shown:.80} is not text", _KEY_FIX)
                 yield key.value, line, child
         elif isinstance(node, yaml.SequenceNode):
             for index, child in enumerate(node.value):

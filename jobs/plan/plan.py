@@ -107,11 +107,12 @@ class JobPlan(Overview, ModelPlan):
         counts, memory = self.counts, self.memory
         place = f" of {memory.has_gb:.1f} GB, {memory.place}" if memory.has_gb is not None else ""
         shapes = [f"{count:,} of {shape}" for shape, count in self.shapes.items()]
+        invalid = f"; {self.invalid[0]}" if self.invalid else ""
         return {
             "rows": f"{self.num_rows:,}: {self.num_invalid:,} invalid, {counts.duplicates:,} duplicates, "
-            f"{counts.done:,} done",
+            f"{counts.done:,} done{invalid}",
             "to render": self.to_render,
-            "sizes": "; ".join(shapes[:3]) + (f"; {len(shapes) - 3:,} more" if shapes[3:] else ""),
+            "sizes": "; ".join([*shapes[:3], *[f"{len(shapes) - 3:,} more"] * bool(shapes[3:])]) or None,
             "model": f"{self.model} ({self.pipeline})",
             "memory": f"about {memory.peak_gb:.1f} GB{place}",
             "audits": f"about {self.audits.num_audits:.0f} rows" if self.audits else None,
@@ -138,9 +139,9 @@ def plan(
     job: a job file's path, or its content. table: rows in place of the job's table, as `render` takes them.
     hollow: call the pipeline, without weights, for each shape. probe: render some rows of each shape here,
     and predict what the rest takes. price: of one GPU for one hour, unset: the job's `budget.price`.
-    gpu_memory: of a card that is not here, as "24GB". limit: plan only the first rows of the table, as
-    `render --limit` renders them. Raises FramefleetError as `render` would, but for rows that cannot be
-    rendered: those are counted.
+    gpu_memory: of the GPU to plan for, as "24GB". limit: plan only the first rows of the table, as
+    `render --limit` renders them. Raises FramefleetError as `render` would, but not for rows that cannot be
+    rendered: the plan counts them, and says in `invalid` why.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
     wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)

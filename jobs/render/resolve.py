@@ -316,6 +316,13 @@ def table_of_job(
         own = {job.columns.get(name, name): kind for name, kind in of_models.items()}
         arguments = joined_kinds([own, *(argument_columns(spec, job.columns, recipe) for spec in called)])
         table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
+        if (media := table.media) and not arguments.keys() & media:
+            classes = " and ".join(dict.fromkeys(spec.class_name for spec in called))
+            kind = next(iter(media))
+            raise TableError(
+                f"table {table.location} is a folder of {kind}s, and {classes} takes no {kind}",
+                f"use a model that starts from one, or map the {kind} to an argument with `columns:`",
+            )
         table = with_added(table, job, added)
     if table and not job.sweep:
         return table
@@ -340,4 +347,6 @@ def say_of_columns(rows: ModelRows, watch: Watch) -> None:
     for column, name in ((column, name) for column, name in rows.carried.renamed if column != rows.column):
         another = "records have another column of that name (upper and lower case do not count)"
         why = another if column else "it has no name"
+        if column == MODEL_COLUMN:  # a job of several would read it
+            why = "it chooses none, as the job has no `models`"
         watch.say(f"note: column {column!r} is stored as {name!r}: {why}")

@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 def cache_folder() -> Path:
     """Return $FRAMEFLEET_CACHE, or else framefleet below the user's cache folder."""
     if chosen := os.environ.get("FRAMEFLEET_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "framefleet"
+        return Path(os.path.expanduser(chosen))  # pathlib's raises where nobody has a home
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "framefleet"
 
 
 @contextmanager

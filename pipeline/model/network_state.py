@@ -73,7 +73,11 @@ class NetworkState:
 
     def has_its_hooks(self) -> bool:
         """Tell whether its modules have the hooks that they had then, and no others."""
-        return self._hooks == [_hooks_of(module) for module in self._modules]
+        return all(
+            vars(module)[name] == then
+            for module, hooks in zip(self._modules, self._hooks, strict=True)
+            for name, then in hooks.items()
+        )
 
     def restore(self) -> None:
         """Put back what has changed, in copies: what is put back may change again."""

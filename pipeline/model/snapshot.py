@@ -82,7 +82,7 @@ class _Module:
         self._kind, self._training = type(module), module.training
         self._forward = own_method(module)
         self._parts = {key: dict(self._held[key]) for key in ("_modules", "_parameters")}
-        self._ids = [[*map(id, parts.values())] for parts in self._parts.values()]
+        self._ids = [id(part) for parts in self._parts.values() for part in parts.values()]
         self._hooks = {key: dict(self._held[key]) for key in _HOOKS}
 
     def has_moved(self) -> bool:
@@ -92,7 +92,8 @@ class _Module:
             type(self._module) is not self._kind
             or registered["training"] is not self._training
             or registered.get("forward") is not self._forward
-            or [[*map(id, registered[key].values())] for key in self._parts] != self._ids
+            or [*map(id, registered["_modules"].values()), *map(id, registered["_parameters"].values())]
+            != self._ids
             or bool(registered["_forward_hooks"])
             or bool(registered["_forward_pre_hooks"])
         )

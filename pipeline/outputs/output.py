@@ -52,7 +52,7 @@ class Output:
         """Return the output at a path or URL. Raises JobError where there is none, not even an inner one."""
         output = cls(Store(place, storage_options))
         if not output.is_begun and not output.inner:
-            problem = f"{output.url} is not an output: it has neither {CLAIM} nor records"
+            problem = f"{output.url} does not exist, or is not an output: it has neither {CLAIM} nor records"
             raise JobError(problem, "check the path")
         return output
 

@@ -209,7 +209,7 @@ def recipe_of_row(name: str, own: Recipe) -> Recipe:
     if not colon or module_name != of_job:
         raise RecipeError(
             f"recipe {shown(name)} is not of a module that the job names",
-            "rows name framefleet's own recipes, and those of the module of the job's `recipe:`",
+            f"rows name {', '.join(sorted(BUILT_IN))}, and recipes of the module of the job's `recipe:`",
         )
     module = sys.modules.get(of_job)
     names = vars(module) if module else {}  # and no getattr, which a module may answer with code of its own

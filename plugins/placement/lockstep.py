@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig
 from torch import Tensor, nn
-from torch._C._distributed_c10d import FileStore
+from torch._C._distributed_c10d import FileStore, PrefixStore
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.numerics import Numerics
@@ -38,13 +38,14 @@ class RankSetup:
     rank: int
     size: int
     store: str  # a file in the worker's memory, by which ranks find each other
+    group: int  # how many had the same file before
     device: str
     numerics: Numerics
     is_uneven: bool = False  # lengths that the number of ranks does not divide may come
 
     def join(self) -> None:
         backend = "nccl" if self.device.startswith("cuda") and dist.is_nccl_available() else "gloo"
-        store = FileStore(self.store, self.size)
+        store = PrefixStore(str(self.group), FileStore(self.store, self.size))
         store.set_timeout(TIMEOUT)
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
 

@@ -51,7 +51,8 @@ class Ranks:
         self._connections: list[Connection] = []
         self._twins: dict[str, Any] = {}
         self._versions: list[tuple[int, int]] = []
-        self._store: int | None = None  # a file's number
+        self._store: int | None = None  # a file's number. Never closed: torch writes to it later
+        self._num_groups = 0
         self._is_broken = False
         self._is_uneven = False
         self.failed_in = ""  # the innermost module of this process's part whose call failed last
@@ -104,9 +105,7 @@ class Ranks:
             connection.close()
         if dist.is_initialized():
             dist.destroy_process_group()
-        if self._store is not None:
-            os.close(self._store)
-        self._processes, self._connections, self._twins, self._store = [], [], {}, None
+        self._processes, self._connections, self._twins = [], [], {}
 
     @staticmethod
     def start_process(connection: Connection) -> subprocess.Popen[Any]:
@@ -125,12 +124,15 @@ class Ranks:
 
     def _start(self) -> None:
         log.info("starting %d more processes", self.size - 1)
-        self._store = os.memfd_create("ranks")  # which only this user can open, and nobody has to delete
+        if self._store is None:
+            self._store = os.memfd_create("ranks")  # which only this user can open, and nobody has to delete
+        self._num_groups += 1
         is_cuda = self._device.startswith("cuda")
         own = RankSetup(
             rank=0,
             size=self.size,
             store=f"/proc/{os.getpid()}/fd/{self._store}",
+            group=self._num_groups,
             device=str(self._own_device),
             numerics=self._numerics,
             is_uneven=self._is_uneven,

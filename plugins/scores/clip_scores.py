@@ -155,7 +155,7 @@ def _score(name: str, folder: str | None) -> ClipScore:
         raise JobError(f"scores: {name} needs a model", f"write it as `{_WRITTEN_AS[name]}`")
     if ":" not in name:
         fix = did_you_mean(name, OWN_SCORES)
-        raise JobError(f"there is no score {name!r}", f"{fix}; or name yours as module:function")
+        raise JobError(f"scores: there is no score {name!r}", f"{fix}; or name yours as module:function")
     function = named_function(name, "score", folder=folder)
     try:
         inspect.signature(function).bind(None, None)

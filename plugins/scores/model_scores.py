@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class Aesthetic:
 
 def open_aesthetic(head: str, clip: str, *, allow_pickle: bool) -> Aesthetic:
     """Raises JobError for files that are not there, and a pickle without consent, ModelError for others."""
-    place = Path(head).expanduser().absolute()
+    place = Path(os.path.abspath(os.path.expanduser(head)))
     if not place.is_file():
         raise JobError(
             f"aesthetic: there is no file {place}",

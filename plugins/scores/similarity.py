@@ -5,6 +5,7 @@ On the CPU, whatever the worker renders on: it runs while others denoise and tak
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def open_similarity(folder: str, title: str = "similarity") -> Similarity:
 
 def model_folder(folder: str, title: str, what: str, example: str) -> tuple[Path, dict[str, Any]]:
     """Return a folder and its config. example: what to fetch. Raises JobError where there is none."""
-    place = Path(folder).expanduser().absolute()
+    place = Path(os.path.abspath(os.path.expanduser(folder)))
     if not (place / "config.json").is_file():
         raise JobError(
             f"{title}: {place} is not the folder of {what}: it has no config.json",

@@ -85,7 +85,7 @@ def test_a_row_that_a_recipe_cannot_render_is_refused(
 
 def test_a_column_that_every_row_of_a_recipe_needs_is_asked_for(wan: PipelineSpec) -> None:
     for recipe, column in (("extend", "duration_s"), ("video_to_video", "video")):
-        with pytest.raises(TableError, match=f"has no column '{column}'"):
+        with pytest.raises(TableError, match=f"have no '{column}'"):
             _read(recipe, wan)
 
 

@@ -11,6 +11,7 @@ it, so that rows at different stages would keep several on the GPU.
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import uuid
 from collections.abc import Collection, Mapping
@@ -55,7 +56,7 @@ def offload(pipe: Any, choice: Offload, *, device: str, denoisers: Collection[st
         # A folder for each: files are named by their place in the component. A new one: files that are there
         # already would be taken for these weights.
         try:
-            parent = Path(choice.disk or "").expanduser().absolute()
+            parent = Path(os.path.expanduser(choice.disk or "")).absolute()
             folders = {name: str(own_folder(parent)) for name in denoisers if choice.disk}
         except OSError as error:
             problem = f"offload.disk {choice.disk} cannot be used: {error}"

@@ -143,6 +143,6 @@ def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
         raise ModelError(problem, "check the path") from None
     if isinstance(error, errors.LocalEntryNotFoundError | errors.HfHubHTTPError | OSError):
         problem = f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}"
-        fix = "check the connection, HF_ENDPOINT and HF_HUB_OFFLINE; or give a local folder"
+        fix = f"there is no folder {repo}; check the spelling, the connection, HF_ENDPOINT and HF_HUB_OFFLINE"
         raise ServiceError(problem, fix) from error
     raise ServiceError(f"hub model {repo}: {type(error).__name__}: {message}", "try again later") from error

@@ -164,9 +164,6 @@ class PartFile:
                 problem = f"model.parts names {self.name!r}, which has no weights in this model"
                 raise ModelError(problem, did_you_mean(self.name, [*by_name, CHECKPOINT]))
             return (self.name,)
-        # diffusers has no public functions for it (0.42).
-        from diffusers.loaders.single_file_utils import is_clip_model_in_single_file, is_t5_in_single_file
-
         shapes = {tensor.name: tensor for tensor in self.tensors}
         is_vae = any(name.startswith(_AUTOENCODER) for name in shapes)
         has_texts = any(name.startswith(_TEXT_ENCODERS) for name in shapes)
@@ -174,6 +171,12 @@ class PartFile:
 
         def holds(one: Component) -> bool:
             if has_texts and one.name.startswith("text_encoder"):
+                # diffusers has no public functions for it (0.42); imports torch
+                from diffusers.loaders.single_file_utils import (
+                    is_clip_model_in_single_file,
+                    is_t5_in_single_file,
+                )
+
                 if not one.class_name.startswith("CLIP"):
                     return bool(is_t5_in_single_file(shapes))
                 return bool(is_clip_model_in_single_file(class_of(one.library, one.class_name), shapes))

@@ -7,6 +7,7 @@ import os
 import re
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,9 @@ def open_source(
         _refuse_revision(folder, revision)
         if not os.path.isdir(folder):
             parent, name = os.path.split(folder)
-            near = nearest(name, os.listdir(parent)) if os.path.isdir(parent) else []
+            near: list[str] = []
+            with suppress(OSError):  # it is not there, or must not be listed
+                near = nearest(name, os.listdir(parent))
             meant = f"did you mean {os.path.join(parent, near[0])!r}? Or " if near else ""
             fix = "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
             raise ModelError(f"model {folder!r} is not a folder", meant + fix)

@@ -190,6 +190,8 @@ def inexact(column: str) -> Refused:
 def _comma(text: str, *, between: str = ".") -> Refused:
     point = text.strip().replace(".", "").replace(",", between)
     fix = f"write numbers with a point and without marks between thousands, e.g. {point}"
+    if point.count(".") > 1:
+        fix = f"write several values as a list: [{', '.join(text.strip().split(','))}]"
     return Refused(reason="it has a comma", fix=fix)
 
 

@@ -60,7 +60,7 @@ def open_sweep(
             raise JobError(problem, plumbing_fix(name) if name in others else argument_meant(name, kinds))
         if name in names and name not in templates.get(name, ()):
             raise JobError(
-                f"sweep.{name}: the table has a column of that name",
+                f"sweep.{name} (or --{name}): the table has a column {name!r} too",
                 "leave one of them out; or, to ignore the table's, give the sweep's another name: "
                 + setting(f"columns.{name}", f"swept_{name}"),
             )
@@ -94,7 +94,7 @@ def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, froz
         if missing := sorted(names - words):
             raise JobError(
                 f"sweep.{place} uses {{{missing[0]}}}, and neither sweep nor table has that",
-                f"{did_you_mean(missing[0], words)}; write {{{{{missing[0]}}}}} for the brackets themselves"
+                f"{did_you_mean(missing[0], words)}; write {{{{{missing[0]}}}}} for the braces themselves"
                 if words
                 else f"add its words, as `sweep: {{{missing[0]}: [...]}}`",
             )

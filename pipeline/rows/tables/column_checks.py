@@ -114,10 +114,10 @@ def check_required(
             meant = next((column for column in columns if _meant(column, [name])), "...")
             more = f" and {len(columns) - _LISTED:,} more" if len(columns) > _LISTED else ""
             raise TableError(
-                f"the table has no column {name!r}, and the job no default for it; it has "
+                f"the rows have no {name!r}, and the job no default for it; their columns are "
                 f"{', '.join(map(repr, columns[:_LISTED])) or 'none'}{more}",
                 f"add the column, map it with `columns: {{{name}: {_spelled(meant)}}}`, "
-                f"or set `defaults: {{{name}: ...}}`",
+                f"or set `defaults: {{{name}: ...}}` or, for one or more, `sweep: {{{name}: [...]}}`",
             )
 
 
@@ -158,6 +158,8 @@ def _meant(name: str, unused: Collection[str]) -> str | None:
     plain = name.strip().lower().replace(" ", "_").replace("-", "_")
     if plain in unused or _ELSEWHERE.get(plain) in unused:
         return plain if plain in unused else _ELSEWHERE[plain]
+    if swapped := next((name for name in unused if sorted(name) == sorted(plain)), None):  # as hieght
+        return swapped
     near = nearest(plain, unused, cutoff=0.85)
     return near[0] if near else None
 

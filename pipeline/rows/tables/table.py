@@ -24,7 +24,7 @@ from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables import partitions
 from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
-from framefleet.pipeline.rows.tables.media_folder import list_media, media_column
+from framefleet.pipeline.rows.tables.media_folder import ListedFolder, list_media, media_column
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
@@ -47,6 +47,12 @@ class Table:
     sources: tuple[TableFile, ...]
     schema: pa.Schema
     lengths: tuple[int, ...] | None
+
+    @property
+    def media(self) -> set[str]:
+        """The column that names files, image or video, of a table that is a folder of them."""
+        is_folder = isinstance(self.sources[0].filesystem, ListedFolder)
+        return {"image", "video"} & {*self.schema.names} if is_folder else set()
 
     @property
     def num_rows(self) -> int | None:
@@ -265,7 +271,9 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
         fix = "save the sheet as CSV" if is_sheet else ENDINGS + of_lines
         return TableError(f"table {location} has an ending that tables do not have", fix)
     near = nearest(name, names, most=3)
-    fix = f"in its folder there is {', '.join(near)}" if near else "check the path"
+    fix = (
+        f"in its folder there is {', '.join(near)}" if near else "check the path; prompts are given as a list"
+    )
     return TableError(f"table {location} does not exist", fix)
 
 
