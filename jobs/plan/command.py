@@ -125,7 +125,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
         stdout.say(json.dumps(asdict(plan), ensure_ascii=False))
     else:
         shown: JobPlan | None = None
-        for part in plan.parts(wanted):
+        for part in (*plan.before, *plan.parts(wanted)):
             if isinstance(part, str):
                 stdout.say(part)
                 continue

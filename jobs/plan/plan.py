@@ -87,6 +87,7 @@ class JobPlan(Overview, ModelPlan):
     audits: AuditPlan | None = None  # None: there are none, or it is not known yet which rows there are
     gone: Gone | None = None  # clips of records that are not there
     limit: int | None = None  # rows that were read, from the first of the table; None: all
+    before: tuple[str, ...] = ()  # what is done before, in lines
 
     @property
     def num_loads(self) -> int:

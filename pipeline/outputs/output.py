@@ -127,11 +127,13 @@ class Output:
 
         As the table was when it was last rendered, in its order. Earlier versions did not write them.
         """
-        return (read_part(self.store, part.path, None) for part in parts_in(self.store, ROWS))
+        for part in parts_in(self.store, ROWS):
+            yield read_part(self.store, part.path, None)
 
     def invalid_rows(self) -> Iterator[pa.Table]:
         """Yield the rows that were left out by `on_invalid: skip`: their columns, row_index, reason, fix."""
-        return (read_part(self.store, part.path, None) for part in parts_in(self.store, INVALID))
+        for part in parts_in(self.store, INVALID):
+            yield read_part(self.store, part.path, None)
 
     def frames(self, record: Mapping[str, Any]) -> Frames:
         """Return the frames of a record's clip: uint8 RGB (T, H, W, 3).

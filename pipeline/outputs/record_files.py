@@ -55,23 +55,27 @@ def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFi
 
 def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the file of arrays next to a clip, if any. Raises as `recorded_clip` does."""
+    sha256 = record.get("extra_outputs_sha256")
+    if sha256 is None:
+        return None
     path = record.get("extra_outputs_path") or extras_path(record["row_id"])
-    return _file_in(EXTRAS, record, path, record.get("extra_outputs_sha256"))
+    return _file_in(EXTRAS, record, path, sha256, None, "the arrays")
 
 
 def recorded_derived(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the second clip that a step made from a clip, if any. Raises as `recorded_clip` does."""
-    path, size = record.get("derived_path") or "", record.get("derived_bytes")
-    return _file_in(DERIVED, record, path, record.get("derived_sha256"), size)
+    sha256 = record.get("derived_sha256")
+    if sha256 is None:
+        return None
+    path = record.get("derived_path") or ""
+    return _file_in(DERIVED, record, path, sha256, record.get("derived_bytes"), "the derived clip")
 
 
 def _file_in(
-    folder: str, record: Mapping[str, Any], path: str, sha256: str | None, size: int | None = None
-) -> RecordedFile | None:
-    if sha256 is None:
-        return None
+    folder: str, record: Mapping[str, Any], path: str, sha256: str, size: int | None, what: str
+) -> RecordedFile:
     if not path.startswith(f"{folder}/") or row_named_by(path) != record["row_id"]:
-        raise not_ours(RECORDS, f"what {record['row_id']} has in {folder}/ is at {path!r}")
+        raise not_ours(RECORDS, f"the path of {what} of {record['row_id']} is {path!r}")
     return RecordedFile(path=path, sha256=sha256, size=size)
 
 

@@ -34,7 +34,7 @@ class PromptsRunner(JobRunner):
     ) -> JobPlan:
         from framefleet.jobs.render.resolve import base_of
         from framefleet.pipeline.rows.sweeps.settings import Sweep
-        from framefleet.plugins.words.prompts import UnwrittenPlan, rewrite_of, write_prompts
+        from framefleet.plugins.words.prompts import rewrite_of, write_prompts
 
         written = write_prompts(job, watch, is_plan=True)
         if written.place:
@@ -44,7 +44,7 @@ class PromptsRunner(JobRunner):
         plan = run(job, watch, wanted, table=table)
         of = f"{written.num_left:,} of {written.num_texts:,}"
         line = f"prompts: {of} are written first, by {rewrite_of(job).model}"
-        return UnwrittenPlan.of(plan, line=line)
+        return replace(plan, before=(line, *plan.before))
 
     def table(self, job: Job) -> str:
         from framefleet.jobs.job.output import below

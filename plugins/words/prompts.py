@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.plan import JobPlan, PlanOptions
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
@@ -236,14 +235,3 @@ def _table(
                 return None
             store.upload(path, file)
     return below(job, path)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class UnwrittenPlan(JobPlan):
-    """The plan of rows whose prompts are still to be written: with those that they have."""
-
-    line: str
-
-    def parts(self, wanted: PlanOptions) -> Iterator[str | JobPlan]:
-        yield self.line
-        yield self

@@ -59,7 +59,7 @@ def said(media: Media) -> str:
 TAGS = {"row_id": "00ff", "prompt": "一只猫在月球上\nsecond line, “quoted” 🐱", "seed": "7", "empty": ""}
 
 
-def gradient(num_frames: int = 5, height: int = 64, width: int = 96) -> Frames:
+def gradient(num_frames: int = 5, height: int = 80, width: int = 96) -> Frames:
     red = np.linspace(0, 255, width)[None, None, :] + np.zeros((num_frames, height, 1))
     green = np.linspace(0, 255, height)[None, :, None] + np.zeros((num_frames, 1, width))
     blue = np.linspace(0, 255, num_frames)[:, None, None] + np.zeros((1, height, width))
@@ -92,8 +92,8 @@ BOUNDED = [media for media in MEDIA if media.format not in ("png", *SOUNDS)]
 def test_a_clip_of_more_frames_or_pixels_than_memory_bears_is_refused(
     media: Media, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = encode(noise(4, 64, 96, 3), media=media, fps=16, metadata={})
-    for name, bound in {"MOST_FRAMES": 3, "MOST_PIXELS": 3 * 64 * 96, "LARGEST_FRAME": 63 * 96}.items():
+    clip = encode(noise(4, 80, 96, 3), media=media, fps=16, metadata={})
+    for name, bound in {"MOST_FRAMES": 3, "MOST_PIXELS": 3 * 80 * 96, "LARGEST_FRAME": 79 * 96}.items():
         with monkeypatch.context() as patched:
             patched.setattr(media_settings, name, bound)
             with pytest.raises(StoreError, match=r"more than [0-9,]+ (frames|pixels)"):
@@ -154,7 +154,7 @@ def test_png_gives_the_very_same_frame_back() -> None:
 
 
 @pytest.mark.parametrize("media", ENCODED, ids=said)
-@pytest.mark.parametrize("frames", [gradient(), gradient(1), gradient(3, 65, 97), gradient(2, 64, 64)])
+@pytest.mark.parametrize("frames", [gradient(), gradient(1), gradient(3, 65, 97), gradient(2, 80, 80)])
 def test_what_is_stored_as_yuv_shows_the_right_colours(frames: Frames, media: Media) -> None:
     shown = decode(encode(frames, media=media, fps=16, metadata={}))
     assert shown.shape == frames.shape
@@ -167,7 +167,7 @@ def test_a_smaller_crf_is_nearer_to_the_frames(media: Media) -> None:
         shown = decode(encode(frames, media=replace(media, crf=crf), fps=16, metadata={}))
         return float(np.abs(shown.astype(int) - frames).mean())
 
-    frames = noise(3, 64, 96, 3) // 4 + gradient(3) // 2
+    frames = noise(3, 80, 96, 3) // 4 + gradient(3) // 2
     assert error(0) < error(30) < error(51)
     assert error(media.quality) == pytest.approx(error(0), abs=6)
 
@@ -291,8 +291,16 @@ def test_one_frame_of_h265_is_a_clip_each_time() -> None:  # of which x265 reads
     for num_frames in (1, 2, 3):
         clips = {encode(gradient(num_frames), media=media, fps=16, metadata={}) for _ in range(8)}
         assert len(clips) == 1 and b"hvc1" in clips.pop()
-    with pytest.raises(RenderError, match="too small for libx265"):  # which would write beyond its memory
-        encode(gradient(3, 64, 48), media=media, fps=16, metadata={})
+    for height, width in ((64, 48), (64, 80), (128, 64)):  # it would read or write beyond its memory
+        with pytest.raises(RenderError, match="too small for libx265"):
+            encode(gradient(3, height, width), media=media, fps=16, metadata={})
+
+
+def test_h265_of_noise_has_the_same_bytes_however_memory_was_used_before() -> None:
+    media, frames = Media(encoder="libx265", crf=20), noise(9, 80, 96, 3)
+    used = [bytes(33_000 * number) for number in range(1, 60)]
+    del used[::2]
+    assert len({encode(frames, media=media, fps=16, metadata={}) for _ in range(20)}) == 1
 
 
 def test_a_webp_of_crf_0_gives_the_very_same_frames_back() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from tenacity import wait_none
 
 from framefleet import Store
@@ -116,13 +117,38 @@ def test_what_cannot_be_rendered_is_refused_before_anybody_is_asked(tmp_path: Pa
     with pytest.raises(TableError, match="height"):
         rows_rendered(load_job(bad))
     no_prompt = job_file(tmp_path, chat, [{"seed": 1, "text": "a"}])
-    with pytest.raises(TableError, match="no column 'prompt'"):
+    with pytest.raises(TableError, match="rows have no 'prompt'"):
         rows_rendered(load_job(no_prompt))
     with pytest.raises(TableError, match="'original_prompt'"):
         rows_rendered(load_job(job_file(tmp_path, chat, [{"prompt": "a", "original_prompt": "b"}])))
     with pytest.raises(JobError, match=r"\{prompt\}"):
         load_job(job_file(tmp_path, chat, question="Write!"))
     assert chat.log == []
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"until": {"accepted": 1, "where": "flicker < 1", "at_most": 3, "rate": 0.5}}, "groups: 1"),
+        (
+            {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "sharpness"}}},
+            "drafts, of every row",
+        ),
+    ],
+    ids=["until", "draft"],
+)
+def test_rows_of_other_runners_are_planned_before_their_prompts_are_written(
+    more: dict[str, Any], words: str, tmp_path: Path, chat: Chat
+) -> None:
+    rows = [{key: row[key] for key in row if key != "seed"} for row in ROWS] if "until" in more else ROWS
+    job = (
+        yaml.safe_load(job_file(tmp_path, chat, rows).read_text())
+        | more
+        | {"scores": ["flicker", "sharpness"]}
+    )
+    planned = command("plan", write_job(tmp_path / "job.yaml", job))
+    assert "prompts: 3 of 3 are written first, by pen" in planned.stdout, planned.stderr
+    assert words in planned.stdout
 
 
 def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_path: Path, chat: Chat) -> None:

@@ -86,7 +86,7 @@ def test_a_row_without_the_image_that_its_model_starts_from_is_refused(from_imag
 
 
 def test_a_table_without_the_column_is_refused_as_a_whole(from_video: PipelineSpec) -> None:
-    with pytest.raises(TableError, match="no column 'video'"):
+    with pytest.raises(TableError, match="have no 'video'"):
         read(from_video, {"prompt": ["p"]})
 
 

@@ -32,7 +32,7 @@ ENCODERS = (
     Media(format="webp"),
     Media(format="gif"),
 )
-CALL = {"prompt": "a", "num_frames": 9, "height": 64, "width": 64, "num_inference_steps": 2}
+CALL = {"prompt": "a", "num_frames": 9, "height": 80, "width": 80, "num_inference_steps": 2}
 
 
 def main() -> None:

@@ -56,8 +56,9 @@ _ENCODER_OPTIONS = {
     "libvpx-vp9": {"deadline": "good", "cpu-used": "2", "row-mt": "0", "b": "0"},
     "h264_nvenc": {"rc": "constqp"},
 }
-# Of smaller frames x265 4.1 writes beyond its memory, and of fewer, reordered, it reads times it never wrote.
-_X265_LEAST_SIDE, _X265_LEAST_FRAMES = 64, 4
+# Of frames smaller than its blocks (64), x265 4.1 writes beyond its memory; of ones of 64, it reads what it
+# never wrote, so bytes differ. Of fewer frames, reordered, it reads times that it never wrote.
+_X265_LEAST_SIDE, _X265_LEAST_FRAMES = 65, 4
 os.environ.setdefault("SVT_LOG", "0")  # FFmpeg tells what went wrong
 # bitexact: no encoder version, date or random segment id. faststart: a browser plays before the end arrives.
 CONTAINER_OPTIONS = {name: {"fflags": "+bitexact"} for name in ("mp4", "mkv", "webm", "flac", "wav")}
@@ -91,7 +92,7 @@ def encode_av(
         problem = f"the sound has {audio.sample_rate} samples in a second, which {codec} does not"
         raise RenderError(problem, "set media.format to mkv")
     if frames is not None and media.codec == "libx265" and min(frames.shape[1:3]) < _X265_LEAST_SIDE:
-        fix = f"render {_X265_LEAST_SIDE} pixels a side or more, or leave media.encoder out"
+        fix = "render more than 64 pixels a side, or leave media.encoder out"
         raise RenderError(f"frames of {frames.shape[2]}x{frames.shape[1]} are too small for libx265", fix)
     with _scratch_file() as path:
         kind = "matroska" if media.format == "mkv" else media.format

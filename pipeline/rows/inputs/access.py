@@ -76,6 +76,8 @@ class Inputs:
         except FileNotFoundError:
             raise InputError("it does not exist", "check the path") from None
         except OSError as error:
+            if not isinstance(place, LocalFile):  # it is the machine's
+                raise
             fix = "check the path and its rights"
             raise InputError(f"it cannot be read: {error.strerror}", fix) from None
         if len(content) > self._limits.max_bytes:

@@ -51,6 +51,7 @@ def open_sweep(
         renamed = tuple(replace(one, name=columns.get(one.name, one.name)) for one in factor.columns)
         factors += (replace(factor, columns=renamed),)
     varied = [column for factor in factors for column in factor.columns]
+    arguments = {column: argument for argument, column in columns.items()}
     names = [*table.schema.names] if table else []
     templates = _templates(varied, names)
     used = frozenset[str]().union(*templates.values())
@@ -59,11 +60,16 @@ def open_sweep(
             problem = f"sweep.{name}: rows have no such argument, and no text of the sweep uses {{{name}}}"
             raise JobError(problem, plumbing_fix(name) if name in others else argument_meant(name, kinds))
         if name in names and name not in templates.get(name, ()):
-            raise JobError(
-                f"sweep.{name} (or --{name}): the table has a column {name!r} too",
-                "leave one of them out; or, to ignore the table's, give the sweep's another name: "
-                + setting(f"columns.{name}", f"swept_{name}"),
-            )
+            argument = arguments.get(name, name)
+            fix = "leave one of them out"
+            if kind is None:
+                fix += ", or rename it in the sweep and its texts"
+            else:
+                fix += "; to use it only in rows where the table has none, set " + setting(
+                    f"defaults.{argument}", "..."
+                )
+                fix += f"; to ignore the table's, {setting(f'columns.{argument}', f'swept_{argument}')}"
+            raise JobError(f"sweep.{argument}: the table has a column {name!r} too", fix)
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])
     swept = Swept(factors=factors, table=table, num_table_rows=1, schema=schema, templates=templates)
@@ -116,7 +122,8 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
             answers = [None if value is None else check(value) for check in checks]
             refused = [one for one in answers if isinstance(one, Refused)]
             if len(refused) == len(checks):
-                ends = re.fullmatch(r"(\d+)\s*\.{2,3}\s*(\d+)", str(value))
+                is_number = column.kind in ("int", "float", "ints", "floats")
+                ends = re.fullmatch(r"(\d+)\s*\.{2,3}\s*(\d+)", str(value)) if is_number else None
                 problem = f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}"
                 raise JobError(problem, f"write {ends[1]}-{ends[2]}" if ends else refused[0].fix)
 

@@ -118,8 +118,8 @@ def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
     transformer = spec.configs.get("transformer", {})
     is_rotary = transformer.get("use_rotary_positional_embeddings")
     is_fixed = transformer.get("use_learned_positional_embeddings") or not is_rotary
-    if spec.family.text_positions is not None and is_fixed:
-        only = transformer.get("max_text_seq_length", spec.family.text_positions)
+    only = transformer.get("max_text_seq_length", spec.family.text_positions)
+    if spec.family.text_positions is not None and is_fixed and only:
         if length != only:
             reason = f"the model has positions for {only} tokens of text"
             yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")

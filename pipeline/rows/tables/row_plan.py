@@ -319,7 +319,7 @@ def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     def remembered(cell: Any) -> Any:
         is_short = isinstance(cell, Hashable) and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH)
-        if not is_short or (cell not in answers and len(answers) == _CACHED):
+        if not is_short or (cell not in answers and len(answers) >= _CACHED):
             return check(cell)  # also of a list where none belongs
         if cell not in answers:
             answers[cell] = check(cell)

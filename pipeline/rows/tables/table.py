@@ -253,7 +253,7 @@ def _visible(
 def _table_folder(folder: str) -> str:
     """Return the folder of the whole table: `orders` of orders/year=2025, which holds a part of it."""
     path = PurePosixPath(folder)
-    while "=" in path.name and path.parent != path:
+    while "=" in path.name and len(path.parts) > 1:  # a relative path of one part is in an archive
         path = path.parent
     return str(path)
 
