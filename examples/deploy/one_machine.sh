@@ -1,8 +1,10 @@
 #!/bin/sh
 # Render a job on this machine, and start it again when a store or worker was lost (exit code 3).
-# usage: one_machine.sh JOB.YAML      environment: FRAMEFLEET (framefleet), PAUSE_S (60), MAX_RUNS (10)
+# usage: one_machine.sh JOB.YAML [OPTION...]      options of `framefleet render`, e.g. --limit 4
+# environment: FRAMEFLEET (framefleet), PAUSE_S (60), MAX_RUNS (10)
 set -u
-job=${1:?usage: one_machine.sh JOB.YAML}
+job=${1:?usage: one_machine.sh JOB.YAML [OPTION...]}
+shift
 framefleet=${FRAMEFLEET:-framefleet}
 ulimit -n 65536 2>/dev/null || true
 
@@ -13,7 +15,7 @@ driver=
 trap 'test -n "$driver" && kill -TERM "$driver"' TERM INT
 run=1
 while :; do
-    "$framefleet" render "$job" &
+    "$framefleet" render "$job" "$@" &
     driver=$!
     # A signal ends only the waiting: wait again for the driver, which stores what is half done.
     while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done

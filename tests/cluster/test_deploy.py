@@ -84,13 +84,15 @@ def test_one_machine_runs_again_after_a_lost_store_and_drains_on_sigterm(tmp_pat
     """A program stands in for framefleet, whose runs end as they are told."""
     program = tmp_path / "framefleet"
     program.write_text(
-        '#!/bin/sh\n[ "$1" = render ] || exit 0\necho run >>runs\n'
+        '#!/bin/sh\n[ "$1" = render ] || exit 0\n[ "$*" = "render job.yaml --limit 4" ] || exit 2\n'
+        "echo run >>runs\n"
         "trap 'echo drained >>runs; exit 143' TERM\n"
         "[ $(wc -l <runs) -gt 1 ] || exit 3\ntouch ready\nwhile :; do sleep 0.1; done\n"
     )
     program.chmod(0o755)
     variables = {**os.environ, "FRAMEFLEET": str(program), "PAUSE_S": "0"}
-    process = subprocess.Popen(["sh", TEMPLATES / "one_machine.sh", "job.yaml"], cwd=tmp_path, env=variables)
+    command = ["sh", TEMPLATES / "one_machine.sh", "job.yaml", "--limit", "4"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=variables)
     wait_for((tmp_path / "ready").exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=WITHIN_S) == 143

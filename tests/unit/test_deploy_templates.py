@@ -95,7 +95,13 @@ def test_job_files_are_jobs_whose_drains_are_shorter_than_grace_periods() -> Non
     job = load_job(TEMPLATES / "job.yaml")
     in_a_cluster = load_job(KUBERAY / "base/job.yaml")
     assert (job.fleet.address, in_a_cluster.fleet.address) == (None, "auto"), "one machine starts its own Ray"
-    assert job.fleet == in_a_cluster.fleet.model_copy(update={"address": None})
+    assert job.fleet.workers == "auto" and in_a_cluster.fleet.elastic, (
+        "all machines there, or as many as needed"
+    )
+    for name, manifest in manifests():
+        spec = manifest["spec"].get("jobTemplate", manifest["spec"])
+        (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+        assert name == "kueue" or group["maxReplicas"] == in_a_cluster.fleet.max_workers
     assert job.retries.drain_s == DRAIN_S
     for template in ("slurm_cluster.sbatch", "slurm_array.sbatch"):
         (seconds,) = re.findall(r"#SBATCH --signal=B:TERM@(\d+)", (TEMPLATES / template).read_text())
@@ -134,6 +140,42 @@ def test_hugging_faces_own_command_takes_the_job(tmp_path: Path) -> None:
     said = " ".join(ended.stdout.split())
     assert "framefleet render /job/job.yaml" in said and "flavor h200" in said, ended.stderr
     assert "AWS_SECRET_ACCESS_KEY=***" in said and "not-to-be-seen" not in said
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(0, 0), (1, 0), (2, 2), (3, 3), (70, 70), (130, 0), (143, 143)]
+)
+def test_a_budget_or_a_stop_does_not_start_a_job_again(tmp_path: Path, code: int, expected: int) -> None:
+    program = tmp_path / "framefleet"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    kuberay = yaml.safe_load((KUBERAY / "base/rayjob.yaml").read_text())["spec"]["entrypoint"]
+    jobs = (TEMPLATES / "hf_jobs.sh").read_text()
+    variables = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for command in (kuberay, jobs[jobs.index("sh -c") :]):
+        assert subprocess.run(command, shell=True, env=variables).returncode == expected
+
+
+def test_skypilot_starts_a_job_again_only_where_machines_or_the_store_were_lost() -> None:
+    task = yaml.safe_load((TEMPLATES / "skypilot.yaml").read_text())
+    assert task["resources"]["job_recovery"] == {"strategy": "FAILOVER", "recover_on_exit_codes": [3]}
+
+
+@pytest.mark.parametrize("template", ["slurm_cluster.sbatch", "slurm_array.sbatch"])
+def test_slurm_requeues_a_lost_job_up_to_its_tenth_run_and_one_whose_time_is_up_always(template: str) -> None:
+    text = (TEMPLATES / template).read_text()
+    ending = "scontrol() { echo again; }\nset -u\n" + text[text.index('if [ "$code" -eq 143 ]') :]
+    job = {"SLURM_JOB_ID": "1", "SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "1"}
+    for code, restarts, again in [
+        ("3", "0", 1),
+        ("3", "8", 1),
+        ("3", "9", 0),
+        ("143", "40", 1),
+        ("1", "0", 0),
+    ]:
+        variables = os.environ | job | {"code": code, "SLURM_RESTART_COUNT": restarts}
+        ended = subprocess.run(["bash", "-c", ending], env=variables, capture_output=True, text=True)
+        assert (ended.stdout.count("again"), ended.returncode) == (again, int(code)), ended.stderr
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
