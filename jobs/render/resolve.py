@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from framefleet.cluster.driver.work import JobRun
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
@@ -26,11 +28,18 @@ from framefleet.pipeline.model.registry import numerics_of_code
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
+from framefleet.pipeline.outputs.clip_step import ClipStep, LateStep, added_columns
 from framefleet.pipeline.outputs.frames.result import KeptSteps
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, ROW_FIELDS
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    RECORD_FIELDS,
+    ROW_FIELDS,
+    record_schema,
+)
+from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe, recipe_of_row, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
@@ -79,6 +88,13 @@ class ResolvedJob(JobRun):
     def first(self) -> ResolvedModel:
         """The only model, or the first of several."""
         return next(iter(self.models.values()))
+
+    def record_columns(self) -> pa.Schema:
+        """Return the columns that records of the job have, and what those of the output have besides."""
+        carried = self.rows.carried.schema(self.table.schema)
+        own = record_schema(carried, self.rows.argument_fields, added_columns(self.steps))
+        there = record_schema_of(self.store) if live_parts(self.store) else ()  # scores may have come later
+        return pa.schema([*own, *(field for field in there if field.name not in own.names)])
 
     def close(self) -> None:
         """End the threads that look at what rows name."""
@@ -140,7 +156,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     if others := files_of_others(store, job.table):
         watch.say(f"note: the output {store.url_of('')} holds other files, e.g. {others}")
     latents = job.keep.latents
-    return ResolvedJob(
+    resolved = ResolvedJob(
         job=job,
         models=models,
         recipes=recipes,
@@ -160,6 +176,12 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         keep_embeddings=job.keep_embeddings,
         checkpoint_every_s=job.retries.checkpoint_every_s,
     )
+    if late := [step for step in steps.values() if isinstance(step, LateStep)]:
+        specs = [plan.spec for plan in plans.values()]
+        arguments = {name for spec in specs for name, one in spec.parameters.items() if one.kind is not None}
+        for step in late:
+            step.check_names(resolved.record_columns(), arguments)
+    return resolved
 
 
 def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:

@@ -192,6 +192,9 @@ class LateStep(ClipStep):
         """Clips that are asked about at once; `ask` is then called in as many threads."""
         return 1
 
+    def check_names(self, records: pa.Schema, arguments: Collection[str]) -> None:
+        """Raise JobError for a column or argument that no record will have. records: their columns."""
+
     def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
         """Return the cell of a column. frames: (T, H, W, 3) uint8. record: columns, and the row's arguments.
 

@@ -60,9 +60,16 @@ def rows_where(tables: Iterator[pa.Table], condition: str) -> Iterator[pa.Table]
         yield table.take(_rows(table, condition))
 
 
-def check_where(columns: pa.Schema, condition: str) -> None:
-    """Raise JobError for a condition that no table of these columns can be asked."""
-    _rows(columns.empty_table(), condition)
+def check_where(columns: pa.Schema, condition: str, *, place: str = "where", source: str = "") -> None:
+    """Raise JobError for a condition that no table of these columns can be asked.
+
+    place: in the job. source: what could add a column that is not there.
+    """
+    try:
+        _rows(columns.empty_table(), condition)
+    except JobError as error:
+        also = f"; or add {source}" if source and "no column" in error.problem else ""
+        raise JobError(error.problem.replace("where:", f"{place}:", 1), error.fix + also) from None
 
 
 def columns_in(condition: str, columns: pa.Schema) -> list[str]:

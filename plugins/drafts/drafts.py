@@ -34,7 +34,7 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import added_columns, late_columns
 from framefleet.pipeline.outputs.layout import CHOSEN
-from framefleet.pipeline.outputs.parts.records import plain_name, record_schema, with_arguments
+from framefleet.pipeline.outputs.parts.records import plain_name, with_arguments
 from framefleet.pipeline.outputs.query import check_where, records_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
@@ -108,8 +108,7 @@ class Choice:
 
 def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
     """Raise UserError for groups by what no row has, and for a table that has our columns already."""
-    carried = drafts.rows.carried.schema(drafts.table.schema)
-    columns = record_schema(carried, drafts.rows.argument_fields, added_columns(drafts.steps))
+    columns = drafts.record_columns()
     plans = [model.plan for model in drafts.models.values()]
     arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
     names = {*columns.names, *arguments}
@@ -117,7 +116,7 @@ def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
         if name not in names:
             raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, names))
     if keep.where is not None:
-        check_where(columns, keep.where)
+        check_where(columns, keep.where, place="draft.keep.where", source="it to `scores:`")
     ours = {_ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
     for name in ours & {*drafts.table.schema.names}:
         raise TableError(

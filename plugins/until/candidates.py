@@ -24,11 +24,10 @@ from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, shown
-from framefleet.pipeline.outputs.clip_step import added_columns
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_schema
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
 from framefleet.pipeline.request import MAX_SEED, Request
@@ -115,19 +114,9 @@ class Candidates:
                     raise JobError(f"until.{key} has 'seed', which differs in each clip", "leave it out")
                 if name not in columns:
                     raise JobError(f"until.{key}: rows have no {name!r}", argument_meant(name, columns))
-        resolved = self._resolved
-        carried = resolved.rows.carried.schema(resolved.table.schema)
-        added = pa.schema([field for field in added_columns(resolved.steps) if field.name not in MARKS.names])
-        records = record_schema(carried, resolved.rows.argument_fields, added)
-        if live_parts(self._store):  # scores may have come later
-            there = record_schema_of(self._store)
-            more = [one for one in there if one.name not in {*records.names, *MARKS.names}]
-            records = pa.schema([*records, *more])
-        try:
-            check_where(records, section.where)
-        except JobError as error:
-            also = "; or add it to `scores:`" if "no column" in error.problem else ""
-            raise JobError(error.problem.replace("where:", "until.where:", 1), error.fix + also) from None
+        records = self._resolved.record_columns()
+        records = pa.schema([field for field in records if field.name not in MARKS.names])
+        check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")
         self._judged = pa.schema([records.field(name) for name in columns_in(section.where, records)])
 
     def _read_table(self, watch: Watch) -> dict[tuple[str, ...], list[int]]:

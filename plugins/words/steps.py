@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +18,8 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_field
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
+from framefleet.pipeline.outputs.query import check_where
+from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.plugins.words.endpoint import NoAnswer, api_key, ask
 from framefleet.plugins.words.section import (
     PLACEHOLDER,
@@ -71,6 +73,19 @@ class _AskingStep(LateStep):
     @property
     def num_parallel(self) -> int:
         return max(one.section.parallel for one in self.questions)
+
+    def check_names(self, records: pa.Schema, arguments: Collection[str]) -> None:
+        known = {*records.names, *arguments}
+        for one in self.questions:
+            for name in one.section.placeholders:
+                if name not in known:
+                    problem = (
+                        f"{self.title}: the question for {one.column!r} has {{{name}}}, which no row has"
+                    )
+                    raise JobError(problem, argument_meant(name, known))
+        if self.condition:
+            source = "`until:`" if "accepted" in self.condition else "it to `scores:`"
+            check_where(records, self.condition, place=f"{self.title}.where", source=source)
 
     def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
         (question,) = (one for one in self.questions if one.column == column)

@@ -28,7 +28,7 @@ from framefleet.plugins.words import endpoint
 from framefleet.plugins.words.answers import Answers, following, late_steps
 from tests.chat_server import SERVER, Chat
 from tests.commands import command
-from tests.jobs import write_job
+from tests.jobs import job_values, write_job, write_table
 from tests.servers import free_port, listening, wait_until_it_listens
 from tests.small_output import rendered
 
@@ -310,6 +310,48 @@ def test_bad_sections_name_the_place(section: dict[str, Any], message: str, stor
         load_job(job_file(store, **section))
     assert message in str(refused.value)
     assert "me:pass" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message", "hint"),
+    [
+        (
+            {"judge": [{"question": "What {promt}?"}]},
+            "judge: the question for 'quality' has {promt}",
+            "did you mean 'prompt'?",
+        ),
+        (
+            {"captions": {"question": "A {klass}?"}},
+            "captions: the question for 'caption' has {klass}",
+            "use one",
+        ),
+        ({"captions": {"where": "acepted"}}, "captions.where: there is no column 'acepted'", "to `scores:`"),
+        (
+            {"captions": {"where": "accepted"}},
+            "captions.where: there is no column 'accepted'",
+            "add `until:`",
+        ),
+        (
+            {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "motion", "where": "sharp > 1"}}},
+            "draft.keep.where: there is no column 'sharp'",
+            "to `scores:`",
+        ),
+    ],
+)
+def test_names_that_no_row_has_are_refused_before_rendering(
+    sections: dict[str, Any], message: str, hint: str, tmp_path: Path
+) -> None:
+    url = "http://127.0.0.1:1/v1"  # which nobody asks
+    answered = {"url": url, "model": "eye"}
+    judge = [
+        {"name": "quality", "answer": {"number": [0, 1]}, **answered, **one}
+        for one in sections.pop("judge", [])
+    ]
+    captions = answered | sections.pop("captions") if "captions" in sections else []
+    values = job_values(write_table(tmp_path / "t.parquet", [{"prompt": "a ball"}]), tmp_path / "out")
+    job = write_job(tmp_path / "job.yaml", values | {"judge": judge, "captions": captions} | sections)
+    planned = command("plan", job)
+    assert planned.exit_code == 2 and message in planned.stderr and hint in planned.stderr, planned.stderr
 
 
 def test_a_key_that_is_not_set_and_a_column_that_is_there_are_refused(store: Store, chat: Chat) -> None:
