@@ -56,7 +56,7 @@ def load_job(
     if isinstance(job, Mapping):
         values = _as_in_a_file(dict(job))
     elif job is not None:
-        fix = "give a job file's path, or a mapping of its keys"
+        fix = "give a job file's path, or a mapping of its keys; rows in Python are passed as `table`"
         file = Path(job) if isinstance(job, str) else expected(job, Path, "job", fix)
         values, places = _read(file)
     options = {"table": table, "model": model, "output": output}
@@ -148,6 +148,8 @@ def option_sets(
 ) -> list[str]:
     """Return these options as `--set` has them, e.g. "sweep.seed=[0-63]", before those. Raises JobError."""
     swept = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
+    if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
+        swept = [_set_of(f"prompt={prompts[0]}")]
     swept += [] if seeds is None else [_set_of(f"seed={seeds}")]
     numbers = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
     short = (f"{key}={value}" for key, value in numbers.items() if value is not None)

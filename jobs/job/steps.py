@@ -40,7 +40,7 @@ def check_free(steps: Mapping[str, ClipStep], arguments: Collection[str], class_
                 problem = (
                     f"{section}: records have a column {name!r} already, which is an argument of {class_name}"
                 )
-                raise JobError(problem, "give the function another name")
+                raise JobError(problem, "give it another name")
 
 
 def step_columns(job: Job) -> list[str]:

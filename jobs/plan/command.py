@@ -282,7 +282,7 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
         f"audits: about {num:,} of {num_pending:,} rows{share} {are} rendered a second time, alone, and "
         f"compared ({limit})"
     )
-    if audits.most_wrong > VAGUE * num_pending:  # too few to say anything of the others
+    if not 0 < audits.most_wrong <= VAGUE * num_pending:  # nothing is open, or too few to say anything
         return line
     return f"{line}; if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % confidence"
 

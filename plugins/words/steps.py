@@ -75,14 +75,14 @@ class _AskingStep(LateStep):
         return max(one.section.parallel for one in self.questions)
 
     def check_names(self, records: pa.Schema, arguments: Collection[str]) -> None:
-        known = {*records.names, *arguments}
+        names = {*records.names, *arguments}
         for one in self.questions:
             for name in one.section.placeholders:
-                if name not in known:
+                if name not in names:
                     problem = (
                         f"{self.title}: the question for {one.column!r} has {{{name}}}, which no row has"
                     )
-                    raise JobError(problem, argument_meant(name, known))
+                    raise JobError(problem, argument_meant(name, names))
         if self.condition:
             source = "`until:`" if "accepted" in self.condition else "it to `scores:`"
             check_where(records, self.condition, place=f"{self.title}.where", source=source)
