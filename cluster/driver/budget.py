@@ -7,8 +7,9 @@ from datetime import datetime, time, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.guards.strict_model import MustBe, Strict
 from framefleet.pipeline.text import bytes_text, read_bytes
 
 HOUR_S = 3600.0
@@ -69,7 +70,9 @@ class JobBudget(Strict):
     bytes: Annotated[int, BeforeValidator(read_bytes, json_schema_input_type=str | int)] | None = Field(
         default=None, description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored."
     )
-    stop_at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = Field(
+    stop_at: (
+        Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$"), MustBe('a time such as "07:00"')] | None
+    ) = Field(
         default=None,
         description='Time of day at which a run stops, e.g. "07:00", by the clock of the machine it runs on.',
     )
@@ -78,6 +81,8 @@ class JobBudget(Strict):
     def _check(self) -> Self:
         if self.money is not None and self.price is None:
             raise ValueError("given with a price, which is that of one GPU for one hour")
+        if self.per == "run" and not (self.limits() or self.stop_at):
+            raise PydanticCustomError("limit", "given with a limit: hours, money, bytes or stop_at")
         return self
 
     @property

@@ -319,10 +319,10 @@ def _reachable(address: str) -> str:
         found_by = f"the Ray processes of this machine and {utils.get_ray_address_file(None)}"
         fix = f"check {'RAY_ADDRESS' if os.environ.get('RAY_ADDRESS') else found_by}, or set fleet.address"
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "://" in address:
-        if is_found and "://" not in address:  # Ray would look for it for minutes
-            raise FleetError(f"no Ray cluster can be at {address!r}, which has no port", fix)
-        return address  # ray:// is Ray's own to find
+    if not colon or not port.isdigit() or "/" in host:  # Ray would look for it for minutes
+        if not is_found:
+            fix = "give HOST:PORT of the cluster's head, e.g. 10.0.0.5:6379"
+        raise FleetError(f"no Ray cluster can be at {address!r}, which is not HOST:PORT", fix)
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:

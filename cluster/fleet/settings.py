@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.fleet.machines import Machine
-from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.guards.strict_model import MustBe, Strict
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
 _ENOUGH_CPUS = 4
@@ -35,20 +35,27 @@ class ElasticWorkers(Strict):
         description="Seconds that the remaining rows should take; less time needs more workers.",
     )
 
-    @model_validator(mode="after")
-    def _check_range(self) -> Self:
-        if self.min > self.max:
-            raise PydanticCustomError("workers", "{{min: N, max: M}} with N at most M")
-        return self
+    @field_validator("max")
+    @classmethod
+    def _is_at_least_min(cls, most: int, others: ValidationInfo) -> int:
+        if most < (least := others.data.get("min", most)):
+            raise PydanticCustomError("workers", "at least `min`, which is {min}", {"min": least})
+        return most
 
 
 class FleetSettings(Strict):
     """Which machines render, and how much of them each worker takes."""
 
-    address: str | None = Field(
+    address: (
+        Annotated[
+            str,
+            Field(pattern=r"^(auto|[^/]+:\d{1,5})$"),
+            MustBe("auto, or HOST:PORT of the cluster's head, e.g. 10.0.0.5:6379"),
+        ]
+        | None
+    ) = Field(
         default=None,
-        min_length=1,
-        description="A Ray cluster to join (auto or host:port); unset: this machine.",
+        description="A Ray cluster to join (auto, or HOST:PORT of its head); unset: this machine.",
     )
     workers: Annotated[int, Field(ge=1)] | ElasticWorkers | Literal["auto"] = Field(
         default="auto",

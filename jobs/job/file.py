@@ -17,7 +17,7 @@ from typing_extensions import TypeVar  # with a default, as Python 3.13 has it
 from framefleet.cluster.fleet.settings import lacking_gpu
 from framefleet.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
-from framefleet.jobs.job.paths import check_variables, resolve_paths
+from framefleet.jobs.job.paths import check_paths, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.section import Key
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
@@ -71,7 +71,7 @@ def load_job(
     _put_all(values, places, sets)
     keep_secrets(values)
     values = _without_nulls(values)
-    check_variables(values)
+    check_paths(values)
     try:
         loaded = kind.model_validate(values)
     except ValidationError as error:

@@ -36,8 +36,10 @@ SHOULD_BE = {
     "float_type": "a number",
     "int_from_float": "a whole number",
     "int_type": "a whole number",
+    "list_type": "a list ([...])",
     "model_attributes_type": "a mapping (key: value)",
     "model_type": "a mapping (key: value)",
+    "string_pattern_mismatch": "text of the form that `framefleet schema` shows",
     "string_too_short": "not empty",
     "too_short": "not empty",
     "string_type": _TEXT,
@@ -57,11 +59,13 @@ def mistakes_in(
         if mistake["type"] in ("missing", "extra_forbidden"):
             key = (*_reached(mistake["loc"][:-1], values), mistake["loc"][-1])
         by_key.setdefault(key, []).append(mistake)
+    # What else a value could have been is no matter once it was looked into.
+    above = {key[:depth] for key in by_key for depth in range(len(key))}
+    by_key = {key: errors for key, errors in by_key.items() if key not in above}
     # An unknown key may be why another one is missing.
     for key, errors in sorted(by_key.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden"):
-        in_list = next((number for number, part in enumerate(key) if isinstance(part, int)), len(key))
-        place = places.get(key) or places.get(key[:in_list])
-        where = f"{place}: " if place else ""
+        ways = (key[:depth] for depth in range(len(key), 0, -1))
+        where = next((f"{places[way]}: " for way in ways if way in places), "")
         problem, fix = _sentence(key, errors, kind)
         yield where + problem, fix
 
@@ -73,7 +77,7 @@ def _reached(location: Key, values: Any) -> Key:
         is_entry = isinstance(values, list) and isinstance(part, int) and isinstance(values[part], dict)
         if is_entry or (isinstance(values, dict) and part in values):
             key, values = (*key, part), values[part]
-        elif part not in (values.values() if isinstance(values, dict) else [values]):
+        elif isinstance(part, int):  # of a list of plain values, or of lists
             break
     return key
 
@@ -101,7 +105,7 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
         return f"`{name}` has the {by} {context['tag']!r}", f"it must be one of {tags}"
     if errors[0]["loc"][-1] == "[key]":
         return f"`{name}` is not text", "put it in quotes"
-    shown = _shown(key, errors[0]["input"])
+    shown = _shown(key, errors[0]["input"], job)
     if key[0] == "defaults" and len(key) > 1:
         return f"`{name}` is {shown}", "it must be text, a number, true or false, or a list"
     # The member of a union that a value comes closest to is the one that was looked into.
@@ -111,17 +115,28 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
         text = str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
         if error["type"] == "literal_error":
             text = str(error["ctx"]["expected"]).replace("'", "")
-        wanted[SHOULD_BE.get(error["type"], text)] = None
+        text = SHOULD_BE.get(error["type"], text)
+        wanted[text + " of seconds" * (name.endswith("_s") and text.endswith("number"))] = None
     fix = f"it must be {' or '.join(wanted)}"
     if isinstance(errors[0]["input"], Mapping) and _TEXT in wanted:
         fix += "; a text with a colon and a space in it needs quotes"
     return f"`{name}` is {shown}", fix
 
 
-def _shown(key: Key, value: Any) -> str:
-    if key[0] == "storage_options" or any(is_secret_name(str(part)) for part in key):
+def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
+    if value and (_is_hidden(key, job) or any(is_secret_name(str(part)) for part in key)):
         return "not usable"  # it may be a secret
     return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
+
+
+def _is_hidden(key: Key, model: type[BaseModel] | None) -> bool:
+    """Tell whether a key's value is, or has in it, one that its model does not show: `repr=False`."""
+    for part in key:
+        field = model.model_fields.get(str(part)) if model else None
+        if field is None or not field.repr:
+            return field is not None
+        model = next(_models_in(field.annotation), None)
+    return model is not None and not all(field.repr for field in model.model_fields.values())
 
 
 def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
@@ -150,12 +165,14 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     word = str(location[-1])
     argument = common_argument(word) if len(key) == 1 else None
     if argument == "prompt":
-        return f"to render it, write `sweep: {{prompt: {_shown(key, error['input'])}}}`"
+        return f"to render it, write `sweep: {{prompt: {_shown(key, error['input'], job)}}}`"
     for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument else 0.8)):
         if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"
     if argument:
-        return f"to set it for every row, write `defaults: {{{argument}: {_shown(key, error['input'])}}}`"
+        return (
+            f"to set it for every row, write `defaults: {{{argument}: {_shown(key, error['input'], job)}}}`"
+        )
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

@@ -52,6 +52,8 @@ _PATHS: tuple[Key, ...] = (
 _MARKED_FILES: tuple[Key, ...] = (("sweep", "*"), ("sweep", "sample", "over", "*"))  # as `@prompts.txt`
 _VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|^%[A-Za-z]\w*%")
 _SET = "--set"  # and double quotes: the shell is to replace the variable
+_SCHEME = re.compile(r"(?:^|/)(([A-Za-z][A-Za-z0-9+.-]+):(/+))")
+_BRACES = re.compile(r"\{(?!date\})[^{}/]*\}")
 _VARIABLE_IN_URL = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{\w+\}")
 
 
@@ -119,7 +121,7 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         stem = str(Path(*parts))  # before the first wildcard
         is_next, is_here = os.path.lexists(job.parent / stem), os.path.lexists(stem)
         if _VARIABLE.search(place.text) and not is_next:
-            continue  # see `check_variables`
+            continue  # see `check_paths`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
         # Parts of a model are files of the hub: org/name/file.
         is_file = is_weights(place.text) or place.text.endswith(GGUF)
@@ -139,16 +141,35 @@ def absolute_paths(values: dict[str, Any]) -> None:
             place.replace(os.path.abspath(path))
 
 
-def check_variables(values: Mapping[str, Any]) -> None:
-    """Raise JobError for a path with an environment variable: workers may have others, and records theirs."""
+def check_paths(values: Mapping[str, Any]) -> None:
+    """Raise JobError for a path that is not there and that means something else than it says.
+
+    It has an environment variable (workers may have others, and records theirs), begins like a URL and is
+    none, or is an output with a placeholder that there is not.
+    """
     for place in paths_in(values):
+        if os.path.lexists(os.path.expanduser(place.text)):
+            continue
+        scheme = _SCHEME.search(place.text)
+        if scheme and not scheme[1].startswith(url := f"{scheme[2].lower()}://"):
+            from fsspec import available_protocols  # slow to import
+
+            if scheme[2].lower() in available_protocols():
+                problem = f"{place.place} is {public_url(place.text[scheme.start(1) :])}"
+                raise JobError(
+                    problem, f"write `{url}`: a scheme is in lower case, with two slashes after it"
+                )
         variable = (_VARIABLE_IN_URL if "://" in place.text else _VARIABLE).search(place.text)
-        if variable and not os.path.lexists(os.path.expanduser(place.text)):
+        if variable:
             raise JobError(
                 f"{place.place} is {public_url(place.text)}, and environment variables are not replaced",
                 f"write what {variable[0]} is; or let your shell replace it, in an option: "
                 f'{_SET} {place.place}="{public_url(place.text)}"',
             )
+        braces = _BRACES.search(place.text)
+        if braces and place.place == "output":
+            problem = f"output is {public_url(place.text)}, and nothing replaces {braces[0]}"
+            raise JobError(problem, "{date} is the only placeholder; remove the braces")
 
 
 def _is_replaced(key: tuple[Any, ...], replaced: Any) -> bool:

@@ -30,6 +30,7 @@ from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.doors import runners, sections
 from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import PluginError
+from framefleet.pipeline.guards.strict_model import MustBe
 from framefleet.pipeline.model.device_placement import Placement, by_type
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
@@ -73,7 +74,7 @@ class PartSection(Section):
     """A .safetensors or .gguf file, a URL of one, or org/name/file of the hub."""
     revision: _Text | None = None
     """Branch, tag or commit of a hub file. Default: main."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$"), MustBe("64 of 0-9 and a-f")] | None = None
     """SHA-256 that the file must have. Default: whatever is there."""
 
 
@@ -334,7 +335,9 @@ else:
         raise PluginError(problem, "rename it, or uninstall the plugin")
     _added = {}
     for _name, _section in sections().items():
-        _kind, _default = (_section | None, None) if _name in runners() else (_section, _section())
+        # Unchecked: what a section must have, where it is given.
+        _unset = _section.model_construct if issubclass(_section, Section) else _section
+        _kind, _default = (_section | None, None) if _name in runners() else (_section, _unset())
         _added[_name] = _kind, Field(default=_default, description=inspect.getdoc(_section))
     Job = create_model("Job", __base__=CoreJob, __module__=__name__, __doc__=CoreJob.__doc__, **_added)
 

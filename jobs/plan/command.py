@@ -86,6 +86,8 @@ def plan_command(
     A job file with `train:` is planned as a training.
     """
     with reporting(verbose=verbose):
+        if price is not None and not probe:
+            raise JobError("--price needs --probe, which measures times", "add --probe, or leave --price out")
         from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
 
         sets = option_sets(

@@ -1,6 +1,20 @@
 """Text that a person or a file gave, in; checked values out: the base of all of them."""
 
-from pydantic import BaseModel, ConfigDict
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+
+@dataclass(frozen=True, slots=True)
+class MustBe:
+    """Annotates a type with what its value must be, for errors: pydantic's own would show a pattern."""
+
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.custom_error_schema(handler(source), "must_be", custom_error_message=self.words)
 
 
 class Strict(BaseModel):

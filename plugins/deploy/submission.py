@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobSubmissionClient
 from requests import RequestException
 
@@ -39,6 +39,7 @@ from framefleet.pipeline.text import command
 
 _FILE = "job.json"
 _COMMAND = command("render", _FILE, "--set", "fleet.address=auto")
+_OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # for Ray, they win over an address
 _OUTPUT = "framefleet_output"  # the key of its metadata
 for _name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # they tell of each package at INFO, on stderr
@@ -145,13 +146,16 @@ def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
 
 @contextmanager
 def _client(address: str | None) -> Iterator[JobSubmissionClient]:
-    where = "the Ray job server" + (f" at {address}" if address else "")
+    source = next((name for name in _OVERRIDING if os.environ.get(name)), "--address")
+    url = os.environ.get(source, address)
+    where = "the Ray job server" + (f" at {url}" if url else "")
     try:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:
         raise needs_token(where) from error
-    except (ConnectionError, RequestException, RuntimeError, ValueError) as error:  # Ray's has no class
+    except (ConnectionError, RayError, RequestException, RuntimeError, ValueError) as error:
         raise FleetError(
             f"{where} cannot be used: {public_text(str(error))}",
-            "check its address, e.g. --address http://127.0.0.1:8265, or try again in a minute",
+            f"give {source} as http://HOST:8265 (HOST:PORT without http:// is Ray's own port, not the job "
+            "server's); if it has just started, try again in a minute",
         ) from error

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.guards.redaction import keep_secrets
-from framefleet.plugins.notify.on_end import MAX_TRIES, host_of, send_request, tried
+from framefleet.plugins.notify.on_end import MAX_TRIES, host_of, send_request, tried, url_at
 from framefleet.plugins.notify.section import HeartbeatSection
 
 _SECTION = "heartbeat"
@@ -18,10 +17,13 @@ _START_S = 1.0  # how long an interrupted run waits for the request of its start
 
 @contextmanager
 def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
-    """Yield what takes the summary of a run. A monitor that does not answer neither delays nor fails it."""
+    """Yield what takes the summary of a run. A monitor that does not answer neither delays nor fails it.
+
+    Raises JobError for URLs whose environment variables are not set.
+    """
     wanted: HeartbeatSection = getattr(job, _SECTION)
-    urls = {key: url for key in ("start", "end", "failed") if (url := getattr(wanted, key))}
-    keep_secrets([{"webhook": url} for url in urls.values()])
+    keys = ("start", "end", "failed")
+    urls = {key: url_at(f"{_SECTION}.{key}", url) for key in keys if (url := getattr(wanted, key))}
     starting = threading.Thread(target=_ping, args=("start", urls.get("start")), daemon=True)
     starting.start()
     summaries: list[Summary] = []

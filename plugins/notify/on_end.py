@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import tenacity
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
 from framefleet.plugins.notify.section import OnEndSection
 
@@ -29,18 +31,26 @@ _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)
 _WEBHOOK_S, _COMMAND_S = 10.0, 60.0
 
 _SECTION = "on_end"
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
-    """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it."""
+    """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it.
+
+    Raises JobError before the block where the address or the command cannot be used at all.
+    """
     wanted: OnEndSection = getattr(job, _SECTION)
     if not (wanted.webhook or wanted.command):
         yield lambda _: None
         return
-    keep_secrets({"webhook": wanted.webhook})  # who knows the address of a chat may write there
+    if wanted.webhook:
+        wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
+    if wanted.command and not shutil.which(wanted.command[0]):
+        problem = f"{_SECTION}.command: {wanted.command[0]} is not a program on this machine"
+        raise JobError(problem, "correct its path, which starts in the current folder")
     summaries: list[Summary] = []
     try:
         yield summaries.append
@@ -76,6 +86,20 @@ def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> d
         problem = {"problem": f"{type(error).__name__}: {error}", "fix": ""}
         return message | {"state": "error", "exit_code": None, "error": problem}
     return message | {"state": "interrupted", "exit_code": None}
+
+
+def url_at(place: str, text: str) -> str:
+    """Return a URL with its environment variables replaced; it is hidden from here on. Raises JobError."""
+    names = _VARIABLE.findall(text)
+    if missing := [name for name in names if not os.environ.get(name)]:
+        problem = f"{place}: the environment variable {missing[0]} is not set"
+        raise JobError(problem, "set it on the machine that renders the job")
+    url = _VARIABLE.sub(lambda variable: os.environ[variable[1]], text)
+    # Who knows the address of a chat may write there.
+    keep_secrets({"webhook": [url, *map(os.environ.get, names)]})
+    if not url.startswith(("https://", "http://")):
+        raise JobError(f"{place}: {names[0]} does not begin with https:// or http://", "correct the variable")
+    return url
 
 
 def host_of(url: str) -> str:

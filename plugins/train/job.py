@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings
 from framefleet.jobs.job.schema import TableJob
-from framefleet.pipeline.guards.strict_model import Strict
+from framefleet.pipeline.guards.strict_model import MustBe, Strict
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 
 TrainedPart = Literal["denoiser", "autoencoder", "text_encoder"]
@@ -19,7 +19,9 @@ _Size = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_len
 class LoraSettings(Strict):
     """A LoRA instead of the weights themselves."""
 
-    name: str = Field(default="lora", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the LoRA file.")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$"), MustBe("of letters, digits, - and _")] = Field(
+        default="lora", description="Name of the LoRA file."
+    )
     rank: int = Field(default=16, ge=1, description="Rank of the LoRA's matrices.")
     alpha: float | None = Field(default=None, gt=0, description="Default: the rank, so the scale is 1.")
     targets: list[str] = Field(

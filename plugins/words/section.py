@@ -12,12 +12,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from framefleet.jobs.job.section import ListSection, Section, as_list
+from framefleet.pipeline.guards.strict_model import MustBe
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
 _OUR_KEYS = {"model", "messages", "response_format", "n", "stream"}
 
 Words = Annotated[str, Field(min_length=1)]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Identifier = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"),
+    MustBe("of letters, digits and _, with no digit first"),
+]
 
 
 def _checked_url(url: str) -> str:

@@ -21,6 +21,8 @@ from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.plugins.deploy.submission import values_elsewhere
 
 FORMATS = get_args(MediaFormat)
+HEAD = "auto, or HOST:PORT of the cluster's head, e.g. 10.0.0.5:6379"
+URL = "a URL that begins with https:// or http://, or an environment variable as ${NAME}"
 LEAST = "table: prompts.csv\noutput: out\nmodel: folder\n"
 
 
@@ -228,6 +230,32 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
         ("media: {crf: -1}", "`media.crf` is -1", "greater than or equal to 0"),
         ("on_invalid: no", "`on_invalid` is false", "fail or skip"),
         ("fleet: 3", "`fleet` is 3", "a mapping (key: value)"),
+        ("fleet: {address: 10.0.0.5}", "`fleet.address` is '10.0.0.5'", HEAD),
+        ("fleet: {address: 'ray://h:10001'}", "`fleet.address` is 'ray://h:10001'", HEAD),
+        ("fleet: {address: 'http://h:8265'}", "`fleet.address` is 'http://h:8265'", HEAD),
+        (
+            "fleet: {workers: {min: 64, max: 8}}",
+            "`fleet.workers.max` is 8",
+            "at least `min`, which is 64",
+        ),
+        (
+            "fleet: {workers: {max: 4, target_s: 8h}}",
+            "`fleet.workers.target_s` is '8h'",
+            "a number of seconds",
+        ),
+        ("budget: {stop_at: 7:00}", "`budget.stop_at` is '7:00'", 'a time such as "07:00"'),
+        (
+            "budget: {per: run}",
+            "`budget` is {'per': 'run'}",
+            "given with a limit: hours, money, bytes or stop_at",
+        ),
+        ("inputs: {roots: x}", "`inputs.roots` is 'x'", "a list ([...])"),
+        ("on_end: {command: ./n --secret}", "`on_end.command` is not usable", "a list ([...])"),
+        ("on_end: {when: failed}", "`on_end` is not usable", "given with `webhook` or `command`"),
+        ("on_end: {webhook: hooks.x/secret}", "`on_end.webhook` is not usable", URL),
+        ("heartbeat: {end: hc-ping.com/secret}", "`heartbeat.end` is not usable", URL),
+        ("heartbeat: https://x.y/secret", "`heartbeat` is not usable", "a mapping (key: value)"),
+        ("heartbeat: {}", "`heartbeat` is {}", "given with `start`, `end` or `failed`"),
         (
             "defaults: {prompt: {a: b}}",
             "`defaults.prompt` is {'a': 'b'}",
@@ -241,6 +269,39 @@ def test_a_wrong_value_is_refused_with_line_value_and_fix(
     error = refusal(tmp_path, LEAST + line)
     assert error.problem.endswith(f"job.yaml line 4: {problem}")
     assert error.fix == f"it must be {fix}"
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("on_end={when: fail}", "--set on_end: `on_end.when` is 'fail'"),
+        ("on_end={email: x}", "--set on_end: unknown key `on_end.email`"),
+        ("fleet.workers={min: 8}", "--set fleet.workers: the job has no `fleet.workers.max`"),
+    ],
+)
+def test_a_mistake_in_a_mapping_of_set_names_the_option(tmp_path: Path, option: str, problem: str) -> None:
+    assert refusal(tmp_path, LEAST, option).problem == problem
+
+
+@pytest.mark.parametrize(
+    ("option", "problem", "fix"),
+    [
+        ("output=S3://b/x", "output is S3://b/x", "write `s3://`"),
+        ("output=s3:/b/x", "output is s3:/b/x", "write `s3://`"),
+        ("table=s3:/b/x", "table is s3:/b/x", "write `s3://`"),
+        ("output=out-{run}", "nothing replaces {run}", "{date} is the only placeholder"),
+        ("output='s3://b/{date}/{date:%H}'", "nothing replaces {date:%H}", "{date} is the only placeholder"),
+    ],
+)
+def test_a_path_that_means_something_else_than_it_says_is_refused(
+    tmp_path: Path, option: str, problem: str, fix: str
+) -> None:
+    error = refusal(tmp_path, LEAST, option)
+    assert problem in error.problem and error.fix.startswith(fix)
+    name, _, place = option.partition("=")
+    text = "".join(line for line in LEAST.splitlines(keepends=True) if not line.startswith(name))
+    in_file = refusal(tmp_path, f"{text}{name}: {place}\n")
+    assert problem in in_file.problem and in_file.fix == error.fix
 
 
 def test_a_key_that_is_gone_is_refused_with_what_does_its_work(tmp_path: Path) -> None:
@@ -394,7 +455,7 @@ def test_a_dtype_that_does_not_exist_is_refused_with_those_that_do(
     tmp_path: Path, dtype: str, fix: str
 ) -> None:
     error = refusal(tmp_path, LEAST, f"model.dtype={dtype}")
-    assert "`model.dtype` is " in error.problem
+    assert f"`model.dtype{'.vae' * ('vae' in dtype)}` is " in error.problem
     assert error.fix == fix
 
 

@@ -24,7 +24,7 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import StoreError
+from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.plugins.notify import heartbeat, on_end
 from framefleet.plugins.notify.heartbeat import beating
@@ -200,14 +200,55 @@ def test_a_command_that_takes_too_long_runs_once_and_ends_with_what_it_started(
     ]
 
 
-@pytest.mark.parametrize("program", ["false", "./none-of-this-name", "/dev/null"])
 def test_arguments_of_a_command_that_fails_are_not_printed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, program: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with report_end(job(tmp_path, command=[program, "--password", "hunter2-of-the-chat"])) as end:
-        end(SUMMARY)
-    assert f"on_end.command {program} could not be notified" in caplog.text
+    broken = tmp_path / "broken"  # of a format that no kernel runs
+    broken.write_bytes(b"\0")
+    broken.chmod(0o755)
+    for program in ("false", str(broken)):
+        with report_end(job(tmp_path, command=[program, "--password", "hunter2-of-the-chat"])) as end:
+            end(SUMMARY)
+        assert f"on_end.command {program} could not be notified" in caplog.text
     assert "hunter2" not in caplog.text and "--password" not in caplog.text
+
+
+@pytest.mark.parametrize("program", ["./none-of-this-name", "/dev/null", "none-of-this-name"])
+def test_a_command_that_is_not_there_is_refused_before_the_run(tmp_path: Path, program: str) -> None:
+    with (
+        pytest.raises(JobError, match=f"on_end.command: {program} is not a program") as refusal,
+        report_end(job(tmp_path, command=[program, "--password", "hunter2-of-the-chat"])),
+    ):
+        """It begins."""
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_urls_may_be_of_environment_variables_which_are_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
+    with listening() as (url, sent):
+        monkeypatch.setenv("ALL_OF_IT", f"{url}/check-of-variable")
+        monkeypatch.setenv("END_OF_IT", "hook-of-variable")
+        with report_end(job(tmp_path, webhook=f"{url}/${{END_OF_IT}}")) as end:
+            end(SUMMARY)
+        with beating(load_job(values | {"heartbeat": {"end": "${ALL_OF_IT}"}})) as end:
+            end(SUMMARY)
+    assert (sent[0]["state"], sent[1]) == ("incomplete", "GET check-of-variable")
+    shown = public_text(f"hook-of-variable {url}/check-of-variable")
+    assert "of-variable" not in shown
+
+
+@pytest.mark.parametrize(("value", "problem"), [("", "ABSENT is not set"), ("x.y", "ABSENT does not begin")])
+def test_variables_that_give_no_url_are_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, problem: str
+) -> None:
+    monkeypatch.setenv("ABSENT", value)
+    with (
+        pytest.raises(JobError, match=f"on_end.webhook: .*{problem}"),
+        report_end(job(tmp_path, webhook="${ABSENT}")),
+    ):
+        """It begins."""
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -7,10 +7,22 @@ from functools import wraps
 from types import SimpleNamespace
 
 import pytest
+from fsspec.registry import known_implementations
 
+from framefleet import Store
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.stores import gcs, object_store
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
 from framefleet.pipeline.outputs.stores.retries import DamagedUpload, Patience
+
+
+def test_a_store_whose_package_is_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("gs", "gcs"):
+        fix = known_implementations[scheme]["err"]
+        monkeypatch.setitem(known_implementations, f"{scheme}x", {"class": "no_such.Files", "err": fix})
+        with pytest.raises(JobError, match="its package is not installed") as refusal:
+            Store(f"{scheme}x://bucket/run")
+        assert refusal.value.fix == "pip install 'framefleet[gcs]'"
 
 
 def six_times(once: Callable[..., str]) -> Callable[..., str]:

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RpcError
 
 from framefleet.cluster.fleet import connection, settings
 from framefleet.cluster.fleet.connection import connect
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.plugins.deploy import submission
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 
@@ -41,10 +43,34 @@ def test_an_address_that_a_dead_ray_left_is_refused_and_named(
     assert "no Ray cluster answers at 127.0.0.1:1" in error.problem and str(file) in error.fix
     file.write_text("half a line\nof what it was")
     error = refusal()
-    assert "which has no port" in error.problem and str(file) in error.fix
+    assert "which is not HOST:PORT" in error.problem and str(file) in error.fix
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
     error = refusal()
     assert "at 127.0.0.1:2" in error.problem and "RAY_ADDRESS" in error.fix
+
+
+@pytest.mark.parametrize("address", ["http://10.0.0.5:8265", "ray://10.0.0.5:10001", "10.0.0.5"])
+def test_an_address_that_is_not_of_a_head_is_refused_with_its_form(address: str) -> None:
+    with pytest.raises(FleetError, match="is not HOST:PORT") as refusal, connect(address, num_cpus=1):
+        """It is joined."""
+    assert "10.0.0.5:6379" in refusal.value.fix
+
+
+@pytest.mark.parametrize("variable", [None, "RAY_ADDRESS"])
+def test_a_job_server_that_cannot_be_asked_is_named_by_what_gives_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    def refuse(address: str | None) -> None:
+        raise RpcError("Timed out")
+
+    monkeypatch.setattr(submission, "JobSubmissionClient", refuse)
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "10.0.0.5:6379")
+    with pytest.raises(FleetError, match="the Ray job server at 10") as refusal:
+        submission.find_submission("10.0.0.5:6379", "out")
+    assert refusal.value.fix.startswith(f"give {variable or '--address'} as http://HOST:8265")
 
 
 def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ _REPEATED = ("_request", "_get_file_request", "_get_file_concurrent")
 # where that is not allowed. It is for zonal buckets.
 for _scheme in _SCHEMES:
     fsspec.register_implementation(
-        _scheme, "gcsfs.core.GCSFileSystem", clobber=True, errtxt="install framefleet[gcs]"
+        _scheme, "gcsfs.core.GCSFileSystem", clobber=True, errtxt="pip install 'framefleet[gcs]'"
     )
 
 

@@ -257,7 +257,10 @@ def _supported(url: str) -> str:
     protocol = url.partition("://")[0].partition("::")[0]
     try:
         fsspec.get_filesystem_class(protocol)
-    except (ValueError, ImportError) as error:  # an unknown protocol, or its package is missing
+    except ImportError as error:
+        problem = f"{public_url(url)} cannot be opened: its package is not installed"
+        raise JobError(problem, str(error)) from None
+    except ValueError as error:
         problem = f"{public_url(url)} cannot be opened: {error}"
         raise JobError(problem, "use a folder or s3://bucket/name") from None
     return url
