@@ -166,7 +166,7 @@ def test_a_mistake_is_told_with_its_key_and_the_fix(model: dict[str, Any], probl
 
 
 def test_keyword_arguments_are_checked_as_the_job_is() -> None:
-    with pytest.raises(ModelError, match="model option treads is 1"):
+    with pytest.raises(ModelError, match="no option 'treads'"):
         read_options({"treads": 1})
 
 

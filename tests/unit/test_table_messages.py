@@ -70,7 +70,7 @@ def test_what_spreadsheets_call_csv_is_read(text: str, tmp_path: Path, wan: Pipe
 def test_a_missing_column_lists_those_found(tmp_path: Path, wan: PipelineSpec) -> None:
     (tmp_path / "t.csv").write_text("caption,seed\na fox,1\n")
     error = refused(tmp_path / "t.csv", wan)
-    assert error.problem.endswith("it has 'caption', 'seed'")
+    assert error.problem.endswith("their columns are 'caption', 'seed'")
     assert "`columns: {prompt: caption}`" in error.fix
 
 
@@ -151,6 +151,7 @@ def test_an_output_of_an_earlier_version_may_hold_its_table(tmp_path: Path) -> N
         ("Negative Prompt", "negative_prompt"),
         ("random_seed", "seed"),
         ("W", "width"),
+        ("hieght", "height"),
     ],
 )
 def test_what_others_call_an_argument_is_told_when_it_is_carried(

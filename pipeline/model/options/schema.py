@@ -318,7 +318,7 @@ def read_options(values: Mapping[str, Any]) -> Options:
         first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        names = [*Options.model_fields, "dtype", "device", "placement", "loras", "revision"]
+        names = [*Options.model_fields, "dtype", "device", "loras", "placement", "revision", "threads"]
         raise ModelError(f"a model has no option {place!r}", did_you_mean(place, names))
     problem = f"model option {place} is {first['input']!r}: {first['msg']}"
     raise ModelError(problem, f"the options are {', '.join(Options.model_fields)}; see `framefleet schema`")

@@ -1,0 +1,71 @@
+"""What new users got wrong first, and what `plan` says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import framefleet
+from framefleet.pipeline.errors import ModelError
+from tests.commands import command
+from tests.tiny import tiny
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "fix"),
+    [
+        (
+            "sweep: {prompt: [a], guidance_scale: '1,3,5'}",
+            "has '1,3,5', but it has a comma",
+            "a list: [1, 3, 5]",
+        ),
+        ("sweep: {prompt: a, seed: 0,1,2}", "the key '1' is not text", "write a list: [0, 1, 2]"),
+        ("sweep:\n  prompt: a\n   seed: 1", "not YAML", "how far the line is indented"),
+        (
+            "sweep: {prompt: [a ball: it bounces]}",
+            "`sweep.prompt.0` is",
+            "a colon and a space in it needs quotes",
+        ),
+        ("prompt: a ball", "unknown key `prompt`", "write `sweep: {prompt: 'a ball'}`"),
+        ("sweep: {seed: 0-3}", "the rows have no 'prompt'", "`sweep: {prompt: [...]}`"),
+        ("tabel: t.csv", "unknown key `tabel`", "did you mean `table`?"),
+    ],
+)
+def test_a_job_is_refused_with_the_line_that_mends_it(
+    text: str, problem: str, fix: str, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(f"model: {tiny('wan')}\noutput: out\n{text}\n")
+    planned = command("plan", job)
+    assert planned.exit_code == 2 and problem in planned.stderr and fix in planned.stderr, planned.stderr
+
+
+def test_prompts_come_from_a_file_by_its_name(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a ball\na star\n")
+    planned = command("plan", "--prompt", f"@{prompts}", "--model", tiny("wan"), "--output", tmp_path / "out")
+    assert "2 prompts" in planned.stdout, planned.stderr
+
+
+def test_a_device_that_nothing_is_and_pictures_that_no_model_takes_are_refused(tmp_path: Path) -> None:
+    of_job = ("--model", tiny("wan"), "--output", tmp_path / "out", "--prompt", "a")
+    device = command("plan", *of_job, "--set", "model.device=gpu")
+    assert device.exit_code == 2 and "torch has no device 'gpu'" in device.stderr
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos/a.png")
+    pictures = command("plan", *of_job, "--images", tmp_path / "photos")
+    assert pictures.exit_code == 2 and "WanPipeline takes no image" in pictures.stderr, pictures.stderr
+
+
+def test_a_mapping_may_hold_paths_and_a_plan_says_why_a_row_is_invalid(tmp_path: Path) -> None:
+    job = {"model": Path(tiny("wan")), "output": tmp_path / "out"}
+    plan = framefleet.plan(job, table=[{"prompt": "a", "num_frames": 10}])
+    assert "row 0: num_frames is 10" in repr(plan) and "sizes" not in repr(plan)
+
+
+def test_options_of_other_libraries_are_answered_with_ours() -> None:
+    with pytest.raises(ModelError, match="no option 'torch_dtype'") as refused:
+        framefleet.load_model(tiny("wan"), torch_dtype="bf16")  # type: ignore[call-arg]
+    assert refused.value.fix == "did you mean 'dtype'?"
