@@ -172,7 +172,7 @@ def test_images_and_adapters_that_do_not_go_together_are_refused(
     with pytest.raises(JobError, match="trainings have no images for it"):
         resolve_training(load_job(training | {"train": {"steps": 1}}, kind=TrainJob), Callback())
     bare = write_table(tmp_path / "bare.parquet", [{"prompt": "a", "seed": 1}])
-    assert "no column 'ip_adapter_image'" in refusal(table=str(bare)).problem
+    assert "have no 'ip_adapter_image'" in refusal(table=str(bare)).problem
     assert isinstance(refusal(table=str(bare)), TableError)
     assert "WanPipeline takes no IP-adapter" in of_adapter("wan").problem
     for option in ({"attention": "native"}, {"layerwise_casting": "fp8_e4m3"}, {"offload": "model"}):
