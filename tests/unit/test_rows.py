@@ -342,7 +342,7 @@ def test_a_column_that_no_cell_can_mend_is_refused(
 
 
 def test_a_table_without_prompts_is_refused_unless_the_job_has_one(wan: PipelineSpec) -> None:
-    with pytest.raises(TableError, match="no column 'prompt'"):
+    with pytest.raises(TableError, match="have no 'prompt'"):
         plan_rows(pa.schema({"seed": pa.int64()}), wan)
     assert valid(wan, {"seed": [1]}, defaults={"prompt": "a"}).request.arguments["prompt"] == "a"
 
