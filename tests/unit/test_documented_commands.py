@@ -118,7 +118,7 @@ def test_all_programs_are_looked_at() -> None:
 
 
 def test_the_job_of_the_readme_is_one() -> None:
-    (text,) = [block for block in blocks(PAGES[0]) if block.startswith("# job.yaml")]
+    (text,) = [block for block in blocks(PAGES[0]) if block.startswith("table: ")]
     job = load_job(yaml.safe_load(text))
     assert job.columns == {"prompt": "caption"}
 
