@@ -43,14 +43,15 @@ class ClipsProgress:
     clips_per_s: float | None = None
     bytes_per_s: float | None = None
     eta_s: float | None = None
+    noun: str = "clips"  # what they are, if not clips
 
     def parts(self) -> list[str]:
         """Return what a line about it says."""
-        parts = [f"{self.done:,}/{self.total:,} clips {self.doing}"]
+        parts = [f"{self.done:,}/{self.total:,} {self.noun} {self.doing}"]
         if self.bytes_per_s is not None:
             parts.append(f"{self.bytes_per_s / 1e6:.1f} MB/s")
         elif self.clips_per_s is not None:
-            parts.append(f"{self.clips_per_s:.1f} clips/s")
+            parts.append(f"{self.clips_per_s:.1f} {self.noun}/s")
         return parts if self.eta_s is None else [*parts, f"{duration(self.eta_s)} left"]
 
 
@@ -101,10 +102,11 @@ class Callback:
 
 
 class ClipsPace:
-    """Counts clips that are read one after the other. doing: as in `ClipsProgress`. before: done earlier."""
+    """Counts clips that are read one by one. doing, noun: as in `ClipsProgress`. before: done earlier."""
 
-    def __init__(self, doing: str, *, total: int, before: int = 0, watch: Watch) -> None:
+    def __init__(self, doing: str, *, total: int, before: int = 0, watch: Watch, noun: str = "clips") -> None:
         self._doing, self._total, self._before, self._watch = doing, total, before, watch
+        self._noun = noun
         self._done, self._num_bytes, self._begun = before, 0, time.monotonic()
         self.add(0)
 
@@ -121,6 +123,7 @@ class ClipsPace:
                 clips_per_s=rate or None,
                 bytes_per_s=self._num_bytes / elapsed_s if rate and self._num_bytes else None,
                 eta_s=(self._total - self._done) / rate if rate else None,
+                noun=self._noun,
             )
         )
 

@@ -171,7 +171,7 @@ def _ask_all(
 ) -> None:
     """Ask for these texts, and store each answer within seconds. left: by key, a row that has it."""
     places = {*left.values()}
-    pace = ClipsPace("written", total=len(left), watch=watch)
+    pace = ClipsPace("written", total=len(left), watch=watch, noun="prompts")
 
     def ask_for(row: tuple[int, str | None, str, str]) -> float | str:
         place, text, question, _ = row
