@@ -45,7 +45,7 @@ from tests.tiny import tiny
         ("wan", {"matmul": "triton", "compile": True}, "matmul triton does not go together with compile"),
         ("wan", {"speed": "fastest"}, "does not run on cpu"),
         ("cogvideox", {"speed": "compiled"}, "no regions of (?s:.*)`compile: false` together with `speed`"),
-        ("wan", {"vae_tilling": True}, "model option vae_tilling"),
+        ("wan", {"vae_tilling": True}, "a model has no option 'vae_tilling'"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_with_the_fix(
