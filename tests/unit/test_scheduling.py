@@ -37,7 +37,7 @@ class Watched(np.ndarray[Any, Any]):
 
 @pytest.mark.parametrize("media", ENCODED, ids=said)
 def test_all_threads_are_scheduled_as_before(media: Media) -> None:
-    frames = np.zeros((9, 64, 64, 3), np.uint8).view(Watched)
+    frames = np.zeros((9, 80, 80, 3), np.uint8).view(Watched)
     frames.seen = set()
     encode_av(frames, None, media=media, rate=Fraction(8), tags={})
     assert frames.seen == policies() == {os.SCHED_OTHER}
@@ -48,7 +48,7 @@ def test_who_has_another_policy_keeps_it() -> None:
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
         encode_av(
-            np.zeros((2, 64, 64, 3), np.uint8),
+            np.zeros((2, 80, 80, 3), np.uint8),
             None,
             media=Media(format="mp4", encoder="libsvtav1"),
             rate=Fraction(8),
