@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, RootModel, ValidationError
@@ -54,7 +54,7 @@ def mistakes_in(
     places: what to call the place of each key in the file, or on the command line. kind: of job.
     """
     by_key: dict[Key, list[Any]] = {}
-    for mistake in error.errors(include_url=False):
+    for mistake in _of_members_meant(error.errors(include_url=False), values):
         key = _reached(mistake["loc"], values)
         if mistake["type"] in ("missing", "extra_forbidden"):
             key = (*_reached(mistake["loc"][:-1], values), mistake["loc"][-1])
@@ -68,6 +68,28 @@ def mistakes_in(
         where = next((f"{places[way]}: " for way in ways if way in places), "")
         problem, fix = _sentence(key, errors, kind)
         yield where + problem, fix
+
+
+def _of_members_meant(mistakes: Sequence[Any], values: Any) -> list[Any]:
+    """Leave out those of members of a union whose keys fit worse than another's."""
+    fits: dict[Key, dict[Any, int]] = {}
+    places = []
+    for mistake in mistakes:
+        location = mistake["loc"]
+        key = _reached(location[:-1], values)
+        depth = next(
+            (at for at, part in enumerate(location[:-1]) if part not in key[at : at + 1]), len(location)
+        )
+        place = (location[:depth], location[depth] if depth < len(location) else None)
+        misfit = {"extra_forbidden": 2, "missing": 1}.get(mistake["type"], 0)
+        members = fits.setdefault(place[0], {})
+        members[place[1]] = max(members.get(place[1], 0), misfit)
+        places.append(place)
+    return [
+        mistake
+        for mistake, (union, member) in zip(mistakes, places, strict=True)
+        if member is None or fits[union][member] == min(fits[union].values())
+    ]
 
 
 def _reached(location: Key, values: Any) -> Key:

@@ -335,9 +335,7 @@ else:
         raise PluginError(problem, "rename it, or uninstall the plugin")
     _added = {}
     for _name, _section in sections().items():
-        # Unchecked: what a section must have, where it is given.
-        _unset = _section.model_construct if issubclass(_section, Section) else _section
-        _kind, _default = (_section | None, None) if _name in runners() else (_section, _unset())
+        _kind, _default = (_section | None, None) if _name in runners() else (_section, _section())
         _added[_name] = _kind, Field(default=_default, description=inspect.getdoc(_section))
     Job = create_model("Job", __base__=CoreJob, __module__=__name__, __doc__=CoreJob.__doc__, **_added)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from framefleet.jobs.job.section import Section
 from framefleet.pipeline.guards.strict_model import MustBe
@@ -31,12 +30,6 @@ class OnEndSection(Section):
     command: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, repr=False)
     """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""
 
-    @model_validator(mode="after")
-    def _has_a_listener(self) -> Self:
-        if self.when == "failed" and not (self.webhook or self.command):
-            raise PydanticCustomError("on_end", "given with `webhook` or `command`")
-        return self
-
 
 class HeartbeatSection(Section):
     """URLs of a monitor, e.g. healthchecks.io or Cronitor, to get around each run: it notices a missing run.
@@ -52,9 +45,3 @@ class HeartbeatSection(Section):
     """URL to get when a run ends; if `failed` is set, only if every row has a clip."""
     failed: Url | None = Field(default=None, repr=False)
     """URL to get when a run ends otherwise, e.g. with failed rows, an error or a spent budget."""
-
-    @model_validator(mode="after")
-    def _has_a_url(self) -> Self:
-        if not (self.start or self.end or self.failed):
-            raise PydanticCustomError("heartbeat", "given with `start`, `end` or `failed`")
-        return self

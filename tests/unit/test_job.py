@@ -251,11 +251,9 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
         ),
         ("inputs: {roots: x}", "`inputs.roots` is 'x'", "a list ([...])"),
         ("on_end: {command: ./n --secret}", "`on_end.command` is not usable", "a list ([...])"),
-        ("on_end: {when: failed}", "`on_end` is not usable", "given with `webhook` or `command`"),
         ("on_end: {webhook: hooks.x/secret}", "`on_end.webhook` is not usable", URL),
         ("heartbeat: {end: hc-ping.com/secret}", "`heartbeat.end` is not usable", URL),
         ("heartbeat: https://x.y/secret", "`heartbeat` is not usable", "a mapping (key: value)"),
-        ("heartbeat: {}", "`heartbeat` is {}", "given with `start`, `end` or `failed`"),
         (
             "defaults: {prompt: {a: b}}",
             "`defaults.prompt` is {'a': 'b'}",

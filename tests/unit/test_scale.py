@@ -62,7 +62,7 @@ def test_a_fleet_begins_with_the_least() -> None:
 
 def test_more_than_the_most_is_refused_with_its_place() -> None:
     values = {"table": "t", "model": "m", "output": "o", "fleet": {"workers": {"min": 3, "max": 2}}}
-    with pytest.raises(JobError, match=r"fleet.workers.*\n.*with N at most M"):
+    with pytest.raises(JobError, match=r"fleet.workers.max.*\n.*at least `min`"):
         load_job(values)
 
 
