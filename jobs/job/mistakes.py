@@ -152,7 +152,7 @@ def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
 
 
 def _is_hidden(key: Key, model: type[BaseModel] | None) -> bool:
-    """Tell whether a key's value is, or has in it, one that its model does not show: `repr=False`."""
+    """Tell whether a model hides a key's value, or a part of it, by `repr=False`."""
     for part in key:
         field = model.model_fields.get(str(part)) if model else None
         if field is None or not field.repr:

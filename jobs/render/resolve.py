@@ -93,7 +93,8 @@ class ResolvedJob(JobRun):
         """Return the columns that records of the job have, and what those of the output have besides."""
         carried = self.rows.carried.schema(self.table.schema)
         own = record_schema(carried, self.rows.argument_fields, added_columns(self.steps))
-        there = record_schema_of(self.store) if live_parts(self.store) else ()  # scores may have come later
+        parts = live_parts(self.store)
+        there = record_schema_of(self.store, parts) if parts else ()  # scores may have come later
         return pa.schema([*own, *(field for field in there if field.name not in own.names)])
 
     def close(self) -> None:
@@ -179,8 +180,9 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     if late := [step for step in steps.values() if isinstance(step, LateStep)]:
         specs = [plan.spec for plan in plans.values()]
         arguments = {name for spec in specs for name, one in spec.parameters.items() if one.kind is not None}
+        records = resolved.record_columns()
         for step in late:
-            step.check_names(resolved.record_columns(), arguments)
+            step.check_names(records, arguments)
     return resolved
 
 
@@ -338,9 +340,8 @@ def table_of_job(
         own = {job.columns.get(name, name): kind for name, kind in of_models.items()}
         arguments = joined_kinds([own, *(argument_columns(spec, job.columns, recipe) for spec in called)])
         table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
-        if (media := table.media) and not arguments.keys() & media:
+        if (kind := table.media) and kind not in arguments:
             classes = " and ".join(dict.fromkeys(spec.class_name for spec in called))
-            kind = next(iter(media))
             raise TableError(
                 f"table {table.location} is a folder of {kind}s, and {classes} takes no {kind}",
                 f"use a model that starts from one, or map the {kind} to an argument with `columns:`",

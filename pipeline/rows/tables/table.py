@@ -49,10 +49,11 @@ class Table:
     lengths: tuple[int, ...] | None
 
     @property
-    def media(self) -> set[str]:
+    def media(self) -> str | None:
         """The column that names files, image or video, of a table that is a folder of them."""
-        is_folder = isinstance(self.sources[0].filesystem, ListedFolder)
-        return {"image", "video"} & {*self.schema.names} if is_folder else set()
+        if not isinstance(self.sources[0].filesystem, ListedFolder):
+            return None
+        return "image" if "image" in self.schema.names else "video"
 
     @property
     def num_rows(self) -> int | None:
