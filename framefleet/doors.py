@@ -204,7 +204,7 @@ class Plugin:
     # Section of the job file: its model, a subclass of Section or ListSection with defaults for all keys.
     # That of a runner needs none: it is None in a job file without it.
     sections: Mapping[str, Place] = field(default_factory=dict)
-    # Section: the subclass of ClipStep that it asks for.
+    # Section: the subclass of ClipStep that it asks for where it differs from its defaults.
     clip_steps: Mapping[str, Place] = field(default_factory=dict)
     # Subclasses of JobRunner, each of a section above.
     runners: Sequence[Place] = ()
@@ -262,12 +262,12 @@ def job_kind(sections: Iterable[str]) -> JobKind | None:
 @cache
 def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
     """Return the models of all sections that plugins add to the job file."""
-    return _by_section("sections")
+    return {section: import_section() for section, import_section in _by_section("sections").items()}
 
 
 @cache
-def clip_steps() -> Mapping[str, type[ClipStep]]:
-    """Return the step that each of these sections may ask for."""
+def clip_steps() -> Mapping[str, Callable[[], type[ClipStep]]]:
+    """Return the step that each of these sections may ask for; imported when called."""
     return _by_section("clip_steps")
 
 
@@ -303,15 +303,15 @@ def inner_outputs() -> Mapping[str, JobRunner]:
     return {runner.inner: runner for runner in runners().values() if runner.inner}
 
 
-def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Any]:
-    by_section: dict[str, Any] = {}
+def _by_section(door: Literal["sections", "clip_steps"]) -> dict[str, Callable[[], Any]]:
+    by_section: dict[str, Callable[[], Any]] = {}
     for name, plugin in plugins().items():
         for section, place in getattr(plugin, door).items():
             if section in by_section:
                 raise PluginError(
                     f"plugin {name}: another plugin has the section {section!r}", "uninstall one of them"
                 )
-            by_section[section] = _named(name, place)
+            by_section[section] = partial(_named, name, place)
     return by_section
 
 

@@ -12,11 +12,20 @@ from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
 from framefleet.pipeline.outputs.media.media_settings import Media
 
 
+def kinds_of(job: Job) -> dict[str, type[ClipStep]]:
+    """Return the steps of the sections that differ from their defaults. Others are not even imported."""
+    return {
+        name: import_kind()
+        for name, import_kind in clip_steps().items()
+        if getattr(job, name) != Job.model_fields[name].default
+    }
+
+
 def open_steps(job: Job) -> dict[str, ClipStep]:
     """Return the job's steps by section, in their order. Raises UserError for what cannot be used."""
     opened = {
         name: step
-        for name, kind in clip_steps().items()
+        for name, kind in kinds_of(job).items()
         if (step := kind.open(getattr(job, name), folder=job.folder)) is not None
     }
     return dict(sorted(opened.items(), key=lambda named: named[1].order))
@@ -45,20 +54,31 @@ def check_free(steps: Mapping[str, ClipStep], arguments: Collection[str], class_
 
 def step_columns(job: Job) -> list[str]:
     """Return the names of the columns that the job's steps add to records, without opening them."""
-    return [column for name, kind in clip_steps().items() for column in kind.column_names(getattr(job, name))]
+    return [
+        column for name, kind in kinds_of(job).items() for column in kind.column_names(getattr(job, name))
+    ]
 
 
 def for_choice(job: Job) -> dict[str, Any]:
     """Return the sections of a job among whose clips some are chosen."""
-    return {name: kind.for_choice(getattr(job, name)) for name, kind in clip_steps().items()}
+    return {name: kind.for_choice(getattr(job, name)) for name, kind in kinds_of(job).items()}
 
 
-def decisive_sections(job: Mapping[str, Any]) -> dict[str, Any]:
+def sections_with_steps(job: Mapping[str, Any]) -> list[str]:
+    """Return the sections that differ from their defaults, and may ask for steps. job: as in job.json."""
+    return [name for name in clip_steps() if job.get(name) not in (None, _defaults(name))]
+
+
+def decisive_sections(job: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """Return what of these sections must be the same for an output to be continued. job: as in job.json."""
-    defaults = {name: Job.model_fields[name].default for name in clip_steps()}  # of a runner's section: None
-    sections = {name: {} if default is None else default.model_dump() for name, default in defaults.items()}
-    sections |= {name: job[name] for name in sections if job.get(name) is not None}
-    return {name: kind.decisive(sections[name], job) for name, kind in clip_steps().items()}
+    sections = {name: _defaults(name) if job.get(name) is None else job[name] for name in names}
+    return {name: clip_steps()[name]().decisive(section, job) for name, section in sections.items()}
+
+
+def _defaults(name: str) -> Any:
+    """Return a section that no job has changed, as job.json has it."""
+    default = Job.model_fields[name].default  # of a runner's section: None
+    return {} if default is None else default.model_dump()
 
 
 def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, ClipStep]:
@@ -68,9 +88,8 @@ def steps_again(job: Mapping[str, Any], *, allow_pickle: bool) -> dict[str, Clip
     """
     steps = {
         name: step
-        for name, kind in clip_steps().items()
-        if kind.changes_file
-        and job.get(name) is not None
+        for name in sections_with_steps(job)
+        if (kind := clip_steps()[name]()).changes_file
         and (step := kind.again(job[name], allow_pickle=allow_pickle)) is not None
     }
     return dict(sorted(steps.items(), key=lambda named: named[1].order))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -13,7 +13,7 @@ import framefleet
 from framefleet.doors import clip_steps, sections
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, read_claim
 from framefleet.jobs.job.schema import Job, sections_not_stored
-from framefleet.jobs.job.steps import decisive_sections
+from framefleet.jobs.job.steps import decisive_sections, sections_with_steps
 from framefleet.jobs.render.output_job import is_table_above
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
 from framefleet.pipeline.errors import JobError
@@ -90,7 +90,8 @@ def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     description = _description(resolved)
     job = {key: description["job"][key] for key in ("model", "models", *clip_steps(), "on_invalid")}
     others = {key: description.get(key) for key in ("versions", "pipeline")}
-    return {**_decisive(description), **job, **others}
+    decisive = _decisive(description, sections_with_steps(description["job"]))
+    return {**decisive, **job, **others}
 
 
 def _description(resolved: ResolvedJob) -> dict[str, Any]:
@@ -220,7 +221,8 @@ def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:
 
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """Return what makes of two descriptions those of different jobs, a line for each; [] for one job."""
-    theirs, ours, lines = _decisive(theirs), _decisive(ours), []
+    names = {*sections_with_steps(theirs["job"]), *sections_with_steps(ours["job"])}
+    theirs, ours, lines = _decisive(theirs, names), _decisive(ours, names), []
     for key in sorted({*theirs, *ours}):
         there, here = (
             text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
@@ -233,7 +235,8 @@ def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[s
     return lines
 
 
-def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
+def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return what must be the same in two descriptions. names: of the sections of steps that are compared."""
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
@@ -248,7 +251,7 @@ def _decisive(description: Mapping[str, Any]) -> dict[str, Any]:
         values["media"] = {**media, "encoder": settings.codec, "crf": settings.quality}
     except JobError:  # of no job
         values["media"] = dict(media)
-    values |= decisive_sections(job)
+    values |= decisive_sections(job, names)
     for key in ("previews", "c2pa"):  # the first changes no clip, the second is now a clip step's
         values["media"].pop(key, None)
     for kind, decides in _NAMED.items():

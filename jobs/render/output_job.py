@@ -16,6 +16,7 @@ from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.schema import Job, sections_not_stored
+from framefleet.jobs.job.steps import kinds_of, sections_with_steps
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import TABLES
 from framefleet.pipeline.outputs.stores.store import Store
@@ -62,8 +63,8 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     for kind, keys in _FOUND.items():
         entries = content.get(kind, {}).items()
         content[kind] = {name: {key: one[key] for key in one if key not in keys} for name, one in entries}
-    for step in clip_steps().values():  # what they added, no job file has
-        step.make_readable(content)
+    for name in sections_with_steps(content):  # what they added, no job file has
+        clip_steps()[name]().make_readable(content)
     if isinstance(
         table := content.get("table"), str
     ):  # in the output, or the one around it: where that is now
@@ -112,7 +113,7 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
     """Yield what would run code, write to other places, show any text file, or open a private network."""
     if ":" in job.recipe:
         yield "recipe", job.recipe
-    for name, kind in clip_steps().items():
+    for name, kind in kinds_of(job).items():
         yield from kind.untrusted(getattr(job, name))
     for name, model in sections().items():
         if not model.is_trusted and (section := getattr(job, name)):

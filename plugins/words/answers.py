@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.doors import clip_steps
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.steps import kinds_of
 from framefleet.jobs.show.watch import ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError
 from framefleet.pipeline.guards.redaction import public_text
@@ -51,7 +51,7 @@ def late_steps(job: Job, *, at_end: bool | None = None) -> dict[str, LateStep]:
     """
     opened = (
         (name, kind.open(getattr(job, name), folder=job.folder))
-        for name, kind in clip_steps().items()
+        for name, kind in kinds_of(job).items()
         if issubclass(kind, LateStep)
     )
     return {

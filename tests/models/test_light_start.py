@@ -93,3 +93,25 @@ def test_a_table_whose_first_rows_are_bad_starts_no_ray(job: Path, tmp_path: Pat
     assert "2 of 2 rows cannot be rendered" in " ".join(said)
     assert said[-1] == "imported:"
     assert not (tmp_path / "new").exists()
+
+
+def test_a_job_imports_the_steps_of_plugins_whose_sections_it_has(job: Path) -> None:
+    code = """
+import sys
+from framefleet.__main__ import main
+from framefleet.doors import plugins
+try: main()
+finally:
+    steps = {step.partition(':')[0] for plugin in plugins().values() for step in plugin.clip_steps.values()}
+    print('imported:', *sorted(steps & sys.modules.keys()), file=sys.stderr)
+"""
+
+    def imported(*arguments: str) -> str:
+        options = {"capture_output": True, "text": True, "check": True}
+        call = [sys.executable, "-c", code, "plan", str(job), *arguments]
+        return subprocess.run(call, env={**os.environ, "PYTHONPATH": str(ROOT)}, **options).stderr
+
+    assert imported().endswith("imported:\n")
+    assert imported("--set", "scores=[sharpness]").endswith(
+        "imported: framefleet.plugins.scores.clip_scores\n"
+    )

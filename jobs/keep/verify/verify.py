@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from framefleet.doors import Scope, clip_steps, runners_of, table_of
+from framefleet.doors import Scope, runners_of, table_of
 from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
-from framefleet.jobs.job.steps import steps_again
+from framefleet.jobs.job.steps import kinds_of, steps_again
 from framefleet.jobs.keep.replay.compare import Again, Compared, Likeness, compare
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
@@ -267,7 +267,7 @@ def rendered_by_fleet(
     try:
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
         sections = dict.fromkeys(runner.section for runner in runners_of(job))
-        sections |= {name: kind.for_comparison(getattr(job, name)) for name, kind in clip_steps().items()}
+        sections |= {name: kind.for_comparison(getattr(job, name)) for name, kind in kinds_of(job).items()}
         changed = {"output": place, "media": media, **sections}
         plain = job.model_copy(update=changed)
         render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
