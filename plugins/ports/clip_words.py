@@ -25,7 +25,6 @@ def plain_letters(text: str) -> str:
 
 
 def lowered(text: str) -> str:
-    """Return text in lower case, with one space between words."""
     return re.sub(r"\s+", " ", text).strip().lower()
 
 

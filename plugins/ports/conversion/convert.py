@@ -189,12 +189,13 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
 
     Raises ModelError when the name is taken, another process is at it, or the disk has no room.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial, lock = (folder.with_name(f".{folder.name}.{ending}") for ending in ("partial", "lock"))
     try:
-        with _locked(folder):
-            check_new(folder)
-            shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):  # the operating system lets go of it when its holder dies
             try:
+                check_new(folder)
+                shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
                 free = shutil.disk_usage(folder.parent).free
                 if free < size_bytes:
                     raise ModelError(
@@ -206,6 +207,11 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+                lock.unlink(missing_ok=True)  # while it is held: who makes a new one finds the folder written
+    except Timeout:
+        raise ModelError(
+            f"{folder} is being written by another process", "wait for it, or name another folder"
+        ) from None
     except OSError as error:
         raise ModelError(
             f"{folder} cannot be written: {error}", "free space, or name another folder"
@@ -213,28 +219,8 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
 
 
 def check_new(folder: Path) -> None:
-    """Raise ModelError when there is something of that name."""
     if folder.exists():
         raise ModelError(f"{folder} is there already", "name a folder that is not")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the name. The operating system lets go of it when its holder dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ModelError(
-            f"{folder} is being written by another process", "wait for it, or name another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: who makes a new one finds the folder written
-        lock.release()
 
 
 WRITTEN = {dtype: name for name, dtype in DTYPES.items()}

@@ -96,7 +96,6 @@ class CrafterPipeline(DiffusionPipeline):
         return height, width
 
     def check_steps(self, steps: Steps, num_frames: int) -> None:
-        """Raise ValueError for arguments that the model cannot render with."""
         if num_frames < 1:
             raise ValueError(f"`num_frames` is {num_frames}: a clip has 1 frame or more")
         check_ranges({"eta": steps.eta, "guidance_rescale": steps.guidance_rescale})
