@@ -52,7 +52,6 @@ def train_command(
 
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
-    """Print what training a job would do."""
     from framefleet.jobs.show.progress import watch_on
     from framefleet.jobs.show.watch import duration
     from framefleet.pipeline.text import SHAPE_ORDER

@@ -110,7 +110,6 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
 
 
 def _check_settings(settings: TrainSettings) -> None:
-    """Raise JobError for settings that do not go together."""
     if settings.lora and settings.part != "denoiser":
         raise JobError(f"train.lora is set, and train.part is {settings.part}", "leave one of them out")
     if settings.strategy == "fsdp" and settings.part == "autoencoder":

@@ -58,8 +58,6 @@ _SAMPLES = "samples"  # the folder of clips and contact sheets, by step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """One output's training."""
-
     model: ModelSettings
     files: Mapping[str, str]  # of the model, each with its SHA-256
     rows: TrainingRows

@@ -90,23 +90,15 @@ class TrainingRows:
         ]
 
     def repeats(self) -> Sequence[int]:
-        """Return how often an epoch has every row."""
         counts: list[int] = self._table["repeats"].to_pylist()
         return counts
 
-    def digest(self) -> str:
+    def digest(self, *, leave_out: Sequence[str] = ()) -> str:
         """Return SHA-256 over what decides the training: contents of videos, arguments and so on, in order.
 
-        Not over where the videos lie.
+        Not over where the videos lie, nor over the columns to leave out.
         """
-        return self._digest(leave_out=("index", "video"))
-
-    def contents_digest(self) -> str:
-        """Return SHA-256 over what each row is in itself: as `digest`, without its repeats."""
-        return self._digest(leave_out=("index", "video", "repeats"))
-
-    def _digest(self, *, leave_out: Sequence[str]) -> str:
-        names = [name for name in _SCHEMA.names if name not in leave_out]
+        names = [name for name in _SCHEMA.names if name not in ("index", "video", *leave_out)]
         digest = hashlib.sha256()
         for batch in self._table.select(names).to_batches(_PART_ROWS):
             digest.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
@@ -228,7 +220,6 @@ class Batches:
 
     @classmethod
     def of(cls, rows: TrainingRows, settings: TrainSettings, *, world_size: int) -> Batches:
-        """Return a job's."""
         return cls(
             rows.buckets(),
             batch_size=settings.batch_size,

@@ -80,7 +80,7 @@ class PreparedRows:
         """read: gives the bytes at a path or URL, as `Inputs.read`. store: where what is prepared is kept."""
         self._rows, self._task, self._read = rows, task, read
         self._store = store
-        content = canonical_json({**identity, "rows": rows.contents_digest()})
+        content = canonical_json({**identity, "rows": rows.digest(leave_out=["repeats"])})
         self._folder = f"{_FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         sizes = [bucket.num_frames * bucket.height * bucket.width for bucket in rows.buckets()]
         self._largest = sizes.index(max(sizes))

@@ -182,7 +182,9 @@ def _value(row: Prepared, i: int, common: Any, *, is_dropped: bool) -> Any:
 def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
     """Return one leaf for all rows: what each brings, or what all of them share."""
     first = values[0]
-    if isinstance(first, Tensor) and _is_by_row(name, first):
+    may_have_batch = isinstance(first, Tensor) and first.dim() > 0 and name not in _POSITIONS
+    # A batch of one for each row, or AnimateDiff's text, there once for each frame.
+    if may_have_batch and (first.shape[0] == 1 or name == "encoder_hidden_states"):
         return torch.cat([value.to(device) for value in values])
     if not all(_equal(first, value) for value in values[1:]):
         raise TableError(
@@ -190,13 +192,6 @@ def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
             "set train.batch_size to 1, or give these rows the same arguments except the prompt",
         )
     return first.to(device) if isinstance(first, Tensor) else first
-
-
-def _is_by_row(name: str, leaf: Tensor) -> bool:
-    """Whether each row brings its own: a batch of one, or AnimateDiff's text, there once for each frame."""
-    if name in _POSITIONS:
-        return False
-    return leaf.dim() > 0 and (leaf.shape[0] == 1 or name == "encoder_hidden_states")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
