@@ -64,7 +64,6 @@ class Provider(Section):
         return self.code or self.name
 
     def description(self) -> dict[str, str]:
-        """Return what manifests say of it."""
         return self.model_dump(exclude={"code"}, exclude_none=True)
 
 
