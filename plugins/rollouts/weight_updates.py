@@ -42,7 +42,24 @@ class WeightUpdates:
         return frozenset(part.component for part in self.parts)
 
     def apply(self, model: Model, store: Store) -> Model:
-        return with_weights(model, self.parts, store)
+        """Return the model with other weights, which its networks hold by then. Raises ModelError.
+
+        store: of the output that has them.
+        """
+        applied = model.update.parts if isinstance(model.update, WeightUpdates) else ()
+        for update in self.parts:
+            if update not in applied:
+                with _fetched(store, update.files) as files:
+                    import torch
+
+                    networks = model.denoisers()
+                    _check_updatable(update.component, networks, model.settings.options)
+                    current = networks[update.component].state_dict()  # which shares memory with the weights
+                    with torch.no_grad():
+                        for name, file in _opened(update.component, current, files).items():
+                            current[name].copy_(file.get_tensor(name))
+        digest = updated_digest(model_digest(model.digests), self.parts)
+        return replace(model, update=self, digest=digest)
 
 
 def updated_digest(base: str, updates: Sequence[WeightUpdate]) -> str:
@@ -120,27 +137,6 @@ def check_update(
         _opened(component, weights, files)
 
     return check
-
-
-def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) -> Model:
-    """Return the model with other weights, which its networks hold by then. Raises ModelError.
-
-    store: of the output that has them.
-    """
-    applied = model.update.parts if isinstance(model.update, WeightUpdates) else ()
-    for update in updates:
-        if update not in applied:
-            with _fetched(store, update.files) as files:
-                import torch
-
-                networks = model.denoisers()
-                _check_updatable(update.component, networks, model.settings.options)
-                current = networks[update.component].state_dict()  # which shares memory with the weights
-                with torch.no_grad():
-                    for name, file in _opened(update.component, current, files).items():
-                        current[name].copy_(file.get_tensor(name))
-    update_of_all = WeightUpdates(updates) if updates else None
-    return replace(model, update=update_of_all, digest=updated_digest(model_digest(model.digests), updates))
 
 
 @contextmanager

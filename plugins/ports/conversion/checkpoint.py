@@ -1,9 +1,7 @@
 """In: a checkpoint as its authors ship it, a file or a folder. Out: its tensors by name, none read yet.
 
-A pickle names classes and functions, and opening it calls them. torch calls only what it knows, and what is
-here in place of the harmless classes that trainers leave in checkpoints besides the tensors, which takes
-whatever it is given and does nothing. So nothing is imported, and no code of the file or of a library runs.
-Everything else that a pickle names is refused.
+Of what a pickle names, torch calls only what it knows, and our stand-ins for the harmless classes that
+trainers leave in it. Everything else is refused, so no code of the file runs (docs/why/ports.md).
 """
 
 from __future__ import annotations

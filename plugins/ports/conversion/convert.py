@@ -3,9 +3,6 @@
 Streamed: components are written one after the other, tensor by tensor, from a mapped file. The new folder is
 there whole or not at all, whoever else writes to that name and whatever is killed. Files with weights, and
 the pipeline that they were made for, become one folder with plain weights.
-
-safetensors' own `save_file` takes all tensors at once, too much where a checkpoint has 24 GB. The format is 8
-bytes of length, JSON, then the values (github.com/huggingface/safetensors).
 """
 
 from __future__ import annotations
@@ -228,7 +225,10 @@ _ALIGNMENT = 8  # of the values, by spaces behind the JSON: safetensors itself w
 
 
 def write_safetensors(path: Path, shapes: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> None:
-    """Write the tensors that `read` gives; `shapes` has them on the meta device, for the header."""
+    """Write the tensors that `read` gives, one by one; `shapes` has them on the meta device, for the header.
+
+    The format is 8 bytes of length, JSON, then the values (github.com/huggingface/safetensors).
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
     end = 0
     for name, shape in shapes.items():

@@ -8,11 +8,11 @@ will do, and Stable Diffusion 2's text encoder.
 
 from __future__ import annotations
 
-import functools
 import gzip
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +144,8 @@ def _part_of(component: str, part: plan.NetworkPart, checkpoint: Checkpoint) -> 
     names = [name for name in checkpoint.shapes if name.startswith(f"{component}:")]
     for name in sorted(names, key=lambda n: (len(n), n)):  # of several, the one that is not in a folder
         if name.endswith(of_transformers) and not _is_pooled(part):
-            config = _text_config if component == "text_encoder" else _vision_config
-            return replace(
-                part, prefix=name.removesuffix(of_transformers), config=config, origins=plan.same_names
-            )
+            stem = name.removesuffix(of_transformers)
+            return replace(part, prefix=stem, config=partial(_own_config, part), origins=plan.same_names)
         if name.endswith(of_open_clip) and not name.endswith(of_transformers):
             return replace(part, prefix=name.removesuffix(of_open_clip))
     libraries = "open_clip" if _is_pooled(part) else "open_clip or transformers"
@@ -160,26 +158,18 @@ def _is_pooled(part: plan.NetworkPart) -> bool:
     return part.make is POOLED_IMAGE_PARTS["image_encoder"].make
 
 
-def _text_config(shapes: plan.TensorShapes) -> dict[str, Any]:
-    """Return the arguments of CLIPTextConfig for transformers' names."""
-    depth = min(plan.count_below(shapes, "encoder.layers."), _DEPTH)
-    return {**keys.text_config(_renamed(shapes)), "num_hidden_layers": depth}
-
-
-def _vision_config(shapes: plan.TensorShapes) -> dict[str, Any]:
-    """Return the arguments of CLIPVisionConfig for transformers' names."""
-    return keys.vision_config(_renamed(shapes))
-
-
-def _renamed(shapes: plan.TensorShapes) -> dict[str, Tensor]:
-    """Return the shapes by open_clip's names, but for the queries, keys and values that it keeps as one."""
+def _own_config(part: plan.NetworkPart, shapes: plan.TensorShapes) -> plan.Config:
+    """Return what `part.config` does for open_clip's names, which join queries, keys and values, for ours."""
     top = {ours: theirs for ours, theirs in (keys.CLIP_TEXT | keys.CLIP_VISION).items() if ours in shapes}
     renamed = {theirs: shapes[ours] for ours, theirs in top.items()}
     for name, shape in shapes.items():
         if block := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name):
-            part = keys.CLIP_BLOCK.get(block[2], block[2])
-            renamed[f"transformer.resblocks.{block[1]}.{part}.{block[3]}"] = shape
-    return renamed
+            inner = keys.CLIP_BLOCK.get(block[2], block[2])
+            renamed[f"transformer.resblocks.{block[1]}.{inner}.{block[3]}"] = shape
+    config = part.config(renamed)
+    if part.config is keys.text_config:
+        config["num_hidden_layers"] = min(plan.count_below(shapes, "encoder.layers."), _DEPTH)
+    return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +357,7 @@ def _is_block_beyond(name: str, depth: int) -> bool:
     return block is not None and int(block[1]) >= depth and keys.is_block_tensor(block[2])
 
 
-@functools.cache  # a second to build
+@cache  # a second to build
 def clip_tokenizer() -> CLIPTokenizer:
     """Return the tokenizer of 49,408 tokens, each time the same one.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -51,7 +50,7 @@ _FIRST_HEADS = 8  # of the temporal transformer before the first block, whatever
 
 def unet_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
     """Return where each of our tensors comes from. names: ours."""
-    stems = _TOP | _Layout.of(shapes).stems
+    stems = _TOP | _Layout(shapes).stems
     return {
         name: plan.Origin(
             name=_original(name, stems),
@@ -65,7 +64,7 @@ def unet_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, p
 
 
 def unet_config(shapes: plan.TensorShapes) -> dict[str, Any]:
-    layout = _Layout.of(shapes)
+    layout = _Layout(shapes)
     first = f"init_attn.0.{_BLOCK}.attn1"
     has_positions = any(".relative_position_" in name for name in shapes)
     table = f"{first}.relative_position_k.embeddings_table"
@@ -90,28 +89,19 @@ def unet_config(shapes: plan.TensorShapes) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
 class _Layout:
-    """per_level: input blocks of each level, its residual blocks and the downsampler.
+    """How the original numbers its blocks. Raises ValueError for two embeddings of fps."""
 
-    attends: whether each level has attention. fps: what the original calls the embedding of fps.
-    """
-
-    attends: tuple[bool, ...]
-    per_level: int
-    fps: str | None
-
-    @classmethod
-    def of(cls, shapes: plan.TensorShapes) -> _Layout:
-        """Raises ValueError for two embeddings of fps."""
+    def __init__(self, shapes: plan.TensorShapes) -> None:
         samplers = {int(n.split(".")[1]) for n in shapes if n.startswith("input_blocks.") and ".0.op." in n}
-        per_level = min(samplers, default=plan.count_below(shapes, "input_blocks."))
-        firsts = [1 + level * per_level for level in range(len(samplers) + 1)]
-        attends = tuple(any(n.startswith(f"input_blocks.{first}.1.") for n in shapes) for first in firsts)
+        # Input blocks of each level, its residual blocks and the downsampler.
+        self.per_level = min(samplers, default=plan.count_below(shapes, "input_blocks."))
+        firsts = [1 + level * self.per_level for level in range(len(samplers) + 1)]
+        self.attends = [any(n.startswith(f"input_blocks.{first}.1.") for n in shapes) for first in firsts]
         fps = [stem for stem in _FPS if any(name.startswith(f"{stem}.") for name in shapes)]
         if len(fps) > 1:
             raise ValueError(f"{fps[0]} and {fps[1]} are two names of one layer: take one of them out")
-        return cls(attends, per_level, fps[0] if fps else None)
+        self.fps = fps[0] if fps else None  # what the original calls the embedding of fps
 
     @property
     def levels(self) -> range:

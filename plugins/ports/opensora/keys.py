@@ -92,9 +92,8 @@ def transformer_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict
     for name in names:
         ours, _, suffix = name.rpartition(".")
         if ours == "x_embedder":
-            joined = _side_by_side if suffix == "weight" else _added
             more = (f"cond_in.{suffix}",) if is_conditioned(shapes) else ()
-            origins[name] = plan.Origin(name=f"img_in.{suffix}", more=more, change=joined)
+            origins[name] = plan.Origin(name=f"img_in.{suffix}", more=more, change=_joined)
         else:
             theirs, change = layers[ours]
             suffix = "scale" if theirs.endswith(_NORMS) else suffix
@@ -169,12 +168,9 @@ def _swap_halves(tensor: Tensor) -> Tensor:
     return torch.cat([scale, shift])
 
 
-def _side_by_side(*weights: Tensor) -> Tensor:
-    return torch.cat(weights, dim=1)
-
-
-def _added(*biases: Tensor) -> Tensor:
-    return torch.stack(biases).sum(dim=0)
+def _joined(*tensors: Tensor) -> Tensor:
+    """Weights stand side by side, biases are added."""
+    return torch.cat(tensors, dim=1) if tensors[0].dim() > 1 else torch.stack(tensors).sum(dim=0)
 
 
 _ORIGINAL = (  # of our names; tried in order, each on what the one before left

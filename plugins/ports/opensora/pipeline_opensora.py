@@ -253,7 +253,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
             image, last_image, video, num_prompts=num_prompts, times=num_videos_per_prompt
         )
         mask, reference = self.prepare_reference(condition, inputs, latents, height, width, generator)
-        denoiser = denoise.Denoiser.of(self.transformer, text, negative, (mask, reference), guidance)
+        denoiser = denoise.Denoiser(self.transformer, text, negative, (mask, reference), guidance)
         timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
         latents = self._denoise(denoiser, latents, timesteps, callback_on_step_end, callback_tensors)
         if not condition.is_video:

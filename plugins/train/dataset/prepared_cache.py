@@ -1,8 +1,7 @@
 """What each row prepared, by its position: made once, kept in the output, read back in any order.
 
 The work is split by shards, safetensors files of some hundred rows: what a killed run had finished is there.
-In them a tensor is stored once and named by its digest: rows of one prompt share its embedding, and all rows
-that of the empty prompt. Which tensors are a row's is JSON in the file's metadata.
+In them a tensor is named by its digest (docs/why/training.md). Which are a row's is JSON in the metadata.
 """
 
 from __future__ import annotations

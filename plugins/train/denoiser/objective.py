@@ -1,8 +1,7 @@
 """What a denoiser learns: frames become clean latents, and these with noise a sample and its target.
 
 Latents are normalised and laid out as the pipeline's denoiser gets them. They are the mean of the encoder's
-distribution, not a draw from it: latents are computed once and kept, and one draw that is kept would be an
-error that all epochs repeat. The mean is also what decodes best.
+distribution, not a draw from it (docs/why/training.md).
 """
 
 from __future__ import annotations
