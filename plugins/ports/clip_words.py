@@ -10,18 +10,11 @@ from __future__ import annotations
 import functools
 import re
 
-import ftfy
 import regex
 import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-
-def plain_letters(text: str) -> str:
-    """Return text in plain letters: quotes straight, ligatures and full-width letters taken apart."""
-    fixed: str = ftfy.fix_text(text)
-    return fixed
 
 
 def lowered(text: str) -> str:

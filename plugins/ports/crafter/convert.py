@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,32 +18,17 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    CLIPVisionModelWithProjection,
-)
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.text import setting
 from framefleet.plugins.ports.conversion import plan
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
-from framefleet.plugins.ports.crafter import keys
+from framefleet.plugins.ports.crafter import keys, pipeline_videocrafter, resampler
 from framefleet.plugins.ports.crafter.pipeline_base import CrafterPipeline
 from framefleet.plugins.ports.crafter.pipeline_dynamicrafter import DynamiCrafterPipeline
-from framefleet.plugins.ports.crafter.pipeline_videocrafter import (
-    VideoCrafterImageToVideoPipeline,
-    VideoCrafterPipeline,
-)
-from framefleet.plugins.ports.crafter.resampler import (
-    VideoCrafterImageProjector,
-    VideoCrafterPooledImageProjector,
-)
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.plugins.ports.crafter.unet import VideoCrafterUNet3DModel
 
@@ -52,33 +37,33 @@ TEXT, WHOLE_CLIP = "cond_stage_model.model.", "embedder.model."
 VISION, _PROJECTOR = f"{WHOLE_CLIP}visual.", "image_proj_model."
 
 
+def _clip(model: Any) -> Callable[..., nn.Module]:
+    """Return what makes a model of transformers from the values of its config."""
+    return lambda **config: model(model.config_class(**config))
+
+
 PARTS = {
     "unet": plan.NetworkPart(UNET, keys.unet_config, keys.unet_origins, VideoCrafterUNet3DModel),
     "vae": plan.NetworkPart("first_stage_model.", keys.vae_config, keys.vae_origins, AutoencoderKL),
-    "text_encoder": plan.NetworkPart(
-        TEXT, keys.text_config, keys.text_origins, lambda **config: CLIPTextModel(CLIPTextConfig(**config))
-    ),
+    "text_encoder": plan.NetworkPart(TEXT, keys.text_config, keys.text_origins, _clip(CLIPTextModel)),
 }
 _IMAGE_PARTS = {
     "image_encoder": plan.NetworkPart(
-        VISION,
-        keys.vision_config,
-        keys.vision_origins,
-        lambda **config: CLIPVisionModel(CLIPVisionConfig(**config)),
+        VISION, keys.vision_config, keys.vision_origins, _clip(CLIPVisionModel)
     ),
     "image_projector": plan.NetworkPart(
-        _PROJECTOR, keys.projector_config, keys.projector_origins, VideoCrafterImageProjector
+        _PROJECTOR, keys.projector_config, keys.projector_origins, resampler.VideoCrafterImageProjector
     ),
 }
 POOLED_IMAGE_PARTS = {
     "image_encoder": plan.NetworkPart(
-        VISION,
-        keys.vision_config,
-        keys.vision_origins,
-        lambda **config: CLIPVisionModelWithProjection(CLIPVisionConfig(**config)),
+        VISION, keys.vision_config, keys.vision_origins, _clip(CLIPVisionModelWithProjection)
     ),
     "image_projector": plan.NetworkPart(
-        _PROJECTOR, keys.pooled_projector_config, plan.same_names, VideoCrafterPooledImageProjector
+        _PROJECTOR,
+        keys.pooled_projector_config,
+        plan.same_names,
+        resampler.VideoCrafterPooledImageProjector,
     ),
 }
 
@@ -203,7 +188,8 @@ def _velocity(latent_scale: float) -> dict[str, Any]:
 _USUAL = {"channels": 4, "fps": True, "convs": True, "positions": False, "image": False, "gate": False}
 _POSITIONS = {"convs": False, "positions": True}
 _CONCAT = {"channels": 8, "image": True}
-_FROM_TEXT, _FROM_IMAGE = VideoCrafterPipeline, VideoCrafterImageToVideoPipeline
+_FROM_TEXT = pipeline_videocrafter.VideoCrafterPipeline
+_FROM_IMAGE = pipeline_videocrafter.VideoCrafterImageToVideoPipeline
 
 VARIANTS = (
     Variant("videocrafter2-t2v-512", _FROM_TEXT, (320, 512), {}, 28, {"latent_scale": 0.7}),

@@ -80,9 +80,6 @@ class Text:
     embeds: Tensor
     pooled: Tensor
 
-    def repeated(self, times: int) -> Text:
-        return Text(self.embeds.repeat_interleave(times, dim=0), self.pooled.repeat_interleave(times, dim=0))
-
 
 class Denoiser:
     """A transformer, with what stays the same from step to step."""

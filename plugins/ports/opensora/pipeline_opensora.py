@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import ftfy
 import numpy as np
 import torch
 from diffusers import (
@@ -183,7 +184,6 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         ramp_image_guidance: bool = True,
         frame_rate: int | None = 24,
         motion_score: int | None = 4,
-        num_videos_per_prompt: int = 1,
         generator: Generators = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
@@ -196,7 +196,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         max_sequence_length: int = 512,
     ) -> OpenSoraPipelineOutput | tuple[Any]:
-        """Render a clip for each prompt, times `num_videos_per_prompt`.
+        """Render a clip for each prompt.
 
         image, last_image: what the clip begins and ends with. video: what it goes on from, or leads to. Each
             is one for all prompts, or a list with one for each.
@@ -244,14 +244,11 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         if guidance.is_on:
             avoided = [negative_prompt] * num_prompts if isinstance(negative_prompt, str) else negative_prompt
             embeds = (negative_prompt_embeds, negative_pooled_prompt_embeds)
-            negative = self._text(avoided, *embeds, max_sequence_length).repeated(num_videos_per_prompt)
-        text = text.repeated(num_videos_per_prompt)
+            negative = self._text(avoided, *embeds, max_sequence_length)
 
         rendered = num_frames + sum(condition.num_dropped)
         latents = self.prepare_latents(len(text.embeds), rendered, height, width, generator, latents)
-        inputs = conditions.given_to_rows(
-            image, last_image, video, num_prompts=num_prompts, times=num_videos_per_prompt
-        )
+        inputs = conditions.given_to_rows(image, last_image, video, num_prompts=num_prompts)
         mask, reference = self.prepare_reference(condition, inputs, latents, height, width, generator)
         denoiser = denoise.Denoiser(self.transformer, text, negative, (mask, reference), guidance)
         timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
@@ -372,4 +369,4 @@ def clip_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
 def _cleaned(prompt: str) -> str:
     """The ends are taken out of a prompt first: what stands next to them is cleaned by itself."""
     parts = re.split(f"({'|'.join(map(re.escape, _ENDS))})", prompt)
-    return clip_words.lowered(" ".join(map(clip_words.plain_letters, parts)))
+    return clip_words.lowered(" ".join(map(ftfy.fix_text, parts)))
