@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def store_weights(
     component: str,
     weights: Mapping[str, Any] | str | Path,
     *,
-    fits: Callable[[Sequence[Path]], None] = lambda files: None,
+    fits: Callable[[Sequence[Path]], object] = lambda files: None,
 ) -> WeightUpdate:
     """Put weights into an output. weights: a state dict; a .safetensors file, or a folder of some.
 
@@ -119,7 +120,7 @@ def _own_copy(component: str, name: object, weight: Any) -> Any:
 
 def check_update(
     component: str, components: Sequence[Component], options: Options, configs: Path
-) -> Callable[[Sequence[Path]], None]:
+) -> Callable[[Sequence[Path]], object]:
     """Return what checks that files hold all weights of a component, without loading it. Raises ModelError.
 
     components, options: of the model. configs: the folder of its small files.
@@ -131,12 +132,7 @@ def check_update(
     owner = class_of(networks[component].library, networks[component].class_name)
     with torch.device("meta"):
         network = owner.from_config(owner.load_config(str(configs / component)))
-    weights = network.state_dict()
-
-    def check(files: Sequence[Path]) -> None:
-        _opened(component, weights, files)
-
-    return check
+    return partial(_opened, component, network.state_dict())
 
 
 @contextmanager
