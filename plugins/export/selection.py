@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -288,11 +287,6 @@ class NearDuplicate:
     row_id: str
     kept: str
     distance: int
-
-
-def check_dedup() -> None:
-    if find_spec("imagehash") is None:
-        raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
 
 
 def find_near_duplicates(

@@ -205,8 +205,8 @@ def feature_of(endings: frozenset[str]) -> Feature:
 
 def file_names(rows: pa.Table) -> list[str]:
     """Return what the clips of rows are called: the row_id and the ending of its format."""
-    named = rows.select(["row_id", "path", "uri"]).to_pylist()
-    return [row["row_id"] + "".join(PurePosixPath(row["path"] or row["uri"]).suffixes) for row in named]
+    records = rows.select(["row_id", "path", "uri"]).to_pylist()
+    return [row["row_id"] + "".join(PurePosixPath(row["path"] or row["uri"]).suffixes) for row in records]
 
 
 def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str]) -> pa.Table:

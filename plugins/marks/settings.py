@@ -164,7 +164,6 @@ class ClipMarks:
         return (*signed, *watermarks, *["AIGC and IPTC label"] * self.label)
 
 
-NO_MARKS = ClipMarks()
 assert {*OF_FRAMES, *OF_SOUND} == {*get_args(WatermarkName)}
 
 

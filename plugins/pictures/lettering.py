@@ -153,7 +153,7 @@ def font_with(character: str, *, is_emoji: bool = False) -> tuple[str | None] | 
 
 @cache
 def font_paths() -> tuple[str | None, ...]:
-    return (_OWN, *_cjk_paths(), str(EMOJI), *[_USUAL_PATH] * Path(_USUAL_PATH).exists())
+    return (_OWN, *_cjk_paths(), str(EMOJI), _USUAL_PATH)
 
 
 def _cjk_paths() -> tuple[str, ...]:

@@ -32,7 +32,6 @@ def train_command(
         from framefleet.jobs.job.file import load_job
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import duration
-        from framefleet.plugins.train.job import TrainJob
 
         loaded = load_job(job, sets or [], table=table, model=model, output=output, kind=TrainJob)
         quiet_libraries()

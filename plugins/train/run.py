@@ -146,7 +146,7 @@ class _Run:
                 else:
                     for _ in state:  # gathering takes all processes
                         pass
-        with self._learner.result(), self._learner.resting():
+        with self._learner.result():
             if isinstance(self._task, Finishes):
                 self._task.finish(self._rows.some(FINISH_ROWS))
             write_result(self._training, self._task, self._world)
@@ -182,7 +182,7 @@ class _Run:
         if not (self._world.is_first or is_shared):
             return
         self._tell(f"rendering samples after step {number:,}")
-        with self._learner.result(), self._learner.resting():
+        with self._learner.result():
             # One at a time: processes that share weights must make the same forwards, and a probe goes by
             # the clock.
             renderer = Renderer(self._model, Batching(mode="fast", max_rows=1), inputs=self._training.inputs)
