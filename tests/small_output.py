@@ -17,7 +17,7 @@ from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, record_schema, values_of
+from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
 from tests.rows import record
 
@@ -45,12 +45,14 @@ def rendered(
     frames_of: the clip of a row, of so many frames.
     """
     columns = pa.table(dict(carried or {}))
-    schema = record_schema(columns.schema)
+    prompts = pa.schema([("prompt", pa.string())] if "prompt" not in columns.column_names else [])
+    schema = record_schema(columns.schema, prompts)
     writer = PartWriter(store, "records", schema, run=new_run(1))
     records = []
     for number in range(num_rows):
         values = _stored(store, number, format, frames_of)
-        writer.add(columns.slice(number, 1).to_batches()[0] if carried else None, values)
+        flat = dict.fromkeys(prompts.names, f"{PROMPT} {number}")
+        writer.add(columns.slice(number, 1).to_batches()[0] if carried else None, values | flat)
         records.append(values)
         if writer.rows_waiting == rows_in_a_part:
             writer.flush()
@@ -80,5 +82,4 @@ def _stored(
         "seed": number,
         "arguments": json.dumps({"prompt": prompt, "guidance_scale": number / 2}),
     }
-    flat = {"prompt": prompt} if "prompt" in RECORD_FIELDS.names else {}
-    return values_of(record(0)) | said | flat
+    return values_of(record(0)) | said

@@ -14,7 +14,7 @@ import yaml
 
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.model.license import License
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -57,11 +57,8 @@ def write_card(
 
     columns: of its rows. endings: of its clips, as ".mp4".
     """
-    names = [name for name in _COLUMNS if name in record_schema_of(store, parts).names]
     licensed: dict[tuple[str, str], None] = {}
-    for table in record_tables(store, names, parts):
-        if "license" not in names:
-            table = table.append_column("license", pa.nulls(len(table), pa.string()))
+    for table in record_tables(store, _COLUMNS, parts):
         for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
             licensed[row["model"], row["license"] or "unknown"] = None
     models = list(licensed)[:_MAX_MODELS]

@@ -29,8 +29,6 @@ class Pick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportChoice:
-    """Which rows of an output are exported, and how."""
-
     format: ExportFormat
     file: ClipFile = "clip"
     where: str | None = None  # a condition in SQL
@@ -82,10 +80,7 @@ class ExportChoice:
             for row_id, pick in sorted((self.picks or {}).items())
         ]
         digest = hashlib.sha256("".join(texts).encode()).hexdigest()
-        values = asdict(replace(self, picks=None))
-        if self.file == "clip":  # of earlier versions too
-            del values["file"]
-        return values | {
+        return asdict(replace(self, picks=None)) | {
             "picks": None if self.picks is None else digest,
             "columns": "lean" if self.columns is None else list(self.columns),
         }

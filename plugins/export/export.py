@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,6 @@ from framefleet.plugins.export.selection import (
     SPLITS,
     NearDuplicate,
     Selection,
-    check_dedup,
     find_near_duplicates,
     read_clips,
 )
@@ -147,8 +147,8 @@ def export_chosen(
 
 
 def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch) -> Exported:
-    if choice.near_duplicates is not None:
-        check_dedup()
+    if choice.near_duplicates is not None and find_spec("imagehash") is None:
+        raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
     wait_for(watch, "reading the records")
     parts, num_newer = parts_to_export(store, place)
     if num_newer:

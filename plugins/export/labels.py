@@ -1,4 +1,4 @@
-"""Columns that an export adds to a record's: stars and notes of picked rows, captions, missing prompts."""
+"""Columns that an export adds to a record's: stars and notes of picked rows, captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS, RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.records import ROW_ID, told_arguments
+from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.choice import Pick
 from framefleet.plugins.picks import gathered_picks
@@ -49,24 +49,20 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
 def prompt_of(row: Mapping[str, Any]) -> str:
     """Return what the row was rendered from; "" where that is not a text."""
     prompt = row.get(PROMPT_COLUMN)
-    if prompt is None:  # of a version without the column
-        prompt = told_arguments(row).get(PROMPT_COLUMN)
     return prompt if isinstance(prompt, str) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What is added. picks: by row_id. adds_prompt: the prompts, which the records have no column for."""
+    """What is added. picks: by row_id."""
 
     picks: Mapping[str, Pick]
     template: CaptionTemplate | None
-    adds_prompt: bool
 
     @property
     def names(self) -> tuple[str, ...]:
         """The columns, in the order in which they are added."""
         are_added = {
-            PROMPT_COLUMN: self.adds_prompt,
             CAPTION: self.template is not None,
             STARS: any(pick.stars is not None for pick in self.picks.values()),
             NOTE: any(pick.note for pick in self.picks.values()),
@@ -83,7 +79,7 @@ class Labels:
 
     def add_to(self, table: pa.Table) -> pa.Table:
         """Return the table with these columns; of the records, one with such a name ends in `_of_row`."""
-        read = {"row_id", PROMPT_COLUMN, "arguments", *self.caption_columns}
+        read = {"row_id", *self.caption_columns}
         rows = rows_of(table.select([name for name in table.column_names if name in read]), RECORDS)
         table = table.rename_columns([self.renamed(name) for name in table.column_names])
         for name in self.names:
@@ -95,15 +91,11 @@ class Labels:
         return table
 
     def _cell(self, name: str, row: Mapping[str, Any]) -> str | int | None:
-        if name in (STARS, NOTE):
-            pick = self.picks.get(row["row_id"], Pick())
-            return pick.stars if name == STARS else pick.note
-        if name == CAPTION and self.template is not None:
-            columns = {PROMPT_COLUMN: prompt_of(row), **row}
-            # A null is an empty text.
-            cells = ((before, name and columns[name]) for before, name in self.template)
+        if name == CAPTION:  # a null is an empty text
+            cells = ((before, name and row[name]) for before, name in self.template or ())
             return "".join(before + ("" if cell is None else str(cell)) for before, cell in cells)
-        return prompt_of(row)
+        pick = self.picks.get(row["row_id"], Pick())
+        return pick.stars if name == STARS else pick.note
 
 
 def picked(

@@ -24,7 +24,6 @@ from framefleet.pipeline.errors import JobError, ServiceError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record_schema_of
-from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.outputs.parts.seals import Part, is_sealed, live_parts, parts_in, sealed_of
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store, read_json
@@ -137,11 +136,6 @@ def _table_schema(store: Store, parts: list[Part], choice: ExportChoice) -> pa.S
     is_all = choice.columns in (None, ALL_COLUMNS)
     columns = None if is_all else list(dict.fromkeys(["row_id", *(choice.columns or ())]))
     record_schema = record_schema_of(store, parts, columns=columns)
-    by_name: dict[str, str] = {}  # of records that earlier versions wrote, some may be one to these formats
-    for name in record_schema.names:
-        if (other := by_name.setdefault(plain_name(name), name)) != name:
-            problem = f"records have the columns {other!r} and {name!r}, which differ in case alone"
-            raise JobError(problem, "leave one of them out with --columns")
     unsigned = (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
     kinds = {pa.null(): pa.string(), **dict.fromkeys(unsigned, pa.int64())}
     return pa.schema([pa.field(field.name, kinds.get(field.type, field.type)) for field in record_schema])

@@ -77,7 +77,6 @@ class Hub:
 
 
 def _commits(sizes: dict[str, int]) -> Iterator[list[str]]:
-    """Yield the paths of each commit."""
     paths: list[str] = []
     num_bytes = 0
     for path, size in sizes.items():

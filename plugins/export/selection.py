@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -111,10 +110,7 @@ class Selection:
             check_where(record_schema, choice.where)
         self._labels = Labels(
             picks=choice.picks or {},
-            template=None
-            if choice.caption is None
-            else read_template(choice.caption, {*record_schema.names, PROMPT_COLUMN}),
-            adds_prompt=choice.columns is None and PROMPT_COLUMN not in record_schema.names,
+            template=None if choice.caption is None else read_template(choice.caption, record_schema.names),
         )
         if choice.columns is None:
             wanted = lean_columns(store, parts)
@@ -128,18 +124,16 @@ class Selection:
         self.added = self._labels.names
         self.columns = (*map(self._labels.renamed, names), *self.added)
         self.left_out = tuple(name for name in record_schema.names if name not in names)
-        self._texts = tuple(name for name in (PROMPT_COLUMN, "arguments") if name in record_schema.names)
+        self._texts = (PROMPT_COLUMN,) if PROMPT_COLUMN in record_schema.names else ()
         self._duplicates: pa.Array = pa.array([], pa.string())
 
     @property
     def fields(self) -> list[pa.Field]:
-        """The columns with their types."""
         added = (pa.field(name, pa.int64() if name == STARS else pa.string()) for name in self.added)
         columns = zip(self.schema, self.columns, strict=False)
         return [*(field.with_name(name) for field, name in columns), *added]
 
     def nothing_chosen(self) -> JobError:
-        """Return the error for a choice without a row."""
         if self._choice.picks is None or self._choice.where is not None:
             fix = "loosen --where, or choose other rows"
             if self._choice.file != "clip":
@@ -151,7 +145,6 @@ class Selection:
         return JobError(problem, f"{fix}pick clips in this output's own gallery")
 
     def leave_out(self, row_ids: Collection[str]) -> None:
-        """Choose none of these rows."""
         self._duplicates = pa.array(row_ids, pa.string())
 
     def pieces(self, *, is_whole: bool = False) -> Iterator[Piece]:
@@ -169,8 +162,7 @@ class Selection:
     def _tables(self, split: Split | None, is_whole: bool, more: Sequence[str] = ()) -> Iterator[pa.Table]:
         whole = (*self.schema.names, *self._labels.caption_columns) if is_whole else ()
         texts = self._texts if is_whole or split else ()
-        others_of_whole = (name for name in whole if name != PROMPT_COLUMN)
-        names = dict.fromkeys((*CLIP_COLUMNS, *more, *texts, *others_of_whole))
+        names = dict.fromkeys((*CLIP_COLUMNS, *more, *texts, *whole))
         others = {name: other for name, other in _DERIVED.items() if name in names}
         if self._choice.file == "clip":
             others = {}
@@ -240,7 +232,7 @@ def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:
     own = arguments.first.keys() | {*deciding}
     chosen = tuple(name for name in maybe if name in filled and (name in wanted or name not in own))
     # Lists and mappings have no column of their own.
-    return (*chosen, "arguments") if arguments.varying - {*names, PROMPT_COLUMN} else chosen
+    return (*chosen, "arguments") if arguments.varying - {*names} else chosen
 
 
 class _Values:
@@ -295,12 +287,6 @@ class NearDuplicate:
     row_id: str
     kept: str
     distance: int
-
-
-def check_dedup() -> None:
-    """Raise JobError where the library is not installed."""
-    if find_spec("imagehash") is None:
-        raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
 
 
 def find_near_duplicates(

@@ -47,8 +47,6 @@ _DESCRIPTION = TypeAdapter(dict[str, Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
-    """Which rows a shard has."""
-
     name: str  # the split and its number in that, e.g. train-000000; shard-000000 where split is None
     split: Split | None
     num_rows: int
@@ -107,7 +105,7 @@ def parts_to_export(store: Store, place: Store) -> tuple[list[Part], int]:
     parts = live_parts(store)
     try:
         then = SEALED.validate_python(read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER).get("parts"))
-    except (FileNotFoundError, ValueError):  # none was begun, or by an earlier version
+    except (FileNotFoundError, ValueError):  # none was begun, or what it says is not a list of parts
         return parts, 0
     exported = [part for part in parts if is_sealed(part, then)]
     if sealed_of(exported) != then:
@@ -166,8 +164,6 @@ _CLIP = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where shards go and what they have in common."""
-
     place: Store
     columns: tuple[str, ...]  # of each row
     added: frozenset[str]  # those the export made
@@ -207,13 +203,10 @@ def feature_of(endings: frozenset[str]) -> Feature:
     return next((feature for feature, of_it in _FEATURES.items() if endings <= of_it), "clip")
 
 
-def file_name(row: dict[str, str]) -> str:
-    """Return what the clip of a row is called: its row_id and the ending of its format."""
-    return row["row_id"] + "".join(PurePosixPath(row["path"] or row["uri"]).suffixes)
-
-
 def file_names(rows: pa.Table) -> list[str]:
-    return [file_name(row) for row in rows.select(["row_id", "path", "uri"]).to_pylist()]
+    """Return what the clips of rows are called: the row_id and the ending of its format."""
+    records = rows.select(["row_id", "path", "uri"]).to_pylist()
+    return [row["row_id"] + "".join(PurePosixPath(row["path"] or row["uri"]).suffixes) for row in records]
 
 
 def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str]) -> pa.Table:

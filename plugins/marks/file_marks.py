@@ -33,8 +33,6 @@ _MOST_FRAMES = 32  # that are kept of a video: the same watermark is in all of t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a file shows."""
-
     size: tuple[int, int] | None = None  # height and width
     num_frames: int = 0  # 0 without pictures
     fps: float | None = None
@@ -98,61 +96,53 @@ def marks_in(
     """
     manifest = read_manifest(content, anchors=anchors) if find_spec("c2pa") else None
     kind = video_frames.file_kind(content)
-    decoded = _decoded(content, kind)
-    readings = decoded and watermarks_in(decoded.frames, decoded.audio, watermarks, is_quick=is_quick)
+    frames, audio, contents = _decoded(content, kind)
     return FoundMarks(
         format=kind.name if kind else None,
         manifest=manifest,
         label=label_in(content),
-        watermarks=tuple(readings or ()),
-        contents=decoded.contents() if decoded else None,
+        watermarks=tuple(watermarks_in(frames, audio, watermarks, is_quick=is_quick)),
+        contents=contents,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decoded:
-    """frames: some of them, (H, W, 3) each; num_frames: all."""
+def _decoded(
+    content: bytes, kind: video_frames.FileKind | None
+) -> tuple[Sequence[Frames], Audio | None, Contents | None]:
+    """Return what a file shows, within the bounds for what rows name; None for what is not decoded.
 
-    frames: Sequence[Frames] = ()
-    num_frames: int = 0
-    fps: float | None = None
-    audio: Audio | None = None
-
-    def contents(self) -> Contents:
-        is_whole = self.frames and len(self.frames) == self.num_frames
-        return Contents(
-            size=self.frames[0].shape[:2] if self.frames else None,
-            num_frames=self.num_frames,
-            fps=self.fps,
-            has_sound=self.audio is not None,
-            sha256=frames_sha256(np.stack(self.frames)) if is_whole else None,
-        )
-
-
-def _decoded(content: bytes, kind: video_frames.FileKind | None) -> _Decoded | None:
-    """Return what a file shows, within the bounds for what rows name; None for what is not decoded."""
+    Of many frames some at equal distances, (H, W, 3) each.
+    """
+    frames: list[Frames] = []
+    audio, fps, step, count = None, None, 1, 0
     try:
         if content.startswith(ZIP_SIGNATURE):  # maybe of framefleet's own
-            frames = decode(content)[..., :3]
-            some = list(frames[:: -(-len(frames) // _MOST_FRAMES)])
-            audio = None
+            every = decode(content)[..., :3]
+            count, frames = len(every), list(every[:: -(-len(every) // _MOST_FRAMES)])
             if sound := decode_audio(content):
                 audio = Audio(samples=(sound[0].T / 32767).astype(np.float32), sample_rate=sound[1])
-            return _Decoded(frames=some, num_frames=len(frames), audio=audio)
-        if kind is None or kind.kind is None:
-            return None
-        if kind.kind == "image" and kind.name != "gif":
-            return _Decoded(frames=[np.asarray(open_image(content))], num_frames=1)
-        audio = None if kind.name == "gif" else video_frames.open_sound(content)
-        if kind.kind == "audio":
-            return _Decoded(audio=audio)
-        sample: list[Frames] = []  # at equal distances
-        step, count = 1, 0
-        for count, frame in enumerate(video_frames.frames_of(content), 1):
-            if (count - 1) % step == 0:
-                sample.append(np.asarray(frame))
-            if len(sample) > _MOST_FRAMES:
-                sample, step = sample[::2], 2 * step
-        return _Decoded(frames=sample, num_frames=count, fps=video_frames.frame_rate(content), audio=audio)
+        elif kind is None or kind.kind is None:
+            return (), None, None
+        elif kind.kind == "image" and kind.name != "gif":
+            count, frames = 1, [np.asarray(open_image(content))]
+        else:
+            audio = None if kind.name == "gif" else video_frames.open_sound(content)
+            for count, frame in enumerate(video_frames.frames_of(content) if kind.kind != "audio" else (), 1):
+                if (count - 1) % step == 0:
+                    frames.append(np.asarray(frame))
+                if len(frames) > _MOST_FRAMES:
+                    frames, step = frames[::2], 2 * step
+            fps = video_frames.frame_rate(content) if count else None
     except Exception:  # decoders meet broken files with nearly every class there is; no file may end a row
-        return None
+        return (), None, None
+    return (
+        frames,
+        audio,
+        Contents(
+            size=frames[0].shape[:2] if frames else None,
+            num_frames=count,
+            fps=fps,
+            has_sound=audio is not None,
+            sha256=frames_sha256(np.stack(frames)) if frames and len(frames) == count else None,
+        ),
+    )

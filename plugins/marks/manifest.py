@@ -138,7 +138,6 @@ class Ingredient:
     found: Mapping[str, Any] = field(default_factory=dict)  # its marks, as JSON has them
 
     def description(self) -> dict[str, Any]:
-        """Return what records and manifests say of it."""
         return {"argument": self.argument, "sha256": self.sha256, **self.found}
 
 

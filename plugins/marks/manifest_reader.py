@@ -23,8 +23,6 @@ ManifestState = Literal["intact", "changed", "forged", "unreadable"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundManifest:
-    """What a manifest says, and whether that holds."""
-
     state: ManifestState
     is_trusted: bool = False  # whether one of the certificates asked about stands behind it
     signer: str = ""  # whom its certificate names

@@ -58,7 +58,6 @@ def row_prefix(soft: Soft) -> str | None:
 
 
 def is_checked(num_bits: int) -> bool:
-    """Tell whether a payload of this length has a checksum."""
     return _shares(num_bits)[1] > 0
 
 

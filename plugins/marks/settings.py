@@ -64,7 +64,6 @@ class Provider(Section):
         return self.code or self.name
 
     def description(self) -> dict[str, str]:
-        """Return what manifests say of it."""
         return self.model_dump(exclude={"code"}, exclude_none=True)
 
 
@@ -165,7 +164,6 @@ class ClipMarks:
         return (*signed, *watermarks, *["AIGC and IPTC label"] * self.label)
 
 
-NO_MARKS = ClipMarks()
 assert {*OF_FRAMES, *OF_SOUND} == {*get_args(WatermarkName)}
 
 

@@ -41,7 +41,6 @@ class SpreadSound:
 
     @staticmethod
     def read(samples: Samples, sample_rate: int) -> Iterator[Reading]:
-        """Yield what may be a payload."""
         loud = _loudness(samples.mean(axis=0), sample_rate)
         if len(loud) < 2 * _HOPS:
             return

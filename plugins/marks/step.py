@@ -23,11 +23,10 @@ from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.media.pillow_file import XMP_TAG
-from framefleet.plugins.marks import settings
+from framefleet.plugins.marks import manifest, settings
 from framefleet.plugins.marks.file_marks import ingredients_of
 from framefleet.plugins.marks.label import AIGC, aigc_label, with_chunks, with_xmp_box, xmp_packet
-from framefleet.plugins.marks.manifest import Ingredient, certificate_sha256, open_signing, sign
-from framefleet.plugins.marks.watermark import check_marks, mark_frames, mark_sound
+from framefleet.plugins.marks.watermark import mark_frames, mark_sound, open_watermark
 
 
 class ClaimedSigning(Written):
@@ -61,7 +60,7 @@ class MarkStep(ClipStep):
     def open(cls, section: settings.MarksSection, *, folder: str | None) -> Self | None:
         watermarks = [settings.Watermark(**one.model_dump()) for one in section.watermark]
         marks = settings.ClipMarks(
-            sign=open_signing(section.sign) if section.sign else None,
+            sign=manifest.open_signing(section.sign) if section.sign else None,
             provider=section.provider,
             watermarks=tuple(watermarks),
             label=section.label,
@@ -95,7 +94,7 @@ class MarkStep(ClipStep):
     def written(self, section: dict[str, Any]) -> dict[str, Any]:
         values = {**section, "watermark": [one.model_dump() for one in self.marks.watermarks]}
         if signing := self.marks.sign:
-            values["sign"] = {"certificate_sha256": certificate_sha256(signing)}
+            values["sign"] = {"certificate_sha256": manifest.certificate_sha256(signing)}
             if signing.time_authority:
                 values["sign"]["time_authority"] = public_url(signing.time_authority)
         return values
@@ -142,7 +141,10 @@ class MarkStep(ClipStep):
         return section.model_copy(update={"sign": None, "label": False})
 
     def prepare(self) -> None:
-        check_marks(self.marks)
+        if self.marks.sign is not None:
+            manifest.check_signing(self.marks.sign)
+        for watermark in self.marks.watermarks:
+            open_watermark(watermark)
 
     def frames(self, frames: Pictures, of: StepInput) -> Pictures:
         return mark_frames(frames, self.marks.watermarks, of.clip.row_id, device=_device(of))
@@ -171,7 +173,7 @@ class MarkStep(ClipStep):
         clip, title = of.clip, f"{of.clip.row_id}{of.media.suffix}"
         made = {"row_id": clip.row_id, "model": clip.model, "model_digest": clip.model_digest}
         made |= {"license": clip.license} if clip.license else {}
-        return sign(content, marks=self.marks, title=title, made=made, inputs=_inputs(of))
+        return manifest.sign(content, marks=self.marks, title=title, made=made, inputs=_inputs(of))
 
     def label(self, of: StepInput) -> bytes | None:
         if self._label_provider is None or of.media.format in settings.LABELLED:
@@ -180,7 +182,7 @@ class MarkStep(ClipStep):
 
     def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
         marks, inputs = self.marks, _inputs(of)
-        description: dict[str, Any] = {"c2pa": certificate_sha256(marks.sign)} if marks.sign else {}
+        description: dict[str, Any] = {"c2pa": manifest.certificate_sha256(marks.sign)} if marks.sign else {}
         description |= {"watermarks": [one.name for one in marks.watermarks]} if marks.watermarks else {}
         description |= {"label": True} if marks.label else {}
         description |= {"inputs": [one.description() for one in inputs]} if inputs else {}
@@ -192,11 +194,11 @@ class MarkStep(ClipStep):
         return self.marks.provider if self.marks.label else None
 
 
-def _inputs(of: StepInput) -> Sequence[Ingredient]:
+def _inputs(of: StepInput) -> Sequence[manifest.Ingredient]:
     """Return what the row started from, with its marks; they are read once."""
     if MarkStep not in of.notes:
         of.notes[MarkStep] = () if of.read is None else ingredients_of(of.clip.request, of.read)
-    inputs: Sequence[Ingredient] = of.notes[MarkStep]
+    inputs: Sequence[manifest.Ingredient] = of.notes[MarkStep]
     return inputs
 
 

@@ -68,11 +68,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class TracedRecord:
-    """A record, and the URL of its output. certificates: SHA-256 of those that may sign its clip."""
+    """A record, and the URL of its output."""
 
     output: str
     record: Mapping[str, Any]
-    certificates: tuple[str, ...]
 
     @property
     def row_id(self) -> str:
@@ -86,6 +85,16 @@ class TracedRecord:
         except ValueError:
             content = None
         return content if isinstance(content, dict) else {}
+
+    @property
+    def certificate(self) -> str | None:
+        """SHA-256 of the certificate that signed its clip."""
+        own = self.marks.get("c2pa")
+        return own if isinstance(own, str) and _SHA256.fullmatch(own) else None
+
+    @property
+    def format(self) -> str:
+        return str(self.record["path"] or self.record["uri"]).rpartition("/")[2].partition(".")[2]
 
 
 def open_outputs(places: Sequence[str], storage_options: Mapping[str, Any] | None) -> list[Output]:
@@ -102,10 +111,7 @@ def look_up(outputs: Sequence[Output], wanted: Wanted) -> Iterator[TracedRecord]
     for output in outputs:
         for table in output.records(TRACED_COLUMNS):
             for record in table.filter(wanted.mask(table)).to_pylist():
-                traced = TracedRecord(output.url, record, ())
-                own = traced.marks.get("c2pa")
-                signed = (own,) if isinstance(own, str) and _SHA256.fullmatch(own) else ()
-                yield TracedRecord(output.url, record, signed)
+                yield TracedRecord(output.url, record)
 
 
 def _listed(place: str) -> list[str]:
@@ -212,25 +218,23 @@ def trace_files(
 
 
 def _hint(outputs: Sequence[Output]) -> str | None:
-    """Return why files may not be found in these outputs."""
     if not outputs:
         return "no output was given to look in: give --output OUTPUT"
-    bare = [output.url for output in outputs if not _has_watermarks(output)]
+    bare = [
+        output.url
+        for output in outputs
+        if not any(
+            TracedRecord(output.url, record).marks.get("watermarks")
+            for table in output.records(["marks"])
+            for record in table.to_pylist()
+        )
+    ]
     if not bare:
         return None
     return (
         f"clips of {', '.join(bare)} carry no watermark, so copies that were encoded again or edited cannot "
         "be found; `marks: {watermark: spread}` in a job adds one"
     )
-
-
-def _has_watermarks(output: Output) -> bool:
-    marks = (
-        TracedRecord(output.url, one, ()).marks
-        for table in output.records(["marks"])
-        for one in table.to_pylist()
-    )
-    return any(one.get("watermarks") for one in marks)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -314,7 +318,7 @@ def _signer(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool)
         content = _content(Path(file.file)) if of_row else b""
     except OSError:  # it was there before
         return "unknown"
-    for certificate in {sha256 for one in of_row for sha256 in one.certificates}:
+    for certificate in {one.certificate for one in of_row if one.certificate}:
         again = read_manifest(content, own_sha256=certificate)
         if again and again.is_trusted:
             return "own"
@@ -334,18 +338,17 @@ def _with_row(file: Traced, layer: FoundBy, row_id: str, found: TracedRecord | N
 
 def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
     """Yield what differs from the clip that the record is about."""
-    if found.certificates and marks.manifest is None and find_spec("c2pa"):
+    if found.certificate and marks.manifest is None and find_spec("c2pa"):
         yield "the signed manifest was removed"
     if found.marks.get("watermarks") and not marks.watermarks:
         yield "the watermark is not found"
     for mark in marks.watermarks:
         if not found.row_id.startswith(mark.prefix):
             yield f"its {mark.part} carry the watermark of row {mark.prefix}..."
-    if found.marks.get("label") and marks.label is None and _format(found) in LABELLED:
+    if found.marks.get("label") and marks.label is None and found.format in LABELLED:
         yield "the label was removed"
-    format = _format(found)
-    if marks.format and format not in marks.format and not format.endswith(".zip"):
-        yield f"written as {marks.format} instead of {format}"
+    if marks.format and found.format not in marks.format and not found.format.endswith(".zip"):
+        yield f"written as {marks.format} instead of {found.format}"
     if marks.contents is None:
         yield "it cannot be decoded"
         return
@@ -354,10 +357,6 @@ def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
     if not differences:
         same = (found.record["marked_sha256"], found.record["frames_sha256"])
         yield "its frames are the same" if marks.contents.sha256 in same else "encoded again"
-
-
-def _format(found: TracedRecord) -> str:
-    return str(found.record["path"] or found.record["uri"]).rpartition("/")[2].partition(".")[2]
 
 
 def _size(found: TracedRecord, marks: FoundMarks, shown: Contents) -> Iterator[str]:

@@ -17,9 +17,8 @@ import numpy as np
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.plugins.marks.manifest import check_signing
 from framefleet.plugins.marks.payload import Bits, Reading, Samples, is_checked, payload_of, row_prefix
-from framefleet.plugins.marks.settings import ClipMarks, Watermark
+from framefleet.plugins.marks.settings import Watermark
 from framefleet.plugins.marks.spread import SpreadFrames
 from framefleet.plugins.marks.spread_sound import SpreadSound
 
@@ -73,14 +72,6 @@ def open_watermark(watermark: Watermark) -> tuple[FrameMark | None, SoundMark | 
     return (adapters.VideoSeal if watermark.name == "videoseal" else adapters.TrustMark)(watermark), None
 
 
-def check_marks(marks: ClipMarks) -> None:
-    """Raise UserError where this machine cannot mark clips as the job asks. Watermarks are then ready."""
-    if marks.sign is not None:
-        check_signing(marks.sign)
-    for watermark in marks.watermarks:
-        open_watermark(watermark)
-
-
 def mark_frames(
     frames: Pictures, watermarks: Iterable[Watermark], row_id: str, *, device: str = "cpu"
 ) -> Pictures:
@@ -102,7 +93,6 @@ def mark_frames(
 
 
 def mark_sound(audio: Audio, watermarks: Iterable[Watermark], row_id: str, *, device: str = "cpu") -> Audio:
-    """Return sound with the watermarks of sound."""
     for watermark in watermarks:
         _, mark = open_watermark(watermark)
         if mark is not None:

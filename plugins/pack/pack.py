@@ -104,7 +104,12 @@ def pack_rows(
         raise JobError(f"{folder} is not an empty folder", "give a new one")
     claim = claim_of(store)
     if row_ids:
-        part_of = _part_of(store, row_ids)
+        parts_by_row: dict[str, str] = {}
+        for path, table in tables_by_part(store, _ROW_ID):
+            parts_by_row |= dict.fromkeys({*row_ids} & {*table["row_id"].to_pylist()}, path)
+        if missing := [row_id for row_id in row_ids if row_id not in parts_by_row]:
+            raise no_record(store, missing[0])
+        part_of = {row_id: parts_by_row[row_id] for row_id in row_ids}
     else:
         part_of = {row.row_id: row.part for row in sample_rows(store, rows, seed=seed)}
     if not part_of:
@@ -137,17 +142,6 @@ def pack_rows(
         row_ids=tuple(part_of),
         without_script=without_script,
     )
-
-
-def _part_of(store: Store, row_ids: Collection[str]) -> dict[str, str]:
-    """Return the path of each row's part. Raises JobError where a row has none."""
-    part_of: dict[str, str] = {}
-    for path, table in tables_by_part(store, _ROW_ID):
-        part_of |= dict.fromkeys({*row_ids} & {*table["row_id"].to_pylist()}, path)
-    for row_id in row_ids:
-        if row_id not in part_of:
-            raise no_record(store, row_id)
-    return {row_id: part_of[row_id] for row_id in row_ids}
 
 
 def _copy_files(store: Store, record: dict[str, Any], to: Store) -> None:

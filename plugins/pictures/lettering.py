@@ -27,17 +27,9 @@ INSTALL = "install fonts for them, as `apt-get install fonts-noto-core` does"
 _OWN = None  # Pillow's
 EMOJI = Path(__file__).with_name("noto_emoji") / "NotoEmoji-Regular.woff2"
 _CJK_PACKAGE, _CJK_FILE = "notojp_matplotlib", "fonts/NotoSansCJKjp-Regular.otf"  # of all four languages
-# Where fonts lie that hold much, on systems without fontconfig.
-USUAL_PATHS = (
-    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
-    "/System/Library/Fonts/Supplemental/Arial Unicode.ttf",
-    "/System/Library/Fonts/PingFang.ttc",
-    "C:/Windows/Fonts/msyh.ttc",
-    "C:/Windows/Fonts/segoeui.ttf",
-    "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
-)
+# Where a font lies that holds much, on systems without fontconfig.
+_USUAL_PATH = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"
 NO_CHARACTER = "\U0010ffff"  # a font draws it as it draws all that it lacks
-_BLOCK = 0x80  # characters that one font has, as a rule, where it has any: one question to fontconfig
 _CHECKED_SIZE = 16  # what a font has does not depend on it
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -48,8 +40,6 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Characters that stand together in one font."""
-
     text: str
     font: Font
     language: str | None  # by which a Chinese sign is drawn as Japanese write it, or the other way round
@@ -72,7 +62,6 @@ def runs_of(text: str, size: int) -> list[Run]:
 
 
 def length_of(text: str, size: int) -> float:
-    """Return how wide a line is, in pixels."""
     return sum(run.length for run in runs_of(text, size))
 
 
@@ -164,8 +153,7 @@ def font_with(character: str, *, is_emoji: bool = False) -> tuple[str | None] | 
 
 @cache
 def font_paths() -> tuple[str | None, ...]:
-    """Return the fonts to try, in this order."""
-    return (_OWN, *_cjk_paths(), str(EMOJI), *(path for path in USUAL_PATHS if Path(path).exists()))
+    return (_OWN, *_cjk_paths(), str(EMOJI), _USUAL_PATH)
 
 
 def _cjk_paths() -> tuple[str, ...]:
@@ -176,20 +164,8 @@ def _cjk_paths() -> tuple[str, ...]:
 
 def of_system(character: str) -> str:
     """Return the font that fontconfig has for a character; "" without one, or without fontconfig."""
-    near = _found_near(ord(character) // _BLOCK)
-    for path in near:
-        if has(path, character):
-            return path
-    if (path := _ask_fontconfig(character)) and has(path, character):
-        near.append(path)
-        return path
-    return ""
-
-
-@cache
-def _found_near(block: int) -> list[str]:
-    """Return the fonts that were found for characters of a block so far; it may be added to."""
-    return []
+    path = _ask_fontconfig(character)
+    return path if path and has(path, character) else ""
 
 
 @lru_cache(maxsize=1000)

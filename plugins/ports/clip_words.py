@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import re
 
-import ftfy
 import regex
 import torch
 from torch import Tensor
@@ -18,14 +17,7 @@ from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
-def plain_letters(text: str) -> str:
-    """Return text in plain letters: quotes straight, ligatures and full-width letters taken apart."""
-    fixed: str = ftfy.fix_text(text)
-    return fixed
-
-
 def lowered(text: str) -> str:
-    """Return text in lower case, with one space between words."""
     return re.sub(r"\s+", " ", text).strip().lower()
 
 

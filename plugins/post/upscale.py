@@ -92,9 +92,8 @@ def open_network(upscale: Upscaling, device: str) -> ImageModelDescriptor[Any]:
     except Exception as error:  # anybody's file: each architecture has errors of its own
         problem = f"{type(error).__name__}: {error}"[:300]
         raise ModelError(f"post.upscale: spandrel cannot load {path}: {problem}", _FIX) from error
-    if not isinstance(network, ImageModelDescriptor) or (network.input_channels, network.output_channels) != (
-        *(3, 3),
-    ):
+    channels = (network.input_channels, network.output_channels)
+    if not isinstance(network, ImageModelDescriptor) or channels != (3, 3):
         raise ModelError(
             f"post.upscale: {path} is {network.architecture.name}, which does not take and give RGB", _FIX
         )

@@ -55,9 +55,8 @@ class WarmFleet:
         self._job, self._watch = job, Callback(on_progress)
         self._stack = ExitStack()
         self._resolved: ResolvedJob | None = None
-        self._updates: dict[
-            str, tuple[weight_updates.WeightUpdate, ...]
-        ] = {}  # of the weights of models, by name
+        # Of the weights of models, by name.
+        self._updates: dict[str, tuple[weight_updates.WeightUpdate, ...]] = {}
         self.summary: Summary | None = None
 
     def __enter__(self) -> Self:
@@ -124,8 +123,7 @@ class WarmFleet:
                 component, own.weights.components, own.settings.options, own.configs
             )
             updates[component] = weight_updates.store_weights(resolved.store, component, content, fits=fits)
-        self._updates[model] = tuple(updates.values())
-        updated = self._updates[model]
+        updated = self._updates[model] = tuple(updates.values())
         digest = weight_updates.updated_digest(model_digest(own.files), updated)
         rows = TableRows(own.plan, replace(own.identity, model_digest=digest))
         update = weight_updates.WeightUpdates(updated) if updated else None
@@ -150,26 +148,23 @@ class WarmFleet:
         self._lock = self._stack.enter_context(DriverLock(resolved.store))
         claim(resolved)
         self._stack.callback(resolved.store.delete_all, WEIGHTS)
-        self._start = self._stack.enter_context(_Kept(job))
+        self._start = _Kept(job)
+        self._stack.push(self._start.end)
         return resolved
 
 
 class _Kept(Start):
-    """A start whose fleet serves one driver after the other: the inner contexts do not end it."""
+    """A start whose fleet serves one driver after the other: their contexts do not end it, `end` does."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.fleet, job.retries)
         self._setups: Mapping[LaneKey, WorkerSetup] = {}
-        self._depth, self._is_used = 0, False
+        self._is_used = False
 
-    def __enter__(self) -> Self:
-        self._depth += 1
-        return self
+    def __exit__(self, *raised: Any) -> None: ...
 
-    def __exit__(self, *raised: Any) -> None:
-        self._depth -= 1
-        if not self._depth:
-            super().__exit__(*raised)
+    def end(self, *raised: Any) -> None:
+        super().__exit__(*raised)
 
     def begin(self, setups: Mapping[LaneKey, WorkerSetup], pipelines: Iterable[str]) -> None:
         self._setups = setups

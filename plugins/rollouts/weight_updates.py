@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,24 @@ class WeightUpdates:
         return frozenset(part.component for part in self.parts)
 
     def apply(self, model: Model, store: Store) -> Model:
-        return with_weights(model, self.parts, store)
+        """Return the model with other weights, which its networks hold by then. Raises ModelError.
+
+        store: of the output that has them.
+        """
+        applied = model.update.parts if isinstance(model.update, WeightUpdates) else ()
+        for update in self.parts:
+            if update not in applied:
+                with _fetched(store, update.files) as files:
+                    import torch
+
+                    networks = model.denoisers()
+                    _check_updatable(update.component, networks, model.settings.options)
+                    current = networks[update.component].state_dict()  # which shares memory with the weights
+                    with torch.no_grad():
+                        for name, file in _opened(update.component, current, files).items():
+                            current[name].copy_(file.get_tensor(name))
+        digest = updated_digest(model_digest(model.digests), self.parts)
+        return replace(model, update=self, digest=digest)
 
 
 def updated_digest(base: str, updates: Sequence[WeightUpdate]) -> str:
@@ -58,7 +76,7 @@ def store_weights(
     component: str,
     weights: Mapping[str, Any] | str | Path,
     *,
-    fits: Callable[[Sequence[Path]], None] = lambda files: None,
+    fits: Callable[[Sequence[Path]], object] = lambda files: None,
 ) -> WeightUpdate:
     """Put weights into an output. weights: a state dict; a .safetensors file, or a folder of some.
 
@@ -102,7 +120,7 @@ def _own_copy(component: str, name: object, weight: Any) -> Any:
 
 def check_update(
     component: str, components: Sequence[Component], options: Options, configs: Path
-) -> Callable[[Sequence[Path]], None]:
+) -> Callable[[Sequence[Path]], object]:
     """Return what checks that files hold all weights of a component, without loading it. Raises ModelError.
 
     components, options: of the model. configs: the folder of its small files.
@@ -114,33 +132,7 @@ def check_update(
     owner = class_of(networks[component].library, networks[component].class_name)
     with torch.device("meta"):
         network = owner.from_config(owner.load_config(str(configs / component)))
-    weights = network.state_dict()
-
-    def check(files: Sequence[Path]) -> None:
-        _opened(component, weights, files)
-
-    return check
-
-
-def with_weights(model: Model, updates: tuple[WeightUpdate, ...], store: Store) -> Model:
-    """Return the model with other weights, which its networks hold by then. Raises ModelError.
-
-    store: of the output that has them.
-    """
-    applied = model.update.parts if isinstance(model.update, WeightUpdates) else ()
-    for update in updates:
-        if update not in applied:
-            with _fetched(store, update.files) as files:
-                import torch
-
-                networks = model.denoisers()
-                _check_updatable(update.component, networks, model.settings.options)
-                current = networks[update.component].state_dict()  # which shares memory with the weights
-                with torch.no_grad():
-                    for name, file in _opened(update.component, current, files).items():
-                        current[name].copy_(file.get_tensor(name))
-    update_of_all = WeightUpdates(updates) if updates else None
-    return replace(model, update=update_of_all, digest=updated_digest(model_digest(model.digests), updates))
+    return partial(_opened, component, network.state_dict())
 
 
 @contextmanager

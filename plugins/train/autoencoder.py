@@ -6,8 +6,7 @@ scene the object would hardly count. Not covered: adversarial and perceptual los
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,7 +119,8 @@ class AutoencoderTask:
         """Return (B, 3, T, H, W), not clamped, in fp32."""
         name = type(self._vae).__name__
         if name in CLAMPING:
-            with _outputs(self._vae.decoder) as chunks:
+            chunks: list[Tensor] = []
+            with self._vae.decoder.register_forward_hook(lambda *call: chunks.append(call[-1])):
                 self._vae.decode(latents)
             decoded = torch.cat(chunks, 2)
             patch = getattr(self._vae.config, "patch_size", None)
@@ -143,14 +143,3 @@ def _weights(video: Tensor) -> Tensor:
     for window in ((1, side, 1), (1, 1, side)):  # one after the other: the same in a third of the time
         near = functional.max_pool3d(near, window, stride=1, padding=[size // 2 for size in window])
     return 1 + (OBJECT_WEIGHT - 1) * near
-
-
-@contextmanager
-def _outputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Yield a list to which every output of the module is added."""
-    outputs: list[Tensor] = []
-    hook = module.register_forward_hook(lambda _module, _arguments, output: outputs.append(output))
-    try:
-        yield outputs
-    finally:
-        hook.remove()

@@ -68,7 +68,6 @@ class Checkpoints:
             self._delete(step)
 
     def last(self) -> _Checkpoint | None:
-        """Return the last whole one, if there is any."""
         steps = self._steps()
         if not steps:
             return None
@@ -124,7 +123,6 @@ def _step_of(path: str) -> int | None:
 
 
 def _batches(state: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Yield tensors together until they fill a file."""
     tensors: dict[str, Tensor] = {}
     size = 0
     for name, tensor in state:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -36,8 +35,6 @@ FREE = {
     "samples",
 }
 
-_FRACTIONAL = "fractional_timesteps"
-
 
 class ClaimedSettings(Written):
     schedule: str
@@ -49,24 +46,12 @@ class ClaimedTrainJob(Written):
 
 
 class TrainingClaim(Written):
-    """What train.json says."""
-
     job: ClaimedTrainJob
 
 
 def read_training_claim(store: Store) -> TrainingClaim:
     """Return what train.json says; FileNotFoundError where there is none, JobError where it is damaged."""
     return read_json(store, TRAINING, TypeAdapter(TrainingClaim))
-
-
-def as_begun(resolved: ResolvedTraining) -> ResolvedTraining:
-    """Return a training that says how it shows timesteps: where the job does not, as it began."""
-    train, theirs = resolved.job.train, _theirs(resolved)
-    if train.fractional_timesteps is not None:
-        return resolved
-    chosen = bool(theirs and theirs["job"]["train"][_FRACTIONAL])
-    job = resolved.job.model_copy(update={"train": train.model_copy(update={_FRACTIONAL: chosen})})
-    return replace(resolved, job=job)
 
 
 def check_output(resolved: ResolvedTraining, *, workers: int | None) -> None:
@@ -76,10 +61,7 @@ def check_output(resolved: ResolvedTraining, *, workers: int | None) -> None:
     """
     if resolved.store.exists(CLAIM):
         raise JobError(f"{resolved.store.url_of('')} holds clips of a render job", "choose another output")
-    ours = _description(resolved, workers or 0)
-    if workers is None:
-        del ours["workers"]
-    _check_same(resolved, ours)
+    _check_same(resolved, _description(resolved, workers))
 
 
 def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: int) -> None:
@@ -98,10 +80,12 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
 
 def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
     """Raise JobError when the output holds a training that differs from `ours` in anything decisive."""
-    store, theirs = resolved.store, _theirs(resolved)
-    if theirs is None:
+    store = resolved.store
+    try:
+        theirs = read_training_claim(store).model_dump()
+    except FileNotFoundError:
         return
-    keys = [key for key in _DECISIVE if key in ours]
+    keys = [key for key in _DECISIVE if ours.get(key) is not None]
     then, now = _decisive(theirs, keys), _decisive(ours, keys)
     differences = [
         f"  {key}: {then.get(key, 'unset')} there, {now.get(key, 'unset')} here"
@@ -116,19 +100,7 @@ def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
         )
 
 
-def _theirs(resolved: ResolvedTraining) -> dict[str, Any] | None:
-    """Return what train.json says; None where there is none."""
-    try:
-        theirs: dict[str, Any] = read_training_claim(resolved.store).model_dump()
-    except FileNotFoundError:
-        return None
-    # Before it was a setting, only Wan 2.2 TI2V's timesteps, of which each token has one, were not rounded.
-    index = resolved.spec.configs.get("index", {})
-    theirs["job"]["train"].setdefault(_FRACTIONAL, bool(index.get("expand_timesteps")))
-    return theirs
-
-
-def _description(resolved: ResolvedTraining, workers: int) -> dict[str, Any]:
+def _description(resolved: ResolvedTraining, workers: int | None) -> dict[str, Any]:
     """Return the job with every value that it left open, and without secrets."""
     job, model = resolved.job.model_dump(exclude={"storage_options"}), resolved.model
     job["table"] = public_location(resolved.job.table)

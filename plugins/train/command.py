@@ -32,7 +32,6 @@ def train_command(
         from framefleet.jobs.job.file import load_job
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import duration
-        from framefleet.plugins.train.job import TrainJob
 
         loaded = load_job(job, sets or [], table=table, model=model, output=output, kind=TrainJob)
         quiet_libraries()
@@ -52,7 +51,6 @@ def train_command(
 
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
-    """Print what training a job would do."""
     from framefleet.jobs.show.progress import watch_on
     from framefleet.jobs.show.watch import duration
     from framefleet.pipeline.text import SHAPE_ORDER

@@ -43,7 +43,6 @@ _FINISHED = TypeAdapter(Finished)
 
 
 def read_finished(store: Store) -> Finished | None:
-    """Return how the training of an output ended, if it did."""
     if not store.exists(_MARKER):
         return None
     return read_json(

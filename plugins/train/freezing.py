@@ -72,10 +72,7 @@ def is_lora(name: str) -> bool:
 
 
 def trained_component(settings: TrainSettings, components: Iterable[str]) -> str:
-    """Return which of a pipeline's components is trained. Raises JobError for none, and for two denoisers.
-
-    Their batches are not of the same noise.
-    """
+    """Return which of a pipeline's components is trained. Raises JobError for none, and for two denoisers."""
     present = list(components)
     if settings.part != "denoiser":
         names = [name for name in present if name == _COMPONENTS[settings.part]]
@@ -110,7 +107,18 @@ def add_lora(pipe: Any, components: Mapping[str, nn.Module], settings: LoraSetti
         raise JobError(f"train.lora: {type(pipe).__name__} takes no LoRAs", "train the weights themselves")
     for name, module in components.items():
         network: Any = module
-        _check_targets(name, module, settings.targets)
+        layers = [key for key, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        for target in settings.targets:
+            if not any(key == target or key.endswith(f".{target}") for key in layers):
+                # The last word of a name, and where that is a number the word before it too.
+                split = (key.split(".") for key in layers)
+                ends = sorted(
+                    {".".join(words[-2:] if words[-1].isdigit() else words[-1:]) for words in split}
+                )
+                raise JobError(
+                    f"train.lora.targets: no layer of {name} is called {target!r}",
+                    f"use ends of names of its layers: {', '.join(ends)}",
+                )
         config = LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha or settings.rank, target_modules=settings.targets
         )
@@ -138,17 +146,3 @@ def lora_file(components: Mapping[str, nn.Module], settings: LoraSettings) -> di
             scaled = weight * scale if ".lora_B." in key else weight
             tensors[f"{name.removesuffix('_2')}.{key}"] = scaled.detach().cpu().contiguous()
     return tensors
-
-
-def _check_targets(component: str, module: nn.Module, targets: list[str]) -> None:
-    """Raise JobError for an end of names that no linear layer or convolution has."""
-    layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in layers):
-            # The last word of a name, and where that is a number the word before it too.
-            split = (name.split(".") for name in layers)
-            ends = sorted({".".join(words[-2:] if words[-1].isdigit() else words[-1:]) for words in split})
-            raise JobError(
-                f"train.lora.targets: no layer of {component} is called {target!r}",
-                f"use ends of names of its layers: {', '.join(ends)}",
-            )

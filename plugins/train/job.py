@@ -83,11 +83,10 @@ class TrainSettings(Strict):
     timesteps: Literal["uniform", "logit_normal"] = Field(
         default="uniform", description="How flow models draw noise levels; others are uniform."
     )
-    fractional_timesteps: bool | None = Field(
-        default=None,
+    fractional_timesteps: bool = Field(
+        default=False,
         description="Show the denoiser of a flow model timesteps that are never rounded, also where its "
-        "pipeline rounds them down to whole numbers, as Wan's does. Unset: as the pipeline shows them; a "
-        "training that is continued keeps what it began with.",
+        "pipeline rounds them down to whole numbers, as Wan's does.",
     )
     sizes: list[_Size] = Field(
         default_factory=list,

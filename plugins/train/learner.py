@@ -129,22 +129,20 @@ class Learner:
 
     @contextmanager
     def result(self) -> Iterator[None]:
-        """Make the weights those to keep until the block ends: the average, where there is one."""
-        with self._average.in_place() if self._average else nullcontext():
-            yield
-            reshard(self._modules.values())
+        """Make the components those to keep and render with, until the block ends.
 
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Make the components as they are for rendering, until the block ends."""
+        Their weights are the average, where there is one.
+        """
         modes = {part: part.training for module in self._modules.values() for part in module.modules()}
-        try:
-            for part in modes:
-                part.training = False
-            yield
-        finally:
-            for part, mode in modes.items():
-                part.training = mode
+        with self._average.in_place() if self._average else nullcontext():
+            try:
+                for part in modes:
+                    part.training = False
+                yield
+            finally:
+                for part, mode in modes.items():
+                    part.training = mode
+            reshard(self._modules.values())
 
     def _backward(self, step: int, batches: Sequence[Sequence[Prepared]]) -> float:
         """Add up the gradients of all batches; return the mean loss."""

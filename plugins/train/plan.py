@@ -20,7 +20,7 @@ from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.train.claim import as_begun, check_output
+from framefleet.plugins.train.claim import check_output
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.freezing import trained_component
 from framefleet.plugins.train.job import TrainJob
@@ -72,7 +72,7 @@ def plan_training(job: TrainJob | str | Path | Mapping[str, Any], *, probe: bool
 
 def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> TrainPlan:
     """Do what `plan_training` promises, reporting to `watch`."""
-    resolved = as_begun(resolve_training(job, watch))
+    resolved = resolve_training(job, watch)
     num_workers = job.fleet.max_workers
     check_output(resolved, workers=num_workers)
     with tempfile.TemporaryDirectory(prefix="framefleet-plan-") as folder:

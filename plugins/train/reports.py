@@ -69,17 +69,13 @@ def read_losses(store: Store, *, before: int | None = None) -> list[Step]:
 class TrainProgress:
     """Steps of a training."""
 
-    # Of `total` steps, in earlier runs too.
-    done: int
+    done: int  # of `total` steps, in earlier runs too
     total: int
-    # The mean of the last steps.
-    loss: float
+    loss: float  # the mean of the last steps
     learning_rate: float
-    # Of this run; None before its second step, as is eta_s.
-    steps_per_s: float | None
+    steps_per_s: float | None  # of this run; None before its second step, as is eta_s
     eta_s: float | None
-    # Steps in the last checkpoint.
-    kept: int
+    kept: int  # steps in the last checkpoint
 
     def parts(self) -> Sequence[str]:
         parts = [f"{self.done:,}/{self.total:,} steps", f"loss {self.loss:.4g}"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,7 +111,6 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
 
 
 def _check_settings(settings: TrainSettings) -> None:
-    """Raise JobError for settings that do not go together."""
     if settings.lora and settings.part != "denoiser":
         raise JobError(f"train.lora is set, and train.part is {settings.part}", "leave one of them out")
     if settings.strategy == "fsdp" and settings.part == "autoencoder":
@@ -171,13 +171,9 @@ def _samples(job: TrainJob, spec: PipelineSpec, bucket: Bucket, inputs: Inputs) 
     size = {"height": bucket.height, "width": bucket.width}
     size |= dict.fromkeys(FRAME_PARAMETERS, bucket.num_frames)
     base = {name: value for name, value in size.items() if name in spec.settable()} | job.defaults
-    finder = InputIndex(inputs)
-    try:
-        return tuple(
-            _sample(number, base | sample, spec, finder) for number, sample in enumerate(job.train.samples)
-        )
-    finally:
-        finder.close()
+    with closing(InputIndex(inputs)) as finder:
+        samples = enumerate(job.train.samples)
+        return tuple(_sample(number, base | sample, spec, finder) for number, sample in samples)
 
 
 def _sample(number: int, values: dict[str, Any], spec: PipelineSpec, finder: InputIndex) -> Request:

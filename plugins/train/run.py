@@ -58,8 +58,6 @@ _SAMPLES = "samples"  # the folder of clips and contact sheets, by step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """One output's training."""
-
     model: ModelSettings
     files: Mapping[str, str]  # of the model, each with its SHA-256
     rows: TrainingRows
@@ -148,7 +146,7 @@ class _Run:
                 else:
                     for _ in state:  # gathering takes all processes
                         pass
-        with self._learner.result(), self._learner.resting():
+        with self._learner.result():
             if isinstance(self._task, Finishes):
                 self._task.finish(self._rows.some(FINISH_ROWS))
             write_result(self._training, self._task, self._world)
@@ -184,7 +182,7 @@ class _Run:
         if not (self._world.is_first or is_shared):
             return
         self._tell(f"rendering samples after step {number:,}")
-        with self._learner.result(), self._learner.resting():
+        with self._learner.result():
             # One at a time: processes that share weights must make the same forwards, and a probe goes by
             # the clock.
             renderer = Renderer(self._model, Batching(mode="fast", max_rows=1), inputs=self._training.inputs)

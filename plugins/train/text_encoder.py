@@ -57,7 +57,11 @@ class TextEncoderTask:
         prompts, paraphrases, others = torch.split(encoded, sizes)
         numbers: dict[tuple[int, ...], int] = {}  # of texts, equal for equal ones
         numbered = [numbers.setdefault(tuple(ids.tolist()), len(numbers)) for ids in (*texts, *contrasts)]
-        excluded = _excluded(*torch.split(torch.tensor(numbered), sizes)).to(encoded.device)
+        ids = torch.split(torch.tensor(numbered), sizes)
+        pair = torch.stack(ids[:2])  # (2, B)
+        # Which texts are no negatives of a row, (B, B + C): its own, and those next to them.
+        alike = (pair[:, None, :, None] == pair[None, :, None, :]).any(0).any(0).fill_diagonal_(False)
+        excluded = torch.cat([alike, (pair[..., None] == ids[2]).any(0)], dim=1).to(encoded.device)
         own = torch.arange(len(batch), device=encoded.device)
 
         def contrast_loss(texts: Tensor, pairs: Tensor) -> Tensor:
@@ -78,10 +82,3 @@ class TextEncoderTask:
         outputs = self._encoder(input_ids=ids, attention_mask=mask.long())[0].float()  # (B, N, D)
         masked = outputs * mask[..., None]
         return functional.normalize(masked.sum(1) / mask.sum(1, keepdim=True), dim=-1)
-
-
-def _excluded(prompts: Tensor, paraphrases: Tensor, contrasts: Tensor) -> Tensor:
-    """Return which texts are no negatives of a row, (B, B + C): its own, and those next to them."""
-    pair = torch.stack([prompts, paraphrases])  # (2, B)
-    alike = (pair[:, None, :, None] == pair[None, :, None, :]).any(0).any(0).fill_diagonal_(False)
-    return torch.cat([alike, (pair[..., None] == contrasts).any(0)], dim=1)

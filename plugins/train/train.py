@@ -7,19 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.train.claim import as_begun, check_output, claim_training
+from framefleet.plugins.train.claim import check_output, claim_training
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.job import TrainJob, TrainSettings
@@ -36,12 +34,8 @@ _RAW, _SMOOTH, _GRID = "#b7ccf0", "#1f57b8", "#e2e4e9"
 # The line is a mean over this part of all steps to both sides, and at least over this many.
 _SMOOTHED_SHARE, _SMOOTHED = 50, 3
 
-_Values = npt.NDArray[np.float64]
-
 
 class Pace:
-    """Follows one run."""
-
     def __init__(self, total: int) -> None:
         self._total = total
         self._losses: deque[float] = deque(maxlen=STEPS_SHOWN)
@@ -94,7 +88,7 @@ def train(
 def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, and report to `watch`."""
     started = time.monotonic()
-    resolved = as_begun(resolve_training(job, watch))
+    resolved = resolve_training(job, watch)
     num_workers = job.fleet.max_workers
     check_output(resolved, workers=num_workers)  # before the lock, which leaves its file in what is another's
     with (
@@ -106,10 +100,24 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
         say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
         claim_training(resolved, rows, workers=trainers.num_workers)
         pace = Pace(job.train.steps)
+
+        def tell(report: TrainingReport) -> None:
+            match report:
+                case Step():
+                    watch.show(pace.stepped(report, time.monotonic()))
+                case Preparing():
+                    watch.show(report)
+                case Kept():
+                    lock.check()  # another driver would remove what is being written
+                    pace.kept = report.steps
+                    write_loss_curve(resolved.store)
+                case str():
+                    watch.say(report)
+
         finished = read_finished(resolved.store)
         if finished is None or finished.steps != job.train.steps:
             lock.check()
-            trainers.run(training_of(resolved, rows), partial(_tell, resolved.store, watch, pace, lock))
+            trainers.run(training_of(resolved, rows), tell)
             write_loss_curve(resolved.store)
             finished = read_finished(resolved.store)
             assert finished is not None and finished.steps == job.train.steps
@@ -122,7 +130,6 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
 
 
 def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
-    """Say how far the rows go, and which ones are of no use."""
     epochs = settings.steps / batches.steps_per_epoch
     watch.say(f"{settings.steps:,} steps of {batches.rows_per_step:,} rows: {epochs:.3g} epochs")
     for bucket, count in batches.unused().items():
@@ -132,7 +139,6 @@ def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
 
 
 def training_of(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
-    """Return what workers are given."""
     return Training(
         model=resolved.model,
         files=resolved.files,
@@ -143,21 +149,6 @@ def training_of(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
         inputs=resolved.inputs,
         samples=resolved.samples,
     )
-
-
-def _tell(store: Store, watch: Watch, pace: Pace, lock: DriverLock, report: TrainingReport) -> None:
-    """Show what a training reports."""
-    match report:
-        case Step():
-            watch.show(pace.stepped(report, time.monotonic()))
-        case Preparing():
-            watch.show(report)
-        case Kept():
-            lock.check()  # another driver would remove what is being written
-            pace.kept = report.steps
-            write_loss_curve(store)
-        case str():
-            watch.say(report)
 
 
 def write_loss_curve(store: Store) -> None:
@@ -184,8 +175,7 @@ def loss_curve(losses: Sequence[float]) -> bytes:
     sums = np.concatenate([[0.0], np.cumsum(raw)])
     first = np.maximum(np.arange(len(raw)) - half, 0)
     last = np.minimum(np.arange(len(raw)) + half + 1, len(raw))
-    smoothed: _Values = (sums[last] - sums[first]) / (last - first)
-    axes.plot(steps, smoothed, marker=marker, color=_SMOOTH, linewidth=2)
+    axes.plot(steps, (sums[last] - sums[first]) / (last - first), marker=marker, color=_SMOOTH, linewidth=2)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()

@@ -33,14 +33,12 @@ class World:
         return self.rank == 0
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean of all processes' values."""
         if self.size > 1:
             dist.all_reduce(value)
             value /= self.size
         return value
 
     def wait(self) -> None:
-        """Return when all processes are here."""
         if self.size > 1:
             self.mean(torch.zeros((), device=self.device)).item()  # NCCL lets the host go on at once
 

@@ -15,7 +15,7 @@ import framefleet
 from framefleet import Request, Store, load_model
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.plugins.rollouts.weight_updates import store_weights, updated_digest, with_weights
+from framefleet.plugins.rollouts.weight_updates import WeightUpdates, store_weights, updated_digest
 from tests.jobs import job_values
 from tests.models.test_scheduler_steps import ddim_script
 from tests.tiny import SMALLEST, tiny
@@ -122,10 +122,10 @@ def test_weights_are_replaced_where_they_are_and_the_digest_says_so(tmp_path: Pa
     before = model.pipe.unet.conv_in.weight
     other = {name: weight + 1 for name, weight in model.pipe.unet.state_dict().items()}
     update = store_weights(store, "unet", other)
-    updated = with_weights(model, (update,), store)
+    updated = WeightUpdates((update,)).apply(model, store)
     assert model.pipe.unet.conv_in.weight is before and torch.equal(before, other["conv_in.weight"])
     assert updated.digest == updated_digest(model.digest, [update]) != model.digest
-    assert with_weights(updated, (update,), store).digest == updated.digest
+    assert WeightUpdates((update,)).apply(updated, store).digest == updated.digest
     assert store_weights(store, "unet", tmp_path / update.files[0]) == update
     for component, weights, said in [
         ("unet", {"conv_in.bias": torch.zeros(1)}, "have no "),
@@ -134,9 +134,9 @@ def test_weights_are_replaced_where_they_are_and_the_digest_says_so(tmp_path: Pa
         ("vae", {}, "name one of unet"),
     ]:
         with pytest.raises(ModelError, match=said):
-            with_weights(model, (store_weights(store, component, weights),), store)
+            WeightUpdates((store_weights(store, component, weights),)).apply(model, store)
     (tmp_path / update.files[0]).write_bytes(b"another")
     with pytest.raises(ModelError, match="is not what was written"):
-        with_weights(model, (update,), store)
+        WeightUpdates((update,)).apply(model, store)
     with pytest.raises(ModelError, match=r"has no \.safetensors files"):
         store_weights(store, "unet", tmp_path / "none")

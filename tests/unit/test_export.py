@@ -369,6 +369,7 @@ def test_datasets_opens_carried_columns_of_any_type(
 def test_what_was_swept_is_among_the_columns(tmp_path: Path) -> None:
     swept = {
         "arguments": [{"prompt": "x", "guidance_scale": scale, "sigmas": [1.0]} for scale in (1.0, 2.0, 2.0)],
+        "prompt": ["x"] * 3,
         "guidance_scale": [1.0, 2.0, 2.0],
     }
     kinds = {"scheduler": ["euler", "euler", "lcm"], "seed": [0, 0, 0]}

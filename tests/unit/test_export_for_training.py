@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.plugins.export.export import Exported
 from framefleet.plugins.export.selection import split_of
 from tests.commands import command
-from tests.small_output import PROMPT, rendered
+from tests.small_output import rendered
 
 COLUMNS = {
     "prompt": ["a cat", "a dog", "a cat", "a dog", "a cat", "a bird"],
@@ -77,12 +77,6 @@ def test_all_columns_are_there_when_asked_for(tmp_path: Path, records: list[dict
         pq.read_schema(tmp_path / "lean/shard-000000.parquet")
     )
     assert f"{num_left_out} columns of the records are left out; --columns all adds them" in result.stderr
-
-
-def test_records_without_a_column_of_prompts_have_one_in_the_export(tmp_path: Path) -> None:
-    rendered(Store(str(tmp_path / "out")), 3)
-    rows, _ = exported(tmp_path)
-    assert [row["prompt"] for row in rows] == [f"{PROMPT} {number}" for number in range(3)]
 
 
 def test_stars_and_notes_of_picks_are_columns(tmp_path: Path, records: list[dict[str, Any]]) -> None:

@@ -28,7 +28,6 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "fonts.conf"))
     monkeypatch.setattr(lettering, "font_paths", lambda: ())
-    lettering._found_near.cache_clear()
     lettering._ask_fontconfig.cache_clear()
     return tmp_path
 
@@ -56,14 +55,6 @@ def write_font(path: Path, name: str, letters: str) -> None:
 def test_a_script_whose_block_begins_with_no_character_is_drawn(system: Path) -> None:
     for name, letters in OTHERS.items():
         assert [font_with(letter) for letter in letters] == [(str(system / f"{name}.ttf"),)] * len(letters)
-
-
-def test_a_font_is_asked_for_once_where_it_has_all_letters(
-    system: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert font_with(THAI[0])
-    monkeypatch.setattr(lettering, "_ask_fontconfig", lambda character: pytest.fail("asked again"))
-    assert font_with(THAI[1]) == font_with(THAI[0])
 
 
 def test_a_letter_that_no_font_has_has_none(system: Path) -> None:

@@ -21,7 +21,7 @@ from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.plugins.marks.manifest import open_signing
 from framefleet.plugins.marks.manifest_reader import read_manifest
-from framefleet.plugins.marks.settings import NO_MARKS, ClipMarks, Provider, Signing, Watermark
+from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.plugins.marks.step import MarkStep
 from tests.certificates import issue
 from tests.unit.test_encode_clip import CLIP
@@ -86,7 +86,7 @@ def test_without_marks_inputs_are_not_read_again_and_with_them_a_changed_one_fai
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
     (picture := tmp_path / "start.png").write_bytes(buffer.getvalue())
-    plain = stored(tmp_path, NO_MARKS, sha256="0" * 64, uri=str(picture))
+    plain = stored(tmp_path, ClipMarks(), sha256="0" * 64, uri=str(picture))
     assert isinstance(plain, StoredRow)
     assert plain.values == {}
     labelled = ClipMarks(label=True, provider=Provider(name="Example"))

@@ -88,11 +88,11 @@ def test_within_result_the_weights_are_the_average() -> None:
     assert torch.equal(task.net[0].weight, state["weights/net.0.weight"])
 
 
-def test_resting_leaves_the_modes_as_they_were() -> None:
+def test_result_leaves_the_modes_as_they_were() -> None:
     task = ToyTask()
     trained = learner(task)
     task.net[1].eval()
-    with trained.resting():
+    with trained.result():
         assert not any(part.training for part in task.net.modules())
     assert task.net.training and task.net[2].training and not task.net[1].training
 

@@ -17,7 +17,6 @@ from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.train.dataset.batches import TrainingRows, buckets_of
@@ -238,7 +237,7 @@ def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
 ) -> None:
     clip(tmp_path / "rendered/clips/00/0.mkv")
     record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
-    record |= {"uri": "/somewhere/else/clips/00/0.mkv", "shape": "ball"}
+    record |= {"uri": "/somewhere/else/clips/00/0.mkv", "path": "clips/00/0.mkv", "shape": "ball"}
     record["arguments"] = '{"guidance_scale": 5.0, "max_sequence_length": 512, "prompt": "a ball"}'
     records = tmp_path / "rendered/records"
     records.mkdir()
@@ -261,23 +260,6 @@ def test_columns_of_arguments_are_no_more_than_the_prompts_of_records(
     (row,) = surveyor(str(tmp_path / "rendered/records"))
     assert row.video == str(tmp_path / "rendered/clips/00/0-aa.mkv")
     assert row.arguments == {"prompt": "a ball"}
-
-
-def test_records_of_which_an_earlier_version_wrote_some_are_one_table(
-    surveyor: Surveyor, tmp_path: Path
-) -> None:
-    (tmp_path / "rendered/records").mkdir(parents=True)
-    for number in (1, 2):
-        path = f"clips/0{number}/0.mkv"
-        clip(tmp_path / "rendered" / path)
-        record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
-        record |= {"uri": f"/gone/{path}", "path": path, "prompt": "a ball"}
-        written = record if number == 2 else {name: record[name] for name in FIRST_FIELDS.names}
-        pq.write_table(pa.Table.from_pylist([written]), tmp_path / f"rendered/records/part-{number}.parquet")
-    assert [Path(row.video or "").parent.name for row in surveyor(str(tmp_path / "rendered/records"))] == [
-        "01",
-        "02",
-    ]
 
 
 def test_text_that_is_no_utf8_or_too_long_refuses_its_row_alone(surveyor: Surveyor, tmp_path: Path) -> None:
@@ -305,7 +287,7 @@ def test_records_are_no_more_trusted_than_other_tables(
 ) -> None:
     clip(tmp_path / "clips/00/0.mkv")
     record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
-    record |= {"uri": str(tmp_path / "clips/00/0.mkv"), "arguments": arguments}
+    record |= {"uri": "/gone/0.mkv", "path": "clips/00/0.mkv", "arguments": arguments}
     (tmp_path / "records").mkdir()
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "records/part-1.parquet")
     rows = surveyor(str(tmp_path / "records"))

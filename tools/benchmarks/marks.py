@@ -37,7 +37,7 @@ from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.plugins.marks.file_marks import SPREAD, marks_in
 from framefleet.plugins.marks.manifest import open_signing
-from framefleet.plugins.marks.settings import NO_MARKS, ClipMarks, Provider, Signing, Watermark
+from framefleet.plugins.marks.settings import ClipMarks, Provider, Signing, Watermark
 from framefleet.plugins.marks.step import MarkStep
 from framefleet.plugins.marks.watermark import mark_frames
 from tests.certificates import issue
@@ -288,7 +288,7 @@ def cost(clips: Clips) -> Iterator[Result]:
         signing = open_signing(Signing(certificate=str(certificate), private_key=str(key)))
         provider = Provider(name="Example")
         ways = {
-            "none": NO_MARKS,
+            "none": ClipMarks(),
             "label": ClipMarks(provider=provider, label=True),
             "sign": ClipMarks(provider=provider, sign=signing),
             "watermark": ClipMarks(watermarks=(SPREAD,)),

@@ -1,9 +1,7 @@
 """In: a checkpoint as its authors ship it, a file or a folder. Out: its tensors by name, none read yet.
 
-A pickle names classes and functions, and opening it calls them. torch calls only what it knows, and what is
-here in place of the harmless classes that trainers leave in checkpoints besides the tensors, which takes
-whatever it is given and does nothing. So nothing is imported, and no code of the file or of a library runs.
-Everything else that a pickle names is refused.
+Of what a pickle names, torch calls only what it knows, and our stand-ins for the harmless classes that
+trainers leave in it. Everything else is refused, so no code of the file runs (docs/why/ports.md).
 """
 
 from __future__ import annotations
@@ -71,14 +69,7 @@ class Checkpoint:
         return {name[len(prefix) :]: t for name, t in self.shapes.items() if name.startswith(prefix)}
 
     def with_part(self, component: str, part: Checkpoint) -> Checkpoint:
-        """Return both as one."""
-        start = f"{component}:"
-        shapes = {**self.shapes, **{start + name: tensor for name, tensor in part.shapes.items()}}
-
-        def read(name: str) -> Tensor:
-            return part.read(name.removeprefix(start)) if name.startswith(start) else self.read(name)
-
-        return Checkpoint(path=self.path, shapes=shapes, read=read, parts=self.parts | {component})
+        return _joined(self.path, {"": self, f"{component}:": part}, parts=self.parts | {component})
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -90,16 +81,22 @@ def open_checkpoint(path: Path) -> Checkpoint:
     names = _weight_files(path)
     if not names:
         raise ModelError(f"{path} holds no {', '.join(SUFFIXES)}", "give the checkpoint's file or folder")
-    files = {name: _open_file(path / name) for name in names}
-    if len(files) == 1:
-        return next(iter(files.values()))
-    shapes = {f"{file}:{name}": t for file, opened in files.items() for name, t in opened.shapes.items()}
+    if len(names) == 1:
+        return _open_file(path / names[0])
+    return _joined(path, {f"{name}:": _open_file(path / name) for name in names})
 
-    def read(name: str) -> Tensor:
-        file, _, inner = name.partition(":")
-        return files[file].read(inner)
 
-    return Checkpoint(path=path, shapes=shapes, read=read)
+def _joined(
+    path: Path, files: Mapping[str, Checkpoint], *, parts: frozenset[str] = frozenset()
+) -> Checkpoint:
+    """Return several as one. files: by what comes before the names of their tensors."""
+    origins = {start + name: (file, name) for start, file in files.items() for name in file.shapes}
+    return Checkpoint(
+        path=path,
+        shapes={name: file.shapes[inner] for name, (file, inner) in origins.items()},
+        read=lambda name: origins[name][0].read(origins[name][1]),
+        parts=parts,
+    )
 
 
 def _weight_files(path: Path) -> list[str]:

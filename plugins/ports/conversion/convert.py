@@ -3,9 +3,6 @@
 Streamed: components are written one after the other, tensor by tensor, from a mapped file. The new folder is
 there whole or not at all, whoever else writes to that name and whatever is killed. Files with weights, and
 the pipeline that they were made for, become one folder with plain weights.
-
-safetensors' own `save_file` takes all tensors at once, too much where a checkpoint has 24 GB. The format is 8
-bytes of length, JSON, then the values (github.com/huggingface/safetensors).
 """
 
 from __future__ import annotations
@@ -189,12 +186,13 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
 
     Raises ModelError when the name is taken, another process is at it, or the disk has no room.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial, lock = (folder.with_name(f".{folder.name}.{ending}") for ending in ("partial", "lock"))
     try:
-        with _locked(folder):
-            check_new(folder)
-            shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):  # the operating system lets go of it when its holder dies
             try:
+                check_new(folder)
+                shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
                 free = shutil.disk_usage(folder.parent).free
                 if free < size_bytes:
                     raise ModelError(
@@ -206,6 +204,11 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+                lock.unlink(missing_ok=True)  # while it is held: who makes a new one finds the folder written
+    except Timeout:
+        raise ModelError(
+            f"{folder} is being written by another process", "wait for it, or name another folder"
+        ) from None
     except OSError as error:
         raise ModelError(
             f"{folder} cannot be written: {error}", "free space, or name another folder"
@@ -213,28 +216,8 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
 
 
 def check_new(folder: Path) -> None:
-    """Raise ModelError when there is something of that name."""
     if folder.exists():
         raise ModelError(f"{folder} is there already", "name a folder that is not")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the name. The operating system lets go of it when its holder dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ModelError(
-            f"{folder} is being written by another process", "wait for it, or name another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: who makes a new one finds the folder written
-        lock.release()
 
 
 WRITTEN = {dtype: name for name, dtype in DTYPES.items()}
@@ -242,7 +225,10 @@ _ALIGNMENT = 8  # of the values, by spaces behind the JSON: safetensors itself w
 
 
 def write_safetensors(path: Path, shapes: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> None:
-    """Write the tensors that `read` gives; `shapes` has them on the meta device, for the header."""
+    """Write the tensors that `read` gives, one by one; `shapes` has them on the meta device, for the header.
+
+    The format is 8 bytes of length, JSON, then the values (github.com/huggingface/safetensors).
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
     end = 0
     for name, shape in shapes.items():

@@ -54,7 +54,6 @@ class Origin:
         return (self.name, *self.more)
 
     def behind(self, prefix: str) -> Origin:
-        """Return it with a prefix before the checkpoint's names."""
         return replace(self, name=prefix + self.name, more=tuple(prefix + name for name in self.more))
 
     def take(self, read: Callable[[str], Tensor]) -> Tensor:
@@ -82,24 +81,19 @@ class Network:
     origins: Mapping[str, Origin]
 
 
-class Saved(Protocol):
-    """A scheduler, a tokenizer: what writes itself into a folder."""
-
-    def save_pretrained(self, folder: str) -> Any: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
     """What a checkpoint becomes.
 
-    variant: which of the known models it is. pipeline: its class. networks, others: the components by name.
-    settings: entries of model_index.json besides them. ignored: names of tensors that nothing needs.
+    variant: which of the known models it is. pipeline: its class. networks: its components with weights.
+    others: those without, which have `save_pretrained`. settings: entries of model_index.json besides them.
+    ignored: names of tensors that nothing needs.
     """
 
     variant: str
     pipeline: type
     networks: Mapping[str, Network]
-    others: Mapping[str, Saved]
+    others: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
 

@@ -8,50 +8,27 @@ will do, and Stable Diffusion 2's text encoder.
 
 from __future__ import annotations
 
-import functools
 import gzip
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    CLIPVisionModelWithProjection,
-)
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel, CLIPVisionModelWithProjection
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.text import setting
+from framefleet.plugins.ports.conversion import plan
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
-from framefleet.plugins.ports.conversion.plan import (
-    Config,
-    Conversion,
-    NetworkPart,
-    TensorShapes,
-    count_below,
-    same_names,
-    settled,
-)
-from framefleet.plugins.ports.crafter import keys
+from framefleet.plugins.ports.crafter import keys, pipeline_videocrafter, resampler
 from framefleet.plugins.ports.crafter.pipeline_base import CrafterPipeline
 from framefleet.plugins.ports.crafter.pipeline_dynamicrafter import DynamiCrafterPipeline
-from framefleet.plugins.ports.crafter.pipeline_videocrafter import (
-    VideoCrafterImageToVideoPipeline,
-    VideoCrafterPipeline,
-)
-from framefleet.plugins.ports.crafter.resampler import (
-    VideoCrafterImageProjector,
-    VideoCrafterPooledImageProjector,
-)
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.plugins.ports.crafter.unet import VideoCrafterUNet3DModel
 
@@ -60,38 +37,38 @@ TEXT, WHOLE_CLIP = "cond_stage_model.model.", "embedder.model."
 VISION, _PROJECTOR = f"{WHOLE_CLIP}visual.", "image_proj_model."
 
 
+def _clip(model: Any) -> Callable[..., nn.Module]:
+    """Return what makes a model of transformers from the values of its config."""
+    return lambda **config: model(model.config_class(**config))
+
+
 PARTS = {
-    "unet": NetworkPart(UNET, keys.unet_config, keys.unet_origins, VideoCrafterUNet3DModel),
-    "vae": NetworkPart("first_stage_model.", keys.vae_config, keys.vae_origins, AutoencoderKL),
-    "text_encoder": NetworkPart(
-        TEXT, keys.text_config, keys.text_origins, lambda **config: CLIPTextModel(CLIPTextConfig(**config))
-    ),
+    "unet": plan.NetworkPart(UNET, keys.unet_config, keys.unet_origins, VideoCrafterUNet3DModel),
+    "vae": plan.NetworkPart("first_stage_model.", keys.vae_config, keys.vae_origins, AutoencoderKL),
+    "text_encoder": plan.NetworkPart(TEXT, keys.text_config, keys.text_origins, _clip(CLIPTextModel)),
 }
 _IMAGE_PARTS = {
-    "image_encoder": NetworkPart(
-        VISION,
-        keys.vision_config,
-        keys.vision_origins,
-        lambda **config: CLIPVisionModel(CLIPVisionConfig(**config)),
+    "image_encoder": plan.NetworkPart(
+        VISION, keys.vision_config, keys.vision_origins, _clip(CLIPVisionModel)
     ),
-    "image_projector": NetworkPart(
-        _PROJECTOR, keys.projector_config, keys.projector_origins, VideoCrafterImageProjector
+    "image_projector": plan.NetworkPart(
+        _PROJECTOR, keys.projector_config, keys.projector_origins, resampler.VideoCrafterImageProjector
     ),
 }
 POOLED_IMAGE_PARTS = {
-    "image_encoder": NetworkPart(
-        VISION,
-        keys.vision_config,
-        keys.vision_origins,
-        lambda **config: CLIPVisionModelWithProjection(CLIPVisionConfig(**config)),
+    "image_encoder": plan.NetworkPart(
+        VISION, keys.vision_config, keys.vision_origins, _clip(CLIPVisionModelWithProjection)
     ),
-    "image_projector": NetworkPart(
-        _PROJECTOR, keys.pooled_projector_config, same_names, VideoCrafterPooledImageProjector
+    "image_projector": plan.NetworkPart(
+        _PROJECTOR,
+        keys.pooled_projector_config,
+        plan.same_names,
+        resampler.VideoCrafterPooledImageProjector,
     ),
 }
 
 
-def network_parts(unet: Config, checkpoint: Checkpoint) -> dict[str, NetworkPart]:
+def network_parts(unet: plan.Config, checkpoint: Checkpoint) -> dict[str, plan.NetworkPart]:
     """Return the parts of a checkpoint with such a denoiser."""
     if not unet["image_cross_attention"]:
         return PARTS
@@ -110,7 +87,7 @@ _ENDS = {
 _DEPTH = 23  # blocks of ViT-H-14's text tower that are used; Stable Diffusion 2 ships no more
 
 
-def with_given(parts: Mapping[str, NetworkPart], checkpoint: Checkpoint) -> dict[str, NetworkPart]:
+def with_given(parts: Mapping[str, plan.NetworkPart], checkpoint: Checkpoint) -> dict[str, plan.NetworkPart]:
     """Return the parts of a checkpoint, with those that are given for it in their place.
 
     Raises ModelError with the encoders that it lacks, and for what is given and is none.
@@ -128,7 +105,7 @@ def with_given(parts: Mapping[str, NetworkPart], checkpoint: Checkpoint) -> dict
 
 
 def check_widths(
-    parts: Mapping[str, NetworkPart], configs: Mapping[str, Config], checkpoint: Checkpoint
+    parts: Mapping[str, plan.NetworkPart], configs: Mapping[str, plan.Config], checkpoint: Checkpoint
 ) -> None:
     """Raise ModelError for a given encoder of another width than the checkpoint was trained with."""
     readers = {
@@ -146,14 +123,14 @@ def check_widths(
             )
 
 
-def _part_of(component: str, part: NetworkPart, checkpoint: Checkpoint) -> NetworkPart:
+def _part_of(component: str, part: plan.NetworkPart, checkpoint: Checkpoint) -> plan.NetworkPart:
     """Return how a component becomes ours, of what is given for it. Raises ModelError where it is none."""
     of_transformers, of_open_clip = _ENDS[component]
     names = [name for name in checkpoint.shapes if name.startswith(f"{component}:")]
     for name in sorted(names, key=lambda n: (len(n), n)):  # of several, the one that is not in a folder
         if name.endswith(of_transformers) and not _is_pooled(part):
-            config = _text_config if component == "text_encoder" else _vision_config
-            return replace(part, prefix=name.removesuffix(of_transformers), config=config, origins=same_names)
+            stem = name.removesuffix(of_transformers)
+            return replace(part, prefix=stem, config=partial(_own_config, part), origins=plan.same_names)
         if name.endswith(of_open_clip) and not name.endswith(of_transformers):
             return replace(part, prefix=name.removesuffix(of_open_clip))
     libraries = "open_clip" if _is_pooled(part) else "open_clip or transformers"
@@ -162,37 +139,29 @@ def _part_of(component: str, part: NetworkPart, checkpoint: Checkpoint) -> Netwo
     )
 
 
-def _is_pooled(part: NetworkPart) -> bool:
+def _is_pooled(part: plan.NetworkPart) -> bool:
     return part.make is POOLED_IMAGE_PARTS["image_encoder"].make
 
 
-def _text_config(shapes: TensorShapes) -> dict[str, Any]:
-    """Return the arguments of CLIPTextConfig for transformers' names."""
-    depth = min(count_below(shapes, "encoder.layers."), _DEPTH)
-    return {**keys.text_config(_renamed(shapes)), "num_hidden_layers": depth}
-
-
-def _vision_config(shapes: TensorShapes) -> dict[str, Any]:
-    """Return the arguments of CLIPVisionConfig for transformers' names."""
-    return keys.vision_config(_renamed(shapes))
-
-
-def _renamed(shapes: TensorShapes) -> dict[str, Tensor]:
-    """Return the shapes by open_clip's names, but for the queries, keys and values that it keeps as one."""
+def _own_config(part: plan.NetworkPart, shapes: plan.TensorShapes) -> plan.Config:
+    """Return what `part.config` does for open_clip's names, which join queries, keys and values, for ours."""
     top = {ours: theirs for ours, theirs in (keys.CLIP_TEXT | keys.CLIP_VISION).items() if ours in shapes}
     renamed = {theirs: shapes[ours] for ours, theirs in top.items()}
     for name, shape in shapes.items():
         if block := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name):
-            part = keys.CLIP_BLOCK.get(block[2], block[2])
-            renamed[f"transformer.resblocks.{block[1]}.{part}.{block[3]}"] = shape
-    return renamed
+            inner = keys.CLIP_BLOCK.get(block[2], block[2])
+            renamed[f"transformer.resblocks.{block[1]}.{inner}.{block[3]}"] = shape
+    config = part.config(renamed)
+    if part.config is keys.text_config:
+        config["num_hidden_layers"] = min(plan.count_below(shapes, "encoder.layers."), _DEPTH)
+    return config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One released model.
 
-    size: (height, width) in pixels. traits: what tells its denoiser from others, as values of its config.
+    size: (height, width) in pixels. traits: what tells its denoiser from the usual one.
     default_fps: of a call without one, from the authors' scripts; None where it is given none.
     scheduler: arguments of VideoCrafterDDIMScheduler.
     """
@@ -200,13 +169,9 @@ class Variant:
     name: str
     pipeline: type[CrafterPipeline]
     size: tuple[int, int]
-    traits: Mapping[str, Any]
+    traits: dict[str, Any]
     default_fps: int | None
     scheduler: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def latent_scale(self) -> float:
-        return float(self.scheduler.get("latent_scale", 1.0))
 
 
 def _velocity(latent_scale: float) -> dict[str, Any]:
@@ -223,29 +188,22 @@ def _velocity(latent_scale: float) -> dict[str, Any]:
 _USUAL = {"channels": 4, "fps": True, "convs": True, "positions": False, "image": False, "gate": False}
 _POSITIONS = {"convs": False, "positions": True}
 _CONCAT = {"channels": 8, "image": True}
-_FROM_TEXT, _FROM_IMAGE = VideoCrafterPipeline, VideoCrafterImageToVideoPipeline
+_FROM_TEXT = pipeline_videocrafter.VideoCrafterPipeline
+_FROM_IMAGE = pipeline_videocrafter.VideoCrafterImageToVideoPipeline
 
-# name, pipeline, size, traits that are not the usual ones, default_fps, scheduler
-_RELEASED: tuple[tuple[str, type[CrafterPipeline], tuple[int, int], dict[str, Any], int | None, Any], ...] = (
-    ("videocrafter2-t2v-512", _FROM_TEXT, (320, 512), {}, 28, {"latent_scale": 0.7}),
-    ("videocrafter1-t2v-1024", _FROM_TEXT, (576, 1024), _POSITIONS, 28, {"latent_scale": 0.3}),
-    ("videocrafter1-t2v-512", _FROM_TEXT, (320, 512), {**_POSITIONS, "fps": False}, None, {}),
-    ("videocrafter1-i2v-512", _FROM_IMAGE, (320, 512), {"image": True}, 8, {"latent_scale": 0.7}),
-    ("dynamicrafter-256", DynamiCrafterPipeline, (256, 256), {**_CONCAT, "gate": True}, 3, {}),
-    ("dynamicrafter-512", DynamiCrafterPipeline, (320, 512), _CONCAT, 24, _velocity(0.7)),
-    ("dynamicrafter-512-interp", DynamiCrafterPipeline, (320, 512), _CONCAT, 5, _velocity(0.7)),
-    ("dynamicrafter-1024", DynamiCrafterPipeline, (576, 1024), _CONCAT, 10, _velocity(0.3)),
-)
-VARIANTS = tuple(
-    Variant(
-        name=name, pipeline=made, size=size, traits={**_USUAL, **traits}, default_fps=fps, scheduler=scheduler
-    )
-    for name, made, size, traits, fps, scheduler in _RELEASED
+VARIANTS = (
+    Variant("videocrafter2-t2v-512", _FROM_TEXT, (320, 512), {}, 28, {"latent_scale": 0.7}),
+    Variant("videocrafter1-t2v-1024", _FROM_TEXT, (576, 1024), _POSITIONS, 28, {"latent_scale": 0.3}),
+    Variant("videocrafter1-t2v-512", _FROM_TEXT, (320, 512), {**_POSITIONS, "fps": False}, None),
+    Variant("videocrafter1-i2v-512", _FROM_IMAGE, (320, 512), {"image": True}, 8, {"latent_scale": 0.7}),
+    Variant("dynamicrafter-256", DynamiCrafterPipeline, (256, 256), {**_CONCAT, "gate": True}, 3),
+    Variant("dynamicrafter-512", DynamiCrafterPipeline, (320, 512), _CONCAT, 24, _velocity(0.7)),
+    Variant("dynamicrafter-512-interp", DynamiCrafterPipeline, (320, 512), _CONCAT, 5, _velocity(0.7)),
+    Variant("dynamicrafter-1024", DynamiCrafterPipeline, (576, 1024), _CONCAT, 10, _velocity(0.3)),
 )
 
 
 def traits_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the traits of a denoiser's config."""
     return {
         "channels": config["in_channels"],
         "fps": config["default_fps"] is not None,
@@ -256,31 +214,38 @@ def traits_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-SCALES = "scale_arr"  # by timestep: a ramp from 1, then a constant
-_NUM_TIMESTEPS, _RAMP = 1000, 400  # of all released models
-_ROUNDING = 1e-3  # of a scale in bf16
+SCALES = "scale_arr"  # of latents, by timestep
 
 
-def chosen_variant(unet: Mapping[str, Any], checkpoint: Checkpoint, asked: str | None) -> Variant:
-    """Return the variant whose denoiser is like this one. Its scheduler scales latents as the file says.
+def chosen_variant(
+    unet: Mapping[str, Any], checkpoint: Checkpoint, asked: str | None, given: Mapping[str, Any]
+) -> Variant:
+    """Return the variant whose denoiser is like this one, and which scales latents as the file says.
 
-    asked: as the user named it. Raises ModelError for none, for several, and for scales that are no ramp.
+    asked: as the user named it. given: values of configs; for those of the scheduler the file is not asked.
+    Raises ModelError for none, and for several.
     """
     place = str(checkpoint.path)
-    alike = [variant for variant in VARIANTS if variant.traits == traits_of(unet)]
-    if SCALES not in checkpoint.shapes:
+    alike = [variant for variant in VARIANTS if _USUAL | variant.traits == traits_of(unet)]
+    if SCALES not in checkpoint.shapes or any(name.startswith("scheduler.") for name in given):
         return _one_of(alike, asked, place)
-    scale, steps = _ramp(checkpoint.read(SCALES), place)
-    scaled = [variant for variant in alike if abs(variant.latent_scale - scale) < _ROUNDING]
-    if scaled and steps == _RAMP:
-        return _one_of(scaled, asked, place)
-    variant = _one_of(alike, asked, place)
-    own = {
-        "latent_scale": scale,
-        "scale_steps": steps,
-        "dynamic_rescale": issubclass(variant.pipeline, DynamiCrafterPipeline),
-    }
-    return replace(variant, scheduler={**variant.scheduler, **own})
+    scales = checkpoint.read(SCALES)
+    scaled = [variant for variant in alike if _has_scales(variant, scales)]
+    if alike and not scaled:
+        raise ModelError(
+            f"{place}: {SCALES}, of shape {tuple(scales.shape)}, is that of no model with such a denoiser",
+            "say how latents are scaled, e.g. --set scheduler.latent_scale=0.7",
+        )
+    return _one_of(scaled, asked, place)
+
+
+def _has_scales(variant: Variant, scales: Tensor) -> bool:
+    """Whether a file's scales are those of a variant, but for their rounding."""
+    expected = VideoCrafterDDIMScheduler(**variant.scheduler).latent_scales
+    if scales.dim() != 1 or len(scales) < len(expected) or not scales.is_floating_point():
+        return False
+    precision = max(torch.finfo(scales.dtype).eps, 1e-6)
+    return bool(((scales[: len(expected)].float() - expected).abs() <= precision).all())
 
 
 def _one_of(fitting: list[Variant], asked: str | None, place: str) -> Variant:
@@ -296,26 +261,6 @@ def _one_of(fitting: list[Variant], asked: str | None, place: str) -> Variant:
     if not chosen:
         raise ModelError(f"{place} is not {asked}", f"by its tensors it is {names}")
     return chosen[0]
-
-
-def _ramp(values: Tensor, place: str) -> tuple[float, int]:
-    """Return where the scales end, and in how many steps. Raises ModelError for those of another form."""
-    if values.dim() == 1 and len(values) >= _NUM_TIMESTEPS and values.is_floating_point():
-        precision = max(torch.finfo(values.dtype).eps, 1e-6)
-        scales = values.double()
-        end = round(float(scales[-1]), 7)
-        steps = int((scales[-1] != scales).sum()) + 1
-        for length in (_RAMP, steps) if end > 0 else ():  # rounded, a ramp may reach its end early
-            expected = torch.full_like(scales, end)
-            expected[:length] = torch.linspace(1, end, length, dtype=torch.float64)
-            if bool(((scales - expected).abs() <= precision).all()):
-                return end, length
-    raise ModelError(
-        f"{place}: {SCALES}, of shape {tuple(values.shape)}, is not a ramp from 1 to a constant for "
-        f"{_NUM_TIMESTEPS} timesteps",
-        "take it out of the file, and say `--set scheduler.latent_scale=...` where it is not the released "
-        "model's",
-    )
 
 
 _PIXELS = 8  # of one latent, in all of them
@@ -344,7 +289,7 @@ _MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 
 def convert_crafter(
     checkpoint: Checkpoint, *, variant: str | None, given: Mapping[str, Any]
-) -> Conversion | None:
+) -> plan.Conversion | None:
     """Return the conversion, or None for a checkpoint of another family."""
     if not any(name.startswith(f"{UNET}init_attn.") for name in checkpoint.shapes):
         return None
@@ -352,7 +297,7 @@ def convert_crafter(
     unet = PARTS["unet"].inferred("unet", checkpoint)
     parts = with_given(network_parts(unet, checkpoint), checkpoint)
     configs = {name: part.inferred(name, checkpoint) for name, part in parts.items()}
-    chosen = chosen_variant(unet, checkpoint, variant)
+    chosen = chosen_variant(unet, checkpoint, variant, given)
     size = [length // _PIXELS for length in chosen.size]
     configs["unet"] |= {"sample_size": size, "default_fps": chosen.default_fps}
     configs["scheduler"] = {
@@ -360,13 +305,13 @@ def convert_crafter(
         for key, value in VideoCrafterDDIMScheduler(**chosen.scheduler).config.items()
         if not key.startswith("_")
     }
-    configs = settled(configs, given, place=place)
+    configs = plan.settled(configs, given, place=place)
     check_widths(parts, configs, checkpoint)
     networks = {name: part.network(name, configs[name], checkpoint) for name, part in parts.items()}
     scheduler = VideoCrafterDDIMScheduler(**configs["scheduler"])
     used = {name for network in networks.values() for o in network.origins.values() for name in o.names}
     depth, encoders = configs["text_encoder"]["num_hidden_layers"], checkpoint.parts & ENCODERS.keys()
-    return Conversion(
+    return plan.Conversion(
         variant=chosen.name,
         pipeline=chosen.pipeline,
         networks=networks,
@@ -398,7 +343,7 @@ def _is_block_beyond(name: str, depth: int) -> bool:
     return block is not None and int(block[1]) >= depth and keys.is_block_tensor(block[2])
 
 
-@functools.cache  # a second to build
+@cache  # a second to build
 def clip_tokenizer() -> CLIPTokenizer:
     """Return the tokenizer of 49,408 tokens, each time the same one.
 

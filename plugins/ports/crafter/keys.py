@@ -12,23 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from framefleet.plugins.ports.conversion.plan import (
-    Origin,
-    TensorShapes,
-    as_linear,
-    count_below,
-    renamed,
-    size_of,
-    third,
-    unchanged,
-    whole_parts,
-)
+from framefleet.plugins.ports.conversion import plan
 
 _TOP = {
     "time_embedding.linear_1": "time_embed.0",
@@ -59,68 +48,60 @@ _FPS = ("fps_embedding", "framestride_embed")  # the second in DynamiCrafter 256
 _FIRST_HEADS = 8  # of the temporal transformer before the first block, whatever its width
 
 
-def unet_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
+def unet_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
     """Return where each of our tensors comes from. names: ours."""
-    stems = _TOP | _Layout.of(shapes).stems
+    stems = _TOP | _Layout(shapes).stems
     return {
-        name: Origin(
+        name: plan.Origin(
             name=_original(name, stems),
             # Those of the first temporal transformer are convolutions of one frame.
-            change=partial(as_linear, dims=1) if name.startswith("transformer_in.proj_") else unchanged,
+            change=partial(plan.as_linear, dims=1)
+            if name.startswith("transformer_in.proj_")
+            else plan.unchanged,
         )
         for name in names
     }
 
 
-def unet_config(shapes: TensorShapes) -> dict[str, Any]:
-    """Return the arguments of VideoCrafterUNet3DModel that its tensors tell."""
-    layout = _Layout.of(shapes)
+def unet_config(shapes: plan.TensorShapes) -> dict[str, Any]:
+    layout = _Layout(shapes)
     first = f"init_attn.0.{_BLOCK}.attn1"
     has_positions = any(".relative_position_" in name for name in shapes)
     table = f"{first}.relative_position_k.embeddings_table"
     keys = [name for name in shapes if name.startswith("middle_block.1.") and ".attn2." in name]
     return {
-        "in_channels": size_of(shapes, "input_blocks.0.0.weight", 4)[1],
-        "out_channels": size_of(shapes, "out.2.weight", 4)[0],
+        "in_channels": plan.size_of(shapes, "input_blocks.0.0.weight", 4)[1],
+        "out_channels": plan.size_of(shapes, "out.2.weight", 4)[0],
         "down_block_types": [f"{'CrossAttn' if has else ''}DownBlock3D" for has in layout.attends],
         "up_block_types": [f"{'CrossAttn' if has else ''}UpBlock3D" for has in reversed(layout.attends)],
         "block_out_channels": [
-            size_of(shapes, f"input_blocks.{1 + level * layout.per_level}.0.out_layers.3.weight", 4)[0]
+            plan.size_of(shapes, f"input_blocks.{1 + level * layout.per_level}.0.out_layers.3.weight", 4)[0]
             for level in layout.levels
         ],
         "layers_per_block": layout.per_level - 1,
-        "cross_attention_dim": size_of(shapes, f"middle_block.1.{_BLOCK}.attn2.to_k.weight", 2)[1],
-        "attention_head_dim": size_of(shapes, f"{first}.to_q.weight", 2)[0] // _FIRST_HEADS,
+        "cross_attention_dim": plan.size_of(shapes, f"middle_block.1.{_BLOCK}.attn2.to_k.weight", 2)[1],
+        "attention_head_dim": plan.size_of(shapes, f"{first}.to_q.weight", 2)[0] // _FIRST_HEADS,
         "default_fps": 16 if layout.fps else None,  # of the original's forward; each variant has its own
         "use_temporal_conv": any(f".{_TEMPORAL_CONV}." in name for name in shapes),
-        "max_relative_position": (size_of(shapes, table, 2)[0] - 1) // 2 if has_positions else None,
+        "max_relative_position": (plan.size_of(shapes, table, 2)[0] - 1) // 2 if has_positions else None,
         "image_cross_attention": any("_ip." in name for name in keys),
         "learnable_image_scale": any(name.endswith(".alpha") for name in keys),
     }
 
 
-@dataclass(frozen=True, slots=True)
 class _Layout:
-    """per_level: input blocks of each level, its residual blocks and the downsampler.
+    """How the original numbers its blocks. Raises ValueError for two embeddings of fps."""
 
-    attends: whether each level has attention. fps: what the original calls the embedding of fps.
-    """
-
-    attends: tuple[bool, ...]
-    per_level: int
-    fps: str | None
-
-    @classmethod
-    def of(cls, shapes: TensorShapes) -> _Layout:
-        """Raises ValueError for two embeddings of fps."""
+    def __init__(self, shapes: plan.TensorShapes) -> None:
         samplers = {int(n.split(".")[1]) for n in shapes if n.startswith("input_blocks.") and ".0.op." in n}
-        per_level = min(samplers, default=count_below(shapes, "input_blocks."))
-        firsts = [1 + level * per_level for level in range(len(samplers) + 1)]
-        attends = tuple(any(n.startswith(f"input_blocks.{first}.1.") for n in shapes) for first in firsts)
+        # Input blocks of each level, its residual blocks and the downsampler.
+        self.per_level = min(samplers, default=plan.count_below(shapes, "input_blocks."))
+        firsts = [1 + level * self.per_level for level in range(len(samplers) + 1)]
+        self.attends = [any(n.startswith(f"input_blocks.{first}.1.") for n in shapes) for first in firsts]
         fps = [stem for stem in _FPS if any(name.startswith(f"{stem}.") for name in shapes)]
         if len(fps) > 1:
             raise ValueError(f"{fps[0]} and {fps[1]} are two names of one layer: take one of them out")
-        return cls(attends, per_level, fps[0] if fps else None)
+        self.fps = fps[0] if fps else None  # what the original calls the embedding of fps
 
     @property
     def levels(self) -> range:
@@ -216,50 +197,50 @@ _PROJECTOR = [
 ]
 
 
-def vae_config(shapes: TensorShapes) -> dict[str, Any]:
-    """Return the arguments of diffusers' AutoencoderKL."""
-    levels = count_below(shapes, "encoder.down.")
+def vae_config(shapes: plan.TensorShapes) -> dict[str, Any]:
+    levels = plan.count_below(shapes, "encoder.down.")
     return {
-        "in_channels": size_of(shapes, "encoder.conv_in.weight", 4)[1],
-        "out_channels": size_of(shapes, "decoder.conv_out.weight", 4)[0],
+        "in_channels": plan.size_of(shapes, "encoder.conv_in.weight", 4)[1],
+        "out_channels": plan.size_of(shapes, "decoder.conv_out.weight", 4)[0],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "block_out_channels": [
-            size_of(shapes, f"encoder.down.{level}.block.0.conv1.weight", 4)[0] for level in range(levels)
+            plan.size_of(shapes, f"encoder.down.{level}.block.0.conv1.weight", 4)[0]
+            for level in range(levels)
         ],
-        "layers_per_block": count_below(shapes, "encoder.down.0.block."),
-        "latent_channels": size_of(shapes, "post_quant_conv.weight", 4)[0],
+        "layers_per_block": plan.count_below(shapes, "encoder.down.0.block."),
+        "latent_channels": plan.size_of(shapes, "post_quant_conv.weight", 4)[0],
         "norm_num_groups": 32,  # of all that the originals build
         "scaling_factor": 0.18215,
         "sample_size": 256,  # pixels of a tile, where tiling is asked for; diffusers' own 32 leaves seams
     }
 
 
-def vae_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
+def vae_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
     """Return where each tensor of AutoencoderKL comes from; the original counts up from the last level."""
-    deepest = count_below(shapes, "encoder.down.") - 1
+    deepest = plan.count_below(shapes, "encoder.down.") - 1
     rules = [(r"^decoder\.up_blocks\.(\d+)\.", lambda m: f"decoder.up.{deepest - int(m[1])}."), *_VAE]
     return {
-        name: Origin(
-            name=renamed(name, rules),
-            change=partial(as_linear, dims=2) if ".attentions.0.to_" in name else unchanged,
+        name: plan.Origin(
+            name=plan.renamed(name, rules),
+            change=partial(plan.as_linear, dims=2) if ".attentions.0.to_" in name else plan.unchanged,
         )
         for name in names
     }
 
 
-def text_config(shapes: TensorShapes) -> dict[str, Any]:
+def text_config(shapes: plan.TensorShapes) -> dict[str, Any]:
     """Return the arguments of CLIPTextConfig. Its last block is left out: "penultimate" ends before it."""
-    (width,) = size_of(shapes, "ln_final.weight", 1)
-    vocabulary, _ = size_of(shapes, "token_embedding.weight", 2)
+    (width,) = plan.size_of(shapes, "ln_final.weight", 1)
+    vocabulary, _ = plan.size_of(shapes, "token_embedding.weight", 2)
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "intermediate_size": size_of(shapes, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        "intermediate_size": plan.size_of(shapes, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         "projection_dim": width,
-        "num_hidden_layers": count_below(shapes, "transformer.resblocks.") - 1,
-        "num_attention_heads": whole_parts(width, _HEAD),
-        "max_position_embeddings": size_of(shapes, "positional_embedding", 2)[0],
+        "num_hidden_layers": plan.count_below(shapes, "transformer.resblocks.") - 1,
+        "num_attention_heads": plan.whole_parts(width, _HEAD),
+        "max_position_embeddings": plan.size_of(shapes, "positional_embedding", 2)[0],
         "hidden_act": "gelu",
         "pad_token_id": 0,
         "bos_token_id": vocabulary - 2,
@@ -267,63 +248,59 @@ def text_config(shapes: TensorShapes) -> dict[str, Any]:
     }
 
 
-def text_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
-    """Return where each tensor of CLIPTextModel comes from."""
+def text_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
     return dict(_clip_origins(names, CLIP_TEXT))
 
 
-def vision_config(shapes: TensorShapes) -> dict[str, Any]:
+def vision_config(shapes: plan.TensorShapes) -> dict[str, Any]:
     """Return the arguments of CLIPVisionConfig. The names are those below `visual.`."""
-    width, _, patch, _ = size_of(shapes, "conv1.weight", 4)
-    positions, _ = size_of(shapes, "positional_embedding", 2)
+    width, _, patch, _ = plan.size_of(shapes, "conv1.weight", 4)
+    positions, _ = plan.size_of(shapes, "positional_embedding", 2)
     return {
         "hidden_size": width,
-        "intermediate_size": size_of(shapes, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        "projection_dim": size_of(shapes, "proj", 2)[1] if "proj" in shapes else width,
-        "num_hidden_layers": count_below(shapes, "transformer.resblocks."),
-        "num_attention_heads": whole_parts(width, _VISION_HEAD),
+        "intermediate_size": plan.size_of(shapes, "transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        "projection_dim": plan.size_of(shapes, "proj", 2)[1] if "proj" in shapes else width,
+        "num_hidden_layers": plan.count_below(shapes, "transformer.resblocks."),
+        "num_attention_heads": plan.whole_parts(width, _VISION_HEAD),
         "image_size": round((positions - 1) ** 0.5) * patch,
         "patch_size": patch,
         "hidden_act": "gelu",
     }
 
 
-def vision_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
+def vision_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
     """Return where each tensor of CLIPVisionModel comes from, or of that with projection."""
     inner = {name.removeprefix("vision_model."): name for name in names}
     origins = {inner[ours]: origin for ours, origin in _clip_origins(inner, CLIP_VISION)}
     if "visual_projection.weight" in inner:
-        origins["visual_projection.weight"] = Origin(name="proj", change=Tensor.t)
+        origins["visual_projection.weight"] = plan.Origin(name="proj", change=Tensor.t)
     return origins
 
 
-def projector_config(shapes: TensorShapes) -> dict[str, Any]:
-    """Return the arguments of VideoCrafterImageProjector."""
-    _, queries, width = size_of(shapes, "latents", 3)
-    inner, _ = size_of(shapes, "layers.0.0.to_q.weight", 2)
+def projector_config(shapes: plan.TensorShapes) -> dict[str, Any]:
+    _, queries, width = plan.size_of(shapes, "latents", 3)
+    inner, _ = plan.size_of(shapes, "layers.0.0.to_q.weight", 2)
     num_frames = max(1, queries // _TOKENS_PER_FRAME)
     return {
         "hidden_size": width,
-        "num_layers": count_below(shapes, "layers."),
-        "attention_head_dim": _HEAD if whole_parts(inner, _HEAD) else None,
-        "num_attention_heads": whole_parts(inner, _HEAD),
+        "num_layers": plan.count_below(shapes, "layers."),
+        "attention_head_dim": _HEAD if plan.whole_parts(inner, _HEAD) else None,
+        "num_attention_heads": plan.whole_parts(inner, _HEAD),
         "num_queries": queries // num_frames,
         "num_frames": num_frames,
-        "image_embed_dim": size_of(shapes, "proj_in.weight", 2)[1],
-        "cross_attention_dim": size_of(shapes, "proj_out.weight", 2)[0],
-        "ff_mult": size_of(shapes, "layers.0.1.1.weight", 2)[0] // width,
+        "image_embed_dim": plan.size_of(shapes, "proj_in.weight", 2)[1],
+        "cross_attention_dim": plan.size_of(shapes, "proj_out.weight", 2)[0],
+        "ff_mult": plan.size_of(shapes, "layers.0.1.1.weight", 2)[0] // width,
     }
 
 
-def projector_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
-    """Return where each tensor of VideoCrafterImageProjector comes from."""
-    return {name: Origin(name=renamed(name, _PROJECTOR)) for name in names}
+def projector_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
+    return {name: plan.Origin(name=plan.renamed(name, _PROJECTOR)) for name in names}
 
 
-def pooled_projector_config(shapes: TensorShapes) -> dict[str, Any]:
-    """Return the arguments of VideoCrafterPooledImageProjector."""
-    (width,) = size_of(shapes, "norm.weight", 1)
-    outputs, inputs = size_of(shapes, "proj.weight", 2)
+def pooled_projector_config(shapes: plan.TensorShapes) -> dict[str, Any]:
+    (width,) = plan.size_of(shapes, "norm.weight", 1)
+    outputs, inputs = plan.size_of(shapes, "proj.weight", 2)
     return {"image_embed_dim": inputs, "cross_attention_dim": width, "num_queries": outputs // width}
 
 
@@ -334,14 +311,14 @@ def is_block_tensor(name: str) -> bool:
     return in_projection or (stem in CLIP_BLOCK.values() and kind in ("weight", "bias"))
 
 
-def _clip_origins(names: Iterable[str], top: Mapping[str, str]) -> Iterator[tuple[str, Origin]]:
+def _clip_origins(names: Iterable[str], top: Mapping[str, str]) -> Iterator[tuple[str, plan.Origin]]:
     for name in names:
         if name in top:
-            yield name, Origin(name=top[name])
+            yield name, plan.Origin(name=top[name])
         elif block := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name):
             theirs, part = f"transformer.resblocks.{block[1]}", block[2]
             if part in CLIP_BLOCK:
-                yield name, Origin(name=f"{theirs}.{CLIP_BLOCK[part]}.{block[3]}")
+                yield name, plan.Origin(name=f"{theirs}.{CLIP_BLOCK[part]}.{block[3]}")
             else:  # self_attn.q_proj and its likes
-                change = partial(third, i="qkv".index(part.removeprefix("self_attn.")[0]))
-                yield name, Origin(name=f"{theirs}.attn.in_proj_{block[3]}", change=change)
+                change = partial(plan.third, i="qkv".index(part.removeprefix("self_attn.")[0]))
+                yield name, plan.Origin(name=f"{theirs}.attn.in_proj_{block[3]}", change=change)

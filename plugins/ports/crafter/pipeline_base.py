@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ftfy
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.utils import BaseOutput
@@ -65,8 +66,9 @@ class CrafterPipeline(DiffusionPipeline):
     _guidance_scale: float
     _num_timesteps: int
 
-    def _prepare(self) -> None:
-        """Call at the end of `__init__`, when the components are registered."""
+    def __init__(self, **components: Any) -> None:
+        super().__init__()
+        self.register_modules(**components)
         self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1) if self.vae else 8
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
 
@@ -96,7 +98,6 @@ class CrafterPipeline(DiffusionPipeline):
         return height, width
 
     def check_steps(self, steps: Steps, num_frames: int) -> None:
-        """Raise ValueError for arguments that the model cannot render with."""
         if num_frames < 1:
             raise ValueError(f"`num_frames` is {num_frames}: a clip has 1 frame or more")
         check_ranges({"eta": steps.eta, "guidance_rescale": steps.guidance_rescale})
@@ -237,7 +238,7 @@ _ENDS = ("<start_of_text>", "<end_of_text>")  # open_clip's names; "<|endoftext|
 
 def prompt_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
     """Return the ids that open_clip's tokenizer gives prompts, cleaned, split and cut as it does: (B, 77)."""
-    cleaned = [clip_words.lowered(html.unescape(html.unescape(clip_words.plain_letters(p)))) for p in prompts]
+    cleaned = [clip_words.lowered(html.unescape(html.unescape(ftfy.fix_text(p)))) for p in prompts]
     return clip_words.token_ids(tokenizer, cleaned, ends=_ENDS, length=tokenizer.model_max_length)
 
 
@@ -261,8 +262,7 @@ class ImageCrafterPipeline(CrafterPipeline):
         unet: VideoCrafterUNet3DModel,
         scheduler: VideoCrafterDDIMScheduler,
     ) -> None:
-        super().__init__()
-        self.register_modules(
+        super().__init__(
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
@@ -271,7 +271,6 @@ class ImageCrafterPipeline(CrafterPipeline):
             unet=unet,
             scheduler=scheduler,
         )
-        self._prepare()
 
     def pixels_of(
         self, image: Any, height: int, width: int, *, batch_size: int, name: str = "image"

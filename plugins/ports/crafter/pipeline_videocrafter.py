@@ -32,11 +32,9 @@ class VideoCrafterPipeline(CrafterPipeline):
         unet: VideoCrafterUNet3DModel,
         scheduler: VideoCrafterDDIMScheduler,
     ) -> None:
-        super().__init__()
-        self.register_modules(
+        super().__init__(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
         )
-        self._prepare()
 
     @torch.no_grad()
     def __call__(

@@ -151,23 +151,19 @@ def training_inputs(own: Mapping[str, Any], frames: Frames) -> dict[str, _Given]
 
 
 def given_to_rows(
-    image: _Given, last_image: _Given, video: _Given, *, num_prompts: int, times: int
+    image: _Given, last_image: _Given, video: _Given, *, num_prompts: int
 ) -> list[dict[str, _Given]]:
-    """Return `image`, `last_image` and `video` of each clip; every prompt has `times` clips."""
-    inputs = {"image": image, "last_image": last_image, "video": video}
-    columns = [_each(value, num_prompts, name) for name, value in inputs.items()]
-    return [dict(zip(inputs, row, strict=True)) for row in zip(*columns, strict=True) for _ in range(times)]
-
-
-def _each(given: _Given, num_prompts: int, name: str) -> list[_Given]:
-    """Return the image or video of each prompt; `given` is one for all, or a list with one for each."""
-    if given is None or isinstance(given, Image):
-        return [given] * num_prompts
-    if name == "video" and all(isinstance(frame, Image) for frame in given):
-        return [given] * num_prompts
-    if len(given) != num_prompts:
-        raise ValueError(f"`{name}` holds {len(given)} for {num_prompts} prompts")
-    return list(given)
+    """Return `image`, `last_image` and `video` of each prompt. Each is one for all, or one for each."""
+    columns: dict[str, list[_Given]] = {}
+    for name, value in {"image": image, "last_image": last_image, "video": video}.items():
+        is_one = value is None or isinstance(value, Image)
+        if is_one or (name == "video" and all(isinstance(frame, Image) for frame in value)):
+            columns[name] = [value] * num_prompts
+        elif len(value) == num_prompts:
+            columns[name] = list(value)
+        else:
+            raise ValueError(f"`{name}` holds {len(value)} for {num_prompts} prompts")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def given_frames(

@@ -15,14 +15,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    CLIPTextConfig,
-    CLIPTextModel,
-    PreTrainedTokenizerBase,
-    T5Config,
-    T5EncoderModel,
-)
+from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
@@ -59,10 +52,8 @@ def text_parts(path: Path, files: Files) -> dict[str, TextPart]:
     folders = {str(Path(file).parent) for file in files}
     kinds = {folder: _model_type(path / folder / "config.json") for folder in sorted(folders)}
     return {
-        "text_encoder": _part(
-            path, files, kinds, ("clip", "clip_text_model"), (CLIPTextModel, CLIPTextConfig)
-        ),
-        "text_encoder_2": _part(path, files, kinds, ("t5",), (T5EncoderModel, T5Config)),
+        "text_encoder": _part(path, files, kinds, ("clip", "clip_text_model"), CLIPTextModel),
+        "text_encoder_2": _part(path, files, kinds, ("t5",), T5EncoderModel),
     }
 
 
@@ -75,11 +66,7 @@ def _model_type(config: Path) -> str | None:
 
 
 def _part(
-    path: Path,
-    files: Files,
-    kinds: Mapping[str, str | None],
-    wanted: tuple[str, ...],
-    classes: tuple[Any, Any],
+    path: Path, files: Files, kinds: Mapping[str, str | None], wanted: tuple[str, ...], model: Any
 ) -> TextPart:
     folder = next((folder for folder, kind in kinds.items() if kind in wanted), None)
     if folder is None:
@@ -89,8 +76,7 @@ def _part(
     ordered = sorted(own, key=lambda file: file.endswith(".safetensors"))
     tensors = {name: f"{file}:{name}" for file in ordered for name in own[file]}
     with torch.device("meta"):
-        model, config = classes
-        module = model(config.from_pretrained(str(path / folder), local_files_only=True))
+        module = model(model.config_class.from_pretrained(str(path / folder), local_files_only=True))
     origins = {}
     for name in module.state_dict():
         stored = _stored(name, tensors)

@@ -80,50 +80,29 @@ class Text:
     embeds: Tensor
     pooled: Tensor
 
-    def repeated(self, times: int) -> Text:
-        return Text(self.embeds.repeat_interleave(times, dim=0), self.pooled.repeat_interleave(times, dim=0))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Denoiser:
     """A transformer, with what stays the same from step to step."""
 
-    transformer: Any
-    text: Text
-    negative: Text | None  # None if no step is guided
-    # Tokens of mask and given frames, (B, S, channels); None: the transformer takes none.
-    reference: Tensor | None
-    guidance: TwoScales
-    embedded: Tensor | None  # guidance as an input, for transformers distilled to take it
-    image_ids: Tensor
-    text_ids: Tensor
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         transformer: Any,
         text: Text,
         negative: Text | None,
         given: tuple[Tensor, Tensor],
         guidance: TwoScales,
-    ) -> Denoiser:
-        """given: mask and reference frames, (B, 1, T, H, W) and (B, C, T, H, W)."""
-        config, (mask, reference) = transformer.config, given
-        image_ids = positions(reference.shape, config.patch_size, reference.device)
-        return cls(
-            transformer=transformer,
-            text=text,
-            negative=negative,
-            reference=pack_latents(torch.cat([mask, reference], dim=1), config.patch_size)
-            if takes_reference(config)
-            else None,
-            guidance=guidance,
-            embedded=torch.full((len(reference),), guidance.text, device=reference.device)
-            if config.guidance_embeds
-            else None,
-            image_ids=image_ids,
-            text_ids=image_ids.new_zeros(text.embeds.shape[1], 3),
-        )
+    ) -> None:
+        """negative: None if no step is guided. given: mask (B, 1, T, H, W), frames (B, C, T, H, W)."""
+        config, (mask, frames) = transformer.config, given
+        self.transformer, self.text, self.negative, self.guidance = transformer, text, negative, guidance
+        self.reference: Tensor | None = None  # tokens of mask and given frames, (B, S, channels)
+        if takes_reference(config):
+            self.reference = pack_latents(torch.cat([mask, frames], dim=1), config.patch_size)
+        self.embedded: Tensor | None = None  # guidance as an input, for transformers distilled to take it
+        if config.guidance_embeds:
+            self.embedded = torch.full((len(frames),), guidance.text, device=frames.device)
+        self.image_ids = positions(frames.shape, config.patch_size, frames.device)
+        self.text_ids = self.image_ids.new_zeros(text.embeds.shape[1], 3)
 
     def velocity(self, step: int, latents: Tensor, level: Tensor) -> Tensor:
         """Return the guided velocity in fp32; predictions that would cancel out are not made.

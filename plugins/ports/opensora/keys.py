@@ -21,15 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefleet.plugins.ports.conversion.plan import (
-    Origin,
-    TensorShapes,
-    count_below,
-    renamed,
-    size_of,
-    third,
-    unchanged,
-)
+from framefleet.plugins.ports.conversion import plan
 
 Change = Callable[[Tensor], Tensor]
 Layer = tuple[str, str, Change]  # their name, ours, and what becomes of weight and bias
@@ -54,22 +46,21 @@ _STREAMS = {  # of a double block: norm, queries, keys, values, output, norms of
 _NORMS = ("query_norm", "key_norm")  # whose weight is called `scale`
 
 
-def is_transformer(shapes: TensorShapes) -> bool:
+def is_transformer(shapes: plan.TensorShapes) -> bool:
     """Tell whether these are keys of an Open-Sora v2 transformer, or of Flux in its authors' layout."""
     ends = {"img_in.weight", "txt_in.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"}
     return bool(ends & set(shapes)) and any(name.startswith("double_blocks.") for name in shapes)
 
 
-def is_conditioned(shapes: TensorShapes) -> bool:
+def is_conditioned(shapes: plan.TensorShapes) -> bool:
     """Whether it takes mask and given frames, which Flux does not."""
     return bool({"cond_in.weight", "cond_in.bias"} & set(shapes))
 
 
-def transformer_config(shapes: TensorShapes) -> dict[str, Any]:
-    """Return the config of the FluxTransformer2DModel, read from the shapes."""
-    head, (hidden, inputs) = _head(shapes), size_of(shapes, "img_in.weight", 2)
-    token, _ = size_of(shapes, "final_layer.linear.weight", 2)
-    condition = size_of(shapes, "cond_in.weight", 2)[1] if is_conditioned(shapes) else 0
+def transformer_config(shapes: plan.TensorShapes) -> dict[str, Any]:
+    head, (hidden, inputs) = _head(shapes), plan.size_of(shapes, "img_in.weight", 2)
+    token, _ = plan.size_of(shapes, "final_layer.linear.weight", 2)
+    condition = plan.size_of(shapes, "cond_in.weight", 2)[1] if is_conditioned(shapes) else 0
     # The condition has one channel more than the latents, the mask. Flux has none, and takes 2 x 2 patches.
     area = condition - token if condition else 4
     if area < 1 or math.isqrt(area) ** 2 != area:
@@ -78,12 +69,12 @@ def transformer_config(shapes: TensorShapes) -> dict[str, Any]:
         "patch_size": math.isqrt(area),
         "in_channels": inputs + condition,
         "out_channels": token // area,
-        "num_layers": count_below(shapes, "double_blocks."),
-        "num_single_layers": count_below(shapes, "single_blocks."),
+        "num_layers": plan.count_below(shapes, "double_blocks."),
+        "num_single_layers": plan.count_below(shapes, "single_blocks."),
         "attention_head_dim": head,
         "num_attention_heads": hidden // head,
-        "joint_attention_dim": size_of(shapes, "txt_in.weight", 2)[1],
-        "pooled_projection_dim": size_of(shapes, "vector_in.in_layer.weight", 2)[1],
+        "joint_attention_dim": plan.size_of(shapes, "txt_in.weight", 2)[1],
+        "pooled_projection_dim": plan.size_of(shapes, "vector_in.in_layer.weight", 2)[1],
         "guidance_embeds": any(name.startswith("guidance_in.") for name in shapes),
         "axes_dims_rope": axes_of(head),
     }
@@ -95,57 +86,55 @@ def axes_of(head: int) -> list[int]:
     return [frames, (head - frames) // 2, (head - frames) // 2]
 
 
-def transformer_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
-    """Return what each tensor of the FluxTransformer2DModel is made of. names: ours."""
+def transformer_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
     layers = {ours: (theirs, change) for theirs, ours, change in _layers(shapes)}
     origins = {}
     for name in names:
         ours, _, suffix = name.rpartition(".")
         if ours == "x_embedder":
-            joined = _side_by_side if suffix == "weight" else _added
             more = (f"cond_in.{suffix}",) if is_conditioned(shapes) else ()
-            origins[name] = Origin(name=f"img_in.{suffix}", more=more, change=joined)
+            origins[name] = plan.Origin(name=f"img_in.{suffix}", more=more, change=_joined)
         else:
             theirs, change = layers[ours]
             suffix = "scale" if theirs.endswith(_NORMS) else suffix
-            origins[name] = Origin(name=f"{theirs}.{suffix}", change=change)
+            origins[name] = plan.Origin(name=f"{theirs}.{suffix}", change=change)
     return origins
 
 
-def _layers(shapes: TensorShapes) -> Iterator[Layer]:
+def _layers(shapes: plan.TensorShapes) -> Iterator[Layer]:
     is_split = any(".q_proj." in name for name in shapes)
     hidden, head = shapes["img_in.weight"].shape[0], _head(shapes)
-    turned = partial(_interleave, head=head) if is_split else unchanged
+    turned = partial(_interleave, head=head) if is_split else plan.unchanged
     for theirs, ours in _OUTER.items():
-        yield theirs, ours, unchanged
+        yield theirs, ours, plan.unchanged
     yield "final_layer.adaLN_modulation.1", "norm_out.linear", _swap_halves
-    for i in range(count_below(shapes, "double_blocks.")):
+    for i in range(plan.count_below(shapes, "double_blocks.")):
         for layer in _double_block(turned, is_split=is_split):
             yield f"double_blocks.{i}.{layer[0]}", f"transformer_blocks.{i}.{layer[1]}", layer[2]
-    for i in range(count_below(shapes, "single_blocks.")):
+    for i in range(plan.count_below(shapes, "single_blocks.")):
         for layer in _single_block(hidden, turned, is_split=is_split):
             yield f"single_blocks.{i}.{layer[0]}", f"single_transformer_blocks.{i}.{layer[1]}", layer[2]
 
 
 def _double_block(turned: Change, *, is_split: bool) -> Iterator[Layer]:
     for stream, (norm, q, k, v, out, norm_q, norm_k, feed_forward) in _STREAMS.items():
-        yield f"{stream}_mod.lin", f"{norm}.linear", unchanged
+        yield f"{stream}_mod.lin", f"{norm}.linear", plan.unchanged
         if is_split:
             yield f"{stream}_attn.q_proj", f"attn.{q}", turned
             yield f"{stream}_attn.k_proj", f"attn.{k}", turned
-            yield f"{stream}_attn.v_proj", f"attn.{v}", unchanged
+            yield f"{stream}_attn.v_proj", f"attn.{v}", plan.unchanged
         else:
             for index, name in enumerate((q, k, v)):
-                yield f"{stream}_attn.qkv", f"attn.{name}", partial(third, i=index)
-        yield f"{stream}_attn.proj", f"attn.{out}", unchanged
+                yield f"{stream}_attn.qkv", f"attn.{name}", partial(plan.third, i=index)
+        yield f"{stream}_attn.proj", f"attn.{out}", plan.unchanged
         yield f"{stream}_attn.norm.query_norm", f"attn.{norm_q}", turned
         yield f"{stream}_attn.norm.key_norm", f"attn.{norm_k}", turned
-        yield f"{stream}_mlp.0", f"{feed_forward}.net.0.proj", unchanged
-        yield f"{stream}_mlp.2", f"{feed_forward}.net.2", unchanged
+        yield f"{stream}_mlp.0", f"{feed_forward}.net.0.proj", plan.unchanged
+        yield f"{stream}_mlp.2", f"{feed_forward}.net.2", plan.unchanged
 
 
 def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[Layer]:
-    yield "modulation.lin", "norm.linear", unchanged
+    yield "modulation.lin", "norm.linear", plan.unchanged
     if is_split:
         yield "q_proj", "attn.to_q", turned
         yield "k_proj", "attn.to_k", turned
@@ -155,13 +144,13 @@ def _single_block(hidden: int, turned: Change, *, is_split: bool) -> Iterator[La
         for index, name in enumerate(("to_q", "to_k", "to_v")):
             yield "linear1", f"attn.{name}", partial(_rows, start=index * hidden, stop=(index + 1) * hidden)
         yield "linear1", "proj_mlp", partial(_rows, start=3 * hidden, stop=None)
-    yield "linear2", "proj_out", unchanged
+    yield "linear2", "proj_out", plan.unchanged
     yield "norm.query_norm", "attn.norm_q", turned
     yield "norm.key_norm", "attn.norm_k", turned
 
 
-def _head(shapes: TensorShapes) -> int:
-    return size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0]
+def _head(shapes: plan.TensorShapes) -> int:
+    return plan.size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)[0]
 
 
 def _rows(tensor: Tensor, *, start: int, stop: int | None) -> Tensor:
@@ -179,12 +168,9 @@ def _swap_halves(tensor: Tensor) -> Tensor:
     return torch.cat([scale, shift])
 
 
-def _side_by_side(*weights: Tensor) -> Tensor:
-    return torch.cat(weights, dim=1)
-
-
-def _added(*biases: Tensor) -> Tensor:
-    return torch.stack(biases).sum(dim=0)
+def _joined(*tensors: Tensor) -> Tensor:
+    """Weights stand side by side, biases are added."""
+    return torch.cat(tensors, dim=1) if tensors[0].dim() > 1 else torch.stack(tensors).sum(dim=0)
 
 
 _ORIGINAL = (  # of our names; tried in order, each on what the one before left
@@ -213,23 +199,21 @@ _LAST = {"main.conv1.conv": "ResBlock", "context_module.main.proj.conv": "Effici
 _GROUPS = 32  # of norms in the released model, which no tensor tells
 
 
-def is_dc_autoencoder(shapes: TensorShapes) -> bool:
+def is_dc_autoencoder(shapes: plan.TensorShapes) -> bool:
     return any(re.match(r"(en|de)coder\.stages\.\d+\.op_list\.", name) for name in shapes)
 
 
-def dc_origins(names: Iterable[str], shapes: TensorShapes) -> dict[str, Origin]:
-    """Return where each tensor of the AutoencoderDCVideo comes from."""
-    return {name: Origin(name=renamed(name, _ORIGINAL)) for name in names}
+def dc_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
+    return {name: plan.Origin(name=plan.renamed(name, _ORIGINAL)) for name in names}
 
 
-def dc_config(shapes: TensorShapes) -> dict[str, Any]:
-    """Return the config of the AutoencoderDCVideo, read from the shapes."""
+def dc_config(shapes: plan.TensorShapes) -> dict[str, Any]:
     encoder, decoder = _levels(shapes, "encoder"), _levels(shapes, "decoder")
     groups = [name for name in shapes if name.endswith(".context_module.main.aggreg.0.1.weight")]
     return {
-        "in_channels": size_of(shapes, "encoder.project_in.conv.weight", 5)[1],
-        "latent_channels": size_of(shapes, "encoder.project_out.main.op_list.0.conv.weight", 5)[0],
-        "attention_head_dim": size_of(shapes, groups[0], 5)[1] if groups else 32,
+        "in_channels": plan.size_of(shapes, "encoder.project_in.conv.weight", 5)[1],
+        "latent_channels": plan.size_of(shapes, "encoder.project_out.main.op_list.0.conv.weight", 5)[0],
+        "attention_head_dim": plan.size_of(shapes, groups[0], 5)[1] if groups else 32,
         "encoder_block_types": [kind for kind, _, _ in encoder],
         "decoder_block_types": [kind for kind, _, _ in decoder],
         "encoder_block_out_channels": [width for _, width, _ in encoder],
@@ -240,10 +224,10 @@ def dc_config(shapes: TensorShapes) -> dict[str, Any]:
     }
 
 
-def _levels(shapes: TensorShapes, half: str) -> list[tuple[str, int, int]]:
+def _levels(shapes: plan.TensorShapes, half: str) -> list[tuple[str, int, int]]:
     """Return (block type, width, depth) of each level. Raises KeyError for one without blocks."""
     blocks_by_level: list[dict[str, tuple[str, int]]] = [
-        {} for _ in range(count_below(shapes, f"{half}.stages."))
+        {} for _ in range(plan.count_below(shapes, f"{half}.stages."))
     ]
     for name, tensor in shapes.items():
         block = re.match(rf"{half}\.stages\.(\d+)\.op_list\.(\d+)\.(.+)\.weight$", name)
@@ -255,18 +239,20 @@ def _levels(shapes: TensorShapes, half: str) -> list[tuple[str, int, int]]:
     return [(*next(iter(blocks.values())), len(blocks)) for blocks in blocks_by_level]
 
 
-def is_hunyuan_autoencoder(shapes: TensorShapes) -> bool:
+def is_hunyuan_autoencoder(shapes: plan.TensorShapes) -> bool:
     return any(re.match(r"(en|de)coder\.(down|up)_blocks\.\d+\..+\.conv\.weight$", name) for name in shapes)
 
 
-def hunyuan_config(shapes: TensorShapes) -> dict[str, Any]:
+def hunyuan_config(shapes: plan.TensorShapes) -> dict[str, Any]:
     """Return the config that the shapes tell; the groups of its norms where they can be the released ones."""
-    levels = range(count_below(shapes, "encoder.down_blocks."))
-    widths = [size_of(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight", 5)[0] for i in levels]
+    levels = range(plan.count_below(shapes, "encoder.down_blocks."))
+    widths = [
+        plan.size_of(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight", 5)[0] for i in levels
+    ]
     return {
-        "latent_channels": size_of(shapes, "post_quant_conv.weight", 5)[0],
+        "latent_channels": plan.size_of(shapes, "post_quant_conv.weight", 5)[0],
         "block_out_channels": widths,
-        "layers_per_block": count_below(shapes, "encoder.down_blocks.0.resnets."),
+        "layers_per_block": plan.count_below(shapes, "encoder.down_blocks.0.resnets."),
         "norm_num_groups": _GROUPS if all(width % _GROUPS == 0 for width in widths) else None,
         "down_block_types": ["HunyuanVideoDownBlock3D"] * len(widths),
         "up_block_types": ["HunyuanVideoUpBlock3D"] * len(widths),

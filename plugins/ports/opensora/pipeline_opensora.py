@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import ftfy
 import numpy as np
 import torch
 from diffusers import (
@@ -26,23 +27,8 @@ from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, 
 from framefleet.pipeline.model.specs.check import check_ranges
 from framefleet.plugins.ports import clip_words
 from framefleet.plugins.ports.call_types import Generators, StepCallback
+from framefleet.plugins.ports.opensora import conditions, denoise
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
-from framefleet.plugins.ports.opensora.conditions import (
-    FrameCondition,
-    Packing,
-    condition_of,
-    given_frames,
-    given_to_rows,
-    named_size,
-    place,
-)
-from framefleet.plugins.ports.opensora.denoise import (
-    Denoiser,
-    Text,
-    TwoScales,
-    shifted_sigmas,
-    takes_reference,
-)
 
 _ENDS = ("<|startoftext|>", "<|endoftext|>")
 _RATE = re.compile(r"\d+ FPS\.$")
@@ -87,7 +73,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
             scheduler=scheduler,
         )
         self.vae_scale_factor_spatial = vae.spatial_compression_ratio
-        self.packing = Packing(
+        self.packing = conditions.Packing(
             ratio=vae.temporal_compression_ratio, is_causal=not isinstance(vae, AutoencoderDCVideo)
         )
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor_spatial)
@@ -146,7 +132,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
 
     def prepare_reference(
         self,
-        condition: FrameCondition,
+        condition: conditions.FrameCondition,
         given: list[dict[str, Any]],
         latents: Tensor,
         height: int,
@@ -157,11 +143,11 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         ends: tuple[list[Tensor], list[Tensor]] = ([], [])
         for row, inputs in enumerate(given if condition.num_given else []):
             own = generator[row] if isinstance(generator, list) else generator
-            for end, frames in zip(ends, given_frames(condition, **inputs), strict=True):
+            for end, frames in zip(ends, conditions.given_frames(condition, **inputs), strict=True):
                 if frames:
                     end.append(self.encode_frames(frames, height, width, own))
         head, tail = (torch.cat(end) if end else None for end in ends)
-        return place(head, tail, latents)
+        return conditions.place(head, tail, latents)
 
     @property
     def guidance_scale(self) -> float:
@@ -198,7 +184,6 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         ramp_image_guidance: bool = True,
         frame_rate: int | None = 24,
         motion_score: int | None = 4,
-        num_videos_per_prompt: int = 1,
         generator: Generators = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
@@ -211,7 +196,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         max_sequence_length: int = 512,
     ) -> OpenSoraPipelineOutput | tuple[Any]:
-        """Render a clip for each prompt, times `num_videos_per_prompt`.
+        """Render a clip for each prompt.
 
         image, last_image: what the clip begins and ends with. video: what it goes on from, or leads to. Each
             is one for all prompts, or a list with one for each.
@@ -229,7 +214,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         frame_rate, motion_score: given to the model at the end of the prompt; None leaves them out.
         """
         height, width = self._size(height, width, resolution, aspect_ratio)
-        condition = condition_of(condition_type, image, last_image, video, packing=self.packing)
+        condition = conditions.condition_of(condition_type, image, last_image, video, packing=self.packing)
         num_frames = condition.max_frames if num_frames is None else num_frames
         callback_tensors = callback_on_step_end_tensor_inputs
         callback_tensors = ["latents"] if callback_tensors is None else callback_tensors
@@ -242,7 +227,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
                 "motion_score": motion_score,
             }
         )
-        guidance = TwoScales(
+        guidance = denoise.TwoScales(
             text=guidance_scale,
             image=image_guidance_scale if condition.num_given else 1.0,
             text_oscillates=oscillate_text_guidance,
@@ -259,14 +244,13 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         if guidance.is_on:
             avoided = [negative_prompt] * num_prompts if isinstance(negative_prompt, str) else negative_prompt
             embeds = (negative_prompt_embeds, negative_pooled_prompt_embeds)
-            negative = self._text(avoided, *embeds, max_sequence_length).repeated(num_videos_per_prompt)
-        text = text.repeated(num_videos_per_prompt)
+            negative = self._text(avoided, *embeds, max_sequence_length)
 
         rendered = num_frames + sum(condition.num_dropped)
         latents = self.prepare_latents(len(text.embeds), rendered, height, width, generator, latents)
-        inputs = given_to_rows(image, last_image, video, num_prompts=num_prompts, times=num_videos_per_prompt)
+        inputs = conditions.given_to_rows(image, last_image, video, num_prompts=num_prompts)
         mask, reference = self.prepare_reference(condition, inputs, latents, height, width, generator)
-        denoiser = Denoiser.of(self.transformer, text, negative, (mask, reference), guidance)
+        denoiser = denoise.Denoiser(self.transformer, text, negative, (mask, reference), guidance)
         timesteps = self._set_timesteps(num_inference_steps, latents, flow_shift)
         latents = self._denoise(denoiser, latents, timesteps, callback_on_step_end, callback_tensors)
         if not condition.is_video:
@@ -286,21 +270,18 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         frames = arguments.get("num_frames")
         if frames is None:
             return dict(arguments)
-        conditions = [arguments.get(name) for name in ("condition_type", "image", "last_image", "video")]
-        return {
-            **arguments,
-            "num_frames": condition_of(*conditions, packing=self.packing).fitted(frames),
-        }
+        names = ("condition_type", "image", "last_image", "video")
+        condition = conditions.condition_of(*map(arguments.get, names), packing=self.packing)
+        return {**arguments, "num_frames": condition.fitted(frames)}
 
     def check_inputs(
         self,
         height: int,
         width: int,
         num_frames: int,
-        condition: FrameCondition,
+        condition: conditions.FrameCondition,
         callback_tensors: list[str],
     ) -> None:
-        """Raise ValueError for what cannot be rendered."""
         if min(height, width) <= 0 or height % self.size_multiple or width % self.size_multiple:
             raise ValueError(
                 f"`height` and `width` have to be multiples of {self.size_multiple} "
@@ -309,7 +290,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         if broken := condition.broken_rule(num_frames):
             suffix = f" for `condition_type` {condition.name!r}" if condition.num_given else ""
             raise ValueError(f"`num_frames` has to be {broken[0]}{suffix} but is {num_frames}: {broken[1]}")
-        if condition.num_given and not takes_reference(self.transformer.config):
+        if condition.num_given and not denoise.takes_reference(self.transformer.config):
             raise ValueError("this transformer takes no frames to begin or to end with")
         if unknown := set(callback_tensors) - set(self._callback_tensor_inputs):
             raise ValueError(f"`callback_on_step_end_tensor_inputs` has no {', '.join(sorted(unknown))}")
@@ -320,21 +301,21 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         if (height is None) != (width is None):
             raise ValueError(f"give both `height` and `width`, or neither: they are {height} and {width}")
         if height is None or width is None or resolution or aspect_ratio:
-            return named_size(resolution, aspect_ratio, multiple=self.size_multiple)
+            return conditions.named_size(resolution, aspect_ratio, multiple=self.size_multiple)
         return height, width
 
     def _text(
         self, prompts: list[str], embeds: Tensor | None, pooled: Tensor | None, max_sequence_length: int
-    ) -> Text:
+    ) -> denoise.Text:
         if embeds is not None and pooled is not None:
-            return Text(embeds, pooled)
+            return denoise.Text(embeds, pooled)
         if not prompts or embeds is not None or pooled is not None:
             raise ValueError("give `prompt`, or both `prompt_embeds` and `pooled_prompt_embeds`")
-        return Text(*self.encode_prompt(prompts, max_sequence_length))
+        return denoise.Text(*self.encode_prompt(prompts, max_sequence_length))
 
     def _set_timesteps(self, num_inference_steps: int, latents: Tensor, flow_shift: float | None) -> Tensor:
         _, _, num_latent_frames, height, width = latents.shape
-        sigmas = shifted_sigmas(
+        sigmas = denoise.shifted_sigmas(
             num_inference_steps,
             tokens_per_frame=height * width // self.transformer.config.patch_size**2,
             num_latent_frames=num_latent_frames,
@@ -348,7 +329,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
 
     def _denoise(
         self,
-        denoiser: Denoiser,
+        denoiser: denoise.Denoiser,
         latents: Tensor,
         timesteps: Tensor,
         callback: StepCallback | None,
@@ -388,4 +369,4 @@ def clip_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
 def _cleaned(prompt: str) -> str:
     """The ends are taken out of a prompt first: what stands next to them is cleaned by itself."""
     parts = re.split(f"({'|'.join(map(re.escape, _ENDS))})", prompt)
-    return clip_words.lowered(" ".join(map(clip_words.plain_letters, parts)))
+    return clip_words.lowered(" ".join(map(ftfy.fix_text, parts)))

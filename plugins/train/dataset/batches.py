@@ -90,23 +90,15 @@ class TrainingRows:
         ]
 
     def repeats(self) -> Sequence[int]:
-        """Return how often an epoch has every row."""
         counts: list[int] = self._table["repeats"].to_pylist()
         return counts
 
-    def digest(self) -> str:
+    def digest(self, *, leave_out: Sequence[str] = ()) -> str:
         """Return SHA-256 over what decides the training: contents of videos, arguments and so on, in order.
 
-        Not over where the videos lie.
+        Not over where the videos lie, nor over the columns to leave out.
         """
-        return self._digest(leave_out=("index", "video"))
-
-    def contents_digest(self) -> str:
-        """Return SHA-256 over what each row is in itself: as `digest`, without its repeats."""
-        return self._digest(leave_out=("index", "video", "repeats"))
-
-    def _digest(self, *, leave_out: Sequence[str]) -> str:
-        names = [name for name in _SCHEMA.names if name not in leave_out]
+        names = [name for name in _SCHEMA.names if name not in ("index", "video", *leave_out)]
         digest = hashlib.sha256()
         for batch in self._table.select(names).to_batches(_PART_ROWS):
             digest.update(canonical_json(batch.to_pylist()).encode("utf-8", "surrogatepass"))
@@ -216,19 +208,26 @@ class Batches:
     ) -> None:
         """buckets, repeats (unset: 1): of each row. Raises TableError if one step takes more."""
         self._batch_size, self._seed, self._world_size = batch_size, seed, world_size
-        self._accumulation = accumulation
         self._groups = _groups(buckets, repeats or [1] * len(buckets))
         self.batches_per_step = accumulation * world_size
         full = sum(len(rows) // batch_size for rows in self._groups.values())
         self.steps_per_epoch = full // self.batches_per_step
         self.rows_per_step = batch_size * self.batches_per_step
         if not self.steps_per_epoch:
-            raise self._too_few()
+            factors = {"batch_size": batch_size, "accumulation": accumulation}
+            words = " x ".join(f"{name} {n}" for name, n in factors.items() if n > 1 or name[0] == "b")
+            workers = f" x {world_size} workers" if world_size > 1 else ""
+            sizes = ", ".join(f"{len(rows)} of {bucket}" for bucket, rows in sorted(self._groups.items()))
+            of_size = f" ({sizes}; a batch is of one size)" if len(self._groups) > 1 else ""
+            raise TableError(
+                f"one step takes {self.rows_per_step:,} rows ({words}{workers}), "
+                f"and there are {sum(map(len, self._groups.values())):,}{of_size}",
+                "add rows, or make train.batch_size smaller",
+            )
         self._epoch = lru_cache(maxsize=2)(self._shuffled)  # of a large table an epoch takes a second
 
     @classmethod
     def of(cls, rows: TrainingRows, settings: TrainSettings, *, world_size: int) -> Batches:
-        """Return a job's."""
         return cls(
             rows.buckets(),
             batch_size=settings.batch_size,
@@ -260,20 +259,6 @@ class Batches:
             parts.append(rows[:full].reshape(-1, self._batch_size))
         batches: Positions = random.permutation(np.concatenate(parts), axis=0)
         return batches
-
-    def _too_few(self) -> TableError:
-        factors = {"batch_size": self._batch_size, "accumulation": self._accumulation}
-        words = " x ".join(
-            f"{name} {count}" for name, count in factors.items() if count > 1 or name[0] == "b"
-        )
-        workers = f" x {self._world_size} workers" if self._world_size > 1 else ""
-        sizes = ", ".join(f"{len(rows)} of {bucket}" for bucket, rows in sorted(self._groups.items()))
-        buckets = f" ({sizes}; a batch is of one size)" if len(self._groups) > 1 else ""
-        return TableError(
-            f"one step takes {self.rows_per_step:,} rows ({words}{workers}), "
-            f"and there are {sum(map(len, self._groups.values())):,}{buckets}",
-            "add rows, or make train.batch_size smaller",
-        )
 
 
 def _groups(buckets: Sequence[Bucket], repeats: Sequence[int]) -> dict[Bucket, Positions]:

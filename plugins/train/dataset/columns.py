@@ -33,7 +33,6 @@ TOLD = re.compile(
     r"prompt(_\d)?|fps|frame_rate|max_sequence_length|motion_.*|noise_aug_strength|clip_skip|condition_type"
 )
 _URI, _ARGUMENTS = "uri", "arguments"  # columns of records
-_CLIP = re.compile(r"\A.*/(clips/[0-9a-f]{2}/[^/]+)\Z", re.DOTALL)  # of records that have no path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,6 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """Return the columns of the table that are read."""
         more = [_ARGUMENTS] if self.is_rendered else []
         if self.video is not None:
             clips = [name for name in (_URI, CLIP) if name in self.table.schema.names]
@@ -69,14 +67,9 @@ class Columns:
             return [None] * batch.num_rows
         if self._is_of_clips:
             # Where the clips of records lie in their output, which may have been moved since.
-            uris: list[Any] = batch.column(_URI).to_pylist()
-            if not _is_in_output(folder_of(self.table.location), self.table.schema):
-                return uris
-            paths = batch.column(CLIP).to_pylist() if CLIP in batch.schema.names else [None] * len(uris)
-            own = [_CLIP.sub(r"\1", uri) if isinstance(uri, str) else uri for uri in uris]
-            return [uri if path is None else path for path, uri in zip(paths, own, strict=True)]
-        cells: list[Any] = batch.column(self.video).to_pylist()
-        return cells
+            is_there = _is_in_output(folder_of(self.table.location), self.table.schema)
+            return list(batch.column(CLIP if is_there else _URI).to_pylist())
+        return list(batch.column(self.video).to_pylist())
 
     def arguments(self, batch: pa.RecordBatch) -> list[tuple[dict[str, Any], list[Problem]]]:
         """Return the checked arguments of every row, and its repeats; and what is wrong with its cells."""
@@ -259,4 +252,4 @@ def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[st
 
 def _is_in_output(folder: str, schema: pa.Schema) -> bool:
     parent, _, name = folder.rstrip("/").rpartition("/")
-    return are_records(schema) and name == RECORDS and bool(parent)
+    return are_records(schema) and CLIP in schema.names and name == RECORDS and bool(parent)

@@ -1,8 +1,7 @@
 """What each row prepared, by its position: made once, kept in the output, read back in any order.
 
 The work is split by shards, safetensors files of some hundred rows: what a killed run had finished is there.
-In them a tensor is stored once and named by its digest: rows of one prompt share its embedding, and all rows
-that of the empty prompt. Which tensors are a row's is JSON in the file's metadata.
+In them a tensor is named by its digest (docs/why/training.md). Which are a row's is JSON in the metadata.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class PreparedRows:
         """read: gives the bytes at a path or URL, as `Inputs.read`. store: where what is prepared is kept."""
         self._rows, self._task, self._read = rows, task, read
         self._store = store
-        content = canonical_json({**identity, "rows": rows.contents_digest()})
+        content = canonical_json({**identity, "rows": rows.digest(leave_out=["repeats"])})
         self._folder = f"{_FOLDER}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         sizes = [bucket.num_frames * bucket.height * bucket.width for bucket in rows.buckets()]
         self._largest = sizes.index(max(sizes))

@@ -27,41 +27,25 @@ _OWN, _EMPTY = "call.", "empty."  # a leaf of the row's call, and of that call w
 _POSITIONS = ("image_rotary_emb", "img_ids", "txt_ids")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BucketCall:
-    """A call whose first leaf, the noisy latents, and whose timestep are to be replaced.
+    """A call whose first leaf, the noisy latents, and whose timestep are to be replaced."""
 
-    names: of the parameters of `forward` that the leaves belong to. timestep: which leaf that is. unit: how
-    many timesteps of the scheduler are one of the denoiser's. is_whole: whether these are rounded down to
-    whole numbers, as the scheduler does. patch: (T, H, W) of a token, in latents.
-    """
-
-    call: Call
-    names: tuple[str, ...]
-    timestep: int
-    unit: int
-    is_whole: bool
-    patch: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, captured: Captured, denoiser: nn.Module, *, is_fractional: bool = False) -> BucketCall:
+    def __init__(self, captured: Captured, denoiser: nn.Module, *, is_fractional: bool) -> None:
         """is_fractional: timesteps are never rounded, whatever the scheduler does."""
-        call = captured.call
+        self.call = call = captured.call
         args, kwargs = unflatten(call.structure, list(range(len(call.leaves))))
         bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs).arguments
         owners = {number: name for name, value in bound.items() for number in flatten(value)[0]}
-        names = tuple(owners[number] for number in range(len(call.leaves)))
-        timestep = names.index("timestep")
-        first, seen = (float(t.max()) for t in (captured.scheduler.timesteps, call.leaves[timestep]))
-        patch = getattr(denoiser.config, "patch_size", 1)
-        return cls(
-            call=call,
-            names=names,
-            timestep=timestep,
-            unit=round(first / seen),
-            is_whole=not captured.scheduler.timesteps.is_floating_point() and not is_fractional,
-            patch=tuple(patch) if isinstance(patch, list | tuple) else (1, patch, patch),
-        )
+        # The parameters of `forward` that the leaves belong to, and the leaf that is the timestep.
+        self.names = tuple(owners[number] for number in range(len(call.leaves)))
+        self.timestep = self.names.index("timestep")
+        timesteps = captured.scheduler.timesteps
+        first, seen = (float(t.max()) for t in (timesteps, call.leaves[self.timestep]))
+        self.unit = round(first / seen)  # timesteps of the scheduler in one of the denoiser's
+        # Whether they are rounded down to whole numbers, as the scheduler does.
+        self.is_whole = not timesteps.is_floating_point() and not is_fractional
+        patch = getattr(denoiser.config, "patch_size", 1)  # (T, H, W) of a token, in latents
+        self.patch = tuple(patch) if isinstance(patch, list | tuple) else (1, patch, patch)
 
     def row(self, call: Call, empty: Call, latents: Tensor, *, index: int) -> Prepared:
         """Return what is the row's own. call, empty: with its prompt, and without; index: for errors."""
@@ -182,7 +166,9 @@ def _value(row: Prepared, i: int, common: Any, *, is_dropped: bool) -> Any:
 def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
     """Return one leaf for all rows: what each brings, or what all of them share."""
     first = values[0]
-    if isinstance(first, Tensor) and _is_by_row(name, first):
+    may_have_batch = isinstance(first, Tensor) and first.dim() > 0 and name not in _POSITIONS
+    # A batch of one for each row, or AnimateDiff's text, there once for each frame.
+    if may_have_batch and (first.shape[0] == 1 or name == "encoder_hidden_states"):
         return torch.cat([value.to(device) for value in values])
     if not all(_equal(first, value) for value in values[1:]):
         raise TableError(
@@ -190,13 +176,6 @@ def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
             "set train.batch_size to 1, or give these rows the same arguments except the prompt",
         )
     return first.to(device) if isinstance(first, Tensor) else first
-
-
-def _is_by_row(name: str, leaf: Tensor) -> bool:
-    """Whether each row brings its own: a batch of one, or AnimateDiff's text, there once for each frame."""
-    if name in _POSITIONS:
-        return False
-    return leaf.dim() > 0 and (leaf.shape[0] == 1 or name == "encoder_hidden_states")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

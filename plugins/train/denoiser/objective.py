@@ -1,14 +1,12 @@
 """What a denoiser learns: frames become clean latents, and these with noise a sample and its target.
 
 Latents are normalised and laid out as the pipeline's denoiser gets them. They are the mean of the encoder's
-distribution, not a draw from it: latents are computed once and kept, and one draw that is kept would be an
-error that all epochs repeat. The mean is also what decodes best.
+distribution, not a draw from it (docs/why/training.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,23 +125,17 @@ def _along(values: Tensor, latents: Tensor) -> Tensor:
 
 def latents_of(pipe: Any, frames: Frames) -> Tensor:
     """Return fp32 latents with a batch dimension of one. frames: uint8 RGB (T, H, W, 3)."""
-    encode = encoder_of(type(pipe).__name__)
+    name, vae = type(pipe).__name__, pipe.vae
+    encode = _LAYOUTS[family_of(name).training[name].layout]
     pixels = torch.from_numpy(frames).movedim(-1, 0)[None].float() / 127.5 - 1  # (1, 3, T, H, W)
-    with _not_in_fp16(pipe.vae):
-        return encode(pipe, pixels.to(pipe.vae.device, pipe.vae.dtype)).float()
-
-
-@contextmanager
-def _not_in_fp16(vae: Any) -> Iterator[None]:
-    """Keep an autoencoder of fp16 in fp32 meanwhile: encoding overflows, in SDXL's always."""
-    if vae.dtype != torch.float16:
-        yield
-        return
-    vae.to(torch.float32)
+    is_fp16 = vae.dtype == torch.float16  # in which encoding overflows, SDXL's always
+    if is_fp16:
+        vae.to(torch.float32)
     try:
-        yield
+        return encode(pipe, pixels.to(vae.device, vae.dtype)).float()
     finally:
-        vae.to(torch.float16)
+        if is_fp16:
+            vae.to(torch.float16)
 
 
 def check_trainable(pipeline: str) -> None:
@@ -154,12 +146,6 @@ def check_trainable(pipeline: str) -> None:
             f"{pipeline} cannot be trained: it is not known how its denoiser gets a video",
             f"the pipelines that can are {', '.join(trainable)}",
         )
-
-
-def encoder_of(pipeline: str) -> Callable[[Any, Tensor], Tensor]:
-    """Return what encodes for pipelines of this class. Raises ModelError as `check_trainable` does."""
-    check_trainable(pipeline)
-    return _LAYOUTS[family_of(pipeline).training[pipeline].layout]
 
 
 def _normalised(pipe: Any, pixels: Tensor) -> Tensor:

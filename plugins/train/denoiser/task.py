@@ -107,8 +107,8 @@ class DenoiserTask:
             black = np.zeros((bucket.num_frames, bucket.height, bucket.width, 3), dtype=np.uint8)
             arguments = row_arguments(self.pipe, {"prompt": ""}, frames=black, bucket=bucket)
             captured = self._capture(without_prompt(self.pipe, arguments), seed=0)
-            is_fractional = bool(self._settings.fractional_timesteps)
-            call = BucketCall.of(captured, self._module, is_fractional=is_fractional)
+            is_fractional = self._settings.fractional_timesteps
+            call = BucketCall(captured, self._module, is_fractional=is_fractional)
             share = 0.0, 1.0
             # Wan 2.2 A14B has one denoiser for high noise, one for low.
             if (boundary := self.pipe.config.get("boundary_ratio")) is not None:

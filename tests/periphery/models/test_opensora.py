@@ -121,8 +121,6 @@ def test_each_row_of_a_batch_is_the_clip_of_its_own_call(media: Path) -> None:
         generator = torch.Generator().manual_seed(row + 1)
         alone = pipe(prompt=prompt, image=images[row], generator=generator, **common).frames
         torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-5)
-    many = pipe(prompt="a ball", num_videos_per_prompt=2, **common).frames
-    assert many.shape == (2, 5, 3, 32, 32) and not torch.equal(many[0], many[1])
 
 
 def test_given_frames_come_back_at_their_ends(media: Path) -> None:

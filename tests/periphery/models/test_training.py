@@ -124,33 +124,6 @@ def test_a_constant_schedule_can_be_given_more_steps(folder: Path, undisturbed: 
     assert equal(trained_weights(folder / "extended"), undisturbed)
 
 
-@pytest.mark.parametrize("model", ("wan", "wan_ti2v"))
-def test_a_training_begun_before_timesteps_were_a_setting_goes_on_as_it_began(
-    tmp_path: Path, model: str
-) -> None:
-    sizes = [[5, 32, 32]]
-    write_clips(tmp_path, size=(5, 32, 32))
-    values = {"sizes": sizes, "checkpoint_every": 1}
-    former = {"wan": False, "wan_ti2v": True}[model]  # whether its timesteps had fractions
-
-    def trained(output: str, **train_values: Any) -> dict[str, Tensor]:
-        job = yaml.safe_load(training_job(tmp_path, output, **values, **train_values).read_text())
-        train(job | {"model": str(tiny(model))})
-        return trained_weights(tmp_path / output)
-
-    expected = trained("whole", steps=2, fractional_timesteps=former)
-    assert equal(trained("other", steps=2), expected) == (not former)
-    trained("out", steps=1, fractional_timesteps=former)
-    claim = tmp_path / "out/train.json"
-    said = json.loads(claim.read_text())
-    assert said["job"]["train"].pop("fractional_timesteps") is former
-    claim.write_text(json.dumps(said))
-    assert equal(trained("out", steps=2), expected)
-    assert json.loads(claim.read_text())["job"]["train"]["fractional_timesteps"] is former
-    with pytest.raises(JobError, match=r"train.fractional_timesteps: (True|False) there"):
-        trained("out", steps=2, fractional_timesteps=not former)
-
-
 def test_another_training_is_refused_though_the_checkpoints_were_deleted(folder: Path) -> None:
     run(folder, "tidied")
     shutil.rmtree(folder / "tidied/checkpoints")
