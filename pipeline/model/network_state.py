@@ -34,11 +34,8 @@ _HOOKS = (
 _VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
 _PLAIN, _WHOLE = frozenset(_VALUES), (nn.Module, type, *_VALUES)  # which are not looked into
 _COLLECTIONS = (dict, list, tuple)
-
-
 # Of objects in objects; attention processors are one deep, caches of tensors in them three.
 _DEPTH = 4
-
 Marks = tuple[Any, int, tuple["Marks", ...]]  # a value and its version, or its type, its size and its parts
 Spot = tuple[str, str]  # a submodule, and what of it
 _Held = dict[Any, Any]
@@ -202,11 +199,8 @@ def _parts(modules: list[nn.Module]) -> list[_Part]:
 
 
 def _part_of(module: nn.Module, *, is_moved: bool = False) -> _Part:
-    return _Part(_own(module), {} if is_moved else dict(module._buffers), _hooks_of(module))
-
-
-def _hooks_of(module: nn.Module) -> dict[str, _Held]:
-    return {name: dict(vars(module)[name]) for name in _HOOKS}
+    buffers = {} if is_moved else dict(module._buffers)
+    return _Part(_own(module), buffers, {name: dict(vars(module)[name]) for name in _HOOKS})
 
 
 def _changes(wanted: _Part, now: _Part) -> _Part:

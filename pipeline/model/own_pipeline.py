@@ -96,11 +96,6 @@ def own_settings(pipe: Any) -> dict[str, Any]:
     return copies
 
 
-def own_pipeline(pipe: Any) -> Any:
-    """Return one copy of `pipe`."""
-    return OwnPipelines(pipe).make()
-
-
 def _objects_in(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:
     """Yield all that a pipeline holds, in its objects and theirs, down to networks and constants."""
     seen, waiting = {id(pipe)}, list(vars(pipe).values())
