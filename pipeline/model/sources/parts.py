@@ -22,7 +22,7 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
-from framefleet.pipeline.model.sources.integrity import sha256_of
+from framefleet.pipeline.model.sources.integrity import check_sha256, sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
 from framefleet.pipeline.model.sources.source import UrlSource, public_name
@@ -137,7 +137,7 @@ class PartFile:
         """
         listed = self.source.files[self.file].sha256
         sha256 = listed if listed and not self.source.is_local else sha256_of(self.fetched())
-        self._check(sha256, self.part.sha256)
+        check_sha256(self.where, sha256, self.part.sha256)
         return sha256
 
     def checked(self, expected: str | None = None) -> tuple[Path, str]:
@@ -147,14 +147,9 @@ class PartFile:
             raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
         (headers.check_gguf_size if self.is_gguf else headers.check_file_size)(path)
         sha256 = sha256_of(path)
-        self._check(sha256, expected or self.part.sha256 or self.source.files[self.file].sha256)
+        expected = expected or self.part.sha256 or self.source.files[self.file].sha256
+        check_sha256(self.where, sha256, expected)
         return path, sha256
-
-    def _check(self, sha256: str, expected: str | None) -> None:
-        if expected and sha256 != expected:
-            differs = f"its SHA-256 is {sha256}, and should be {expected}"
-            fix = "fetch it again; put the same file on every machine"
-            raise ModelError(f"{self.where} is not the expected file: {differs}", fix)
 
     def components(self, components: Iterable[Component]) -> tuple[str, ...]:
         """Return the components whose weights it holds. Raises ModelError where it holds those of none."""
