@@ -110,10 +110,6 @@ def fetch_ip_adapter(
     )
 
 
-def without_ip_adapter(files: Mapping[str, str]) -> dict[str, str]:
-    return {file: digest for file, digest in files.items() if not file.startswith(MODEL_PREFIX)}
-
-
 def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:
     """Return what the pipeline accepts with an IP-adapter. Raises ModelError where it cannot take one."""
     from diffusers.loaders import IPAdapterMixin

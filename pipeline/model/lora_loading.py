@@ -122,7 +122,8 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
     conversion = _Conversion(weights=_weights_in(file.path, where))
     names = conversion.weights.keys()
     refuse(None if names else ("it holds no weights", USE_OTHER))
-    refuse(lora_refusals.uncountable(names))
+    if large := [name for name in names if lora_refusals.MANY.search(name)]:
+        refuse((f"it numbers layers higher than any network does: {listed(large)}", USE_OTHER))
 
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""

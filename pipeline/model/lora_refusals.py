@@ -49,7 +49,7 @@ HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
 MAX_WILDCARDS = 4  # each one more may take as many times longer as a name is long
 _MAX_SHOWN, _MAX_SAID = 80, 200  # letters of a value, and of what a library says
 # diffusers' converters count from the first block to the last. No network has as many.
-_MANY = re.compile(r"\d{6}")
+MANY = re.compile(r"\d{6}")
 
 
 def other_adapter(names: Collection[str]) -> tuple[str, str] | None:
@@ -58,12 +58,6 @@ def other_adapter(names: Collection[str]) -> tuple[str, str] | None:
         if own := [name for name in names if pattern.search(name)]:
             fix = _INTO_COPY if kind == "a textual inversion" else CONVERT
             return f"it holds weights of {kind} ({listed(own)}), which diffusers does not load there", fix
-    return None
-
-
-def uncountable(names: Collection[str]) -> tuple[str, str] | None:
-    if large := [name for name in names if _MANY.search(name)]:
-        return f"it numbers layers higher than any network does: {listed(large)}", USE_OTHER
     return None
 
 

@@ -45,16 +45,6 @@ _SCALE = "scale"  # how the names of a guider's strengths end; the others say wh
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-_MESSAGES: set[str] = set()
-
-
-def _is_new(record: logging.LogRecord) -> bool:
-    """Let a logger say the same but once: diffusers calls guiders experimental, and each row makes one."""
-    is_new = str(record.msg) not in _MESSAGES
-    _MESSAGES.add(str(record.msg))
-    return is_new
-
-
 class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed
     """What a modular pipeline lacks to be used as the others are."""
 
@@ -89,7 +79,8 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 @functools.cache
 def modular_class(name: str) -> type | None:
     """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
-    logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_is_new)
+    # It says of each guider that guiders are experimental, and nothing else; each row makes one.
+    logging.getLogger(diffusers.BaseGuidance.__module__).setLevel(logging.ERROR)
     base: Any = getattr(diffusers, name, None)
     is_pipeline = isinstance(base, type) and issubclass(base, diffusers.ModularPipeline)
     if not is_pipeline or not base.default_blocks_name:

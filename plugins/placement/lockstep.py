@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import datetime
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Self
@@ -104,14 +103,12 @@ def received(content: bytes, device: torch.device) -> Any:
             tensor = torch.empty(leaf.shape, dtype=leaf.dtype, device=device)
             broadcast(tensor)
             if leaf.strides is not None:  # kernels are chosen by them
-                tensor = torch.empty_strided(leaf.shape, leaf.strides, dtype=leaf.dtype, device=device).copy_(
-                    tensor
-                )
+                contiguous, options = tensor, {"dtype": leaf.dtype, "device": device}
+                tensor = torch.empty_strided(leaf.shape, leaf.strides, **options).copy_(contiguous)
             leaves.append(tensor)
         else:
-            leaves.append(
-                leaf.to(device) if isinstance(leaf, Tensor) and leaf.device.type == "cuda" else leaf
-            )
+            is_elsewhere = isinstance(leaf, Tensor) and leaf.device.type == "cuda"
+            leaves.append(leaf.to(device) if is_elsewhere else leaf)
     return unflatten(structure, leaves)
 
 
@@ -137,21 +134,14 @@ def twin_of(network: nn.Module) -> nn.Module:
 def parallel(network: Any, setup: RankSetup) -> Any:
     """Have a network compute its part; return it."""
     config = ContextParallelConfig(ulysses_degree=setup.size, ulysses_anything=setup.is_uneven)
-    with _an_accelerator():
-        network.enable_parallelism(config=config)
-    return network
-
-
-@contextmanager
-def _an_accelerator() -> Iterator[None]:
-    """Where there is none, diffusers divides by the number of accelerators, which is 0."""
     count = torch.accelerator.device_count
-    if not count():
+    if not count():  # where there is none, diffusers divides by their number
         torch.accelerator.device_count = lambda: 1
     try:
-        yield
+        network.enable_parallelism(config=config)
     finally:
         torch.accelerator.device_count = count
+    return network
 
 
 def compute_until_closed(connection: Connection) -> None:

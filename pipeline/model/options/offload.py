@@ -11,6 +11,7 @@ it, so that rows at different stages would keep several on the GPU.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import uuid
@@ -138,7 +139,11 @@ def modules_of(pipe: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Mod
 def own_folder(parent: Path) -> Path:
     """Return a new folder below `parent`. Raises OSError when there can be none."""
     parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(parent)
+    # Those of processes that have ended go. Only what has a lock next to it was made here.
+    for path in parent.glob(f"{PREFIX}*{LOCK}"):
+        with contextlib.suppress(Timeout), FileLock(path).acquire(timeout=0):
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink(missing_ok=True)
     folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
     lock = FileLock(f"{folder}{LOCK}")
     lock.acquire(timeout=0)  # before the folder is there for others to see
@@ -146,16 +151,3 @@ def own_folder(parent: Path) -> Path:
     folder.mkdir()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-def clear_abandoned(parent: Path) -> None:
-    """Remove the folders of processes that have ended. Only what has a lock next to it was made here."""
-    for path in parent.glob(f"{PREFIX}*{LOCK}"):
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-        path.unlink(missing_ok=True)
-        lock.release()

@@ -22,7 +22,7 @@ from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCal
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
 from framefleet.pipeline.model.options.schema import CacheDit, GroupOffload, Options, Quanto
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod, method_of
+from framefleet.pipeline.model.sources.packing import PACKAGES, method_of
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -43,8 +43,11 @@ def quantization_config(options: Options, libraries: Mapping[str, str]) -> New |
     """Return what from_pretrained is given. libraries: where each component's class is from."""
     if options.quantization is None:
         return None
-    names = options.quantization.components or denoisers_in(libraries)
-    return quantization.pipeline_config(options.quantization, {name: libraries[name] for name in names})
+    mapping = {
+        name: quantization.component_config(options.quantization, libraries[name])
+        for name in options.quantization.components or denoisers_in(libraries)
+    }
+    return New(module="diffusers", name="PipelineQuantizationConfig", arguments={"quant_mapping": mapping})
 
 
 def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = None) -> Attention | None:
@@ -109,9 +112,7 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
 def packages_of(options: Options, device: str, methods: Collection[str] = ()) -> list[str]:
     """Return the packages whose versions decide bits. methods: by which the model's weights are packed."""
     methods = {*methods, *([options.quantization.backend] if options.quantization else [])}
-    packages = sorted(
-        package for method in methods if (package := METHODS.get(method, PackingMethod()).package)
-    )
+    packages = sorted(PACKAGES[method] for method in methods if method in PACKAGES)
     has_kernels = options.compile or options.matmul == "triton"
     packages += ["cache-dit"] * isinstance(options.cache, CacheDit)
     return packages + ["triton"] * (has_kernels and device.startswith("cuda"))
