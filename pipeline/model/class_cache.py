@@ -1,7 +1,6 @@
 """This machine's cache folder, its lock, and facts about classes in it: importing these takes seconds.
 
-An answer is a plain value, and follows from the names and plain values that were asked with, and from what is
-installed here. It is kept by a digest over all of that.
+An answer follows from plain values and from what is installed here. It is kept by a digest over all of that.
 """
 
 from __future__ import annotations

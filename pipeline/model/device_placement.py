@@ -97,8 +97,6 @@ def placer_of(placement: Placement, device: str) -> Placer:
         raise ModelError(problem, f"use one of {', '.join(types)}")
     kind = types[placement.type]()
     if placement.ranks and not kind.takes_ranks:
-        raise ModelError(
-            f"model.placement: {placement.type} is set with ranks: {placement.ranks}",
-            "leave out ranks, or use ulysses+components",
-        )
+        problem = f"model.placement: {placement.type} is set with ranks: {placement.ranks}"
+        raise ModelError(problem, "leave out ranks, or use ulysses+components")
     return kind(placement, device)

@@ -1,11 +1,9 @@
 """LoRA files into a pipeline, switched off; or why one does not fit it.
 
-diffusers drops some weights when it converts a file, and warns of others that it has no place for. Here each
-weight of the file must end in a layer of its adapter, and each weight of the adapter must be of the file.
-
-diffusers' converters rename, split, join and scale weights. New names do not show which, so the tensors carry
-the names that they come from (`Sourced`) through whatever is computed with them. One of which a number is
-read, like an `alpha` that others are multiplied by, counts as used.
+Each weight of a file must end in a layer of its adapter, and each weight of the adapter must be of the file.
+diffusers' converters rename, split, join, scale and drop weights. So the tensors carry the names that they
+come from (`Sourced`) through whatever is computed with them. One of which a number is read, like an `alpha`
+that others are multiplied by, counts as used.
 """
 
 from __future__ import annotations
@@ -221,11 +219,8 @@ def _layer_of(key: str) -> str:
 def _misfit(places: Collection[Place]) -> _Refusal | None:
     if homeless := [place for place in places if place.layer is None]:
         other = lora_refusals.other_adapter(sources_of(place.weight for place in homeless))
-        fix = (
-            lora_refusals.SAVE_PREFIXED
-            if all(place.key.startswith("model.") for place in homeless)
-            else USE_OTHER
-        )
+        is_prefixed = all(place.key.startswith("model.") for place in homeless)
+        fix = lora_refusals.SAVE_PREFIXED if is_prefixed else USE_OTHER
         return other or (f"it has no layer for {listed(place.shown for place in homeless)}", fix)
     keys = {(place.part, place.key) for place in places}
     for place in places:
@@ -233,10 +228,8 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
         width = own = None
         base = getattr(place.layer, "base_layer", place.layer)  # below that of an adapter loaded before
         if place.key.endswith(".lora_A.weight"):
-            width, own = (
-                place.weight.shape[1],
-                getattr(base, "in_features", getattr(base, "in_channels", None)),
-            )
+            own = getattr(base, "in_features", getattr(base, "in_channels", None))
+            width = place.weight.shape[1]
         elif place.key.endswith((".lora_B.weight", ".lora_B.bias")):
             own = getattr(base, "out_features", getattr(base, "out_channels", None))
             width = place.weight.shape[0]
@@ -280,9 +273,8 @@ def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterat
             layer_name = re.split(r"\.(lora|processor)[._]", name)[0]  # as the file names it
             alpha = conversion.weights.get(key := f"{layer_name}{_ALPHA}")
             layer = getattr(pipe, place.part).get_submodule(_layer_of(place.key))
-            if alpha is not None and math.isclose(
-                layer.scaling[adapter], float(alpha) / place.weight.shape[0]
-            ):
+            rank = place.weight.shape[0]
+            if alpha is not None and math.isclose(layer.scaling[adapter], float(alpha) / rank):
                 yield key
 
 

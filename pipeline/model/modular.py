@@ -1,9 +1,7 @@
 """Modular pipelines of diffusers as classes that are called like all its others.
 
-A `ModularPipeline` is made of blocks, which say what they take and give; it has no signature of its own, and
-its guiders keep the scales of guidance in their configs. Here each class gets a signature: the inputs of its
-blocks, and those scales, so that a row may have its own. The call itself, and all that is computed, is
-diffusers'.
+Each class gets a signature: the inputs of its blocks, and the scales of its guiders, so that a row may have
+its own. The call itself, and all that is computed, is diffusers'.
 """
 
 from __future__ import annotations
@@ -208,10 +206,8 @@ def _asks_for(block: type, component: str) -> bool:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
             function = functions[call.func.id]
             names = [argument.arg for argument in function.args.args]
-            for name, value in (
-                *zip(names, call.args, strict=False),
-                *((k.arg, k.value) for k in call.keywords),
-            ):
+            by_name = {keyword.arg: keyword.value for keyword in call.keywords}
+            for name, value in (*zip(names, call.args, strict=False), *by_name.items()):
                 if ast.unparse(value) == f"components.{component}":
                     places.append((function, rf"(?<![.\w]){name} is"))
     conditions = (

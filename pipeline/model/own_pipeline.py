@@ -1,8 +1,7 @@
 """A loaded pipeline in, copies of it out: the same networks, with schedulers, guiders and notes of their own.
 
-Found by walking what the pipeline holds, and not by a list of names: all is copied but networks, configs,
-tokenizers, processors, modules of Python and loggers, and what cannot be copied. Not covered: what networks
-keep in themselves, and classes in themselves.
+All is copied but networks, configs, tokenizers, processors, modules of Python and loggers, and what cannot be
+copied. Not covered: what networks keep in themselves, and classes in themselves.
 """
 
 from __future__ import annotations

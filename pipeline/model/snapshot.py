@@ -1,10 +1,8 @@
 """A model as it was loaded, and what its calls have changed since: found when a row ends, and put back.
 
-Modules, hooks and methods, by their identities: this takes a fraction of a millisecond, so every row is
-looked at. Not covered: values of weights, and attributes and buffers, which `network_state.py` compares.
-Recipes of framefleet call pipelines of diffusers, which put back what they change unless they fail. Rows of a
-user's recipe are not looked at, as no list of what these may change is complete: they have processes of their
-own, and are judged by processes that have run none of them.
+Modules, hooks and methods, by their identities: this takes a fraction of a millisecond, so every row of
+framefleet's recipes is looked at. Not covered: values of weights, and attributes and buffers, which
+`network_state.py` compares.
 """
 
 from __future__ import annotations

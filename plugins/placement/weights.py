@@ -34,10 +34,8 @@ class Components(Placer):
     def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
         kind, options = self.placement.type, settings.options
         if self.device not in ("cuda", "auto"):
-            raise ModelError(
-                f"model.placement: {kind} needs several GPUs, and the model's device is {self.device}",
-                "leave it out, or leave out `model.device` on machines with GPUs",
-            )
+            problem = f"model.placement: {kind} needs several GPUs, and the model's device is {self.device}"
+            raise ModelError(problem, "leave it out, or leave out `model.device` on machines with GPUs")
         names = [name for name in self.refused if getattr(options, name)]
         if names or options.matmul == "triton":
             other = names[0] if names else "matmul: triton"

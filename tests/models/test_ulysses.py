@@ -189,7 +189,7 @@ def _ended(made: Renderer, after_a_step: Callable[[], object] = lambda: None) ->
 def test_a_row_for_which_memory_runs_out_is_tried_again_by_a_new_group(placed: Model, alone: Model) -> None:
     frames(placed, rows(1))
     (before,) = ranks()
-    placer(placed)._ranks.network("transformer").forward = _full  # type: ignore[assignment]
+    placer(placed)._ranks.twins["transformer"].forward = _full
     assert frames(placed, rows(1)) == frames(alone, rows(1))
     (after,) = ranks()
     assert after != before

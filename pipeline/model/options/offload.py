@@ -1,11 +1,7 @@
 """Where weights wait when they are not in use: whole components, or blocks of them.
 
 Changes no bit, but for weights that come back from disk into a CPU's memory: they start elsewhere in a cache
-line, and its kernels then may sum in another order.
-
-Model offload is diffusers' idea with hooks of our own. Its own are put on anew at the end of every call
-(`maybe_free_model_hooks`), also under rows that are still under way; and each knows only the component before
-it, so that rows at different stages would keep several on the GPU.
+line, and its kernels then may sum in another order. Why hooks of our own: docs/why/model_memory.md.
 """
 
 from __future__ import annotations

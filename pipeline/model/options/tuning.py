@@ -65,9 +65,9 @@ def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = No
         placer.place(pipe)
     else:
         pipe.to(device)
-    backend = (
-        attention.open_attention(options.attention, denoisers, device=device) if options.attention else None
-    )
+    backend = None
+    if options.attention:
+        backend = attention.open_attention(options.attention, denoisers, device=device)
     if options.compile:
         check_compiler(device)
         allow_graphs()
@@ -92,12 +92,16 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     first = weight_calls(options, libraries)
     if options.offload:
         first += offload.script_calls(options.offload, libraries, device=device, denoisers=denoisers)
-    caches = (
-        [step_cache.enabling(options.cache, name, steps=steps) for name in denoisers] if options.cache else []
-    )
-    last = [*compile_calls(options, denoisers), *caches]
+    last = compile_calls(options, denoisers)
+    if options.cache:
+        last += [step_cache.enabling(options.cache, name, steps=steps) for name in denoisers]
     placing = [] if options.offload else [f"pipe.to({device!r})"]
-    backend = attention.backend_lines(denoisers, options.attention) if options.attention else []
+    backend = []
+    if options.attention:
+        backend = [
+            "with attention_backend():  # the next call changes the default of the process; this resets it",
+            *(f"    pipe.{name}.set_attention_backend({options.attention!r})" for name in denoisers),
+        ]
     lines = [*map(str, first), *placing, *backend, *map(str, last)]
     needed = set(imports([quantized, *first, *last]))
     modules = {module for module, _ in needed} - {DIFFUSERS}

@@ -58,7 +58,7 @@ def base_and_parts(
     for name, part in given.items():
         fields = part if isinstance(part, Mapping) else {"path": str(part)}
         parts[name] = part if isinstance(part, ModelPart) else ModelPart(**fields)
-    is_file = is_single_file(path)
+    is_file = path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
     if base is None and is_file:
         raise ModelError(
             f"model {public_url(path)!r} is one file, without configs and tokenizers",
@@ -75,10 +75,6 @@ def base_and_parts(
 
 def names_of(parts: Mapping[str, ModelPart]) -> str:
     return "".join(f" + {name}={public_name(part.path, part.revision)}" for name, part in parts.items())
-
-
-def is_single_file(path: str) -> bool:
-    return path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots: what its header says is read once
@@ -106,11 +102,6 @@ class PartFile:
     @property
     def size(self) -> int:
         return self.source.files[self.file].size
-
-    @property
-    def unpacked_bytes(self) -> int:
-        """At least a byte for each weight: networks are built in four, whatever a file packs them in."""
-        return max(self.size, sum(tensor.num_parameters for tensor in self.tensors))
 
     @cached_property
     def tensors(self) -> tuple[headers.Tensor, ...]:
@@ -167,14 +158,12 @@ class PartFile:
         def holds(one: Component) -> bool:
             if has_texts and one.name.startswith("text_encoder"):
                 # diffusers has no public functions for it (0.42); imports torch
-                from diffusers.loaders.single_file_utils import (
-                    is_clip_model_in_single_file,
-                    is_t5_in_single_file,
-                )
+                from diffusers.loaders import single_file_utils as utils
 
                 if not one.class_name.startswith("CLIP"):
-                    return bool(is_t5_in_single_file(shapes))
-                return bool(is_clip_model_in_single_file(class_of(one.library, one.class_name), shapes))
+                    return bool(utils.is_t5_in_single_file(shapes))
+                made = class_of(one.library, one.class_name)
+                return bool(utils.is_clip_model_in_single_file(made, shapes))
             return is_vae if one.name == "vae" else is_denoiser and one.name in DENOISERS
 
         parts = tuple(name for name, component in by_name.items() if holds(component))
@@ -201,9 +190,14 @@ def by_component(files: Iterable[PartFile], components: Iterable[Component]) -> 
 
 
 def part_sizes(files: Iterable[PartFile], components: Iterable[Component]) -> dict[str, int]:
-    """Return how many bytes of weights each component has, by a name in its folder; see `check_sizes`."""
+    """Return how many bytes of weights each component has, by a name in its folder; see `check_sizes`.
+
+    At least a byte for each weight: networks are built in four, whatever a file packs them in.
+    """
     return {
-        f"{name}/{file.file.rpartition('/')[2]}{SAFETENSORS}": file.unpacked_bytes
+        f"{name}/{Path(file.file).name}{SAFETENSORS}": max(
+            file.size, sum(tensor.num_parameters for tensor in file.tensors)
+        )
         for name, file in by_component(files, components).items()
     }
 
