@@ -88,7 +88,6 @@ def check_loras_fit(
     files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool = False
 ) -> None:
     """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
-    _refuse_without_support(files, spec.pipeline_class)
     if files:
         blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
         load_loras(blank, files, allow_unmatched=allow_unmatched)
@@ -96,18 +95,14 @@ def check_loras_fit(
 
 def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool = False) -> None:
     """Load every file as an adapter that is switched off. Raises ModelError when one does not fit."""
-    _refuse_without_support(files, type(pipe))
+    if files and not hasattr(type(pipe), "load_lora_weights"):
+        raise ModelError(f"{type(pipe).__name__} takes no LoRAs", "leave `loras:` out")
     for name, file in files.items():
         _load(pipe, name, file, allow_unmatched=allow_unmatched)
     for layer in (layer for network in _networks(pipe).values() for layer in network.modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.eval()  # made in training mode: a dropout would be on
             layer.set_adapter([])
-
-
-def _refuse_without_support(files: Mapping[str, LoraFile], pipeline_class: type) -> None:
-    if files and not hasattr(pipeline_class, "load_lora_weights"):
-        raise ModelError(f"{pipeline_class.__name__} takes no LoRAs", "leave `loras:` out")
 
 
 def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> None:

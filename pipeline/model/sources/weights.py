@@ -123,7 +123,6 @@ def open_weights(
     )
     if source.is_local:
         integrity.check_links(Path(source.path), files)
-    selection.check_weights(components, files, where, without=without)
     listed = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
     locked: integrity.ModelLock | None = None
     if lock is not None and not ignore_lock:
