@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.intercept import Interception
+from framefleet.pipeline.model.options.step_cache import hooks_of
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
 # What torch and hooks of diffusers and accelerate set, and `intercept`.
@@ -193,8 +194,7 @@ def is_shared(network: nn.Module, spot: Spot, others: Iterable[nn.Module]) -> bo
 
 def _parts(modules: list[nn.Module]) -> list[_Part]:
     # Diffusers' group offload moves buffers: to a disk it leaves tensors of no values, which it knows.
-    registries: list[Any] = [getattr(module, "_diffusers_hook", None) for module in modules]
-    is_moved = any(one is not None and one.get_hook("group_offloading") is not None for one in registries)
+    is_moved = any("group_offloading" in hooks_of(module) for module in modules)
     return [_part_of(module, is_moved=is_moved) for module in modules]
 
 
