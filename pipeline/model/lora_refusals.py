@@ -70,9 +70,9 @@ def told_by_library(error: Exception, names: Collection[str]) -> tuple[str, str]
         return f"diffusers looks for {wanted} next to {listed(names)}, and it is not there", SAVE_WHOLE
     text = " ".join(str(error).split())
     words = {word.strip(".") for word in re.findall(r"[\w.-]+", text)}
-    # Converters leave these out of names.
+    # Converters leave these out of names, and write points as underscores.
     prefixes = re.compile(r"(diffusion_model\.)?(lora_unet_)?(base_model\.model\.)?")
-    if own := {name for name in names if words & {name, prefixes.sub("", name, count=1)}}:
+    if own := {n for n in names if words & {n, n.replace(".", "_"), prefixes.sub("", n, count=1)}}:
         return f"diffusers does not know what {listed(own)} is for", SAVE_WHOLE
     quotation = f" ({text[:_MAX_SAID]})" if text else ""
     return f"diffusers cannot read it{quotation}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE
