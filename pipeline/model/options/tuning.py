@@ -22,7 +22,7 @@ from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCal
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
 from framefleet.pipeline.model.options.schema import CacheDit, GroupOffload, Options, Quanto
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.packing import PACKAGES, method_of
+from framefleet.pipeline.model.sources.packing import METHOD_PACKAGES, method_of
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -116,7 +116,7 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
 def packages_of(options: Options, device: str, methods: Collection[str] = ()) -> list[str]:
     """Return the packages whose versions decide bits. methods: by which the model's weights are packed."""
     methods = {*methods, *([options.quantization.backend] if options.quantization else [])}
-    packages = sorted(PACKAGES[method] for method in methods if method in PACKAGES)
+    packages = sorted(METHOD_PACKAGES[method] for method in methods if method in METHOD_PACKAGES)
     has_kernels = options.compile or options.matmul == "triton"
     packages += ["cache-dit"] * isinstance(options.cache, CacheDit)
     return packages + ["triton"] * (has_kernels and device.startswith("cuda"))

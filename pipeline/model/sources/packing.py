@@ -21,7 +21,7 @@ TIMES_PACKED = 16
 
 
 # What pip calls the package that a method of diffusers needs. Of others, diffusers says itself what it lacks.
-PACKAGES: Mapping[str, str] = {
+METHOD_PACKAGES: Mapping[str, str] = {
     "auto-round": "auto-round",
     "bitsandbytes": "bitsandbytes",
     "gguf": "gguf",
@@ -37,7 +37,7 @@ _FETCHES_CODE = ("nunchaku_lite",)
 
 def check_package(method: str, where: str) -> None:
     """Raise ModelError where the package that a method needs is not installed."""
-    package = PACKAGES.get(method)
+    package = METHOD_PACKAGES.get(method)
     if package and not version_of(package):
         fix = f"pip install '{package}', on every machine; framefleet[quantization] has those for CPUs"
         raise ModelError(f"{where} needs the Python package {package}, which is not installed", fix)
