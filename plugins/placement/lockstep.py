@@ -6,7 +6,6 @@ nothing in another order.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import pickle
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+from accelerate import init_empty_weights
 from diffusers import ContextParallelConfig
 from torch import Tensor, nn
 from torch._C._distributed_c10d import FileStore, PrefixStore
@@ -123,14 +123,6 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def twin_of(network: nn.Module) -> nn.Module:
-    """Return a network with the same weights, that can be given hooks of its own."""
-    own = {id(weight): weight for weight in (*network.parameters(), *network.buffers())}
-    twin = copy.deepcopy(network, own)
-    vars(twin).pop("forward", None)
-    return twin
-
-
 def parallel(network: Any, setup: RankSetup) -> Any:
     """Have a network compute its part; return it."""
     config = ContextParallelConfig(ulysses_degree=setup.size, ulysses_anything=setup.is_uneven)
@@ -152,33 +144,23 @@ def compute_until_closed(connection: Connection) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     blanks: Mapping[str, tuple[type[Any], Mapping[str, Any]]] = pickle.loads(connection.recv_bytes())
-    networks = {name: _blank(*made) for name, made in blanks.items()}
+    with init_empty_weights():
+        networks = {name: kind.from_config(dict(config)) for name, (kind, config) in blanks.items()}
     connection.send_bytes(b"")  # it is there
     group.join()
     for network in networks.values():
         for name, weight_of in pickle.loads(connection.recv_bytes()).items():
             weight = weight_of.blank(device)
             broadcast(weight)
-            _put(network, name, weight)
+            path, _, own = name.rpartition(".")
+            module = network.get_submodule(path)
+            if own in module._parameters:
+                module._parameters[own] = nn.Parameter(weight, requires_grad=False)
+            else:
+                module._buffers[own] = weight
         parallel(network.eval(), group)
     with torch.no_grad():
         while True:
             name = connection.recv_bytes().decode()
             args, kwargs = received(connection.recv_bytes(), device)
             networks[name](*args, **kwargs)
-
-
-def _blank(kind: Any, config: Mapping[str, Any]) -> Any:
-    from accelerate import init_empty_weights
-
-    with init_empty_weights():
-        return kind.from_config(dict(config))
-
-
-def _put(network: nn.Module, name: str, weight: Tensor) -> None:
-    path, _, own = name.rpartition(".")
-    module = network.get_submodule(path)
-    if own in module._parameters:
-        module._parameters[own] = nn.Parameter(weight, requires_grad=False)
-    else:
-        module._buffers[own] = weight

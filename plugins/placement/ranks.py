@@ -6,6 +6,7 @@ not: nobody knows why, so the worker's process is to end as well.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import pickle
@@ -32,7 +33,6 @@ from framefleet.plugins.placement.lockstep import (
     message,
     parallel,
     tensors_of,
-    twin_of,
 )
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,10 @@ class Ranks:
                 connection.send_bytes(shapes)
             for weight in weights.values():
                 broadcast(weight)
-            self.twins[name] = parallel(twin_of(network), own)
+            # It has the same weights, and can be given hooks of its own.
+            twin = copy.deepcopy(network, {id(weight): weight for weight in weights.values()})
+            vars(twin).pop("forward", None)
+            self.twins[name] = parallel(twin, own)
         self._versions = self._weights_now()
 
     def _cause(self, error: Exception) -> Exception:

@@ -98,16 +98,6 @@ def group_calls(
     return calls
 
 
-def script_calls(
-    choice: Offload, components: Collection[str], *, device: str, denoisers: Collection[str]
-) -> list[PipeCall]:
-    """Return the calls of a script to the same end: one row at a time, so diffusers' own hooks do."""
-    if isinstance(choice, GroupOffload):
-        folders = dict.fromkeys(denoisers, OWN_FOLDER) if choice.disk else {}
-        return group_calls(choice, components, device=device, denoisers=denoisers, folders=folders)
-    return [PipeCall(method="enable_model_cpu_offload", arguments={"device": device})]
-
-
 def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str | None) -> None:
     """Raise ModelError for an offload that cannot be done. device: None where it is not known yet."""
     is_cuda = device is None or device.startswith("cuda")

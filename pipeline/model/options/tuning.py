@@ -90,8 +90,11 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     denoisers = denoisers_in(libraries)
     quantized = quantization_config(options, libraries)
     first = weight_calls(options, libraries)
-    if options.offload:
-        first += offload.script_calls(options.offload, libraries, device=device, denoisers=denoisers)
+    if isinstance(group := options.offload, GroupOffload):
+        folders = dict.fromkeys(denoisers, offload.OWN_FOLDER) if group.disk else {}
+        first += offload.group_calls(group, libraries, device=device, denoisers=denoisers, folders=folders)
+    elif options.offload:  # one row at a time, so diffusers' own hooks do
+        first.append(PipeCall(method="enable_model_cpu_offload", arguments={"device": device}))
     last = compile_calls(options, denoisers)
     if options.cache:
         last += [step_cache.enabling(options.cache, name, steps=steps) for name in denoisers]
