@@ -103,8 +103,8 @@ def received(content: bytes, device: torch.device) -> Any:
             tensor = torch.empty(leaf.shape, dtype=leaf.dtype, device=device)
             broadcast(tensor)
             if leaf.strides is not None:  # kernels are chosen by them
-                contiguous, options = tensor, {"dtype": leaf.dtype, "device": device}
-                tensor = torch.empty_strided(leaf.shape, leaf.strides, **options).copy_(contiguous)
+                strided = torch.empty_strided(leaf.shape, leaf.strides, dtype=leaf.dtype, device=device)
+                tensor = strided.copy_(tensor)
             leaves.append(tensor)
         else:
             is_elsewhere = isinstance(leaf, Tensor) and leaf.device.type == "cuda"
