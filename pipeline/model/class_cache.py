@@ -1,7 +1,6 @@
 """This machine's cache folder, its lock, and facts about classes in it: importing these takes seconds.
 
-An answer is a plain value, and follows from the names and plain values that were asked with, and from what is
-installed here. It is kept by a digest over all of that.
+An answer follows from plain values and from what is installed here. It is kept by a digest over all of that.
 """
 
 from __future__ import annotations
@@ -63,10 +62,7 @@ def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-log = logging.getLogger(__name__)
-
 Cached = TypeVar("Cached")
-_FILE = TypeAdapter(dict[str, Any])
 _MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
 
 
@@ -91,33 +87,27 @@ def disk_cached(
                 deciding = None
             if deciding is None:
                 return function(*arguments)
-            digest = hashlib.sha256(question).hexdigest()
-            file = cache_folder() / "classes" / f"{digest}.json"
-            answers = _read(file, digest, kind)
-            if not answers:
-                written = kind.dump_python(function(*arguments), mode="json")
-                _write(file, {"of": digest, "answer": written})
-                answers = [kind.validate_python(written)]  # as the next one gets it
-            return answers[0]
+            file = cache_folder() / "classes" / f"{hashlib.sha256(question).hexdigest()}.json"
+            try:
+                return kind.validate_python(parse_json(_read(file)))
+            except (OSError, ValueError) as error:
+                log.debug("%s is made anew: %s", file, error)
+            written = kind.dump_python(function(*arguments), mode="json")
+            _write(file, written)
+            return kind.validate_python(written)  # as the next one gets it
 
         return answer
 
     return decorated
 
 
-def _read(file: Path, digest: str, kind: TypeAdapter[Cached]) -> list[Cached]:
-    """Return the answer; nothing where there is none, or what lies there is not what we wrote."""
-    try:
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe
-            status = os.fstat(opened.fileno())
-            if status.st_uid != os.getuid() or not stat.S_ISREG(status.st_mode):
-                return []
-            written = _FILE.validate_python(parse_json(opened.read(_MAX_BYTES)))
-        return [kind.validate_python(written["answer"])] if written["of"] == digest else []
-    except (OSError, ValueError, KeyError) as error:
-        if not isinstance(error, FileNotFoundError):
-            log.debug("%s is made anew: %s", file, error)
-        return []
+def _read(file: Path) -> bytes:
+    """Raise OSError where there is none, and ValueError for one of somebody else."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # which waits for no pipe
+        status = os.fstat(opened.fileno())
+        if status.st_uid != os.getuid() or not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a file of this user")
+        return opened.read(_MAX_BYTES)
 
 
 def _write(file: Path, content: Any) -> None:

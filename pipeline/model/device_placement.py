@@ -54,8 +54,6 @@ class Placer:
     shares_forwards: ClassVar[bool] = True
     # Whether some devices may compute the denoisers, and others have the rest.
     takes_ranks: ClassVar[bool] = False
-    # Why no model can be placed so, if that is known.
-    refusal: ClassVar[str] = ""
 
     def __init__(self, placement: Placement, device: str) -> None:
         """device: the model's, with which a plain script would work."""
@@ -98,11 +96,7 @@ def placer_of(placement: Placement, device: str) -> Placer:
         problem = f"model.placement is {placement.type!r}, which no plugin has"
         raise ModelError(problem, f"use one of {', '.join(types)}")
     kind = types[placement.type]()
-    if kind.refusal:
-        raise ModelError(f"model.placement is {placement.type!r}: {kind.refusal}", "use ulysses")
     if placement.ranks and not kind.takes_ranks:
-        raise ModelError(
-            f"model.placement: {placement.type} is set with ranks: {placement.ranks}",
-            "leave out ranks, or use ulysses+components",
-        )
+        problem = f"model.placement: {placement.type} is set with ranks: {placement.ranks}"
+        raise ModelError(problem, "leave out ranks, or use ulysses+components")
     return kind(placement, device)

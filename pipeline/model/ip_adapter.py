@@ -1,7 +1,6 @@
 """A declared IP-adapter: its files, fetched and hashed, and loading them into a pipeline.
 
-It changes the denoiser's attention for all rows, so that a model with one renders no rows without an image,
-and has one scale. Imports no torch until one is loaded.
+It changes the denoiser's attention for all rows: each needs an image. Imports no torch until one is loaded.
 """
 
 from __future__ import annotations
@@ -108,10 +107,6 @@ def fetch_ip_adapter(
         folder=folder,
         digests={MODEL_PREFIX + file: digest for file, digest in digests.items()},
     )
-
-
-def without_ip_adapter(files: Mapping[str, str]) -> dict[str, str]:
-    return {file: digest for file, digest in files.items() if not file.startswith(MODEL_PREFIX)}
 
 
 def with_ip_adapter(spec: PipelineSpec, options: Options) -> PipelineSpec:

@@ -46,7 +46,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     source = source_of(settings)
     parts = open_parts(settings.parts, settings.storage_options)
     if expected:
-        folder, digests = fetched_as(source, without_parts(ip_adapter.without_ip_adapter(expected), parts))
+        own = {file: d for file, d in expected.items() if not file.startswith(ip_adapter.MODEL_PREFIX)}
+        folder, digests = fetched_as(source, without_parts(own, parts))
         digests |= {part.key: part.checked(expected.get(part.key))[1] for part in parts}
     else:
         folder, digests = weights_of(settings, source).fetched()

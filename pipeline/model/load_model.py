@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from framefleet.pipeline.model.device_placement import Placement, placement_of
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.lora import Lora, loras_of
 from framefleet.pipeline.model.model import Model, ModelSettings
-from framefleet.pipeline.model.options.schema import OptionValues, read_options
+from framefleet.pipeline.model.options.schema import read_options
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
 from framefleet.pipeline.model.sources.parts import ModelPart, base_and_parts
 from framefleet.pipeline.model.specs.dtypes import DType
@@ -31,7 +31,7 @@ def load_model(
     placement: Placement | Mapping[str, Any] | str | None = None,
     loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
     ip_adapter: Mapping[str, Any] | IpAdapter | None = None,
-    **options: Unpack[OptionValues],
+    **options: Any,
 ) -> Model:
     """Load a diffusers pipeline for rendering.
 

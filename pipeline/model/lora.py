@@ -15,7 +15,7 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.hooks.adapters import Adapters
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
-from framefleet.pipeline.model.sources.integrity import check_links, sha256_of
+from framefleet.pipeline.model.sources.integrity import check_links, check_sha256, sha256_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
 from framefleet.pipeline.model.sources.source import HUB_ID, UrlSource, open_source
 
@@ -140,10 +140,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     if file.endswith(SAFETENSORS):
         check_file_size(path)
     digest = sha256_of(path)
-    if expected and digest != expected:
-        differs = f"its SHA-256 is {digest}, and should be {expected}"
-        fix = "put the same file on every machine; if a file in a cache is broken, delete it"
-        raise ModelError(f"loras.{name}: {path} is not the expected file: {differs}", fix)
+    check_sha256(f"loras.{name}: {path}", digest, expected)
     lora = replace(lora, path=source.path, revision=source.revision, file=file, sha256=digest)
     return LoraFile(lora=lora, path=path)
 

@@ -1,11 +1,9 @@
 """LoRA files into a pipeline, switched off; or why one does not fit it.
 
-diffusers drops some weights when it converts a file, and warns of others that it has no place for. Here each
-weight of the file must end in a layer of its adapter, and each weight of the adapter must be of the file.
-
-diffusers' converters rename, split, join and scale weights. New names do not show which, so the tensors carry
-the names that they come from (`Sourced`) through whatever is computed with them. One of which a number is
-read, like an `alpha` that others are multiplied by, counts as used.
+Each weight of a file must end in a layer of its adapter, and each weight of the adapter must be of the file.
+diffusers' converters rename, split, join, scale and drop weights. So the tensors carry the names that they
+come from (`Sourced`) through whatever is computed with them. One of which a number is read, like an `alpha`
+that others are multiplied by, counts as used.
 """
 
 from __future__ import annotations
@@ -90,7 +88,6 @@ def check_loras_fit(
     files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool = False
 ) -> None:
     """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
-    _refuse_without_support(files, spec.pipeline_class)
     if files:
         blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
         load_loras(blank, files, allow_unmatched=allow_unmatched)
@@ -98,18 +95,14 @@ def check_loras_fit(
 
 def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool = False) -> None:
     """Load every file as an adapter that is switched off. Raises ModelError when one does not fit."""
-    _refuse_without_support(files, type(pipe))
+    if files and not hasattr(type(pipe), "load_lora_weights"):
+        raise ModelError(f"{type(pipe).__name__} takes no LoRAs", "leave `loras:` out")
     for name, file in files.items():
         _load(pipe, name, file, allow_unmatched=allow_unmatched)
     for layer in (layer for network in _networks(pipe).values() for layer in network.modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.eval()  # made in training mode: a dropout would be on
             layer.set_adapter([])
-
-
-def _refuse_without_support(files: Mapping[str, LoraFile], pipeline_class: type) -> None:
-    if files and not hasattr(pipeline_class, "load_lora_weights"):
-        raise ModelError(f"{pipeline_class.__name__} takes no LoRAs", "leave `loras:` out")
 
 
 def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> None:
@@ -122,7 +115,8 @@ def _load(pipe: Any, name: str, file: LoraFile, *, allow_unmatched: bool) -> Non
     conversion = _Conversion(weights=_weights_in(file.path, where))
     names = conversion.weights.keys()
     refuse(None if names else ("it holds no weights", USE_OTHER))
-    refuse(lora_refusals.uncountable(names))
+    if large := [name for name in names if lora_refusals.MANY.search(name)]:
+        refuse((f"it numbers layers higher than any network does: {listed(large)}", USE_OTHER))
 
     def converted(_: str, convert: Any, *args: Any, **kwargs: Any) -> Any:
         """Look at the weights after diffusers named them in its way, and before it changes the model."""
@@ -220,11 +214,8 @@ def _layer_of(key: str) -> str:
 def _misfit(places: Collection[Place]) -> _Refusal | None:
     if homeless := [place for place in places if place.layer is None]:
         other = lora_refusals.other_adapter(sources_of(place.weight for place in homeless))
-        fix = (
-            lora_refusals.SAVE_PREFIXED
-            if all(place.key.startswith("model.") for place in homeless)
-            else USE_OTHER
-        )
+        is_prefixed = all(place.key.startswith("model.") for place in homeless)
+        fix = lora_refusals.SAVE_PREFIXED if is_prefixed else USE_OTHER
         return other or (f"it has no layer for {listed(place.shown for place in homeless)}", fix)
     keys = {(place.part, place.key) for place in places}
     for place in places:
@@ -232,10 +223,8 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
         width = own = None
         base = getattr(place.layer, "base_layer", place.layer)  # below that of an adapter loaded before
         if place.key.endswith(".lora_A.weight"):
-            width, own = (
-                place.weight.shape[1],
-                getattr(base, "in_features", getattr(base, "in_channels", None)),
-            )
+            own = getattr(base, "in_features", getattr(base, "in_channels", None))
+            width = place.weight.shape[1]
         elif place.key.endswith((".lora_B.weight", ".lora_B.bias")):
             own = getattr(base, "out_features", getattr(base, "out_channels", None))
             width = place.weight.shape[0]
@@ -279,9 +268,8 @@ def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterat
             layer_name = re.split(r"\.(lora|processor)[._]", name)[0]  # as the file names it
             alpha = conversion.weights.get(key := f"{layer_name}{_ALPHA}")
             layer = getattr(pipe, place.part).get_submodule(_layer_of(place.key))
-            if alpha is not None and math.isclose(
-                layer.scaling[adapter], float(alpha) / place.weight.shape[0]
-            ):
+            rank = place.weight.shape[0]
+            if alpha is not None and math.isclose(layer.scaling[adapter], float(alpha) / rank):
                 yield key
 
 

@@ -49,7 +49,7 @@ HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
 MAX_WILDCARDS = 4  # each one more may take as many times longer as a name is long
 _MAX_SHOWN, _MAX_SAID = 80, 200  # letters of a value, and of what a library says
 # diffusers' converters count from the first block to the last. No network has as many.
-_MANY = re.compile(r"\d{6}")
+MANY = re.compile(r"\d{6}")
 
 
 def other_adapter(names: Collection[str]) -> tuple[str, str] | None:
@@ -58,12 +58,6 @@ def other_adapter(names: Collection[str]) -> tuple[str, str] | None:
         if own := [name for name in names if pattern.search(name)]:
             fix = _INTO_COPY if kind == "a textual inversion" else CONVERT
             return f"it holds weights of {kind} ({listed(own)}), which diffusers does not load there", fix
-    return None
-
-
-def uncountable(names: Collection[str]) -> tuple[str, str] | None:
-    if large := [name for name in names if _MANY.search(name)]:
-        return f"it numbers layers higher than any network does: {listed(large)}", USE_OTHER
     return None
 
 
@@ -76,9 +70,9 @@ def told_by_library(error: Exception, names: Collection[str]) -> tuple[str, str]
         return f"diffusers looks for {wanted} next to {listed(names)}, and it is not there", SAVE_WHOLE
     text = " ".join(str(error).split())
     words = {word.strip(".") for word in re.findall(r"[\w.-]+", text)}
-    # Converters leave these out of names.
+    # Converters leave these out of names, and write points as underscores.
     prefixes = re.compile(r"(diffusion_model\.)?(lora_unet_)?(base_model\.model\.)?")
-    if own := {name for name in names if words & {name, prefixes.sub("", name, count=1)}}:
+    if own := {n for n in names if words & {n, n.replace(".", "_"), prefixes.sub("", n, count=1)}}:
         return f"diffusers does not know what {listed(own)} is for", SAVE_WHOLE
     quotation = f" ({text[:_MAX_SAID]})" if text else ""
     return f"diffusers cannot read it{quotation}; it holds {listed(names) or 'no weights'}", SAVE_WHOLE

@@ -1,9 +1,7 @@
 """Modular pipelines of diffusers as classes that are called like all its others.
 
-A `ModularPipeline` is made of blocks, which say what they take and give; it has no signature of its own, and
-its guiders keep the scales of guidance in their configs. Here each class gets a signature: the inputs of its
-blocks, and those scales, so that a row may have its own. The call itself, and all that is computed, is
-diffusers'.
+Each class gets a signature: the inputs of its blocks, and the scales of its guiders, so that a row may have
+its own. The call itself, and all that is computed, is diffusers'.
 """
 
 from __future__ import annotations
@@ -45,16 +43,6 @@ _SCALE = "scale"  # how the names of a guider's strengths end; the others say wh
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-_MESSAGES: set[str] = set()
-
-
-def _is_new(record: logging.LogRecord) -> bool:
-    """Let a logger say the same but once: diffusers calls guiders experimental, and each row makes one."""
-    is_new = str(record.msg) not in _MESSAGES
-    _MESSAGES.add(str(record.msg))
-    return is_new
-
-
 class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is not typed
     """What a modular pipeline lacks to be used as the others are."""
 
@@ -89,7 +77,8 @@ class Called(diffusers.ModularPipeline):  # type: ignore[misc]  # diffusers is n
 @functools.cache
 def modular_class(name: str) -> type | None:
     """Return the modular pipeline of diffusers of that name, with a signature; None when there is none."""
-    logging.getLogger(diffusers.BaseGuidance.__module__).addFilter(_is_new)
+    # It says of each guider that guiders are experimental, and nothing else; each row makes one.
+    logging.getLogger(diffusers.BaseGuidance.__module__).setLevel(logging.ERROR)
     base: Any = getattr(diffusers, name, None)
     is_pipeline = isinstance(base, type) and issubclass(base, diffusers.ModularPipeline)
     if not is_pipeline or not base.default_blocks_name:
@@ -217,10 +206,8 @@ def _asks_for(block: type, component: str) -> bool:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in functions:
             function = functions[call.func.id]
             names = [argument.arg for argument in function.args.args]
-            for name, value in (
-                *zip(names, call.args, strict=False),
-                *((k.arg, k.value) for k in call.keywords),
-            ):
+            by_name = {keyword.arg: keyword.value for keyword in call.keywords}
+            for name, value in (*zip(names, call.args, strict=False), *by_name.items()):
                 if ast.unparse(value) == f"components.{component}":
                     places.append((function, rf"(?<![.\w]){name} is"))
     conditions = (

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.intercept import Interception
+from framefleet.pipeline.model.options.step_cache import hooks_of
 from framefleet.pipeline.model.own_pipeline import OwnPipelines
 
 # What torch and hooks of diffusers and accelerate set, and `intercept`.
@@ -34,11 +35,8 @@ _HOOKS = (
 _VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
 _PLAIN, _WHOLE = frozenset(_VALUES), (nn.Module, type, *_VALUES)  # which are not looked into
 _COLLECTIONS = (dict, list, tuple)
-
-
 # Of objects in objects; attention processors are one deep, caches of tensors in them three.
 _DEPTH = 4
-
 Marks = tuple[Any, int, tuple["Marks", ...]]  # a value and its version, or its type, its size and its parts
 Spot = tuple[str, str]  # a submodule, and what of it
 _Held = dict[Any, Any]
@@ -196,17 +194,13 @@ def is_shared(network: nn.Module, spot: Spot, others: Iterable[nn.Module]) -> bo
 
 def _parts(modules: list[nn.Module]) -> list[_Part]:
     # Diffusers' group offload moves buffers: to a disk it leaves tensors of no values, which it knows.
-    registries: list[Any] = [getattr(module, "_diffusers_hook", None) for module in modules]
-    is_moved = any(one is not None and one.get_hook("group_offloading") is not None for one in registries)
+    is_moved = any("group_offloading" in hooks_of(module) for module in modules)
     return [_part_of(module, is_moved=is_moved) for module in modules]
 
 
 def _part_of(module: nn.Module, *, is_moved: bool = False) -> _Part:
-    return _Part(_own(module), {} if is_moved else dict(module._buffers), _hooks_of(module))
-
-
-def _hooks_of(module: nn.Module) -> dict[str, _Held]:
-    return {name: dict(vars(module)[name]) for name in _HOOKS}
+    buffers = {} if is_moved else dict(module._buffers)
+    return _Part(_own(module), buffers, {name: dict(vars(module)[name]) for name in _HOOKS})
 
 
 def _changes(wanted: _Part, now: _Part) -> _Part:

@@ -1,8 +1,7 @@
 """How torch computes in this process: set before the first product, recorded, and written into scripts.
 
-On Hopper and Blackwell cuBLAS sums long products in parts, as many as suit the whole batch, so a row's bits
-depend on its company. Without workspace it cannot (found by vLLM, pull request 40845): `no_split_k`.
-cuBLAS promises nothing of that, so the probe stays the judge.
+On Hopper and Blackwell cuBLAS sums long products in as many parts as suit the whole batch. Without workspace
+it cannot (vLLM, pull request 40845): `no_split_k`. It promises nothing of that, so the probe stays the judge.
 """
 
 from __future__ import annotations

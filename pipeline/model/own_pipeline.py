@@ -1,8 +1,7 @@
 """A loaded pipeline in, copies of it out: the same networks, with schedulers, guiders and notes of their own.
 
-Found by walking what the pipeline holds, and not by a list of names: all is copied but networks, configs,
-tokenizers, processors, modules of Python and loggers, and what cannot be copied. Not covered: what networks
-keep in themselves, and classes in themselves.
+All is copied but networks, configs, tokenizers, processors, modules of Python and loggers, and what cannot be
+copied. Not covered: what networks keep in themselves, and classes in themselves.
 """
 
 from __future__ import annotations
@@ -94,11 +93,6 @@ def own_settings(pipe: Any) -> dict[str, Any]:
             copies[name] = object.__new__(type(part))
             vars(copies[name]).update(vars(part))
     return copies
-
-
-def own_pipeline(pipe: Any) -> Any:
-    """Return one copy of `pipe`."""
-    return OwnPipelines(pipe).make()
 
 
 def _objects_in(pipe: Any, constant: tuple[type, ...]) -> Iterator[Any]:

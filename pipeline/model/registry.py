@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -17,8 +16,6 @@ from framefleet.pipeline.guards.named_function import source_digest
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.specs.model_index import is_modular
 
-# Folders that were converted before the ports were plugins name them where they were.
-_MOVED = "framefleet.plugins.ports", "framefleet.pipeline.models"
 # class: the module that holds it
 PIPELINES = {name: module for family in FAMILIES for name, module in family.pipelines.items()}
 _COMPONENTS = {name: module for family in FAMILIES for name, module in family.components.items()}
@@ -101,12 +98,8 @@ def object_at(place: str) -> Any:
 
 def own_component(module: str, name: str) -> Any:
     """Return our component that a model_index.json names by module and class, or None."""
-    ours = _COMPONENTS.get(name)
-    if not ours or module not in (ours, ours.replace(*_MOVED)):
-        return None
-    # diffusers loads a component from a module of this name only where it is imported already.
-    sys.modules.setdefault(module, importlib.import_module(ours))
-    return own_class(name)
+    # It is imported by that: diffusers loads a component from a module of this name only then.
+    return own_class(name) if module == _COMPONENTS.get(name) else None
 
 
 def diffusers_class(library: str, name: str) -> Any:

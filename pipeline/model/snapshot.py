@@ -1,10 +1,8 @@
 """A model as it was loaded, and what its calls have changed since: found when a row ends, and put back.
 
-Modules, hooks and methods, by their identities: this takes a fraction of a millisecond, so every row is
-looked at. Not covered: values of weights, and attributes and buffers, which `network_state.py` compares.
-Recipes of framefleet call pipelines of diffusers, which put back what they change unless they fail. Rows of a
-user's recipe are not looked at, as no list of what these may change is complete: they have processes of their
-own, and are judged by processes that have run none of them.
+Modules, hooks and methods, by their identities: this takes a fraction of a millisecond, so every row of
+framefleet's recipes is looked at. Not covered: values of weights, and attributes and buffers, which
+`network_state.py` compares.
 """
 
 from __future__ import annotations
@@ -27,51 +25,44 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class Pristine:
-    """Networks as they were when this was made."""
+    """Networks as they were when this was made: their methods, and modules with all that they register."""
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
-        self._networks = {name: _Network(name, network) for name, network in networks.items()}
+        self._networks = dict(networks)
+        self._methods = {name: _own_methods(network) for name, network in networks.items()}
+        self._modules = {
+            name: [_Module(f"{name}.{path}".rstrip("."), part) for path, part in network.named_modules()]
+            for name, network in networks.items()
+        }
 
     def difference(self, *, expected: Collection[str] = ()) -> str | None:
         """Return what differs, in words, or None. expected: what may differ."""
         return next((what for what in self.differences() if what not in expected), None)
 
-    def differences(self, names: Collection[str] | None = None) -> Iterator[str]:
-        """Yield all that differs, in words. names: of the networks to look at, if not all."""
-        for name, network in self._networks.items():
-            if names is None or name in names:
-                yield from network.differences()
+    def differences(self) -> Iterator[str]:
+        """Yield all that differs, in words."""
+        for name in self._networks:
+            yield from self._differences_of(name)
+
+    def is_untouched(self, name: str) -> bool:
+        """Whether a network is as it was: what it returned before stands for what it would return."""
+        return next(self._differences_of(name), None) is None
 
     def restore(self) -> None:
         """Put back what differs."""
-        for network in self._networks.values():
-            network.restore()
+        for name, network in self._networks.items():
+            for method in _own_methods(network).keys() - self._methods[name].keys():
+                del vars(network)[method]
+            vars(network).update(self._methods[name])
+            for module in self._modules[name]:
+                module.restore()
 
-
-class _Network:
-    """One network: its modules with all that they register."""
-
-    def __init__(self, name: str, network: nn.Module) -> None:
-        self._name, self._network = name, network
-        self._methods = _own_methods(network)
-        self._modules = [
-            _Module(".".join(filter(None, (name, path))), part) for path, part in network.named_modules()
-        ]
-
-    def differences(self) -> Iterator[str]:
-        if (methods := _own_methods(self._network)) != self._methods:
-            changed = {name for name, _ in methods.items() ^ self._methods.items()}
-            yield from (f"{self._name}.{name}" for name in changed)
-        for module in self._modules:
+    def _differences_of(self, name: str) -> Iterator[str]:
+        if (methods := _own_methods(self._networks[name])) != self._methods[name]:
+            yield from {f"{name}.{method}" for method, _ in methods.items() ^ self._methods[name].items()}
+        for module in self._modules[name]:
             if module.has_moved():
                 yield from module.differences()
-
-    def restore(self) -> None:
-        for name in _own_methods(self._network).keys() - self._methods.keys():
-            del vars(self._network)[name]
-        vars(self._network).update(self._methods)
-        for module in self._modules:
-            module.restore()
 
 
 class _Module:
@@ -152,7 +143,7 @@ def _is_foreign(hook: Callable[..., Any]) -> bool:
     return not f"{module}.".startswith(_LIBRARIES)
 
 
-class Loaded:
+class Loaded(Pristine):
     """What calls may change of a model, as it was before any of them. Takes some 50 ms to note."""
 
     def __init__(self, model: Model, states: Mapping[str, NetworkState]) -> None:
@@ -160,8 +151,7 @@ class Loaded:
         self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
         networks = model.networks()
         self._states = [states.get(name) or NetworkState(network) for name, network in networks.items()]
-        self._pristine = Pristine(networks)
-        self.difference, self.differences = self._pristine.difference, self._pristine.differences
+        super().__init__(networks)
 
     @cached_property
     def pipelines(self) -> OwnPipelines:
@@ -184,10 +174,6 @@ class Loaded:
 
     def restore(self) -> None:
         """Put the networks back to what they were."""
-        self._pristine.restore()
+        super().restore()
         for state in self._states:
             state.restore()
-
-    def is_untouched(self, name: str) -> bool:
-        """Whether a network is as it was: what it returned before stands for what it would return."""
-        return next(self._pristine.differences([name]), None) is None

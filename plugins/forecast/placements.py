@@ -31,7 +31,7 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
         return {}
     results: dict[str, float | str] = {}
     kinds = {name: kind() for name, kind in placements().items()}
-    for name in (ONE, *(name for name, kind in kinds.items() if not kind.refusal)):
+    for name in (ONE, *kinds):
         wait_for(watch, f"rendering a row: {name}")
         free_memory()  # of the model before, and all that it holds
         placement = None

@@ -6,17 +6,16 @@ nothing in another order.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+from accelerate import init_empty_weights
 from diffusers import ContextParallelConfig
 from torch import Tensor, nn
 from torch._C._distributed_c10d import FileStore, PrefixStore
@@ -104,14 +103,12 @@ def received(content: bytes, device: torch.device) -> Any:
             tensor = torch.empty(leaf.shape, dtype=leaf.dtype, device=device)
             broadcast(tensor)
             if leaf.strides is not None:  # kernels are chosen by them
-                tensor = torch.empty_strided(leaf.shape, leaf.strides, dtype=leaf.dtype, device=device).copy_(
-                    tensor
-                )
+                strided = torch.empty_strided(leaf.shape, leaf.strides, dtype=leaf.dtype, device=device)
+                tensor = strided.copy_(tensor)
             leaves.append(tensor)
         else:
-            leaves.append(
-                leaf.to(device) if isinstance(leaf, Tensor) and leaf.device.type == "cuda" else leaf
-            )
+            is_elsewhere = isinstance(leaf, Tensor) and leaf.device.type == "cuda"
+            leaves.append(leaf.to(device) if is_elsewhere else leaf)
     return unflatten(structure, leaves)
 
 
@@ -126,32 +123,17 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def twin_of(network: nn.Module) -> nn.Module:
-    """Return a network with the same weights, that can be given hooks of its own."""
-    own = {id(weight): weight for weight in (*network.parameters(), *network.buffers())}
-    twin = copy.deepcopy(network, own)
-    vars(twin).pop("forward", None)
-    return twin
-
-
 def parallel(network: Any, setup: RankSetup) -> Any:
     """Have a network compute its part; return it."""
     config = ContextParallelConfig(ulysses_degree=setup.size, ulysses_anything=setup.is_uneven)
-    with _an_accelerator():
-        network.enable_parallelism(config=config)
-    return network
-
-
-@contextmanager
-def _an_accelerator() -> Iterator[None]:
-    """Where there is none, diffusers divides by the number of accelerators, which is 0."""
     count = torch.accelerator.device_count
-    if not count():
+    if not count():  # where there is none, diffusers divides by their number
         torch.accelerator.device_count = lambda: 1
     try:
-        yield
+        network.enable_parallelism(config=config)
     finally:
         torch.accelerator.device_count = count
+    return network
 
 
 def compute_until_closed(connection: Connection) -> None:
@@ -162,33 +144,23 @@ def compute_until_closed(connection: Connection) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     blanks: Mapping[str, tuple[type[Any], Mapping[str, Any]]] = pickle.loads(connection.recv_bytes())
-    networks = {name: _blank(*made) for name, made in blanks.items()}
+    with init_empty_weights():
+        networks = {name: kind.from_config(dict(config)) for name, (kind, config) in blanks.items()}
     connection.send_bytes(b"")  # it is there
     group.join()
     for network in networks.values():
         for name, weight_of in pickle.loads(connection.recv_bytes()).items():
             weight = weight_of.blank(device)
             broadcast(weight)
-            _put(network, name, weight)
+            path, _, own = name.rpartition(".")
+            module = network.get_submodule(path)
+            if own in module._parameters:
+                module._parameters[own] = nn.Parameter(weight, requires_grad=False)
+            else:
+                module._buffers[own] = weight
         parallel(network.eval(), group)
     with torch.no_grad():
         while True:
             name = connection.recv_bytes().decode()
             args, kwargs = received(connection.recv_bytes(), device)
             networks[name](*args, **kwargs)
-
-
-def _blank(kind: Any, config: Mapping[str, Any]) -> Any:
-    from accelerate import init_empty_weights
-
-    with init_empty_weights():
-        return kind.from_config(dict(config))
-
-
-def _put(network: nn.Module, name: str, weight: Tensor) -> None:
-    path, _, own = name.rpartition(".")
-    module = network.get_submodule(path)
-    if own in module._parameters:
-        module._parameters[own] = nn.Parameter(weight, requires_grad=False)
-    else:
-        module._buffers[own] = weight

@@ -6,8 +6,6 @@ PLUGIN = Plugin(
     placements={
         "components": "framefleet.plugins.placement.weights:Components",
         "layers": "framefleet.plugins.placement.weights:Layers",
-        "ring": "framefleet.plugins.placement.diffusers_limits:RingAttention",
-        "tensor": "framefleet.plugins.placement.diffusers_limits:TensorParallel",
         "ulysses": "framefleet.plugins.placement.ulysses:Ulysses",
         "ulysses+components": "framefleet.plugins.placement.ulysses:UlyssesComponents",
     }

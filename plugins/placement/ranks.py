@@ -6,6 +6,7 @@ not: nobody knows why, so the worker's process is to end as well.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import pickle
@@ -32,7 +33,6 @@ from framefleet.plugins.placement.lockstep import (
     message,
     parallel,
     tensors_of,
-    twin_of,
 )
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Ranks:
         self._device = device
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
-        self._twins: dict[str, Any] = {}
+        self.twins: dict[str, Any] = {}  # what computes this process's part of each network
         self._versions: list[tuple[int, int]] = []
         self._store: int | None = None  # a file's number. Never closed: torch writes to it later
         self._num_groups = 0
@@ -62,7 +62,7 @@ class Ranks:
         try:
             if self._versions != self._weights_now():
                 self.close()
-            if not self._twins:
+            if not self.twins:
                 self._start()
             content, large = message((args, kwargs), self._own_device)
             for connection in self._connections:
@@ -70,9 +70,9 @@ class Ranks:
                 connection.send_bytes(content)
             for tensor in large:
                 broadcast(tensor)
-            return self._twins[name](*args, **kwargs)
+            return self.twins[name](*args, **kwargs)
         except Exception as error:
-            self.failed_in = _module_of(error, name, self._twins.get(name))
+            self.failed_in = _module_of(error, name, self.twins.get(name))
             cause = self._cause(error)
             self.close()
             if not self._is_uneven and "must be divisible" in str(cause):  # slower: ranks tell their lengths
@@ -91,11 +91,6 @@ class Ranks:
         if self._is_broken:
             raise BrokenWorker("a rank of this worker has died", "see its log")
 
-    def network(self, name: str) -> nn.Module:
-        """Return what computes this process's part of a network."""
-        twin: nn.Module = self._twins[name]
-        return twin
-
     def close(self) -> None:
         """End the other processes."""
         for process in self._processes:
@@ -105,7 +100,7 @@ class Ranks:
             connection.close()
         if dist.is_initialized():
             dist.destroy_process_group()
-        self._processes, self._connections, self._twins = [], [], {}
+        self._processes, self._connections, self.twins = [], [], {}
 
     @staticmethod
     def start_process(connection: Connection) -> subprocess.Popen[Any]:
@@ -144,15 +139,13 @@ class Ranks:
             self._processes.append(self.start_process(theirs))
             theirs.close()
             self._connections.append(ours)
-            ours.send_bytes(
-                pickle.dumps(replace(own, rank=rank, device=f"cuda:{rank}" if is_cuda else "cpu"))
-            )
+            setup = replace(own, rank=rank, device=f"cuda:{rank}" if is_cuda else "cpu")
+            ours.send_bytes(pickle.dumps(setup))
             ours.send_bytes(pickle.dumps(blanks))
         for rank, connection in enumerate(self._connections, 1):
             if not connection.poll(_START_S):
-                raise BrokenWorker(
-                    f"rank {rank} of this worker has not started in {_START_S:g} s", "see its log"
-                )
+                problem = f"rank {rank} of this worker has not started in {_START_S:g} s"
+                raise BrokenWorker(problem, "see its log")
             if content := connection.recv_bytes():
                 raise _error(rank, content)
         own.join()
@@ -163,7 +156,10 @@ class Ranks:
                 connection.send_bytes(shapes)
             for weight in weights.values():
                 broadcast(weight)
-            self._twins[name] = parallel(twin_of(network), own)
+            # It has the same weights, and can be given hooks of its own.
+            twin = copy.deepcopy(network, {id(weight): weight for weight in weights.values()})
+            vars(twin).pop("forward", None)
+            self.twins[name] = parallel(twin, own)
         self._versions = self._weights_now()
 
     def _cause(self, error: Exception) -> Exception:
@@ -200,6 +196,4 @@ def _module_of(error: Exception, name: str, network: nn.Module | None) -> str:
 
 def _error(rank: int, content: bytes) -> Exception:
     is_full, text = pickle.loads(content)
-    if is_full:
-        return OutOfMemory(f"rank {rank} of this worker: {text}")
-    return RuntimeError(f"rank {rank} of this worker: {text}")
+    return (OutOfMemory if is_full else RuntimeError)(f"rank {rank} of this worker: {text}")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate.hooks import ModelHook
 from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
@@ -18,13 +17,6 @@ from framefleet.pipeline.memory import on_device
 
 # What pipelines call of networks besides their forward.
 _METHODS = ("encode", "decode", "generate", "get_text_features", "get_image_features")
-
-
-class Home(ModelHook):  # type: ignore[misc]  # accelerate is not typed
-    """Has a network answer with its pipeline's device: pipelines ask their networks where to work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.execution_device = device
 
 
 class Seam:

@@ -6,7 +6,6 @@ In exact mode, calls of each shape are compared with one device, bit for bit, un
 from __future__ import annotations
 
 import functools
-import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +22,11 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import denoisers_in
+from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF, are_equal
 from framefleet.plugins.placement.ranks import Ranks
 from framefleet.plugins.placement.weights import Components, spread_others, weight_bytes
-
-log = logging.getLogger(__name__)
 
 # What ranks do as the first one does.
 _TAKEN = {"vae_tiling", "vae_slicing", "allow_unmatched_weights"}
@@ -49,14 +47,11 @@ class Ulysses(Placer):
         names = [name for name in settings.options.numerics() if name not in _TAKEN]
         names += ["loras"] * bool(settings.loras) + ["ip_adapter"] * bool(settings.ip_adapter)
         if names:
-            raise ModelError(
-                f"model.placement: ulysses is set, and model.{names[0]} is too", "leave one of them out"
-            )
+            problem = f"model.placement: ulysses is set, and model.{names[0]} is too"
+            raise ModelError(problem, "leave one of them out")
         if self.device == "cpu" and not self.placement.devices:
-            raise ModelError(
-                "model.placement: ulysses does not say how many processes compute on the CPU",
-                "set it to {type: ulysses, devices: 2}",
-            )
+            problem = "model.placement: ulysses does not say how many processes compute on the CPU"
+            raise ModelError(problem, "set it to {type: ulysses, devices: 2}")
 
     def place(self, pipe: Any) -> None:
         seen = torch.cuda.device_count()
@@ -69,8 +64,7 @@ class Ulysses(Placer):
                 f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
             )
         self.put_whole(pipe)
-        networks = modules_of(pipe)
-        denoisers = {name: networks[name] for name in denoisers_in(networks)}
+        denoisers = modules_of(pipe, DENOISERS)
         for name, network in denoisers.items():
             if not getattr(network, "_cp_plan", None):
                 raise ModelError(
@@ -135,11 +129,9 @@ class Ulysses(Placer):
             if self._is_exact and self._compared[look] < _needed(output):
                 expected = original(*args, **kwargs)
                 if not are_equal(output, expected):
-                    raise RowError(
-                        "model.placement: ulysses would give this row other bits than one device, first in "
-                        f"{self._first_difference(name, network, original, args, kwargs)}",
-                        _INSTEAD,
-                    )
+                    place = self._first_difference(name, network, original, args, kwargs)
+                    problem = "model.placement: ulysses would give this row other bits than one device"
+                    raise RowError(f"{problem}, first in {place}", _INSTEAD)
                 self._compared[look] += sum(leaf.numel() for leaf in _tensors(output))
             return output
 
@@ -151,7 +143,7 @@ class Ulysses(Placer):
         """Return the innermost module that is the first to differ, on any of the devices."""
         mine: list[tuple[str, Any]] = []
         theirs: dict[str, list[tuple[Any, ...]]] = {}
-        with _noting(self._ranks.network(name), lambda path, _, output: mine.append((path, output))):
+        with _noting(self._ranks.twins[name], lambda path, _, output: mine.append((path, output))):
             self._ranks(name, *args, **kwargs)
         with _noting(network, lambda path, *call: theirs.setdefault(path, []).append(call)):
             original(*args, **kwargs)
@@ -163,7 +155,7 @@ class Ulysses(Placer):
         return name
 
 
-class UlyssesComponents(Components, Ulysses):
+class UlyssesComponents(Ulysses, Components):
     """Denoisers as `ulysses`, on all GPUs or the first `ranks`; other networks where there is room."""
 
     takes_ranks = True
@@ -177,20 +169,14 @@ class UlyssesComponents(Components, Ulysses):
         Components.check(self, settings, spec)
         Ulysses.check(self, settings, spec)
 
-    def place(self, pipe: Any) -> None:
-        Ulysses.place(self, pipe)
-
     def put_whole(self, pipe: Any) -> None:
         Components.place(self, pipe)
 
 
 def _look(name: str, args: Any, kwargs: Any) -> Hashable:
     leaves, structure = flatten((args, kwargs))
-    return (
-        name,
-        structure,
-        tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves),
-    )
+    looks = [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
+    return name, structure, tuple(looks)
 
 
 def _needed(output: Any) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from accelerate.hooks import ModelHook
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
@@ -17,7 +18,7 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import denoisers_in
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.plugins.placement.seam import Home, Seam
+from framefleet.plugins.placement.seam import Seam
 
 
 class Components(Placer):
@@ -34,10 +35,8 @@ class Components(Placer):
     def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
         kind, options = self.placement.type, settings.options
         if self.device not in ("cuda", "auto"):
-            raise ModelError(
-                f"model.placement: {kind} needs several GPUs, and the model's device is {self.device}",
-                "leave it out, or leave out `model.device` on machines with GPUs",
-            )
+            problem = f"model.placement: {kind} needs several GPUs, and the model's device is {self.device}"
+            raise ModelError(problem, "leave it out, or leave out `model.device` on machines with GPUs")
         names = [name for name in self.refused if getattr(options, name)]
         if names or options.matmul == "triton":
             other = names[0] if names else "matmul: triton"
@@ -46,10 +45,12 @@ class Components(Placer):
     def place(self, pipe: Any) -> None:
         networks, devices = modules_of(pipe), self._devices()
         self.shares = self.spread({name: weight_bytes(one) for name, one in networks.items()}, len(devices))
+        home = ModelHook()  # pipelines ask their networks where to work
+        home.execution_device = devices[0]
         for name, network in networks.items():
             pairs = zip(devices, self.shares, strict=True)
             self.put(network, [device for device, share in pairs if name in share])
-            network._hf_hook = Home(devices[0])
+            network._hf_hook = home
 
     def put(self, network: nn.Module, devices: Sequence[torch.device]) -> None:
         """Put a network on the devices that have it, or a part of it."""

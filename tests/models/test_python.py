@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from base64 import b64decode
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
 import framefleet
 from framefleet import Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import FramefleetError, JobError, RenderError
-from framefleet.pipeline.model.options.schema import Options, OptionValues
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.plugins.demo.prepare import MODEL
@@ -99,10 +98,6 @@ def test_a_model_and_a_clip_are_shown_in_one_line(model: Model) -> None:
     (clip,) = Renderer(model).render([Request(arguments={"prompt": PROMPT, "num_inference_steps": 1})])
     assert len(repr(model)) < 200 and "WanPipeline" in repr(model)
     assert len(repr([clip])) < 200 and PROMPT in repr([clip])
-
-
-def test_every_option_of_a_model_has_its_type_in_python() -> None:
-    assert set(get_type_hints(OptionValues)) == set(Options.model_fields)
 
 
 def test_batching_is_exact_where_nothing_is_said(model: Model) -> None:

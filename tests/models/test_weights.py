@@ -143,7 +143,7 @@ def test_a_damaged_lock_is_refused(folder: Path, text: str) -> None:
 
 
 def test_a_lock_that_is_not_there_is_refused(folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"none\.json cannot be read"):
+    with pytest.raises(ModelError, match=r"none\.json is not a file"):
         framefleet.load_model(folder, lock="none.json")
 
 

@@ -59,9 +59,7 @@ def test_another_config_and_other_packages_are_other_questions(
         lambda text: "",
         lambda text: text[: len(text) // 2],
         lambda text: "[" * 100_000,
-        lambda text: text.replace('"of": "', '"of": "0'),
-        lambda text: json.dumps(json.loads(text) | {"answer": {"Wan": "many"}}),
-        lambda text: json.dumps({"of": json.loads(text)["of"]}),
+        lambda text: json.dumps({"Wan": "many"}),
         lambda text: "\udcff",
     ],
 )

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import Component, Loader
+from framefleet.pipeline.model.sources.folder_source import list_folder
 from framefleet.pipeline.model.sources.headers import check_file_size
-from framefleet.pipeline.model.sources.integrity import file_digests, list_files, model_digest
+from framefleet.pipeline.model.sources.integrity import file_digests, model_digest
 from framefleet.pipeline.model.sources.selection import select
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -36,7 +37,7 @@ def loaded_files(folder: Path, *names: str, loader: Loader | None = "diffusers")
     def read(file: str) -> bytes:
         return (folder / file).read_bytes()
 
-    return select(list_files(folder), components, read=read, where=str(folder))
+    return select(list_folder(folder), components, read=read, where=str(folder))
 
 
 def _digest(folder: Path) -> str:

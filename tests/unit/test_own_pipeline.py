@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_pipeline, own_settings
+from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from tests.tinies.encoders import clip_tokenizer
 
 
@@ -31,7 +31,7 @@ class Pipe:
 
 def test_what_keeps_state_is_the_copys_own() -> None:
     pipe = Pipe()
-    own = own_pipeline(pipe)
+    own = OwnPipelines(pipe).make()
     own.seen.append(1)
     own.guider.momentum += 1
     own.scheduler.set_timesteps(3)
@@ -42,7 +42,7 @@ def test_what_keeps_state_is_the_copys_own() -> None:
 
 def test_networks_weights_and_tokenizers_are_shared_wherever_they_are_held() -> None:
     pipe = Pipe()
-    own = own_pipeline(pipe)
+    own = OwnPipelines(pipe).make()
     assert own.unet is pipe.unet
     assert own.tokenizer is pipe.tokenizer
     assert own.guider.parts == [pipe.unet[0]]
@@ -60,12 +60,12 @@ def test_tokenizers_with_settings_of_their_own_know_the_same_words() -> None:
 
 
 def test_modules_of_python_are_no_state(caplog: pytest.LogCaptureFixture) -> None:
-    assert own_pipeline(Pipe()).guider.module is copy
+    assert OwnPipelines(Pipe()).make().guider.module is copy
     assert not caplog.records
 
 
 def test_what_is_held_twice_is_one_in_the_copy_too() -> None:
-    own = own_pipeline(Pipe())
+    own = OwnPipelines(Pipe()).make()
     assert own.guider.pipe is own
     assert own.guider.scheduler is own.scheduler
 
@@ -97,7 +97,7 @@ def test_an_object_that_refuses_to_be_copied_is_shared_whole(caplog: pytest.LogC
 
     pipe = Pipe()
     pipe.guider.refusing = Refusing()
-    assert own_pipeline(pipe).guider is pipe.guider
+    assert OwnPipelines(pipe).make().guider is pipe.guider
     assert "SimpleNamespace" in caplog.text
 
 

@@ -36,8 +36,7 @@ _Configs = Mapping[str, Mapping[str, Any]]
 class Preset:
     """One model, known by its configs. Narrower ones come first: the first that fits a folder counts.
 
-    Sources are the signatures and docstrings of diffusers 0.42, its documentation, the model cards, and where
-    named the authors' code. Size multiples and frame steps come from the configs, see specs/spec.py.
+    From the signatures and documentation of diffusers 0.42, model cards, and where named the authors' code.
     """
 
     name: str  # what `framefleet model info` and `list` call it

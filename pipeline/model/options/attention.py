@@ -7,7 +7,7 @@ diffusers' setter also changes the default of the whole process, and nothing of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,13 +134,6 @@ def works(name: str, *, device: str, dtype: torch.dtype) -> bool:
         log.debug("attention: %s does not work: %s", name, error)
         return False
     return True
-
-
-def backend_lines(components: Iterable[str], name: str) -> list[str]:
-    return [
-        "with attention_backend():  # the next call changes the default of the process; this takes it back",
-        *(f"    pipe.{component}.set_attention_backend({name!r})" for component in components),
-    ]
 
 
 def backends() -> Iterator[str]:

@@ -1,16 +1,13 @@
 """Where weights wait when they are not in use: whole components, or blocks of them.
 
 Changes no bit, but for weights that come back from disk into a CPU's memory: they start elsewhere in a cache
-line, and its kernels then may sum in another order.
-
-Model offload is diffusers' idea with hooks of our own. Its own are put on anew at the end of every call
-(`maybe_free_model_hooks`), also under rows that are still under way; and each knows only the component before
-it, so that rows at different stages would keep several on the GPU.
+line, and its kernels then may sum in another order. Why hooks of our own: docs/why/model_memory.md.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import uuid
@@ -101,16 +98,6 @@ def group_calls(
     return calls
 
 
-def script_calls(
-    choice: Offload, components: Collection[str], *, device: str, denoisers: Collection[str]
-) -> list[PipeCall]:
-    """Return the calls of a script to the same end: one row at a time, so diffusers' own hooks do."""
-    if isinstance(choice, GroupOffload):
-        folders = dict.fromkeys(denoisers, OWN_FOLDER) if choice.disk else {}
-        return group_calls(choice, components, device=device, denoisers=denoisers, folders=folders)
-    return [PipeCall(method="enable_model_cpu_offload", arguments={"device": device})]
-
-
 def check_offload(choice: Offload, denoisers: Mapping[str, Any], *, device: str | None) -> None:
     """Raise ModelError for an offload that cannot be done. device: None where it is not known yet."""
     is_cuda = device is None or device.startswith("cuda")
@@ -138,7 +125,11 @@ def modules_of(pipe: Any, prefixes: tuple[str, ...] = ("",)) -> dict[str, nn.Mod
 def own_folder(parent: Path) -> Path:
     """Return a new folder below `parent`. Raises OSError when there can be none."""
     parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(parent)
+    # Those of processes that have ended go. Only what has a lock next to it was made here.
+    for path in parent.glob(f"{PREFIX}*{LOCK}"):
+        with contextlib.suppress(Timeout), FileLock(path).acquire(timeout=0):
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink(missing_ok=True)
     folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
     lock = FileLock(f"{folder}{LOCK}")
     lock.acquire(timeout=0)  # before the folder is there for others to see
@@ -146,16 +137,3 @@ def own_folder(parent: Path) -> Path:
     folder.mkdir()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-def clear_abandoned(parent: Path) -> None:
-    """Remove the folders of processes that have ended. Only what has a lock next to it was made here."""
-    for path in parent.glob(f"{PREFIX}*{LOCK}"):
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-        path.unlink(missing_ok=True)
-        lock.release()

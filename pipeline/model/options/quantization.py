@@ -15,7 +15,7 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.options.pipe_calls import New
 from framefleet.pipeline.model.options.schema import OtherQuantization, Quantization, TorchAo
 from framefleet.pipeline.model.options.torchao_import import say_import_warnings
-from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod, check_package, config_classes
+from framefleet.pipeline.model.sources.packing import ON_GPUS, check_package, config_classes
 
 # torchao's own names; its names say what is meant, ours fit a job file.
 _TORCHAO, _PROTOTYPES = "torchao.quantization", "torchao.prototype.mx_formats"
@@ -43,7 +43,7 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
     backend = quantization.backend
     if isinstance(quantization, OtherQuantization):
         _check_arguments(quantization)
-        if METHODS.get(backend, PackingMethod()).needs_gpu and device == "cpu":
+        if backend in ON_GPUS and device == "cpu":
             raise ModelError(f"quantization by {backend} needs a GPU", "use torchao, quanto or sdnq")
         return
     needed = _CAPABILITIES.get(quantization.type)
@@ -86,12 +86,6 @@ def _check_arguments(quantization: OtherQuantization) -> None:
         raise ModelError(problem, did_you_mean(unknown[0], taken))
 
 
-def pipeline_config(quantization: Quantization, libraries: Mapping[str, str]) -> New:
-    """Return from_pretrained's `quantization_config`. libraries: by component, each with its own classes."""
-    mapping = {name: _component_config(quantization, library) for name, library in libraries.items()}
-    return New(module="diffusers", name="PipelineQuantizationConfig", arguments={"quant_mapping": mapping})
-
-
 def check_quantized(components: Mapping[str, Any], quantization: Quantization) -> None:
     """Raise ModelError for a component that came out as it went in: the libraries skip layers in silence."""
     for name, module in components.items():
@@ -100,7 +94,8 @@ def check_quantized(components: Mapping[str, Any], quantization: Quantization) -
             raise ModelError(problem, "leave it out of quantization.components, or use another type")
 
 
-def _component_config(quantization: Quantization, library: str) -> New:
+def component_config(quantization: Quantization, library: str) -> New:
+    """Return the config of one component. library: where its class is from; each library has its own."""
     # Our own classes, and parts of diffusers, are loaded as diffusers' own are.
     library = library if library == "transformers" else "diffusers"
     if isinstance(quantization, OtherQuantization):

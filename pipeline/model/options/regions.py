@@ -1,8 +1,7 @@
 """What of a denoiser runs as one piece: compiled regions, and modules that are offloaded together.
 
-`render/fused/exact.py` looks into a forward and runs inner modules row by row. That must not happen here: a
-function around a compiled module's forward compiles it anew, and the last of several modules drops the
-weights of all.
+`render/fused/exact.py` runs inner modules row by row. Not here: a function around a compiled module's forward
+compiles it anew, and the last of several modules drops the weights of all.
 """
 
 from __future__ import annotations

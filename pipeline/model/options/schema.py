@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -208,24 +208,6 @@ SPEEDS: Mapping[Speed, Mapping[str, Any]] = {
 }
 
 
-class OptionValues(TypedDict, total=False):
-    """The fields of `Options` as `load_model` takes them: values, or what a job would say, as "group"."""
-
-    speed: Speed | None
-    attention: str | None
-    compile: bool
-    cache: Cache | Mapping[str, Any] | str | None
-    layerwise_casting: Literal["fp8_e4m3", "fp8_e5m2"] | None
-    quantization: Quantization | Mapping[str, Any] | None
-    offload: Offload | Mapping[str, Any] | str | None
-    matmul: Matmul | None
-    channels_last: bool
-    fuse_qkv: bool
-    vae_tiling: bool
-    vae_slicing: bool
-    allow_unmatched_weights: bool
-
-
 class Options(Strict):
     """How a model computes, and where its weights wait. Left alone, it is plain diffusers."""
 
@@ -279,8 +261,7 @@ class Options(Strict):
         """Set what the preset of `speed` sets. What it is unknown of is refused with the fields."""
         if not isinstance(given, dict) or not isinstance(speed := given.get("speed"), str):
             return given
-        speed = "compiled" if speed == "exact" else speed  # its former name
-        fields = {name: value for name, value in (given | {"speed": speed}).items() if value is not None}
+        fields = {name: value for name, value in given.items() if value is not None}
         return {**SPEEDS.get(speed, {}), **fields}  # type: ignore[call-overload]
 
     def numerics(self) -> dict[str, Any]:
@@ -303,8 +284,8 @@ def recorded_options(numerics: Mapping[str, Any], environment: Mapping[str, Any]
     values.pop("attention", None)  # auto, where the model has no choice, is none
     if "attention" in environment:
         values["attention"] = environment["attention"]
-    if environment.get("device", "").startswith("cuda"):  # before there was a choice they were torch's own
-        values["matmul"] = environment.get("matmul", "default")
+    if "matmul" in environment:
+        values["matmul"] = environment["matmul"]
     if isinstance(values.get("offload"), dict) and values["offload"].get("disk"):
         values["offload"] = values["offload"] | {"disk": tempfile.gettempdir()}
     return read_options(values)

@@ -1,8 +1,7 @@
 """What torchao says while it is imported: kept until a job quantises by it.
 
-diffusers imports torchao with any model (diffusers/quantizers/torchao/torchao_quantizer.py). torchao then
-warns of each kernel that was built for another GPU or Python (https://github.com/pytorch/ao/pull/3545), and
-torch of enums that torchao registers. Neither says anything to a job without `quantization:`.
+diffusers imports torchao with any model. torchao then warns of each kernel that was built for another GPU or
+Python (https://github.com/pytorch/ao/pull/3545), and torch of enums that torchao registers.
 """
 
 from __future__ import annotations

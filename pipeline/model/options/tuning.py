@@ -22,7 +22,7 @@ from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCal
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
 from framefleet.pipeline.model.options.schema import CacheDit, GroupOffload, Options, Quanto
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.packing import METHODS, PackingMethod, method_of
+from framefleet.pipeline.model.sources.packing import METHOD_PACKAGES, method_of
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -43,8 +43,11 @@ def quantization_config(options: Options, libraries: Mapping[str, str]) -> New |
     """Return what from_pretrained is given. libraries: where each component's class is from."""
     if options.quantization is None:
         return None
-    names = options.quantization.components or denoisers_in(libraries)
-    return quantization.pipeline_config(options.quantization, {name: libraries[name] for name in names})
+    mapping = {
+        name: quantization.component_config(options.quantization, libraries[name])
+        for name in options.quantization.components or denoisers_in(libraries)
+    }
+    return New(module="diffusers", name="PipelineQuantizationConfig", arguments={"quant_mapping": mapping})
 
 
 def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = None) -> Attention | None:
@@ -62,9 +65,9 @@ def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = No
         placer.place(pipe)
     else:
         pipe.to(device)
-    backend = (
-        attention.open_attention(options.attention, denoisers, device=device) if options.attention else None
-    )
+    backend = None
+    if options.attention:
+        backend = attention.open_attention(options.attention, denoisers, device=device)
     if options.compile:
         check_compiler(device)
         allow_graphs()
@@ -87,14 +90,21 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     denoisers = denoisers_in(libraries)
     quantized = quantization_config(options, libraries)
     first = weight_calls(options, libraries)
-    if options.offload:
-        first += offload.script_calls(options.offload, libraries, device=device, denoisers=denoisers)
-    caches = (
-        [step_cache.enabling(options.cache, name, steps=steps) for name in denoisers] if options.cache else []
-    )
-    last = [*compile_calls(options, denoisers), *caches]
+    if isinstance(group := options.offload, GroupOffload):
+        folders = dict.fromkeys(denoisers, offload.OWN_FOLDER) if group.disk else {}
+        first += offload.group_calls(group, libraries, device=device, denoisers=denoisers, folders=folders)
+    elif options.offload:  # one row at a time, so diffusers' own hooks do
+        first.append(PipeCall(method="enable_model_cpu_offload", arguments={"device": device}))
+    last = compile_calls(options, denoisers)
+    if options.cache:
+        last += [step_cache.enabling(options.cache, name, steps=steps) for name in denoisers]
     placing = [] if options.offload else [f"pipe.to({device!r})"]
-    backend = attention.backend_lines(denoisers, options.attention) if options.attention else []
+    backend = []
+    if options.attention:
+        backend = [
+            "with attention_backend():  # the next call changes the default of the process; this resets it",
+            *(f"    pipe.{name}.set_attention_backend({options.attention!r})" for name in denoisers),
+        ]
     lines = [*map(str, first), *placing, *backend, *map(str, last)]
     needed = set(imports([quantized, *first, *last]))
     modules = {module for module, _ in needed} - {DIFFUSERS}
@@ -109,9 +119,7 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
 def packages_of(options: Options, device: str, methods: Collection[str] = ()) -> list[str]:
     """Return the packages whose versions decide bits. methods: by which the model's weights are packed."""
     methods = {*methods, *([options.quantization.backend] if options.quantization else [])}
-    packages = sorted(
-        package for method in methods if (package := METHODS.get(method, PackingMethod()).package)
-    )
+    packages = sorted(METHOD_PACKAGES[method] for method in methods if method in METHOD_PACKAGES)
     has_kernels = options.compile or options.matmul == "triton"
     packages += ["cache-dit"] * isinstance(options.cache, CacheDit)
     return packages + ["triton"] * (has_kernels and device.startswith("cuda"))

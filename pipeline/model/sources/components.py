@@ -80,8 +80,9 @@ def class_of(library: str, name: str) -> Any:
 @disk_cached(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
 def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
     """Return who reads the weights of a component; None for one without. called: as messages say it."""
-    from diffusers import BaseGuidance, SchedulerMixin
-    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
+    from diffusers import BaseGuidance, ModelMixin, SchedulerMixin
+    from diffusers.models.modeling_utils import LegacyModelMixin
+    from transformers import FeatureExtractionMixin, ImageProcessingMixin, PreTrainedModel, ProcessorMixin
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     made = class_of(library, class_name)
@@ -90,22 +91,15 @@ def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
     if is_standin(made):
         packages = ", ".join(made._backends)
         raise ModelError(f"{called}, which needs the Python packages {packages}", "install them")
-    loader = _loader(made)
+    function = getattr(getattr(made, "from_pretrained", None), "__func__", None)
+    loader: Loader | None = None  # of a class that reads its weights by code of its own, too
+    if function in (ModelMixin.from_pretrained.__func__, LegacyModelMixin.from_pretrained.__func__):
+        loader = "diffusers"
+    elif function is PreTrainedModel.from_pretrained.__func__:
+        loader = "transformers"
     # What a pipeline has besides networks: what diffusers loads, without whole pipelines and ONNX.
     processors = (FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin)
     weightless = (SchedulerMixin, BaseGuidance, PreTrainedTokenizerBase, *processors)
     if loader is None and not (isinstance(made, type) and issubclass(made, weightless)):
         raise ModelError(f"{called}, which is not what pipelines are made of", model_index.OWN_CODE)
     return loader
-
-
-def _loader(found: Any) -> Loader | None:
-    """Return who reads a network's weights; None for a class that reads them by code of its own."""
-    from diffusers import ModelMixin
-    from diffusers.models.modeling_utils import LegacyModelMixin
-    from transformers import PreTrainedModel
-
-    function = getattr(getattr(found, "from_pretrained", None), "__func__", None)
-    if function in (ModelMixin.from_pretrained.__func__, LegacyModelMixin.from_pretrained.__func__):
-        return "diffusers"
-    return "transformers" if function is PreTrainedModel.from_pretrained.__func__ else None

@@ -1,9 +1,8 @@
 """Refuse configs that lead a library elsewhere, and networks that they make far larger than their weights.
 
-Elsewhere: to code, to the network, to other files.
-A config of one kilobyte can ask for tables and layers of any size. How large they get is for the class of a
-network to say, so it is built on the meta device first, where tensors take no memory. Where its numbers are
-large, a process whose memory is bounded does that, as lists and NumPy's arrays take memory there too.
+Elsewhere: to code, to the network, to other files. How large a network gets is for its class to say, so it
+is built on the meta device first, where tensors take no memory. Where its numbers are large, a process whose
+memory is bounded does that, as lists and NumPy's arrays take memory there too.
 """
 
 from __future__ import annotations
@@ -174,9 +173,8 @@ def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: i
 def check_configs(folder: Path, files: Iterable[str]) -> None:
     """Raise ModelError for a config among `files` that is damaged, or that leads elsewhere.
 
-    Also for other small files that are not here, such as a tokenizer that is a pointer of Git LFS.
-
-    `auto_map`, which names code, is let through: classes are named in full, so nobody reads it.
+    Also for other small files that are not here, such as a tokenizer that is a pointer of Git LFS. Nobody
+    reads `auto_map`, which names code: classes are named in full.
     """
     for file in files:
         kind = None if is_weights(file) else foreign(read_first(folder / file, HEAD_BYTES))

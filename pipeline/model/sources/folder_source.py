@@ -13,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 
 from framefleet.pipeline.model.sources.headers import read_first
-from framefleet.pipeline.model.sources.integrity import list_files, named_sha256
+from framefleet.pipeline.model.sources.integrity import named_sha256
+from framefleet.pipeline.model.sources.selection import MAX_FOLDER_DEPTH
+from framefleet.pipeline.model.specs.model_index import INDEXES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +65,14 @@ class FolderSource(Source):
 
 
 def list_folder(folder: Path, names: Collection[str] | None = None) -> dict[str, Listed]:
-    """Return the files of a folder, or these; of those in a cache, the SHA-256 that they are named by."""
-    return {
-        name: Listed(size=(folder / name).stat().st_size, sha256=named_sha256(folder / name))
-        for name in (list_files(folder) if names is None else names)
-    }
+    """Return the files of a folder that are not too deep to be loaded, or these.
+
+    Of those in a cache, with the SHA-256 that they are named by.
+    """
+    if names is None:
+        is_pipeline = any((folder / index).is_file() for index in INDEXES)
+        depth = MAX_FOLDER_DEPTH if is_pipeline else 2
+        paths = [path for above in range(depth) for path in folder.glob("*/" * above + "*")]
+        names = sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    return {name: Listed(size=size, sha256=named_sha256(folder / name)) for name, size in sizes.items()}

@@ -1,7 +1,7 @@
 """From `org/name` and a revision to the files of a hub model: listed with the hub's digests, fetched once.
 
-Files go to the hub's own cache (HF_HOME), so what other programs fetched is used, and the other way round.
-Token, endpoint and offline mode are huggingface_hub's: HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
+Files go to the hub's own cache. Cache, token, endpoint and offline mode are huggingface_hub's: HF_HOME,
+HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.sources.selection import MAX_FOLDER_DEPTH
-from framefleet.pipeline.model.specs.model_index import INDEXES, MAX_JSON_BYTES
+from framefleet.pipeline.model.sources.headers import read_first
+from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES
 from framefleet.pipeline.text import quoted
 
 # One thread hashes 1.7 GB/s; more than four are faster than the disks that models lie on.
@@ -30,14 +30,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT = re.compile(r"[0-9a-f]{40}")
 LOCK_FILE = "model.lock.json"
 _MAX_SHOWN = 5
-
-
-def list_files(folder: Path) -> list[str]:
-    """Return the files that are not too deep to be loaded, of a pipeline or of another folder."""
-    is_pipeline = any((folder / index).is_file() for index in INDEXES)
-    depth = MAX_FOLDER_DEPTH if is_pipeline else 2
-    paths = [path for above in range(depth) for path in folder.glob("*/" * above + "*")]
-    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
 def file_digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
@@ -71,6 +63,14 @@ def check_digests(
         differs = f"its SHA-256 is {digest}, {named_by} has {expected[wrong[0]]}{more}"
         fix = f"delete {path.resolve()} and fetch it again" + " by the same command" * path.is_symlink()
         raise ModelError(f"{path} is corrupted or another file: {differs}", fix)
+
+
+def check_sha256(where: str, digest: str, expected: str | None) -> None:
+    """Raise ModelError for one file that is not the one that its job, its lock or its source names."""
+    if expected and digest != expected:
+        problem = f"{where} is not the expected file: its SHA-256 is {digest}, and should be {expected}"
+        fix = "put the same file on every machine; if a file in a cache is broken, delete it"
+        raise ModelError(problem, fix)
 
 
 def named_sha256(path: Path) -> str | None:
@@ -154,13 +154,9 @@ def parse_lock(content: bytes, where: str) -> ModelLock:
 
 
 def read_lock(path: Path) -> ModelLock:
-    if path.exists() and not path.is_file():
+    if not path.is_file():  # nor a pipe, which would be waited for
         raise ModelError(f"lock file {path} is not a file", "check its path")
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise ModelError(f"lock file {path} cannot be read: {error.strerror}", "check its path") from error
+    content = read_first(path, MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
         raise ModelError(f"lock file {path} has more than {MAX_JSON_BYTES:,} bytes", "check its path")
     return parse_lock(content, str(path))

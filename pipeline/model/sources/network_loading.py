@@ -65,10 +65,8 @@ def load_networks(
 ) -> tuple[dict[str, nn.Module], list[LoadedNetwork]]:
     """Return the networks by name, and how each was loaded. where: what to call `place` in messages.
 
-    parts: by component, the file that it is loaded from instead; checked here.
-
-    Safetensors are mapped, not read: no second copy in memory. Pickles are read with weights_only=True, by
-    diffusers and by transformers.
+    parts: by component, the file that it is loaded from instead; checked here. Safetensors are mapped, not
+    read: no second copy in memory. Both libraries read pickles with weights_only=True.
     """
     from transformers import PreTrainedModel  # imported by whoever loads networks
 
@@ -94,8 +92,9 @@ def load_networks(
         for key, shape, expected in report.get("mismatched_keys", ()):
             raise _other_shape(where / folder, key, [*shape], [*expected])
         is_packed = config is not None or method_of(place, folder) is not None
-        one = LoadedNetwork(network=network, report=report, where=where / folder, is_packed=is_packed)
-        loaded.append(one)
+        loaded.append(
+            LoadedNetwork(network=network, report=report, where=where / folder, is_packed=is_packed)
+        )
         return network
 
     for one in components:
@@ -175,10 +174,8 @@ def blank_network(component: Component, place: Path) -> nn.Module:
     network: nn.Module
     with init_empty_weights():
         if component.class_name == CONTROLNETS:
-            from diffusers import ControlNetModel as Each
-
-            configs = [Each.load_config(place / name) for name in component.folders]
-            network = made([Each.from_config(config) for config in configs])
+            each = class_of(component.library, "ControlNetModel")
+            network = made([each.from_config(each.load_config(place / name)) for name in component.folders])
         elif component.loader == "diffusers":
             network = made.from_config(made.load_config(place / component.name))
         else:
@@ -196,13 +193,11 @@ def assembled(
     if not is_modular(spec.class_name):
         return spec.pipeline_class.from_pretrained(place, local_files_only=True, **networks)
     # Not by its own loader, which imports and fetches what the index names, and goes on where that fails.
-    pipe = spec.pipeline_class()
-    parts = dict(networks)
-    for component in components:
-        if component.name not in parts:
-            made = class_of(component.library, component.class_name)
-            part = made.from_pretrained(place, subfolder=component.name, local_files_only=True)
-            parts[component.name] = part
+    pipe, parts = spec.pipeline_class(), dict(networks)
+    for one in components:
+        if one.name not in parts:
+            made = class_of(one.library, one.class_name)
+            parts[one.name] = made.from_pretrained(place, subfolder=one.name, local_files_only=True)
     pipe.register_components(**parts)
     specs = pipe._config_specs
     pipe.update_components(**{name: v for name, v in spec.configs["index"].items() if name in specs})

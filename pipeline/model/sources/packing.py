@@ -7,12 +7,12 @@ read. https://huggingface.co/docs/diffusers/v0.42.1/quantization/overview
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.model.environment import version_of
 from framefleet.pipeline.model.specs.model_index import read_object
 
 KEY = "quantization_config"  # of a component's config.json
@@ -20,38 +20,27 @@ KEY = "quantization_config"  # of a component's config.json
 TIMES_PACKED = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackingMethod:
-    """What reading weights that are packed in one way takes."""
-
-    package: str | None = None  # as pip calls it; None: diffusers reads them itself
-    needs_gpu: bool = False
-
-
-# By the names of diffusers. Of a method that is not here, diffusers says itself what it lacks.
-METHODS: Mapping[str, PackingMethod] = {
-    "auto-round": PackingMethod(package="auto-round", needs_gpu=True),
-    "bfl": PackingMethod(),
-    "bitsandbytes": PackingMethod(package="bitsandbytes", needs_gpu=True),
-    "gguf": PackingMethod(package="gguf"),
-    "modelopt": PackingMethod(package="nvidia-modelopt"),
-    "quanto": PackingMethod(package="optimum-quanto"),
-    "sdnq": PackingMethod(package="sdnq"),
-    "torchao": PackingMethod(package="torchao"),
+# What pip calls the package that a method of diffusers needs. Of others, diffusers says itself what it lacks.
+METHOD_PACKAGES: Mapping[str, str] = {
+    "auto-round": "auto-round",
+    "bitsandbytes": "bitsandbytes",
+    "gguf": "gguf",
+    "modelopt": "nvidia-modelopt",
+    "quanto": "optimum-quanto",
+    "sdnq": "sdnq",
+    "torchao": "torchao",
 }
+ON_GPUS = ("auto-round", "bitsandbytes")  # methods that need one
 # diffusers fetches the code of its kernels from the hub when it reads the weights.
 _FETCHES_CODE = ("nunchaku_lite",)
 
 
 def check_package(method: str, where: str) -> None:
     """Raise ModelError where the package that a method needs is not installed."""
-    package = METHODS.get(method, PackingMethod()).package
-    try:
-        if package:
-            metadata.version(package)
-    except metadata.PackageNotFoundError:
+    package = METHOD_PACKAGES.get(method)
+    if package and not version_of(package):
         fix = f"pip install '{package}', on every machine; framefleet[quantization] has those for CPUs"
-        raise ModelError(f"{where} needs the Python package {package}, which is not installed", fix) from None
+        raise ModelError(f"{where} needs the Python package {package}, which is not installed", fix)
 
 
 def check_packing(where: str, config: Any) -> None:

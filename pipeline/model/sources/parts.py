@@ -22,7 +22,7 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
-from framefleet.pipeline.model.sources.integrity import sha256_of
+from framefleet.pipeline.model.sources.integrity import check_sha256, sha256_of
 from framefleet.pipeline.model.sources.packing import check_package
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
 from framefleet.pipeline.model.sources.source import UrlSource, public_name
@@ -58,7 +58,7 @@ def base_and_parts(
     for name, part in given.items():
         fields = part if isinstance(part, Mapping) else {"path": str(part)}
         parts[name] = part if isinstance(part, ModelPart) else ModelPart(**fields)
-    is_file = is_single_file(path)
+    is_file = path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
     if base is None and is_file:
         raise ModelError(
             f"model {public_url(path)!r} is one file, without configs and tokenizers",
@@ -75,10 +75,6 @@ def base_and_parts(
 
 def names_of(parts: Mapping[str, ModelPart]) -> str:
     return "".join(f" + {name}={public_name(part.path, part.revision)}" for name, part in parts.items())
-
-
-def is_single_file(path: str) -> bool:
-    return path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots: what its header says is read once
@@ -107,11 +103,6 @@ class PartFile:
     def size(self) -> int:
         return self.source.files[self.file].size
 
-    @property
-    def unpacked_bytes(self) -> int:
-        """At least a byte for each weight: networks are built in four, whatever a file packs them in."""
-        return max(self.size, sum(tensor.num_parameters for tensor in self.tensors))
-
     @cached_property
     def tensors(self) -> tuple[headers.Tensor, ...]:
         """The file's tensors. Raises ModelError where its header is not one."""
@@ -137,7 +128,7 @@ class PartFile:
         """
         listed = self.source.files[self.file].sha256
         sha256 = listed if listed and not self.source.is_local else sha256_of(self.fetched())
-        self._check(sha256, self.part.sha256)
+        check_sha256(self.where, sha256, self.part.sha256)
         return sha256
 
     def checked(self, expected: str | None = None) -> tuple[Path, str]:
@@ -147,14 +138,9 @@ class PartFile:
             raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
         (headers.check_gguf_size if self.is_gguf else headers.check_file_size)(path)
         sha256 = sha256_of(path)
-        self._check(sha256, expected or self.part.sha256 or self.source.files[self.file].sha256)
+        expected = expected or self.part.sha256 or self.source.files[self.file].sha256
+        check_sha256(self.where, sha256, expected)
         return path, sha256
-
-    def _check(self, sha256: str, expected: str | None) -> None:
-        if expected and sha256 != expected:
-            differs = f"its SHA-256 is {sha256}, and should be {expected}"
-            fix = "fetch it again; put the same file on every machine"
-            raise ModelError(f"{self.where} is not the expected file: {differs}", fix)
 
     def components(self, components: Iterable[Component]) -> tuple[str, ...]:
         """Return the components whose weights it holds. Raises ModelError where it holds those of none."""
@@ -172,14 +158,12 @@ class PartFile:
         def holds(one: Component) -> bool:
             if has_texts and one.name.startswith("text_encoder"):
                 # diffusers has no public functions for it (0.42); imports torch
-                from diffusers.loaders.single_file_utils import (
-                    is_clip_model_in_single_file,
-                    is_t5_in_single_file,
-                )
+                from diffusers.loaders import single_file_utils as utils
 
                 if not one.class_name.startswith("CLIP"):
-                    return bool(is_t5_in_single_file(shapes))
-                return bool(is_clip_model_in_single_file(class_of(one.library, one.class_name), shapes))
+                    return bool(utils.is_t5_in_single_file(shapes))
+                made = class_of(one.library, one.class_name)
+                return bool(utils.is_clip_model_in_single_file(made, shapes))
             return is_vae if one.name == "vae" else is_denoiser and one.name in DENOISERS
 
         parts = tuple(name for name, component in by_name.items() if holds(component))
@@ -206,9 +190,14 @@ def by_component(files: Iterable[PartFile], components: Iterable[Component]) -> 
 
 
 def part_sizes(files: Iterable[PartFile], components: Iterable[Component]) -> dict[str, int]:
-    """Return how many bytes of weights each component has, by a name in its folder; see `check_sizes`."""
+    """Return how many bytes of weights each component has, by a name in its folder; see `check_sizes`.
+
+    At least a byte for each weight: networks are built in four, whatever a file packs them in.
+    """
     return {
-        f"{name}/{file.file.rpartition('/')[2]}{SAFETENSORS}": file.unpacked_bytes
+        f"{name}/{Path(file.file).name}{SAFETENSORS}": max(
+            file.size, sum(tensor.num_parameters for tensor in file.tensors)
+        )
         for name, file in by_component(files, components).items()
     }
 

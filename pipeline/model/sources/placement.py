@@ -1,8 +1,7 @@
 """Does each weight of a model have a place, and each place a weight? Before any weight is read.
 
 The libraries load files that have the names and shapes of the real ones and holes for values, in a process
-of their own. So what they convert, tie and pass over counts as it does when the model is loaded. Only headers
-are read, also of files in a bucket or on the hub.
+of their own, so what they convert, tie and pass over counts. Only headers are read, also of far files.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ _MAX_BYTES = 4 << 30
 _MAX_SILENCE_S = 180.0  # imports take most of it
 _BOXES = Sandboxes(__name__, max_silence_s=_MAX_SILENCE_S)
 _PARTS = ".parts"  # the folder of single files, which no component is called
-_Header = tuple[list[Tensor], dict[str, str]]  # tensors, notes
 _Error = tuple[str, str]  # problem, fix
 _Errors = tuple[_Error | None, _Error | None]  # where nothing may be left over; where weights may be
 
@@ -88,19 +86,18 @@ def check_placement(
         sha256 = None if source.is_local else source.files[file].sha256
         return sha256 or json.dumps([asdict(tensor) for tensor in header_of(file)[0]])
 
-    content = [
-        source.name,
-        [asdict(one) for one in components],
-        [(file, sha256_of(folder / file)) for file in settings],
-        [(file, identity(file)) for file in weights],
-        [(name, one.where, one.key, [*map(asdict, one.tensors)]) for name, one in singles.items()],
-    ]
     request = {
         "where": source.name,
         "components": [asdict(one) for one in components],
         "compared": sorted(compared),
         "parts": {name: (part.key, part.where) for name, part in singles.items()},
     }
+    content = [
+        request,
+        [(file, sha256_of(folder / file)) for file in settings],
+        [(file, identity(file)) for file in weights],
+        [[*map(asdict, one.tensors)] for one in singles.values()],
+    ]
 
     def write(place: Path) -> None:
         for file in settings:

@@ -62,7 +62,7 @@ def select(
 
     names: of all files, relative to the model. read: gives a small file's bytes. where: what to call the
     model's folder. without: components whose weights come from elsewhere; theirs are not looked at. Raises
-    ModelError for pickles, missing shards, and weights besides those chosen.
+    ModelError for pickles, missing weights and shards, and weights besides those chosen.
     """
     names = set(names)
     inside: dict[str, set[str]] = {}  # by component
@@ -72,31 +72,22 @@ def select(
         if is_inside and not is_junk(name):
             inside.setdefault(folder, set()).add("/".join(parts))
     chosen = [index_file(names)]
-    for folder, loader in ((folder, part.loader) for part in components for folder in part.folders):
+    for component, folder in [(one, folder) for one in components for folder in one.folders]:
         files, place = inside.get(folder, set()), f"{where}/{folder}"
         weights = []
         if folder not in without:
-            weights = _weights(loader, files, read, folder, place, allow_pickle=allow_pickle)
+            weights = _weights(component.loader, files, read, folder, place, allow_pickle=allow_pickle)
             _refuse_others(files, weights, place)
+            if component.has_weights and not any(map(is_weights, weights)):
+                raise ModelError(
+                    f"{place} cannot be loaded: a {component.class_name} needs weights, and there is no "
+                    "model.safetensors or diffusion_pytorch_model.safetensors, nor their shards",
+                    "fetch the model again; if it has only other variants, e.g. fp16, rename their files",
+                )
         chosen += [f"{folder}/{name}" for name in [*weights, *filter(_is_config, files)]]
     if odd := [name for name in chosen if not name.isprintable()]:
         raise ModelError(f"{where}/{odd[0]!r} cannot be a file's name", "rename it, or fetch the model again")
     return sorted(chosen)
-
-
-def check_weights(
-    components: Iterable[Component], files: Iterable[str], where: str, *, without: Collection[str] = ()
-) -> None:
-    """Raise ModelError for a network without weights. without: components whose weights are elsewhere."""
-    folders = {file.partition("/")[0] for file in files if is_weights(file)} | {*without}
-    for component in components:
-        lacking = [folder for folder in component.folders if folder not in folders]
-        if component.has_weights and lacking:
-            raise ModelError(
-                f"{where}/{lacking[0]} cannot be loaded: a {component.class_name} needs weights, and "
-                "there is no model.safetensors or diffusion_pytorch_model.safetensors, nor their shards",
-                "fetch the model again; if it has only other variants, e.g. fp16, rename their files",
-            )
 
 
 def is_junk(name: str) -> bool:

@@ -1,8 +1,7 @@
 """Where libraries load a model: a folder of exactly the files that were hashed, and nothing around it.
 
-diffusers and transformers look for many more files than weights: adapters, chat templates, code, another set
-of weights. What is not in the folder they cannot find, whatever their next release looks for. They also ask
-the network for what a config names, and at the terminal whether to run code: in here both are refused.
+What is not in the folder they cannot find, whatever their next release looks for. They also ask the network
+for what a config names, and at the terminal whether to run code: in here both are refused.
 """
 
 from __future__ import annotations

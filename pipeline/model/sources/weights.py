@@ -106,9 +106,8 @@ def open_weights(
 
     def read(file: str) -> bytes:
         if source.is_local:
-            integrity.check_links(
-                Path(source.path), [file]
-            )  # before it is opened: what it leads to may never end
+            # before it is opened: what it leads to may never end
+            integrity.check_links(Path(source.path), [file])
         if source.files[file].size > model_index.MAX_JSON_BYTES:
             problem = f"{where}/{file} has more than {model_index.MAX_JSON_BYTES:,} bytes"
             raise ModelError(problem, "fetch the model again")
@@ -124,7 +123,6 @@ def open_weights(
     )
     if source.is_local:
         integrity.check_links(Path(source.path), files)
-    selection.check_weights(components, files, where, without=without)
     listed = {file: sha256 for file in files if (sha256 := source.files[file].sha256)}
     locked: integrity.ModelLock | None = None
     if lock is not None and not ignore_lock:
@@ -189,9 +187,9 @@ def _check_files(folder: Path, files: Collection[str]) -> None:
     for file in files:
         # No library reports an index of shards that hold other weights than it says.
         index, place = folder / file, file.rpartition("/")[0]
-        shards = (
-            selection.weight_map_of(index.read_bytes(), str(index)) if file.endswith(selection.SHARDS) else {}
-        )
+        if not file.endswith(selection.SHARDS):
+            continue
+        shards = selection.weight_map_of(index.read_bytes(), str(index))
         for shard in {*shards.values()}:
             expected = {name for name, own in shards.items() if own == shard}
             own_names = {*names.get(f"{place}/{shard}", expected)}

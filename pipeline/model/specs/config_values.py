@@ -1,8 +1,7 @@
 """What framefleet itself reads of a model's configs, and what it may be there. Anybody wrote them.
 
-A key means what the component's class takes by that name: `block_out_channels` is a list of levels in most
-networks, and one number in UVit2DModel. So the class says whether it is one value or a list, and this file
-says what each of these may be.
+A component's class says whether a key of its config is one value or a list, and this file says what each of
+these may be.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign
+from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign, read_first
 
 Configs = Mapping[str, Mapping[str, Any]]  # of a model's components, by name, and model_index.json as "index"
 MODEL_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
@@ -96,12 +96,7 @@ def read_object(path: Path, fix: str = "download the model again") -> dict[str, 
     """Return what a file of settings holds. Raises ModelError; `fix` is for a file that is not there."""
     if not path.is_file():  # nor a pipe, which would be waited for
         raise ModelError(f"{path} does not exist", fix)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
-    return parse_object(content, str(path))
+    return parse_object(read_first(path, MAX_JSON_BYTES + 1), str(path))
 
 
 def _of_its_kind(index: ModelIndex) -> ModelIndex:

@@ -1,13 +1,9 @@
 """What the call of a pipeline class takes, checks and returns, and its source states, over some configs.
 
 Asked of the class, and kept: importing a pipeline of diffusers takes eight seconds of a core.
-Each pipeline says what its sizes must be in its own way: `if height % 16 != 0: raise`, `latent_height =
-height // self.vae_scale_factor`, `2 * (int(height) // (self.vae_scale_factor * 2))`. What is not divided
-exactly is refused when it is called, rounded without a word, or fails in its networks. Each divisor is
-evaluated with the model's own config; so is how many pixels one latent stands for, as not all ask the
-autoencoder (Wan's over videos counts the levels that it halves, and knows nothing of patches).
-Modular pipelines state rate, lengths and sizes as properties (`fps`, `max_duration`, `canvas_multiple`), and
-others as constants of their classes (`FPS`). A preset adds only what no class says.
+Each divisor of a size (`height % 16`, `height // self.vae_scale_factor`) is evaluated with the model's own
+config. Modular pipelines state rate, lengths and sizes as properties (`fps`, `max_duration`,
+`canvas_multiple`), and others as constants of their classes (`FPS`).
 """
 
 from __future__ import annotations

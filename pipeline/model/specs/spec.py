@@ -173,15 +173,9 @@ def inspect_model(path: str | Path) -> PipelineSpec:
 
 def spec_of(class_name: str, configs: model_index.Configs) -> PipelineSpec:
     """Return what a pipeline class accepts over components of these configs, model_index.json as "index"."""
-    index, scheduler = (
-        model_index.index_of(configs["index"], model_index.MODEL_INDEX),
-        configs.get("scheduler", {}),
-    )
-    call, family, denoiser = (
-        pipeline_call.call_of(class_name, configs),
-        family_of(class_name),
-        _denoiser(configs),
-    )
+    index = model_index.index_of(configs["index"], model_index.MODEL_INDEX)
+    call = pipeline_call.call_of(class_name, configs)
+    scheduler, denoiser, family = configs.get("scheduler", {}), _denoiser(configs), family_of(class_name)
     parameters, returns, facts = {p.name: p for p in call.parameters}, call.returns, call.facts
     preset = preset_of(class_name, configs) or preset_of(index.class_name, configs)
     is_sound_alone = returns.isdisjoint((*PICTURES, *MAPS)) and not returns.isdisjoint(SOUND)

@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import FarEnough, TableError
 from framefleet.pipeline.hooks.global_draws import drawing_from
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.model.own_pipeline import own_pipeline
+from framefleet.pipeline.model.own_pipeline import OwnPipelines
 from framefleet.pipeline.render.fused.calls import Call, parse_call
 from framefleet.plugins.train.task import Prepared
 
@@ -200,7 +200,7 @@ def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, 
     arguments: of the pipeline's call; seed: of what it draws. Of a call that joins both prompts of guidance,
     the first half is returned: without the prompt. Nothing stays on pipeline or modules.
     """
-    own = own_pipeline(pipe)
+    own = OwnPipelines(pipe).make()
     own.set_progress_bar_config(disable=True)
     try:
         # Without the casts of a training step: it must be the same call wherever it is made.
