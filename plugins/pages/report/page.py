@@ -74,10 +74,6 @@ def fact_tiles(facts: Iterable[tuple[str, str, bool]]) -> str:
     return f'<div class="tiles" style="--columns: {columns}">{"".join(tiles)}</div>'
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-
-
 def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     rows, clips, work = report.rows, report.clips, report.work
     of = f", of {rows.total:,}" if rows.total and rows.total != rows.done else ""
@@ -137,8 +133,6 @@ def _charts(report: Report) -> Iterator[str]:
         note = "From a worker's first row on, without loading the model."
         if work.num_workers > charts.MAX_BARS:
             note += f" The {charts.MAX_BARS} busiest of {work.num_workers:,}."
-        if work.is_estimated:
-            note += " Computing is estimated from the times of clips."
         yield html_card("Time of workers", note, charts.workers_chart(work))
     yield from time_charts(report.spent)
     if gain := report.clip_yield:
@@ -148,18 +142,6 @@ def _charts(report: Report) -> Iterator[str]:
         chart = charts.bars_chart(seconds, numbers, what="What became of the time", series=series)
         rule = f" Accepted: {gain.accepted}." if gain.accepted else ""
         yield html_card("What became of the time", f"{gain.text()}.{rule}", chart)
-    if work.idle and not report.spent:
-        idle = list(work.idle.items())[: charts.MAX_BARS]
-        numbers = [_seconds(seconds) for _, seconds in idle]
-        note = "Seconds in which a model waited, by cause."
-        series = [min(number + 1, len(charts.SERIES) - 1) for number in range(len(idle))]  # as of the workers
-        chart = charts.bars_chart(idle, numbers, what="Idle seconds", series=series)
-        yield html_card("Idle time", note, chart)
-    if write_s := sum(worker.write_s for worker in work.workers):
-        note = "Seconds that background threads spent encoding and uploading clips."
-        bars = [("encoding and uploading", write_s)]
-        chart = charts.bars_chart(bars, [_seconds(write_s)], what="Seconds", series=[4])
-        yield html_card("Background work", note, chart)
     if report.failures_by_type:
         types = list(report.failures_by_type.items())[: charts.MAX_BARS]
         numbers = [f"{count:,}" for _, count in types]

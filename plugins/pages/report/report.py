@@ -26,9 +26,7 @@ from framefleet.plugins.pages.report import values
 from framefleet.plugins.pages.report.figures import (
     COLUMNS,
     COMPUTE,
-    LICENSE,
     MAX_NAMES,
-    MODEL_NAME,
     THE_REST,
     Figures,
     mapping_in,
@@ -86,8 +84,7 @@ def report_of(
 ) -> values.Report:
     """Return the report of an output; memory does not grow with its records."""
     figures, gpus, spent = Figures(), gpus_per_worker(store), figures_of(store)
-    later = {COMPUTE, LICENSE, MODEL_NAME} & {*record_schema_of(store).names}
-    for table in record_tables(store, [*COLUMNS, *sorted(later)]):
+    for table in record_tables(store, COLUMNS):
         figures.add(table)
     figures.timeline.settle()
     by_type, failures = _failures(store)
@@ -201,7 +198,6 @@ def _work(figures: Figures) -> values.ModelTime:
         busy_s=sum(one.busy_s for one in workers),
         idle_s=sum(one.idle_s for one in workers),
         idle=dict(sorted(sums.items(), key=lambda pair: -pair[1])[:_MAX_CAUSES]),
-        is_estimated=figures.num_estimated > 0,
         num_workers=len(workers),
         workers=tuple(workers[:_MAX_WORKERS]),
     )
@@ -264,12 +260,10 @@ def yield_of(
 
 def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
     """Yield what records took, of those for which the condition is true."""
-    schema = record_schema_of(store)
-    columns = [COMPUTE, *(columns_in(condition, schema) if condition else [])]
-    columns = [name for name in dict.fromkeys([*columns, "row_id"]) if name in schema.names]
-    tables = record_tables(store, columns)
     if not condition:
-        return tables
+        return record_tables(store, [COMPUTE])
+    names = dict.fromkeys([COMPUTE, "row_id", *columns_in(condition, record_schema_of(store))])
+    tables = record_tables(store, [*names])
     picks = read_picks(store).items()
     stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
 
@@ -286,6 +280,5 @@ def _sums(tables: Iterator[pa.Table]) -> tuple[int, float]:
     num, seconds = 0, 0.0
     for table in tables:
         num += len(table)
-        if COMPUTE in table.column_names:
-            seconds += pc.sum(positive(table[COMPUTE])).as_py() or 0.0
+        seconds += pc.sum(positive(table[COMPUTE])).as_py() or 0.0
     return num, seconds

@@ -91,7 +91,6 @@ class ModelTime:
     busy_s: float  # computing
     idle_s: float
     idle: Mapping[str, float]  # by cause, the most first
-    is_estimated: bool  # some of busy_s is, as records of earlier versions lack it
     num_workers: int
     workers: tuple[WorkerTime, ...]  # the busiest
 
