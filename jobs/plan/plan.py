@@ -90,11 +90,6 @@ class JobPlan(Overview, ModelPlan):
     before: tuple[str, ...] = ()  # what is done before, in lines
 
     @property
-    def num_loads(self) -> int:
-        """How often workers load a model, at the least: each process of a worker is of one lane."""
-        return len(self.lanes)
-
-    @property
     def to_render(self) -> int | str:
         """How many rows are to be rendered, for people."""
         return self.counts.pending

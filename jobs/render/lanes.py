@@ -5,7 +5,6 @@ A process that has run a user's code renders nothing else, and what it remembers
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields, replace
 
 from framefleet.cluster.driver.work import LanePlan
@@ -44,14 +43,6 @@ def plan_lanes(
         work = survey.mean_work(lane) * row_bytes or 1.0
         plans[lane] = replace(plan, largest=survey.largest(model=lane.model, lane=lane), row_work=work)
     return plans
-
-
-def early_setups(resolved: ResolvedJob, lanes: Iterable[LaneKey] = ()) -> dict[LaneKey, WorkerSetup]:
-    """Return what workers need that start before others, the first worker's first.
-
-    lanes: of rows, the first worker's first.
-    """
-    return {lane: setup_of(resolved, lane) for lane in (*lanes, *lanes_named(resolved))}
 
 
 def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:

@@ -26,7 +26,6 @@ from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIE
 from framefleet.plugins.scores import measures
 from framefleet.plugins.scores.model_scores import (
     Aesthetic,
-    PictureText,
     Unsafe,
     open_aesthetic,
     open_text,
@@ -133,8 +132,8 @@ def load_scores(scores: Iterable[ClipScore]) -> None:
     Libraries set torch's default dtype and draw from its global generator as they load.
     """
     for score in scores:
-        if isinstance(score.function, Similarity | Aesthetic | Unsafe | PictureText):
-            score.function.load()
+        if load := getattr(score.function, "load", None):
+            load()
 
 
 def _by_model(section: ModelScore) -> Similarity | Aesthetic | Unsafe:

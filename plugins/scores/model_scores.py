@@ -21,6 +21,7 @@ import numpy as np
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.scores.measures import some_frames
 from framefleet.plugins.scores.similarity import (
     Similarity,
     loaded_network,
@@ -28,7 +29,6 @@ from framefleet.plugins.scores.similarity import (
     model_files,
     model_folder,
     open_similarity,
-    some_frames,
 )
 
 _MAX_HEAD_BYTES = 64 << 20  # LAION's have 3 KB and 3.7 MB
@@ -107,7 +107,9 @@ def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
             tensors = load(content)
         else:
             tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        names = sorted((name for name in tensors if name.endswith("weight")), key=_number_in)
+        weights = (name for name in tensors if name.endswith("weight"))
+        # By the place of the layer, as in layers.4.weight.
+        names = sorted(weights, key=lambda name: int(next(iter(re.findall(r"\d+", name)), 0)))
         layers = [
             (tensors[name].float(), tensors[name.removesuffix("weight") + "bias"].float()) for name in names
         ]
@@ -126,11 +128,6 @@ def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
     if width != 1 or not layers:
         raise ModelError(f"{where} does not end in one number", "use a head of LAION's aesthetic predictors")
     return layers
-
-
-def _number_in(name: str) -> int:
-    """Return the place of a layer, as in layers.4.weight."""
-    return int(next(iter(re.findall(r"\d+", name)), 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

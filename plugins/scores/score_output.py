@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress
@@ -31,7 +29,6 @@ from framefleet.pipeline.outputs.parts.record_tables import (
     OF_CLIP,
     clips_of,
     record_schema_of,
-    record_tables,
     taken_columns,
 )
 from framefleet.pipeline.outputs.parts.records import (
@@ -149,16 +146,7 @@ def score(
 
 def _check_free(store: Store, scores: Sequence[clip_scores.ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
-    columns = record_schema_of(store)
-    # Quotes in texts are escaped, so only names of arguments match.
-    names = [score.name for score in scores]
-    arguments: set[str] = set()
-    for table in record_tables(store, ["arguments"]):
-        for name in names:
-            key = f'"{re.escape(name)}" *:'
-            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
-                arguments.add(name)
-    taken = taken_columns(store) | arguments
+    columns, taken = record_schema_of(store), taken_columns(store)
     for score in scores:
         is_other = score.name in columns.names and columns.field(score.name).type != score.kind
         if is_other or score.name in taken:

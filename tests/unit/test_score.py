@@ -167,12 +167,6 @@ def test_a_score_with_the_name_of_another_column_is_refused(store: Store) -> Non
         framefleet.score(store.url_of(""), [named("number")])
 
 
-def test_a_score_with_the_name_of_an_argument_is_refused(store: Store) -> None:
-    rendered(store, 1)
-    with pytest.raises(JobError, match="two columns 'guidance_scale'"):
-        framefleet.score(store.url_of(""), [named("guidance_scale")])
-
-
 def test_scores_that_a_job_asked_for_may_be_given_anew(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", [{"prompt": "a cat", "seed": 1, "tag": 0.5}])
     values = job_values(table, tmp_path / "out", columns={"seed": "seed"}, scores=["sharpness"])
