@@ -42,15 +42,6 @@ _Probe = Annotated[
     bool,
     Option("--probe", help="Do what --hollow does, then render some rows here to predict time and price."),
 ]
-_Price = Annotated[
-    float | None,
-    Option(
-        "--price",
-        min=0,
-        metavar="PRICE",
-        help="Price of a GPU for one hour, for --probe. Default: the job's budget.price.",
-    ),
-]
 _GpuMemory = Annotated[
     str | None,
     Option(
@@ -76,7 +67,6 @@ def plan_command(
     sets: options.Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
-    price: _Price = None,
     gpu_memory: _GpuMemory = None,
     as_json: _AsOneJson = False,
     verbose: options.Verbose = False,
@@ -86,8 +76,6 @@ def plan_command(
     A job file with `train:` is planned as a training.
     """
     with reporting(verbose=verbose):
-        if price is not None and not probe:
-            raise JobError("--price needs --probe, which measures times", "add --probe, or leave --price out")
         from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
 
         sets = option_sets(
@@ -106,7 +94,6 @@ def plan_command(
         wanted = PlanOptions(
             hollow=hollow,
             probe=probe,
-            price=price,
             gpu_memory=None if gpu_memory is None else read_memory(gpu_memory),
             limit=limit,
         )

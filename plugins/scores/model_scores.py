@@ -33,7 +33,8 @@ from framefleet.plugins.scores.similarity import (
 
 _MAX_HEAD_BYTES = 64 << 20  # LAION's have 3 KB and 3.7 MB
 _UNSAFE = re.compile(r"nsfw|unsafe|porn|hentai|sexy|sexual|nud|explicit", re.IGNORECASE)
-_SAFE = re.compile(r"sfw|safe|normal|neutral|drawing", re.IGNORECASE)
+# Labels that say the opposite, as "sfw" and "not nsfw".
+_SAFE = re.compile(r"sfw|safe|normal|neutral|drawing|(not|non|no)[ _-]", re.IGNORECASE)
 _CLASS = re.compile(r"[A-Za-z0-9]+ForImageClassification")
 _OCR = "rapidocr"
 
@@ -175,7 +176,7 @@ def open_unsafe(folder: str) -> Unsafe:
         )
     names = config.get("id2label")
     texts = {int(key): str(name) for key, name in names.items()} if isinstance(names, dict) else {}
-    labels = sorted(key for key, name in texts.items() if _UNSAFE.search(name) and not _is_safe(name))
+    labels = sorted(key for key, name in texts.items() if _UNSAFE.search(name) and not _SAFE.match(name))
     if not labels or len(labels) == len(texts):
         raise ModelError(
             f"nsfw: the classes of {place} are {', '.join(texts.values()) or 'not named'}",
@@ -189,11 +190,6 @@ def open_unsafe(folder: str) -> Unsafe:
         files=tuple(sorted(files.items())),
         digest=model_digest(files),
     )
-
-
-def _is_safe(label: str) -> bool:
-    """Whether it says the opposite, as "sfw" and "not nsfw"."""
-    return bool(_SAFE.match(label) or re.match(r"(not|non|no)[ _-]", label, re.IGNORECASE))
 
 
 @cache

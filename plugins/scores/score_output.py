@@ -64,15 +64,16 @@ class ScoreSummary:
     damage: str | None = None
     unscored: dict[str, LackingColumn] = field(default_factory=dict)
 
-    def add(self, clip: ScoredClip) -> None:
-        if clip.damage is not None:
+    def add(self, row_id: str, outcome: StepValues | str) -> None:
+        """Count a clip: its scores, or what is wrong with it."""
+        if isinstance(outcome, str):
             self.num_damaged += 1
-            self.damage = self.damage or clip.damage
+            self.damage = self.damage or outcome
             return
         self.done += 1
-        for name, message in clip.scored.errors.items():
+        for name, message in outcome.errors.items():
             before = self.unscored.get(name)
-            example = before.example if before else f"row {clip.row_id}: {message}"
+            example = before.example if before else f"row {row_id}: {message}"
             num = before.num + 1 if before else 1
             self.unscored[name] = LackingColumn(section="scores", num=num, example=example)
 
@@ -127,14 +128,12 @@ def score(
     clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
-            for scored_clip in clips:
-                summary.add(scored_clip)
-                if scored_clip.damage is None:
-                    of_clip = {"row_id": scored_clip.row_id, "media_sha256": scored_clip.media_sha256}
-                    writer.add(
-                        None,
-                        of_clip | fitting_cells(clip_scores.score_fields(opened), scored_clip.scored.values),
-                    )
+            for record, outcome in clips:
+                summary.add(record["row_id"], outcome)
+                if not isinstance(outcome, str):
+                    of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
+                    cells = fitting_cells(clip_scores.score_fields(opened), outcome.values)
+                    writer.add(None, of_clip | cells)
                 if writer.due(time.monotonic()):
                     writer.flush()
                 pace.add(1)
@@ -191,63 +190,49 @@ def _left(
                 yield row
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredClip:
-    """media_sha256: of the clip. damage: what is wrong with it; it then has no scores."""
-
-    row_id: str
-    media_sha256: str
-    scored: StepValues
-    damage: str | None = None
-
-
 def scored_clips(
     store: Store,
     scores: Sequence[clip_scores.ClipScore],
     records: Iterable[Mapping[str, Any]],
     *,
     num_threads: int,
-) -> Iterator[ScoredClip]:
-    """Yield the scores of clips in the order of their records, several measured at once.
+) -> Iterator[tuple[Mapping[str, Any], StepValues | str]]:
+    """Yield records, each with the scores of its clip or what is wrong with that; several measured at once.
 
     At most twice as many clips are under way as there are threads, each of up to 3 GB when it is decoded.
     Raises StoreError for an output that does not answer.
     """
-    waiting: deque[Future[ScoredClip]] = deque()
+    waiting: deque[tuple[Mapping[str, Any], Future[StepValues | str]]] = deque()
     left = iter(records)
     with ThreadPoolExecutor(num_threads) as threads:
         try:
             while True:
                 for record in islice(left, 2 * num_threads - len(waiting)):
-                    waiting.append(threads.submit(_scored, store, scores, record))
+                    waiting.append((record, threads.submit(_scored, store, scores, record)))
                 if not waiting:
                     return
-                yield waiting.popleft().result()
+                record, outcome = waiting.popleft()
+                yield record, outcome.result()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _scored(store: Store, scores: Sequence[clip_scores.ClipScore], record: Mapping[str, Any]) -> ScoredClip:
+def _scored(
+    store: Store, scores: Sequence[clip_scores.ClipScore], record: Mapping[str, Any]
+) -> StepValues | str:
+    """Return the scores of a clip, or what is wrong with it."""
     if record["frames_sha256"] is None:  # sound alone
-        return _clip(record, clip_scores.score_clip(scores, None, record))
+        return clip_scores.score_clip(scores, None, record)
     try:
         file = recorded_clip(record)
-        if record["bytes"] > MAX_CLIP_BYTES:
-            return _clip(record, damage=f"{file.path}: it has more than {MAX_CLIP_BYTES:,} bytes")
     except JobError as error:  # the record may be anybody's
-        return _clip(record, damage=error.problem)
+        return error.problem
+    if record["bytes"] > MAX_CLIP_BYTES:
+        return f"{file.path}: it has more than {MAX_CLIP_BYTES:,} bytes"
     content = sound_content(store, file)
     if not isinstance(content, bytes):
-        return _clip(record, damage=f"{file.path}: {HOW[content]}")
+        return f"{file.path}: {HOW[content]}"
     try:
-        frames = decode(content)
+        return clip_scores.score_clip(scores, decode(content), record)
     except StoreError as error:
-        return _clip(record, damage=f"{file.path}: {error.problem}")
-    return _clip(record, clip_scores.score_clip(scores, frames, record))
-
-
-def _clip(
-    record: Mapping[str, Any], scored: StepValues | None = None, damage: str | None = None
-) -> ScoredClip:
-    row_id, media_sha256 = record["row_id"], record["media_sha256"]
-    return ScoredClip(row_id=row_id, media_sha256=media_sha256, scored=scored or StepValues(), damage=damage)
+        return f"{file.path}: {error.problem}"

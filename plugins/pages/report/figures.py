@@ -49,26 +49,16 @@ class Timeline:
     """Counts moments, given as seconds since 1970."""
 
     def __init__(self) -> None:
-        self._width = 0  # of _WIDTHS_S
+        self.width_s = _WIDTHS_S[0]
         self._counts: Counter[int] = Counter()
-
-    @property
-    def width_s(self) -> int:
-        return _WIDTHS_S[self._width]
 
     def add(self, moments: Iterable[int]) -> None:
         self._counts.update(moment // self.width_s for moment in moments)
-        while self._counts and self._num_bins > MAX_BINS:
-            self._widen()
+        self._widen(MAX_BINS)
 
     def settle(self) -> None:
         """Widen bins until they hold some rows, for a chart that is no comb."""
-        while self._counts and self._num_bins > max(_FEW_BINS, self._counts.total() // _ROWS_EACH):
-            self._widen()
-
-    @property
-    def _num_bins(self) -> int:
-        return max(self._counts) - min(self._counts) + 1
+        self._widen(max(_FEW_BINS, self._counts.total() // _ROWS_EACH))
 
     def bins(self) -> tuple[Bin, ...]:
         """Return all from the first to the last, empty ones too."""
@@ -78,12 +68,14 @@ class Timeline:
             for number in numbers
         )
 
-    def _widen(self) -> None:
-        factor = _WIDTHS_S[self._width + 1] // self.width_s
-        wider: Counter[int] = Counter()
-        for number, count in self._counts.items():
-            wider[number // factor] += count
-        self._width, self._counts = self._width + 1, wider
+    def _widen(self, most: int) -> None:
+        """Widen bins until there are at most so many."""
+        while self._counts and max(self._counts) - min(self._counts) >= most:
+            before_s, self.width_s = self.width_s, _WIDTHS_S[_WIDTHS_S.index(self.width_s) + 1]
+            wider: Counter[int] = Counter()
+            for number, count in self._counts.items():
+                wider[number * before_s // self.width_s] += count
+            self._counts = wider
 
 
 @dataclass(slots=True, kw_only=True)

@@ -49,18 +49,17 @@ def report(
     *,
     price: float | None = None,
     accepted: str | None = None,
-    ceiling: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
     write: bool = True,
 ) -> values.Report:
     """Return the report of an output, and write report.html and report.json into it.
 
     price: of a GPU hour, in any currency. accepted: a condition in SQL on the clips that count, by columns of
-    records and `stars`. ceiling: rows that one GPU can render in an hour, as it was measured. write: False
-    writes nothing. Needs no cluster. Raises JobError where there is no output, or its records are not ours.
+    records and `stars`. write: False writes nothing. Needs no cluster. Raises JobError where there is no
+    output, or its records are not ours.
     """
     store = Output.open_rendered(output, storage_options).store
-    made = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
+    made = report_of(store, price=price, accepted=accepted)
     if write:
         write_report(store, made)
     return made
@@ -79,9 +78,7 @@ def write_report(store: Store, made: values.Report) -> None:
     store.write(VALUES, made.to_json().encode("utf-8", "replace"))
 
 
-def report_of(
-    store: Store, *, price: float | None = None, accepted: str | None = None, ceiling: float | None = None
-) -> values.Report:
+def report_of(store: Store, *, price: float | None = None, accepted: str | None = None) -> values.Report:
     """Return the report of an output; memory does not grow with its records."""
     figures, gpus, spent = Figures(), gpus_per_worker(store), figures_of(store)
     for table in record_tables(store, COLUMNS):
@@ -125,12 +122,7 @@ def report_of(
             total=hours * price,
             per_clip=hours * price / figures.num_rows if figures.num_rows else None,
         ),
-        clip_yield=yield_of(
-            store,
-            accepted=accepted,
-            ceiling=ceiling and ceiling * (gpus or 1.0),
-            hour_price=price and price * (gpus or 1.0),
-        ),
+        clip_yield=yield_of(store, accepted=accepted, hour_price=price and price * (gpus or 1.0)),
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
         environments=tuple(
@@ -223,13 +215,10 @@ def _moment(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def yield_of(
-    store: Store, *, accepted: str | None, ceiling: float | None, hour_price: float | None
-) -> values.Yield | None:
+def yield_of(store: Store, *, accepted: str | None, hour_price: float | None) -> values.Yield | None:
     """Return the yield; None where no driver counted anything.
 
-    accepted: a condition on records in SQL; None accepts all. ceiling: rows that one worker renders in an
-    hour at most. hour_price: of a worker's hour.
+    accepted: a condition on records in SQL; None accepts all. hour_price: of a worker's hour.
     """
     own = WORKER_SECONDS.by_label(figures_of(store))
     inner = {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
@@ -253,7 +242,6 @@ def yield_of(
         num_accepted=num_accepted,
         seconds={name: spent for name, spent in seconds.items() if spent or name == "accepted clips"},
         networks_share=sum(own.get(cause, 0.0) for cause in NETWORKS) / whole_s,
-        ceiling_share=num_clips / (sum(own.values()) / 3600) / ceiling if ceiling and own else None,
         cost_per_accepted=hours * hour_price / num_accepted if hour_price and num_accepted else None,
     )
 

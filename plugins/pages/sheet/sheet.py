@@ -28,11 +28,10 @@ from framefleet.plugins.pages.sheet.choice import (
     ClipChoice,
     caption_text,
     chosen_of,
-    pages_of,
     value_of,
 )
 from framefleet.plugins.pages.sheet.grid_picture import GridPicture, Tile
-from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, stacked, within
+from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, within
 from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
@@ -64,7 +63,6 @@ def sheet(
     *,
     rows: str | None = None,
     columns: str | None = None,
-    pages: str | None = None,
     where: str | None = None,
     captions: Sequence[str] = (),
     limit: int = 60,
@@ -75,32 +73,23 @@ def sheet(
     """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
 
     to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, e.g. "prompt"
-    and "seed". pages: a column of which each value has a page, one below the other. where: SQL on columns.
-    captions: columns below each clip. limit: at most this many clips. tile: width of a clip in pixels; None
-    is 480 for three frames and 192 for one. on_progress: called after each clip that was read. Raises
-    JobError for what cannot be drawn.
+    and "seed". where: SQL on columns. captions: columns below each clip. limit: at most this many clips.
+    tile: width of a clip in pixels; None is 480 for three frames and 192 for one. on_progress: called after
+    each clip that was read. Raises JobError for what cannot be drawn.
     """
-    choice = ClipChoice(
-        rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions), pages=pages
-    )
+    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     path, store = _checked_path(to, STILLS, tile), Output.open_rendered(output, storage_options).store
     tile = tile or (GRID_TILE if rows or columns else STRIP_TILE)
-    chosen_pages = list(pages_of(store, choice))
-    pictures = [(name, _page(store, chosen, choice, tile, on_progress)) for name, chosen in chosen_pages]
-    image = stacked(pictures)
-    _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
-    return _drawn(path, [chosen for _, chosen in chosen_pages])
-
-
-def _page(
-    store: Store, chosen: Chosen, choice: ClipChoice, tile: int, on_progress: OnProgress | None
-) -> Image.Image:
-    if choice.rows or choice.columns:
+    chosen = chosen_of(store, choice)
+    if rows or columns:
         tiles = _tiles(store, chosen, choice, tile, on_progress, lambda num_frames: [num_frames // 2])
-        return Image.fromarray(_picture(chosen, tiles, has_captions=bool(choice.captions)).middle())
-    tiles = _tiles(store, chosen, choice, tile, on_progress, shown_of)
-    cards = ((one.frames, one.caption) for one in tiles)
-    return contact_sheet(cards, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
+        image = Image.fromarray(_picture(chosen, tiles, has_captions=bool(captions)).middle())
+    else:
+        tiles = _tiles(store, chosen, choice, tile, on_progress, shown_of)
+        cards = ((one.frames, one.caption) for one in tiles)
+        image = contact_sheet(cards, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
+    _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
+    return _drawn(path, chosen)
 
 
 def grid(
@@ -131,7 +120,7 @@ def grid(
     media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
     content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
     _written(path, lambda to: to.write_bytes(content))
-    return _drawn(path, [chosen])
+    return _drawn(path, chosen)
 
 
 def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Path:
@@ -185,13 +174,8 @@ def _written(path: Path, write: Callable[[Path], object]) -> None:
         half.unlink(missing_ok=True)
 
 
-def _drawn(path: Path, pages: Sequence[Chosen]) -> Drawn:
-    return Drawn(
-        path=path,
-        num_clips=sum(len(page.clips) for page in pages),
-        num_found=sum(page.num_found for page in pages),
-        num_more=sum(page.num_more for page in pages),
-    )
+def _drawn(path: Path, chosen: Chosen) -> Drawn:
+    return Drawn(path=path, num_clips=len(chosen.clips), num_found=chosen.num_found, num_more=chosen.num_more)
 
 
 def _shown(
