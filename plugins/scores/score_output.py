@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from framefleet.cluster.driver.progress import LackingColumn
+from framefleet.jobs.job.mistakes import mistakes_in
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.media.media import decode
@@ -32,9 +35,7 @@ from framefleet.pipeline.outputs.parts.record_tables import (
     taken_columns,
 )
 from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
     FIRST_FIELDS,
-    RECORD_FIELDS,
     fields_named,
 )
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
@@ -42,7 +43,7 @@ from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.scores import clip_scores
-from framefleet.plugins.scores.section import AestheticSection, ModelScore, NsfwSection, SimilaritySection
+from framefleet.plugins.scores.section import ScoresSection
 
 _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 # What clips are found and compared by.
@@ -78,14 +79,14 @@ class ScoreSummary:
             self.unscored[name] = LackingColumn(section="scores", num=num, example=example)
 
 
+class _Wanted(Strict):
+    scores: ScoresSection
+
+
 def score(
     output: str | Path,
-    scores: Sequence[str] = (),
+    scores: Sequence[str | Mapping[str, Any]] = (),
     *,
-    similarity: str | Path | None = None,
-    nsfw: str | Path | None = None,
-    aesthetic: str | Path | None = None,
-    clip: str | Path | None = None,
     where: str | None = None,
     again: bool = False,
     num_threads: int | None = None,
@@ -94,36 +95,31 @@ def score(
 ) -> ScoreSummary:
     """Measure the clips of an output and add the scores to its records; return how that ended.
 
-    scores: "sharpness", ... or yours as "module:function", of frames, (T, H, W, 3) uint8, and a mapping of
-    what the record says, to a number; () is all of framefleet's. similarity: the folder of a CLIP model.
-    nsfw: that of an image classifier. aesthetic: LAION's head as safetensors, with `clip`, the folder of its
-    CLIP model.
-    where: a condition in SQL on columns of records. again: also clips that have these scores. num_threads:
-    clips at once; None is one a core. Clips whose scores are there are left out, so the same call continues
-    after an interruption. Raises FramefleetError.
+    scores: as a job has them: "sharpness", ..., {"similarity": "clip_folder"}, ... or yours as
+    "module:function", of frames, (T, H, W, 3) uint8, and a mapping of what the record says, to a number; ()
+    is all of framefleet's. where: a condition in SQL on columns of records. again: also clips that have these
+    scores. num_threads: clips at once; None is one a core. Clips whose scores are there are left out, so the
+    same call continues after an interruption. Raises FramefleetError.
     """
     store, watch = Store(str(output), storage_options), Callback(on_progress)
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
-    if (aesthetic is None) != (clip is None):
-        raise JobError("score: `aesthetic` and `clip` go together", "give both, or none")
-    models: list[ModelScore] = []
-    if similarity is not None:
-        models.append(SimilaritySection(similarity=str(similarity)))
-    if nsfw is not None:
-        models.append(NsfwSection(nsfw=str(nsfw)))
-    if aesthetic is not None:
-        models.append(AestheticSection(aesthetic=str(aesthetic), clip=str(clip)))
-    names = list(scores) or ([] if models else list(clip_scores.OWN_SCORES))
-    opened = clip_scores.open_scores(names, models, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
-    clip_scores.load_scores(opened)
+    values = {"scores": [*scores] or [*clip_scores.OWN_SCORES]}
+    try:
+        step = clip_scores.ScoreStep.open(_Wanted.model_validate(values).scores, folder=None)
+    except ValidationError as error:
+        problem, fix = next(mistakes_in(error, values, {}, _Wanted))
+        raise JobError(problem, fix) from None
+    assert step is not None, "there are some"
+    opened, columns = step.scores, step.columns
+    step.prepare()
     _check_free(store, opened)
     measured = set() if again else _measured(store, opened)
     left = partial(_left, store, opened, where, measured, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
     summary = ScoreSummary(columns=tuple(score.name for score in opened))
-    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *clip_scores.score_fields(opened)])
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *columns])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
     clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
@@ -132,8 +128,7 @@ def score(
                 summary.add(record["row_id"], outcome)
                 if not isinstance(outcome, str):
                     of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
-                    cells = fitting_cells(clip_scores.score_fields(opened), outcome.values)
-                    writer.add(None, of_clip | cells)
+                    writer.add(None, of_clip | fitting_cells(columns, outcome.values))
                 if writer.due(time.monotonic()):
                     writer.flush()
                 pace.add(1)
