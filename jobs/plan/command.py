@@ -27,9 +27,6 @@ _MAX_VALUE = 40  # characters
 _MAX_NAMES = 20  # of columns that are carried
 _MANY = 100  # rows, of which a share in per cent says something
 
-_Limit = Annotated[
-    int | None, Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N")
-]
 _Hollow = Annotated[
     bool,
     Option(
@@ -50,7 +47,6 @@ _GpuMemory = Annotated[
         help="Memory of the GPU to render on, e.g. 24GB. Default: this machine's.",
     ),
 ]
-_AsOneJson = Annotated[bool, Option("--json", help="Print one JSON object, for scripts.")]
 
 
 def plan_command(
@@ -63,12 +59,12 @@ def plan_command(
     output: options.OutputPlace = None,
     workers: options.Workers = None,
     steps: options.NumSteps = None,
-    limit: _Limit = None,
+    limit: options.Limit = None,
     sets: options.Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
     gpu_memory: _GpuMemory = None,
-    as_json: _AsOneJson = False,
+    as_json: options.SummaryAsJson = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` or `train` would do. Leaves the output unchanged.

@@ -83,7 +83,8 @@ def sheet(
     chosen = chosen_of(store, choice)
     if rows or columns:
         tiles = _tiles(store, chosen, choice, tile, on_progress, lambda num_frames: [num_frames // 2])
-        image = Image.fromarray(_picture(chosen, tiles, has_captions=bool(captions)).middle())
+        picture = _picture(chosen, tiles, has_captions=bool(captions))
+        image = Image.fromarray(next(picture.frames()))
     else:
         tiles = _tiles(store, chosen, choice, tile, on_progress, shown_of)
         cards = ((one.frames, one.caption) for one in tiles)
