@@ -276,7 +276,7 @@ def work_of(
         run_id=run,
         index=index,
         lock=lock,
-        lanes=plan_lanes(resolved, index, survey),
+        lanes=plan_lanes(resolved, index, survey or Survey()),
         spent=spent_before(store) if job.budget.is_limited else Spent(),
         model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(store),
         device_name=_first_device(store) if job.fleet.same_gpu else None,
