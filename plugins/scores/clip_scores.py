@@ -26,6 +26,7 @@ from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIE
 from framefleet.plugins.scores import measures
 from framefleet.plugins.scores.model_scores import (
     Aesthetic,
+    PictureText,
     Unsafe,
     open_aesthetic,
     open_text,
@@ -252,8 +253,8 @@ class ScoreStep(ClipStep):
     def prepare(self) -> None:
         """Load models before others compute: libraries set torch's default dtype and draw random numbers."""
         for score in self.scores:
-            if load := getattr(score.function, "load", None):
-                load()
+            if isinstance(score.function, Similarity | Aesthetic | Unsafe | PictureText):
+                score.function.load()
 
     def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
         return score_clip(self.scores, of.clip.frames, record)

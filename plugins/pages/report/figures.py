@@ -69,7 +69,7 @@ class Timeline:
         )
 
     def _widen(self, most: int) -> None:
-        """Widen bins until there are at most so many."""
+        """Widen bins until there are at most `most`."""
         while self._counts and max(self._counts) - min(self._counts) >= most:
             before_s, self.width_s = self.width_s, _WIDTHS_S[_WIDTHS_S.index(self.width_s) + 1]
             wider: Counter[int] = Counter()
