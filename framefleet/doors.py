@@ -89,11 +89,11 @@ class Planner:
         return None
 
     def predict(
-        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, price: float | None, num_audits: float
+        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_audits: float
     ) -> Shown | None:
         """For `--probe`: return what the rows of `index` that are left take.
 
-        price: of one GPU for one hour. num_audits: rows that are expected to be rendered twice.
+        num_audits: rows that are expected to be rendered twice.
         """
         return None
 

@@ -100,9 +100,8 @@ def command_line() -> typer.Typer:
     panels = {panel: [*functions] for panel, functions in _PANELS.items()}
     for panel, functions in commands().items():
         panels.setdefault(panel, []).extend(functions)
-    below_model = [_name_of(function) for function in panels[_MODEL]]
-    others = [_name_of(function) for panel in panels if panel != _MODEL for function in panels[panel]]
-    for name, count in [*Counter(below_model).items(), *Counter(others).items()]:
+    names = Counter((panel == _MODEL, _name_of(one)) for panel, some in panels.items() for one in some)
+    for (_, name), count in names.items():
         if count > 1:
             problem = f"there are {count} commands named {name}"
             raise PluginError(problem, "uninstall a plugin, or rename the function in it")

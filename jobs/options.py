@@ -71,7 +71,7 @@ NumSteps = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    Option("--limit", min=1, help="Render only the first N rows of the table in this run.", metavar="N"),
+    Option("--limit", min=1, help="Take only the first N rows of the table this time.", metavar="N"),
 ]
 LogFormat = Annotated[
     Literal["text", "json"],

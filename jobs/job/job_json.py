@@ -52,19 +52,13 @@ class ClaimedOfSeveral(ClaimedModel):
     files: dict[str, str]
 
 
-class ClaimedMedia(MediaSection):
-    """How clips are stored."""
-
-    model_config = ConfigDict(extra="allow")  # job.json of earlier versions says here who signs
-
-
 class ClaimedJob(Written):
     table: str | None = None
     output: str = ""
     model: ClaimedModel | None = ClaimedModel()
     models: dict[str, ClaimedOfSeveral] = {}
     recipe: str = "generate"
-    media: ClaimedMedia = ClaimedMedia()
+    media: MediaSection = MediaSection()
     loras: dict[str, ClaimedLora] = {}
     second_models: dict[str, ClaimedSecondModel] = {}
 

@@ -21,12 +21,6 @@ NAMED: dict[Any, type[BaseModel]] = {
 }
 _CHOSEN = (*NAMED, "sweep")  # sections in which a job chooses names
 
-# Keys of earlier versions, and what does their work now.
-REPLACED: dict[Key, str] = {
-    ("fleet", "encoders"): "give each worker several GPUs of one machine (`fleet.gpus_per_worker: 2`, and "
-    "`model.placement: components`); with one GPU, use `keep_embeddings: true` or `model.offload: model`"
-}
-
 _TEXT = "text (in quotes, where YAML takes it for something else)"
 # By pydantic's type of error, whose own words are for programmers.
 SHOULD_BE = {
@@ -114,8 +108,6 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
         return "the job has no `model`", "write `model: ...`, or give --model"
     if kind == "missing":
         return f"the job has no `{name}`", f"write `{name}: ...`" + (f", or give --{name}" * (len(key) == 1))
-    if kind == "extra_forbidden" and key in REPLACED:
-        return f"there is no `{name}` any more", REPLACED[key]
     if kind == "extra_forbidden":
         return f"unknown key `{name}`", _meant(key, errors[0], job)
     if kind.startswith("union_tag"):

@@ -146,21 +146,16 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     }
 
 
-def _check_device(name: str) -> None:
-    """Raise ModelError for a name that is no device's; workers say whether it is there."""
-    if name in ("auto", "cpu"):
-        return
-    import torch
-
-    try:
-        torch.device(name)
-    except RuntimeError:
-        raise ModelError(f"torch has no device {name!r}", "set `model.device` to cpu, cuda or auto") from None
-
-
 def _check_model(job: Job, model: OpenedModel) -> None:
     """Raise UserError for a dtype or an option that the model does not have, and a device that nothing is."""
-    _check_device(model.settings.device)
+    if model.settings.device not in ("auto", "cpu"):  # workers say whether it is there
+        import torch
+
+        try:
+            torch.device(model.settings.device)
+        except RuntimeError:
+            problem = f"torch has no device {model.settings.device!r}"
+            raise ModelError(problem, "set `model.device` to cpu, cuda or auto") from None
     check_dtype(model.settings.dtype, model.spec.components)
     if placement := model.settings.placement:
         placer_of(placement, model.settings.device).check(model.settings, model.spec)

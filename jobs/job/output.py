@@ -13,7 +13,7 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.encode_clip import out_of_step
-from framefleet.pipeline.outputs.layout import ANSWERS, CHOSEN, PROMPT_TABLES, RECORDS, TABLES
+from framefleet.pipeline.outputs.layout import ANSWERS, CHOSEN, PROMPT_TABLES, TABLES
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
@@ -47,7 +47,7 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
             are_apart = not (f"{own}/".startswith(f"{root}/") or root.startswith(f"{own}/"))
         else:  # one file, or those that a pattern finds
             are_apart = own != root or not has_magic(job.table)
-        if not are_apart and not store.list(RECORDS):
+        if not are_apart:
             raise JobError(
                 f"the output {public_url(place)} and the table {public_url(job.table)} are inside each "
                 "other, so they would be read together",

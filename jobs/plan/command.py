@@ -27,9 +27,6 @@ _MAX_VALUE = 40  # characters
 _MAX_NAMES = 20  # of columns that are carried
 _MANY = 100  # rows, of which a share in per cent says something
 
-_Limit = Annotated[
-    int | None, Option("--limit", min=1, help="Plan only the first N rows of the table.", metavar="N")
-]
 _Hollow = Annotated[
     bool,
     Option(
@@ -42,15 +39,6 @@ _Probe = Annotated[
     bool,
     Option("--probe", help="Do what --hollow does, then render some rows here to predict time and price."),
 ]
-_Price = Annotated[
-    float | None,
-    Option(
-        "--price",
-        min=0,
-        metavar="PRICE",
-        help="Price of a GPU for one hour, for --probe. Default: the job's budget.price.",
-    ),
-]
 _GpuMemory = Annotated[
     str | None,
     Option(
@@ -59,7 +47,6 @@ _GpuMemory = Annotated[
         help="Memory of the GPU to render on, e.g. 24GB. Default: this machine's.",
     ),
 ]
-_AsOneJson = Annotated[bool, Option("--json", help="Print one JSON object, for scripts.")]
 
 
 def plan_command(
@@ -72,13 +59,12 @@ def plan_command(
     output: options.OutputPlace = None,
     workers: options.Workers = None,
     steps: options.NumSteps = None,
-    limit: _Limit = None,
+    limit: options.Limit = None,
     sets: options.Sets = None,
     hollow: _Hollow = False,
     probe: _Probe = False,
-    price: _Price = None,
     gpu_memory: _GpuMemory = None,
-    as_json: _AsOneJson = False,
+    as_json: options.SummaryAsJson = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Read and check everything, and print what `render` or `train` would do. Leaves the output unchanged.
@@ -86,8 +72,6 @@ def plan_command(
     A job file with `train:` is planned as a training.
     """
     with reporting(verbose=verbose):
-        if price is not None and not probe:
-            raise JobError("--price needs --probe, which measures times", "add --probe, or leave --price out")
         from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
 
         sets = option_sets(
@@ -106,7 +90,6 @@ def plan_command(
         wanted = PlanOptions(
             hollow=hollow,
             probe=probe,
-            price=price,
             gpu_memory=None if gpu_memory is None else read_memory(gpu_memory),
             limit=limit,
         )

@@ -90,11 +90,6 @@ class JobPlan(Overview, ModelPlan):
     before: tuple[str, ...] = ()  # what is done before, in lines
 
     @property
-    def num_loads(self) -> int:
-        """How often workers load a model, at the least: each process of a worker is of one lane."""
-        return len(self.lanes)
-
-    @property
     def to_render(self) -> int | str:
         """How many rows are to be rendered, for people."""
         return self.counts.pending
@@ -131,7 +126,6 @@ def plan(
     table: object = None,
     hollow: bool = False,
     probe: bool = False,
-    price: float | None = None,
     gpu_memory: str | int | None = None,
     limit: int | None = None,
 ) -> JobPlan:
@@ -139,13 +133,13 @@ def plan(
 
     job: a job file's path, or its content. table: rows in place of the job's table, as `render` takes them.
     hollow: call the pipeline, without weights, for each shape. probe: render some rows of each shape here,
-    and predict what the rest takes. price: of one GPU for one hour, unset: the job's `budget.price`.
+    and predict what the rest takes, and costs at the job's `budget.price`.
     gpu_memory: of the GPU to plan for, as "24GB". limit: plan only the first rows of the table, as
     `render --limit` renders them. Raises FramefleetError as `render` would, but not for rows that cannot be
     rendered: the plan counts them, and says in `invalid` why.
     """
     card = None if gpu_memory is None else read_memory(gpu_memory)
-    wanted = PlanOptions(hollow=hollow, probe=probe, price=price, gpu_memory=card, limit=limit)
+    wanted = PlanOptions(hollow=hollow, probe=probe, gpu_memory=card, limit=limit)
     with ExitStack() as stack:
         loaded, rows = (load_job(job), None) if table is None else stack.enter_context(given_rows(job, table))
         return plan_job(loaded, Callback(), wanted, table=rows)
@@ -157,7 +151,6 @@ class PlanOptions:
 
     hollow: bool = False
     probe: bool = False
-    price: float | None = None
     gpu_memory: int | None = None
     limit: int | None = None
 
@@ -207,8 +200,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         if wanted.probe and is_sound and index.counts().pending:
             num_audits = plan.audits.num_audits if plan.audits else 0.0
             forecasts = (
-                planner.predict(resolved, index, watch, price=wanted.price, num_audits=num_audits)
-                for planner in doors.planners()
+                planner.predict(resolved, index, watch, num_audits=num_audits) for planner in doors.planners()
             )
             prediction = next(filter(None, forecasts), None)
         return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit)

@@ -26,12 +26,11 @@ from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
-from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.request import inputs_in
 
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
-_DECISIVE = ("table", "defaults", "columns", "recipe", "media")
+_DECISIVE = ("table", "defaults", "overrides", "columns", "recipe")
 # Which rows there are may change: the sweep, and rows that Python gave, which lie in the output; and with
 # them where their images are.
 _ROWS = ("table", "sweep", "inputs")
@@ -240,25 +239,16 @@ def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[st
     job = description["job"]
     keys = ("numerics", "recipe_digest", "model_digest")
     values = {key: job.get(key) for key in _DECISIVE} | {key: description.get(key) for key in keys}
-    values["overrides"] = job.get("overrides") or {}  # job.json of earlier versions has none
     if table := job.get("table"):  # of those that the output stores, or the one above it, the folder alone
         output = str(job.get("output")).rstrip("/")
         is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
         values["table"] = TABLES if is_own else str(table)
-    media = job["media"]
-    try:  # with what is left open, which earlier versions wrote down
-        settings = Media(**{name: media[name] for name in ("format", "encoder", "crf") if name in media})
-        values["media"] = {**media, "encoder": settings.codec, "crf": settings.quality}
-    except JobError:  # of no job
-        values["media"] = dict(media)
     values |= decisive_sections(job, names)
-    for key in ("previews", "c2pa"):  # the first changes no clip, the second is now a clip step's
-        values["media"].pop(key, None)
+    values["media"] = {key: value for key, value in job["media"].items() if key != "previews"}
     for kind, decides in _NAMED.items():
-        models = job.get(kind, {}).items()  # job.json of earlier versions has no `models`
         values[kind] = {
             name: {key: canonical_json(of) if isinstance(of := one[key], Mapping) else of for key in decides}
-            for name, one in models
+            for name, one in job.get(kind, {}).items()
         }
     return dict(flat("", values))
 

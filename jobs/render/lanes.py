@@ -5,7 +5,6 @@ A process that has run a user's code renders nothing else, and what it remembers
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields, replace
 
 from framefleet.cluster.driver.work import LanePlan
@@ -29,29 +28,17 @@ def lanes_of(resolved: ResolvedJob, index: RowIndex) -> list[LaneKey]:
     return [*dict.fromkeys([*of_rows, *lanes_named(resolved)])]
 
 
-def plan_lanes(
-    resolved: ResolvedJob, index: RowIndex, survey: Survey | None = None
-) -> dict[LaneKey, LanePlan]:
-    """Return what each lane's workers need, and what its rows take.
-
-    survey: of all rows in the index.
-    """
-    plans = {lane: LanePlan(setup=setup_of(resolved, lane)) for lane in lanes_of(resolved, index)}
-    if survey is None:
-        return plans
-    for lane, plan in plans.items():
+def plan_lanes(resolved: ResolvedJob, index: RowIndex, survey: Survey) -> dict[LaneKey, LanePlan]:
+    """Return what each lane's workers need, and what its rows take. survey: of all rows in the index."""
+    plans: dict[LaneKey, LanePlan] = {}
+    for lane in lanes_of(resolved, index):
         row_bytes = resolved.models[lane.model].weights.stored_bytes(but="text_encoder")
-        work = survey.mean_work(lane) * row_bytes or 1.0
-        plans[lane] = replace(plan, largest=survey.largest(model=lane.model, lane=lane), row_work=work)
+        plans[lane] = LanePlan(
+            setup=setup_of(resolved, lane),
+            largest=survey.largest(model=lane.model, lane=lane),
+            row_work=survey.mean_work(lane) * row_bytes or 1.0,
+        )
     return plans
-
-
-def early_setups(resolved: ResolvedJob, lanes: Iterable[LaneKey] = ()) -> dict[LaneKey, WorkerSetup]:
-    """Return what workers need that start before others, the first worker's first.
-
-    lanes: of rows, the first worker's first.
-    """
-    return {lane: setup_of(resolved, lane) for lane in (*lanes, *lanes_named(resolved))}
 
 
 def setup_of(resolved: ResolvedJob, lane: LaneKey) -> WorkerSetup:

@@ -31,7 +31,7 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.lanes import early_setups, lanes_of, plan_lanes
+from framefleet.jobs.render.lanes import lanes_named, lanes_of, plan_lanes, setup_of
 from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -261,7 +261,7 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
 
 def _begin(start: Start, resolved: ResolvedJob, *lanes: LaneKey) -> None:
     """Have the fleet start, unless it has. lanes: that of its first worker first."""
-    setups = early_setups(resolved, lanes)
+    setups = {lane: setup_of(resolved, lane) for lane in (*lanes, *lanes_named(resolved))}
     names = [resolved.models[lane.model].spec.class_name for lane in setups]
     start.begin(setups, names)
 
@@ -276,7 +276,7 @@ def work_of(
         run_id=run,
         index=index,
         lock=lock,
-        lanes=plan_lanes(resolved, index, survey),
+        lanes=plan_lanes(resolved, index, survey or Survey()),
         spent=spent_before(store) if job.budget.is_limited else Spent(),
         model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(store),
         device_name=_first_device(store) if job.fleet.same_gpu else None,

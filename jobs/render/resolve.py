@@ -288,10 +288,12 @@ def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | No
     """
     if not job.models:
         return None, ""
-    fixed, usual = (
-        _model_named(f"{section}.{MODEL_COLUMN}", values.get(MODEL_COLUMN), job)
-        for section, values in (("overrides", job.overrides), ("defaults", job.defaults))
-    )
+    fixed: Any = job.overrides.get(MODEL_COLUMN)
+    usual: Any = job.defaults.get(MODEL_COLUMN)
+    for section, name in (("overrides", fixed), ("defaults", usual)):
+        if name is not None and not (isinstance(name, str) and name in job.models):
+            problem = f"{section}.{MODEL_COLUMN} is {shown(name)}, and `models` has none of that name"
+            raise JobError(problem, did_you_mean(str(name), job.models))
     default = fixed or usual or (next(iter(job.models)) if len(job.models) == 1 else None)
     column, names = job.columns.get(MODEL_COLUMN, MODEL_COLUMN), table.schema.names
     if column in names and not fixed:
@@ -305,14 +307,6 @@ def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | No
             f"`sweep: {{{MODEL_COLUMN}: [{', '.join(job.models)}]}}`",
         )
     return None, default
-
-
-def _model_named(place: str, name: Any, job: Job) -> str | None:
-    """Return the model that the job itself names, if it names one. Raises JobError where there is none."""
-    if name is None or (isinstance(name, str) and name in job.models):
-        return name
-    problem = f"{place} is {shown(name)}, and `models` has none of that name"
-    raise JobError(problem, did_you_mean(str(name), job.models))
 
 
 def added_in(store: Store) -> list[str]:

@@ -95,12 +95,12 @@ def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
 
 
 def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
-    from framefleet.plugins.doctor.everywhere import everywhere
+    from framefleet.plugins.doctor.everywhere import everywhere, meet, run_on
 
-    with everywhere(address) as cluster:
+    with everywhere(address) as machines:
         installed = versions()
-        answers = cluster.run(check_machine, targets, timeout_s=_CLUSTER_S)
-        met = {} if targets.only and "ports" not in targets.only else cluster.meet(timeout_s=_MEET_S)
+        answers = run_on(machines, check_machine, targets, timeout_s=_CLUSTER_S)
+        met = {} if targets.only and "ports" not in targets.only else meet(machines, timeout_s=_MEET_S)
     for name, answer in answers.items():
         if isinstance(answer, FleetError):
             yield replace(error(answer.problem, answer.fix), machine=name, check="libraries")

@@ -32,53 +32,50 @@ class Met:
     offset_s: float
 
 
-class Everywhere:
-    """A cluster that this process has joined."""
-
-    def __init__(self, machines: Sequence[Machine]) -> None:
-        self.machines = machines
-
-    def run(self, function: Callable[..., Any], *arguments: Any, timeout_s: float) -> dict[str, Any]:
-        """Call a function on all machines at once; return what it returns, by the machine's name.
-
-        In the place of an answer stands a FleetError where there is none.
-        """
-        remote = ray.remote(function)
-        calls = {
-            machine.name: remote.options(
-                num_cpus=0,
-                max_retries=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(machine.node_id, soft=False),
-                runtime_env={"env_vars": worker_variables(threads=1)},
-            ).remote(*arguments)
-            for machine in self.machines
-        }
-        done, _ = ray.wait(list(calls.values()), num_returns=len(calls), timeout=timeout_s)
-        return {name: _answer(ref, name, timeout_s, is_done=ref in done) for name, ref in calls.items()}
-
-    def meet(self, *, timeout_s: float) -> dict[str, Any]:
-        """Let each machine connect to Ray on all others, and to a free port of this process."""
-        with socket.create_server((get_node_ip_address(), 0)) as here:
-            places = {machine.name: (machine.address, machine.port) for machine in self.machines}
-            places["the driver's machine, a free port"] = here.getsockname()[:2]
-            sent = time.time()
-            answers = self.run(_connect_to, places, timeout_s=timeout_s)
-            received = time.time()
-        for name, answer in answers.items():
-            if not isinstance(answer, FleetError):
-                began, unreachable, ended = answer
-                # It began after we sent, and ended before we received: what contradicts that is the clocks'
-                # difference.
-                offset_s = min(began - sent, 0.0) + max(ended - received, 0.0)
-                answers[name] = Met(unreachable=unreachable, offset_s=offset_s)
-        return answers
-
-
 @contextmanager
-def everywhere(address: str) -> Iterator[Everywhere]:
-    """Join a cluster until the context ends. Raises FleetError."""
+def everywhere(address: str) -> Iterator[list[Machine]]:
+    """Join a cluster until the context ends; yield its machines. Raises FleetError."""
     with connect(address, num_cpus=0):
-        yield Everywhere([machine for machine in Head().machines() if machine.is_alive])
+        yield [machine for machine in Head().machines() if machine.is_alive]
+
+
+def run_on(
+    machines: Sequence[Machine], function: Callable[..., Any], *arguments: Any, timeout_s: float
+) -> dict[str, Any]:
+    """Call a function on all machines at once; return what it returns, by the machine's name.
+
+    In the place of an answer stands a FleetError where there is none.
+    """
+    remote = ray.remote(function)
+    calls = {
+        machine.name: remote.options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(machine.node_id, soft=False),
+            runtime_env={"env_vars": worker_variables(threads=1)},
+        ).remote(*arguments)
+        for machine in machines
+    }
+    done, _ = ray.wait(list(calls.values()), num_returns=len(calls), timeout=timeout_s)
+    return {name: _answer(ref, name, timeout_s, is_done=ref in done) for name, ref in calls.items()}
+
+
+def meet(machines: Sequence[Machine], *, timeout_s: float) -> dict[str, Any]:
+    """Let each machine connect to Ray on all others, and to a free port of this process."""
+    with socket.create_server((get_node_ip_address(), 0)) as here:
+        places = {machine.name: (machine.address, machine.port) for machine in machines}
+        places["the driver's machine, a free port"] = here.getsockname()[:2]
+        sent = time.time()
+        answers = run_on(machines, _connect_to, places, timeout_s=timeout_s)
+        received = time.time()
+    for name, answer in answers.items():
+        if not isinstance(answer, FleetError):
+            began, unreachable, ended = answer
+            # It began after we sent, and ended before we received: what contradicts that is the clocks'
+            # difference.
+            offset_s = min(began - sent, 0.0) + max(ended - received, 0.0)
+            answers[name] = Met(unreachable=unreachable, offset_s=offset_s)
+    return answers
 
 
 def _answer(ref: Any, name: str, timeout_s: float, *, is_done: bool) -> Any:

@@ -203,9 +203,7 @@ def num_workers_of(job: Job) -> int:
     return max(1, int((os.cpu_count() or 1) / max(1, fleet.worker_cpus())))
 
 
-def predict_job(
-    resolved: ResolvedJob, index: RowIndex, watch: Watch, *, price: float | None, num_audits: float
-) -> Prediction:
+def predict_job(resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_audits: float) -> Prediction:
     """Render some rows of each kind, and predict what the rest takes: one lane after the other."""
     by_lane: dict[LaneKey, Kinds] = {}
     for row in pending_rows(resolved.table, resolved.rows, index):
@@ -221,9 +219,7 @@ def predict_job(
     starts_s = starting_s(time_imports(threads=settings.threads), is_forked=is_forked, num_cores=num_cores)
     joined = in_turn(
         [
-            _predict_lane(
-                resolved, lane, kinds, watch, price=price, num_audits=num_audits * kinds.num_rows / num_rows
-            )
+            _predict_lane(resolved, lane, kinds, watch, num_audits=num_audits * kinds.num_rows / num_rows)
             for lane, kinds in by_lane.items()
         ]
     )
@@ -236,7 +232,6 @@ def _predict_lane(
     kinds: Kinds,
     watch: Watch,
     *,
-    price: float | None,
     num_audits: float,
 ) -> Prediction:
     """Predict what the rows of one lane take, once workers have started."""
@@ -253,7 +248,7 @@ def _predict_lane(
         starting_s=0.0,
         num_workers=num_workers,
         num_cores=os.cpu_count() or 1,
-        price=price if price is not None else job.budget.price,
+        price=job.budget.price,
         gpus_per_worker=job.fleet.paid_gpus,
     )
     return replace(

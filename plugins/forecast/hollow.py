@@ -12,10 +12,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from framefleet.jobs.plan.blank_call import BlankCalls, Objection
+from framefleet.jobs.plan.blank_call import BlankCalls
 from framefleet.jobs.plan.plan import Probed
 from framefleet.pipeline.errors import shown
-from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import Request, is_model
 from framefleet.pipeline.rows.identity import Shapes, decides_shape
@@ -32,7 +31,7 @@ def probe_shapes(
     recipes: the folder where modules of the user's own recipes may be.
     """
     calls = BlankCalls(folder, files, max_silence_s=MAX_SILENCE_S, recipes=recipes)
-    probed = list(_probed(shapes, spec, _Prober(calls)))
+    probed = list(_probed(shapes, spec, calls))
     others = [f"{shapes.num_others:,} rows of further shapes were not probed"] if shapes.num_others else []
     return Probed(
         refused=tuple(one for one in probed if isinstance(one, tuple)),
@@ -40,10 +39,10 @@ def probe_shapes(
     )
 
 
-def _probed(shapes: Shapes, spec: PipelineSpec, prober: _Prober) -> Iterator[tuple[str, str] | str]:
+def _probed(shapes: Shapes, spec: PipelineSpec, calls: BlankCalls) -> Iterator[tuple[str, str] | str]:
     """Yield (problem, fix) of a shape that is refused, or a line on one that cannot be probed."""
     started = time.monotonic()
-    with closing(prober):
+    with closing(calls):
         for position, (index, request) in enumerate(shapes.first.values()):
             if time.monotonic() - started > MAX_ALL_S:
                 left = len(shapes.first) - position
@@ -52,7 +51,7 @@ def _probed(shapes: Shapes, spec: PipelineSpec, prober: _Prober) -> Iterator[tup
             models = [name for name, value in request.arguments.items() if is_model(value)]
             if models:
                 yield f"row {index} cannot be probed: it calls a second model, its {models[0]}"
-            elif objection := prober.objection(request):
+            elif objection := calls.call(request).objection:
                 # The row with the model's own values for all that decides shapes.
                 defaults = spec.defaults()
                 arguments = {
@@ -61,7 +60,7 @@ def _probed(shapes: Shapes, spec: PipelineSpec, prober: _Prober) -> Iterator[tup
                 own = replace(
                     request, arguments=arguments | {n: v for n, v in defaults.items() if decides_shape(v)}
                 )
-                alone = not objection.is_limit and prober.objection(own) is None
+                alone = not objection.is_limit and calls.call(own).objection is None
                 why = "" if objection.is_limit else "even with the model's own values the pipeline fails: "
                 unknown = f"row {index} cannot be probed: {why}{objection.text}"
                 yield _refusal(index, request, own, objection.text) if alone else unknown
@@ -75,19 +74,3 @@ def _refusal(index: int, request: Request, own: Request, said: str) -> tuple[str
     fix = [f"use {', '.join(current)}"] * bool(current) + [f"leave out {', '.join(others)}"] * bool(others)
     wanted = ", ".join(f"{name} {shown(value)}" for name, value in differing.items())
     return f"row {index}: with {wanted}, the pipeline says: {said}", ", and ".join(fix)
-
-
-class _Prober:
-    """Calls the pipeline once for equal rows."""
-
-    def __init__(self, calls: BlankCalls) -> None:
-        self._calls = calls
-        self._known: dict[str, Objection | None] = {}
-        self.close = self._calls.close
-
-    def objection(self, request: Request) -> Objection | None:
-        """Return the objection to a row, or None."""
-        key = canonical_json([dict(request.arguments), request.seed, request.scheduler, request.recipe])
-        if key not in self._known:
-            self._known[key] = self._calls.call(request).objection
-        return self._known[key]

@@ -27,11 +27,11 @@ class Forecast(Planner):
         return probe_shapes(shapes, spec, folder, files, recipes=recipes)
 
     def predict(
-        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, price: float | None, num_audits: float
+        self, resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_audits: float
     ) -> Prediction:
         from framefleet.plugins.forecast.forecast import predict_job  # torch, which not every plan needs
 
-        return predict_job(resolved, index, watch, price=price, num_audits=num_audits)
+        return predict_job(resolved, index, watch, num_audits=num_audits)
 
 
 PLUGIN = Plugin(planners=["framefleet.plugins.forecast.plugin:Forecast"])

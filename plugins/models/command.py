@@ -16,7 +16,7 @@ from rich.table import Table
 from framefleet.jobs.options import AllowPickle, Verbose
 from framefleet.jobs.show.console import EscapingConsole, quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.text import command
+from framefleet.pipeline.text import bytes_text, command
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.weights import Weights
@@ -80,7 +80,7 @@ def lock_command(
             Folder(path.absolute().parent).write(path.name, lock.to_json().encode())
         except OSError as error:
             raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
-        size = _gigabytes(sum(lock.sizes.values()))
+        size = bytes_text(sum(lock.sizes.values()))
         stdout.say(f"{path}: {len(digests)} files, {size}, digest {model_digest(digests)}")
 
 
@@ -108,7 +108,7 @@ def verify_command(
                 f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",
                 f"make one where the model is known to be right: {command('model', 'lock', model)}",
             )
-        size = _gigabytes(sum(_sizes(weights).values()))
+        size = bytes_text(sum(_sizes(weights).values()))
         by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
         stdout.say(f"{len(digests)} files, {size}, as {by}, digest {model_digest(digests)}")
 
@@ -264,10 +264,6 @@ def _fits(weights: Weights, spec: PipelineSpec) -> str:
         if missing := count(Way()).missing:
             return f"not counted: {missing}"
         return ", ".join(f"{card} GB {fitting(count, card)}" for card in CARDS_GB)
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e7 else f"{size_bytes:,} bytes"
 
 
 def _classes() -> Table:

@@ -92,9 +92,6 @@ def sheet_command(
     ] = Path("sheet.png"),
     rows: _Rows = None,
     columns: _Columns = None,
-    pages: Annotated[
-        str | None, _column("--pages", "Draw one grid for each value of this column, one below the other.")
-    ] = None,
     where: Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
@@ -125,14 +122,13 @@ def sheet_command(
             to,
             rows=rows,
             columns=columns,
-            pages=pages,
             where=where,
             captions=captions or (),
             limit=limit,
             tile=tile,
             storage_options=storage_options_alone(sets),
         )
-        _show(draw, (rows, columns, pages))
+        _show(draw, (rows, columns))
 
 
 def grid_command(
@@ -209,15 +205,6 @@ def report_command(
             "Default: all.",
         ),
     ] = None,
-    ceiling: Annotated[
-        float | None,
-        Option(
-            "--ceiling",
-            min=0.0,
-            metavar="ROWS",
-            help="Highest number of rows per hour that you measured on one GPU; the report compares with it.",
-        ),
-    ] = None,
     serve: Annotated[
         bool, Option("--serve", help="Serve a page on this machine that follows the job and plays new clips.")
     ] = False,
@@ -249,7 +236,7 @@ def report_command(
         store = opened.store
         with watch_on(stderr) as watch:
             wait_for(watch, f"reading the records of {opened.url}")
-            made = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
+            made = report_of(store, price=price, accepted=accepted)
         if as_json:
             stdout.say(made.to_json(is_ascii=True).rstrip("\n"))
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
@@ -52,22 +52,6 @@ def contact_sheet(
             sheet.paste(CARD, (left, top, left + tile_width, top + height))  # as tall as its neighbours
             sheet.paste(card, (left, top))
         top += height + MARGIN
-    return sheet
-
-
-def stacked(pages: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Return pictures one below the other, each with its title above; one without a title as it is."""
-    heading = round(TITLE_SIZE * LEADING) + _PADDING
-    heights = [image.height + (heading if title else 0) for title, image in pages]
-    sheet = Image.new("RGB", (max(image.width for _, image in pages), sum(heights)), BACKGROUND)
-    draw, top = ImageDraw.Draw(sheet), 0
-    for (title, image), height in zip(pages, heights, strict=True):
-        if title:
-            width = sheet.width - 2 * MARGIN
-            (line, *_) = fold(title, TITLE_SIZE, width=width, max_lines=1)
-            lettering.draw_line(draw, (MARGIN, top + _PADDING), line, size=TITLE_SIZE, fill=TITLE_COLOUR)
-        sheet.paste(image, (0, top + height - image.height))
-        top += height
     return sheet
 
 

@@ -127,16 +127,6 @@ def open_scores(
     return scores
 
 
-def load_scores(scores: Iterable[ClipScore]) -> None:
-    """Load the models among them, once for this process: while others compute, that would disturb them.
-
-    Libraries set torch's default dtype and draw from its global generator as they load.
-    """
-    for score in scores:
-        if isinstance(score.function, Similarity | Aesthetic | Unsafe | PictureText):
-            score.function.load()
-
-
 def _by_model(section: ModelScore) -> Similarity | Aesthetic | Unsafe:
     if isinstance(section, SimilaritySection):
         return open_similarity(section.similarity)
@@ -261,7 +251,10 @@ class ScoreStep(ClipStep):
         return section if section else ScoresSection(list(OWN_SCORES))
 
     def prepare(self) -> None:
-        load_scores(self.scores)
+        """Load models before others compute: libraries set torch's default dtype and draw random numbers."""
+        for score in self.scores:
+            if isinstance(score.function, Similarity | Aesthetic | Unsafe | PictureText):
+                score.function.load()
 
     def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:
         return score_clip(self.scores, of.clip.frames, record)

@@ -17,48 +17,15 @@ def score_command(
         list[str] | None,
         Option(
             "--scores",
-            help="Scores, separated by commas, e.g. sharpness,my_scores:colourful. "
-            "Default: all that need no model; none with a model.",
+            metavar="SCORES",
+            help="Scores as in a job file, e.g. sharpness,my_scores:colourful or "
+            "'{similarity: /models/clip}'; repeatable. Default: all that need no model.",
         ),
-    ] = None,
-    similarity: Annotated[
-        str | None,
-        Option(
-            "--similarity",
-            metavar="FOLDER",
-            help="Measure how well clips match their prompts, with the CLIP (text-image) model in this "
-            "folder.",
-        ),
-    ] = None,
-    nsfw: Annotated[
-        str | None,
-        Option(
-            "--nsfw",
-            metavar="FOLDER",
-            help="Measure how likely clips are for adults only, with this image classifier.",
-        ),
-    ] = None,
-    aesthetic: Annotated[
-        str | None,
-        Option(
-            "--aesthetic",
-            metavar="FILE",
-            help="Measure how pleasing clips are, with LAION's head. Needs --clip.",
-        ),
-    ] = None,
-    clip: Annotated[
-        str | None, Option("--clip", metavar="FOLDER", help="The CLIP model of --aesthetic, ViT-L/14.")
     ] = None,
     where: Where = None,
     again: Annotated[
         bool, Option("--again", help="Measure again clips that already have these scores.")
     ] = False,
-    threads: Annotated[
-        int | None,
-        Option(
-            "--threads", min=1, metavar="N", help="Number of clips to measure at once. Default: one per core."
-        ),
-    ] = None,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
@@ -68,25 +35,21 @@ def score_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import storage_options_alone
+        from framefleet.jobs.job.yaml_text import parse_yaml
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import duration, wait_for
         from framefleet.pipeline.outputs.stores.store import Store
         from framefleet.plugins.scores.score_output import score
 
         options = storage_options_alone(sets)
-        names = [name.strip() for text in scores or [] for name in text.split(",")]
+        wanted = [one for text in scores or [] for one in parse_yaml(f"[{text}]", source="--scores")[0]]
         with watch_on(stderr) as watch:
             wait_for(watch, "looking for clips without these scores")
             summary = score(
                 output,
-                names,
-                similarity=similarity,
-                nsfw=nsfw,
-                aesthetic=aesthetic,
-                clip=clip,
+                wanted,
                 where=where,
                 again=again,
-                num_threads=threads,
                 storage_options=options,
                 on_progress=watch.show,
             )

@@ -17,7 +17,7 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 Luma = npt.NDArray[np.float32]  # (H, W), 0 to 1
 
 _WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32) / 255  # ITU-R BT.601
-MOST_SHARPNESS = 8  # frames that sharpness is measured on: it changes slowly, and costs most
+_MOST_FRAMES = 8  # that sharpness and models see: neighbours show the same, and these measures cost most
 _BLUR = 9  # pixels of the filter of Crete et al.
 # FFmpeg's blackdetect, pixel_black_th and picture_black_ratio_th.
 _BLACK_PIXEL, _BLACK_FRAME = 0.10, 0.98
@@ -35,9 +35,15 @@ def sharpness(frames: Frames) -> float:
     more, and the part of its differences between neighbouring pixels that this takes away says how sharp it
     was. Does not depend on contrast; noise counts as sharp. Black frames, and those of one colour, are 0.
     """
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MOST_SHARPNESS)).round().astype(int)
-    lumas = (_luma(frames[at]) for at in chosen)
+    lumas = map(_luma, some_frames(frames))
     return float(np.mean([min(_blurred_share(luma), _blurred_share(luma.T)) for luma in lumas]))
+
+
+def some_frames(frames: Frames) -> Frames:
+    """Return up to 8 frames, evenly spaced, first and last among them."""
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
+    some: Frames = frames[chosen]
+    return some
 
 
 def motion(frames: Frames) -> float | None:

@@ -21,6 +21,7 @@ import numpy as np
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.scores.measures import some_frames
 from framefleet.plugins.scores.similarity import (
     Similarity,
     loaded_network,
@@ -28,12 +29,12 @@ from framefleet.plugins.scores.similarity import (
     model_files,
     model_folder,
     open_similarity,
-    some_frames,
 )
 
 _MAX_HEAD_BYTES = 64 << 20  # LAION's have 3 KB and 3.7 MB
 _UNSAFE = re.compile(r"nsfw|unsafe|porn|hentai|sexy|sexual|nud|explicit", re.IGNORECASE)
-_SAFE = re.compile(r"sfw|safe|normal|neutral|drawing", re.IGNORECASE)
+# Labels that say the opposite, as "sfw" and "not nsfw".
+_SAFE = re.compile(r"sfw|safe|normal|neutral|drawing|(not|non|no)[ _-]", re.IGNORECASE)
 _CLASS = re.compile(r"[A-Za-z0-9]+ForImageClassification")
 _OCR = "rapidocr"
 
@@ -107,7 +108,9 @@ def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
             tensors = load(content)
         else:
             tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        names = sorted((name for name in tensors if name.endswith("weight")), key=_number_in)
+        weights = (name for name in tensors if name.endswith("weight"))
+        # By the place of the layer, as in layers.4.weight.
+        names = sorted(weights, key=lambda name: int(next(iter(re.findall(r"\d+", name)), 0)))
         layers = [
             (tensors[name].float(), tensors[name.removesuffix("weight") + "bias"].float()) for name in names
         ]
@@ -126,11 +129,6 @@ def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
     if width != 1 or not layers:
         raise ModelError(f"{where} does not end in one number", "use a head of LAION's aesthetic predictors")
     return layers
-
-
-def _number_in(name: str) -> int:
-    """Return the place of a layer, as in layers.4.weight."""
-    return int(next(iter(re.findall(r"\d+", name)), 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +176,7 @@ def open_unsafe(folder: str) -> Unsafe:
         )
     names = config.get("id2label")
     texts = {int(key): str(name) for key, name in names.items()} if isinstance(names, dict) else {}
-    labels = sorted(key for key, name in texts.items() if _UNSAFE.search(name) and not _is_safe(name))
+    labels = sorted(key for key, name in texts.items() if _UNSAFE.search(name) and not _SAFE.match(name))
     if not labels or len(labels) == len(texts):
         raise ModelError(
             f"nsfw: the classes of {place} are {', '.join(texts.values()) or 'not named'}",
@@ -192,11 +190,6 @@ def open_unsafe(folder: str) -> Unsafe:
         files=tuple(sorted(files.items())),
         digest=model_digest(files),
     )
-
-
-def _is_safe(label: str) -> bool:
-    """Whether it says the opposite, as "sfw" and "not nsfw"."""
-    return bool(_SAFE.match(label) or re.match(r"(not|non|no)[ _-]", label, re.IGNORECASE))
 
 
 @cache

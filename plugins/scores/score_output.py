@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from framefleet.cluster.driver.progress import LackingColumn
+from framefleet.jobs.job.mistakes import mistakes_in
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.media.media import decode
@@ -31,13 +32,10 @@ from framefleet.pipeline.outputs.parts.record_tables import (
     OF_CLIP,
     clips_of,
     record_schema_of,
-    record_tables,
     taken_columns,
 )
 from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
     FIRST_FIELDS,
-    RECORD_FIELDS,
     fields_named,
 )
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
@@ -45,7 +43,7 @@ from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.scores import clip_scores
-from framefleet.plugins.scores.section import AestheticSection, ModelScore, NsfwSection, SimilaritySection
+from framefleet.plugins.scores.section import ScoresSection
 
 _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 # What clips are found and compared by.
@@ -67,27 +65,28 @@ class ScoreSummary:
     damage: str | None = None
     unscored: dict[str, LackingColumn] = field(default_factory=dict)
 
-    def add(self, clip: ScoredClip) -> None:
-        if clip.damage is not None:
+    def add(self, row_id: str, outcome: StepValues | str) -> None:
+        """Count a clip: its scores, or what is wrong with it."""
+        if isinstance(outcome, str):
             self.num_damaged += 1
-            self.damage = self.damage or clip.damage
+            self.damage = self.damage or outcome
             return
         self.done += 1
-        for name, message in clip.scored.errors.items():
+        for name, message in outcome.errors.items():
             before = self.unscored.get(name)
-            example = before.example if before else f"row {clip.row_id}: {message}"
+            example = before.example if before else f"row {row_id}: {message}"
             num = before.num + 1 if before else 1
             self.unscored[name] = LackingColumn(section="scores", num=num, example=example)
 
 
+class _Wanted(Strict):
+    scores: ScoresSection
+
+
 def score(
     output: str | Path,
-    scores: Sequence[str] = (),
+    scores: Sequence[str | Mapping[str, Any]] = (),
     *,
-    similarity: str | Path | None = None,
-    nsfw: str | Path | None = None,
-    aesthetic: str | Path | None = None,
-    clip: str | Path | None = None,
     where: str | None = None,
     again: bool = False,
     num_threads: int | None = None,
@@ -96,48 +95,40 @@ def score(
 ) -> ScoreSummary:
     """Measure the clips of an output and add the scores to its records; return how that ended.
 
-    scores: "sharpness", ... or yours as "module:function", of frames, (T, H, W, 3) uint8, and a mapping of
-    what the record says, to a number; () is all of framefleet's. similarity: the folder of a CLIP model.
-    nsfw: that of an image classifier. aesthetic: LAION's head as safetensors, with `clip`, the folder of its
-    CLIP model.
-    where: a condition in SQL on columns of records. again: also clips that have these scores. num_threads:
-    clips at once; None is one a core. Clips whose scores are there are left out, so the same call continues
-    after an interruption. Raises FramefleetError.
+    scores: as a job has them: "sharpness", ..., {"similarity": "clip_folder"}, ... or yours as
+    "module:function", of frames, (T, H, W, 3) uint8, and a mapping of what the record says, to a number; ()
+    is all of framefleet's. where: a condition in SQL on columns of records. again: also clips that have these
+    scores. num_threads: clips at once; None is one a core. Clips whose scores are there are left out, so the
+    same call continues after an interruption. Raises FramefleetError.
     """
     store, watch = Store(str(output), storage_options), Callback(on_progress)
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
-    if (aesthetic is None) != (clip is None):
-        raise JobError("score: `aesthetic` and `clip` go together", "give both, or none")
-    models: list[ModelScore] = []
-    if similarity is not None:
-        models.append(SimilaritySection(similarity=str(similarity)))
-    if nsfw is not None:
-        models.append(NsfwSection(nsfw=str(nsfw)))
-    if aesthetic is not None:
-        models.append(AestheticSection(aesthetic=str(aesthetic), clip=str(clip)))
-    names = list(scores) or ([] if models else list(clip_scores.OWN_SCORES))
-    opened = clip_scores.open_scores(names, models, reserved={*RECORD_FIELDS.names, *FAILURE_FIELDS.names})
-    clip_scores.load_scores(opened)
+    values = {"scores": [*scores] or [*clip_scores.OWN_SCORES]}
+    try:
+        step = clip_scores.ScoreStep.open(_Wanted.model_validate(values).scores, folder=None)
+    except ValidationError as error:
+        problem, fix = next(mistakes_in(error, values, {}, _Wanted))
+        raise JobError(problem, fix) from None
+    assert step is not None, "there are some"
+    opened, columns = step.scores, step.columns
+    step.prepare()
     _check_free(store, opened)
     measured = set() if again else _measured(store, opened)
     left = partial(_left, store, opened, where, measured, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
     summary = ScoreSummary(columns=tuple(score.name for score in opened))
-    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *clip_scores.score_fields(opened)])
+    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *columns])
     writer = PartWriter(store, SCORES, schema, run=new_run(0))
     clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
-            for scored_clip in clips:
-                summary.add(scored_clip)
-                if scored_clip.damage is None:
-                    of_clip = {"row_id": scored_clip.row_id, "media_sha256": scored_clip.media_sha256}
-                    writer.add(
-                        None,
-                        of_clip | fitting_cells(clip_scores.score_fields(opened), scored_clip.scored.values),
-                    )
+            for record, outcome in clips:
+                summary.add(record["row_id"], outcome)
+                if not isinstance(outcome, str):
+                    of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
+                    writer.add(None, of_clip | fitting_cells(columns, outcome.values))
                 if writer.due(time.monotonic()):
                     writer.flush()
                 pace.add(1)
@@ -149,16 +140,7 @@ def score(
 
 def _check_free(store: Store, scores: Sequence[clip_scores.ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
-    columns = record_schema_of(store)
-    # Quotes in texts are escaped, so only names of arguments match.
-    names = [score.name for score in scores]
-    arguments: set[str] = set()
-    for table in record_tables(store, ["arguments"]):
-        for name in names:
-            key = f'"{re.escape(name)}" *:'
-            if pc.any(pc.match_substring_regex(table["arguments"], key)).as_py():
-                arguments.add(name)
-    taken = taken_columns(store) | arguments
+    columns, taken = record_schema_of(store), taken_columns(store)
     for score in scores:
         is_other = score.name in columns.names and columns.field(score.name).type != score.kind
         if is_other or score.name in taken:
@@ -203,63 +185,49 @@ def _left(
                 yield row
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredClip:
-    """media_sha256: of the clip. damage: what is wrong with it; it then has no scores."""
-
-    row_id: str
-    media_sha256: str
-    scored: StepValues
-    damage: str | None = None
-
-
 def scored_clips(
     store: Store,
     scores: Sequence[clip_scores.ClipScore],
     records: Iterable[Mapping[str, Any]],
     *,
     num_threads: int,
-) -> Iterator[ScoredClip]:
-    """Yield the scores of clips in the order of their records, several measured at once.
+) -> Iterator[tuple[Mapping[str, Any], StepValues | str]]:
+    """Yield records, each with the scores of its clip or what is wrong with that; several measured at once.
 
     At most twice as many clips are under way as there are threads, each of up to 3 GB when it is decoded.
     Raises StoreError for an output that does not answer.
     """
-    waiting: deque[Future[ScoredClip]] = deque()
+    waiting: deque[tuple[Mapping[str, Any], Future[StepValues | str]]] = deque()
     left = iter(records)
     with ThreadPoolExecutor(num_threads) as threads:
         try:
             while True:
                 for record in islice(left, 2 * num_threads - len(waiting)):
-                    waiting.append(threads.submit(_scored, store, scores, record))
+                    waiting.append((record, threads.submit(_scored, store, scores, record)))
                 if not waiting:
                     return
-                yield waiting.popleft().result()
+                record, outcome = waiting.popleft()
+                yield record, outcome.result()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _scored(store: Store, scores: Sequence[clip_scores.ClipScore], record: Mapping[str, Any]) -> ScoredClip:
+def _scored(
+    store: Store, scores: Sequence[clip_scores.ClipScore], record: Mapping[str, Any]
+) -> StepValues | str:
+    """Return the scores of a clip, or what is wrong with it."""
     if record["frames_sha256"] is None:  # sound alone
-        return _clip(record, clip_scores.score_clip(scores, None, record))
+        return clip_scores.score_clip(scores, None, record)
     try:
         file = recorded_clip(record)
-        if record["bytes"] > MAX_CLIP_BYTES:
-            return _clip(record, damage=f"{file.path}: it has more than {MAX_CLIP_BYTES:,} bytes")
     except JobError as error:  # the record may be anybody's
-        return _clip(record, damage=error.problem)
+        return error.problem
+    if record["bytes"] > MAX_CLIP_BYTES:
+        return f"{file.path}: it has more than {MAX_CLIP_BYTES:,} bytes"
     content = sound_content(store, file)
     if not isinstance(content, bytes):
-        return _clip(record, damage=f"{file.path}: {HOW[content]}")
+        return f"{file.path}: {HOW[content]}"
     try:
-        frames = decode(content)
+        return clip_scores.score_clip(scores, decode(content), record)
     except StoreError as error:
-        return _clip(record, damage=f"{file.path}: {error.problem}")
-    return _clip(record, clip_scores.score_clip(scores, frames, record))
-
-
-def _clip(
-    record: Mapping[str, Any], scored: StepValues | None = None, damage: str | None = None
-) -> ScoredClip:
-    row_id, media_sha256 = record["row_id"], record["media_sha256"]
-    return ScoredClip(row_id=row_id, media_sha256=media_sha256, scored=scored or StepValues(), damage=damage)
+        return f"{file.path}: {error.problem}"

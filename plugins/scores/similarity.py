@@ -14,16 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.sources.config_checks import check_configs
 from framefleet.pipeline.model.sources.headers import check_file_size, read_first
 from framefleet.pipeline.model.sources.integrity import check_digests, file_digests, model_digest
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.scores.measures import some_frames
 
-_MOST_FRAMES = 8  # evenly spaced, first and last among them: neighbours show the same
 MOST_CHARACTERS = 4096  # of a prompt; CLIP reads 77 tokens of it
 _MAX_JSON_BYTES = 16 << 20  # tokenizer.json has 2 MB
 _TEXTS = (
@@ -92,13 +90,6 @@ class Similarity:
             ).pooler_output
             texts = torch.nn.functional.normalize(model.text_projection(pooled), dim=-1)
         return float((images @ texts.T).mean())
-
-
-def some_frames(frames: Frames) -> Frames:
-    """Return up to 8 frames."""
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _MOST_FRAMES)).round().astype(int)
-    some: Frames = frames[chosen]
-    return some
 
 
 def open_similarity(folder: str, title: str = "similarity") -> Similarity:

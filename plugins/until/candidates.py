@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job
+from framefleet.jobs.render.resolve import added_in, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, shown
@@ -107,14 +107,19 @@ class Candidates:
     # -- Groups --
 
     def _check_columns(self) -> None:
-        columns, section = _columns_of(self._resolved), self.section
+        resolved, section = self._resolved, self.section
+        plans = [model.plan for model in resolved.models.values()]
+        columns = {
+            name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))
+        }
+        columns |= {*resolved.rows.carried.schema(resolved.table.schema).names, *_MODEL}
         for key, names in (("per", section.per), ("share", section.share)):
             for name in names:
                 if name == "seed":
                     raise JobError(f"until.{key} has 'seed', which differs in each clip", "leave it out")
                 if name not in columns:
                     raise JobError(f"until.{key}: rows have no {name!r}", argument_meant(name, columns))
-        records = self._resolved.record_columns()
+        records = resolved.record_columns()
         records = pa.schema([field for field in records if field.name not in MARKS.names])
         check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")
         self._judged = pa.schema([records.field(name) for name in columns_in(section.where, records)])
@@ -347,10 +352,3 @@ class Candidates:
             if writer.due(time.monotonic()):
                 writer.flush()
         writer.flush()
-
-
-def _columns_of(resolved: ResolvedJob) -> set[str]:
-    """Return the columns that rows can be grouped by."""
-    plans = [model.plan for model in resolved.models.values()]
-    arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
-    return {*resolved.rows.carried.schema(resolved.table.schema).names, *arguments, *_MODEL}

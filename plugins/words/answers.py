@@ -65,8 +65,6 @@ def late_steps(job: Job, *, at_end: bool | None = None) -> dict[str, LateStep]:
 class _Answered:
     """What became of one clip, by column. errors: why there is no value. later: nobody answers now."""
 
-    row_id: str
-    media_sha256: str
     values: Mapping[str, CellValue] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     later: Sequence[str] = ()
@@ -136,13 +134,15 @@ class Answers:
         writer = PartWriter(self._store, SCORES, schema, run=new_run(0))
         num_threads = max(step.num_parallel for step in self._steps.values())
 
-        def take(_: object, clip: _Answered) -> None:
-            for name, message in clip.errors.items():
-                self._refused[clip.row_id, name] = message
-            self.num_left.update([*clip.errors, *clip.later])
-            if clip.values:
-                cells = {**dict.fromkeys(self._fields.names), **clip.values}
-                writer.add(None, {"row_id": clip.row_id, "media_sha256": clip.media_sha256, **cells})
+        def take(question: tuple[dict[str, Any], list[str]], answered: _Answered) -> None:
+            record, _ = question
+            for name, message in answered.errors.items():
+                self._refused[record["row_id"], name] = message
+            self.num_left.update([*answered.errors, *answered.later])
+            if answered.values:
+                cells = {**dict.fromkeys(self._fields.names), **answered.values}
+                of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
+                writer.add(None, of_clip | cells)
                 if writer.due(time.monotonic()):
                     writer.flush()
             if pace:
@@ -178,8 +178,7 @@ class Answers:
         values: dict[str, CellValue] = {}
         errors: dict[str, str] = {}
         later: list[str] = []
-        row_id, clip = record["row_id"], record["media_sha256"]
-        frames = None
+        clip, frames = record["media_sha256"], None
         for name in names:
             digest = self._digests[name]
             if digest and (clip, digest) in self._by_content:
@@ -204,7 +203,7 @@ class Answers:
                 self.num_answers += 1
                 if digest:
                     self._by_content[clip, digest] = value
-        return _Answered(row_id=row_id, media_sha256=clip, values=values, errors=errors, later=later)
+        return _Answered(values=values, errors=errors, later=later)
 
     def follow(self, ending: threading.Event) -> None:
         """Ask about clips as they get records, until `ending` is set. Raises nothing."""

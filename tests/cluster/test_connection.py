@@ -93,15 +93,15 @@ JOIN = """
 import logging, sys
 import ray
 from framefleet.cluster.fleet.connection import connect
-from framefleet.plugins.doctor.everywhere import everywhere
+from framefleet.plugins.doctor.everywhere import everywhere, run_on
 from framefleet.cluster.fleet.ray_folder import ray_folder_problem
 
 logging.basicConfig(level=logging.WARNING)
 ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=2**27, _temp_dir=sys.argv[1])
 with connect(None, num_cpus=0):
     pass
-with everywhere("auto") as cluster:
-    print(*cluster.run(ray_folder_problem, timeout_s=60).values())
+with everywhere("auto") as machines:
+    print(*run_on(machines, ray_folder_problem, timeout_s=60).values())
 """
 
 

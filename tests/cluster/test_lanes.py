@@ -39,7 +39,7 @@ def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
     mixed = [row | {"recipe": RECIPES.get(number, "generate")} for number, row in enumerate(rows)]
     fleet = FLEET | {"address": ray_cluster}
     values = values_of(tmp_path, mixed, fleet=fleet, keep_embeddings=True)
-    assert framefleet.plan(values).num_loads == 4
+    assert len(framefleet.plan(values).lanes) == 4
     summary = framefleet.render(values)
     assert (summary.done, summary.failed) == (NUM_ROWS, 0)
     records = records_of(values["output"])
@@ -53,7 +53,7 @@ def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
 
     plain = [row | {"recipe": "generate"} for number, row in enumerate(rows) if number not in RECIPES]
     values = values_of(tmp_path, plain, fleet=fleet)
-    assert framefleet.plan(values).num_loads == 1
+    assert len(framefleet.plan(values).lanes) == 1
     framefleet.render(values)
     alone = digests_by_tag(values["output"])
     found = digests_by_tag(tmp_path / f"out-{NUM_ROWS}")

@@ -18,7 +18,7 @@ from tests.training_jobs import training_job, write_clips
 def test_a_probe_renders_rows_of_each_shape_and_predicts_the_table(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", prompt_rows(3, height=32) + prompt_rows(6))
     job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
-    ended = command("plan", job, "--probe", "--price", "3600", "--json")
+    ended = command("plan", job, "--probe", "--set", "budget.price=3600", "--json")
     assert ended.exit_code == 0, ended.stderr
     found = json.loads(ended.stdout)["prediction"]
     assert [(kind["name"], kind["num_rows"]) for kind in found["kinds"]] == [

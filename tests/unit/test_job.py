@@ -302,12 +302,6 @@ def test_a_path_that_means_something_else_than_it_says_is_refused(
     assert problem in in_file.problem and in_file.fix == error.fix
 
 
-def test_a_key_that_is_gone_is_refused_with_what_does_its_work(tmp_path: Path) -> None:
-    error = refusal(tmp_path, LEAST + "fleet: {workers: 2, encoders: 1}\n")
-    assert "there is no `fleet.encoders` any more" in error.problem
-    assert "`model.placement: components`" in error.fix and "keep_embeddings" in error.fix
-
-
 def test_workers_of_several_gpus_use_them_by_components_unless_the_job_says_more(tmp_path: Path) -> None:
     section = ModelSection(path="m")
     assert _placed(section, FleetSettings()).placement is None

@@ -63,18 +63,3 @@ def test_without_job_json_and_parts_that_tell_no_job_is_let_in(
     with pytest.raises(JobError, match=r"job\.json") as caught:
         check_claim(resolved)
     assert "put it back" in caught.value.fix
-
-
-def test_an_earlier_version_wrote_down_the_encoder_that_is_now_left_open(resolved: ResolvedJob) -> None:
-    render_by(Workers(resolved.store, hello_of(resolved), 1, {}), resolved)
-    text = resolved.store.read(CLAIM).decode()
-    for crf, encoder, is_ours in [("null", "null", True), ("18", "null", True), ("20", "null", False)]:
-        told = text.replace('"crf": 18', f'"crf": {crf}').replace(
-            '"encoder": "libx264"', f'"encoder": {encoder}'
-        )
-        resolved.store.write(CLAIM, told.encode())
-        if is_ours:
-            assert check_claim(resolved)
-        else:
-            with pytest.raises(JobError, match=r"media\.crf: 20 there, 18 here"):
-                check_claim(resolved)

@@ -28,16 +28,10 @@ from framefleet.pipeline.text import shape_text
 from framefleet.plugins.drafts.drafts import draft_job
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
-from tests.commands import command
 from tests.tiny import tiny
 from tests.unit.test_footprint import FOOTPRINT, count
 
 WAN = next(preset for preset in PRESETS if preset.name == "wan2.1-t2v-14b")
-
-
-def test_a_price_without_measured_times_is_refused() -> None:
-    ended = command("plan", "job.yaml", "--price", "2.5")
-    assert ended.exit_code == 2 and "--price needs --probe" in ended.stderr
 
 
 @pytest.fixture(scope="module")

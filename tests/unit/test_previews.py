@@ -101,7 +101,7 @@ def test_an_adopted_clip_keeps_its_preview_if_that_was_stored(tmp_path: Path, is
 
 
 def test_a_job_goes_on_with_previews_or_without() -> None:
-    job = {"loras": {}, "second_models": {}, "media": {"c2pa": None, "crf": 18}}
+    job = {"loras": {}, "second_models": {}, "media": {"crf": 18}}
     with_, without = ({"job": job | {"media": {**job["media"], "previews": on}}} for on in (True, False))
     assert differences_of(with_, without) == []
     assert Media().previews

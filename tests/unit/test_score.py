@@ -159,18 +159,14 @@ def test_the_command_says_what_it_measured_and_that_nothing_is_left(store: Store
     assert "motion, is_black" in ended.stderr
     assert "nothing to do" in command("score", store.url_of(""), "--scores", "is_black").stderr
     assert command("score", store.url_of(""), "--scores", "no").exit_code == 2
+    ended = command("score", store.url_of(""), "--scores", "sharpness, {similarity: /nowhere}")
+    assert ended.exit_code == 2 and "/nowhere is not the folder of a CLIP model" in ended.stderr
 
 
 def test_a_score_with_the_name_of_another_column_is_refused(store: Store) -> None:
     rendered(store, 2, carried={"number": ["a", "b"]})
     with pytest.raises(JobError, match="two columns 'number'"):
         framefleet.score(store.url_of(""), [named("number")])
-
-
-def test_a_score_with_the_name_of_an_argument_is_refused(store: Store) -> None:
-    rendered(store, 1)
-    with pytest.raises(JobError, match="two columns 'guidance_scale'"):
-        framefleet.score(store.url_of(""), [named("guidance_scale")])
 
 
 def test_scores_that_a_job_asked_for_may_be_given_anew(tmp_path: Path) -> None:

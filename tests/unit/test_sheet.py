@@ -13,7 +13,7 @@ import framefleet
 from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.plugins.pages.sheet.choice import ClipChoice, chosen_of, pages_of, value_of
+from framefleet.plugins.pages.sheet.choice import ClipChoice, chosen_of
 from tests.commands import command
 from tests.shapes_output import output_of
 
@@ -57,25 +57,6 @@ def test_one_side_alone_has_its_clips_one_after_the_other(output: Path) -> None:
     assert chosen.row_names == ["guidance_scale 1", "guidance_scale 2.5", "guidance_scale 7"]
     assert chosen.column_names == []
     assert len(chosen.clips) == 6
-
-
-def test_each_value_of_a_third_column_has_a_page(output: Path, tmp_path: Path) -> None:
-    asked = ["--rows", "prompt", "--columns", "shape", "--tile", "64"]
-    drawn = command("sheet", output, "-o", tmp_path / "one.png", *asked)
-    paged = command("sheet", output, "-o", tmp_path / "paged.png", *asked, "--pages", "guidance_scale")
-    assert (drawn.exit_code, paged.exit_code) == (0, 0), paged.stderr
-    pages = dict(pages_of(Store(str(output)), ClipChoice(rows="prompt", pages="guidance_scale")))
-    scales = [name.removeprefix("guidance_scale ") for name in pages]
-    assert scales == sorted(scales, key=float) and len(scales) > 1
-    assert sum(len(chosen.clips) for chosen in pages.values()) == 6
-    for name, chosen in pages.items():
-        assert {f"guidance_scale {value_of(one.record, 'guidance_scale'):g}" for one in chosen.clips} == {
-            name
-        }
-    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "paged.png") as several:
-        assert several.height > one.height * len(pages) * 0.9
-    wrong = command("sheet", output, "-o", tmp_path / "no.png", "--pages", "guidance_scal")
-    assert wrong.exit_code == 2 and "did you mean 'guidance_scale'?" in wrong.stderr
 
 
 def test_clips_that_share_a_cell_are_counted(output: Path) -> None:

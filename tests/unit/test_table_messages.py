@@ -135,12 +135,6 @@ def test_an_output_that_holds_the_table_or_lies_in_it_is_refused(
         store_of_job(job)
 
 
-def test_an_output_of_an_earlier_version_may_hold_its_table(tmp_path: Path) -> None:
-    (tmp_path / "records").mkdir()
-    (tmp_path / "records/part-1.parquet").write_bytes(b"")
-    store_of_job(load_job({"table": str(tmp_path), "output": str(tmp_path), "model": "m"}))
-
-
 @pytest.mark.parametrize(
     ("column", "argument"),
     [

@@ -5,7 +5,7 @@ pay, and notes every forward's rows and pins. Last it runs as many of the same f
 loop: no text encoder, no noise scheduler, no greenlets, no files, and no probing, unless a size that did not
 pay is due for another try. All three are timed.
 
-    python -m tools.benchmarks.ceiling rows.parquet MODEL    # for `framefleet report --ceiling`
+    python -m tools.benchmarks.ceiling rows.parquet MODEL
 
 A row of the table has all arguments, a seed, and a scheduler or none.
 """

@@ -10,7 +10,6 @@ from typing import Any
 from typer.testing import CliRunner
 
 from framefleet.jobs.cli import command_line
-from framefleet.jobs.job.mistakes import REPLACED
 from tools.house.house import Finding, House
 from tools.house.prose import said_wrongly
 
@@ -24,7 +23,6 @@ def unknown_keys(house: House) -> Iterator[Finding]:
     def problem(_path: str, match: re.Match[str]) -> str | None:
         section, key = match["section"], match["key"]
         is_known = section not in known or key in known[section] | _FILE_ENDINGS
-        is_known |= (section, key) in REPLACED  # of earlier versions, and of what says so
         return None if is_known else f"a job file has no {section}.{key}"
 
     return said_wrongly(house, _KEY, problem, in_messages=True)

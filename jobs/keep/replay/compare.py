@@ -114,11 +114,9 @@ class Compared:
 
 
 def compared_digests(then: Record, now: Record) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the digests that either has; nothing is said of sound that no earlier version kept."""
-    is_earlier = then.frames_format is None and then.frames_sha256 is not None
+    """Yield the digests that either has."""
     file = () if then.media_encoder else (FILE,)
-    later = () if is_earlier else (_SOUND, _TEXT, _EXTRAS)
-    for name in (_FRAMES, *later, _MARKED, _MARKED_SOUND, *file):
+    for name in (_FRAMES, _SOUND, _TEXT, _EXTRAS, _MARKED, _MARKED_SOUND, *file):
         values = [getattr(record, name) for record in (then, now)]
         if name == _TEXT:  # any text, of a record that may be anybody's
             values = [text and hashlib.sha256(text.encode()).hexdigest() for text in values]

@@ -20,7 +20,7 @@ from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.lora import ARGUMENT, MAX_WEIGHT, Lora, digests_in
 from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.model.options.schema import Matmul, Options, recorded_options
+from framefleet.pipeline.model.options.schema import Matmul, recorded_options
 from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
@@ -103,12 +103,6 @@ def environment_of(record: Record) -> Environment:
     return environment
 
 
-def options_of(record: Record, environment: Environment) -> Options:
-    """Return the options of the model. Raises ModelError for those that there are not."""
-    numerics = read_as(_NUMERICS, record.numerics, _where(record, "numerics"))
-    return recorded_options(numerics, environment.model_dump(exclude_none=True))
-
-
 def _where(record: Record, column: str) -> str:
     return f"column {column!r} of the record of row {record.row_id}"
 
@@ -157,6 +151,8 @@ def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
 def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHING) -> Recorded:
     """Return what is known about the row of a record."""
     environment, arguments = environment_of(record), arguments_of(record)
+    environment_values = environment.model_dump(exclude_none=True)
+    numerics = read_as(_NUMERICS, record.numerics, _where(record, "numerics"))
     models = filter(is_model, arguments.values())
     name = record.model_name
     claimed = claim.job.model if name is None else claim.job.models.get(name)
@@ -170,7 +166,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
     return Recorded(
         record=record,
         claim=claim,
-        environment=environment.model_dump(exclude_none=True),
+        environment=environment_values,
         request=Request(
             arguments=arguments,
             seed=record.seed,
@@ -190,7 +186,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
             dtype=environment.dtype,
             device=environment.device,
             threads=environment.threads,
-            options=options_of(record, environment),
+            options=recorded_options(numerics, environment_values),
             storage_options=dict(given.storage_options),
             loras={name: _lora(name, digest, claim, given) for name, digest in digests_in(arguments).items()},
             ip_adapter=_ip_adapter(claimed, given),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from framefleet.jobs.job.job_json import ClaimedJob
-from framefleet.jobs.job.schema import MediaSection
 from framefleet.jobs.job.steps import steps_again
 from framefleet.jobs.keep.replay.compare import Again, Compared, compare, compared_digests
 from framefleet.jobs.keep.replay.recorded_row import (
@@ -133,8 +132,8 @@ def media_again(job: ClaimedJob) -> Media:
 
     Not by NVENC: no equal bytes are to be expected of it, nor that it is there.
     """
-    media = job.media.model_dump(include={*MediaSection.model_fields})
-    return Media(**media | {"encoder": None if job.media.encoder == "h264_nvenc" else job.media.encoder})
+    encoder = None if job.media.encoder == "h264_nvenc" else job.media.encoder
+    return Media(**job.media.model_dump() | {"encoder": encoder})
 
 
 def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:

@@ -64,7 +64,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     if holder is None:
         return DriverSeen(state="unknown", epoch=epochs[-1])
     told_s: float | None = None
-    with suppress(ValueError, TypeError):  # of an earlier version, or without a zone
+    with suppress(ValueError, TypeError):  # files may be anybody's
         since = (now or datetime.now(UTC)) - datetime.fromisoformat(holder.beat_at)
         told_s = max(0.0, since.total_seconds())
     state: DriverState = "running"
@@ -84,27 +84,20 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     )
 
 
-def _last_reports(store: Store, earlier: dict[int, Progress | None] | None = None) -> list[Progress]:
-    """Return what each driver of an output said last. earlier: of all but the newest, which says no more."""
-    known_reports, epochs = {} if earlier is None else earlier, epochs_of(store)
-    for epoch in epochs:
-        if epoch not in known_reports:
-            holder = read_holder(store, epoch)
-            known_reports[epoch] = holder.progress if holder else None
-    reports = [report for epoch in epochs if (report := known_reports[epoch])]
-    if epochs:
-        del known_reports[epochs[-1]]
-    return reports
+def _last_reports(store: Store) -> list[Progress]:
+    """Return what each driver of an output said last."""
+    holders = (read_holder(store, epoch) for epoch in epochs_of(store))
+    return [holder.progress for holder in holders if holder and holder.progress]
 
 
-def _audit_figures(store: Store, num_done: int, earlier: dict[int, Progress | None]) -> AuditFigures | None:
+def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
     """Return what audits say of all rows with a record; None where no driver said anything.
 
     num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
     """
     reports = [
         one
-        for one in _last_reports(store, earlier)
+        for one in _last_reports(store)
         if one.audits and all(0 <= n < _MOST for n in (one.done, *astuple(one.audits)))
     ]
     if not reports:
@@ -204,7 +197,6 @@ class StatusReader:
             store, (ROWS, RECORDS, FAILURES), lambda: tuple(islice(failed_rows(store), _LAST))
         )
         self._inner: dict[str, StatusReader] = {}
-        self._earlier: dict[int, Progress | None] = {}  # reports of drivers by epoch, see `_last_reports`
         self._gone: tuple[list[str], float, Gone | None] | None = None  # parts, when, and what was found
 
     def status(self) -> Status:
@@ -236,7 +228,7 @@ class StatusReader:
             workers=report.workers if report and is_at_work else (),
             last_failures=self._last_failures.value(),
             num_former=num_former,
-            audits=_audit_figures(self._output.store, done + num_former, self._earlier),
+            audits=_audit_figures(self._output.store, done + num_former),
             paused_since=report.paused_since if report and is_at_work else "",
             num_half_done=min(num_begun, num_left or 0),
             figures=report.figures if report and _are_sound(report.figures) else {},

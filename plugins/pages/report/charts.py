@@ -8,14 +8,14 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
 from framefleet.jobs.show.watch import duration
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.text import escaped
-from framefleet.plugins.pages.report.values import ModelTime, Report, Throughput
+from framefleet.plugins.pages.report.values import ModelTime, Throughput
 
 try:
     import matplotlib
@@ -34,7 +34,6 @@ _VARIABLES = dict(zip((_INK, _MUTED, _LINE, _CARD), ("ink", "muted", "line", "ca
 HATCHES = ("", "///", "---", "xx", "\\\\\\", "++")  # of lines: dots would be hundreds of kB
 WIDTH_IN, POINTS = 4.6, 9.5  # 331 points: on a phone as wide as its screen, letters of nine pixels
 MAX_BARS = 12
-_MAX_SIZES = 16  # of batches
 _MIN_SHOWN_S = 0.5
 _MAX_NAME = 22  # characters of a bar's name
 ADOPTED = "adopted"  # clips whose driver died before their record: their worker is unknown
@@ -75,25 +74,6 @@ def throughput_chart(throughput: Throughput) -> str:
         axes.spines["bottom"].set_visible(False)
 
     return _svg(draw, height_in=2.5, label=f"Rows per {unit} over time; mean {mean:,.3g}")
-
-
-def batches_chart(sizes: Mapping[int, int]) -> str:
-    """Return rows by the size of their batches."""
-    shown = {str(size): count for size, count in list(sizes.items())[:_MAX_SIZES]}
-    if rest := sum(sizes.values()) - sum(shown.values()):
-        shown["more"] = rest
-    names, counts = list(shown), list(shown.values())
-
-    def draw(axes: Axes) -> None:
-        bars = axes.bar(range(len(names)), counts, color=SERIES[1], hatch=HATCHES[1], width=0.75)
-        axes.set_xticks(range(len(names)), names)
-        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=2, fontsize=POINTS - 1.5)
-        axes.set_xlabel("mean batch size of a row")
-        axes.set_yticks([])
-        axes.margins(y=0.15)
-
-    listed = ", ".join(f"{name}: {count:,}" for name, count in shown.items())
-    return _svg(draw, height_in=2.5, label=f"Rows by batch size: {listed}")
 
 
 def bars_chart(
@@ -158,15 +138,6 @@ def workers_chart(work: ModelTime) -> str:
     pairs = zip(names, workers, strict=True)
     label = ", ".join(f"{name}: {one.busy_s:.0f} s computing, {one.idle_s:.0f} s idle" for name, one in pairs)
     return _svg(draw, height_in=0.4 + 0.32 * len(workers) + legend_in, label=f"Time of workers: {label}")
-
-
-def states_chart(report: Report) -> str:
-    """Return rows by state."""
-    rows = report.rows
-    counts = {"done": rows.done, "failed": rows.failed, "invalid": rows.invalid, "left": rows.left}
-    states = [(name, float(count)) for name, count in counts.items() if count is not None]
-    numbers = [f"{count:,.0f}" for _, count in states]
-    return bars_chart(states, numbers, what="Rows by state", series=(0, 2, 3, 5)[: len(states)])
 
 
 def _svg(draw: Callable[[Axes], None], *, height_in: float, label: str) -> str:

@@ -18,11 +18,11 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.render.audit.verdict import AUDIT, EQUAL, NOT_COMPARED, PLAINLY, UNREPEATABLE
 
 COLUMNS = [
-    *("worker", "node", "started_at", "finished_at", "batch_size", "encode_s"),
+    *("worker", "node", "started_at", "finished_at", "batch_size", "encode_s", "compute_s"),
     *("write_s", "idle_s", "idle_causes", "bytes", "duration_s", "num_frames", "height", "width"),
-    *("model", "model_digest", "environment", "peak_memory_bytes"),
+    *("model", "model_digest", "license", "model_name", "environment", "peak_memory_bytes"),
 ]
-COMPUTE, LICENSE, MODEL_NAME = "compute_s", "license", "model_name"  # which parts of earlier versions lack
+COMPUTE = "compute_s"  # a row's share of its worker's time
 _SUMMED = ("busy_s", "idle_s", "encode_s", "write_s")
 MAX_CAUSES = 100  # of idle time
 MAX_NAMES = 2000  # workers, shapes, environments: what is more is one `THE_REST`
@@ -49,26 +49,16 @@ class Timeline:
     """Counts moments, given as seconds since 1970."""
 
     def __init__(self) -> None:
-        self._width = 0  # of _WIDTHS_S
+        self.width_s = _WIDTHS_S[0]
         self._counts: Counter[int] = Counter()
-
-    @property
-    def width_s(self) -> int:
-        return _WIDTHS_S[self._width]
 
     def add(self, moments: Iterable[int]) -> None:
         self._counts.update(moment // self.width_s for moment in moments)
-        while self._counts and self._num_bins > MAX_BINS:
-            self._widen()
+        self._widen(MAX_BINS)
 
     def settle(self) -> None:
         """Widen bins until they hold some rows, for a chart that is no comb."""
-        while self._counts and self._num_bins > max(_FEW_BINS, self._counts.total() // _ROWS_EACH):
-            self._widen()
-
-    @property
-    def _num_bins(self) -> int:
-        return max(self._counts) - min(self._counts) + 1
+        self._widen(max(_FEW_BINS, self._counts.total() // _ROWS_EACH))
 
     def bins(self) -> tuple[Bin, ...]:
         """Return all from the first to the last, empty ones too."""
@@ -78,12 +68,14 @@ class Timeline:
             for number in numbers
         )
 
-    def _widen(self) -> None:
-        factor = _WIDTHS_S[self._width + 1] // self.width_s
-        wider: Counter[int] = Counter()
-        for number, count in self._counts.items():
-            wider[number // factor] += count
-        self._width, self._counts = self._width + 1, wider
+    def _widen(self, most: int) -> None:
+        """Widen bins until there are at most `most`."""
+        while self._counts and max(self._counts) - min(self._counts) >= most:
+            before_s, self.width_s = self.width_s, _WIDTHS_S[_WIDTHS_S.index(self.width_s) + 1]
+            wider: Counter[int] = Counter()
+            for number, count in self._counts.items():
+                wider[number * before_s // self.width_s] += count
+            self._counts = wider
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,7 +89,6 @@ class WorkerTime:
     idle_s: float = 0.0
     encode_s: float = 0.0  # of text encoders
     write_s: float = 0.0  # background threads encoded and uploaded clips
-    seen_until: float = 0.0  # end of its last clip of which `busy_s` is estimated, in seconds since 1970
     idle: dict[str, float] = field(default_factory=dict)  # seconds by cause
 
 
@@ -108,7 +99,6 @@ class Figures:
         self.num_rows = self.num_bytes = 0
         self.clip_s = self.batch_sum = 0.0
         self.peak_memory_bytes = 0
-        self.num_estimated = 0  # rows whose share of the worker's time is not in their record
         self.started: int | None = None
         self.finished: int | None = None
         self.timeline = Timeline()
@@ -121,7 +111,7 @@ class Figures:
         self.workers: dict[tuple[str, str], WorkerTime] = {}
 
     def add(self, table: pa.Table) -> None:
-        """Take these records: of `COLUMNS`, and of those that may be missing what there is."""
+        """Take these records: of `COLUMNS`."""
         self.num_rows += len(table)
         self.num_bytes += int(pc.sum(positive(table["bytes"])).as_py() or 0)
         self.clip_s += float(pc.sum(positive(table["duration_s"])).as_py() or 0)
@@ -141,13 +131,11 @@ class Figures:
         for num_frames, height, width, rows in _grouped(table, ["num_frames", "height", "width"]):
             shape = "sound alone" if height is None else f"{num_frames} x {height} x {width}"
             _count(self.shapes, shape, rows, THE_REST)
-        for name in {LICENSE, MODEL_NAME}.difference(table.column_names):
-            table = table.append_column(name, pa.nulls(len(table), pa.string()))
-        of_model = ["model", "model_digest", LICENSE, MODEL_NAME]
-        spent = table.select(of_model).append_column(COMPUTE, _compute_s(table))
+        of_model = ["model", "model_digest", "license", "model_name"]
+        spent = table.select(of_model).append_column(COMPUTE, positive(table[COMPUTE]))
         sums = spent.group_by(of_model).aggregate([(COMPUTE, "sum"), ([], "count_all")])
         for row in sums.to_pylist():
-            key = (row["model"], row["model_digest"], row[LICENSE] or "", row[MODEL_NAME] or "")
+            key = (row["model"], row["model_digest"], row["license"] or "", row["model_name"] or "")
             key = _count(self.models, key, row["count_all"], (THE_REST, "", "", ""))
             self.model_s[key] = self.model_s.get(key, 0.0) + (row[f"{COMPUTE}_sum"] or 0.0)
         for environment, rows in _grouped(table, ["environment"]):
@@ -160,10 +148,8 @@ class Figures:
             self.remarks[next(starts, NOT_COMPARED)] += rows
 
     def _add_workers(self, table: pa.Table) -> None:
-        """Add up what each worker did; rows without a recorded share are estimated."""
-        computed = _compute_s(table)
-        self.num_estimated += computed.null_count
-        measured = {"busy_s": computed} | {name: positive(table[name]) for name in _SUMMED[1:]}
+        """Add up what each worker did."""
+        measured = {name: positive(table[COMPUTE if name == "busy_s" else name]) for name in _SUMMED}
         keyed = pa.table({"worker": table["worker"], "node": table["node"], **measured})
         wanted = [*((name, "sum") for name in _SUMMED), ("encode_s", "count")]
         sums = keyed.group_by(["worker", "node"]).aggregate(wanted)
@@ -172,7 +158,6 @@ class Figures:
             worker.rows += row["encode_s_count"]
             for name in _SUMMED:
                 setattr(worker, name, getattr(worker, name) + (row[f"{name}_sum"] or 0.0))
-        self._estimate(table.filter(pc.is_null(computed)))
         columns = (table[name].to_pylist() for name in ("worker", "node", "idle_causes"))
         for name, node, causes in zip(*columns, strict=True):
             sums = self._worker(name, node).idle
@@ -181,33 +166,11 @@ class Figures:
                 if is_sound and (cause[:40] in sums or len(sums) < MAX_CAUSES):
                     sums[cause[:40]] = sums.get(cause[:40], 0.0) + float(value)
 
-    def _estimate(self, table: pa.Table) -> None:
-        """Add the time from one clip of a worker to its next, but for what it was idle, as computing."""
-        times = map(_seconds, (table["started_at"], table["finished_at"]))
-        columns = (table["worker"], table["node"], *times)
-        idle = positive(table["idle_s"]).to_pylist()
-        rows = zip(*(column.to_pylist() for column in columns), idle, strict=True)
-        for name, node, started, finished, idle_s in sorted(rows, key=lambda row: row[3]):
-            worker = self._worker(name, node)
-            first, last = _MOMENTS
-            if first <= started <= finished < last:
-                since = max(started, worker.seen_until)
-                worker.busy_s += max(0.0, finished - since - idle_s)
-                worker.seen_until = max(finished, worker.seen_until)
-
     def _worker(self, name: str, node: str) -> WorkerTime:
         key = (name, node)
         if key not in self.workers and len(self.workers) >= MAX_NAMES:
             key = (THE_REST, "")
         return self.workers.setdefault(key, WorkerTime(name=key[0], node=key[1]))
-
-
-def _compute_s(table: pa.Table) -> pa.ChunkedArray:
-    """Return each row's share of its worker's time; null where it is not recorded."""
-    if COMPUTE not in table.column_names:
-        return pa.chunked_array([pa.nulls(len(table), pa.float64())])
-    computed = table[COMPUTE]
-    return pc.if_else(pc.is_valid(computed), positive(computed), None)
 
 
 def positive(column: pa.ChunkedArray) -> pa.ChunkedArray:

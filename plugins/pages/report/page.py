@@ -74,10 +74,6 @@ def fact_tiles(facts: Iterable[tuple[str, str, bool]]) -> str:
     return f'<div class="tiles" style="--columns: {columns}">{"".join(tiles)}</div>'
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-
-
 def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     rows, clips, work = report.rows, report.clips, report.work
     of = f", of {rows.total:,}" if rows.total and rows.total != rows.done else ""
@@ -120,25 +116,28 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
 
 
 def _charts(report: Report) -> Iterator[str]:
-    work, clips, pace, total = report.work, report.clips, report.throughput, report.rows.total
+    rows, work, clips, pace = report.rows, report.work, report.clips, report.throughput
     yield '<div class="charts">'
     note = "The number of rows in the table is not known."
-    if total is not None:
-        note = f"{total:,} distinct, valid rows in the table."
-    yield html_card("Rows by state", note, charts.states_chart(report))
+    if rows.total is not None:
+        note = f"{rows.total:,} distinct, valid rows in the table."
+    by_state = {"done": rows.done, "failed": rows.failed, "invalid": rows.invalid, "left": rows.left}
+    counts = [(name, count) for name, count in by_state.items() if count is not None]
+    yield html_card("Rows by state", note, _counts_chart("Rows by state", counts, series=(0, 2, 3, 5)))
     if pace.bins:
         mean = f"Mean {charts.mean_rate(pace):,.3g} rows per {charts.rate_unit(pace.bin_s)[1]}, dashed."
         note = f"{mean} Each column is {duration(pace.bin_s)} wide."
         yield html_card("Throughput", note, charts.throughput_chart(pace))
     if clips.batch_sizes:
-        chart = charts.batches_chart(clips.batch_sizes)
-        yield html_card("Batch sizes", "Rows by the size of their batch.", chart)
+        sizes = [(str(size), count) for size, count in clips.batch_sizes.items()]
+        shown, more = sizes[: charts.MAX_BARS], sizes[charts.MAX_BARS :]
+        shown += [("more", sum(count for _, count in more))] if more else []
+        chart = _counts_chart("Rows by batch size", shown, series=[1] * len(shown))
+        yield html_card("Batch sizes", "Rows by the mean size of their batches.", chart)
     if work.workers:
         note = "From a worker's first row on, without loading the model."
         if work.num_workers > charts.MAX_BARS:
             note += f" The {charts.MAX_BARS} busiest of {work.num_workers:,}."
-        if work.is_estimated:
-            note += " Computing is estimated from the times of clips."
         yield html_card("Time of workers", note, charts.workers_chart(work))
     yield from time_charts(report.spent)
     if gain := report.clip_yield:
@@ -148,24 +147,17 @@ def _charts(report: Report) -> Iterator[str]:
         chart = charts.bars_chart(seconds, numbers, what="What became of the time", series=series)
         rule = f" Accepted: {gain.accepted}." if gain.accepted else ""
         yield html_card("What became of the time", f"{gain.text()}.{rule}", chart)
-    if work.idle and not report.spent:
-        idle = list(work.idle.items())[: charts.MAX_BARS]
-        numbers = [_seconds(seconds) for _, seconds in idle]
-        note = "Seconds in which a model waited, by cause."
-        series = [min(number + 1, len(charts.SERIES) - 1) for number in range(len(idle))]  # as of the workers
-        chart = charts.bars_chart(idle, numbers, what="Idle seconds", series=series)
-        yield html_card("Idle time", note, chart)
-    if write_s := sum(worker.write_s for worker in work.workers):
-        note = "Seconds that background threads spent encoding and uploading clips."
-        bars = [("encoding and uploading", write_s)]
-        chart = charts.bars_chart(bars, [_seconds(write_s)], what="Seconds", series=[4])
-        yield html_card("Background work", note, chart)
     if report.failures_by_type:
         types = list(report.failures_by_type.items())[: charts.MAX_BARS]
-        numbers = [f"{count:,}" for _, count in types]
-        chart = charts.bars_chart(types, numbers, what="Failures", series=[2] * len(types))
+        chart = _counts_chart("Failures", types, series=[2] * len(types))
         yield html_card("Failures", "Rows by type of error.", chart)
     yield "</div>"
+
+
+def _counts_chart(what: str, counts: Sequence[tuple[str, int]], *, series: Sequence[int]) -> str:
+    """Return a bar for each name, and how many rows there are of it."""
+    numbers = [f"{count:,}" for _, count in counts]
+    return charts.bars_chart(counts, numbers, what=what, series=series[: len(counts)])
 
 
 def time_charts(figures: Mapping[str, float]) -> Iterator[str]:

@@ -26,9 +26,7 @@ from framefleet.plugins.pages.report import values
 from framefleet.plugins.pages.report.figures import (
     COLUMNS,
     COMPUTE,
-    LICENSE,
     MAX_NAMES,
-    MODEL_NAME,
     THE_REST,
     Figures,
     mapping_in,
@@ -51,18 +49,17 @@ def report(
     *,
     price: float | None = None,
     accepted: str | None = None,
-    ceiling: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
     write: bool = True,
 ) -> values.Report:
     """Return the report of an output, and write report.html and report.json into it.
 
     price: of a GPU hour, in any currency. accepted: a condition in SQL on the clips that count, by columns of
-    records and `stars`. ceiling: rows that one GPU can render in an hour, as it was measured. write: False
-    writes nothing. Needs no cluster. Raises JobError where there is no output, or its records are not ours.
+    records and `stars`. write: False writes nothing. Needs no cluster. Raises JobError where there is no
+    output, or its records are not ours.
     """
     store = Output.open_rendered(output, storage_options).store
-    made = report_of(store, price=price, accepted=accepted, ceiling=ceiling)
+    made = report_of(store, price=price, accepted=accepted)
     if write:
         write_report(store, made)
     return made
@@ -81,13 +78,10 @@ def write_report(store: Store, made: values.Report) -> None:
     store.write(VALUES, made.to_json().encode("utf-8", "replace"))
 
 
-def report_of(
-    store: Store, *, price: float | None = None, accepted: str | None = None, ceiling: float | None = None
-) -> values.Report:
+def report_of(store: Store, *, price: float | None = None, accepted: str | None = None) -> values.Report:
     """Return the report of an output; memory does not grow with its records."""
     figures, gpus, spent = Figures(), gpus_per_worker(store), figures_of(store)
-    later = {COMPUTE, LICENSE, MODEL_NAME} & {*record_schema_of(store).names}
-    for table in record_tables(store, [*COLUMNS, *sorted(later)]):
+    for table in record_tables(store, COLUMNS):
         figures.add(table)
     figures.timeline.settle()
     by_type, failures = _failures(store)
@@ -128,12 +122,7 @@ def report_of(
             total=hours * price,
             per_clip=hours * price / figures.num_rows if figures.num_rows else None,
         ),
-        clip_yield=yield_of(
-            store,
-            accepted=accepted,
-            ceiling=ceiling and ceiling * (gpus or 1.0),
-            hour_price=price and price * (gpus or 1.0),
-        ),
+        clip_yield=yield_of(store, accepted=accepted, hour_price=price and price * (gpus or 1.0)),
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
         environments=tuple(
@@ -201,7 +190,6 @@ def _work(figures: Figures) -> values.ModelTime:
         busy_s=sum(one.busy_s for one in workers),
         idle_s=sum(one.idle_s for one in workers),
         idle=dict(sorted(sums.items(), key=lambda pair: -pair[1])[:_MAX_CAUSES]),
-        is_estimated=figures.num_estimated > 0,
         num_workers=len(workers),
         workers=tuple(workers[:_MAX_WORKERS]),
     )
@@ -227,13 +215,10 @@ def _moment(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def yield_of(
-    store: Store, *, accepted: str | None, ceiling: float | None, hour_price: float | None
-) -> values.Yield | None:
+def yield_of(store: Store, *, accepted: str | None, hour_price: float | None) -> values.Yield | None:
     """Return the yield; None where no driver counted anything.
 
-    accepted: a condition on records in SQL; None accepts all. ceiling: rows that one worker renders in an
-    hour at most. hour_price: of a worker's hour.
+    accepted: a condition on records in SQL; None accepts all. hour_price: of a worker's hour.
     """
     own = WORKER_SECONDS.by_label(figures_of(store))
     inner = {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
@@ -257,19 +242,16 @@ def yield_of(
         num_accepted=num_accepted,
         seconds={name: spent for name, spent in seconds.items() if spent or name == "accepted clips"},
         networks_share=sum(own.get(cause, 0.0) for cause in NETWORKS) / whole_s,
-        ceiling_share=num_clips / (sum(own.values()) / 3600) / ceiling if ceiling and own else None,
         cost_per_accepted=hours * hour_price / num_accepted if hour_price and num_accepted else None,
     )
 
 
 def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
     """Yield what records took, of those for which the condition is true."""
-    schema = record_schema_of(store)
-    columns = [COMPUTE, *(columns_in(condition, schema) if condition else [])]
-    columns = [name for name in dict.fromkeys([*columns, "row_id"]) if name in schema.names]
-    tables = record_tables(store, columns)
     if not condition:
-        return tables
+        return record_tables(store, [COMPUTE])
+    names = dict.fromkeys([COMPUTE, "row_id", *columns_in(condition, record_schema_of(store))])
+    tables = record_tables(store, [*names])
     picks = read_picks(store).items()
     stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
 
@@ -286,6 +268,5 @@ def _sums(tables: Iterator[pa.Table]) -> tuple[int, float]:
     num, seconds = 0, 0.0
     for table in tables:
         num += len(table)
-        if COMPUTE in table.column_names:
-            seconds += pc.sum(positive(table[COMPUTE])).as_py() or 0.0
+        seconds += pc.sum(positive(table[COMPUTE])).as_py() or 0.0
     return num, seconds

@@ -23,7 +23,6 @@ class Yield:
     num_accepted: int
     seconds: Mapping[str, float]  # by what became of them; they add up to the whole
     networks_share: float  # of all time, that of the model's networks
-    ceiling_share: float | None  # of what this GPU can do, as it was measured; None where nobody said
     cost_per_accepted: float | None  # None without a price
 
     @property
@@ -32,10 +31,7 @@ class Yield:
         return self.seconds["accepted clips"] / sum(self.seconds.values())
 
     def text(self) -> str:
-        """Return it in words: "94% of what this GPU can do; of the workers' time, 31% made ..."."""
-        used = f"the models worked {self.networks_share:.0%} of the time"
-        if self.ceiling_share is not None:
-            used = f"{self.ceiling_share:.0%} of what this GPU can do"
+        """Return it in words: "the models worked 94% of the time; of the workers' time, 31% made ..."."""
         clips = f"{self.num_accepted:,} of {self.num_clips:,} clips"
         cost = "" if self.cost_per_accepted is None else f"; {self.cost_per_accepted:,.4g} for each"
         whole = sum(self.seconds.values())
@@ -43,7 +39,7 @@ class Yield:
             f"{name} {part / whole:.0%}" for name, part in self.seconds.items() if name != "accepted clips"
         ]
         made = f"of the workers' time, {self.accepted_share:.0%} made accepted clips ({clips}{cost})"
-        return f"{used}; {', '.join([made, *rest])}"
+        return f"the models worked {self.networks_share:.0%} of the time; {', '.join([made, *rest])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +87,6 @@ class ModelTime:
     busy_s: float  # computing
     idle_s: float
     idle: Mapping[str, float]  # by cause, the most first
-    is_estimated: bool  # some of busy_s is, as records of earlier versions lack it
     num_workers: int
     workers: tuple[WorkerTime, ...]  # the busiest
 

@@ -6,7 +6,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from framefleet.pipeline.errors import JobError
@@ -34,12 +34,10 @@ class ClipChoice:
     where: str | None = None  # SQL on columns
     limit: int = 60  # the most clips to show
     captions: tuple[str, ...] = ()  # columns to show below each clip; () is prompt and seed
-    pages: str | None = None  # a column with a page for each value
-    page: Hashable = None  # the value of this page
 
     @property
     def names(self) -> list[str]:
-        return [name for name in (self.rows, self.columns, self.pages, *self.captions) if name]
+        return [name for name in (self.rows, self.columns, *self.captions) if name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,24 +72,6 @@ def chosen_of(store: Store, choice: ClipChoice) -> Chosen:
     return chosen
 
 
-def pages_of(store: Store, choice: ClipChoice) -> Iterator[tuple[str, Chosen]]:
-    """Yield each page, with the value that it is for, as numbers by size and others in the table's order.
-
-    The limit is shared by all; those that it has no room for are not shown. Raises as `chosen_of` does.
-    """
-    if choice.pages is None:
-        yield "", chosen_of(store, choice)
-        return
-    _check_names(store, choice)
-    first_seen: dict[Hashable, int] = {}
-    for record in _records(store, choice, of_all_pages=True):
-        _note(first_seen, value_of(record, choice.pages), record, choice.pages)
-    values = _side(first_seen, choice.limit)
-    limit = max(1, choice.limit // max(1, len(values)))
-    for value, name in zip(values, _names(values, choice.pages), strict=True):
-        yield name, chosen_of(store, replace(choice, page=value, limit=limit))
-
-
 def value_of(record: Mapping[str, Any], name: str) -> Hashable:
     """Return what a record says: in a column, or where an earlier version wrote it in its arguments."""
     value = record.get(name)
@@ -107,7 +87,7 @@ def value_of(record: Mapping[str, Any], name: str) -> Hashable:
 def _check_names(store: Store, choice: ClipChoice) -> None:
     """Raise JobError for a column that neither the records nor the first row's arguments have."""
     columns = list(record_schema_of(store).names)
-    first = next(_records(store, choice, of_all_pages=True), None)
+    first = next(_records(store, choice), None)
     columns += [name for name in (told_arguments(first) if first else {}) if name not in columns]
     for name in choice.names if first else ():
         if name not in columns:
@@ -116,12 +96,11 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
             raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
 
 
-def _records(store: Store, choice: ClipChoice, *, of_all_pages: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield what is read of the records with a picture that the condition holds for, and of this page."""
-    is_whole = of_all_pages or choice.pages is None
+def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
+    """Yield what is read of the records with a picture that the condition holds for."""
     for table in records_where(store, [*_READ, *choice.names], choice.where):
         for record in rows_of(table, store.url_of(RECORDS)):
-            if record["frames_sha256"] and (is_whole or value_of(record, choice.pages or "") == choice.page):
+            if record["frames_sha256"]:
                 yield record
 
 
@@ -203,15 +182,13 @@ def _valued(store: Store, choice: ClipChoice) -> Iterator[tuple[dict[str, Any], 
     """Yield records with their values of both columns; for a column that is not chosen, a running number."""
     seen: Counter[Hashable] = Counter()
     for record in _records(store, choice):
-        row = value_of(record, choice.rows) if choice.rows else None
-        column = value_of(record, choice.columns) if choice.columns else None
-        if choice.rows is None or choice.columns is None:
-            value = column if choice.rows is None else row
-            number = seen[value]
-            seen[value] += 1
-            yield (record, number, column) if choice.rows is None else (record, row, number)
-        else:
+        row, column = (value_of(record, name) if name else None for name in (choice.rows, choice.columns))
+        if choice.rows and choice.columns:
             yield record, row, column
+            continue
+        value = row if choice.rows else column
+        yield (record, value, seen[value]) if choice.rows else (record, seen[value], value)
+        seen[value] += 1
 
 
 def _position(record: Mapping[str, Any]) -> int:

@@ -60,21 +60,11 @@ class GridPicture:
         still, places = self._still(), self._places()
         for number in range(self.num_frames):
             picture = still.copy()
-            for tile, place in zip(self.tiles, places, strict=True):
-                self._put(picture, tile, place, number)
+            for tile, (left, top) in zip(self.tiles, places, strict=True):
+                frame = tile.frames[min(int(number / self.fps * tile.fps + 1e-6), len(tile.frames) - 1)]
+                height, width = frame.shape[:2]
+                picture[top : top + height, left : left + width] = frame
             yield picture
-
-    def middle(self) -> Frames:
-        """Return one picture, of each clip its middle."""
-        picture = self._still()
-        for tile, place in zip(self.tiles, self._places(), strict=True):
-            self._put(picture, tile, place, round(len(tile.frames) // 2 / tile.fps * self.fps))
-        return picture
-
-    def _put(self, picture: Frames, tile: Tile, place: tuple[int, int], number: int) -> None:
-        frame = tile.frames[min(int(number / self.fps * tile.fps + 1e-6), len(tile.frames) - 1)]
-        (left, top), (height, width) = place, frame.shape[:2]
-        picture[top : top + height, left : left + width] = frame
 
     def _places(self) -> list[tuple[int, int]]:
         """Return where each clip's own left and top are: in the middle of its cell."""

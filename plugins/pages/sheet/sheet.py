@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,10 @@ from framefleet.plugins.pages.sheet.choice import (
     ClipChoice,
     caption_text,
     chosen_of,
-    pages_of,
     value_of,
 )
 from framefleet.plugins.pages.sheet.grid_picture import GridPicture, Tile
-from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, stacked, within
+from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, within
 from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
 
 STILLS, MOVING = (".png", ".jpg", ".jpeg", ".webp"), (".mp4", ".mkv", ".gif", ".webp")
@@ -64,7 +63,6 @@ def sheet(
     *,
     rows: str | None = None,
     columns: str | None = None,
-    pages: str | None = None,
     where: str | None = None,
     captions: Sequence[str] = (),
     limit: int = 60,
@@ -75,32 +73,24 @@ def sheet(
     """Draw clips of an output into one picture: three frames of each, or by columns of the records one.
 
     to: a .png, .jpg or .webp file. rows, columns: names of columns that stand along the sides, e.g. "prompt"
-    and "seed". pages: a column of which each value has a page, one below the other. where: SQL on columns.
-    captions: columns below each clip. limit: at most this many clips. tile: width of a clip in pixels; None
-    is 480 for three frames and 192 for one. on_progress: called after each clip that was read. Raises
-    JobError for what cannot be drawn.
+    and "seed". where: SQL on columns. captions: columns below each clip. limit: at most this many clips.
+    tile: width of a clip in pixels; None is 480 for three frames and 192 for one. on_progress: called after
+    each clip that was read. Raises JobError for what cannot be drawn.
     """
-    choice = ClipChoice(
-        rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions), pages=pages
-    )
+    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     path, store = _checked_path(to, STILLS, tile), Output.open_rendered(output, storage_options).store
     tile = tile or (GRID_TILE if rows or columns else STRIP_TILE)
-    chosen_pages = list(pages_of(store, choice))
-    pictures = [(name, _page(store, chosen, choice, tile, on_progress)) for name, chosen in chosen_pages]
-    image = stacked(pictures)
+    chosen = chosen_of(store, choice)
+    if rows or columns:
+        tiles = _tiles(store, chosen, choice, tile, on_progress, lambda num_frames: [num_frames // 2])
+        picture = _picture(chosen, tiles, has_captions=bool(captions))
+        image = Image.fromarray(next(picture.frames()))
+    else:
+        tiles = _tiles(store, chosen, choice, tile, on_progress, shown_of)
+        cards = ((one.frames, one.caption) for one in tiles)
+        image = contact_sheet(cards, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
     _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
-    return _drawn(path, [chosen for _, chosen in chosen_pages])
-
-
-def _page(
-    store: Store, chosen: Chosen, choice: ClipChoice, tile: int, on_progress: OnProgress | None
-) -> Image.Image:
-    if choice.rows or choice.columns:
-        clips = _clips(store, chosen, choice, tile, on_progress, lambda num_frames: [num_frames // 2])
-        return Image.fromarray(_picture(chosen, clips, has_captions=bool(choice.captions)).middle())
-    clips = _clips(store, chosen, choice, tile, on_progress, shown_of)
-    tiles = ((clip.frames, clip.caption) for clip in clips)
-    return contact_sheet(tiles, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
+    return _drawn(path, chosen)
 
 
 def grid(
@@ -123,21 +113,15 @@ def grid(
     choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     path, store = _checked_path(to, MOVING, tile), Output.open_rendered(output, storage_options).store
     chosen = chosen_of(store, choice)
-    clips = _clips(store, chosen, choice, tile, on_progress, range)
-    picture = _picture(chosen, clips, has_captions=bool(captions) or not (rows or columns))
+    tiles = _tiles(store, chosen, choice, tile, on_progress, range)
+    picture = _picture(chosen, tiles, has_captions=bool(captions) or not (rows or columns))
     width, height = picture.size
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
-    if path.suffix in (".gif", ".webp"):
-        images = (Image.fromarray(frame) for frame in picture.frames())
-        moving: dict[str, Any] = {"save_all": True, "duration": round(1000 / picture.fps), "loop": 0}
-        first = next(images)
-        _written(path, lambda to: first.save(to, append_images=images, quality=_WEBP_QUALITY, **moving))
-    else:
-        media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
-        content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
-        _written(path, lambda to: to.write_bytes(content))
-    return _drawn(path, [chosen])
+    media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
+    content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
+    _written(path, lambda to: to.write_bytes(content))
+    return _drawn(path, chosen)
 
 
 def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> Path:
@@ -152,32 +136,33 @@ def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> P
     return path.with_suffix(path.suffix.lower())
 
 
-def _clips(
+def _tiles(
     store: Store,
     chosen: Chosen,
     choice: ClipChoice,
-    tile: int,
+    width: int,
     on_progress: OnProgress | None,
     which: Callable[[int], Sequence[int]],
-) -> Iterator[SmallClip]:
+) -> Iterator[Tile]:
+    """Yield clips as they are shown. which: from the number of frames to those to show."""
     for number, place in enumerate(chosen.clips, start=1):
-        yield small_clip(store, place.record, width=tile, captions=choice.captions, which=which)
+        caption = caption_of(place.record, choice.captions)
+        frames, fps = _shown(store, place.record, width, which)
+        yield Tile(frames=frames, fps=fps, row=place.row, column=place.column, caption=caption)
         if on_progress:
             on_progress(ClipsProgress(doing="read", done=number, total=len(chosen.clips)))
 
 
-def _picture(chosen: Chosen, clips: Iterator[SmallClip], *, has_captions: bool) -> GridPicture:
-    tiles: list[Tile] = []
-    for place, clip in zip(chosen.clips, clips, strict=True):
-        caption = clip.caption if has_captions else ""
-        tiles.append(
-            Tile(frames=clip.frames, fps=clip.fps, row=place.row, column=place.column, caption=caption)
-        )
-        if (size_bytes := sum(tile.frames.nbytes for tile in tiles)) > MAX_SHOWN_BYTES:
-            raise more_than_shown(f"{len(tiles):,} of these clips", size_bytes)
-    titles = [tile.caption.partition("\n")[0] for tile in tiles]
+def _picture(chosen: Chosen, tiles: Iterator[Tile], *, has_captions: bool) -> GridPicture:
+    shown, size_bytes = list[Tile](), 0
+    for tile in tiles:
+        shown.append(tile if has_captions else replace(tile, caption=""))
+        size_bytes += tile.frames.nbytes
+        if size_bytes > MAX_SHOWN_BYTES:
+            raise more_than_shown(f"{len(shown):,} of these clips", size_bytes)
+    titles = [tile.caption.partition("\n")[0] for tile in shown]
     warn_of_missing_fonts([*titles, *chosen.row_names, *chosen.column_names])
-    return GridPicture(tiles=tiles, row_names=chosen.row_names, column_names=chosen.column_names)
+    return GridPicture(tiles=shown, row_names=chosen.row_names, column_names=chosen.column_names)
 
 
 def _written(path: Path, write: Callable[[Path], object]) -> None:
@@ -190,50 +175,28 @@ def _written(path: Path, write: Callable[[Path], object]) -> None:
         half.unlink(missing_ok=True)
 
 
-def _drawn(path: Path, pages: Sequence[Chosen]) -> Drawn:
-    return Drawn(
-        path=path,
-        num_clips=sum(len(page.clips) for page in pages),
-        num_found=sum(page.num_found for page in pages),
-        num_more=sum(page.num_more for page in pages),
-    )
+def _drawn(path: Path, chosen: Chosen) -> Drawn:
+    return Drawn(path=path, num_clips=len(chosen.clips), num_found=chosen.num_found, num_more=chosen.num_more)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SmallClip:
-    """frames: RGB, each within the width of a tile."""
+def _shown(
+    store: Store, record: Mapping[str, Any], width: int, which: Callable[[int], Sequence[int]]
+) -> tuple[Frames, float]:
+    """Return frames and rate of a clip; a dark red one, and a warning, where it cannot be read.
 
-    frames: Frames
-    fps: float
-    caption: str
-
-
-def small_clip(
-    store: Store,
-    record: Mapping[str, Any],
-    *,
-    width: int,
-    captions: Sequence[str],
-    which: Callable[[int], Sequence[int]],
-) -> SmallClip:
-    """Return a clip as it is shown; a dark red one, and a warning, where it cannot be read.
-
-    which: from the number of frames to those to show. Raises JobError where these, enlarged, take more than
-    `MAX_SHOWN_BYTES`.
+    Raises JobError where the frames, enlarged, take more than `MAX_SHOWN_BYTES`.
     """
-    caption = caption_of(record, captions)
     try:
         frames = recorded_frames(store, record)
     except FramefleetError as error:
         log.warning("%s", error)
-        return SmallClip(frames=np.full((1, width, width, 3), _GONE, np.uint8), fps=1.0, caption=caption)
+        return np.full((1, width, width, 3), _GONE, np.uint8), 1.0
     chosen = which(len(frames))
     if (size_bytes := np.asarray(within(frames[0], width)).nbytes * len(chosen)) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a clip of {len(frames):,} frames", size_bytes)
     small = [np.asarray(within(frames[number], width)) for number in chosen]
     fps = check_fps(record["fps"])  # images have none
-    rate = clip_fps(None if isinstance(fps, Refused) else fps)
-    return SmallClip(frames=np.stack(small), fps=rate, caption=caption)
+    return np.stack(small), clip_fps(None if isinstance(fps, Refused) else fps)
 
 
 def more_than_shown(what: str, size_bytes: int) -> JobError:
