@@ -53,7 +53,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any, get_args
 
 from framefleet.pipeline.errors import not_ours
@@ -122,13 +121,9 @@ def tags(media_sha256: str, *others: str | None) -> tuple[str, str, str]:
 
 def recorded_path(record: Mapping[str, Any], where: str) -> str:
     """Return where a record's clip lies, also if the output was moved. Raises JobError for another row's."""
-    row_id, path = record["row_id"], record.get("path")
-    suffix = "".join(PurePosixPath(path or record["uri"]).suffixes)
-    if suffix not in _SUFFIXES:
-        raise not_ours(where, f"the clip of {row_id} is a {suffix!r}")
-    if path is None:  # of an earlier version
-        return clip_path(row_id, suffix)
+    row_id, path = record["row_id"], str(record["path"])
     name = _CLIP.fullmatch(path)
-    if not name or (name["folder"], name["row_id"]) != (row_id[:2], row_id) or name["suffix"] != suffix:
+    is_its_own = name and (name["folder"], name["row_id"]) == (row_id[:2], row_id)
+    if not (is_its_own and name["suffix"] in _SUFFIXES):
         raise not_ours(where, f"the clip of {row_id} is at {path!r}")
-    return str(path)
+    return path

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from framefleet.pipeline.errors import JobError, NoFile, StoreError, not_ours
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import DERIVED, EXTRAS, RECORDS, extras_path, recorded_path
+from framefleet.pipeline.outputs.layout import DERIVED, EXTRAS, RECORDS, recorded_path
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
 from framefleet.pipeline.outputs.stores.store import Store
@@ -55,28 +55,22 @@ def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFi
 
 def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the file of arrays next to a clip, if any. Raises as `recorded_clip` does."""
-    sha256 = record.get("extra_outputs_sha256")
-    if sha256 is None:
-        return None
-    path = record.get("extra_outputs_path") or extras_path(record["row_id"])
-    return _file_in(EXTRAS, record, path, sha256, None, "the arrays")
+    return _second_file(record, EXTRAS, "extra_outputs", "the arrays")
 
 
 def recorded_derived(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the second clip that a step made from a clip, if any. Raises as `recorded_clip` does."""
-    sha256 = record.get("derived_sha256")
+    return _second_file(record, DERIVED, "derived", "the derived clip")
+
+
+def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str) -> RecordedFile | None:
+    """columns: how the names of its columns begin."""
+    sha256, path = record.get(f"{columns}_sha256"), record.get(f"{columns}_path") or ""
     if sha256 is None:
         return None
-    path = record.get("derived_path") or ""
-    return _file_in(DERIVED, record, path, sha256, record.get("derived_bytes"), "the derived clip")
-
-
-def _file_in(
-    folder: str, record: Mapping[str, Any], path: str, sha256: str, size: int | None, what: str
-) -> RecordedFile:
     if not path.startswith(f"{folder}/") or row_named_by(path) != record["row_id"]:
         raise not_ours(RECORDS, f"the path of {what} of {record['row_id']} is {path!r}")
-    return RecordedFile(path=path, sha256=sha256, size=size)
+    return RecordedFile(path=path, sha256=sha256, size=record.get(f"{columns}_bytes"))
 
 
 def row_named_by(path: str) -> str | None:

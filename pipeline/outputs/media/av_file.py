@@ -6,8 +6,6 @@ import io
 import json
 import os
 import socket
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -115,16 +113,12 @@ def encode_av(
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Yield a path, in memory on Linux, gone afterwards; faststart opens it again by its name."""
-    if sys.platform == "linux":
-        handle = os.memfd_create("clip")
-        try:
-            yield Path(f"/proc/self/fd/{handle}")
-        finally:
-            os.close(handle)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder, "clip")
+    """Yield a path, in memory, gone afterwards; faststart opens it again by its name."""
+    handle = os.memfd_create("clip")
+    try:
+        yield Path(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
 
 
 def check_encoder(media: Media) -> None:
@@ -193,16 +187,13 @@ class _Video:
 
 @contextmanager
 def _scheduling_restored() -> Iterator[None]:
-    """Give every thread that becomes real-time meanwhile the policy of this one as it was; on Linux.
+    """Give every thread that becomes real-time meanwhile the policy of this one as it was.
 
     Where root opens SVT-AV1, it makes the thread that does so, and its own, first-in first-out at the highest
     priority, and leaves them so. Whatever that thread, and each process that it starts, computes would then
     leave all others 5 % of a core: no other worker, Ray or lock of a driver beats in time.
     https://gitlab.com/AOMediaCodec/SVT-AV1/-/blob/v4.1.0/Source/Lib/Globals/enc_handle.c
     """
-    if sys.platform != "linux":
-        yield
-        return
 
     def real_time_threads() -> set[int]:
         threads = set()

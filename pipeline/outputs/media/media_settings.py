@@ -90,8 +90,7 @@ class Media:
         if self.encoder is not None and self.encoder not in get_args(VideoEncoder):
             problem = f"media.encoder is {self.encoder!r}"
             raise JobError(problem, f"use one of {', '.join(get_args(VideoEncoder))}")
-        # libx264 is what job.json of earlier versions has where nothing is encoded by it.
-        if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ("libx264",))):
+        if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ())):
             fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
             problem = f"media.encoder is {self.encoder}, and {self.format} is not encoded by it"
             raise JobError(problem, f"leave media.encoder out, or set media.format to {' or '.join(fitting)}")

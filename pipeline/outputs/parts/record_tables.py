@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from framefleet.doors import record_columns
 from framefleet.pipeline.errors import JobError, not_ours
-from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
@@ -143,9 +143,8 @@ class _Columns:
         fields = {field.name: field for schema in (RECORD_FIELDS, united) for field in schema}
         for name in names:
             if name not in fields:
-                near = nearest(name, fields)
-                fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(fields)}"
-                raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
+                problem = f"{store.url_of(RECORDS)} has no column {name!r}"
+                raise JobError(problem, did_you_mean(name, fields))
         return pa.schema([fields[name] for name in names])
 
 

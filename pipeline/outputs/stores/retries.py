@@ -27,7 +27,7 @@ from framefleet.pipeline.metrics import STORE_RETRIES, Counts, Spending
 
 _UNREACHABLE_ERRNOS = {errno.EBUSY, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 # Of NFS, and what s3fs makes of a server's "internal error".
-_UNREACHABLE_ERRNOS |= {errno.ESTALE, getattr(errno, "EREMOTEIO", errno.ETIMEDOUT)}
+_UNREACHABLE_ERRNOS |= {errno.ESTALE, errno.EREMOTEIO}
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
