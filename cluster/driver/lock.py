@@ -272,7 +272,7 @@ class DriverLock:
     def merged(self, parts: Iterable[seals.Part], *, run: str, count: int) -> None:
         """Let the first `count` parts of a run count, no others of it, and none of `parts`."""
         with self._writing:
-            merged = seals.sealed_too(self._ours.merged, parts)
+            merged = seals.sealed_of(parts, self._ours.merged)
             self._ours = replace(self._ours, merged=merged, merges={**self._ours.merges, run: count})
         self._write()  # if that fails, the next beat says it
 

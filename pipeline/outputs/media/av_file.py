@@ -22,10 +22,10 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.frame_zip import text_tags
 from framefleet.pipeline.outputs.media.media_settings import (
     LARGEST_FRAME,
+    MOST_SAMPLES,
     VIDEO_ENCODERS,
     Media,
     check_pixels,
-    check_samples,
 )
 
 # Without these flags swscale may take another path on another CPU.
@@ -267,7 +267,8 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
         num_samples = 0
         for frame in container.decode(stream):
             num_samples += frame.samples * stream.channels
-            check_samples(num_samples)
+            if num_samples > MOST_SAMPLES:
+                raise ValueError(f"the sound has more than {MOST_SAMPLES:,} samples")
             parts += resampler.resample(frame)
         samples = np.concatenate([part.to_ndarray().reshape(-1, stream.channels) for part in parts])
         return samples.astype("<i2", copy=False), stream.rate

@@ -55,12 +55,6 @@ def check_pixels(width: int, height: int, num_frames: int) -> None:
         raise ValueError(f"{num_frames} frames of {height} x {width} have more than {MOST_PIXELS:,} pixels")
 
 
-def check_samples(count: int) -> None:
-    """Raise ValueError for more than is decoded."""
-    if count > MOST_SAMPLES:
-        raise ValueError(f"the sound has more than {MOST_SAMPLES:,} samples")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
     """How clips are stored: mp4 is H.264, H.265 or AV1, and AAC; webm is VP9 or AV1, and Opus; mkv is

@@ -203,14 +203,9 @@ def seal_of(store: Store, epoch: int) -> Sealed:
     return sealed_of(part for part in live_parts(store) if part.epoch == epoch)
 
 
-def sealed_of(parts: Iterable[Part]) -> Sealed:
-    """Return parts as a seal has them."""
-    return sealed_too({}, parts)
-
-
-def sealed_too(sealed: Sealed, parts: Iterable[Part]) -> Sealed:
-    """Return a seal that has these parts as well."""
-    numbers = {run: list(stretches) for run, stretches in sealed.items()}
+def sealed_of(parts: Iterable[Part], before: Sealed | None = None) -> Sealed:
+    """Return parts as a seal has them, after those that it had before."""
+    numbers = {run: list(stretches) for run, stretches in (before or {}).items()}
     for part in parts:
         numbers.setdefault(part.run, []).append((part.number, part.number))
     united: dict[str, list[tuple[int, int]]] = {run: [] for run in numbers}

@@ -49,16 +49,6 @@ class WebFile:
     is_trusted: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """silence_s: without a byte. total_s: of all attempts together, as a trickle could go on for ever."""
-
-    max_bytes: int = 256 << 20
-    connect_s: float = 10.0
-    silence_s: float = 20.0
-    total_s: float = 300.0
-
-
 class Roots:
     """The folders and URLs below which a table may read.
 

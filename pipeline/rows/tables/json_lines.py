@@ -149,7 +149,6 @@ _DECODER = json.JSONDecoder(parse_float=_number, object_pairs_hook=_mapping)
 
 INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
 BATCH_ROWS, BATCH_BYTES = 1024, 4 << 20
-MAX_KEYS = 10_000
 _AS_TEXT = CANONICAL | {"allow_nan": True}  # whoever checks the cell refuses it
 _TEXTS: set[ArgumentKind] = {"str", "image", "video", "model"}
 _SCALARS: dict[pa.DataType, set[type]] = {
@@ -178,8 +177,6 @@ class JsonLines:
             columns = _columns(values for _, values in self._first)
             if not self._first:
                 raise ValueError("it has no lines")
-            if len(columns) > MAX_KEYS:
-                raise ValueError(f"the lines have more than {MAX_KEYS:,} keys")
             self.schema = pa.schema([(name, _type_of(values)) for name, values in columns.items()])
 
     def __iter__(self) -> Iterator[tuple[pa.RecordBatch, OddCells]]:

@@ -8,7 +8,7 @@ types are found as those of CSV are. Tables of Delta Lake, Iceberg, Lance and Hu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -48,8 +48,9 @@ def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile,
     texts = [_texts(source.path, root) for source in sources]
     for source, own in zip(sources, texts, strict=True):
         if [*own] != [*texts[0]]:
+            first, other = (", ".join(map(repr, one)) or "no columns" for one in (texts[0], own))
             raise TableError(
-                f"{sources[0].path} is in folders of {_listed(texts[0])}, {source.path} of {_listed(own)}",
+                f"{sources[0].path} is in folders of {first}, {source.path} of {other}",
                 "name folders of all files after the same columns, in one order, as style=oil/seed=7",
             )
     if not texts[0]:
@@ -82,10 +83,6 @@ def _texts(path: str, root: str) -> dict[str, str | None]:
     if doubled := [name for name in names if names.count(name) > 1]:
         raise TableError(f"{path} has two folders for the column {doubled[0]!r}", "rename one of them")
     return dict(pairs)
-
-
-def _listed(texts: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, texts)) or "no columns"
 
 
 def with_own_columns(batch: pa.RecordBatch, source: TableFile) -> pa.RecordBatch:

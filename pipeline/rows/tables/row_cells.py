@@ -141,7 +141,7 @@ def python_values(column: pa.Array) -> list[Any]:
 def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:
     """Yield (offset, what to show, why) of cells that cannot become Python values."""
     if not _is_valid(column):
-        for offset in _without_values(column) or invalid_cells(column):
+        for offset in _failing(column, _has_values) or invalid_cells(column):
             is_encoded = _is_text(column.type) or pa.types.is_nested(column.type)
             yield offset, _shown(column[offset]), _NOT_UTF_8 if is_encoded else _OUT_OF_RANGE
     if _is_text(column.type) and is_read:
@@ -150,7 +150,7 @@ def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Re
             for offset in pc.indices_nonzero(pc.greater(lengths, MAX_TEXT)).to_pylist():
                 yield offset, _shown(column[offset]), _TOO_LONG
     elif pa.types.is_temporal(column.type) and getattr(column.type, "unit", "") != "ns":  # which all fit
-        for offset in _without_values(column):
+        for offset in _failing(column, _has_values):
             yield offset, _shown(column[offset]), _OUT_OF_RANGE
 
 
@@ -162,10 +162,6 @@ _OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write i
 def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
     content: bytes = cell.as_buffer()[:count].to_pybytes()
     return content
-
-
-def _without_values(column: pa.Array) -> list[int]:
-    return _failing(column, _has_values)
 
 
 def invalid_cells(column: pa.Array) -> list[int]:
