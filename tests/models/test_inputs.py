@@ -33,9 +33,10 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def inputs(web: WebServer) -> Inputs:
+def inputs(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Inputs:
     """Inputs that may read below /img only."""
-    return Inputs([f"{web.url}/img/"], max_bytes=1 << 20)
+    monkeypatch.setattr(http_read, "MAX_BYTES", 1 << 20)
+    return Inputs([f"{web.url}/img/"])
 
 
 def problem_of(inputs: Inputs, uri: str) -> str:
@@ -167,7 +168,7 @@ def test_a_server_that_takes_for_ever_is_given_up(
     place = roots.place(f"{web.url}/img/bad/{path}")
     assert isinstance(place, WebFile)
     with pytest.raises(InputError, match="no answer in time"):
-        http_read.read_http(place, roots.web, max_bytes=1 << 20)
+        http_read.read_http(place, roots.web)
 
 
 @pytest.mark.parametrize(

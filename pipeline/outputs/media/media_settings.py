@@ -75,15 +75,12 @@ class Media:
     previews: bool = True
 
     def __post_init__(self) -> None:
-        if self.format not in get_args(MediaFormat):
-            raise JobError(
-                f"media.format is {self.format!r}",
-                "use mp4, webm, mkv (lossless), webp or gif (animated), png (images), "
-                "png.zip (frames, layers), exr.zip (HDR), flac or wav (sound)",
-            )
-        if self.encoder is not None and self.encoder not in get_args(VideoEncoder):
-            problem = f"media.encoder is {self.encoder!r}"
-            raise JobError(problem, f"use one of {', '.join(get_args(VideoEncoder))}")
+        for name, value, kind in (
+            ("format", self.format, MediaFormat),
+            ("encoder", self.encoder, VideoEncoder),
+        ):
+            if value not in (None, *get_args(kind)):
+                raise JobError(f"media.{name} is {value!r}", f"use one of {', '.join(get_args(kind))}")
         if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ())):
             fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
             problem = f"media.encoder is {self.encoder}, and {self.format} is not encoded by it"

@@ -21,7 +21,7 @@ from yarl import URL
 import framefleet
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.rows.inputs.roots import ADD, WebFile, too_many_bytes
+from framefleet.pipeline.rows.inputs.roots import ADD, MAX_BYTES, WebFile, too_many_bytes
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
@@ -54,16 +54,16 @@ class _Answered(Exception):
         return self.status == HTTPStatus.TOO_MANY_REQUESTS or self.status >= 500
 
 
-def read_http(place: WebFile, follow: Callable[[URL], WebFile], *, max_bytes: int) -> bytes:
+def read_http(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
     """Return what `place` holds; `follow` places or refuses a redirect. InputError. For any thread."""
-    content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow, max_bytes)
+    content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow)
     return content
 
 
-async def _read(place: WebFile, follow: Callable[[URL], WebFile], max_bytes: int) -> bytes:
+async def _read(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
     try:
         async with asyncio.timeout(TOTAL_S):
-            return await _follow(place, follow, max_bytes)
+            return await _follow(place, follow)
     except (_Answered, aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
         raise _explained(error) from None  # its own text quotes the URL, and with it maybe a signature
 
@@ -86,9 +86,9 @@ def _pause(state: RetryCallState) -> float:
 
 
 @retry(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(ATTEMPTS), wait=_pause, reraise=True)
-async def _follow(place: WebFile, follow: Callable[[URL], WebFile], max_bytes: int) -> bytes:
+async def _follow(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
-        answer = await _ask(place, max_bytes)
+        answer = await _ask(place)
         if isinstance(answer, bytes):
             return answer
         try:
@@ -99,7 +99,7 @@ async def _follow(place: WebFile, follow: Callable[[URL], WebFile], max_bytes: i
     raise InputError(f"it redirects more than {MAX_REDIRECTS} times", "give the URL that it ends at")
 
 
-async def _ask(place: WebFile, max_bytes: int) -> bytes | URL:
+async def _ask(place: WebFile) -> bytes | URL:
     """Return what one URL answers: its content, or where it sends us."""
     refused: list[str] = []
 
@@ -126,7 +126,7 @@ async def _ask(place: WebFile, max_bytes: int) -> bytes | URL:
                     raise InputError(problem, "give another URL") from None
             if response.status != HTTPStatus.OK:
                 raise _Answered(response.status, response.headers.get("Retry-After", ""))
-            return await _content(response, max_bytes)
+            return await _content(response)
     except OSError:
         if not refused:
             raise
@@ -134,20 +134,20 @@ async def _ask(place: WebFile, max_bytes: int) -> bytes | URL:
         raise InputError(problem, ADD.format(f"{place.url.origin()}/")) from None
 
 
-async def _content(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def _content(response: aiohttp.ClientResponse) -> bytes:
     encoding = response.headers.get("Content-Encoding") or "identity"
     if encoding.lower() != "identity":
         raise InputError("its host sends it compressed, though not asked to", "give another URL")
     chunks, size = [], 0
-    if (response.content_length or 0) <= max_bytes:
+    if (response.content_length or 0) <= MAX_BYTES:
         async for chunk in response.content.iter_chunked(1 << 16):
             chunks.append(chunk)
             size += len(chunk)
-            if size > max_bytes:
+            if size > MAX_BYTES:
                 break
         else:
             return b"".join(chunks)
-    raise too_many_bytes(max_bytes)
+    raise too_many_bytes(MAX_BYTES)
 
 
 def _explained(error: Exception) -> InputError:

@@ -23,6 +23,7 @@ from framefleet.pipeline.guards.redaction import USERINFO, check_url, public_url
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 LOCAL, WEB = ("file", "local"), ("http", "https")
 MAX_LENGTH = 4096  # Linux's longest path; URLs are shorter, and pictures in `data:` URLs longer
+MAX_BYTES = 256 << 20  # of a file
 ADD = "add {!r} to inputs.roots if this table may read there"
 
 
