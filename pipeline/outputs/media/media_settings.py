@@ -75,11 +75,8 @@ class Media:
     previews: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, kind in (
-            ("format", self.format, MediaFormat),
-            ("encoder", self.encoder, VideoEncoder),
-        ):
-            if value not in (None, *get_args(kind)):
+        for name, kind in (("format", MediaFormat), ("encoder", VideoEncoder)):
+            if (value := getattr(self, name)) not in (None, *get_args(kind)):
                 raise JobError(f"media.{name} is {value!r}", f"use one of {', '.join(get_args(kind))}")
         if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ())):
             fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
