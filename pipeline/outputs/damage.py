@@ -141,7 +141,7 @@ def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         while some := list(islice(folders, _AHEAD)):
             for path in chain.from_iterable(readers.map(store.list, some)):
-                row_id = record_files.row_named_by(path)
+                row_id = layout.row_named_by(path)
                 if row_id is None:
                     yield Damage(kind="foreign", path=path)
                 elif not index.names(path, row_id):

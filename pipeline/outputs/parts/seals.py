@@ -193,16 +193,6 @@ def live_parts(store: Store) -> list[Part]:
             return [part for part in parts if seal.counts(part)]
 
 
-def seal_now(store: Store, epoch: int) -> Sealed:
-    """Return what a driver of this epoch seals, as it begins and has no part yet."""
-    return sealed_of(part for part in live_parts(store) if 0 < part.epoch < epoch)
-
-
-def seal_of(store: Store, epoch: int) -> Sealed:
-    """Return the parts that the driver of this epoch has written, for it to seal as it ends."""
-    return sealed_of(part for part in live_parts(store) if part.epoch == epoch)
-
-
 def sealed_of(parts: Iterable[Part], before: Sealed | None = None) -> Sealed:
     """Return parts as a seal has them, after those that it had before."""
     numbers = {run: list(stretches) for run, stretches in (before or {}).items()}

@@ -25,6 +25,8 @@ from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.conditioning import check_strength
+from framefleet.pipeline.recipes.extend import check_film
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.siblings import is_first_only
 
 _Problems = Iterator[tuple[str, Refused]]
@@ -140,6 +142,21 @@ def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, 
         elif is_single and name == image:
             reason = f"the model has {count} ControlNets, each of which takes an image"
             yield name, Refused(reason=reason, fix=f"give a list of {count} images")
+
+
+def late_problems(
+    spec: PipelineSpec,
+    recipe: Recipe,
+    arguments: Mapping[str, Any],
+    *,
+    fps: float | None,
+    scheduler: SchedulerChoice,
+) -> list[tuple[str, Refused]]:
+    """Return what keeps recipe, model or scheduler from rendering values that are fine one by one."""
+    problems = [*recipe.problems(arguments), *limits(spec, arguments)]
+    if fps is not None and "duration_s" in recipe.needs and not problems:
+        problems += check_film(arguments, arguments["duration_s"], fps)
+    return [*problems, *check_step_lists(arguments, scheduler, spec)]
 
 
 def listed_steps(arguments: Mapping[str, Any]) -> int | None:
