@@ -151,8 +151,6 @@ def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedRecord:
-    """One record and its files."""
-
     row_id: str
     clip: str  # its path
     extras: str | None  # their path
@@ -197,7 +195,6 @@ class ClipIndex:
             yield path, [row_id.hex() for _, row_id in rows]
 
     def has(self, row_id: str) -> bool:
-        """Tell whether a row has a record."""
         self._db.execute(_SEAL)
         query = "SELECT 1 FROM records WHERE id = ?"
         return self._db.execute(query, (bytes.fromhex(row_id),)).fetchone() is not None

@@ -32,8 +32,6 @@ HOW: Mapping[Unsound, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedFile:
-    """A file that a record names."""
-
     path: str
     sha256: str
     size: int | None  # None: the record does not say

@@ -138,8 +138,6 @@ def check_encoder(media: Media) -> None:
 
 
 class _Video:
-    """The stream of pictures in a file that is written."""
-
     def __init__(
         self, container: av.container.OutputContainer, frames: Frames, *, media: Media, rate: Fraction
     ) -> None:
@@ -213,8 +211,6 @@ def _scheduling_restored() -> Iterator[None]:
 
 
 class _Sound:
-    """The stream of sound in a file that is written."""
-
     def __init__(self, container: av.container.OutputContainer, audio: Audio, kind: str) -> None:
         self._container, self._pcm, self._at = container, audio.pcm(), 0
         self.sample_rate, self._layout = audio.sample_rate, _LAYOUTS[audio.num_channels]
@@ -275,7 +271,6 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
 
 
 def read_tags(media_bytes: bytes) -> dict[str, str]:
-    """Return the tags that `encode_av` was given."""
     with _opened(media_bytes) as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
     if media_bytes.startswith(b"RIFF"):

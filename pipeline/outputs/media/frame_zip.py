@@ -57,7 +57,6 @@ def encode_zip(
 
 
 def decode_zip(media_bytes: bytes) -> Pictures:
-    """Return the frames of a zip as they are."""
     files = _members(media_bytes)
     names = sorted(name for name in files if name.endswith((".png", ".exr")))
     frames = []

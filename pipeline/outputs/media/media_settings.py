@@ -100,7 +100,6 @@ class Media:
 
     @property
     def quality(self) -> int:
-        """The crf that counts."""
         return _CRF[self._scale][0] if self.crf is None else self.crf
 
     @property

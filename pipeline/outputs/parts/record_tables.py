@@ -104,8 +104,6 @@ def _ids(store: Store, path: str, mask: npt.NDArray[np.bool_]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
-    """The columns of an output's records."""
-
     records: pa.Schema  # those of the parts
     later: pa.Schema  # those of scores/
     taken: frozenset[str]  # those that scores/ cannot have

@@ -68,12 +68,10 @@ def merging_run(epoch: int) -> str:
 
 
 def part_path(folder: str, run: str, number: int, content: bytes) -> str:
-    """Return where a part lies."""
     return f"{folder}/part-{run}-{number:06d}-{short_digest(content)}.parquet"
 
 
 def short_digest(content: bytes) -> str:
-    """Return what names say of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -154,7 +152,6 @@ _SEAL = TypeAdapter(Seal)
 
 
 def is_sealed(part: Part, sealed: Sealed) -> bool:
-    """Tell whether a part is among these."""
     return any(first <= part.number <= last for first, last in sealed.get(part.run, ()))
 
 

@@ -132,7 +132,6 @@ class ObjectStore:
             return False
 
     def list(self, folder: str) -> list[str]:
-        """Return the objects below `folder` at any depth, relative to the root."""
         return sorted(self.details(folder))
 
     def details(self, folder: str) -> dict[str, Stored]:

@@ -54,7 +54,6 @@ class InputIndex(Finder):
         self._dismiss.atexit = False
 
     def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
-        """Read all that are not known yet, side by side, however many there are."""
         for uri, kind in wanted:
             key = _key(uri, kind)
             if key in self._under_way or self._recall(key) is not None:
@@ -81,7 +80,6 @@ class InputIndex(Finder):
         return answer
 
     def knows(self, uri: str, kind: MediaKind) -> bool:
-        """Tell whether the answer is there already."""
         return self._recall(_key(uri, kind)) is not None
 
     def remember(self, uri: str, kind: MediaKind, described: Described) -> None:
@@ -90,7 +88,6 @@ class InputIndex(Finder):
             self._remember(_key(uri, kind), described)
 
     def locate(self, uri: str) -> str:
-        """Return what names the same file in any folder; of files that were found."""
         return self._inputs.locate(uri)
 
     def close(self) -> None:

@@ -195,7 +195,6 @@ class RowPlan:
 
 
 def cells_of(columns: Sequence[Sequence[Any]], num_rows: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the cells of each row."""
     return zip(*columns, strict=True) if columns else iter([()] * num_rows)
 
 

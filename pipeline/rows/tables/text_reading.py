@@ -155,7 +155,6 @@ _BLANK = Refused(reason="a row needs a cell", fix="delete the line")
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return columns as messages show them."""
     more = len(names) - 20
     return ", ".join(map(repr, names[:20])) + (f" and {more:,} more" if more > 0 else "")
 
