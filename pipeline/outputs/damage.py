@@ -1,9 +1,8 @@
 """From an output to what of its records and clips is not as it was committed, found by reading every byte.
 
 Changes nothing; memory stays flat. Records may be anybody's: no path outside of clips/, derived/ and extras/
-is opened. Previews can be made again, and so are never damaged. `look_for_clips` is a quick look: it lists
-folders of clips, names and sizes, no bytes; of huge outputs some of the 256, and some parts of records, and
-others each time.
+is opened. Previews can be made again, and so are never damaged. `look_for_clips` only lists names and sizes;
+of huge outputs some folders and some parts of records, others each time.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """In: what stands for frames in an output. Out: frames as an array (T, H, W, channels), and their digest.
 
-One thread of the process makes uint8 frames while others render, in the order of the clips: floats, four
-times as large, do not pile up. LateFrames stand for the array that a call of diffusers' postprocessing will
-return. Whoever looks at it gets that array, at that moment. Where nobody does before the clip is kept, its
-pixels are rounded to uint8 from the decoder's tensor: on a GPU there, and copied in parallel with what comes
-next; else by whatever thread asks for them.
+LateFrames stand for the array that a call of diffusers' postprocessing will return. Whoever looks at it gets
+that array. Where nobody does before the clip is kept, one thread of the process rounds the decoder's tensor
+to uint8, in the order of the clips: on a GPU there, and copied in parallel with what comes next.
 """
 
 from __future__ import annotations

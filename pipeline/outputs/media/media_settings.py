@@ -61,18 +61,14 @@ class Media:
     lossless FFV1, with alpha, and FLAC; webp (with alpha) and gif are animated; png holds one frame, with
     alpha; png.zip and exr.zip hold a file for each frame or layer, OpenEXR floats of any value; flac
     and wav hold sound alone.
-
-    encoder: of mp4 and webm; None is H.264 or VP9. crf: the encoder's own scale, from 0, the best; None is a
-    value at which a clip looks like its frames. fps: None takes the row's or the model's native rate. audio:
-    whether clips have their sound. previews: whether a small still lies next to each clip.
     """
 
     format: MediaFormat = "mp4"
-    crf: int | None = None
-    fps: float | None = None
-    audio: bool = True
-    encoder: VideoEncoder | None = None
-    previews: bool = True
+    crf: int | None = None  # on the encoder's own scale, from 0, the best; None: a clip looks like its frames
+    fps: float | None = None  # None: the row's or the model's native rate
+    audio: bool = True  # clips have their sound
+    encoder: VideoEncoder | None = None  # of mp4 and webm; None is H.264 or VP9
+    previews: bool = True  # a small still lies next to each clip
 
     def __post_init__(self) -> None:
         for name, kind in (("format", MediaFormat), ("encoder", VideoEncoder)):

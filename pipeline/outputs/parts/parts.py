@@ -2,9 +2,9 @@
 
 A row is done if and only if a part under `records/` names it, and that part counts (`seals.py`).
 
-Rows are withdrawn so that they are rendered again. A part is replaced by one without them, and deleted when
-that is stored and the lock is still ours: a kill in between loses nothing. What goes is decided by each
-record alone: so whoever holds the output next decides the same, and finishes.
+Rows are withdrawn so that they are rendered again: a part is replaced by one without them, and deleted when
+that is stored and the lock is still ours. Each record alone decides whether it goes, so that whoever holds
+the output next finishes.
 """
 
 from __future__ import annotations

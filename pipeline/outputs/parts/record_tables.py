@@ -1,9 +1,8 @@
 """In: an output. Out: its records that count, as tables of some thousand rows, whoever wrote its parts.
 
-Parts of several versions and tables differ in their columns; here all have those of all. Scores that were
-added later, `scores/part-*.parquet`, stand in the rows they are about. Such a score is about the clip with
-its media_sha256: a row that was rendered again may have another. Where a part does not say which clip, as one
-of somebody's own, it is about any of the row.
+Parts of several tables differ in their columns; here all have those of all. Scores that were added later,
+`scores/part-*.parquet`, stand in the rows they are about: of the clip with their media_sha256, or, where a
+part of somebody's own does not say it, of any clip of the row.
 """
 
 from __future__ import annotations

@@ -1,19 +1,14 @@
 """Which parts count: a driver that takes an output over writes down what it found, and no more is let in.
 
-Each driver has a file of its own, `drivers/<epoch>.json`, which nobody else writes; `cluster/driver/lock.py`
-says how they come to be. Its `sealed` are the parts of earlier epochs that were there when it began and, once
-it has ended, its own: what is sealed and not there is gone. A part that lands after the next driver has
-begun, of one that was frozen or cut off in the middle of a request, is *late*: its rows are somebody else's
-by then, so that readers ignore it and whoever holds the output deletes it. What is late stays so: seals are
-of seals.
-
-A driver also writes down there which parts it has merged into larger ones (`plugins/compact`). That one write
-lets the larger part count in place of the others: before and after it, each row is in one part that counts.
+In `drivers/<epoch>.json`, which only its driver writes (`cluster/driver/lock.py`), `sealed` are the parts of
+earlier epochs that were there when it began and, once it has ended, its own: what is sealed and not there is
+gone. A part that lands later is *late*, and stays so, as seals are of seals: readers ignore it, and whoever
+holds the output deletes it. `merged` are parts whose rows are in larger ones (`plugins/compact`): one write
+lets these count in place of the others. Why: docs/why/stores.md.
 
 The name of a part says which run wrote it, under which epoch, as its how-manyth, with which bytes.
 `part-000007-20260102T030405-89abcdef-000012-0123456789abcdef.parquet`: the 12th part of a run of epoch 7, and
-the first 16 hex digits of its SHA-256. A run makes a part after the one before it is stored. Parts of earlier
-versions have neither epoch nor digest, and parts that people put together any name.
+the first 16 hex digits of its SHA-256. Parts that people put together may have any name.
 """
 
 from __future__ import annotations

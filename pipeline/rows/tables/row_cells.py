@@ -4,8 +4,7 @@ Looked at in Arrow, before any cell becomes a Python value: a cell may be megaby
 (Latin-1 in a Parquet file), or a date that Python does not have.
 
 Odd cells do not fit their column in a text file: null where they stand, and reported in a column of their
-own. One such cell is then one refused row. The column travels with the batch, through slices and sweeps, to
-`readable`; only batches with such a cell have it, and no table's schema does.
+own, which travels with the batch to `readable`, and no table's schema has. One odd cell is one refused row.
 """
 
 from __future__ import annotations
