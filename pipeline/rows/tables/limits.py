@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import too_large
@@ -192,7 +189,6 @@ def check_step_lists(
 
 
 @lru_cache(_CACHED)
-@disk_cached(TypeAdapter(bool))
 def _leaves_out(class_name: str) -> bool:
     """Tell of `if self.scheduler.config.use_flow_sigmas: sigmas = None`, which Flux and others have."""
     call = method(pipeline_named(class_name), "__call__")
