@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.seals import parts_in
-from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.record_files import recorded_frames, recorded_tensors
 from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
 
@@ -106,8 +106,11 @@ class Output:
         """
         if where is None:
             return record_tables(self.store, columns)
-        wanted = record_schema_of(self.store, columns=columns).names
-        return (table.select(wanted) for table in records_where(self.store, wanted, where))
+        schema = record_schema_of(self.store)
+        wanted = list(schema.names if columns is None else columns)
+        names = dict.fromkeys([*wanted, *columns_in(where, schema)])
+        tables = rows_where(record_tables(self.store, list(names)), where)
+        return (table.select(wanted) for table in tables)
 
     def failures(self) -> Iterator[row_states.FailedRow]:
         """Yield the rows that failed and have no record, the newest first; inner outputs come first."""
