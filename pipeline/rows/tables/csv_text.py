@@ -69,7 +69,8 @@ class CsvText(io.RawIOBase):
 
     def rows(self) -> Any:
         """Return the reader of rows by Python's own library, which counts lines."""
-        text = io.TextIOWrapper(io.BufferedReader(self), encoding="utf-8", errors="replace", newline="")
+        rest = io.BufferedReader(self, _SAMPLE)
+        text = io.TextIOWrapper(rest, encoding="utf-8", errors="replace", newline="")
         return self._reader(text)
 
     def _reader(self, text: Any) -> Any:
