@@ -26,7 +26,7 @@ from framefleet.pipeline.rows.inputs.roots import ADD, MAX_BYTES, WebFile, too_m
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 ATTEMPTS = 3
-CONNECT_S, SILENCE_S = 10.0, 20.0  # silence: without a byte
+SILENCE_S = 20.0  # without a byte
 TOTAL_S = 300.0  # of all attempts together, as a trickle could go on for ever
 MAX_PAUSE_S = 30.0  # what a server may ask for between attempts
 HEADERS = {
@@ -112,7 +112,7 @@ async def _ask(place: WebFile) -> bytes | URL:
         return socket.socket(family, kind, protocol)
 
     connector = aiohttp.TCPConnector(socket_factory=None if place.is_trusted else public_socket)
-    timeout = aiohttp.ClientTimeout(connect=CONNECT_S, sock_read=SILENCE_S)
+    timeout = aiohttp.ClientTimeout(connect=10.0, sock_read=SILENCE_S)
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
