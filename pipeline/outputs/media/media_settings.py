@@ -74,7 +74,8 @@ class Media:
         for name, kind in (("format", MediaFormat), ("encoder", VideoEncoder)):
             if (value := getattr(self, name)) not in (None, *get_args(kind)):
                 raise JobError(f"media.{name} is {value!r}", f"use one of {', '.join(get_args(kind))}")
-        if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ())):
+        # libx264 is what job.json has where nothing is encoded by it.
+        if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ("libx264",))):
             fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
             problem = f"media.encoder is {self.encoder}, and {self.format} is not encoded by it"
             raise JobError(problem, f"leave media.encoder out, or set media.format to {' or '.join(fitting)}")
