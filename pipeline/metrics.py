@@ -23,8 +23,6 @@ Spending = Callable[[str], AbstractContextManager[Any]]  # held while time goes 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One thing that is measured."""
-
     name: str  # with its unit
     help: str
     label: str = ""  # what it is split by, if anything
@@ -45,7 +43,6 @@ class Metric:
         return dict(sorted(values.items(), key=lambda item: -item[1]))
 
     def total(self, figures: Mapping[str, float]) -> float:
-        """Return the sum of its figures."""
         return sum(self.by_label(figures).values()) if self.label else self.of(figures)
 
 
@@ -105,7 +102,6 @@ def idle_shares(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def added(*several: Mapping[str, float]) -> dict[str, float]:
-    """Return the sums of figures."""
     sums: dict[str, float] = defaultdict(float)
     for figures in several:
         for key, value in figures.items():
@@ -139,6 +135,5 @@ class Counts:
             self._figures[key] += value
 
     def figures(self) -> dict[str, float]:
-        """Return all that was counted until now."""
         with self._lock:
             return dict(self._figures)

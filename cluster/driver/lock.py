@@ -222,7 +222,8 @@ class DriverLock:
             if self._beating.is_alive():  # in an outage, which would be waited for here too
                 log.warning("could not release %s: it does not answer", self._store.url_of(self._path))
             elif self.still_ours():
-                sealed = {**(self._ours.sealed or {}), **seals.seal_of(self._store, self.epoch)}
+                own = (part for part in seals.live_parts(self._store) if part.epoch == self.epoch)
+                sealed = seals.sealed_of(own, self._ours.sealed)
                 self._write(ended=True, left_nothing=kind is None, sealed=sealed)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
             log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
@@ -267,12 +268,13 @@ class DriverLock:
 
     def seal(self) -> None:
         """Write down which parts of earlier epochs are there; again after some were replaced."""
-        self._write(sealed=seals.seal_now(self._store, self.epoch))
+        earlier = (part for part in seals.live_parts(self._store) if 0 < part.epoch < self.epoch)
+        self._write(sealed=seals.sealed_of(earlier))
 
     def merged(self, parts: Iterable[seals.Part], *, run: str, count: int) -> None:
         """Let the first `count` parts of a run count, no others of it, and none of `parts`."""
         with self._writing:
-            merged = seals.sealed_too(self._ours.merged, parts)
+            merged = seals.sealed_of(parts, self._ours.merged)
             self._ours = replace(self._ours, merged=merged, merges={**self._ours.merges, run: count})
         self._write()  # if that fails, the next beat says it
 

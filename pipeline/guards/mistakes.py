@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.errors import JobError, UserError, shown
 
 _MODEL = "model"  # the place of a job's only one
 _AGAIN = "correct these, then run the same command again"
 Expected = TypeVar("Expected")
-_MOST = 80  # characters
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -67,6 +66,4 @@ def expected(value: Any, kind: type[Expected], name: str, fix: str) -> Expected:
     """Return the value. Raises JobError, which says what was passed as `name`, for one of another kind."""
     if isinstance(value, kind):
         return value
-    text = repr(value)
-    text = text if len(text) <= _MOST else f"{text[:_MOST]}..."
-    raise JobError(f"{name} is {text}, of type {type(value).__name__}", fix)
+    raise JobError(f"{name} is {shown(value)}, of type {type(value).__name__}", fix)

@@ -153,7 +153,6 @@ class ClipStep:
         return audio
 
     def tags(self, of: StepInput) -> Mapping[str, str]:
-        """Return tags for the file."""
         return {}
 
     def file(self, content: bytes, of: StepInput) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from framefleet.pipeline.outputs.frames.audio import Audio
-from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels
+from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels, eight_bits
 from framefleet.pipeline.outputs.frames.result import Extras
 from framefleet.pipeline.outputs.media.media_settings import Media, format_of
 from framefleet.pipeline.request import Request
@@ -93,10 +93,8 @@ class Clip:
             tag, kind, end = "video controls autoplay loop muted playsinline", "video/mp4", "</video>"
             content = encode_clip(self, Media()).content
         else:
-            tag, kind, end, first = "img", "image/png", "", frames[:1]
-            if first.dtype != np.uint8:
-                first = (first.clip(0, 1) * 255).round().astype(np.uint8)
-            content = encode(first, media=Media(format="png"), fps=1, metadata={})
+            tag, kind, end = "img", "image/png", ""
+            content = encode(eight_bits(frames[:1]), media=Media(format="png"), fps=1, metadata={})
         shown = f'<{tag} {style} src="data:{kind};base64,{b64encode(content).decode()}">{end}'
         prompt = escape(str(self.request.arguments.get("prompt", "")))
         caption = f"<figcaption>{prompt} <small>seed {self.request.seed}</small></figcaption>"

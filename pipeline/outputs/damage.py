@@ -1,9 +1,8 @@
 """From an output to what of its records and clips is not as it was committed, found by reading every byte.
 
 Changes nothing; memory stays flat. Records may be anybody's: no path outside of clips/, derived/ and extras/
-is opened. Previews can be made again, and so are never damaged. `look_for_clips` is a quick look: it lists
-folders of clips, names and sizes, no bytes; of huge outputs some of the 256, and some parts of records, and
-others each time.
+is opened. Previews can be made again, and so are never damaged. `look_for_clips` only lists names and sizes;
+of huge outputs some folders and some parts of records, others each time.
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         while some := list(islice(folders, _AHEAD)):
             for path in chain.from_iterable(readers.map(store.list, some)):
-                row_id = record_files.row_named_by(path)
+                row_id = layout.row_named_by(path)
                 if row_id is None:
                     yield Damage(kind="foreign", path=path)
                 elif not index.names(path, row_id):
@@ -151,8 +150,6 @@ def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedRecord:
-    """One record and its files."""
-
     row_id: str
     clip: str  # its path
     extras: str | None  # their path
@@ -197,7 +194,6 @@ class ClipIndex:
             yield path, [row_id.hex() for _, row_id in rows]
 
     def has(self, row_id: str) -> bool:
-        """Tell whether a row has a record."""
         self._db.execute(_SEAL)
         query = "SELECT 1 FROM records WHERE id = ?"
         return self._db.execute(query, (bytes.fromhex(row_id),)).fetchone() is not None

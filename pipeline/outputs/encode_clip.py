@@ -52,7 +52,6 @@ class EncodedClip:
 
 
 def encode_clip(clip: Clip, media: Media, steps: Collection[ClipStep] = ()) -> EncodedClip:
-    """Return the file of a clip, as `encode_input` does."""
     return encode_input(StepInput(clip=clip, media=media), steps)
 
 
@@ -180,7 +179,6 @@ def out_of_step(fps: float, native_fps: float | None) -> RenderError:
 
 
 def _lengths(clip: Clip, media: Media, fps: float, fps_source: str) -> dict[str, Any]:
-    """Return what a record says about sizes and times."""
     sound_s = clip.audio.duration_s if clip.audio and media.audio else None
     if clip.frames is None:
         nothing = dict.fromkeys(("height", "width", "num_frames", "fps"))

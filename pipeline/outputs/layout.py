@@ -53,7 +53,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any, get_args
 
 from framefleet.pipeline.errors import not_ours
@@ -74,8 +73,9 @@ GALLERY, PICKS, PICK_FILES = "gallery", "stars.jsonl", "stars"
 
 TAG = 8  # digits
 LABEL_SUFFIX = ".xmp"
-_CLIP = re.compile(
-    rf"(?:{CLIPS}|{DERIVED})/(?P<folder>..)/(?P<row_id>[^/.-]+)(?:-[0-9a-f]{{{TAG}}}|-[0-9a-f]{{64}})?(?P<suffix>\.[^/]+)",
+_NAMED = re.compile(
+    r"(?:(?:clips|previews|derived)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
+    r"(?:-[0-9a-f]{8}|-[0-9a-f]{64})?\.[a-z0-9.]+",
     re.ASCII,
 )
 _SUFFIXES = {f".{format}" for format in get_args(MediaFormat)}
@@ -120,15 +120,16 @@ def tags(media_sha256: str, *others: str | None) -> tuple[str, str, str]:
     return "", digest[:TAG], digest
 
 
+def row_named_by(path: str) -> str | None:
+    """Return the row_id in the name of a file in clips/, derived/, previews/, extras/; None for others."""
+    name = _NAMED.fullmatch(path)
+    return name["row_id"] if name else None
+
+
 def recorded_path(record: Mapping[str, Any], where: str) -> str:
     """Return where a record's clip lies, also if the output was moved. Raises JobError for another row's."""
-    row_id, path = record["row_id"], record.get("path")
-    suffix = "".join(PurePosixPath(path or record["uri"]).suffixes)
-    if suffix not in _SUFFIXES:
-        raise not_ours(where, f"the clip of {row_id} is a {suffix!r}")
-    if path is None:  # of an earlier version
-        return clip_path(row_id, suffix)
-    name = _CLIP.fullmatch(path)
-    if not name or (name["folder"], name["row_id"]) != (row_id[:2], row_id) or name["suffix"] != suffix:
+    row_id, path = record["row_id"], str(record["path"])
+    is_clip = path.startswith((f"{CLIPS}/", f"{DERIVED}/")) and f".{path.partition('.')[2]}" in _SUFFIXES
+    if not is_clip or row_named_by(path) != row_id:
         raise not_ours(where, f"the clip of {row_id} is at {path!r}")
-    return str(path)
+    return path

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import plain_name
@@ -75,7 +75,7 @@ def check_where(columns: pa.Schema, condition: str, *, place: str = "where", sou
 def columns_in(condition: str, columns: pa.Schema) -> list[str]:
     """Return the columns that a condition may be about: those whose name stands in it.
 
-    Records of earlier versions may have names that differ in case alone, which SQL takes for one: that column
+    Records of several tables may have names that differ in case alone, which SQL takes for one: that column
     is meant whose case the condition has. Raises JobError where it has several, or none.
     """
     text = plain_name(condition)
@@ -118,11 +118,10 @@ def _rows(table: pa.Table, condition: str) -> pa.Array:
 
 def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
     if unknown := _UNKNOWN.search(problem):
-        near = nearest(unknown["name"], names)
-        fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names)}"
-        return JobError(f"where: there is no column {unknown['name']!r}", fix)
-    fix = _EXAMPLE
-    return JobError(f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}", fix)
+        problem = f"where: there is no column {unknown['name']!r}"
+        return JobError(problem, did_you_mean(unknown["name"], names))
+    problem = f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"
+    return JobError(problem, _EXAMPLE)
 
 
 def _answer(connection: Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from framefleet.pipeline.errors import JobError, NoFile, StoreError, not_ours
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import DERIVED, EXTRAS, RECORDS, extras_path, recorded_path
+from framefleet.pipeline.outputs.layout import DERIVED, EXTRAS, RECORDS, recorded_path, row_named_by
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable
 from framefleet.pipeline.outputs.stores.store import Store
@@ -20,11 +19,6 @@ from framefleet.pipeline.outputs.stores.store import Store
 FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded_frames` asks of a record
 MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
-_NAMED = re.compile(
-    r"(?:(?:clips|previews|derived)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
-    r"(?:-[0-9a-f]{8}|-[0-9a-f]{64})?\.[a-z0-9.]+",
-    re.ASCII,
-)
 
 Unsound = Literal["missing", "size", "bytes", "unreadable"]
 FileState = Literal["sound"] | Unsound
@@ -38,8 +32,6 @@ HOW: Mapping[Unsound, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedFile:
-    """A file that a record names."""
-
     path: str
     sha256: str
     size: int | None  # None: the record does not say
@@ -55,34 +47,22 @@ def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFi
 
 def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the file of arrays next to a clip, if any. Raises as `recorded_clip` does."""
-    sha256 = record.get("extra_outputs_sha256")
-    if sha256 is None:
-        return None
-    path = record.get("extra_outputs_path") or extras_path(record["row_id"])
-    return _file_in(EXTRAS, record, path, sha256, None, "the arrays")
+    return _second_file(record, EXTRAS, "extra_outputs", "the arrays")
 
 
 def recorded_derived(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the second clip that a step made from a clip, if any. Raises as `recorded_clip` does."""
-    sha256 = record.get("derived_sha256")
+    return _second_file(record, DERIVED, "derived", "the derived clip")
+
+
+def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str) -> RecordedFile | None:
+    """columns: how the names of its columns begin."""
+    sha256, path = record.get(f"{columns}_sha256"), record.get(f"{columns}_path") or ""
     if sha256 is None:
         return None
-    path = record.get("derived_path") or ""
-    return _file_in(DERIVED, record, path, sha256, record.get("derived_bytes"), "the derived clip")
-
-
-def _file_in(
-    folder: str, record: Mapping[str, Any], path: str, sha256: str, size: int | None, what: str
-) -> RecordedFile:
     if not path.startswith(f"{folder}/") or row_named_by(path) != record["row_id"]:
         raise not_ours(RECORDS, f"the path of {what} of {record['row_id']} is {path!r}")
-    return RecordedFile(path=path, sha256=sha256, size=size)
-
-
-def row_named_by(path: str) -> str | None:
-    """Return the row_id in the name of a file in clips/, derived/, previews/, extras/; None for others."""
-    name = _NAMED.fullmatch(path)
-    return name["row_id"] if name else None
+    return RecordedFile(path=path, sha256=sha256, size=record.get(f"{columns}_bytes"))
 
 
 def file_state(store: Store, file: RecordedFile) -> FileState:

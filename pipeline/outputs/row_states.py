@@ -167,8 +167,6 @@ def _among(row_ids: set[str], tables: Iterator[pa.Table]) -> set[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """Something that happened to a row."""
-
     at: datetime
     level: str  # info or warning
     worker: str

@@ -1,11 +1,8 @@
 """How many tokens a row's prompts have, and how many of them the model's text encoders read.
 
-Rows of equal lengths share forwards that are as long as these. What is read is counted by the tokenizer that
-lets most of it through.
-
-A driver counts in a sandbox, as a tokenizer is a model's own, and may hang, crash or grow. Where it does,
-prompts are not counted any more: rows of equal lengths meet less often, and nothing else is lost. The sandbox
-runs this file: a pickled `PromptLengths` in, then texts; numbers out.
+Rows of equal lengths share forwards that are as long as these. A driver counts in a sandbox, which runs this
+file: a pickled `PromptLengths` in, then texts; numbers out. A tokenizer is a model's own, and may hang, crash
+or grow: then prompts are not counted any more, and rows of equal lengths meet less often.
 """
 
 from __future__ import annotations

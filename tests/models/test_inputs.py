@@ -15,8 +15,8 @@ from PIL import Image
 
 from framefleet import Inputs
 from framefleet.pipeline.errors import InputError, Refused
+from framefleet.pipeline.rows.inputs import http_read
 from framefleet.pipeline.rows.inputs.access import naming
-from framefleet.pipeline.rows.inputs.http_read import Limits, read_http
 from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image
 from framefleet.pipeline.rows.inputs.roots import Roots, WebFile
 from framefleet.pipeline.rows.inputs.survey import InputIndex
@@ -33,9 +33,10 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def inputs(web: WebServer) -> Inputs:
+def inputs(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Inputs:
     """Inputs that may read below /img only."""
-    return Inputs([f"{web.url}/img/"], max_bytes=1 << 20)
+    monkeypatch.setattr(http_read, "MAX_BYTES", 1 << 20)
+    return Inputs([f"{web.url}/img/"])
 
 
 def problem_of(inputs: Inputs, uri: str) -> str:
@@ -157,16 +158,17 @@ def test_rows_of_a_table_on_a_private_host_need_that_host_among_the_roots(web: W
     assert Inputs([f"{web.url}/"], base=base).read("a.png") == image_file()
 
 
-@pytest.mark.parametrize(
-    ("path", "limits"),
-    [("silent", Limits(silence_s=0.2, total_s=5.0)), ("trickle", Limits(silence_s=1.0, total_s=0.5))],
-)
-def test_a_server_that_takes_for_ever_is_given_up(path: str, limits: Limits, web: WebServer) -> None:
+@pytest.mark.parametrize(("path", "silence_s", "total_s"), [("silent", 0.2, 5.0), ("trickle", 1.0, 0.5)])
+def test_a_server_that_takes_for_ever_is_given_up(
+    path: str, silence_s: float, total_s: float, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_read, "SILENCE_S", silence_s)
+    monkeypatch.setattr(http_read, "TOTAL_S", total_s)
     roots = Roots([web.url])
     place = roots.place(f"{web.url}/img/bad/{path}")
     assert isinstance(place, WebFile)
     with pytest.raises(InputError, match="no answer in time"):
-        read_http(place, roots.web, limits)
+        http_read.read_http(place, roots.web)
 
 
 @pytest.mark.parametrize(

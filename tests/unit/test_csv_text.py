@@ -156,25 +156,10 @@ def test_a_message_names_the_line_below_a_line_that_names_the_separator(tmp_path
     [
         '[{"prompt": "a", "n": 1}, {"prompt": "b]}", "n": 2}]',
         '[\n  {\n    "prompt": "a",\n    "n": 1\n  },\n  {\n    "prompt": "b]}",\n    "n": 2\n  }\n]\n',
-        '{\n "prompt": "a",\n "n": 1\n}\n{\n "prompt": "b]}",\n "n": 2\n}',
-        '{"prompt": {"0": "a", "1": "b]}"}, "n": {"0": 1, "1": 2}}',
-        '{"7": {"prompt": "a", "n": 1}, "9": {"prompt": "b]}", "n": 2}}',
-        '{"columns": ["prompt", "n"], "index": [0, 1], "data": [["a", 1], ["b]}", 2]]}',
-        '{"schema": {"fields": []}, "data": [{"prompt": "a", "n": 1}, {"prompt": "b]}", "n": 2}]}',
-        '{"prompt": ["a", "b]}"], "n": [1, 2]}',
     ],
 )
-def test_json_that_is_one_value_is_read(text: str, tmp_path: Path) -> None:
+def test_an_array_of_json_is_read(text: str, tmp_path: Path) -> None:
     assert read(tmp_path, "t.json", text)[0] == [{"prompt": "a", "n": 1}, {"prompt": "b]}", "n": 2}]
-
-
-def test_one_object_of_lists_of_numbers_is_one_row(tmp_path: Path) -> None:
-    assert read(tmp_path, "t.json", '{"sigmas": [1, 0.5]}')[0] == [{"sigmas": [1, 0.5]}]
-
-
-def test_an_object_of_objects_without_numbers_is_not_guessed_at(tmp_path: Path) -> None:
-    error = refusal(tmp_path, "t.json", '{"prompt": {"r1": "a", "r2": "b"}, "n": {"r1": 1, "r2": 2}}')
-    assert "may be its columns or its rows" in error.problem and "array of objects" in error.fix
 
 
 def test_rows_of_an_array_have_lines(tmp_path: Path) -> None:

@@ -160,11 +160,6 @@ def test_a_clip_is_where_its_record_says(tag: str) -> None:
     assert recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records") == path
 
 
-def test_a_clip_of_an_earlier_version_is_where_its_row_id_says() -> None:
-    record = {"row_id": CLIP.row_id, "uri": f"/elsewhere/clips/ab/{CLIP.row_id}.mkv", "path": None}
-    assert recorded_path(record, "records") == clip_path(CLIP.row_id, ".mkv")
-
-
 def test_a_record_says_whose_bytes_are_not_repeatable() -> None:
     with mock.patch("framefleet.pipeline.outputs.encode_clip.encode", return_value=b"of a GPU"):
         told = [encode_clip(CLIP, Media(encoder=encoder)).record for encoder in VIDEO_ENCODERS["mp4"]]

@@ -237,7 +237,7 @@ def test_a_column_of_a_rare_type_that_is_read_raises_nothing_else(
         ('{"prompt": "a", "x": {}}', "the column 'x' holds struct<>, and records cannot"),
         ('{"prompt": "a", "x": ' + "[" * 60 + "]" * 60 + "}", "the column 'x' holds list<"),
         (json.dumps({"prompt": "a", "x" * 300: 1}), "is longer than 256 characters"),
-        (json.dumps({f"x{i}": 1 for i in range(10_001)}), "more than 10,000 keys"),
+        (json.dumps({f"x{i}": 1 for i in range(10_001)}), "more than 10,000 columns"),
     ],
 )
 def test_columns_that_no_record_can_carry_are_refused_at_once(

@@ -13,6 +13,7 @@ import pytest
 from framefleet import Inputs
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.outputs.stores import retries
+from framefleet.pipeline.rows.inputs import access
 from framefleet.pipeline.rows.inputs.access import naming
 
 
@@ -52,14 +53,17 @@ def test_inputs_travel_to_another_process(tmp_path: Path) -> None:
         ("n" * 300, "it cannot be read: File name too long"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_the_reason(name: str, problem: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_refused_with_the_reason(
+    name: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "MAX_BYTES", 100)
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty.png").touch()
     (tmp_path / "file.png").write_bytes(b"1" * 100)
     (tmp_path / "large.png").write_bytes(b"1" * 101)
     (tmp_path / "round.png").symlink_to("round.png")
-    inputs = Inputs([str(tmp_path)], max_bytes=100)
+    inputs = Inputs([str(tmp_path)])
     assert len(inputs.read("file.png")) == 100
     with pytest.raises(InputError) as caught:
         inputs.read(name)

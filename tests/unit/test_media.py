@@ -26,7 +26,7 @@ from PIL import Image, ImageSequence
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
-from framefleet.pipeline.outputs.media import media_settings
+from framefleet.pipeline.outputs.media import av_file, media_settings
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import (
@@ -112,7 +112,7 @@ def test_a_png_of_more_pixels_than_memory_bears_is_not_decoded() -> None:
 def test_sound_of_more_samples_than_memory_bears_is_refused(
     kind: MediaFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(media_settings, "MOST_SAMPLES", 10_000)
+    monkeypatch.setattr(av_file, "MOST_SAMPLES", 10_000)
     with pytest.raises(StoreError, match="more than 10,000 samples"):
         decode_audio(written(Media(format=kind)))
 

@@ -206,14 +206,6 @@ def test_a_clip_that_lost_its_record_is_swept_only_when_another_is_in_its_place(
     assert store.list("clips") == [right.path]
 
 
-def test_a_record_of_an_earlier_version_keeps_its_clip(store: Store) -> None:
-    stored = worked(store, attempt(b"clip", b"arrays"))
-    commit(store, replace(stored, path=None, extra_outputs_path=None))
-    swept(store)
-    assert store.list("clips") == [stored.path]
-    assert store.list("extras") == [stored.extra_outputs_path]
-
-
 def test_other_files_among_intents_are_left_alone(store: Store) -> None:
     store.write("pending/README", b"")
     store.write(f"pending/{ROW_ID}.json", b"{}")

@@ -112,7 +112,7 @@ def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
     assert caught.value.fix == "did you mean 'sharpness'?"
     with pytest.raises(JobError) as caught:
         check_where(TABLE.schema, "zzzz > 0.4")
-    assert "prompt, sharpness, seed" in caught.value.fix
+    assert "prompt, seed, sharpness" in caught.value.fix
 
 
 def test_columns_that_a_condition_does_not_name_may_be_of_any_type_and_name() -> None:

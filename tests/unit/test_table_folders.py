@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.jobs.render.python_table import arrow_of
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.table import open_table
@@ -191,7 +190,7 @@ WRITTEN = pa.table({"prompt": ["deleted", "b"], "seed": [1, 2], "style": ["oil",
 
 @pytest.mark.parametrize("write", [delta, iceberg, lance, saved_to_disk])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_table_of_another_library_is_refused_from_everywhere_with_what_reads_it(
+def test_a_table_of_another_library_is_refused_from_everywhere(
     write: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     place = write(tmp_path)
@@ -201,10 +200,6 @@ def test_a_table_of_another_library_is_refused_from_everywhere_with_what_reads_i
     for where in [place, place.parent, tmp_path, *files, *(one.parent for one in files), *globs]:
         error = refusal(where)
         assert f"{place} is a " in error.problem, (where, error.problem)
-    code = error.fix.partition("table=")[2].partition("; or write")[0][:-1]
-    library = code.partition("(")[0].rpartition(".")[0].removesuffix(".StaticTable")
-    rows_in_python = eval(code, {library.partition(".")[0]: __import__(library)})
-    assert arrow_of(rows_in_python).to_pylist() == [{"prompt": "b", "seed": 2, "style": "ink"}]
 
 
 def test_an_offline_hub_is_not_a_missing_table(monkeypatch: pytest.MonkeyPatch) -> None:

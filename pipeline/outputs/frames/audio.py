@@ -19,8 +19,6 @@ _MAX_RATE = 655_350  # of FLAC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audio:
-    """The sound of a clip."""
-
     samples: npt.NDArray[np.float32]  # (channels, samples), in [-1, 1]
     sample_rate: int  # in Hz
 

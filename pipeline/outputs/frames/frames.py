@@ -1,10 +1,8 @@
 """In: what stands for frames in an output. Out: frames as an array (T, H, W, channels), and their digest.
 
-One thread of the process makes uint8 frames while others render, in the order of the clips: floats, four
-times as large, do not pile up. LateFrames stand for the array that a call of diffusers' postprocessing will
-return. Whoever looks at it gets that array, at that moment. Where nobody does before the clip is kept, its
-pixels are rounded to uint8 from the decoder's tensor: on a GPU there, and copied in parallel with what comes
-next; else by whatever thread asks for them.
+LateFrames stand for the array that a call of diffusers' postprocessing will return. Whoever looks at it gets
+that array. Where nobody does before the clip is kept, one thread of the process rounds the decoder's tensor
+to uint8, in the order of the clips: on a GPU there, and copied in parallel with what comes next.
 """
 
 from __future__ import annotations
@@ -30,15 +28,20 @@ Pictures: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 def plain_frames(pictures: Pictures) -> Frames:
     """Return pictures as scores take them, (T, H, W, 3) uint8, read-only: alpha lies over black."""
-    whole = pictures
-    if whole.dtype != np.uint8:
-        whole = (np.nan_to_num(whole).clip(0, 1) * 255).round()
-    colours = whole[..., :3].astype(np.uint8)
+    whole = eight_bits(pictures)
+    colours = whole[..., :3]
     if whole.shape[-1] == 4:
-        colours = (colours.astype(np.uint16) * whole[..., 3:].astype(np.uint16) // 255).astype(np.uint8)
+        colours = (colours.astype(np.uint16) * whole[..., 3:] // 255).astype(np.uint8)
     frames: Frames = np.ascontiguousarray(colours)
     frames.flags.writeable = False
     return frames
+
+
+def eight_bits(pictures: Pictures) -> npt.NDArray[np.uint8]:
+    """Return pictures as uint8; floats are cut to [0, 1]."""
+    if pictures.dtype != np.uint8:
+        pictures = (np.nan_to_num(pictures).clip(0, 1) * 255).round()
+    return pictures.astype(np.uint8, copy=False)
 
 
 def to_frames(output: object) -> Frames:

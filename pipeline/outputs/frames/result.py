@@ -126,8 +126,6 @@ RATES = ("sample_rate", "sampling_rate")  # a recipe, or a pipeline, may return 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """What one row rendered."""
-
     pixels: Pixels | None = None  # None: sound alone
     audio: Audio | None = None  # None: there is none
     extras: Extras = field(default_factory=Extras)
@@ -171,7 +169,6 @@ def to_rendered(output: Any, pipe: Any) -> Rendered:
 
 
 def has_sound(output: Any) -> bool:
-    """Tell whether `output` holds sound."""
     fields = _fields(output)
     return any(fields.get(name) is not None for name in SOUND)
 

@@ -6,8 +6,6 @@ import io
 import json
 import os
 import socket
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -24,10 +22,10 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.frame_zip import text_tags
 from framefleet.pipeline.outputs.media.media_settings import (
     LARGEST_FRAME,
+    MOST_SAMPLES,
     VIDEO_ENCODERS,
     Media,
     check_pixels,
-    check_samples,
 )
 
 # Without these flags swscale may take another path on another CPU.
@@ -115,16 +113,12 @@ def encode_av(
 
 @contextmanager
 def _scratch_file() -> Iterator[Path]:
-    """Yield a path, in memory on Linux, gone afterwards; faststart opens it again by its name."""
-    if sys.platform == "linux":
-        handle = os.memfd_create("clip")
-        try:
-            yield Path(f"/proc/self/fd/{handle}")
-        finally:
-            os.close(handle)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder, "clip")
+    """Yield a path, in memory, gone afterwards; faststart opens it again by its name."""
+    handle = os.memfd_create("clip")
+    try:
+        yield Path(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
 
 
 def check_encoder(media: Media) -> None:
@@ -144,8 +138,6 @@ def check_encoder(media: Media) -> None:
 
 
 class _Video:
-    """The stream of pictures in a file that is written."""
-
     def __init__(
         self, container: av.container.OutputContainer, frames: Frames, *, media: Media, rate: Fraction
     ) -> None:
@@ -193,16 +185,13 @@ class _Video:
 
 @contextmanager
 def _scheduling_restored() -> Iterator[None]:
-    """Give every thread that becomes real-time meanwhile the policy of this one as it was; on Linux.
+    """Give every thread that becomes real-time meanwhile the policy of this one as it was.
 
     Where root opens SVT-AV1, it makes the thread that does so, and its own, first-in first-out at the highest
     priority, and leaves them so. Whatever that thread, and each process that it starts, computes would then
     leave all others 5 % of a core: no other worker, Ray or lock of a driver beats in time.
     https://gitlab.com/AOMediaCodec/SVT-AV1/-/blob/v4.1.0/Source/Lib/Globals/enc_handle.c
     """
-    if sys.platform != "linux":
-        yield
-        return
 
     def real_time_threads() -> set[int]:
         threads = set()
@@ -222,8 +211,6 @@ def _scheduling_restored() -> Iterator[None]:
 
 
 class _Sound:
-    """The stream of sound in a file that is written."""
-
     def __init__(self, container: av.container.OutputContainer, audio: Audio, kind: str) -> None:
         self._container, self._pcm, self._at = container, audio.pcm(), 0
         self.sample_rate, self._layout = audio.sample_rate, _LAYOUTS[audio.num_channels]
@@ -276,14 +263,14 @@ def decode_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
         num_samples = 0
         for frame in container.decode(stream):
             num_samples += frame.samples * stream.channels
-            check_samples(num_samples)
+            if num_samples > MOST_SAMPLES:
+                raise ValueError(f"the sound has more than {MOST_SAMPLES:,} samples")
             parts += resampler.resample(frame)
         samples = np.concatenate([part.to_ndarray().reshape(-1, stream.channels) for part in parts])
         return samples.astype("<i2", copy=False), stream.rate
 
 
 def read_tags(media_bytes: bytes) -> dict[str, str]:
-    """Return the tags that `encode_av` was given."""
     with _opened(media_bytes) as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts
     if media_bytes.startswith(b"RIFF"):

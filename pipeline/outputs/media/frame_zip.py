@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.frames.frames import Pictures
 from framefleet.pipeline.outputs.media.media_settings import LARGEST_FRAME, check_pixels
 
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -56,16 +56,7 @@ def encode_zip(
     return buffer.getvalue()
 
 
-def decode_zip(media_bytes: bytes) -> Frames:
-    """Return the frames of a zip; floats as 8 bits."""
-    frames = decode_zip_floats(media_bytes)
-    if frames.dtype != np.uint8:
-        frames = (frames.clip(0, 1) * 255).round()
-    return frames.astype(np.uint8, copy=False)
-
-
-def decode_zip_floats(media_bytes: bytes) -> Pictures:
-    """Return the frames of a zip as they are."""
+def decode_zip(media_bytes: bytes) -> Pictures:
     files = _members(media_bytes)
     names = sorted(name for name in files if name.endswith((".png", ".exr")))
     frames = []

@@ -14,7 +14,7 @@ from PIL import Image
 
 from framefleet.pipeline.errors import RenderError, StoreError
 from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
-from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range
+from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range, eight_bits
 from framefleet.pipeline.outputs.media import frame_zip, pillow_file
 from framefleet.pipeline.outputs.media.av_file import decode_frames, decode_sound, encode_av, read_tags
 from framefleet.pipeline.outputs.media.media_settings import ANIMATIONS, SOUNDS, ZIPS, Media, exact_rate
@@ -72,12 +72,8 @@ def preview_of(frames: Pictures) -> bytes:
     """Return the middle frame as WebP, made smaller, never larger; equal frames give equal bytes.
 
     It is shown before a clip plays, or in its place. The middle: many clips begin with what they come from.
-    Floats are cut to [0, 1].
     """
-    frame = frames[len(frames) // 2]
-    if frame.dtype != np.uint8:
-        frame = (np.nan_to_num(frame).clip(0, 1) * 255).round().astype(np.uint8)
-    still = Image.fromarray(frame)
+    still = Image.fromarray(eight_bits(frames[len(frames) // 2]))
     still.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = io.BytesIO()
     still.save(buffer, format="WEBP", quality=_QUALITY, method=_EFFORT)
@@ -89,12 +85,12 @@ def decode(media_bytes: bytes) -> Frames:
 
     Floats of exr.zip as 8 bits. Raises StoreError, as all here, for what is no such file, or is too large.
     """
-    return _read(media_bytes, frame_zip.decode_zip, pillow_file.decode_pillow, decode_frames)
+    return eight_bits(decode_floats(media_bytes))
 
 
 def decode_floats(media_bytes: bytes) -> Pictures:
     """Return the frames of a file as they are: those of exr.zip as floats."""
-    return _read(media_bytes, frame_zip.decode_zip_floats, pillow_file.decode_pillow, decode_frames)
+    return _read(media_bytes, frame_zip.decode_zip, pillow_file.decode_pillow, decode_frames)
 
 
 def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:

@@ -55,42 +55,26 @@ def check_pixels(width: int, height: int, num_frames: int) -> None:
         raise ValueError(f"{num_frames} frames of {height} x {width} have more than {MOST_PIXELS:,} pixels")
 
 
-def check_samples(count: int) -> None:
-    """Raise ValueError for more than is decoded."""
-    if count > MOST_SAMPLES:
-        raise ValueError(f"the sound has more than {MOST_SAMPLES:,} samples")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
     """How clips are stored: mp4 is H.264, H.265 or AV1, and AAC; webm is VP9 or AV1, and Opus; mkv is
     lossless FFV1, with alpha, and FLAC; webp (with alpha) and gif are animated; png holds one frame, with
     alpha; png.zip and exr.zip hold a file for each frame or layer, OpenEXR floats of any value; flac
     and wav hold sound alone.
-
-    encoder: of mp4 and webm; None is H.264 or VP9. crf: the encoder's own scale, from 0, the best; None is a
-    value at which a clip looks like its frames. fps: None takes the row's or the model's native rate. audio:
-    whether clips have their sound. previews: whether a small still lies next to each clip.
     """
 
     format: MediaFormat = "mp4"
-    crf: int | None = None
-    fps: float | None = None
-    audio: bool = True
-    encoder: VideoEncoder | None = None
-    previews: bool = True
+    crf: int | None = None  # on the encoder's own scale, from 0, the best; None: a clip looks like its frames
+    fps: float | None = None  # None: the row's or the model's native rate
+    audio: bool = True  # clips have their sound
+    encoder: VideoEncoder | None = None  # of mp4 and webm; None is H.264 or VP9
+    previews: bool = True  # a small still lies next to each clip
 
     def __post_init__(self) -> None:
-        if self.format not in get_args(MediaFormat):
-            raise JobError(
-                f"media.format is {self.format!r}",
-                "use mp4, webm, mkv (lossless), webp or gif (animated), png (images), "
-                "png.zip (frames, layers), exr.zip (HDR), flac or wav (sound)",
-            )
-        if self.encoder is not None and self.encoder not in get_args(VideoEncoder):
-            problem = f"media.encoder is {self.encoder!r}"
-            raise JobError(problem, f"use one of {', '.join(get_args(VideoEncoder))}")
-        # libx264 is what job.json of earlier versions has where nothing is encoded by it.
+        for name, kind in (("format", MediaFormat), ("encoder", VideoEncoder)):
+            if (value := getattr(self, name)) not in (None, *get_args(kind)):
+                raise JobError(f"media.{name} is {value!r}", f"use one of {', '.join(get_args(kind))}")
+        # libx264 is what job.json has where nothing is encoded by it.
         if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ("libx264",))):
             fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]
             problem = f"media.encoder is {self.encoder}, and {self.format} is not encoded by it"
@@ -113,7 +97,6 @@ class Media:
 
     @property
     def quality(self) -> int:
-        """The crf that counts."""
         return _CRF[self._scale][0] if self.crf is None else self.crf
 
     @property

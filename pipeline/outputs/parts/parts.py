@@ -2,14 +2,13 @@
 
 A row is done if and only if a part under `records/` names it, and that part counts (`seals.py`).
 
-Rows are withdrawn so that they are rendered again. A part is replaced by one without them, and deleted when
-that is stored and the lock is still ours: a kill in between loses nothing. What goes is decided by each
-record alone: so whoever holds the output next decides the same, and finishes.
+Rows are withdrawn so that they are rendered again: a part is replaced by one without them, and deleted when
+that is stored and the lock is still ours. Each record alone decides whether it goes, so that whoever holds
+the output next finishes.
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,8 +58,6 @@ class PartWriter:
         """run: names the parts, so it must be new for every driver; letters, digits, dashes. job: job.json.
         num_before: parts that the folder has.
         """
-        if not re.fullmatch(r"[A-Za-z0-9-]+", run):
-            raise JobError(f"run is {run!r}", "use letters, digits and dashes")
         self._store, self._folder, self._schema, self._run, self._job = store, folder, schema, run, job
         self._carried: list[pa.RecordBatch] = []
         self._values: list[Mapping[str, Any]] = []

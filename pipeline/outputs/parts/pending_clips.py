@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError
 from framefleet.pipeline.outputs import layout
@@ -32,8 +32,7 @@ _NAME = re.compile(rf"{layout.PENDING}/(?P<row_id>[0-9a-f]{{32}})-(?P<tag>[0-9a-
 _TAG = re.compile(rf"-([0-9a-f]{{{layout.TAG}}})\.")  # of a clip's or a preview's name
 _MAX_BYTES = 1 << 20  # of one: a record, whose arguments are a few prompts
 _NUM_READERS = 4  # clips in memory at once
-_OTHERS = ("extra_outputs_sha256", "extra_outputs_path", "derived_path")
-_PLACES = records.fields_named(records.RECORD_FIELDS, "row_id", "uri", "path", *_OTHERS)
+_PLACES = records.fields_named(records.RECORD_FIELDS, "row_id", "path", "extra_outputs_path", "derived_path")
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +51,8 @@ class FinishedClip:
     """What an intent says about a clip."""
 
     record: records.Record
-    # Whether other rows were under way with it; named as files of earlier versions have it, as the next.
-    was_batched: Annotated[bool, Field(alias="had_company")]
-    # Of steps.
-    values: Annotated[Mapping[str, CellValue], Field(alias="scores")] = field(default_factory=dict)
+    was_batched: bool  # other rows were under way with it
+    values: Mapping[str, CellValue] = field(default_factory=dict)  # of steps
 
 
 _FINISHED = TypeAdapter(FinishedClip)
@@ -75,7 +72,7 @@ def announce(
 ) -> None:
     """Write down that this clip is about to be stored. values: of clip steps, by section."""
     finished = FinishedClip(record=record, was_batched=was_batched, values=all_values(values or {}))
-    store.write(path_of_intent(record), _FINISHED.dump_json(finished, by_alias=True))
+    store.write(path_of_intent(record), _FINISHED.dump_json(finished))
 
 
 def disown(store: Store, paths: Iterable[str]) -> None:
@@ -185,11 +182,10 @@ def _strays(record: Mapping[str, Any], attempts: set[str], where: str) -> list[s
     """Return where files of a row may lie that its record does not name. attempts: their tags."""
     row_id, clip = record["row_id"], layout.recorded_path(record, where)
     suffix = clip[clip.index(".") :]
-    extras = record["extra_outputs_path"] or (record["extra_outputs_sha256"] and layout.extras_path(row_id))
     clips = [layout.clip_path(row_id, suffix, tag) for tag in attempts]
     paths = [*clips, *map(layout.preview_path, clips), *map(layout.label_path, clips)]
     paths += (layout.extras_path(row_id, tag) for tag in attempts)
-    recorded = {clip, layout.preview_path(clip), layout.label_path(clip), extras}
+    recorded = {clip, layout.preview_path(clip), layout.label_path(clip), record["extra_outputs_path"]}
     if derived := record["derived_path"]:  # all rows of an output have one, or none
         seconds = [layout.derived_path(row_id, suffix, tag) for tag in attempts]
         paths += [*seconds, *map(layout.label_path, seconds)]

@@ -1,9 +1,8 @@
 """In: an output. Out: its records that count, as tables of some thousand rows, whoever wrote its parts.
 
-Parts of several versions and tables differ in their columns; here all have those of all. Scores that were
-added later, `scores/part-*.parquet`, stand in the rows they are about. Such a score is about the clip with
-its media_sha256: a row that was rendered again may have another. Where a part does not say which clip, as one
-of somebody's own, it is about any of the row.
+Parts of several tables differ in their columns; here all have those of all. Scores that were added later,
+`scores/part-*.parquet`, stand in the rows they are about: of the clip with their media_sha256, or, where a
+part of somebody's own does not say it, of any clip of the row.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 
 from framefleet.doors import record_columns
 from framefleet.pipeline.errors import JobError, not_ours
-from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
@@ -104,8 +103,6 @@ def _ids(store: Store, path: str, mask: npt.NDArray[np.bool_]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
-    """The columns of an output's records."""
-
     records: pa.Schema  # those of the parts
     later: pa.Schema  # those of scores/
     taken: frozenset[str]  # those that scores/ cannot have
@@ -143,9 +140,8 @@ class _Columns:
         fields = {field.name: field for schema in (RECORD_FIELDS, united) for field in schema}
         for name in names:
             if name not in fields:
-                near = nearest(name, fields)
-                fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(fields)}"
-                raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
+                problem = f"{store.url_of(RECORDS)} has no column {name!r}"
+                raise JobError(problem, did_you_mean(name, fields))
         return pa.schema([fields[name] for name in names])
 
 

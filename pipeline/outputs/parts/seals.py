@@ -1,19 +1,14 @@
 """Which parts count: a driver that takes an output over writes down what it found, and no more is let in.
 
-Each driver has a file of its own, `drivers/<epoch>.json`, which nobody else writes; `cluster/driver/lock.py`
-says how they come to be. Its `sealed` are the parts of earlier epochs that were there when it began and, once
-it has ended, its own: what is sealed and not there is gone. A part that lands after the next driver has
-begun, of one that was frozen or cut off in the middle of a request, is *late*: its rows are somebody else's
-by then, so that readers ignore it and whoever holds the output deletes it. What is late stays so: seals are
-of seals.
-
-A driver also writes down there which parts it has merged into larger ones (`plugins/compact`). That one write
-lets the larger part count in place of the others: before and after it, each row is in one part that counts.
+In `drivers/<epoch>.json`, which only its driver writes (`cluster/driver/lock.py`), `sealed` are the parts of
+earlier epochs that were there when it began and, once it has ended, its own: what is sealed and not there is
+gone. A part that lands later is *late*, and stays so, as seals are of seals: readers ignore it, and whoever
+holds the output deletes it. `merged` are parts whose rows are in larger ones (`plugins/compact`): one write
+lets these count in place of the others. Why: docs/why/stores.md.
 
 The name of a part says which run wrote it, under which epoch, as its how-manyth, with which bytes.
 `part-000007-20260102T030405-89abcdef-000012-0123456789abcdef.parquet`: the 12th part of a run of epoch 7, and
-the first 16 hex digits of its SHA-256. A run makes a part after the one before it is stored. Parts of earlier
-versions have neither epoch nor digest, and parts that people put together any name.
+the first 16 hex digits of its SHA-256. Parts that people put together may have any name.
 """
 
 from __future__ import annotations
@@ -68,12 +63,10 @@ def merging_run(epoch: int) -> str:
 
 
 def part_path(folder: str, run: str, number: int, content: bytes) -> str:
-    """Return where a part lies."""
     return f"{folder}/part-{run}-{number:06d}-{short_digest(content)}.parquet"
 
 
 def short_digest(content: bytes) -> str:
-    """Return what names say of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -154,7 +147,6 @@ _SEAL = TypeAdapter(Seal)
 
 
 def is_sealed(part: Part, sealed: Sealed) -> bool:
-    """Tell whether a part is among these."""
     return any(first <= part.number <= last for first, last in sealed.get(part.run, ()))
 
 
@@ -193,24 +185,9 @@ def live_parts(store: Store) -> list[Part]:
             return [part for part in parts if seal.counts(part)]
 
 
-def seal_now(store: Store, epoch: int) -> Sealed:
-    """Return what a driver of this epoch seals, as it begins and has no part yet."""
-    return sealed_of(part for part in live_parts(store) if 0 < part.epoch < epoch)
-
-
-def seal_of(store: Store, epoch: int) -> Sealed:
-    """Return the parts that the driver of this epoch has written, for it to seal as it ends."""
-    return sealed_of(part for part in live_parts(store) if part.epoch == epoch)
-
-
-def sealed_of(parts: Iterable[Part]) -> Sealed:
-    """Return parts as a seal has them."""
-    return sealed_too({}, parts)
-
-
-def sealed_too(sealed: Sealed, parts: Iterable[Part]) -> Sealed:
-    """Return a seal that has these parts as well."""
-    numbers = {run: list(stretches) for run, stretches in sealed.items()}
+def sealed_of(parts: Iterable[Part], before: Sealed | None = None) -> Sealed:
+    """Return parts as a seal has them, after those that it had before."""
+    numbers = {run: list(stretches) for run, stretches in (before or {}).items()}
     for part in parts:
         numbers.setdefault(part.run, []).append((part.number, part.number))
     united: dict[str, list[tuple[int, int]]] = {run: [] for run in numbers}

@@ -72,7 +72,6 @@ class Folder:
         self._put(path, content, os.replace)
 
     def upload(self, path: str, source: Path) -> None:
-        """Put a copy of `source` there, in one step, whatever was there."""
         with open(source, "rb") as file:
             self._put(path, file, os.replace)
 
@@ -112,7 +111,6 @@ class Folder:
         return (self.root / path).is_file()
 
     def list(self, folder: str) -> list[str]:
-        """Return the files below `folder` at any depth, relative to the root."""
         names = (file.relative_to(self.root).as_posix() for file in self._files(folder))
         return sorted(name for name in names if not _is_temporary(name))
 

@@ -132,7 +132,6 @@ class ObjectStore:
             return False
 
     def list(self, folder: str) -> list[str]:
-        """Return the objects below `folder` at any depth, relative to the root."""
         return sorted(self.details(folder))
 
     def details(self, folder: str) -> dict[str, Stored]:
@@ -191,10 +190,8 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if gcs.is_gcs(url):
         own_options = gcs.gcs_options(own_options)
     try:
-        uncached = {
-            "skip_instance_cache": True,
-            "use_listings_cache": False,
-        }  # other processes write here too
+        # other processes write here too
+        uncached = {"skip_instance_cache": True, "use_listings_cache": False}
         files, root = fsspec.core.url_to_fs(url, **uncached, **own_options)
     except Exception as error:  # of zipfile, a constructor, ...: of what was given, unless a service said so
         is_service = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)

@@ -27,7 +27,7 @@ from framefleet.pipeline.metrics import STORE_RETRIES, Counts, Spending
 
 _UNREACHABLE_ERRNOS = {errno.EBUSY, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 # Of NFS, and what s3fs makes of a server's "internal error".
-_UNREACHABLE_ERRNOS |= {errno.ESTALE, getattr(errno, "EREMOTEIO", errno.ETIMEDOUT)}
+_UNREACHABLE_ERRNOS |= {errno.ESTALE, errno.EREMOTEIO}
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -148,8 +148,8 @@ class Patience:
         self.counts = Counts()
         self._lock = threading.Lock()  # guards the three below
         self._silent_since: float | None = None  # its first failure since it last answered anybody
-        self._num_failing = 0  # requests that are made again
         self._logged_at: float | None = None
+        self._is_logged = False  # that it is silent now
 
     def ride_out(self, ask: Callable[[], Reply], *, reopen: Callable[[], None] | None = None) -> Reply:
         """Return what `ask` returns; raise what it raises when that will not pass, or not in time.
@@ -166,8 +166,6 @@ class Patience:
                 return False
             if failing_since is None:
                 failing_since = time.monotonic()
-                with self._lock:
-                    self._num_failing += 1
             if trouble == "unreachable":
                 will_pass = self._is_in_time(error, failing_since)
             else:
@@ -184,19 +182,8 @@ class Patience:
         except FileNotFoundError:
             self._note_answer()
             raise
-        else:
-            self._note_answer()
-            return answer
-        finally:
-            if failing_since is not None:
-                with self._lock:
-                    self._num_failing -= 1
-                    is_any_failing = self._num_failing or self._silent_since is not None
-                    is_over = self._logged_at is not None and not is_any_failing
-                    self._logged_at = None if is_over else self._logged_at
-                if is_over:
-                    outage_s = time.monotonic() - failing_since
-                    log.warning("%s answers again, after %.0f s", self.where, outage_s)
+        self._note_answer()
+        return answer
 
     @property
     def silent_s(self) -> float:
@@ -215,7 +202,7 @@ class Patience:
             is_due = self._logged_at is None or now - self._logged_at >= TOLD_EVERY_S
             is_logged = TOLD_AFTER_S <= failing_s < limit_s and is_due
             if is_logged:
-                self._logged_at = now
+                self._logged_at, self._is_logged = now, True
         if is_logged:
             log.warning(
                 "%s has not answered for %.0f s (%s); trying for another %.0f s, and working on as far "
@@ -230,7 +217,10 @@ class Patience:
     def _note_answer(self) -> None:
         self.has_answered = True
         with self._lock:
-            self._silent_since = None
+            outage_s, is_over = self.silent_s, self._is_logged
+            self._silent_since, self._is_logged = None, False
+        if is_over:
+            log.warning("%s answers again, after %.0f s", self.where, outage_s)
 
 
 class Soon:

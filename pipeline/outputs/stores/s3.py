@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import socket
-import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import datetime
@@ -97,6 +96,5 @@ def _new_socket(address: tuple[Any, ...]) -> socket.socket:
     """Return a socket for aiohttp that gives up a peer which takes nothing any more."""
     family, kind, protocol, _, _ = address
     made = socket.socket(family, kind, protocol)
-    if sys.platform == "linux":
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
     return made

@@ -16,7 +16,7 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.roots import (
-    Limits,
+    MAX_BYTES,
     LocalFile,
     Roots,
     StoredFile,
@@ -39,11 +39,9 @@ class Inputs:
         storage_options: Mapping[str, Any] | None = None,
         *,
         base: str | None = None,
-        max_bytes: int = Limits().max_bytes,
         outage_s: float = OUTAGE_S,
     ) -> None:
         self._roots = Roots(roots, base)
-        self._limits = Limits(max_bytes=max_bytes)
         self._stores = {root: Store(root, storage_options, outage_s=outage_s) for root in self._roots.stored}
 
     def locate(self, uri: str) -> str:
@@ -58,7 +56,7 @@ class Inputs:
 
     def read(self, uri: str) -> bytes:
         """Return the content. Raises InputError; StoreError when the store of a root cannot be reached."""
-        place, count = self._roots.place(uri), self._limits.max_bytes + 1
+        place, count = self._roots.place(uri), MAX_BYTES + 1
         try:
             match place:
                 case LocalFile():
@@ -72,7 +70,7 @@ class Inputs:
                 case WebFile():
                     from framefleet.pipeline.rows.inputs.http_read import read_http  # imports aiohttp: 0.4 s
 
-                    content = read_http(place, self._roots.web, self._limits)
+                    content = read_http(place, self._roots.web)
         except FileNotFoundError:
             raise InputError("it does not exist", "check the path") from None
         except OSError as error:
@@ -80,8 +78,8 @@ class Inputs:
                 raise
             fix = "check the path and its rights"
             raise InputError(f"it cannot be read: {error.strerror}", fix) from None
-        if len(content) > self._limits.max_bytes:
-            raise too_many_bytes(self._limits.max_bytes)
+        if len(content) > MAX_BYTES:
+            raise too_many_bytes(MAX_BYTES)
         if not content:
             raise InputError("it is an empty file", "write the file again")
         return content

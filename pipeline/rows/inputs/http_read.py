@@ -21,11 +21,13 @@ from yarl import URL
 import framefleet
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.rows.inputs.roots import ADD, Limits, WebFile, too_many_bytes
+from framefleet.pipeline.rows.inputs.roots import ADD, MAX_BYTES, WebFile, too_many_bytes
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 ATTEMPTS = 3
+SILENCE_S = 20.0  # without a byte
+TOTAL_S = 300.0  # of all attempts together, as a trickle could go on for ever
 MAX_PAUSE_S = 30.0  # what a server may ask for between attempts
 HEADERS = {
     "User-Agent": f"framefleet/{framefleet.__version__}",  # some hosts refuse a library's own
@@ -52,16 +54,16 @@ class _Answered(Exception):
         return self.status == HTTPStatus.TOO_MANY_REQUESTS or self.status >= 500
 
 
-def read_http(place: WebFile, follow: Callable[[URL], WebFile], limits: Limits) -> bytes:
+def read_http(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
     """Return what `place` holds; `follow` places or refuses a redirect. InputError. For any thread."""
-    content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow, limits)
+    content: bytes = fsspec.asyn.sync(fsspec.asyn.get_loop(), _read, place, follow)
     return content
 
 
-async def _read(place: WebFile, follow: Callable[[URL], WebFile], limits: Limits) -> bytes:
+async def _read(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
     try:
-        async with asyncio.timeout(limits.total_s):
-            return await _follow(place, follow, limits)
+        async with asyncio.timeout(TOTAL_S):
+            return await _follow(place, follow)
     except (_Answered, aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
         raise _explained(error) from None  # its own text quotes the URL, and with it maybe a signature
 
@@ -84,9 +86,9 @@ def _pause(state: RetryCallState) -> float:
 
 
 @retry(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(ATTEMPTS), wait=_pause, reraise=True)
-async def _follow(place: WebFile, follow: Callable[[URL], WebFile], limits: Limits) -> bytes:
+async def _follow(place: WebFile, follow: Callable[[URL], WebFile]) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
-        answer = await _ask(place, limits)
+        answer = await _ask(place)
         if isinstance(answer, bytes):
             return answer
         try:
@@ -97,7 +99,7 @@ async def _follow(place: WebFile, follow: Callable[[URL], WebFile], limits: Limi
     raise InputError(f"it redirects more than {MAX_REDIRECTS} times", "give the URL that it ends at")
 
 
-async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
+async def _ask(place: WebFile) -> bytes | URL:
     """Return what one URL answers: its content, or where it sends us."""
     refused: list[str] = []
 
@@ -110,7 +112,7 @@ async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
         return socket.socket(family, kind, protocol)
 
     connector = aiohttp.TCPConnector(socket_factory=None if place.is_trusted else public_socket)
-    timeout = aiohttp.ClientTimeout(connect=limits.connect_s, sock_read=limits.silence_s)
+    timeout = aiohttp.ClientTimeout(connect=10.0, sock_read=SILENCE_S)
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
@@ -124,7 +126,7 @@ async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
                     raise InputError(problem, "give another URL") from None
             if response.status != HTTPStatus.OK:
                 raise _Answered(response.status, response.headers.get("Retry-After", ""))
-            return await _content(response, limits.max_bytes)
+            return await _content(response)
     except OSError:
         if not refused:
             raise
@@ -132,20 +134,20 @@ async def _ask(place: WebFile, limits: Limits) -> bytes | URL:
         raise InputError(problem, ADD.format(f"{place.url.origin()}/")) from None
 
 
-async def _content(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def _content(response: aiohttp.ClientResponse) -> bytes:
     encoding = response.headers.get("Content-Encoding") or "identity"
     if encoding.lower() != "identity":
         raise InputError("its host sends it compressed, though not asked to", "give another URL")
     chunks, size = [], 0
-    if (response.content_length or 0) <= max_bytes:
+    if (response.content_length or 0) <= MAX_BYTES:
         async for chunk in response.content.iter_chunked(1 << 16):
             chunks.append(chunk)
             size += len(chunk)
-            if size > max_bytes:
+            if size > MAX_BYTES:
                 break
         else:
             return b"".join(chunks)
-    raise too_many_bytes(max_bytes)
+    raise too_many_bytes(MAX_BYTES)
 
 
 def _explained(error: Exception) -> InputError:

@@ -56,7 +56,7 @@ def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
 
 def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
     """Return the first frames, all RGB and of one size. Raises InputError, not for damage after them."""
-    _check_is_video(content)
+    video_frames.checked_kind(content, "video")
     with closing(video_frames.frames_of(content)) as frames:
         return list(islice(frames, max_frames))
 
@@ -68,7 +68,7 @@ def describe(content: bytes, kind: MediaKind) -> Described:
     elif kind == "audio":
         size, num_frames = (0, 0), video_frames.num_samples(content)
     else:
-        _check_is_video(content)
+        video_frames.checked_kind(content, "video")
         num_frames = 0
         with closing(video_frames.frames_of(content)) as frames:
             for frame in frames:
@@ -80,11 +80,11 @@ def describe(content: bytes, kind: MediaKind) -> Described:
 
 def decoding_bytes(content: bytes, kind: MediaKind) -> int:
     """Return how much memory `describe` takes besides the content. Decodes nothing. Raises InputError."""
+    if kind != "image":
+        video_frames.checked_kind(content, kind)
     if kind == "video":
-        _check_is_video(content)
         return video_frames.BYTES_PER_FRAME_PIXEL * video_frames.most_pixels(content)
     if kind == "audio":
-        video_frames.check_is_sound(content)
         return video_frames.SOUND_BYTES
     with _opened(content) as image:
         return _decoding_bytes(image)
@@ -93,9 +93,7 @@ def decoding_bytes(content: bytes, kind: MediaKind) -> int:
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """Give the image, only its header read. Raises InputError, also for what the block raises."""
-    file = video_frames.file_kind(content)
-    if file is None or file.kind != "image":
-        raise InputError(f"it is {file}, not an image" if file else "it is not an image", "give an image")
+    file = video_frames.checked_kind(content, "image")
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
@@ -121,12 +119,6 @@ def _decoding_bytes(image: Image.Image) -> int:
 
 def _too_large(what: str) -> InputError:
     return InputError(f"{what} has more than {MAX_IMAGE_PIXELS:,} pixels", "make it smaller")
-
-
-def _check_is_video(content: bytes) -> None:
-    file = video_frames.file_kind(content)
-    if file is None or (file.kind != "video" and file.name != "gif"):
-        raise InputError(f"it is {file}, not a video" if file else "it is not a video", "give a video")
 
 
 MAX_DECODING_S = 600.0  # some ten times what the largest video takes that is allowed

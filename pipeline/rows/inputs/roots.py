@@ -23,6 +23,7 @@ from framefleet.pipeline.guards.redaction import USERINFO, check_url, public_url
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 LOCAL, WEB = ("file", "local"), ("http", "https")
 MAX_LENGTH = 4096  # Linux's longest path; URLs are shorter, and pictures in `data:` URLs longer
+MAX_BYTES = 256 << 20  # of a file
 ADD = "add {!r} to inputs.roots if this table may read there"
 
 
@@ -47,16 +48,6 @@ class WebFile:
 
     url: URL
     is_trusted: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """silence_s: without a byte. total_s: of all attempts together, as a trickle could go on for ever."""
-
-    max_bytes: int = 256 << 20
-    connect_s: float = 10.0
-    silence_s: float = 20.0
-    total_s: float = 300.0
 
 
 class Roots:

@@ -1,15 +1,17 @@
 """From the files that a table names to what each holds, or why it is refused: read once, remembered on disk.
 
-About 120 bytes of disk for each answer, see `guards/temporary_tables.py`.
+About 200 bytes of disk for each answer, see `guards/temporary_tables.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import threading
 import weakref
 from collections.abc import Iterable
+from dataclasses import asdict
 from queue import Empty, SimpleQueue
 
 from framefleet.pipeline.errors import InputError, Refused
@@ -27,13 +29,7 @@ _Answers = SimpleQueue[tuple[bytes, Answer | Exception]]
 _NUM_THREADS = 16
 # How far the others go on while one host is slow.
 MAX_UNDER_WAY = 16 * _NUM_THREADS
-_SCHEMA = """
-CREATE TABLE answers (
-    key BLOB PRIMARY KEY,
-    sha256 TEXT, width INTEGER, height INTEGER, num_frames INTEGER,  -- of what can be used
-    reason TEXT, fix TEXT                                            -- of what is refused
-) WITHOUT ROWID;
-"""
+_SCHEMA = "CREATE TABLE answers (key BLOB PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;"
 
 
 class InputIndex(Finder):
@@ -54,7 +50,6 @@ class InputIndex(Finder):
         self._dismiss.atexit = False
 
     def prefetch(self, wanted: Iterable[tuple[str, MediaKind]]) -> None:
-        """Read all that are not known yet, side by side, however many there are."""
         for uri, kind in wanted:
             key = _key(uri, kind)
             if key in self._under_way or self._recall(key) is not None:
@@ -81,7 +76,6 @@ class InputIndex(Finder):
         return answer
 
     def knows(self, uri: str, kind: MediaKind) -> bool:
-        """Tell whether the answer is there already."""
         return self._recall(_key(uri, kind)) is not None
 
     def remember(self, uri: str, kind: MediaKind, described: Described) -> None:
@@ -90,7 +84,6 @@ class InputIndex(Finder):
             self._remember(_key(uri, kind), described)
 
     def locate(self, uri: str) -> str:
-        """Return what names the same file in any folder; of files that were found."""
         return self._inputs.locate(uri)
 
     def close(self) -> None:
@@ -106,21 +99,14 @@ class InputIndex(Finder):
         self._remember(key, answer)
 
     def _remember(self, key: bytes, answer: Answer) -> None:
-        values: tuple[str | int | None, ...]
-        if isinstance(answer, Refused):
-            values = (None, None, None, None, answer.reason, answer.fix)
-        else:
-            values = (answer.sha256, answer.width, answer.height, answer.num_frames, None, None)
-        self._db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", (key, *values))
+        self._db.execute("INSERT INTO answers VALUES (?, ?)", (key, json.dumps(asdict(answer))))
 
     def _recall(self, key: bytes) -> Answer | None:
-        row = self._db.execute("SELECT * FROM answers WHERE key = ?", (key,)).fetchone()
+        row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        _, sha256, width, height, num_frames, reason, fix = row
-        if reason is not None:
-            return Refused(reason=reason, fix=fix)
-        return Described(sha256=sha256, width=width, height=height, num_frames=num_frames)
+        values = json.loads(row[0])
+        return Refused(**values) if "reason" in values else Described(**values)
 
 
 def _work(inputs: Inputs, describer: Describer, questions: _Questions, answers: _Answers) -> None:

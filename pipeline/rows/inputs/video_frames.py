@@ -84,10 +84,10 @@ class FileKind:
     name: str
 
     def __str__(self) -> str:
-        article = {"image": "an image", "video": "a video", "audio": "a sound"}
-        return f"{article[self.kind]} ({self.name})" if self.kind else self.name
+        return f"{_A[self.kind]} ({self.name})" if self.kind else self.name
 
 
+_A: dict[MediaKind, str] = {"image": "an image", "video": "a video", "audio": "a sound"}
 _PATTERNS = tuple(
     (re.compile(pattern, re.DOTALL), FileKind(kind=kind, name=name)) for pattern, kind, name in _SIGNATURES
 )
@@ -97,6 +97,17 @@ def file_kind(content: bytes) -> FileKind | None:
     """Return what a file says that it is; None when it says nothing that is known here."""
     start = content[:512]
     return next((kind for pattern, kind in _PATTERNS if pattern.match(start)), None)
+
+
+def checked_kind(content: bytes, wanted: MediaKind) -> FileKind:
+    """Return what a file is. Raises InputError where it is not what is wanted: videos have sound too."""
+    file = file_kind(content)
+    if file and (file.kind == wanted or (wanted, file.kind) == ("audio", "video")):
+        return file
+    if file and (wanted, file.name) == ("video", "gif"):
+        return file
+    it_is = f"it is {file}, not {_A[wanted]}" if file else f"it is not {_A[wanted]}"
+    raise InputError(it_is, f"give {_A[wanted]}")
 
 
 class Budget:
@@ -231,7 +242,7 @@ def _too_large(width: int, height: int) -> InputError:
 
 def num_samples(content: bytes) -> int:
     """Return how many samples each channel has; 0 where there is no sound track. Raises InputError."""
-    check_is_sound(content)
+    checked_kind(content, "audio")
     count = values = 0
     try:
         with av.open(io.BytesIO(content), "r", options=_SOUND_OPTIONS, metadata_errors="ignore") as container:
@@ -255,10 +266,3 @@ def open_sound(content: bytes) -> Audio | None:
         parts = [*container.decode(container.streams.audio[0]), None]
         samples = [one.to_ndarray() for part in parts for one in resampler.resample(part)]
     return Audio(samples=np.concatenate(samples, axis=1), sample_rate=rate)
-
-
-def check_is_sound(content: bytes) -> None:
-    """Raise InputError for what is neither a sound nor a video."""
-    file = file_kind(content)
-    if file is None or file.kind not in ("audio", "video"):
-        raise InputError(f"it is {file}, not a sound" if file else "it is not a sound", "give a sound")

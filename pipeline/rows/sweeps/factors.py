@@ -61,9 +61,7 @@ class Factor:
     unit: str
 
     def __str__(self) -> str:
-        first, of, names = self.unit.partition(
-            " of "
-        )  # "sobol sample of height": the first word has a plural
+        first, of, names = self.unit.partition(" of ")  # "sobol samples of height"
         return f"{self.num:,} {first}{'s' * (self.num > 1 and not first.endswith('s'))}{of}{names}"
 
 

@@ -122,7 +122,6 @@ def check_required(
 
 
 def as_argument(column: str, argument: str) -> str:
-    """Return what makes an argument of a column that is only named like one."""
     return f"if it is {argument}, write `columns: {{{argument}: {_spelled(column)}}}`"
 
 

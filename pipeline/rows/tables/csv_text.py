@@ -62,9 +62,14 @@ class CsvText(io.RawIOBase):
         self._check.take(part)
         return part
 
+    def readinto(self, buffer: Any) -> int:
+        part = self.read(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)
+
     def rows(self) -> Any:
-        """Return the reader of rows by Python's own library, which counts lines. Checks no quote marks."""
-        rest = io.BufferedReader(_Joined(self._sample, self._content), _SAMPLE)
+        """Return the reader of rows by Python's own library, which counts lines."""
+        rest = io.BufferedReader(self, _SAMPLE)
         text = io.TextIOWrapper(rest, encoding="utf-8", errors="replace", newline="")
         return self._reader(text)
 
@@ -199,19 +204,3 @@ def _rows_end(text: bytes, start: int = 0, end: int | None = None) -> int:
 
 def _num_lines(text: bytes, end: int) -> int:
     return text.count(b"\n", 0, end) + text.count(b"\r", 0, end) - text.count(b"\r\n", 0, end)
-
-
-class _Joined(io.RawIOBase):
-    """Bytes, and then what a file goes on with."""
-
-    def __init__(self, first: bytes, rest: Any) -> None:
-        self._first, self._rest = first, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        part, self._first = self._first[: len(buffer)], self._first[len(buffer) :]
-        part = part or self._rest.read(len(buffer))
-        buffer[: len(part)] = part
-        return len(part)

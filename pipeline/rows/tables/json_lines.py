@@ -1,8 +1,7 @@
 """From a file of JSON to its objects, each with its line, and from these to record batches of one schema.
 
-Not by Arrow's own reader of JSON, which ends the process for some lines, as `null` or deep nesting. An array,
-and objects that are spread over lines, are cut into objects by their braces, some megabytes at a time. One
-object of columns, as pandas' `to_json` writes it, becomes the objects of its rows.
+Not by Arrow's own reader of JSON, which ends the process for some lines, as `null` or deep nesting. An array
+is cut into objects by their braces, some megabytes at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ _SHOWN = 40
 _PLAIN = 15  # digits that every number holds
 
 JsonObject = dict[str, Any]
-_Text = tuple[int, bytes | JsonObject]  # the first line of an object, from 1; what stands there
 
 
 class WrittenNumber(float):
@@ -53,33 +51,15 @@ class WrittenNumber(float):
 
 def objects_in(file: Any) -> Iterator[tuple[int, JsonObject]]:
     """Yield (bytes, object). file: from `unpacked`. Raises ValueError with the line that is wrong."""
-    for line, text in _texts(file):
-        yield (len(text), _object(text, line)) if isinstance(text, bytes) else (_PLAIN * len(text), text)
+    for line, text in texts_in(file):
+        yield len(text), _object(text, line)
 
 
-def lines_of_json(file: Any) -> Iterator[int]:
-    """Yield the line of each object."""
-    return (line for line, _ in _texts(file))
-
-
-def _texts(file: Any) -> Iterator[_Text]:
+def texts_in(file: Any) -> Iterator[tuple[int, bytes]]:
+    """Yield the first line of each object, from 1, and its text."""
     if file.peek(_BEGINNING)[:_BEGINNING].removeprefix(BOM).lstrip().startswith(b"["):
-        yield from _cut(iter(partial(file.read, _STEP), b""), is_array=True)
+        yield from _cut(iter(partial(file.read, _STEP), b""))
         return
-    lines = _lines(file)
-    first = next(lines, None)
-    if first and first[1].startswith(b"{") and first[1].endswith((b"{", b"[", b",")):
-        beginning = b"\n" * (first[0] - 1) + first[1] + b"\n"
-        lines = _cut(chain([beginning], iter(partial(file.read, _STEP), b"")))
-        first = next(lines, None)
-    second = next(lines, None)
-    if first and not second and (rows := _rows_of_columns(*first)):
-        yield from ((first[0], row) for row in rows)
-    else:
-        yield from chain(filter(None, (first, second)), lines)
-
-
-def _lines(file: Any) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(iter(partial(file.readline, MAX_LINE + 1), b""), start=1):
         _check_length(line, number)
         text = line.removeprefix(BOM) if number == 1 else line
@@ -87,9 +67,9 @@ def _lines(file: Any) -> Iterator[tuple[int, bytes]]:
             yield number, text
 
 
-def _cut(chunks: Iterable[bytes], *, is_array: bool = False) -> Iterator[tuple[int, bytes]]:
-    """Yield objects that follow each other, with nothing but commas between them."""
-    rest, line, is_open, is_closed = b"", 1, not is_array, False
+def _cut(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the objects of an array, with nothing but commas between them."""
+    rest, line, is_open, is_closed = b"", 1, False, False
     for chunk in chain(chunks, [b""]):
         text = rest + chunk if rest else chunk.removeprefix(BOM)
         end = start = depth = 0
@@ -101,7 +81,7 @@ def _cut(chunks: Iterable[bytes], *, is_array: bool = False) -> Iterator[tuple[i
                 _check_between(text[end : token.start()], line + text.count(b"\n", 0, end))
                 if mark == b"[" and not is_open:
                     is_open, end = True, token.end()
-                elif mark == b"]" and is_array and not is_closed:
+                elif mark == b"]" and not is_closed:
                     is_closed, end = True, token.end()
                 elif mark == b"{" and not is_closed:
                     start, depth = token.start(), 1
@@ -117,7 +97,7 @@ def _cut(chunks: Iterable[bytes], *, is_array: bool = False) -> Iterator[tuple[i
         line += text.count(b"\n", 0, end)
         rest = text[end:]
         _check_length(rest, line)
-    if rest.strip(_BETWEEN) or (is_array and not is_closed):
+    if rest.strip(_BETWEEN) or not is_closed:
         raise ValueError(f"line {line}: what begins there has no end; the file may be cut short")
 
 
@@ -131,31 +111,6 @@ def _check_between(text: bytes, line: int) -> None:
 def _check_length(text: bytes, line: int) -> None:
     if len(text) > MAX_LINE:
         raise ValueError(f"line {line} is longer than {MAX_LINE:,} bytes")
-
-
-def _rows_of_columns(line: int, text: bytes | JsonObject) -> list[JsonObject] | None:
-    """Return the rows of a file's only object, where it is a table: as pandas writes it, or a dict of lists.
-
-    Raises ValueError where it is one that can be read by column and by row.
-    """
-    values = _object(text, line) if isinstance(text, bytes) else text
-    columns = [*values.values()]
-    match values:  # of `to_json(orient="split")` and `to_json(orient="table")`
-        case {"columns": [*names], "data": [*rows]} if all(isinstance(row, list) for row in rows):
-            return [dict(zip(names, row, strict=True)) for row in rows]
-        case {"schema": {}, "data": [*rows]} if all(isinstance(row, dict) for row in rows):
-            return rows
-    if columns and all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
-        has_texts = any(isinstance(cell, str) for column in columns for cell in column)  # as each prompt is
-        rows = [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
-        return rows if has_texts else None
-    if not columns or not all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns):
-        return None
-    if all(label.isdecimal() for label in columns[0]):  # the index, which numbers the rows
-        return [{name: column[label] for name, column in values.items()} for label in columns[0]]
-    if all(label.isdecimal() for label in values):
-        return columns
-    raise ValueError(f"line {line}: it is an object of objects, which may be its columns or its rows")
 
 
 def _object(text: bytes, line: int) -> JsonObject:
@@ -194,7 +149,6 @@ _DECODER = json.JSONDecoder(parse_float=_number, object_pairs_hook=_mapping)
 
 INFERRED_BYTES = 1 << 20  # from which the types are taken, as Arrow takes them from CSV
 BATCH_ROWS, BATCH_BYTES = 1024, 4 << 20
-MAX_KEYS = 10_000
 _AS_TEXT = CANONICAL | {"allow_nan": True}  # whoever checks the cell refuses it
 _TEXTS: set[ArgumentKind] = {"str", "image", "video", "model"}
 _SCALARS: dict[pa.DataType, set[type]] = {
@@ -223,8 +177,6 @@ class JsonLines:
             columns = _columns(values for _, values in self._first)
             if not self._first:
                 raise ValueError("it has no lines")
-            if len(columns) > MAX_KEYS:
-                raise ValueError(f"the lines have more than {MAX_KEYS:,} keys")
             self.schema = pa.schema([(name, _type_of(values)) for name, values in columns.items()])
 
     def __iter__(self) -> Iterator[tuple[pa.RecordBatch, OddCells]]:

@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from framefleet.pipeline.errors import Refused
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import too_large
@@ -25,6 +22,8 @@ from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, OF_EACH, controlling
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.conditioning import check_strength
+from framefleet.pipeline.recipes.extend import check_film
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.siblings import is_first_only
 
 _Problems = Iterator[tuple[str, Refused]]
@@ -142,6 +141,21 @@ def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, 
             yield name, Refused(reason=reason, fix=f"give a list of {count} images")
 
 
+def late_problems(
+    spec: PipelineSpec,
+    recipe: Recipe,
+    arguments: Mapping[str, Any],
+    *,
+    fps: float | None,
+    scheduler: SchedulerChoice,
+) -> list[tuple[str, Refused]]:
+    """Return what keeps recipe, model or scheduler from rendering values that are fine one by one."""
+    problems = [*recipe.problems(arguments), *limits(spec, arguments)]
+    if fps is not None and "duration_s" in recipe.needs and not problems:
+        problems += check_film(arguments, arguments["duration_s"], fps)
+    return [*problems, *check_step_lists(arguments, scheduler, spec)]
+
+
 def listed_steps(arguments: Mapping[str, Any]) -> int | None:
     """Return how many steps a row lists, which is its `num_inference_steps` then; or None."""
     return next((len(arguments[name]) for name in STEP_LISTS if isinstance(arguments.get(name), list)), None)
@@ -175,7 +189,6 @@ def check_step_lists(
 
 
 @lru_cache(_CACHED)
-@disk_cached(TypeAdapter(bool))
 def _leaves_out(class_name: str) -> bool:
     """Tell of `if self.scheduler.config.use_flow_sigmas: sigmas = None`, which Flux and others have."""
     call = method(pipeline_named(class_name), "__call__")

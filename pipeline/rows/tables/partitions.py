@@ -8,7 +8,7 @@ types are found as those of CSV are. Tables of Delta Lake, Iceberg, Lance and Hu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,23 +23,14 @@ from framefleet.pipeline.rows.tables.table_files import TableFile
 from framefleet.pipeline.rows.tables.text_reading import type_of, typed_cells
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
-# Files by which tables of other kinds are recognised, and how these are opened in Python: {0} is the table's
-# folder, {1} the last of these files.
-_LAKES = (
-    (
-        re.compile(r"/_delta_log/[^/]*\.json$"),
-        "table of Delta Lake",
-        "deltalake.DeltaTable({0!r}).to_pyarrow_table()",
-    ),
-    (re.compile(r"/_versions/[^/]*\.manifest$"), "table of Lance", "lance.dataset({0!r}).to_table()"),
-    (
-        re.compile(r"/metadata/[^/]*\.metadata\.json$"),
-        "table of Iceberg",
-        "pyiceberg.table.StaticTable.from_metadata({1!r}).scan().to_arrow()",
-    ),
-    (re.compile(r"/\.hoodie/hoodie\.properties$"), "table of Hudi", "..."),
-    (re.compile(r"/dataset_info\.json$"), "dataset of `save_to_disk`", "datasets.load_from_disk({0!r})"),
-)
+# Files by which tables of other kinds are recognised.
+_LAKES = {
+    "table of Delta Lake": re.compile(r"/_delta_log/[^/]*\.json$"),
+    "table of Lance": re.compile(r"/_versions/[^/]*\.manifest$"),
+    "table of Iceberg": re.compile(r"/metadata/[^/]*\.metadata\.json$"),
+    "table of Hudi": re.compile(r"/\.hoodie/hoodie\.properties$"),
+    "dataset of `save_to_disk`": re.compile(r"/dataset_info\.json$"),
+}
 _MARKERS = ("_delta_log", "_versions", "metadata", ".hoodie")  # folders of these files
 
 
@@ -48,8 +39,9 @@ def with_partitions(sources: Sequence[TableFile], root: str) -> tuple[TableFile,
     texts = [_texts(source.path, root) for source in sources]
     for source, own in zip(sources, texts, strict=True):
         if [*own] != [*texts[0]]:
+            first, other = (", ".join(map(repr, one)) or "no columns" for one in (texts[0], own))
             raise TableError(
-                f"{sources[0].path} is in folders of {_listed(texts[0])}, {source.path} of {_listed(own)}",
+                f"{sources[0].path} is in folders of {first}, {source.path} of {other}",
                 "name folders of all files after the same columns, in one order, as style=oil/seed=7",
             )
     if not texts[0]:
@@ -82,10 +74,6 @@ def _texts(path: str, root: str) -> dict[str, str | None]:
     if doubled := [name for name in names if names.count(name) > 1]:
         raise TableError(f"{path} has two folders for the column {doubled[0]!r}", "rename one of them")
     return dict(pairs)
-
-
-def _listed(texts: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, texts)) or "no columns"
 
 
 def with_own_columns(batch: pa.RecordBatch, source: TableFile) -> pa.RecordBatch:
@@ -124,23 +112,15 @@ def check_lake_folders(filesystem: Any, folders: Iterable[str], location: str) -
 
 def check_lake_files(filesystem: Any, files: Sequence[str], location: str) -> None:
     """Raise TableError where one of these files is of Delta Lake, Iceberg, Lance, Hudi or `datasets`."""
-    for pattern, kind, opened in _LAKES:
-        if markers := [file for file in files if pattern.search(file)]:
-            last = max(markers, key=_version)
-            place = pattern.sub("", last)
-            urls = [filesystem.unstrip_protocol(one).removeprefix("file://") for one in (place, last)]
-            where = "" if location.rstrip("/") == urls[0] else f"{location}: "
+    for kind, pattern in _LAKES.items():
+        if marker := next(filter(pattern.search, files), None):
+            url = filesystem.unstrip_protocol(pattern.sub("", marker)).removeprefix("file://")
+            where = "" if location.rstrip("/") == url else f"{location}: "
             raise TableError(
-                f"{where}{urls[0]} is a {kind}, whose files also hold rows that do not count",
-                f"open it in Python, and render it: framefleet.render(job, table={opened.format(*urls)}); "
+                f"{where}{url} is a {kind}, whose files also hold rows that do not count",
+                "read it with its own library, and pass it in Python: framefleet.render(job, table=...); "
                 "or write its rows as Parquet",
             )
-
-
-def _version(file: str) -> tuple[int, str]:
-    """Return the number in a file's name: 12 of v12.metadata.json, which is later than v9.metadata.json."""
-    number = re.search(r"\d+", file.rpartition("/")[2])
-    return (int(number[0]) if number else 0, file)
 
 
 def _names_in(filesystem: Any, folder: str) -> set[str]:

@@ -17,7 +17,6 @@ from framefleet.pipeline.model.specs.check import check_fps, check_seed
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.extend import check_film
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, SecondModels
 from framefleet.pipeline.request import Request, is_input
@@ -25,7 +24,7 @@ from framefleet.pipeline.rows.identity import Identity
 from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
-from framefleet.pipeline.rows.tables.limits import check_step_lists, limits
+from framefleet.pipeline.rows.tables.limits import late_problems
 from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import check_value, meanings, plan_rows, required_arguments
 from framefleet.pipeline.rows.tables.rows import InvalidRow
@@ -102,11 +101,8 @@ def check_again(request: Request, spec: PipelineSpec, recipe: Recipe) -> Request
     called = spec_for(recipe, spec)
     problems = [*_wrong_values(request, called, recipe)]
     if not problems:
-        arguments, fps = request.arguments, request.fps
-        problems += [*recipe.problems(arguments), *limits(called, arguments)]
-        problems += check_step_lists(arguments, resolve_scheduler(request.scheduler, called), called)
-        if fps is not None and "duration_s" in recipe.needs:
-            problems += check_film(arguments, arguments["duration_s"], fps)
+        scheduler = resolve_scheduler(request.scheduler, called)
+        problems = late_problems(called, recipe, request.arguments, fps=request.fps, scheduler=scheduler)
     for name, refused in problems:
         value = shown(request.arguments.get(name, getattr(request, name, None)))
         raise TableError(f"the record's {name} is {value}, but {refused.reason}", refused.fix)

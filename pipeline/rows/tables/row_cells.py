@@ -4,8 +4,7 @@ Looked at in Arrow, before any cell becomes a Python value: a cell may be megaby
 (Latin-1 in a Parquet file), or a date that Python does not have.
 
 Odd cells do not fit their column in a text file: null where they stand, and reported in a column of their
-own. One such cell is then one refused row. The column travels with the batch, through slices and sweeps, to
-`readable`; only batches with such a cell have it, and no table's schema does.
+own, which travels with the batch to `readable`, and no table's schema has. One odd cell is one refused row.
 """
 
 from __future__ import annotations
@@ -80,8 +79,6 @@ def _words(kind: pa.DataType) -> str:
         return f"lists of {_words(kind.value_type)}"
     if pa.types.is_struct(kind):
         return f"objects with {', '.join(f'{field.name} ({_words(field.type)})' for field in kind)}"
-    if pa.types.is_temporal(kind):
-        return "dates" if pa.types.is_date(kind) else "times"
     return _WORDS.get(kind, str(kind))
 
 
@@ -143,7 +140,7 @@ def python_values(column: pa.Array) -> list[Any]:
 def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:
     """Yield (offset, what to show, why) of cells that cannot become Python values."""
     if not _is_valid(column):
-        for offset in _without_values(column) or invalid_cells(column):
+        for offset in _failing(column, _has_values) or invalid_cells(column):
             is_encoded = _is_text(column.type) or pa.types.is_nested(column.type)
             yield offset, _shown(column[offset]), _NOT_UTF_8 if is_encoded else _OUT_OF_RANGE
     if _is_text(column.type) and is_read:
@@ -152,7 +149,7 @@ def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Re
             for offset in pc.indices_nonzero(pc.greater(lengths, MAX_TEXT)).to_pylist():
                 yield offset, _shown(column[offset]), _TOO_LONG
     elif pa.types.is_temporal(column.type) and getattr(column.type, "unit", "") != "ns":  # which all fit
-        for offset in _without_values(column):
+        for offset in _failing(column, _has_values):
             yield offset, _shown(column[offset]), _OUT_OF_RANGE
 
 
@@ -164,10 +161,6 @@ _OUT_OF_RANGE = Refused(reason="it is out of range", fix="correct it, or write i
 def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
     content: bytes = cell.as_buffer()[:count].to_pybytes()
     return content
-
-
-def _without_values(column: pa.Array) -> list[int]:
-    return _failing(column, _has_values)
 
 
 def invalid_cells(column: pa.Array) -> list[int]:

@@ -140,7 +140,6 @@ class RowIds:
         return first
 
     def positions(self, row_id: str) -> list[int]:
-        """Return every position of a row_id, in order."""
         ids = to_ids([row_id])
         start = ids[0, 0] & ~_POSITION
         first = np.searchsorted(self._keys, start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -315,14 +315,10 @@ def _exactly(
 
 
 def _remembering(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    answers: dict[Any, Any] = {}  # cells of one column are of one type, so 1 and True do not meet here
+    answer = lru_cache(_CACHED)(check)  # cells of one column are of one type, so 1 and True do not meet here
 
     def remembered(cell: Any) -> Any:
         is_short = isinstance(cell, Hashable) and not (isinstance(cell, str) and len(cell) > _CACHED_LENGTH)
-        if not is_short or (cell not in answers and len(answers) >= _CACHED):
-            return check(cell)  # also of a list where none belongs
-        if cell not in answers:
-            answers[cell] = check(cell)
-        return answers[cell]
+        return answer(cell) if is_short else check(cell)  # also of a list where none belongs
 
     return remembered

@@ -15,12 +15,11 @@ from framefleet.pipeline.model.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.recipes.extend import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, each_input
 from framefleet.pipeline.rows.identity import derive_seed
 from framefleet.pipeline.rows.lane_key import lane_named, lane_of
-from framefleet.pipeline.rows.tables.limits import check_step_lists, limits, listed_steps
+from framefleet.pipeline.rows.tables.limits import late_problems, listed_steps
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.row_inputs import Finder, check_video_length, files_in, public_cell
@@ -145,8 +144,12 @@ class RowPlan:
         if fps is None and "duration_s" in arguments:  # the rate that makes seconds frames
             fps = clip_fps(self.fps, self.spec.fps_of(arguments))
         if not problems:
-            problems += self._of_recipe(recipe, arguments, fps)
-            problems += self._problems(check_step_lists(arguments, choice, self.spec), arguments)
+            late = late_problems(self.spec, recipe, arguments, fps=fps, scheduler=choice)
+            video = arguments.get("video")
+            if video and not self.spec.family.row_rules:
+                too_short = check_video_length(video, arguments.get("num_frames"), self.spec)
+                late += [("video", too_short)] if too_short else []
+            problems += self._problems(late, arguments)
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         if loras := special.get(LORA, self.loras):
@@ -179,19 +182,6 @@ class RowPlan:
             problems.append(Problem(self._column("num_inference_steps"), steps, why))
         return problems
 
-    def _of_recipe(
-        self, recipe: Recipe, arguments: Mapping[str, Any], fps: float | None
-    ) -> Iterator[Problem]:
-        """Yield what keeps recipe or model from rendering values that are fine one by one."""
-        problems = [*recipe.problems(arguments), *limits(self.spec, arguments)]
-        if fps is not None and "duration_s" in recipe.needs and not problems:
-            problems += check_film(arguments, arguments["duration_s"], fps)
-        video = arguments.get("video")
-        if video and not self.spec.family.row_rules:
-            refused = check_video_length(video, arguments.get("num_frames"), self.spec)
-            problems += [("video", refused)] if refused else []
-        return self._problems(problems, arguments)
-
     def _problems(
         self, found: Iterable[tuple[str, Refused]], arguments: Mapping[str, Any]
     ) -> Iterator[Problem]:
@@ -205,7 +195,6 @@ class RowPlan:
 
 
 def cells_of(columns: Sequence[Sequence[Any]], num_rows: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the cells of each row."""
     return zip(*columns, strict=True) if columns else iter([()] * num_rows)
 
 

@@ -140,10 +140,8 @@ def _hive(rng: Random, folder: Path, rows: list[Row]) -> Path:
 
 
 def _json(rng: Random, folder: Path, rows: list[Row]) -> Path:
-    columns = {name: {f"{number}": row[name] for number, row in enumerate(rows)} for name in rows[0]}
-    value = rng.choice((rows, columns, dict(enumerate(rows))))
     (folder / "t.json").write_text(
-        json.dumps(value, indent=rng.choice((None, 2)), ensure_ascii=rng.random() < 0.5)
+        json.dumps(rows, indent=rng.choice((None, 2)), ensure_ascii=rng.random() < 0.5)
     )
     return folder / "t.json"
 
