@@ -6,14 +6,11 @@ wait or are leased, never those that ended, so it stays small however long the t
 When a worker dies
 - Each row in its hands that may be why is struck, and all go back, before all fresh rows. They go to
   workers on other machines first, then to others on the same one.
-- It is a death of the row too if a row was done on that machine before. Until then the machine may be why,
-  and nothing that happens there counts against a row: else some bad machines could hand good rows around.
+- It is a death of the row too if a row was done on that machine before. Until then the machine may be why.
 - A row that was struck twice is a suspect: it is leased alone, to a worker that is empty and gets nothing
   else, on a machine that has done a row, if there is one.
 - A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
   last. So a row that merely ran with a killer never is: the killer dies alone too, the others finish.
-  A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
-  alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
 
 When a row fails as rows do on a broken machine, e.g. for a full disk
 - Its machine may be why, so its error does not count. It waits until another row is done, or none waits and
@@ -72,7 +69,7 @@ class Dispatcher:
         self._leases_per_worker = leases_per_worker
         self._size = size or LeaseSize()
         self._held: set[str] = set()  # row_ids that wait or are leased
-        self._waiting = Waiting(self._faults, TableOrder() if order is None else order)
+        self._waiting = Waiting(TableOrder() if order is None else order)
         self._oversized = OversizedRows()
         self._doubtful = deque[Entry]()  # rows that failed where their machine may be why
         self._num_doubted = 0  # rows that failed so, and have not ended
@@ -104,7 +101,6 @@ class Dispatcher:
 
     @property
     def num_suspects(self) -> int:
-        """How many rows were struck so often that they run alone, and wait."""
         return len(self._waiting.suspects)
 
     @property
@@ -178,8 +174,9 @@ class Dispatcher:
         entries = self._waiting.take(
             worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
         )
-        if not entries and self._doubtful and not self._has_rows_at(worker):
-            entries = [self._doubtful.popleft()]
+        if not entries and self._doubtful:
+            others = (seat for other, seat in self._seats.items() if live[other][0] == live[worker][0])
+            entries = [] if any(seat.rows for seat in others) else [self._doubtful.popleft()]
         if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
@@ -237,7 +234,7 @@ class Dispatcher:
         if not retry:
             return self._give_up(entry, "its error would come again on every worker")
         num_errors = len(entry.errors)
-        if self._faults.gives_up(num_errors):
+        if num_errors >= self._faults.attempts:
             if is_new or not may_be_spoilt:
                 return self._give_up(entry, f"it failed {num_errors} times")
             if not self._copies.has(row_id):
@@ -371,11 +368,6 @@ class Dispatcher:
     def _is_in_doubt(self, entry: Entry, host: str) -> bool:
         """Tell whether a machine where the row failed may be broken: it has done none since."""
         return entry.done_before is not None and entry.done_before.get(host, 0) == self._done_at[host]
-
-    def _has_rows_at(self, worker: str) -> bool:
-        """Tell whether any worker on this worker's machine has rows in hand."""
-        host = self._live[worker][0]
-        return any(seat.rows and self._live[other][0] == host for other, seat in self._seats.items())
 
     def _is_alone_in_new(self, worker: str) -> bool:
         """Tell whether a worker has had one row only, for itself."""

@@ -1,12 +1,12 @@
 """Faults of workers go in; which of them, and which machines, are used no longer comes out. Pure, no clock.
 
-The machine is blamed first. A worker that has a fault is started again, after a rest that doubles each time.
-After `retries.faults` in a row, with no row done in between, its machine is blocked: no worker is started
-there any more; or, where others on the same machine are at work, that worker alone is not replaced.
+A worker that has a fault is started again, after a rest that doubles each time. After `retries.faults` in a
+row, with no row done in between, its machine is blocked; or, where others on the same machine are at work,
+that worker alone is not replaced.
 
 A death may be the doing of one of the worker's rows. It counts against the machine once all of these are
-done, and no more once one of them is given up for it. Until then the machine may be sound and its rows bad:
-more deaths are tolerated, and most of all on a machine that has done rows before.
+done, and no more once one of them is given up for it. Until then more deaths are tolerated, and most of all
+on a machine that has done rows before.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Streak:
         num_its_own = sum(not (fault.is_theirs or fault.rows) for fault in self.faults)
         # The rows of the last death can be done elsewhere only after it.
         num_in_doubt = 1 if num_its_own and self.faults[-1].rows else 0
-        return policy.blocks(num_its_own + num_in_doubt) or policy.despairs(
+        return num_its_own + num_in_doubt >= policy.faults or policy.despairs(
             self.num_faults, num_given_up=self.given_up, num_suspects=num_suspects, is_proven=is_proven
         )
 
@@ -133,7 +133,6 @@ class Hosts:
             place.streak = _Streak()
 
     def left(self, worker: str) -> None:
-        """The worker has gone, and nothing was wrong with it."""
         self._at.pop(worker, None)
 
     def fault(

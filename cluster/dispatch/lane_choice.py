@@ -1,8 +1,7 @@
 """Which lane a new worker serves, and when an idle worker gives up its own for another. Pure, no clock.
 
-A worker is pinned to one lane, as loading a model takes minutes. It moves only when no row of its lane waits,
-and what another lane's rows would give it to do is worth a multiple of the loading. So neither a lull nor a
-few late rows cost a warm worker. A lane that no worker serves is served as soon as one is idle.
+A worker moves only when no row of its lane waits, and what another lane's rows would give it to do is worth a
+multiple of the loading. A lane that no worker serves is served as soon as one is idle.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """Which fresh row is next. Rows that came back from a worker go before all of these, in every order.
 
-An order sees the rows that the driver has read ahead (`Dispatcher`'s window), not the whole table: the next
-few thousand rows. With a short table, and at the end of a long one, these are all.
+An order sees the rows that the driver has read ahead (`Dispatcher`'s window), not the whole table.
 
-Where no row waits, an idle worker renders a row under way as well (`Copies`). Clips are named by their
-content and never replaced, so a copy does no harm: the first to finish counts, and the other worker leaves
-the row at its next step. A copy is worth it where it is likely to end first: the row waits behind others, or
-its worker is late with it. What is late is expected to be as late again.
+Where no row waits, an idle worker renders a row under way as well (`Copies`): the first to finish counts, and
+the other worker leaves the row at its next step. A copy is worth it where it is likely to end first: the row
+waits behind others, or its worker is late with it. What is late is expected to be as late again.
 """
 
 from __future__ import annotations

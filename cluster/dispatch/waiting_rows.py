@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.fault_policy import SUSPECT_DEATHS
 from framefleet.cluster.dispatch.lease import MAX_PACES, Entry, Whereabouts
 from framefleet.cluster.dispatch.order import Ranked
 
@@ -88,8 +88,7 @@ def _distance(places: Whereabouts, tried: frozenset[str]) -> int:
 class Waiting:
     """All waiting rows."""
 
-    def __init__(self, faults: FaultPolicy, order: Ranked) -> None:
-        self._faults = faults
+    def __init__(self, order: Ranked) -> None:
         self.fresh = order
         self.suspects = Returned()
         self.returned = Returned()
@@ -99,7 +98,7 @@ class Waiting:
 
     def put_back(self, entry: Entry, *, is_next: bool = False) -> None:
         """is_next: of the suspects, if it is one."""
-        line = self.suspects if self._faults.suspects(entry.strikes) else self.returned
+        line = self.suspects if entry.strikes >= SUSPECT_DEATHS else self.returned
         line.append(entry, is_next=is_next)
 
     def take(

@@ -28,7 +28,6 @@ from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, StoreError, UserError
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.render.audit.verdict import EQUAL, UNREPEATABLE, Audited, Verdict, with_remark
@@ -67,7 +66,6 @@ class Driver:
         self._device_name = work.device_name
         self._has_failed = False
         self._over_budget: BudgetLimit | Literal["stop_at"] | None = None
-        self._attention: dict[str, str] = {}
         self._num_tables = 0
         self._has_more = False  # rows, for which there may be too few workers
         self._extension = _Extension()
@@ -157,7 +155,7 @@ class Driver:
         self._on_progress(progress)
         if not (self._is_ending or self._lanes.finished):
             now = datetime.now().astimezone()
-            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()), now=now)
+            self._over_budget = self._work.over_budget(progress.spent, now=now)
             if self._work.is_extended and self._extension.is_due(progress, self._lanes):
                 self._take_added()
 
@@ -188,7 +186,7 @@ class Driver:
         """Return the job's progress, with what this run has spent."""
         progress = self._tally.progress(time.monotonic())
         figures = added(progress.figures, self._work.run.store.counts.figures())
-        if (cost := self._work.cost(self._tally.spent(time.monotonic()))) is not None:
+        if (cost := self._work.cost(progress.spent)) is not None:
             figures[SPENT_MONEY.key()] = cost
         return replace(progress, audits=self._audits.figures(), figures=figures)
 
@@ -323,12 +321,6 @@ class Driver:
         for audited in report.audited:
             self._heed_audit(worker, audited)
         for rendered in report.rendered:
-            # The backend that `auto` became is known once a worker has rendered a row.
-            is_named = self._lanes.of(worker).setup.model.options.attention
-            backend = parse_json(rendered.record.environment).get("attention") if is_named else None
-            if backend and self._attention.get(worker) != backend:
-                self._attention[worker] = backend
-                log.info("%s: attention backend %s", worker, backend)
             self._finish(worker, rendered)
             fleet.rendered(worker, rendered.record.row_id)
             self._storing.stored(worker, now=time.monotonic())

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 
-from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.progress import (
     WORKER_STATES,
     LackingColumn,
@@ -284,14 +283,6 @@ class Tally:
         """Return what was counted here and by all workers."""
         here = (seat.figures for seat in self._here.values())
         return metrics.added(self.counts.figures(), self._figures_of_gone, *here)
-
-    def spent(self, now: float) -> Spent:
-        figures = self.figures()
-        return Spent(
-            elapsed_s=self._worked_until(now) - self._started_at,
-            worker_s=metrics.WORKER_SECONDS.total(figures),
-            num_bytes=int(metrics.CLIP_BYTES.total(figures)),
-        )
 
     def summary(self, last: Progress) -> Summary:
         """Return how the run ended. last: its progress then."""

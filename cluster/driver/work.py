@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.driver.budget import BudgetLimit, JobBudget, Overrun, Spent
+from framefleet.cluster.driver.budget import AGAIN, BudgetLimit, JobBudget, Overrun, Spent
 from framefleet.cluster.driver.earlier_runs import Adoption
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import FleetSettings
@@ -108,7 +108,9 @@ class Work:
         """Return what is said of a limit that is reached. spent: by this run. num_done: rows of all runs."""
         job = self.run.job
         if limit == "stop_at":
-            return job.budget.overtime()
+            return Overrun(
+                message=f"budget.stop_at is reached: it is {job.budget.stop_at}", to_continue=AGAIN
+            )
         needed = None
         if num_done and self.spent_elsewhere is None and not self.is_extended:
             needed = (self.spent + spent).scaled((num_done + num_left) / num_done)

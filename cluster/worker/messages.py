@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
+from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request, quickly_pickled
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -106,7 +106,7 @@ class Assignment:
     request: Request
     attempt: int
     is_apart: bool = False  # an audit found rows of its kind to differ in a batch
-    is_audited: AuditOrder = False  # it is compared with a plain call, unless it is one
+    is_audited: bool = False  # it is compared with a plain call, unless it is one
     # It is rendered by a plain call as the process's first work, for the driver to compare.
     is_judged: bool = False
     has_checkpoint: bool = False  # it is half-done already

@@ -40,7 +40,7 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model, ModelUpdate
+    from framefleet.pipeline.model.model import ModelUpdate
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -56,8 +56,6 @@ LOGGERS = (
     "framefleet.pipeline.render.rehearsal",
     place_trial.__name__,
 )
-# How long no row comes until audits that were put off begin: the driver answers a report in less.
-_IDLE_S = 0.25
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 
 
@@ -114,7 +112,7 @@ class Worker:
         self._checkpointer = Checkpointer(
             setup.store, self._note_kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
         )
-        self._inbox = Inbox(self._checkpointer.fetch, self._wake)
+        self._inbox = Inbox(self._checkpointer.fetch, self._tell)
         self._remarks = Remarks()
         self._notice = Notice()
         self._told_lengths = False
@@ -212,10 +210,6 @@ class Worker:
         own |= self._setup.store.counts.figures()
         return {key: value - self._counted.get(key, 0.0) for key, value in own.items()}
 
-    def _wake(self) -> None:
-        with self._news:
-            self._news.notify_all()
-
     def _tell(self, *, ended: str = "", **news: Any) -> None:
         """Have the next report say this, each by the name of its field. ended: a row that has left here."""
         with self._news:
@@ -230,6 +224,7 @@ class Worker:
             # Nearly all that imports make stays: to look through it meanwhile takes a fifth of the time.
             gc.disable()
             try:
+                from framefleet.pipeline.model.load import load
                 from framefleet.pipeline.render.renderer import Renderer
             finally:
                 gc.enable()
@@ -237,7 +232,8 @@ class Worker:
             self._doing = "preparing clip steps"
             for step in self._setup.steps.values():
                 step.prepare()
-            model = self._load()
+            self._doing = "loading the model"
+            model = load(self._setup.model, self._setup.model_files)
             while True:
                 if self._update:
                     model = self._update.apply(model, self._setup.store)
@@ -274,12 +270,6 @@ class Worker:
                 self._broken = error
                 self._news.notify_all()
             self._loaded.set()
-
-    def _load(self) -> Model:
-        from framefleet.pipeline.model.load import load
-
-        self._doing = "loading the model"
-        return load(self._setup.model, self._setup.model_files)
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
         """Pass on what became of rows."""
@@ -320,12 +310,10 @@ class Worker:
                 taken = self._inbox.take(renderer.room)
                 self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
                 self._rendering |= {row.assignment.row_id for row in taken}
-                if taken or renderer.has_rows:
+                if taken or renderer.num_active:
                     break
                 with renderer.clock.spending("inputs" if self._inbox else "rows"):
-                    has_news = self._news.wait(timeout=_IDLE_S if renderer.num_active else None)
-                if not has_news and renderer.num_active:
-                    break
+                    self._news.wait()
         if taken and not self._has_rehearsed and (largest := taken[0].assignment.largest):
             renderer.rehearse(largest)
         self._has_rehearsed |= bool(taken)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -207,11 +207,6 @@ class Charges:
         for row, part in parts.items():
             row.compute_s += busy_s * (part / total if total else 1 / len(parts))
 
-    def work_on_clips(self, clips: Iterable[Clip]) -> None:
-        """Charge rows that have ended before: of clips whose audits were put off."""
-        again = (replace(self.again(clip), started_at=clip.started_at) for clip in clips)
-        self._rows = {RowTask(lambda: None): row for row in again}
-
     def charged(self, clip: Clip) -> Clip:
         """Return the clip of one of these rows with all the time that its row took until now."""
         assert isinstance(clip.seconds, ClipSeconds)
@@ -223,7 +218,5 @@ class Charges:
 
     def _took_s(self, clip: Clip) -> float:
         mine = (clip.row_id, clip.started_at)  # a row_id may be there twice
-        rows = (row for row in self._rows.values() if (row.row_id, row.started_at) == mine)
-        if row := next(rows, None):
-            return row.compute_s + row.earlier.get("compute_s", 0.0)
-        return clip.seconds["compute_s"]  # of a clip that is asked for again, as its audit was put off
+        row = next(row for row in self._rows.values() if (row.row_id, row.started_at) == mine)
+        return row.compute_s + row.earlier.get("compute_s", 0.0)

@@ -1,10 +1,8 @@
 """What was measured of calls that look alike, kept in this machine's cache folder and in the output, if any.
 
 Hints: sizes to begin with, and modules to pin in any case. Whoever uses them proves the rest on rows of its
-own, so that a wrong one, or one that somebody made up, costs time and no bit.
-Read when a shape is met first, written by another thread than the one that renders. Whatever goes wrong with
-a place costs another search and nothing else: it is logged, and the place left alone from then on. One that
-does not answer in time is not waited for.
+own, so that a wrong one, or one that somebody made up, costs time and no bit. Whatever goes wrong with a place
+costs another search and nothing else: it is logged, and the place left alone from then on.
 """
 
 from __future__ import annotations

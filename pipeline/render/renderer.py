@@ -28,7 +28,7 @@ from framefleet.pipeline.recipes.second_model import Declared, SecondModels, ope
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.schedule import Audit, ComputeTime, is_affordable
-from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited, AuditOrder
+from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
 from framefleet.pipeline.render.clock import Charges, Clock
@@ -153,12 +153,7 @@ class Renderer:
     @property
     def num_active(self) -> int:
         """Rows submitted and not yet returned."""
-        return len(self._rows) + self._auditor.num_put_off
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether there are rows to render, and not only audits that were put off."""
-        return len(self._rows) > 0
+        return len(self._rows)
 
     @property
     def room(self) -> int:
@@ -225,13 +220,13 @@ class Renderer:
         row_id: str,
         checkpoint: bytes | None = None,
         *,
-        is_audited: AuditOrder | None = None,
+        is_audited: bool | None = None,
     ) -> None:
         """Take a request that was checked already. Raises RecipeError for a second set of recipes.
 
         checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
-        whether it is rendered again and compared, unless that was a plain call; "when idle": once no other
-        row is here, or it has waited long enough; None: by chance, as `audit` says.
+        whether it is rendered again and compared, unless that was a plain call; None: by chance, as `audit`
+        says.
         """
         recipe = self._recipes[request.recipe]
         self._recipe_set.check(recipe)
@@ -289,12 +284,6 @@ class Renderer:
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
-        # A plain call in the midst of a row that runs alone would have it begin again.
-        if not self._rows.all_alone or not self._rows.under_way:
-            late = self._auditor.take_put_off(only_late=len(self._rows) > 0)
-            if late:
-                self._charges.work_on_clips(late)
-                return self._given_out(late, may_put_off=False)
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
@@ -363,8 +352,6 @@ class Renderer:
                 half_done.append(outcome)
         half_done += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
         half_done += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
-        ready, doubtful = self._auditor.release()
-        half_done += [*ready, *(HalfDone(clip.row_id, clip.request, None) for clip in doubtful)]
         self.cancel()
         return half_done
 
@@ -416,7 +403,6 @@ class Renderer:
         self._reset()
         self._encoders.bring()
         self._rows.clear()
-        self._auditor.take_put_off()
         if self._places:
             self._places.finish()
 
@@ -483,13 +469,10 @@ class Renderer:
         seconds = {WORKER_SECONDS.key(cause): spent for cause, spent in self.clock.seconds().items()}
         return is_affordable(self._audit_share, ComputeTime.of(seconds))
 
-    def _given_out(self, outcomes: Iterable[Outcome | None], *, may_put_off: bool = True) -> list[Outcome]:
+    def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
-        ended = [outcome for outcome in outcomes if outcome]
-        if may_put_off:
-            ended = self._auditor.put_off(ended, self._charges.charged)
         with self.clock.spending("frames"):  # those that audits compare
-            ready, doubtful = self._auditor.check(ended)
+            ready, doubtful = self._auditor.check(filter(None, outcomes))
         self._charges.charge()
         if doubtful:
             self._begin_again()

@@ -2,8 +2,8 @@
 
 A row's look is a call of a processor of its pipeline that makes an array. Of the first row of a recipe the
 looks are counted, on the renderer's thread. Later rows run on threads of their own (`RowThread`), and go away
-at the look that was that row's last. Recipes that never look stay where they are, and so do those that call
-a network after it, and those that draw from global generators, which rows that draw meanwhile would disturb.
+at the look that was that row's last. Recipes that call a network or draw from global generators after it
+stay where they are.
 """
 
 from __future__ import annotations

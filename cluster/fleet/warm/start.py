@@ -1,7 +1,7 @@
 """In: whether workers may be forks here. Out: the command by which Ray starts their Python, warm.
 
-Importing torch and diffusers takes each process eight seconds of a core. Without a GPU they are imported
-once, during everything else that a start needs; CUDA does not bear being forked, so with one nothing changes.
+Without a GPU torch and diffusers are imported once, during everything else that a start needs; CUDA does not
+bear being forked, so with one nothing changes.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from framefleet.pipeline.rows.tables.rows import shape_of
 
 # unrepeatable: two plain calls of the row differ, so that none can say what it should be.
 Verdict = Literal["equal", "differs", "unrepeatable"]
-AuditOrder = bool | Literal["when idle"]  # whether a row is audited; when idle: once no other row is here
 Digests = tuple[str | bytes | None, ...]  # of frames, sound and what else a row rendered
 
 _TOLD: dict[Verdict, str] = {

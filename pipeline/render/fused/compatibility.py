@@ -3,8 +3,6 @@
 Tensors carry their rows along the first dimension where that is as long as the row's batch, until a forward
 that was joined so gives something else: then other dimensions of that length are tried, copies of what is one
 for the row's whole batch (Stable Audio's time besides two prompts), and sharing what is equal in all rows.
-Lists of rows may hold tensors of other shapes: such calls may share a forward if their own forwards, run one
-by one, look alike in every inner module.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Networks that keep state in themselves from forward to forward, or in which a pipeline changes something
-for its row: rows that take turns would mix it up.
+for its row: noticed around their first forwards, and put back to what it was before these.
 
-Noticed around their first forwards, and put back to what it was before these: a row finds a new network.
 What is looked at, and what is not: `model/network_state.py`.
 """
 
@@ -27,8 +26,6 @@ from framefleet.pipeline.model.network_state import (
 # 5 us for each submodule.
 COMPARED = 12
 LOOKS = 2 * COMPARED  # at forwards of new shapes too
-# Shapes that are remembered: one that comes again is compared, for the first may fill tables that stay.
-REMEMBERED = 100
 
 # Whether what a place held before and after a forward, or between two, is a table that was made meanwhile.
 _IsTable = Callable[[Spot, Marks | None, Marks | None], bool]
@@ -69,14 +66,13 @@ class StateWatch:
         """
         if name not in self._fresh:
             self._fresh[name] = NetworkState(network)
-        came_before = shape in self._shapes
-        if len(self._shapes) < REMEMBERED:
-            self._shapes.add(shape)
         if self.found or self._compared.get(name, 0) == COMPARED or self._looks.get(name, 0) == LOOKS:
             self._left.pop(name, None)  # it would hold tensors
             yield
             return
         self._looks[name] = self._looks.get(name, 0) + 1
+        came_before = shape in self._shapes  # if not, it may fill tables that stay
+        self._shapes.add(shape)
         before = state_of(network, self._switched)
         left = self._left.pop(name, {})
         is_others = partial(self._is_table_of_others, network)
