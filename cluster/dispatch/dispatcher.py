@@ -35,7 +35,6 @@ from framefleet.cluster.dispatch.lease import (
     LeasedRow,
     LeaseSize,
     Paces,
-    QueueCounts,
     Row,
     Seat,
     Whereabouts,
@@ -43,7 +42,7 @@ from framefleet.cluster.dispatch.lease import (
 from framefleet.cluster.dispatch.order import Copies, Ranked, TableOrder
 from framefleet.cluster.dispatch.waiting_rows import SLACK_BYTES, OversizedRows, Waiting
 
-__all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
+__all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]
 
 
 class Dispatcher:
@@ -83,12 +82,12 @@ class Dispatcher:
         self._copies = Copies(self._seats, self._paces)
         self._dropped: dict[str, list[str]] = {}  # by worker: rows that it has and that ended elsewhere
         self._closed = False
-        self._num_leases = self._num_done = self._num_failed = 0
+        self._num_leases = 0
 
     @property
     def room(self) -> int:
         """How many more rows may wait."""
-        return 0 if self._closed else max(0, self._window - self._num_waiting)
+        return 0 if self._closed else max(0, self._window - self.num_waiting)
 
     @property
     def finished(self) -> bool:
@@ -96,7 +95,6 @@ class Dispatcher:
 
     @property
     def num_workers(self) -> int:
-        """How many have joined, and live."""
         return len(self._live)
 
     @property
@@ -109,10 +107,12 @@ class Dispatcher:
         return self._paces.mean_seconds
 
     @property
-    def counts(self) -> QueueCounts:
-        waiting = self._num_waiting
-        leased = len(self._held) - waiting
-        return QueueCounts(waiting=waiting, leased=leased, done=self._num_done, failed=self._num_failed)
+    def num_waiting(self) -> int:
+        return len(self._waiting) + len(self._oversized) + len(self._for_new) + len(self._doubtful)
+
+    @property
+    def num_leased(self) -> int:
+        return len(self._held) - self.num_waiting
 
     def add(self, row: Row) -> None:
         """Take the next row of the table; call only while there is `room`."""
@@ -214,7 +214,6 @@ class Dispatcher:
             self._put_back(self._doubtful.popleft())
         self._end(entry)
         self._oversized.fits(entry.row.shape)
-        self._num_done += 1
         return True
 
     def failed(
@@ -293,11 +292,9 @@ class Dispatcher:
                 self._put_back(entry)
 
     def rows_of(self, worker: str) -> tuple[str, ...]:
-        """Return the rows in a worker's hands."""
         return tuple(self._seats[worker].rows) if worker in self._seats else ()
 
     def in_hand(self) -> dict[str, int]:
-        """Return how many rows each worker has, of those that have any."""
         return {worker: len(seat.rows) for worker, seat in self._seats.items() if seat.rows}
 
     def lost(self, worker: str, *, suspects: Collection[str] | None = None, why: str = "") -> list[GivenUp]:
@@ -362,7 +359,6 @@ class Dispatcher:
         return proven or (self._live if len(self._waiting.suspects) == len(self._waiting) else {})
 
     def _is_proven(self, worker: str) -> bool:
-        """Tell whether a row was done on this worker's machine."""
         return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
 
     def _is_in_doubt(self, entry: Entry, host: str) -> bool:
@@ -380,10 +376,6 @@ class Dispatcher:
         seat.grant(self._num_leases, entries, alone=alone, now=now)
         rows = tuple(LeasedRow(entry.row, entry.attempts + 1) for entry in entries)
         return Lease(lease_id=self._num_leases, worker=worker, rows=rows, alone=alone)
-
-    @property
-    def _num_waiting(self) -> int:
-        return len(self._waiting) + len(self._oversized) + len(self._for_new) + len(self._doubtful)
 
     @property
     def _largest(self) -> int:
@@ -425,5 +417,4 @@ class Dispatcher:
 
     def _give_up(self, entry: Entry, reason: str) -> GivenUp:
         self._end(entry)
-        self._num_failed += 1
         return GivenUp(row=entry.row, attempts=entry.attempts, errors=entry.errors, reason=reason)

@@ -128,7 +128,6 @@ class Hosts:
             fault.rows.discard(row_id)
 
     def cleared(self, worker: str) -> None:
-        """Its faults in a row were not its own."""
         for place in self._places_of(worker):
             place.streak = _Streak()
 
@@ -188,7 +187,6 @@ class Hosts:
             place.rests_until = max(place.rests_until, until)
 
     def host_of(self, worker: str) -> str | None:
-        """Return the machine that the worker is on."""
         return self._at.get(worker)
 
     def is_barred(self, worker: str) -> bool:
@@ -236,7 +234,6 @@ class Hosts:
         return type(errors[0])(f"{errors[0].problem} (on {names})", errors[0].fix)
 
     def name_of(self, worker: str) -> str | None:
-        """Return the name of the machine that the worker is on."""
         return host.name if (host := self._host_of(worker)) else None
 
     def _guilty(
@@ -262,7 +259,6 @@ class Hosts:
         return self._workers.setdefault(worker, _Place(worker))
 
     def _places_of(self, worker: str) -> list[_Place]:
-        """Return the worker and its machine."""
         host = self._host_of(worker)
         return [self._worker(worker), *([host] if host else [])]
 

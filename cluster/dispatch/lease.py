@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Self
 
 PACE_KEEP = 0.98  # the last ~50 rows decide: several full forwards, whose rows all finish at one moment
 PACE_KEEP_ALL = 0.999  # of all shapes together: a table holds them in any order
@@ -115,16 +114,6 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueCounts:
-    """Where the rows added so far are; `failed` are those given up."""
-
-    waiting: int
-    leased: int
-    done: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSize:
     """How many rows a lease may hold, and how many seconds it should last.
 
@@ -137,11 +126,6 @@ class LeaseSize:
 
     def __post_init__(self) -> None:
         assert 1 <= self.min_rows <= self.max_rows, f"min_rows {self.min_rows}, max_rows {self.max_rows}"
-
-    @classmethod
-    def of_forwards(cls, max_rows: int) -> Self:
-        """Return what a driver gives out. max_rows: of a forward."""
-        return cls(min_rows=max_rows, max_rows=max(max_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
 
     def rows(self, *, seconds_per_row: float | None, share: int | None) -> int:
         """Return how many rows fit the target; an unmeasured shape gets the least.
@@ -198,10 +182,8 @@ class Paces:
 
     @property
     def mean_seconds(self) -> float | None:
-        """What rows of all shapes took, in the mean; None before one has ended."""
         return self._all_s / self._all_rows if self._all_rows else None
 
     def batch_size(self, shape: str) -> int:
-        """Return how many rows of a shape are rendered together, as far as known."""
         _, rows, sizes, _ = self._sums.get(shape, (0.0, 1.0, 1.0, 0.0))
         return max(1, round(sizes / rows))

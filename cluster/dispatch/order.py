@@ -32,7 +32,6 @@ class Ranked:
         return self._count
 
     def add(self, row: Row) -> None:
-        """Take a row that was read from the table."""
         self._count += 1
         heapq.heappush(self._by_shape.setdefault(row.shape, []), (self._rank(row), next(self._numbers), row))
 

@@ -86,8 +86,6 @@ def _distance(places: Whereabouts, tried: frozenset[str]) -> int:
 
 
 class Waiting:
-    """All waiting rows."""
-
     def __init__(self, order: Ranked) -> None:
         self.fresh = order
         self.suspects = Returned()
@@ -153,7 +151,6 @@ class OversizedRows:
         return is_new or self._too_large.get(shape, -SLACK_BYTES - 1) + SLACK_BYTES >= largest
 
     def fits(self, shape: str) -> None:
-        """A row of this shape is done."""
         self._too_large.pop(shape, None)
 
     def take(self, *, room: int, largest: int, is_new: bool, now: float) -> Entry | None:

@@ -282,5 +282,4 @@ class Docket:
 
 
 def recorded_digests(record: Record) -> Digests:
-    """Return the digests of everything that a row rendered."""
     return record.frames_sha256, record.audio_sha256, record.extra_outputs, record.extra_outputs_sha256

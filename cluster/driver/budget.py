@@ -30,7 +30,6 @@ class Spent:
         return Spent(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
     def scaled(self, factor: float) -> Spent:
-        """Return what this many times the rows spend."""
         return Spent(
             elapsed_s=self.elapsed_s * factor,
             worker_s=self.worker_s * factor,
@@ -112,11 +111,9 @@ class JobBudget(Strict):
         return self.cost(spent, gpus_per_worker=gpus_per_worker) or 0.0
 
     def limits(self) -> dict[BudgetLimit, float]:
-        """Return the limits that are set, each with what it allows."""
         return {limit: most for limit in get_args(BudgetLimit) if (most := getattr(self, limit)) is not None}
 
     def reached(self, spent: Spent, *, gpus_per_worker: float) -> BudgetLimit | None:
-        """Return the first limit that is reached, or None."""
         for limit, most in self.limits().items():
             if self.amount(limit, spent, gpus_per_worker=gpus_per_worker) >= most:
                 return limit
@@ -156,7 +153,6 @@ class JobBudget(Strict):
 
 
 def amount_text(limit: BudgetLimit, amount: float) -> str:
-    """Return an amount of what a limit is about, in words."""
     if limit == "bytes":
         return bytes_text(amount)
     text = f"{amount:,.2f}" if amount >= 1 else f"{amount:.4g}"

@@ -36,7 +36,6 @@ class HalfDoneRows:
     def __init__(self, store: Store, *, is_whole: bool = True) -> None:
         self._store, self._is_whole = store, is_whole
         self._there: set[str] = set()
-        self._ended: list[str] = []
         self._deleting = TaskQueue("checkpoints")
         self._were_there = False
 
@@ -56,16 +55,6 @@ class HalfDoneRows:
     def add(self, row_id: str) -> None:
         self._were_there = True
         self._there.add(row_id)
-
-    def ended(self, row_id: str) -> None:
-        """The row ended: its checkpoint is no longer needed once its record is written."""
-        if row_id in self._there:
-            self._ended.append(row_id)
-
-    def committed(self) -> None:
-        """The records of rows that ended are written, or soon will be: their clips are stored."""
-        self.drop(self._ended)
-        self._ended = []
 
     def drop(self, row_ids: Iterable[str] | None = None) -> None:
         """Stop using these checkpoints, or all, and delete them in the background."""

@@ -174,7 +174,6 @@ def note_apart(store: Store, kind: str) -> None:
 
 
 def noted_apart(store: Store) -> set[str]:
-    """Return the paths of the kinds that were noted."""
     return set(store.list(APART))
 
 

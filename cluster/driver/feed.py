@@ -68,7 +68,6 @@ class Feed:
         self._prompt_lengths: CountedApart | None = None
 
     def fill(self) -> None:
-        """Read as many rows as there is room for."""
         while room := self._dispatcher.room:
             rows = list(islice(self._rows, room))
             self.num_unread -= len(rows)
@@ -123,7 +122,7 @@ def pending_rows(
     """Yield every row that is still to be rendered. Raises TableError if the table has changed.
 
     rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
-    one that the index has for its position. num_pending: how many there must be. lane: whose rows alone are wanted.
+    one that the index has for its position. num_pending: how many there must be. lane: the only one wanted.
     """
     num_pending, num_yielded = index.num_pending(lane) if num_pending is None else num_pending, 0
     for first, batch in table.batches(start=index.first_pending(lane)):

@@ -83,7 +83,6 @@ class TimeLeft:
             self._stride *= 2
 
     def eta_s(self, left: int, *, now: float, batch: float) -> float | None:
-        """Return `eta_s` of what was seen."""
         return eta_s(self._points, left, now=now, workers=self._workers, batch=batch)
 
 
@@ -205,7 +204,6 @@ class Tally:
         self.counts.add(metrics.CLIP_BYTES, num_bytes)
 
     def counted(self, worker: str, figures: Mapping[str, float], *, store_silent_s: float = 0.0) -> None:
-        """Note what the worker counted since its start."""
         seat = self._seats[worker]
         self.model_time += ComputeTime.of(figures) - ComputeTime.of(seat.figures)
         seat.figures, seat.store_silent_s = figures, store_silent_s
@@ -280,7 +278,6 @@ class Tally:
         )
 
     def figures(self) -> dict[str, float]:
-        """Return what was counted here and by all workers."""
         here = (seat.figures for seat in self._here.values())
         return metrics.added(self.counts.figures(), self._figures_of_gone, *here)
 

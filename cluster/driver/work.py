@@ -130,6 +130,5 @@ class Work:
         return job.budget.num_rows_left(counted, per_row, gpus_per_worker=job.fleet.paid_gpus)
 
     def _counted(self, spent: Spent) -> Spent:
-        """Return what counts in the budget. spent: by this run."""
         before = self.spent if self.run.job.budget.per == "job" else Spent()
         return before + (self.spent_elsewhere or Spent()) + spent

@@ -140,7 +140,6 @@ class Actors:
         self.ask(slot, slot.actor.place.remote())
 
     def ask(self, slot: Slot, ref: Any) -> None:
-        """Wait for a call that was just made to the slot's `Actor`."""
         slot.asked_at = self._clock.seconds
         self._calls[ref] = slot
 

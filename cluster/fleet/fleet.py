@@ -260,7 +260,6 @@ class Fleet:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Workers and machines that are no longer used, each with its reason."""
         return self._lanes.unused(are_several=len(self._setups) > 1)
 
     def unfit(self, worker: str) -> set[LaneKey]:
@@ -273,7 +272,6 @@ class Fleet:
         return [lane for lane in self.lanes_left() if lane not in self._lanes.closed]
 
     def publish(self, figures: Mapping[str, float]) -> None:
-        """Export these in a cluster that was joined; one of our own exports nothing."""
         if self._metrics:
             self._metrics.publish(figures)
 
@@ -384,7 +382,6 @@ class Fleet:
         return Starting(slot.worker, f"starting a worker on {self._hosts(slot).name_of(slot.name)}")
 
     def _silent(self) -> list[Lost]:
-        """Give up workers that have been silent for too long."""
         lost, now = [], self._clock.seconds
         for slot in self._actors.pending():
             if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:

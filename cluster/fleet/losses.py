@@ -223,7 +223,6 @@ class LaneHosts:
         self.closed.clear()
 
     def unused(self, *, are_several: bool) -> tuple[str, ...]:
-        """Return what is no longer used, each with its reason, in words."""
         return tuple(
             f"{lane}: {place}" if are_several and str(lane) else place
             for lane, hosts in self._by_lane.items()

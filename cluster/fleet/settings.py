@@ -159,7 +159,6 @@ def worker_variables(*, threads: int) -> dict[str, str]:
 
 
 def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
-    """Return what the job's workers take of the cluster."""
     gpus = settings.gpus_per_worker
     if gpus == "auto":
         gpus = 1 if any(machine.gpus for machine in machines) else 0
@@ -172,7 +171,6 @@ def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
 
 
 def machines_in_words(machines: Sequence[Machine]) -> str:
-    """Return what these machines have, in words."""
     gpus, cpus = sum(machine.gpus for machine in machines), sum(machine.cpus for machine in machines)
     return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {len(machines)} machines"
 
@@ -211,7 +209,6 @@ def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) ->
 
 
 def num_gpus_here() -> int:
-    """Return how many GPUs Ray would find on this machine."""
     from ray._private.accelerators import get_all_accelerator_managers
 
     managers = [one for one in get_all_accelerator_managers() if one.get_resource_name() == "GPU"]

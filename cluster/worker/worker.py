@@ -201,7 +201,6 @@ class Worker:
         return report
 
     def _figures(self) -> dict[str, float]:
-        """Return what was counted here so far."""
         if not self._renderer:
             return {}
         spent = {LOAD: self._load_s, **self._renderer.clock.seconds()}
@@ -272,7 +271,6 @@ class Worker:
             self._loaded.set()
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
-        """Pass on what became of rows."""
         for audited in renderer.take_audits():
             self._tell(audited=audited)
         from framefleet.pipeline.memory import room_bytes  # on the worker alone, see `_run`
@@ -291,7 +289,7 @@ class Worker:
             elif isinstance(outcome, Failure):
                 if outcome.half_done:  # who tries it next goes on from there, so it is stored first
                     with renderer.clock.spending("store"):
-                        self._checkpointer.keep_now(outcome.half_done)
+                        self._checkpointer.keep_now(outcome.half_done, is_over=False)
                 room = room_bytes(renderer.model.environment["device"])
                 self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
             else:

@@ -167,7 +167,6 @@ def refining_class(class_name: str, configs: Configs) -> str:
 
 
 def check_refine(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
-    """Yield what of a row cannot be rendered, as the argument and why."""
     if not 1 <= own["levels"] <= _MAX_LEVELS:
         yield "levels", Refused(reason=f"it must be from 1 to {_MAX_LEVELS}", fix="use 1 or 2")
     yield from check_strength(own["strength"], arguments)

@@ -76,7 +76,6 @@ class Schedule:
 
 
 def parse_guidance(text: str) -> Schedule | Refused:
-    """Return the schedule that `text` spells."""
     call = _CALL.fullmatch(text)
     usages = ", ".join(usage for usage, _ in _SHAPES.values())
     if not call:

@@ -58,7 +58,6 @@ class Clock:
             self._turn(before)
 
     def around(self, cause: str, _: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function and count its time; for `intercept`."""
         with self.spending(cause):
             return original(*args, **kwargs)
 
@@ -110,7 +109,6 @@ class Clock:
             return self._since - self._started - idle_s
 
     def lap(self) -> Mapping[str, float]:
-        """Return the idle time since the last lap."""
         total, before = self.idle_seconds(), self._told
         self._told = total
         return {cause: more for cause in total if (more := total[cause] - before.get(cause, 0.0))}
@@ -122,7 +120,6 @@ class Clock:
 
     @property
     def elapsed_s(self) -> float:
-        """All time, busy or not."""
         return self._now() - self._started
 
     def _turn(self, cause: str) -> None:
@@ -185,7 +182,6 @@ class Charges:
         self._rows: Mapping[RowTask, RenderRow] = {}
 
     def work_on(self, rows: Mapping[RowTask, RenderRow]) -> None:
-        """Charge these rows from now on."""
         self._rows = dict(rows)
 
     def charge(self) -> None:

@@ -59,7 +59,6 @@ class LoraLayers:
 
     @contextmanager
     def seen(self) -> Iterator[None]:
-        """Give each row its LoRAs while the block runs."""
         with ExitStack() as stack:
             stack.enter_context(intercept(self._networks, self._around))
             stack.enter_context(intercept(self._inner, self._by_row))
@@ -166,7 +165,6 @@ def _is_on(held: _Held) -> bool:
 
 
 def _put(layer: Any, held: _Held) -> None:
-    """Set a layer to what it held."""
     if layer.active_adapters != list(held.names):
         layer.set_adapter(list(held.names))
     if layer.disable_adapters != held.is_off:

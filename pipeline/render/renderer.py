@@ -44,7 +44,6 @@ from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
-from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.text_encoders import Encoders, SharedCalls
 from framefleet.pipeline.request import Request, one_step
@@ -78,20 +77,14 @@ class Renderer:
     ) -> None:
         """recipes: all that requests may name besides framefleet's own; without it they may name any
         `module:function`, which is then imported.
-
         inputs: where images and videos may lie; without it on this machine and at public URLs.
-
         embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
         they are called, until `render` ends or `cancel` brings them back.
-
         second_models: by the names that requests give them, each a path or a mapping with the fields of
         `ModelSettings`; the one that was used last is kept on the GPU.
-
         audit: how often rows are rendered again by plain calls, with what comes of it in `take_audits`; never
         where batching is of mode fast.
-
         probes: where it is kept, besides this machine's cache folder, what was found of batches.
-
         keep: of each row's steps, in the extras of its clip.
         """
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
@@ -157,7 +150,6 @@ class Renderer:
 
     @property
     def room(self) -> int:
-        """How many more rows are worth having under way now."""
         return self.capacity - len(self._rows)
 
     @property
@@ -380,10 +372,9 @@ class Renderer:
                 yield self._around_rows
 
     def _around_rows(self) -> AbstractContextManager[None]:
-        def seconds() -> RowSeconds | None:
-            return row.seconds if (row := self._row_at_work) else None
-
-        return self._shared_calls.around_rows(seconds, self._second_try)
+        return self._shared_calls.around_rows(
+            lambda: row.seconds if (row := self._row_at_work) else None, self._second_try
+        )
 
     @contextmanager
     def _around_one(self) -> Iterator[None]:
@@ -395,7 +386,6 @@ class Renderer:
             yield
 
     def cancel(self) -> None:
-        """Forget all rows."""
         self._batcher.cancel()
         if self._at_home:
             self._at_home.close()
@@ -523,7 +513,6 @@ class Renderer:
 
     @property
     def _row_at_work(self) -> RenderRow | None:
-        """The row whose own code is running right now."""
         task = self._batcher.current
         return self._rows.under_way.get(task) if task else None
 

@@ -107,7 +107,6 @@ def serve_forks(
 
 
 def _fork(parent: int | None) -> bool:
-    """Tell whether this is the fork."""
     if os.fork():
         return False
     if parent is not None:

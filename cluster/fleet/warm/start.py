@@ -41,7 +41,6 @@ class Warm:
         return " ".join(map(shlex.quote, (sys.executable, "-IS", str(RELAY), str(self.place))))
 
     def prepare(self, pipeline: str) -> None:
-        """Have a pipeline imported as well."""
         with contextlib.suppress(OSError):  # it has died: workers start cold
             self._server.sendall(f"{pipeline}\n".encode())
 

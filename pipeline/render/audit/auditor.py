@@ -68,7 +68,6 @@ class Auditor:
         return ready, doubtful
 
     def take(self) -> list[Audited]:
-        """Return what became of audits since the last call."""
         audited, self._audited = self._audited, []
         return audited
 

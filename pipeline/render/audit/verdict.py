@@ -62,7 +62,6 @@ def verdict_of(clip: Digests, first: Digests | None, second: Digests | None) -> 
 
 
 def verdict_text(audited: Audited) -> str:
-    """Return what the log says of it."""
     return _TOLD[audited.verdict].format(kind=audited.kind, row_id=audited.row_id, seconds=audited.seconds)
 
 

@@ -152,7 +152,6 @@ class Rows:
     def by_row(
         self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace
     ) -> Outputs:
-        """Call `forward` once for each row."""
         leaves, structure = flatten((args, kwargs), holders=[])
         outputs = []
         self.is_nested = True
@@ -174,7 +173,6 @@ class Rows:
 
 
 def joined(outputs: Outputs, trace: Trace) -> Any:
-    """Join the rows' outputs in the layout of a one-row run."""
     columns = zip(*(leaves for leaves, _ in outputs), strict=True)
     leaves = [stack(column, joint) for column, joint in zip(columns, trace.joints, strict=True)]
     return unflatten(outputs[0][1], leaves)
@@ -206,22 +204,3 @@ class Kind(NamedTuple):
     rows: int
     loras: frozenset[str]
     differing: frozenset[str]
-
-
-def plan_kind(calls: Sequence[Call], look: Hashable, axes: Axes, *, by_weights: bool = False) -> Kind:
-    """Return that of calls that look alike. by_weights: all have equal ones, and weights count."""
-    if by_weights:
-        names = frozenset(f"{name}:{weight}" for name, weight in calls[0].adapters.in_force)
-        return Kind(look, axes, len(calls), names, frozenset())
-    pairs = [set(adapters.in_force) for adapters in adapters_of(calls)]
-    used = pairs[0].union(*pairs)
-    differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
-    return Kind(look, axes, len(calls), frozenset(name for name, _ in used), differing)
-
-
-def by_loras(calls: Sequence[Call], places: Sequence[int]) -> list[list[int]]:
-    """Part calls, by their places, into those of equal LoRAs."""
-    groups: dict[Hashable, list[int]] = {}
-    for place in places:
-        groups.setdefault(calls[place].adapters.in_force, []).append(place)
-    return list(groups.values())
