@@ -46,22 +46,18 @@ __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]
 
 
 class Dispatcher:
-    """Decides which worker renders which row next.
-
-    window: rows that may wait at once (those in the workers' hands come on top). order: of fresh rows.
-    proven: machines that have done a row; grows, and may be shared by dispatchers.
-    """
+    """Decides which worker renders which row next."""
 
     def __init__(
         self,
         faults: FaultPolicy | None = None,
         *,
-        window: int = 4096,
+        window: int = 4096,  # rows that may wait at once; those in the workers' hands come on top
         leases_per_worker: int = 2,
         size: LeaseSize | None = None,
-        order: Ranked | None = None,
+        order: Ranked | None = None,  # of fresh rows
         paces: Paces | None = None,
-        proven: set[str] | None = None,
+        proven: set[str] | None = None,  # machines that have done a row; grows, may be shared by dispatchers
     ) -> None:
         self._window = window
         self._faults = faults or FaultPolicy()
@@ -147,10 +143,7 @@ class Dispatcher:
         self._live[worker] = (*at, worker)
 
     def lease(self, worker: str, now: float) -> Lease | None:
-        """Return the next rows for this worker, None when there are none for it right now.
-
-        None too for a worker that was given up.
-        """
+        """Return the next rows for this worker; None where there are none right now, or it was given up."""
         seat = self._seats.get(worker)
         if seat is None or seat.alone or seat.num_open >= self._leases_per_worker:
             return None
@@ -168,29 +161,20 @@ class Dispatcher:
                 self._emptying.add(worker)
                 return None
         self._emptying.discard(worker)
-        if suspects and not judges:
-            return self._prove(worker, now)
+        proves = bool(suspects) and not judges  # once it has done a single row, its machine can judge those
+        if proves and seat.rows:
+            return None
         patience = len(live) * self._leases_per_worker  # about one turn of the whole fleet
-        entries = self._waiting.take(
-            worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
-        )
+        size = (lambda _: 1) if proves else self._lease_rows
+        entries = self._waiting.take(worker, live, rendering=seat.shape, patience=patience, size=size)
+        if proves:
+            return self._grant(worker, entries, now, alone=True) if entries else None
         if not entries and self._doubtful:
             others = (seat for other, seat in self._seats.items() if live[other][0] == live[worker][0])
             entries = [] if any(seat.rows for seat in others) else [self._doubtful.popleft()]
         if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
-
-    def _prove(self, worker: str, now: float) -> Lease | None:
-        """Lease a single row that was not struck twice: once it is done, its machine can judge those."""
-        seat = self._seats[worker]
-        if seat.rows:
-            return None
-        patience = len(self._live)
-        entries = self._waiting.take(
-            worker, self._live, rendering=seat.shape, patience=patience, size=lambda _: 1
-        )
-        return self._grant(worker, entries, now, alone=True) if entries else None
 
     def take_dropped(self, worker: str) -> list[str]:
         """Return rows that ended elsewhere since the last call, and that the worker still has: to be left."""

@@ -93,13 +93,10 @@ class _Place:
 
 
 class Hosts:
-    """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced.
-
-    Of one lane: a fault says nothing about a machine's work for another. proven: the machines and workers
-    that have rendered a row; it grows here, and lanes of a model may share it.
-    """
+    """Machines by their ids, and workers by their names, which their successors share; of one lane."""
 
     def __init__(self, policy: FaultPolicy, proven: set[str] | None = None) -> None:
+        """proven: machines and workers that have rendered a row; grows, and lanes of a model may share it."""
         self._policy, self._proven = policy, set() if proven is None else proven
         self._hosts: dict[str, _Place] = {}
         self._workers: dict[str, _Place] = {}
@@ -144,10 +141,7 @@ class Hosts:
         loss: LostRows = LostRows(),
         error: FramefleetError | None = None,
     ) -> float | None:
-        """The worker's process is gone; return when another may be started, or None if none is to be.
-
-        error: ours, if that is the reason.
-        """
+        """The worker's process is gone; return when another may be started, or None if none is to be."""
         host = self._at.pop(worker, "")
         if kind == "gone":
             return now + REST_S

@@ -15,15 +15,12 @@ MAX_PACES = 1024  # a table may hold a shape per row; forgetting an old one cost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row to render. Rows of equal `shape` can share forwards; `payload` is never looked at.
-
-    rank: what `Ranked` and `Longest` go by, the highest first.
-    """
+    """One row to render."""
 
     row_id: str
-    shape: str
-    payload: object = None
-    rank: float = 0.0
+    shape: str  # rows of equal ones can share forwards
+    payload: object = None  # is never looked at
+    rank: float = 0.0  # what `Ranked` and `Longest` go by, the highest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +112,9 @@ class Seat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSize:
-    """How many rows a lease may hold, and how many seconds it should last.
+    """How many rows a lease may hold, and how many seconds it should last."""
 
-    min_rows: the rows of one forward, so that forwards can fill.
-    """
-
-    min_rows: int = 1
+    min_rows: int = 1  # those of one forward, so that forwards can fill
     max_rows: int = 64
     target_s: float = 60.0
 

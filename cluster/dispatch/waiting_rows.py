@@ -112,13 +112,11 @@ class Waiting:
 
         rendering: the shape the worker is at. patience: see `Ranked.next_shape`.
         """
-        if (shape := self.returned.shape_for(worker, live)) is not None:
-            limit = size(shape)
-            entries = self.returned.take(worker, live, limit=limit)
-        elif (shape := self.fresh.next_shape(rendering, patience)) is not None:
-            limit, entries = size(shape), []
-        else:
+        shape = self.returned.shape_for(worker, live) or self.fresh.next_shape(rendering, patience)
+        if shape is None:
             return []
+        limit = size(shape)
+        entries = self.returned.take(worker, live, limit=limit)
         return entries + [Entry(row) for row in self.fresh.take(shape, limit - len(entries))]
 
 

@@ -28,12 +28,10 @@ def half_done_in(store: Store) -> Iterator[str]:
 
 
 class HalfDoneRows:
-    """The rows that have a checkpoint. Deletes in the background.
+    """The rows that have a checkpoint. Deletes in the background."""
 
-    is_whole: whether what this run renders is all that is to be; if not, those of other rows stay.
-    """
-
-    def __init__(self, store: Store, *, is_whole: bool = True) -> None:
+    def __init__(self, store: Store, *, is_whole: bool) -> None:
+        """is_whole: what this run renders is all that is to be; if not, checkpoints of other rows stay."""
         self._store, self._is_whole = store, is_whole
         self._there: set[str] = set()
         self._deleting = TaskQueue("checkpoints")

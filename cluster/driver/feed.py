@@ -28,15 +28,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What the driver keeps of a row while it is being rendered.
-
-    position: its first in the table. kind: what audits count it as.
-    """
+    """What the driver keeps of a row while it is being rendered."""
 
     request: Request
     carried: pa.RecordBatch  # one row
-    position: int
-    kind: str
+    position: int  # its first in the table
+    kind: str  # what audits count it as
 
     @property
     def lane(self) -> LaneKey:
@@ -44,26 +41,21 @@ class Pending:
 
 
 class Feed:
-    """Reads the table, and once more for rows that are to be rendered again.
-
-    pending: gets the rows that wait or are leased. adopts: takes a row that needs no rendering, and says so.
-    lane: the one whose rows are read. table: to be read from the next pass on. num_unread: rows that this
-    pass will read.
-    """
+    """Reads the table, and once more for rows that are to be rendered again."""
 
     def __init__(
         self,
         work: Work,
         dispatcher: Dispatcher,
-        pending: dict[str, Pending],
-        adopts: Callable[[str, Pending], bool],
+        pending: dict[str, Pending],  # gets the rows that wait or are leased
+        adopts: Callable[[str, Pending], bool],  # takes a row that needs no rendering, and says so
         *,
-        lane: LaneKey,
+        lane: LaneKey,  # the one whose rows are read
         table: RowSource,
     ) -> None:
         self._pending, self._lane = pending, lane
         self._work, self._dispatcher, self._adopts = work, dispatcher, adopts
-        self.table = table
+        self.table = table  # to be read from the next pass on
         self._rows = self._pass()
         self._prompt_lengths: CountedApart | None = None
 

@@ -145,15 +145,12 @@ class Failed:
 @quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRow:
-    """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
+    """One row whose clip is stored."""
 
-    was_batched: other rows were under way with it, or, of a user's recipe, before it in its process, so that
-    audits of its kind speak for it. values: of clip steps, by section.
-    """
-
-    record: Record
+    record: Record  # without `row_indices` and `worker`, which the driver knows
+    # Other rows were under way with it, or, of a user's recipe, before it in its process.
     was_batched: bool = False
-    values: Mapping[str, StepValues] = field(default_factory=dict)
+    values: Mapping[str, StepValues] = field(default_factory=dict)  # of clip steps, by section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

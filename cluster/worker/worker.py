@@ -129,10 +129,7 @@ class Worker:
         self._later: set[str] = set()  # rows of a user's recipe that were not the first of this process
 
     def start(self) -> Hello | Loading:
-        """Load the model; raise what prevents that, or that clips are stored as asked.
-
-        To be called again while it is loading.
-        """
+        """Load the model, in several calls; raise what prevents that, or that clips are stored as asked."""
         if self._render is None:
             check_encoder(self._setup.media)
             self._notice.heed()
@@ -296,10 +293,7 @@ class Worker:
                 self._checkpointer.keep(outcome, is_over=True)
 
     def _take(self, renderer: Renderer) -> bool:
-        """Give the renderer as many rows as it can work on; wait for one when it has none.
-
-        Return whether to go on.
-        """
+        """Give the renderer as many rows as it can work on; wait if it has none; return whether to go on."""
         while True:
             self._drop(renderer)
             with self._news:

@@ -48,32 +48,23 @@ class BatchSize(Strict):
 
 
 class Pins(Strict):
-    """Which modules went row by row in exact forwards of this many rows.
-
-    loras: that some of the rows use; differing: of these, such as not all rows use alike. axes: along which
-    the rows were joined, leaf by leaf.
-    """
+    """Which modules went row by row in exact forwards of this many rows."""
 
     rows: NumRows
-    loras: list[str]
-    differing: list[str]
-    axes: list[int | None]
+    loras: list[str]  # that some of the rows use
+    differing: list[str]  # of these, such as not all rows use alike
+    axes: list[int | None]  # along which the rows were joined, leaf by leaf
     modules: list[str]
 
 
 class RowMemory(Strict):
-    """What one row held on a GPU, as a rehearsal measured it.
+    """What one row held on a GPU, as a rehearsal measured it."""
 
-    machine: the GPU's name, and torch's version. peak_bytes: at most, held_bytes of the model included.
-    step_bytes: of one forward of a denoiser besides what was there before, 0 where that is not known;
-    step_values: in the tensors that it was called with.
-    """
-
-    machine: str
-    peak_bytes: Annotated[int, Field(gt=0)]
-    held_bytes: Annotated[int, Field(ge=0)]
-    step_bytes: Annotated[int, Field(ge=0)]
-    step_values: Annotated[int, Field(gt=0)]
+    machine: str  # the GPU's name, and torch's version
+    peak_bytes: Annotated[int, Field(gt=0)]  # at most, those of the model included
+    held_bytes: Annotated[int, Field(ge=0)]  # of the model
+    step_bytes: Annotated[int, Field(ge=0)]  # more, in one forward of a denoiser; 0 where that is not known
+    step_values: Annotated[int, Field(gt=0)]  # in the tensors that it was called with
 
 
 class Found(Strict):

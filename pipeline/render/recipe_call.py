@@ -1,8 +1,4 @@
-"""In: a row. Out: all that its recipe returns, called on a copy of the pipeline.
-
-On the way, prompts are noted that a pipeline writes in place of the row's. What the pipeline does last is put
-off: its decoded tensor becomes an array once somebody looks at it.
-"""
+"""In: a row. Out: all that its recipe returns, called on a copy of the pipeline."""
 
 from __future__ import annotations
 

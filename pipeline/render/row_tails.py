@@ -1,8 +1,7 @@
 """What recipes do after their last look at their frames: learned from one row, then done on a thread.
 
-A row's look is a call of a processor of its pipeline that makes an array. Of the first row of a recipe the
-looks are counted, on the renderer's thread. Later rows run on threads of their own (`RowThread`), and go away
-at the look that was that row's last. Recipes that call a network or draw from global generators after it
+A row's look is a call of a processor of its pipeline that makes an array. Later rows go away (`RowThread`) at
+the look that was the first row's last. Recipes that call a network or draw from global generators after it
 stay where they are.
 """
 

@@ -1,7 +1,5 @@
 """Calls of text encoders: each distinct one made once, with the row's LoRAs, and kept if the job says so.
 
-The weights of encoders whose outputs are kept wait in host memory, and are on the GPU only during calls.
-
 `SharedCalls` are all that rows call besides denoisers, decoders too: each counted, some shared.
 """
 

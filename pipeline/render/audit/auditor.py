@@ -128,20 +128,21 @@ class Auditor:
         return None
 
     def _remarked(self, outcome: Outcome, kind: str, verdict: Verdict | None) -> Outcome:
-        if isinstance(outcome, Clip) and (remark := self._remark(outcome, kind, verdict)):
-            return replace(outcome, environment={**outcome.environment, verdicts.AUDIT: remark})
-        return outcome
-
-    def _remark(self, clip: Clip, kind: str, verdict: Verdict | None) -> str | None:
+        if not isinstance(outcome, Clip):
+            return outcome
         if kind in self.apart:
-            return verdicts.apart(self.apart[kind])
-        if not clip.was_batched:
-            return verdicts.PLAINLY
-        if kind in self._unrepeatable:
-            return verdicts.UNREPEATABLE
-        if verdict == "equal":
-            return verdicts.EQUAL_HERE if self._is_users(clip.request) else verdicts.EQUAL
-        return verdicts.not_compared(self._num_equal[kind]) if self._odds else None
+            remark = verdicts.apart(self.apart[kind])
+        elif not outcome.was_batched:
+            remark = verdicts.PLAINLY
+        elif kind in self._unrepeatable:
+            remark = verdicts.UNREPEATABLE
+        elif verdict == "equal":
+            remark = verdicts.EQUAL_HERE if self._is_users(outcome.request) else verdicts.EQUAL
+        elif self._odds:
+            remark = verdicts.not_compared(self._num_equal[kind])
+        else:
+            return outcome
+        return replace(outcome, environment={**outcome.environment, verdicts.AUDIT: remark})
 
 
 def _is_candidate(outcome: Outcome) -> TypeGuard[Clip]:

@@ -30,15 +30,12 @@ MAX_KEPT_BYTES = 4 << 30
 
 
 class Made(NamedTuple):
-    """One call of a denoiser: the tensors that it returned, on the CPU, and the rows of its forward.
-
-    is_again: it changed objects among its arguments, so that whoever goes on makes it again.
-    """
+    """One call of a denoiser."""
 
     module: str
-    tensors: tuple[Tensor, ...]
-    rows: int = 1
-    is_again: bool = False
+    tensors: tuple[Tensor, ...]  # that it returned, on the CPU
+    rows: int = 1  # of its forward
+    is_again: bool = False  # it changed objects among its arguments: whoever goes on makes it again
 
 
 _Held = tuple[Any, int | None]  # a leaf, and how often it was written to
@@ -107,10 +104,7 @@ class Journal:
             self._keep(call, result)
 
     def until(self, call: Call | None, draws: GlobalDraws) -> tuple[tuple[Made, ...], str | None]:
-        """Return what another process needs. call: the one that the row has reached, if it is a denoiser's.
-
-        draws: the row's.
-        """
+        """Return what another process needs. call: that the row has reached, if it is a denoiser's."""
         if self.is_behind or self._then or call is None:
             return tuple(self.made), self._then
         return tuple(self.made), mark_of(call, draws)

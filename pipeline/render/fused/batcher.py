@@ -118,15 +118,12 @@ class RowTask:
 
 
 class Batcher:
-    """Tasks that share forwards. All calls must come from one thread.
-
-    tasks: those under way. news: set whenever one that has a thread says something.
-    """
+    """Tasks that share forwards. All calls must come from one thread."""
 
     def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
-        self.tasks: dict[greenlet.greenlet, RowTask] = {}
-        self.news = threading.Event()
+        self.tasks: dict[greenlet.greenlet, RowTask] = {}  # under way
+        self.news = threading.Event()  # set whenever a task that has a thread says something
         self._hub: greenlet.greenlet | None = None
         self._process = GlobalDraws()  # what code around the tasks draws
         self.reach = forwards.reach([])  # the most rows that a forward of the last round could use

@@ -238,15 +238,10 @@ def bits(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method of a network.
-
-    seconds: under which name a row's share of its time is counted. dtype: of its weights, where rows may
-    change that around a call, as pipelines do that decode in fp32 and hold fp16.
-    """
-
     network: nn.Module
     name: str = "forward"
-    seconds: str = "denoise_s"
+    seconds: str = "denoise_s"  # under which name a row's share of its time is counted
+    # Of its weights, where rows may change it around a call, as pipelines do that decode in fp32.
     dtype: torch.dtype | None = None
 
     @property

@@ -28,23 +28,17 @@ from framefleet.pipeline.render.fused.trials import Trials, clocked
 
 
 class Forwards:
-    """Forwards of some denoisers.
-
-    attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
-    watch: sees forwards of single calls, which come before all others. findings: what is known of sizes from
-    other processes, and where this one's are kept. shared: what rows call besides denoisers and may share.
-    spending: held while calls run, with what time goes to; see `Clock`.
-    """
+    """Forwards of some denoisers."""
 
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
         batching: Batching,
-        attention: Attention | None = None,
-        watch: StateWatch | None = None,
+        attention: Attention | None = None,  # is replaced when it refuses a call: AttentionChanged is raised
+        watch: StateWatch | None = None,  # sees forwards of single calls, which come before all others
         findings: Findings | None = None,
-        shared: Methods | None = None,
-        spending: Spending = nullcontext,
+        shared: Methods | None = None,  # what rows call besides denoisers and may share
+        spending: Spending = nullcontext,  # held while calls run, with what time goes to; see `Clock`
     ) -> None:
         self._denoisers = modules
         self.methods = {name: Method(module) for name, module in modules.items()} | dict(shared or {})

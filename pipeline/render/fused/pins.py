@@ -33,14 +33,11 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How one call of a module looks in a one-row run: the layouts of its arguments' and output's leaves.
-
-    joints: how rows' outputs are joined, by leaf; known of calls that are pinned.
-    """
+    """How one call of a module looks in a one-row run: the layouts of its arguments' and output's leaves."""
 
     arguments: tuple[Layout | None, ...]
     outputs: tuple[Layout | None, ...]
-    joints: tuple[Joint | None, ...] = ()
+    joints: tuple[Joint | None, ...] = ()  # how rows' outputs are joined, by leaf; of calls that are pinned
 
     def joints_of(self, arguments: Any, rows: int) -> list[Joint | None] | None:
         """Return where each leaf of a fused call carries the rows, None where it is as in the one-row run.
@@ -124,15 +121,11 @@ def _layouts_of(value: Any) -> tuple[Layout | None, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to run a forward of some size.
+    """How to run a forward of some size."""
 
-    axes: along which the calls are joined; pins: the calls of inner modules that go row by row; output: the
-    `layouts` of what one row gets, see `with_holders`.
-    """
-
-    axes: Axes
-    pins: Traces
-    output: Any
+    axes: Axes  # along which the calls are joined
+    pins: Traces  # the calls of inner modules that go row by row
+    output: Any  # the `layouts` of what one row gets, see `with_holders`
 
 
 class Rows:

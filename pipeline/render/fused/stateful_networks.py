@@ -32,26 +32,19 @@ _IsTable = Callable[[Spot, Marks | None, Marks | None], bool]
 
 
 class StateWatch:
-    """Put around forwards of networks.
-
-    found: the first attribute that changed, as a.b.c. before_rows: the networks as they were given.
-    """
+    """Put around forwards of networks."""
 
     def __init__(
         self,
-        switched: Collection[nn.Module] = (),
-        networks: Mapping[str, nn.Module] | None = None,
-        all_networks: Collection[nn.Module] = (),
+        switched: Collection[nn.Module] = (),  # that are set for each row before they run, as LoRA layers are
+        networks: Mapping[str, nn.Module] | None = None,  # before any row; else as the first forward shows it
+        all_networks: Collection[nn.Module] = (),  # those that rows call; some may share parts with these
     ) -> None:
-        """switched: modules that are set for each row before they run, as LoRA layers are. networks: as they
-        are before any row; of others the first forward shows it. all_networks: those that rows call, of
-        which some may share parts with these.
-        """
-        self.found: str | None = None
+        self.found: str | None = None  # the first attribute that changed, as a.b.c
         self._switched, self._all_networks = frozenset(switched), all_networks
         networks = networks or {}
         self._fresh = {name: NetworkState(network) for name, network in networks.items()}
-        self.before_rows: Mapping[str, NetworkState] = dict(self._fresh)
+        self.before_rows: Mapping[str, NetworkState] = dict(self._fresh)  # networks as they were given
         self._left = {name: state_of(network, self._switched) for name, network in networks.items()}
         self._looks: dict[str, int] = {}
         self._compared: dict[str, int] = {}

@@ -32,18 +32,14 @@ HOPELESS = 0.8
 
 
 class Trials:
-    """Remembers, by shape, which sizes pay and what they pin.
-
-    company: which calls may share. findings: what is known from other processes, and where this one's are
-    kept. is_compiled: denoisers are, so that each weight of a LoRA is a graph.
-    """
+    """Remembers, by shape, which sizes pay and what they pin."""
 
     def __init__(
         self, methods: Methods, batching: Batching, company: Company, findings: Findings, *, is_compiled: bool
     ) -> None:
         self._methods, self._batching, self._company = methods, batching, company
         self._findings = findings
-        self._is_compiled = is_compiled
+        self._is_compiled = is_compiled  # denoisers are, so that each weight of a LoRA is a graph
         self._sizes: dict[Hashable, Sizes] = {}  # by look, as the next
         self._plans: dict[Kind, Plan] = {}
 
