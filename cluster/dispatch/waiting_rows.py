@@ -112,8 +112,8 @@ class Waiting:
 
         rendering: the shape the worker is at. patience: see `Ranked.next_shape`.
         """
-        shape = self.returned.shape_for(worker, live) or self.fresh.next_shape(rendering, patience)
-        if shape is None:
+        shape = self.returned.shape_for(worker, live)
+        if shape is None and (shape := self.fresh.next_shape(rendering, patience)) is None:
             return []
         limit = size(shape)
         entries = self.returned.take(worker, live, limit=limit)
