@@ -76,6 +76,7 @@ class RunFigures:
 
     @property
     def spent(self) -> Spent:
+        """What the run has spent."""
         return Spent(
             elapsed_s=self.elapsed_s,
             worker_s=WORKER_SECONDS.total(self.figures),

@@ -150,6 +150,7 @@ class Renderer:
 
     @property
     def room(self) -> int:
+        """How many more rows are worth having under way now."""
         return self.capacity - len(self._rows)
 
     @property
@@ -386,6 +387,7 @@ class Renderer:
             yield
 
     def cancel(self) -> None:
+        """Forget all rows."""
         self._batcher.cancel()
         if self._at_home:
             self._at_home.close()
