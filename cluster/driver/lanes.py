@@ -164,10 +164,7 @@ class Lanes:
             lane.dispatcher.reopen()
 
     def take_added(self, num_rows: int = 0) -> None:
-        """Take rows of any lane that were added to the table: each feed reads its own after all others.
-
-        num_rows: that workers need now.
-        """
+        """Take rows that were added: each feed reads its own after all others. num_rows: needed now."""
         while added := self._work.more(num_rows):
             num_rows = 0
             new = {key: lane for key, lane in added.lanes.items() if key not in self._by_key}

@@ -118,10 +118,7 @@ class Work:
         return job.budget.overrun(limit, counted, gpus_per_worker=job.fleet.paid_gpus, needed=needed)
 
     def num_rows_left(self, num_done: int) -> int | None:
-        """Return how many rows the budget allows, if each takes as much as those of earlier runs.
-
-        None where it is not known. num_done: rows of earlier runs.
-        """
+        """Return how many rows the budget allows, at the rate of `num_done` rows of earlier runs."""
         job = self.run.job
         if not num_done or self.spent_elsewhere is not None:
             return None

@@ -184,10 +184,7 @@ class Fleet:
         return self._shares.asked is not None and self._num_slots > self._shares.asked
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
-        """Send rows to a worker that has just reported, and wait for its next report.
-
-        dropped: rows that it has and that are no longer wanted.
-        """
+        """Send rows to a worker that has just reported; wait for its next report. dropped: to be left."""
         slot = self._slots[worker]
         self._actors.ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)))
 

@@ -58,10 +58,7 @@ def video_to_video(pipe: Any, request: Request, *, num_frames: int | None = None
 
 
 def conditioned_class(medium: Medium, class_name: str, configs: Configs) -> str:
-    """Return the class that starts from an image, or renders over a video: the model's own, or its sibling.
-
-    Raises RecipeError with the models that can.
-    """
+    """Return the class that starts from a medium: the model's own, or a sibling; or raise RecipeError."""
     return class_name if takes(class_name, medium) else sibling_class(class_name, TASKS[medium], configs)
 
 

@@ -44,10 +44,7 @@ class Trials:
         self._plans: dict[Kind, Plan] = {}
 
     def reach(self, calls: Sequence[Call]) -> int:
-        """The most rows that the next forward of these may take: what pays, or what is worth trying.
-
-        Without any call, that of a shape not seen yet.
-        """
+        """The most rows that the next forward of these, or of a new shape, may take: what pays, or may."""
         if not calls:
             return self._new_sizes().next(self._batching.max_rows)
         sizes = [self._known_sizes(call) or self._new_sizes(call) for call in calls if call.batch]
