@@ -40,7 +40,7 @@ from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import ModelUpdate
+    from framefleet.pipeline.model.model import Model, ModelUpdate
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
@@ -220,7 +220,6 @@ class Worker:
             # Nearly all that imports make stays: to look through it meanwhile takes a fifth of the time.
             gc.disable()
             try:
-                from framefleet.pipeline.model.load import load
                 from framefleet.pipeline.render.renderer import Renderer
             finally:
                 gc.enable()
@@ -228,8 +227,7 @@ class Worker:
             self._doing = "preparing clip steps"
             for step in self._setup.steps.values():
                 step.prepare()
-            self._doing = "loading the model"
-            model = load(self._setup.model, self._setup.model_files)
+            model = self._load()
             while True:
                 if self._update:
                     model = self._update.apply(model, self._setup.store)
@@ -266,6 +264,12 @@ class Worker:
                 self._broken = error
                 self._news.notify_all()
             self._loaded.set()
+
+    def _load(self) -> Model:
+        from framefleet.pipeline.model.load import load
+
+        self._doing = "loading the model"
+        return load(self._setup.model, self._setup.model_files)
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
         for audited in renderer.take_audits():
