@@ -6,14 +6,11 @@ wait or are leased, never those that ended, so it stays small however long the t
 When a worker dies
 - Each row in its hands that may be why is struck, and all go back, before all fresh rows. They go to
   workers on other machines first, then to others on the same one.
-- It is a death of the row too if a row was done on that machine before. Until then the machine may be why,
-  and nothing that happens there counts against a row: else some bad machines could hand good rows around.
+- It is a death of the row too if a row was done on that machine before. Until then the machine may be why.
 - A row that was struck twice is a suspect: it is leased alone, to a worker that is empty and gets nothing
   else, on a machine that has done a row, if there is one.
 - A row is quarantined when it has `worker_deaths` deaths and was the only one in its worker's hands at the
   last. So a row that merely ran with a killer never is: the killer dies alone too, the others finish.
-  A death with another cause (a spot machine taken away) can quarantine a row only if it strikes the row
-  alone, after two earlier deaths; where machines go that often, raise `retries.worker_deaths`.
 
 When a row fails as rows do on a broken machine, e.g. for a full disk
 - Its machine may be why, so its error does not count. It waits until another row is done, or none waits and
@@ -38,7 +35,6 @@ from framefleet.cluster.dispatch.lease import (
     LeasedRow,
     LeaseSize,
     Paces,
-    QueueCounts,
     Row,
     Seat,
     Whereabouts,
@@ -46,33 +42,29 @@ from framefleet.cluster.dispatch.lease import (
 from framefleet.cluster.dispatch.order import Copies, Ranked, TableOrder
 from framefleet.cluster.dispatch.waiting_rows import SLACK_BYTES, OversizedRows, Waiting
 
-__all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "QueueCounts", "Row"]
+__all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]
 
 
 class Dispatcher:
-    """Decides which worker renders which row next.
-
-    window: rows that may wait at once (those in the workers' hands come on top). order: of fresh rows.
-    proven: machines that have done a row; grows, and may be shared by dispatchers.
-    """
+    """Decides which worker renders which row next."""
 
     def __init__(
         self,
         faults: FaultPolicy | None = None,
         *,
-        window: int = 4096,
+        window: int = 4096,  # rows that may wait at once; those in the workers' hands come on top
         leases_per_worker: int = 2,
         size: LeaseSize | None = None,
-        order: Ranked | None = None,
+        order: Ranked | None = None,  # of fresh rows
         paces: Paces | None = None,
-        proven: set[str] | None = None,
+        proven: set[str] | None = None,  # machines that have done a row; grows, may be shared by dispatchers
     ) -> None:
         self._window = window
         self._faults = faults or FaultPolicy()
         self._leases_per_worker = leases_per_worker
         self._size = size or LeaseSize()
         self._held: set[str] = set()  # row_ids that wait or are leased
-        self._waiting = Waiting(self._faults, TableOrder() if order is None else order)
+        self._waiting = Waiting(TableOrder() if order is None else order)
         self._oversized = OversizedRows()
         self._doubtful = deque[Entry]()  # rows that failed where their machine may be why
         self._num_doubted = 0  # rows that failed so, and have not ended
@@ -86,12 +78,12 @@ class Dispatcher:
         self._copies = Copies(self._seats, self._paces)
         self._dropped: dict[str, list[str]] = {}  # by worker: rows that it has and that ended elsewhere
         self._closed = False
-        self._num_leases = self._num_done = self._num_failed = 0
+        self._num_leases = 0
 
     @property
     def room(self) -> int:
         """How many more rows may wait."""
-        return 0 if self._closed else max(0, self._window - self._num_waiting)
+        return 0 if self._closed else max(0, self._window - self.num_waiting)
 
     @property
     def finished(self) -> bool:
@@ -99,12 +91,10 @@ class Dispatcher:
 
     @property
     def num_workers(self) -> int:
-        """How many have joined, and live."""
         return len(self._live)
 
     @property
     def num_suspects(self) -> int:
-        """How many rows were struck so often that they run alone, and wait."""
         return len(self._waiting.suspects)
 
     @property
@@ -113,10 +103,12 @@ class Dispatcher:
         return self._paces.mean_seconds
 
     @property
-    def counts(self) -> QueueCounts:
-        waiting = self._num_waiting
-        leased = len(self._held) - waiting
-        return QueueCounts(waiting=waiting, leased=leased, done=self._num_done, failed=self._num_failed)
+    def num_waiting(self) -> int:
+        return len(self._waiting) + len(self._oversized) + len(self._for_new) + len(self._doubtful)
+
+    @property
+    def num_leased(self) -> int:
+        return len(self._held) - self.num_waiting
 
     def add(self, row: Row) -> None:
         """Take the next row of the table; call only while there is `room`."""
@@ -151,10 +143,7 @@ class Dispatcher:
         self._live[worker] = (*at, worker)
 
     def lease(self, worker: str, now: float) -> Lease | None:
-        """Return the next rows for this worker, None when there are none for it right now.
-
-        None too for a worker that was given up.
-        """
+        """Return the next rows for this worker; None where there are none right now, or it was given up."""
         seat = self._seats.get(worker)
         if seat is None or seat.alone or seat.num_open >= self._leases_per_worker:
             return None
@@ -172,28 +161,20 @@ class Dispatcher:
                 self._emptying.add(worker)
                 return None
         self._emptying.discard(worker)
-        if suspects and not judges:
-            return self._prove(worker, now)
+        proves = bool(suspects) and not judges  # once it has done a single row, its machine can judge those
+        if proves and seat.rows:
+            return None
         patience = len(live) * self._leases_per_worker  # about one turn of the whole fleet
-        entries = self._waiting.take(
-            worker, live, rendering=seat.shape, patience=patience, size=self._lease_rows
-        )
-        if not entries and self._doubtful and not self._has_rows_at(worker):
-            entries = [self._doubtful.popleft()]
+        size = (lambda _: 1) if proves else self._lease_rows
+        entries = self._waiting.take(worker, live, rendering=seat.shape, patience=patience, size=size)
+        if proves:
+            return self._grant(worker, entries, now, alone=True) if entries else None
+        if not entries and self._doubtful:
+            others = (seat for other, seat in self._seats.items() if live[other][0] == live[worker][0])
+            entries = [] if any(seat.rows for seat in others) else [self._doubtful.popleft()]
         if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
-
-    def _prove(self, worker: str, now: float) -> Lease | None:
-        """Lease a single row that was not struck twice: once it is done, its machine can judge those."""
-        seat = self._seats[worker]
-        if seat.rows:
-            return None
-        patience = len(self._live)
-        entries = self._waiting.take(
-            worker, self._live, rendering=seat.shape, patience=patience, size=lambda _: 1
-        )
-        return self._grant(worker, entries, now, alone=True) if entries else None
 
     def take_dropped(self, worker: str) -> list[str]:
         """Return rows that ended elsewhere since the last call, and that the worker still has: to be left."""
@@ -217,7 +198,6 @@ class Dispatcher:
             self._put_back(self._doubtful.popleft())
         self._end(entry)
         self._oversized.fits(entry.row.shape)
-        self._num_done += 1
         return True
 
     def failed(
@@ -237,7 +217,7 @@ class Dispatcher:
         if not retry:
             return self._give_up(entry, "its error would come again on every worker")
         num_errors = len(entry.errors)
-        if self._faults.gives_up(num_errors):
+        if num_errors >= self._faults.attempts:
             if is_new or not may_be_spoilt:
                 return self._give_up(entry, f"it failed {num_errors} times")
             if not self._copies.has(row_id):
@@ -296,11 +276,9 @@ class Dispatcher:
                 self._put_back(entry)
 
     def rows_of(self, worker: str) -> tuple[str, ...]:
-        """Return the rows in a worker's hands."""
         return tuple(self._seats[worker].rows) if worker in self._seats else ()
 
     def in_hand(self) -> dict[str, int]:
-        """Return how many rows each worker has, of those that have any."""
         return {worker: len(seat.rows) for worker, seat in self._seats.items() if seat.rows}
 
     def lost(self, worker: str, *, suspects: Collection[str] | None = None, why: str = "") -> list[GivenUp]:
@@ -365,17 +343,11 @@ class Dispatcher:
         return proven or (self._live if len(self._waiting.suspects) == len(self._waiting) else {})
 
     def _is_proven(self, worker: str) -> bool:
-        """Tell whether a row was done on this worker's machine."""
         return not self._proven.isdisjoint(self._live.get(worker, ())[:1])
 
     def _is_in_doubt(self, entry: Entry, host: str) -> bool:
         """Tell whether a machine where the row failed may be broken: it has done none since."""
         return entry.done_before is not None and entry.done_before.get(host, 0) == self._done_at[host]
-
-    def _has_rows_at(self, worker: str) -> bool:
-        """Tell whether any worker on this worker's machine has rows in hand."""
-        host = self._live[worker][0]
-        return any(seat.rows and self._live[other][0] == host for other, seat in self._seats.items())
 
     def _is_alone_in_new(self, worker: str) -> bool:
         """Tell whether a worker has had one row only, for itself."""
@@ -388,10 +360,6 @@ class Dispatcher:
         seat.grant(self._num_leases, entries, alone=alone, now=now)
         rows = tuple(LeasedRow(entry.row, entry.attempts + 1) for entry in entries)
         return Lease(lease_id=self._num_leases, worker=worker, rows=rows, alone=alone)
-
-    @property
-    def _num_waiting(self) -> int:
-        return len(self._waiting) + len(self._oversized) + len(self._for_new) + len(self._doubtful)
 
     @property
     def _largest(self) -> int:
@@ -433,5 +401,4 @@ class Dispatcher:
 
     def _give_up(self, entry: Entry, reason: str) -> GivenUp:
         self._end(entry)
-        self._num_failed += 1
         return GivenUp(row=entry.row, attempts=entry.attempts, errors=entry.errors, reason=reason)

@@ -15,7 +15,7 @@ _MOST_SUSPECTS = 32
 MOST_GIVEN_UP = 24
 _STALL_FACTOR = 10
 _SHORTEST_STALL_S = 60.0  # a disk that spins up, a link that comes back, a kernel that is tuned
-_SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
+SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one with the same row, find out
 
 
 class FaultPolicy(Strict):
@@ -64,20 +64,9 @@ class FaultPolicy(Strict):
         "job ends.",
     )
 
-    def gives_up(self, num_errors: int) -> bool:
-        return num_errors >= self.attempts
-
-    def suspects(self, num_strikes: int) -> bool:
-        """Tell whether a row whose workers died is to run alone from now on."""
-        return num_strikes >= _SUSPECT_DEATHS
-
     def quarantines(self, num_deaths: int, *, is_alone: bool) -> bool:
         """is_alone: nothing else was in the worker's hands when it died last."""
         return is_alone and num_deaths >= self.worker_deaths
-
-    def blocks(self, num_faults: int) -> bool:
-        """Tell whether a machine, or a worker, had enough faults in a row."""
-        return num_faults >= self.faults
 
     def despairs(self, num_deaths: int, *, num_given_up: int, num_suspects: int, is_proven: bool) -> bool:
         """Tell whether workers die of something else than of a row.
@@ -88,7 +77,7 @@ class FaultPolicy(Strict):
         # There one row is given up after `worker_deaths`. Elsewhere none is: those that were struck take
         # turns, alone, and if one of them is done the machine is proven.
         turns = max(_ROWS_TO_BLAME, min(num_suspects, _MOST_SUSPECTS))
-        to_blame = _ROWS_TO_BLAME * self.worker_deaths if is_proven else _SUSPECT_DEATHS + turns
+        to_blame = _ROWS_TO_BLAME * self.worker_deaths if is_proven else SUSPECT_DEATHS + turns
         return num_deaths > max(self.faults, to_blame) or num_given_up > MOST_GIVEN_UP
 
     @property

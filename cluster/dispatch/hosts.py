@@ -1,12 +1,12 @@
 """Faults of workers go in; which of them, and which machines, are used no longer comes out. Pure, no clock.
 
-The machine is blamed first. A worker that has a fault is started again, after a rest that doubles each time.
-After `retries.faults` in a row, with no row done in between, its machine is blocked: no worker is started
-there any more; or, where others on the same machine are at work, that worker alone is not replaced.
+A worker that has a fault is started again, after a rest that doubles each time. After `retries.faults` in a
+row, with no row done in between, its machine is blocked; or, where others on the same machine are at work,
+that worker alone is not replaced.
 
 A death may be the doing of one of the worker's rows. It counts against the machine once all of these are
-done, and no more once one of them is given up for it. Until then the machine may be sound and its rows bad:
-more deaths are tolerated, and most of all on a machine that has done rows before.
+done, and no more once one of them is given up for it. Until then more deaths are tolerated, and most of all
+on a machine that has done rows before.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Streak:
         num_its_own = sum(not (fault.is_theirs or fault.rows) for fault in self.faults)
         # The rows of the last death can be done elsewhere only after it.
         num_in_doubt = 1 if num_its_own and self.faults[-1].rows else 0
-        return policy.blocks(num_its_own + num_in_doubt) or policy.despairs(
+        return num_its_own + num_in_doubt >= policy.faults or policy.despairs(
             self.num_faults, num_given_up=self.given_up, num_suspects=num_suspects, is_proven=is_proven
         )
 
@@ -93,13 +93,10 @@ class _Place:
 
 
 class Hosts:
-    """Machines by their ids, workers by their names; a worker keeps its name as its process is replaced.
-
-    Of one lane: a fault says nothing about a machine's work for another. proven: the machines and workers
-    that have rendered a row; it grows here, and lanes of a model may share it.
-    """
+    """Machines by their ids, and workers by their names, which their successors share; of one lane."""
 
     def __init__(self, policy: FaultPolicy, proven: set[str] | None = None) -> None:
+        """proven: machines and workers that have rendered a row; grows, and lanes of a model may share it."""
         self._policy, self._proven = policy, set() if proven is None else proven
         self._hosts: dict[str, _Place] = {}
         self._workers: dict[str, _Place] = {}
@@ -128,12 +125,10 @@ class Hosts:
             fault.rows.discard(row_id)
 
     def cleared(self, worker: str) -> None:
-        """Its faults in a row were not its own."""
         for place in self._places_of(worker):
             place.streak = _Streak()
 
     def left(self, worker: str) -> None:
-        """The worker has gone, and nothing was wrong with it."""
         self._at.pop(worker, None)
 
     def fault(
@@ -146,10 +141,7 @@ class Hosts:
         loss: LostRows = LostRows(),
         error: FramefleetError | None = None,
     ) -> float | None:
-        """The worker's process is gone; return when another may be started, or None if none is to be.
-
-        error: ours, if that is the reason.
-        """
+        """The worker's process is gone; return when another may be started, or None if none is to be."""
         host = self._at.pop(worker, "")
         if kind == "gone":
             return now + REST_S
@@ -189,7 +181,6 @@ class Hosts:
             place.rests_until = max(place.rests_until, until)
 
     def host_of(self, worker: str) -> str | None:
-        """Return the machine that the worker is on."""
         return self._at.get(worker)
 
     def is_barred(self, worker: str) -> bool:
@@ -237,7 +228,6 @@ class Hosts:
         return type(errors[0])(f"{errors[0].problem} (on {names})", errors[0].fix)
 
     def name_of(self, worker: str) -> str | None:
-        """Return the name of the machine that the worker is on."""
         return host.name if (host := self._host_of(worker)) else None
 
     def _guilty(
@@ -263,7 +253,6 @@ class Hosts:
         return self._workers.setdefault(worker, _Place(worker))
 
     def _places_of(self, worker: str) -> list[_Place]:
-        """Return the worker and its machine."""
         host = self._host_of(worker)
         return [self._worker(worker), *([host] if host else [])]
 

@@ -1,9 +1,4 @@
-"""Which lane a new worker serves, and when an idle worker gives up its own for another. Pure, no clock.
-
-A worker is pinned to one lane, as loading a model takes minutes. It moves only when no row of its lane waits,
-and what another lane's rows would give it to do is worth a multiple of the loading. So neither a lull nor a
-few late rows cost a warm worker. A lane that no worker serves is served as soon as one is idle.
-"""
+"""Which lane a new worker serves, and when an idle worker gives up its own for another. Pure, no clock."""
 
 from __future__ import annotations
 
@@ -20,18 +15,13 @@ LOAD_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What waits for one lane's workers.
+    """What waits for one lane's workers."""
 
-    num_rows: that no worker has. row_s: seconds that a worker takes for each; None: none has ended. row_work:
-    what it is expected to take, in a unit that is the same for all lanes. num_workers: that serve the lane,
-    or are on their way. load_s: seconds that loading takes; None: nobody has yet.
-    """
-
-    num_rows: int
-    row_s: float | None
-    num_workers: int
-    load_s: float | None
-    row_work: float = 1.0
+    num_rows: int  # that no worker has
+    row_s: float | None  # seconds that a worker takes for each; None: none has ended
+    num_workers: int  # that serve the lane, or are on their way
+    load_s: float | None  # seconds that loading takes; None: nobody has yet
+    row_work: float = 1.0  # what a row is expected to take, in a unit that is the same for all lanes
 
 
 def next_lane(backlogs: Mapping[LaneKey, Backlog]) -> LaneKey:

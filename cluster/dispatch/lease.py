@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Self
 
 PACE_KEEP = 0.98  # the last ~50 rows decide: several full forwards, whose rows all finish at one moment
 PACE_KEEP_ALL = 0.999  # of all shapes together: a table holds them in any order
@@ -16,15 +15,12 @@ MAX_PACES = 1024  # a table may hold a shape per row; forgetting an old one cost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row to render. Rows of equal `shape` can share forwards; `payload` is never looked at.
-
-    rank: what `Ranked` and `Longest` go by, the highest first.
-    """
+    """One row to render."""
 
     row_id: str
-    shape: str
-    payload: object = None
-    rank: float = 0.0
+    shape: str  # rows of equal ones can share forwards
+    payload: object = None  # is never looked at
+    rank: float = 0.0  # what `Ranked` and `Longest` go by, the highest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,33 +111,15 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueCounts:
-    """Where the rows added so far are; `failed` are those given up."""
-
-    waiting: int
-    leased: int
-    done: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSize:
-    """How many rows a lease may hold, and how many seconds it should last.
+    """How many rows a lease may hold, and how many seconds it should last."""
 
-    min_rows: the rows of one forward, so that forwards can fill.
-    """
-
-    min_rows: int = 1
+    min_rows: int = 1  # those of one forward, so that forwards can fill
     max_rows: int = 64
     target_s: float = 60.0
 
     def __post_init__(self) -> None:
         assert 1 <= self.min_rows <= self.max_rows, f"min_rows {self.min_rows}, max_rows {self.max_rows}"
-
-    @classmethod
-    def of_forwards(cls, max_rows: int) -> Self:
-        """Return what a driver gives out. max_rows: of a forward."""
-        return cls(min_rows=max_rows, max_rows=max(max_rows, MAX_LEASE_ROWS), target_s=LEASE_S)
 
     def rows(self, *, seconds_per_row: float | None, share: int | None) -> int:
         """Return how many rows fit the target; an unmeasured shape gets the least.
@@ -198,10 +176,8 @@ class Paces:
 
     @property
     def mean_seconds(self) -> float | None:
-        """What rows of all shapes took, in the mean; None before one has ended."""
         return self._all_s / self._all_rows if self._all_rows else None
 
     def batch_size(self, shape: str) -> int:
-        """Return how many rows of a shape are rendered together, as far as known."""
         _, rows, sizes, _ = self._sums.get(shape, (0.0, 1.0, 1.0, 0.0))
         return max(1, round(sizes / rows))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.fault_policy import SUSPECT_DEATHS
 from framefleet.cluster.dispatch.lease import MAX_PACES, Entry, Whereabouts
 from framefleet.cluster.dispatch.order import Ranked
 
@@ -86,10 +86,7 @@ def _distance(places: Whereabouts, tried: frozenset[str]) -> int:
 
 
 class Waiting:
-    """All waiting rows."""
-
-    def __init__(self, faults: FaultPolicy, order: Ranked) -> None:
-        self._faults = faults
+    def __init__(self, order: Ranked) -> None:
         self.fresh = order
         self.suspects = Returned()
         self.returned = Returned()
@@ -99,7 +96,7 @@ class Waiting:
 
     def put_back(self, entry: Entry, *, is_next: bool = False) -> None:
         """is_next: of the suspects, if it is one."""
-        line = self.suspects if self._faults.suspects(entry.strikes) else self.returned
+        line = self.suspects if entry.strikes >= SUSPECT_DEATHS else self.returned
         line.append(entry, is_next=is_next)
 
     def take(
@@ -115,13 +112,11 @@ class Waiting:
 
         rendering: the shape the worker is at. patience: see `Ranked.next_shape`.
         """
-        if (shape := self.returned.shape_for(worker, live)) is not None:
-            limit = size(shape)
-            entries = self.returned.take(worker, live, limit=limit)
-        elif (shape := self.fresh.next_shape(rendering, patience)) is not None:
-            limit, entries = size(shape), []
-        else:
+        shape = self.returned.shape_for(worker, live)
+        if shape is None and (shape := self.fresh.next_shape(rendering, patience)) is None:
             return []
+        limit = size(shape)
+        entries = self.returned.take(worker, live, limit=limit)
         return entries + [Entry(row) for row in self.fresh.take(shape, limit - len(entries))]
 
 
@@ -154,7 +149,6 @@ class OversizedRows:
         return is_new or self._too_large.get(shape, -SLACK_BYTES - 1) + SLACK_BYTES >= largest
 
     def fits(self, shape: str) -> None:
-        """A row of this shape is done."""
         self._too_large.pop(shape, None)
 
     def take(self, *, room: int, largest: int, is_new: bool, now: float) -> Entry | None:

@@ -16,7 +16,7 @@ from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import Assignment, StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit import schedule, verdict as verdicts
-from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder, Digests, Verdict
+from framefleet.pipeline.render.audit.verdict import Audited, Digests, Verdict
 from framefleet.pipeline.rows.lane_key import LaneKey
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Audits:
         elif not self._adoption.is_apart(kind) and self._schedule.is_due(kind, row_id):
             self._due.add(row_id)
 
-    def order(self, row_id: str, kind: str) -> AuditOrder:
+    def order(self, row_id: str, kind: str) -> bool:
         """Tell whether a row that is leased now is audited: it was chosen, or replaces one that was."""
         if self._adoption.is_apart(kind) or kind in self._schedule.settled:
             return False
@@ -84,8 +84,7 @@ class Audits:
                 self._due.add(row_id)
         if row_id not in self._due and self._share is None and self._schedule.pays(kind):
             self._due.add(row_id)
-        is_due = row_id in self._due
-        return "when idle" if is_due and self._share is not None and not self._has_differing else is_due
+        return row_id in self._due
 
     def is_chosen(self, row_id: str) -> bool:
         return row_id in self._due
@@ -283,5 +282,4 @@ class Docket:
 
 
 def recorded_digests(record: Record) -> Digests:
-    """Return the digests of everything that a row rendered."""
     return record.frames_sha256, record.audio_sha256, record.extra_outputs, record.extra_outputs_sha256

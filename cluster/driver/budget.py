@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime, time, timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,7 +15,7 @@ from framefleet.pipeline.text import bytes_text, read_bytes
 HOUR_S = 3600.0
 
 BudgetLimit = Literal["hours", "money", "bytes"]
-_AGAIN = "run the same command again"
+AGAIN = "run the same command again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,6 @@ class Spent:
         return Spent(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
 
     def scaled(self, factor: float) -> Spent:
-        """Return what this many times the rows spend."""
         return Spent(
             elapsed_s=self.elapsed_s * factor,
             worker_s=self.worker_s * factor,
@@ -112,16 +111,9 @@ class JobBudget(Strict):
         return self.cost(spent, gpus_per_worker=gpus_per_worker) or 0.0
 
     def limits(self) -> dict[BudgetLimit, float]:
-        """Return the limits that are set, each with what it allows."""
-        allowed: dict[BudgetLimit, float | None] = {
-            "hours": self.hours,
-            "money": self.money,
-            "bytes": self.bytes,
-        }
-        return {limit: most for limit, most in allowed.items() if most is not None}
+        return {limit: most for limit in get_args(BudgetLimit) if (most := getattr(self, limit)) is not None}
 
     def reached(self, spent: Spent, *, gpus_per_worker: float) -> BudgetLimit | None:
-        """Return the first limit that is reached, or None."""
         for limit, most in self.limits().items():
             if self.amount(limit, spent, gpus_per_worker=gpus_per_worker) >= most:
                 return limit
@@ -140,16 +132,12 @@ class JobBudget(Strict):
             f"{amount_text(limit, self.limits()[limit])} is allowed ({every})"
         )
         if self.per == "run":
-            return Overrun(message=message, to_continue=_AGAIN)
-        to_continue = f"raise budget.{limit} above {amount_text(limit, used)} and {_AGAIN}"
+            return Overrun(message=message, to_continue=AGAIN)
+        to_continue = f"raise budget.{limit} above {amount_text(limit, used)} and {AGAIN}"
         if needed is not None:
             most = self.amount(limit, needed, gpus_per_worker=gpus_per_worker)
             to_continue += f"; all rows need about {amount_text(limit, most)}"
         return Overrun(message=message, to_continue=to_continue)
-
-    def overtime(self) -> Overrun:
-        """Return what is said when the time of day has come at which a run stops."""
-        return Overrun(message=f"budget.stop_at is reached: it is {self.stop_at}", to_continue=_AGAIN)
 
     def num_rows_left(self, spent: Spent, per_row: Spent, *, gpus_per_worker: float) -> int | None:
         """Return how many more rows the limits allow, at this rate; None where that is not known."""
@@ -165,7 +153,6 @@ class JobBudget(Strict):
 
 
 def amount_text(limit: BudgetLimit, amount: float) -> str:
-    """Return an amount of what a limit is about, in words."""
     if limit == "bytes":
         return bytes_text(amount)
     text = f"{amount:,.2f}" if amount >= 1 else f"{amount:.4g}"

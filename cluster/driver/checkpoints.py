@@ -28,15 +28,12 @@ def half_done_in(store: Store) -> Iterator[str]:
 
 
 class HalfDoneRows:
-    """The rows that have a checkpoint. Deletes in the background.
+    """The rows that have a checkpoint. Deletes in the background."""
 
-    is_whole: whether what this run renders is all that is to be; if not, those of other rows stay.
-    """
-
-    def __init__(self, store: Store, *, is_whole: bool = True) -> None:
+    def __init__(self, store: Store, *, is_whole: bool) -> None:
+        """is_whole: what this run renders is all that is to be; if not, checkpoints of other rows stay."""
         self._store, self._is_whole = store, is_whole
         self._there: set[str] = set()
-        self._ended: list[str] = []
         self._deleting = TaskQueue("checkpoints")
         self._were_there = False
 
@@ -56,16 +53,6 @@ class HalfDoneRows:
     def add(self, row_id: str) -> None:
         self._were_there = True
         self._there.add(row_id)
-
-    def ended(self, row_id: str) -> None:
-        """The row ended: its checkpoint is no longer needed once its record is written."""
-        if row_id in self._there:
-            self._ended.append(row_id)
-
-    def committed(self) -> None:
-        """The records of rows that ended are written, or soon will be: their clips are stored."""
-        self.drop(self._ended)
-        self._ended = []
 
     def drop(self, row_ids: Iterable[str] | None = None) -> None:
         """Stop using these checkpoints, or all, and delete them in the background."""

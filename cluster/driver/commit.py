@@ -74,7 +74,6 @@ class Committer:
         self._intents: list[str] = []  # of the rows that wait for their part
         self._writing = TaskQueue("commit")  # whose the three are
         self._is_asked = False  # to see what is due
-        self._num_flushed = self._num_told = 0
         self._cleaner = TaskQueue("pending")
         self._owed_kinds: set[str] = set()  # that are to be noted as apart
 
@@ -133,19 +132,14 @@ class Committer:
         line = LogLine(at=now, level=name, worker=worker, row_id=row_id, message=text[:_MAX_MESSAGE])
         self._writing.do(partial(self._log.add, None, asdict(line)))
 
-    def flush_due(self, now: float) -> bool:
-        """See that what has waited long enough, or is enough, is written; tell whether some has been.
-
-        Raises what kept it from that.
-        """
+    def flush_due(self, now: float) -> None:
+        """See that what has waited long enough, or is enough, is written. Raises what kept it from that."""
         self._writing.check()
         if self._writing.num_waiting > _MAX_WAITING:
             self._writing.wait()
         if not self._is_asked:
             self._is_asked = True
             self._writing.do(partial(self._flush_due, now))
-        before, self._num_told = self._num_told, self._num_flushed
-        return self._num_told > before
 
     def flush(self) -> None:
         """Write everything. Raises StoreError when another driver has taken the output over."""
@@ -188,11 +182,9 @@ class Committer:
         if self._records in written:
             done, self._intents = self._intents, []
             self._cleaner.do(partial(_forget, self._store, done))
-        self._num_flushed += 1
 
 
 def _forget(store: Store, intents: list[str]) -> None:
-    """Delete intents of rows that have a record now."""
     try:
         store.delete_many(intents)
     except StoreError as error:  # the next driver finds them

@@ -28,7 +28,6 @@ from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, StoreError, UserError
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.render.audit.verdict import EQUAL, UNREPEATABLE, Audited, Verdict, with_remark
@@ -67,7 +66,6 @@ class Driver:
         self._device_name = work.device_name
         self._has_failed = False
         self._over_budget: BudgetLimit | Literal["stop_at"] | None = None
-        self._attention: dict[str, str] = {}
         self._num_tables = 0
         self._has_more = False  # rows, for which there may be too few workers
         self._extension = _Extension()
@@ -128,7 +126,6 @@ class Driver:
                 self._commit(case.worker, case.stored, case.pending)
         try:
             self._committer.close()
-            self._checkpoints.committed()
             is_complete = has_ended  # only now: another driver may have the output, and its checkpoints there
         finally:
             self._checkpoints.close(is_complete=is_complete)
@@ -140,14 +137,12 @@ class Driver:
         return self._stop.is_asked or self._has_failed or self._over_budget is not None
 
     def _turn(self, fleet: Fleet) -> None:
-        """Handle what happens within a moment."""
         events = fleet.wait(WAIT_S)
         self._work.lock.check_seen()
         self._heed_requests(fleet)
         for event in events:
             self._follow(event, fleet)
-        if self._committer.flush_due(time.monotonic()):
-            self._checkpoints.committed()
+        self._committer.flush_due(time.monotonic())
         self._tally.unused = fleet.unused
         progress = self._progress()
         self._work.lock.tell(progress)
@@ -157,7 +152,7 @@ class Driver:
         self._on_progress(progress)
         if not (self._is_ending or self._lanes.finished):
             now = datetime.now().astimezone()
-            self._over_budget = self._work.over_budget(self._tally.spent(time.monotonic()), now=now)
+            self._over_budget = self._work.over_budget(progress.spent, now=now)
             if self._work.is_extended and self._extension.is_due(progress, self._lanes):
                 self._take_added()
 
@@ -185,10 +180,9 @@ class Driver:
         fleet.resize(0 if is_paused else None)
 
     def _progress(self) -> Progress:
-        """Return the job's progress, with what this run has spent."""
         progress = self._tally.progress(time.monotonic())
         figures = added(progress.figures, self._work.run.store.counts.figures())
-        if (cost := self._work.cost(self._tally.spent(time.monotonic()))) is not None:
+        if (cost := self._work.cost(progress.spent)) is not None:
             figures[SPENT_MONEY.key()] = cost
         return replace(progress, audits=self._audits.figures(), figures=figures)
 
@@ -205,7 +199,6 @@ class Driver:
         self._lanes.take_added(self._extension.num_needed(self._lanes))
 
     def _on_added(self, added: Added) -> None:
-        """Count rows that were added to the table during the run."""
         level = logging.INFO if self._work.is_extended else logging.WARNING
         log.log(level, "%s rows were added to the table, and are rendered after it", added.num_new)
         self._tally.added(added.num_new, num_done=added.num_done)
@@ -299,7 +292,6 @@ class Driver:
             fleet.retire(worker, lane)
 
     def _has_rows(self, worker: str) -> bool:
-        """Tell whether a worker has rows to render, or one to judge."""
         return bool(self._lanes.of(worker).dispatcher.rows_of(worker)) or worker in self._lanes.docket.judged
 
     def _is_new_process_wanted(self, worker: str, fleet: Fleet) -> bool:
@@ -316,19 +308,12 @@ class Driver:
             log.warning("%s: %s; its rows are given to other workers", worker, reason)
 
     def _take(self, worker: str, report: WorkerReport, fleet: Fleet) -> None:
-        """Handle what a worker reports about its rows."""
         self._tally.counted(worker, report.figures, store_silent_s=report.store_silent_s)
         if report.prompt_lengths:
             self._lanes.of(worker).feed.heed_lengths(report.prompt_lengths)
         for audited in report.audited:
             self._heed_audit(worker, audited)
         for rendered in report.rendered:
-            # The backend that `auto` became is known once a worker has rendered a row.
-            is_named = self._lanes.of(worker).setup.model.options.attention
-            backend = parse_json(rendered.record.environment).get("attention") if is_named else None
-            if backend and self._attention.get(worker) != backend:
-                self._attention[worker] = backend
-                log.info("%s: attention backend %s", worker, backend)
             self._finish(worker, rendered)
             fleet.rendered(worker, rendered.record.row_id)
             self._storing.stored(worker, now=time.monotonic())
@@ -392,7 +377,7 @@ class Driver:
         elif dispatcher.done(worker, record.row_id, time.monotonic(), batch_size=record.batch_size or 1.0):
             pending = self._pending.pop(record.row_id)
             self._tally.done(worker, record.batch_size, record.bytes)
-            self._checkpoints.ended(record.row_id)
+            self._checkpoints.drop([record.row_id])  # its clip is stored
             is_due = self._lanes.of(worker).is_users and rendered.was_batched
             if is_due and self._audits.is_chosen(record.row_id):
                 case = Case(pending=pending, stored=rendered, worker=worker)
@@ -490,7 +475,7 @@ class Driver:
         self._audits.given_up(row.row.row_id, pending.kind)
         failure = self._committer.given_up(row, pending)
         self._committer.note(logging.WARNING, "", row.row.row_id, f"given up: {row.reason}")
-        self._checkpoints.ended(row.row.row_id)
+        self._checkpoints.drop([row.row.row_id])
         self._tally.counts.add(FAILED_BY_TYPE, label=failure.error_type)
         self._tally.failed(f"{failure.error_type}: {failure.message}")
 
@@ -569,7 +554,7 @@ class _Extension:
         """Tell whether records may say more than the last time, and workers will soon need rows."""
         self.most_leased = max(self.most_leased, progress.in_flight)
         num_ended, now = progress.done + progress.failed, time.monotonic()
-        if num_ended == self.num_ended or not lanes.is_low:
+        if num_ended == self.num_ended or all(lane.num_unleased for lane in lanes):
             return False
         if not self.num_needed(lanes) and now - self.at < _EXTEND_S:
             return False

@@ -68,13 +68,11 @@ def _are_sound(*seconds: float) -> bool:
 
 @dataclass(slots=True)
 class Adoption:
-    """Clips that an earlier run finished, by row_id. apart: kinds whose plain calls alone are adopted.
-
-    models: of the job, each with what records call it, and its digest.
-    """
+    """Clips that an earlier run finished, by row_id."""
 
     finished: dict[str, FinishedClip] = field(default_factory=dict)
-    apart: set[str] = field(default_factory=set)
+    apart: set[str] = field(default_factory=set)  # kinds whose plain calls alone are adopted
+    # Of the job, each with what records call it, and its digest.
     models: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def take(self, row_id: str, request: Request) -> StoredRow | None:
@@ -125,15 +123,10 @@ def find_adoptable(
 
 @dataclass(slots=True, kw_only=True)
 class TakenBack:
-    """num_before: of num_rows, those that had a record before this run. num_bytes: of all their clips.
-
-    num_elsewhere: rows as doubtful that keep their records, as the table does not have them.
-    """
-
     num_rows: int = 0
-    num_before: int = 0
-    num_bytes: int = 0
-    num_elsewhere: int = 0
+    num_before: int = 0  # of num_rows, those that had a record before this run
+    num_bytes: int = 0  # of all their clips
+    num_elsewhere: int = 0  # rows as doubtful that keep their records, as the table does not have them
 
 
 def take_back(
@@ -174,7 +167,6 @@ def note_apart(store: Store, kind: str) -> None:
 
 
 def noted_apart(store: Store) -> set[str]:
-    """Return the paths of the kinds that were noted."""
     return set(store.list(APART))
 
 

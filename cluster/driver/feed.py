@@ -28,15 +28,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What the driver keeps of a row while it is being rendered.
-
-    position: its first in the table. kind: what audits count it as.
-    """
+    """What the driver keeps of a row while it is being rendered."""
 
     request: Request
     carried: pa.RecordBatch  # one row
-    position: int
-    kind: str
+    position: int  # its first in the table
+    kind: str  # what audits count it as
 
     @property
     def lane(self) -> LaneKey:
@@ -44,31 +41,25 @@ class Pending:
 
 
 class Feed:
-    """Reads the table, and once more for rows that are to be rendered again.
-
-    pending: gets the rows that wait or are leased. adopts: takes a row that needs no rendering, and says so.
-    lane: the one whose rows are read. table: to be read from the next pass on. num_unread: rows that this
-    pass will read.
-    """
+    """Reads the table, and once more for rows that are to be rendered again."""
 
     def __init__(
         self,
         work: Work,
         dispatcher: Dispatcher,
-        pending: dict[str, Pending],
-        adopts: Callable[[str, Pending], bool],
+        pending: dict[str, Pending],  # gets the rows that wait or are leased
+        adopts: Callable[[str, Pending], bool],  # takes a row that needs no rendering, and says so
         *,
-        lane: LaneKey,
+        lane: LaneKey,  # the one whose rows are read
         table: RowSource,
     ) -> None:
         self._pending, self._lane = pending, lane
         self._work, self._dispatcher, self._adopts = work, dispatcher, adopts
-        self.table = table
+        self.table = table  # to be read from the next pass on
         self._rows = self._pass()
         self._prompt_lengths: CountedApart | None = None
 
     def fill(self) -> None:
-        """Read as many rows as there is room for."""
         while room := self._dispatcher.room:
             rows = list(islice(self._rows, room))
             self.num_unread -= len(rows)
@@ -86,8 +77,7 @@ class Feed:
 
     def heed_lengths(self, lengths: bytes) -> None:
         """Forwards were seen to be as long as prompts. lengths: a pickled `PromptLengths`."""
-        if not self._prompt_lengths:
-            self._prompt_lengths = CountedApart(lengths)
+        self._prompt_lengths = self._prompt_lengths or CountedApart(lengths)
 
     def regroup(self) -> None:
         """Group waiting rows by the lengths of their prompts, as soon as these can be counted."""
@@ -100,10 +90,12 @@ class Feed:
             self._prompt_lengths.close()
 
     def _pass(self) -> Iterator[Row]:
-        """Read the rows that are to be rendered, from the beginning of the table."""
         run, index, lane = self._work.run, self._work.index, self._lane
-        self.num_unread = index.num_pending(lane)
-        return pending_rows(self.table, run.rows, index, run.job.order, lane)
+        # Counted here and now: rows that are added before the first is read are not in this table.
+        num_pending = self.num_unread = index.num_pending(lane)
+        return pending_rows(
+            self.table, run.rows, index, num_pending=num_pending, order=run.job.order, lane=lane
+        )
 
     def _reshaped(self, rows: list[Row]) -> list[Row]:
         """Separate rows by the lengths of their prompts too, if forwards are as long as the prompts."""
@@ -111,21 +103,20 @@ class Feed:
 
 
 def pending_rows(
-    table: RowSource, rows: ModelRows, index: RowIndex, order: str = AS_TABLE, lane: LaneKey | None = None
+    table: RowSource,
+    rows: ModelRows,
+    index: RowIndex,
+    *,
+    num_pending: int | None = None,
+    order: str = AS_TABLE,
+    lane: LaneKey | None = None,
 ) -> Iterator[Row]:
     """Yield every row that is still to be rendered. Raises TableError if the table has changed.
 
     rows: as the first pass left them, which knows what they have in common. Each row's own row_id must be the
-    one that the index has for its position. lane: the only one whose rows are wanted.
+    one that the index has for its position. num_pending: how many there must be. lane: the only one wanted.
     """
-    # Counted here and now: rows that are added before the first is read are not in this table.
-    return _pending_rows(table, rows, index, order, lane, num_pending=index.num_pending(lane))
-
-
-def _pending_rows(
-    table: RowSource, rows: ModelRows, index: RowIndex, order: str, lane: LaneKey | None, *, num_pending: int
-) -> Iterator[Row]:
-    num_yielded = 0
+    num_pending, num_yielded = index.num_pending(lane) if num_pending is None else num_pending, 0
     for first, batch in table.batches(start=index.first_pending(lane)):
         row_ids = dict(index.pending_in(first, batch.num_rows, lane))
         if not row_ids:

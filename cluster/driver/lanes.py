@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
-from framefleet.cluster.dispatch.lease import Paces
+from framefleet.cluster.dispatch.lease import LEASE_S, MAX_LEASE_ROWS, Paces
 from framefleet.cluster.dispatch.order import Longest, Ranked, TableOrder
 from framefleet.cluster.driver.audits import Docket
 from framefleet.cluster.driver.feed import Feed, Pending
@@ -49,7 +49,7 @@ class Lane:
     @property
     def num_unleased(self) -> int:
         """How many rows no worker has yet."""
-        return self.feed.num_unread + self.dispatcher.counts.waiting
+        return self.feed.num_unread + self.dispatcher.num_waiting
 
     @property
     def may_spoil(self) -> bool:
@@ -74,10 +74,10 @@ class Lanes:
 
     def _open(self, plans: Mapping[LaneKey, LanePlan], table: RowSource) -> None:
         for key, plan in plans.items():
-            job, paces = self._work.run.job, Paces()
+            job, paces, max_rows = self._work.run.job, Paces(), plan.setup.batching.max_rows
             dispatcher = Dispatcher(
                 job.retries,
-                size=LeaseSize.of_forwards(plan.setup.batching.max_rows),
+                size=LeaseSize(min_rows=max_rows, max_rows=max(max_rows, MAX_LEASE_ROWS), target_s=LEASE_S),
                 order=order_of(job.order, paces),
                 paces=paces,
                 proven=self._proven[key.model],
@@ -145,16 +145,14 @@ class Lanes:
     def _loss(self, lane: Lane, error: FramefleetError) -> str:
         """Return how many rows of a lane are left, and why."""
         num_killers = lane.num_killers
-        num_left = lane.num_unleased + lane.dispatcher.counts.leased + num_killers
+        num_left = lane.num_unleased + lane.dispatcher.num_leased + num_killers
         killers = f" ({num_killers:,} killed their workers, see failures/)" if num_killers else ""
         return f"{lane.key.title}: {num_left:,} rows are left{killers}: {error.problem}"
 
     def in_hand(self) -> dict[str, int]:
-        """Return how many rows each worker has, if any."""
         return {worker: num for lane in self for worker, num in lane.dispatcher.in_hand().items()}
 
     def fill(self) -> None:
-        """Read as many rows from the table as there is room for."""
         lost = {lane.key for lane in self if lane.error}
         for feed in [feed for key, feed in self._feeds.items() if key not in lost]:
             feed.regroup()
@@ -165,16 +163,8 @@ class Lanes:
         for lane in self:
             lane.dispatcher.reopen()
 
-    @property
-    def is_low(self) -> bool:
-        """Whether no rows wait for the workers of some lane."""
-        return any(not lane.num_unleased for lane in self)
-
     def take_added(self, num_rows: int = 0) -> None:
-        """Take rows of any lane that were added to the table: each feed reads its own after all others.
-
-        num_rows: that workers need now.
-        """
+        """Take rows that were added: each feed reads its own after all others. num_rows: needed now."""
         while added := self._work.more(num_rows):
             num_rows = 0
             new = {key: lane for key, lane in added.lanes.items() if key not in self._by_key}

@@ -1,15 +1,12 @@
 """In: the store of one output. Out: the right to write there, held by one driver at a time.
 
 Each driver that takes an output over creates the file of the next epoch, `drivers/<epoch>.json`; of several
-that try one wins. The newest epoch holds the output, and nobody writes or deletes another's file: so a driver
-that was frozen finds out that it lost the lock, and can do no harm to it. In its own file a driver raises a
-counter every few seconds. It is replaced at once where its file or its machine says that it is gone, and
-otherwise once its counter has stood still by our own clock. What the replaced one still does after a `check`
-is sealed out: see `outputs/parts/seals.py`.
+that try one wins. In its own file a driver raises a counter every few seconds. It is replaced at once where
+its file or its machine says that it is gone, and otherwise once its counter has stood still by our own clock.
+What the replaced one still does after a `check` is sealed out: see `outputs/parts/seals.py`.
 
-This is the one way to take an output. Whoever takes it finishes what others left and deletes what does not
-count, before anything else is read: parts that were replaced, merged or late, weights of a fleet that is
-gone; and, in the background, what was half written.
+Whoever takes an output finishes what others left and deletes what does not count, before anything else is
+read: parts that were replaced, merged or late, weights of a fleet that is gone.
 """
 
 from __future__ import annotations
@@ -175,11 +172,7 @@ log = logging.getLogger(__name__)
 
 
 class DriverLock:
-    """Holds the output within a `with` block. Entering raises JobError when another driver writes there.
-
-    epoch: of this driver. lost: set as soon as it is seen that another driver has the output. asked: what
-    others ask of this one, as of the last beat: STOP, PAUSE. num_tables: in tables/, where rows are added.
-    """
+    """Holds the output within a `with` block. Entering raises JobError when another driver writes there."""
 
     def __init__(
         self, store: Store, *, owner: str | None = None, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_S
@@ -189,9 +182,9 @@ class DriverLock:
         self._told: Progress | None = None
         self._told_before: Progress | None = None
         self.epoch = 0
-        self.asked: frozenset[str] = frozenset()
-        self.num_tables = 0
-        self.lost = threading.Event()
+        self.asked: frozenset[str] = frozenset()  # of this driver, as of the last beat: STOP, PAUSE
+        self.num_tables = 0  # in tables/, where rows are added
+        self.lost = threading.Event()  # another driver was seen to have the output
         self._released = threading.Event()
         self._writing = threading.Lock()
         self._beating = threading.Thread(target=self._beat, name="driver.lock", daemon=True)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 
-from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.progress import (
     WORKER_STATES,
     LackingColumn,
@@ -84,7 +83,6 @@ class TimeLeft:
             self._stride *= 2
 
     def eta_s(self, left: int, *, now: float, batch: float) -> float | None:
-        """Return `eta_s` of what was seen."""
         return eta_s(self._points, left, now=now, workers=self._workers, batch=batch)
 
 
@@ -206,7 +204,6 @@ class Tally:
         self.counts.add(metrics.CLIP_BYTES, num_bytes)
 
     def counted(self, worker: str, figures: Mapping[str, float], *, store_silent_s: float = 0.0) -> None:
-        """Note what the worker counted since its start."""
         seat = self._seats[worker]
         self.model_time += ComputeTime.of(figures) - ComputeTime.of(seat.figures)
         seat.figures, seat.store_silent_s = figures, store_silent_s
@@ -281,17 +278,8 @@ class Tally:
         )
 
     def figures(self) -> dict[str, float]:
-        """Return what was counted here and by all workers."""
         here = (seat.figures for seat in self._here.values())
         return metrics.added(self.counts.figures(), self._figures_of_gone, *here)
-
-    def spent(self, now: float) -> Spent:
-        figures = self.figures()
-        return Spent(
-            elapsed_s=self._worked_until(now) - self._started_at,
-            worker_s=metrics.WORKER_SECONDS.total(figures),
-            num_bytes=int(metrics.CLIP_BYTES.total(figures)),
-        )
 
     def summary(self, last: Progress) -> Summary:
         """Return how the run ended. last: its progress then."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.driver.budget import BudgetLimit, JobBudget, Overrun, Spent
+from framefleet.cluster.driver.budget import AGAIN, BudgetLimit, JobBudget, Overrun, Spent
 from framefleet.cluster.driver.earlier_runs import Adoption
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet.settings import FleetSettings
@@ -108,7 +108,9 @@ class Work:
         """Return what is said of a limit that is reached. spent: by this run. num_done: rows of all runs."""
         job = self.run.job
         if limit == "stop_at":
-            return job.budget.overtime()
+            return Overrun(
+                message=f"budget.stop_at is reached: it is {job.budget.stop_at}", to_continue=AGAIN
+            )
         needed = None
         if num_done and self.spent_elsewhere is None and not self.is_extended:
             needed = (self.spent + spent).scaled((num_done + num_left) / num_done)
@@ -116,10 +118,7 @@ class Work:
         return job.budget.overrun(limit, counted, gpus_per_worker=job.fleet.paid_gpus, needed=needed)
 
     def num_rows_left(self, num_done: int) -> int | None:
-        """Return how many rows the budget allows, if each takes as much as those of earlier runs.
-
-        None where it is not known. num_done: rows of earlier runs.
-        """
+        """Return how many rows the budget allows, at the rate of `num_done` rows of earlier runs."""
         job = self.run.job
         if not num_done or self.spent_elsewhere is not None:
             return None
@@ -128,6 +127,5 @@ class Work:
         return job.budget.num_rows_left(counted, per_row, gpus_per_worker=job.fleet.paid_gpus)
 
     def _counted(self, spent: Spent) -> Spent:
-        """Return what counts in the budget. spent: by this run."""
         before = self.spent if self.run.job.budget.per == "job" else Spent()
         return before + (self.spent_elsewhere or Spent()) + spent

@@ -100,19 +100,14 @@ class Slot:
 
 
 class Actors:
-    """options, setups: Ray's options and the setups of the workers of each lane.
-
-    folder: where modules of the user's may be, if any. clock: by which slots count.
-    """
-
     def __init__(
         self,
-        options: Mapping[LaneKey, dict[str, Any]],
+        options: Mapping[LaneKey, dict[str, Any]],  # Ray's, of the workers of each lane
         worker_class: type[Any],
         setups: Mapping[LaneKey, WorkerSetup],
         *,
-        folder: str | None,
-        clock: Listening,
+        folder: str | None,  # where modules of the user's may be, if any
+        clock: Listening,  # by which slots count
     ) -> None:
         self._worker_class, self._folder, self._clock = worker_class, folder, clock
         self.set_up(options, setups)
@@ -140,7 +135,6 @@ class Actors:
         self.ask(slot, slot.actor.place.remote())
 
     def ask(self, slot: Slot, ref: Any) -> None:
-        """Wait for a call that was just made to the slot's `Actor`."""
         slot.asked_at = self._clock.seconds
         self._calls[ref] = slot
 

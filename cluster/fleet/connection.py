@@ -117,13 +117,9 @@ class _NoFolders(JobConfig):
 
 @dataclass(slots=True)
 class Connection:
-    """keep_logs: of a cluster of our own, when it ends; for what they may explain. is_lost: it is gone.
-
-    runtime_env: of every actor, where the program's own connection cannot bring modules to them.
-    """
-
-    keep_logs: bool = False
+    keep_logs: bool = False  # of a cluster of our own, when it ends; for what they may explain
     is_lost: bool = False
+    # Of every actor, where the program's own connection cannot bring modules to them.
     runtime_env: dict[str, Any] = field(default_factory=dict)
 
 

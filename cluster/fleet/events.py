@@ -12,16 +12,11 @@ from framefleet.pipeline.rows.lane_key import LaneKey
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """at: where it is, the widest first: its machine, and the name that it shares with its successors.
-
-    lane: its own. load_s: seconds from its process's start.
-    """
-
     worker: str
     hello: Hello
-    at: tuple[str, ...] = ()
+    at: tuple[str, ...] = ()  # the widest first: its machine, and the name that it shares with its successors
     lane: LaneKey = LaneKey()  # noqa: RUF009
-    load_s: float = 0.0
+    load_s: float = 0.0  # seconds from its process's start
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,10 +184,7 @@ class Fleet:
         return self._shares.asked is not None and self._num_slots > self._shares.asked
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str] = ()) -> None:
-        """Send rows to a worker that has just reported, and wait for its next report.
-
-        dropped: rows that it has and that are no longer wanted.
-        """
+        """Send rows to a worker that has just reported; wait for its next report. dropped: to be left."""
         slot = self._slots[worker]
         self._actors.ask(slot, slot.actor.exchange.remote(tuple(assignments), tuple(dropped)))
 
@@ -260,7 +257,6 @@ class Fleet:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Workers and machines that are no longer used, each with its reason."""
         return self._lanes.unused(are_several=len(self._setups) > 1)
 
     def unfit(self, worker: str) -> set[LaneKey]:
@@ -273,7 +269,6 @@ class Fleet:
         return [lane for lane in self.lanes_left() if lane not in self._lanes.closed]
 
     def publish(self, figures: Mapping[str, float]) -> None:
-        """Export these in a cluster that was joined; one of our own exports nothing."""
         if self._metrics:
             self._metrics.publish(figures)
 
@@ -384,7 +379,6 @@ class Fleet:
         return Starting(slot.worker, f"starting a worker on {self._hosts(slot).name_of(slot.name)}")
 
     def _silent(self) -> list[Lost]:
-        """Give up workers that have been silent for too long."""
         lost, now = [], self._clock.seconds
         for slot in self._actors.pending():
             if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:

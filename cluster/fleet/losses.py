@@ -47,18 +47,14 @@ _OOM_KILLS_BEFORE = _num_oom_kills()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """Why a worker is lost, or must end.
-
-    suspects: those of its rows that may be why, if not all. error: ours, if that is why. address: of its
-    machine, if Ray names one. is_able: the worker can hand its rows back first.
-    """
+    """Why a worker is lost, or must end."""
 
     reason: str
     kind: LossKind
-    suspects: tuple[str, ...] | None = None
-    error: FramefleetError | None = None
-    address: str | None = None
-    is_able: bool = False
+    suspects: tuple[str, ...] | None = None  # those of its rows that may be why, if not all
+    error: FramefleetError | None = None  # ours, if that is why
+    address: str | None = None  # of its machine, if Ray names one
+    is_able: bool = False  # the worker can hand its rows back first
 
 
 def cause_of_loss(error: RayError, *, is_ready: bool) -> Cause:
@@ -179,16 +175,13 @@ def cause_to_end(
 
 
 class LaneHosts:
-    """What is known of machines, for each lane: a fault says nothing of a machine's work for another lane.
-
-    closed: lanes that were given up, each with its reason.
-    """
+    """What is known of machines, for each lane: a fault says nothing of a machine's work for another lane."""
 
     def __init__(self, faults: FaultPolicy) -> None:
         self._faults = faults
         self._by_lane: dict[LaneKey, Hosts] = {}
         self._proven = defaultdict[str, set[str]](set)  # by model: where a row of it was rendered
-        self.closed: dict[LaneKey, FramefleetError] = {}
+        self.closed: dict[LaneKey, FramefleetError] = {}  # lanes that were given up, each with its reason
 
     def of(self, lane: LaneKey) -> Hosts:
         if lane not in self._by_lane:
@@ -223,7 +216,6 @@ class LaneHosts:
         self.closed.clear()
 
     def unused(self, *, are_several: bool) -> tuple[str, ...]:
-        """Return what is no longer used, each with its reason, in words."""
         return tuple(
             f"{lane}: {place}" if are_several and str(lane) else place
             for lane, hosts in self._by_lane.items()

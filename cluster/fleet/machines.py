@@ -41,7 +41,6 @@ class Machine:
         return f"{self.host} ({self.address})"
 
     def holds(self, *, cpus: float, gpus: float) -> int:
-        """Return how many workers with such needs have room here."""
         rooms = [total / need for total, need in ((self.cpus, cpus), (self.gpus, gpus)) if need]
         return int(min(rooms)) if rooms else 1
 
@@ -79,7 +78,6 @@ class Machines:
             raise FleetError(f"the head of the Ray cluster has not answered for {silent_s:.0f} s", _GO_ON)
 
     def find(self, *, node_id: str | None = None, address: str | None = None) -> Machine | None:
-        """Return the machine of this id, or at this address."""
         is_it = (one for one in self.alive if one.node_id == node_id or (address and one.address == address))
         return next(is_it, None)
 

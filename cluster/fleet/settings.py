@@ -106,9 +106,8 @@ class FleetSettings(Strict):
     @property
     def max_workers(self) -> int | None:
         """How many workers there are at most; None: as many as have room."""
-        if isinstance(self.workers, ElasticWorkers):
-            return self.workers.max
-        return None if self.workers == "auto" else self.workers
+        most = self.elastic.max if self.elastic else self.workers
+        return most if isinstance(most, int) else None
 
     @property
     def num_cpus(self) -> int:
@@ -160,24 +159,18 @@ def worker_variables(*, threads: int) -> dict[str, str]:
 
 
 def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
-    """Return what the job's workers take of the cluster."""
     gpus = settings.gpus_per_worker
     if gpus == "auto":
         gpus = 1 if any(machine.gpus for machine in machines) else 0
     nodes = [(machine.cpus, machine.gpus) for machine in machines]
     cpus = settings.worker_cpus(nodes, gpus_per_worker=gpus)
-    if isinstance(settings.workers, ElasticWorkers):
-        num_workers: int | None = settings.workers.min
-    elif settings.workers != "auto":
-        num_workers = settings.workers
-    else:
-        # A Ray of our own may give out more cores than there are.
-        num_workers = None if gpus or settings.address is not None else (os.cpu_count() or 1)
+    num_workers = settings.elastic.min if settings.elastic else settings.max_workers
+    if num_workers is None and not gpus and settings.address is None:
+        num_workers = os.cpu_count() or 1  # a Ray of our own may give out more cores than there are
     return Shares(gpus=gpus, cpus=cpus, asked=num_workers)
 
 
 def machines_in_words(machines: Sequence[Machine]) -> str:
-    """Return what these machines have, in words."""
     gpus, cpus = sum(machine.gpus for machine in machines), sum(machine.cpus for machine in machines)
     return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {len(machines)} machines"
 
@@ -216,7 +209,6 @@ def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) ->
 
 
 def num_gpus_here() -> int:
-    """Return how many GPUs Ray would find on this machine."""
     from ray._private.accelerators import get_all_accelerator_managers
 
     managers = [one for one in get_all_accelerator_managers() if one.get_resource_name() == "GPU"]

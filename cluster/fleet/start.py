@@ -55,11 +55,9 @@ def check_own_ray(settings: FleetSettings) -> None:
 
 
 class Start:
-    """Begins in steps, as it becomes certain that there is work. The first step may be left out.
+    """Begins in steps, as it becomes certain that there is work. The first step may be left out."""
 
-    is_urgent: whether to wait for nothing that hangs any more, as Ctrl-C came twice.
-    """
-
+    # Whether to wait for nothing that hangs any more, as Ctrl-C came twice.
     is_urgent: Callable[[], bool] = staticmethod(lambda: False)
 
     def __init__(self, settings: FleetSettings, faults: FaultPolicy) -> None:

@@ -16,15 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from framefleet.pipeline.errors import (
-    AuthorityError,
-    BrokenWorker,
-    NoFile,
-    OutOfMemory,
-    RowError,
-    StoreError,
-    message_of,
-)
+from framefleet.pipeline import errors
 
 Blame = Literal["row", "memory", "worker", "host", "output"]
 
@@ -54,12 +46,12 @@ class Culprit:
 # The first rule that fits an error, or one that led to it: its class; words of its message or numbers, one of
 # which it has, if there are any; whose fault it is, and why.
 _RULES: tuple[tuple[type[BaseException], Collection[str | int], Blame, str], ...] = (
-    (NoFile, (), "output", "something else stands in a file's place, for every machine"),
+    (errors.NoFile, (), "output", "something else stands in a file's place, for every machine"),
     # Its keys, its link and its clock are its own: where others go on, the store is well. Where all of them
     # say the same, no machine is left, and the job ends by that.
-    (StoreError, (), "host", "the store cannot be used from this machine"),
-    (AuthorityError, (), "host", "the time authority cannot be used from this machine"),
-    (BrokenWorker, (), "worker", "a process that computes with it has died or stopped"),
+    (errors.StoreError, (), "host", "the store cannot be used from this machine"),
+    (errors.AuthorityError, (), "host", "the time authority cannot be used from this machine"),
+    (errors.BrokenWorker, (), "worker", "a process that computes with it has died or stopped"),
     # A kernel that failed leaves the process's context unusable: all its later calls fail too.
     (
         RuntimeError,
@@ -76,14 +68,14 @@ _RULES: tuple[tuple[type[BaseException], Collection[str | int], Blame, str], ...
 
 def culprit_of(error: BaseException) -> Culprit:
     """Return whose fault it is that a row did not become a stored clip."""
-    if isinstance(error, OutOfMemory):
+    if isinstance(error, errors.OutOfMemory):
         return Culprit("memory", "elsewhere, or in a new process, there may be more")
-    if isinstance(error, RowError):
+    if isinstance(error, errors.RowError):
         return Culprit("row", "its arguments, its inputs or its size")
     link = error
     for _ in range(_MAX_CHAIN):
         for kind, signs, blame, reason in _RULES:
-            number, text = link.errno if isinstance(link, OSError) else None, message_of(link)
+            number, text = link.errno if isinstance(link, OSError) else None, errors.message_of(link)
             has_sign = number in signs or any(isinstance(sign, str) and sign in text for sign in signs)
             if isinstance(link, kind) and (has_sign or not signs):
                 return Culprit(blame, reason)

@@ -26,8 +26,6 @@ def checkpoint_path(row_id: str) -> str:
 
 
 class Checkpointer:
-    """Reads and writes checkpoints."""
-
     def __init__(
         self, store: Store, report: Callable[[str, bool, bool], None], *, every_s: float, num_threads: int
     ) -> None:
@@ -53,7 +51,6 @@ class Checkpointer:
             return None
 
     def fetch(self, row_id: str) -> Future[bytes | None]:
-        """Begin to `read`."""
         return self._reading.submit(self.read, row_id)
 
     def begun(self, row_id: str) -> None:
@@ -76,13 +73,9 @@ class Checkpointer:
 
     def keep(self, row: HalfDone, *, is_over: bool) -> None:
         """Write what there is of a row. is_over: this worker renders it no more."""
-        self._under_way.append(self._writing.submit(self._keep, row, is_over))
+        self._under_way.append(self._writing.submit(self.keep_now, row, is_over=is_over))
 
-    def keep_now(self, row: HalfDone) -> None:
-        """Write what there is of a row that failed, and wait for it."""
-        self._keep(row, False)
-
-    def _keep(self, row: HalfDone, is_over: bool) -> None:
+    def keep_now(self, row: HalfDone, *, is_over: bool) -> None:
         is_saved = False
         try:
             if (content := row.checkpoint) is not None:

@@ -60,7 +60,6 @@ class Inbox:
         return ready
 
     def drop(self, row_ids: Collection[str]) -> None:
-        """Forget these rows, of those that have not started."""
         self._rows = [row for row in self._rows if row.assignment.row_id not in row_ids]
 
     def take_all(self) -> list[Assignment]:

@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.recipes.second_model import SecondModel
 from framefleet.pipeline.render.audit.schedule import Audit
-from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder
+from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request, quickly_pickled
 from framefleet.pipeline.rows.inputs.access import Inputs
@@ -106,7 +106,7 @@ class Assignment:
     request: Request
     attempt: int
     is_apart: bool = False  # an audit found rows of its kind to differ in a batch
-    is_audited: AuditOrder = False  # it is compared with a plain call, unless it is one
+    is_audited: bool = False  # it is compared with a plain call, unless it is one
     # It is rendered by a plain call as the process's first work, for the driver to compare.
     is_judged: bool = False
     has_checkpoint: bool = False  # it is half-done already
@@ -145,15 +145,12 @@ class Failed:
 @quickly_pickled
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRow:
-    """One row whose clip is stored. record: without `row_indices` and `worker`, which the driver knows.
+    """One row whose clip is stored."""
 
-    was_batched: other rows were under way with it, or, of a user's recipe, before it in its process, so that
-    audits of its kind speak for it. values: of clip steps, by section.
-    """
-
-    record: Record
+    record: Record  # without `row_indices` and `worker`, which the driver knows
+    # Other rows were under way with it, or, of a user's recipe, before it in its process.
     was_batched: bool = False
-    values: Mapping[str, StepValues] = field(default_factory=dict)
+    values: Mapping[str, StepValues] = field(default_factory=dict)  # of clip steps, by section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,8 +56,6 @@ LOGGERS = (
     "framefleet.pipeline.render.rehearsal",
     place_trial.__name__,
 )
-# How long no row comes until audits that were put off begin: the driver answers a report in less.
-_IDLE_S = 0.25
 _MAX_KEPT, _MAX_LENGTH = 64, 1000  # between two reports, about a second
 
 
@@ -114,7 +112,7 @@ class Worker:
         self._checkpointer = Checkpointer(
             setup.store, self._note_kept, every_s=setup.checkpoint_every_s, num_threads=self._writers.num
         )
-        self._inbox = Inbox(self._checkpointer.fetch, self._wake)
+        self._inbox = Inbox(self._checkpointer.fetch, self._tell)
         self._remarks = Remarks()
         self._notice = Notice()
         self._told_lengths = False
@@ -131,10 +129,7 @@ class Worker:
         self._later: set[str] = set()  # rows of a user's recipe that were not the first of this process
 
     def start(self) -> Hello | Loading:
-        """Load the model; raise what prevents that, or that clips are stored as asked.
-
-        To be called again while it is loading.
-        """
+        """Load the model, in several calls; raise what prevents that, or that clips are stored as asked."""
         if self._render is None:
             check_encoder(self._setup.media)
             self._notice.heed()
@@ -203,7 +198,6 @@ class Worker:
         return report
 
     def _figures(self) -> dict[str, float]:
-        """Return what was counted here so far."""
         if not self._renderer:
             return {}
         spent = {LOAD: self._load_s, **self._renderer.clock.seconds()}
@@ -211,10 +205,6 @@ class Worker:
         own[REMEMBERED_SIZES.key()] = self._renderer.num_remembered
         own |= self._setup.store.counts.figures()
         return {key: value - self._counted.get(key, 0.0) for key, value in own.items()}
-
-    def _wake(self) -> None:
-        with self._news:
-            self._news.notify_all()
 
     def _tell(self, *, ended: str = "", **news: Any) -> None:
         """Have the next report say this, each by the name of its field. ended: a row that has left here."""
@@ -282,7 +272,6 @@ class Worker:
         return load(self._setup.model, self._setup.model_files)
 
     def _deliver(self, outcomes: Iterable[Outcome | HalfDone], renderer: Renderer) -> None:
-        """Pass on what became of rows."""
         for audited in renderer.take_audits():
             self._tell(audited=audited)
         from framefleet.pipeline.memory import room_bytes  # on the worker alone, see `_run`
@@ -301,17 +290,14 @@ class Worker:
             elif isinstance(outcome, Failure):
                 if outcome.half_done:  # who tries it next goes on from there, so it is stored first
                     with renderer.clock.spending("store"):
-                        self._checkpointer.keep_now(outcome.half_done)
+                        self._checkpointer.keep_now(outcome.half_done, is_over=False)
                 room = room_bytes(renderer.model.environment["device"])
                 self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
             else:
                 self._checkpointer.keep(outcome, is_over=True)
 
     def _take(self, renderer: Renderer) -> bool:
-        """Give the renderer as many rows as it can work on; wait for one when it has none.
-
-        Return whether to go on.
-        """
+        """Give the renderer as many rows as it can work on; wait if it has none; return whether to go on."""
         while True:
             self._drop(renderer)
             with self._news:
@@ -320,12 +306,10 @@ class Worker:
                 taken = self._inbox.take(renderer.room)
                 self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
                 self._rendering |= {row.assignment.row_id for row in taken}
-                if taken or renderer.has_rows:
+                if taken or renderer.num_active:
                     break
                 with renderer.clock.spending("inputs" if self._inbox else "rows"):
-                    has_news = self._news.wait(timeout=_IDLE_S if renderer.num_active else None)
-                if not has_news and renderer.num_active:
-                    break
+                    self._news.wait()
         if taken and not self._has_rehearsed and (largest := taken[0].assignment.largest):
             renderer.rehearse(largest)
         self._has_rehearsed |= bool(taken)

@@ -1,8 +1,7 @@
 """Which LoRAs the rows of the running code use, and how strongly: set around it, read by what depends on it.
 
-A context variable, because each greenlet has a context of its own: a row's adapters are set once, around
-its recipe, and found by its text encoders and by calls that are not parked; around a forward of many rows
-those of all of them are set.
+A context variable, because each greenlet has a context of its own: a row's adapters are set once, around its
+recipe; around a forward of many rows those of all of them are set.
 """
 
 from __future__ import annotations
@@ -20,19 +19,15 @@ class AdaptersRescaled(Exception):
 
 
 class RowAdapters:
-    """The adapters of one row: what it asked for, and what its own code has made of that since.
-
-    asked: by the request. in_force: the same until a call or a recipe changed it; then equal only where all
-    layers are. layers: what each LoRA layer of the model holds for this row, once that is known; first: what
-    it held when the row began.
-    """
+    """The adapters of one row: what it asked for, and what its own code has made of that since."""
 
     __slots__ = ("asked", "first", "in_force", "layers")
 
     def __init__(self, asked: Adapters = ()) -> None:
+        # in_force: the same until a call or a recipe changed it; then equal only where all layers are.
         self.asked = self.in_force = asked
-        self.first: Sequence[Any] | None = None
-        self.layers: Sequence[Any] | None = None
+        self.layers: Sequence[Any] | None = None  # what each LoRA layer holds for it, once that is known
+        self.first: Sequence[Any] | None = None  # what it held when the row began
 
 
 _rows: ContextVar[tuple[RowAdapters, ...]] = ContextVar("rows", default=())

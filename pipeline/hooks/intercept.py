@@ -7,7 +7,6 @@ instance, as accelerate's hooks rely on too. Nothing stays on the model when the
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -83,7 +82,6 @@ try:
         _FrameExecStrategy,
         get_eval_frame_callback,
         set_code_exec_strategy,
-        set_eval_frame,
     )
 except ImportError:
     HAS_HOOK = False
@@ -106,31 +104,3 @@ def left_to_python(function: _Function) -> _Function:
 def is_compiled_call() -> bool:
     """Tell whether the caller of this function was called by compiled code."""
     return HAS_HOOK and callable(get_eval_frame_callback())
-
-
-def compiling_only_the_original(around: _Function) -> _Function:
-    """Run a method that `intercept` puts around others without the compiler, and the original with it.
-
-    Otherwise the compiler would trace all that runs until the method returns, other rows' code too.
-    """
-
-    @functools.wraps(around)
-    def call(self: Any, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        hook = get_eval_frame_callback() if HAS_HOOK else None
-        if not callable(hook):
-            return around(self, name, original, *args, **kwargs)
-
-        def compiled(*args: Any, **kwargs: Any) -> Any:
-            set_eval_frame(hook)
-            try:
-                return original(*args, **kwargs)
-            finally:
-                set_eval_frame(None)
-
-        set_eval_frame(None)
-        try:
-            return around(self, name, compiled, *args, **kwargs)
-        finally:
-            set_eval_frame(hook)
-
-    return left_to_python(call)  # type: ignore[return-value]

@@ -58,10 +58,7 @@ def video_to_video(pipe: Any, request: Request, *, num_frames: int | None = None
 
 
 def conditioned_class(medium: Medium, class_name: str, configs: Configs) -> str:
-    """Return the class that starts from an image, or renders over a video: the model's own, or its sibling.
-
-    Raises RecipeError with the models that can.
-    """
+    """Return the class that starts from a medium: the model's own, or a sibling; or raise RecipeError."""
     return class_name if takes(class_name, medium) else sibling_class(class_name, TASKS[medium], configs)
 
 
@@ -167,7 +164,6 @@ def refining_class(class_name: str, configs: Configs) -> str:
 
 
 def check_refine(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
-    """Yield what of a row cannot be rendered, as the argument and why."""
     if not 1 <= own["levels"] <= _MAX_LEVELS:
         yield "levels", Refused(reason=f"it must be from 1 to {_MAX_LEVELS}", fix="use 1 or 2")
     yield from check_strength(own["strength"], arguments)

@@ -210,7 +210,6 @@ def following_class(class_name: str, configs: Configs) -> str | None:
 
 
 def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
-    """Yield what of a row cannot be rendered, as the argument and why."""
     yield from check_duration(own["duration_s"])
     overlap = own["overlap"] or 0
     if overlap < 0:

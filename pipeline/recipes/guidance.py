@@ -1,8 +1,7 @@
 """From the text `linear(7, 3)` in a guidance cell to a scale that changes from step to step of a pipeline.
 
-A schedule says what the scale is at a step; it is checked before anything is rendered. A Guidance is what the
-pipeline is given in place of a number; it goes on to its next value in the pipeline's own
-`callback_on_step_end`.
+A Guidance is what the pipeline is given in place of a number; it goes on to its next value in the pipeline's
+own `callback_on_step_end`.
 """
 
 from __future__ import annotations
@@ -76,7 +75,6 @@ class Schedule:
 
 
 def parse_guidance(text: str) -> Schedule | Refused:
-    """Return the schedule that `text` spells."""
     call = _CALL.fullmatch(text)
     usages = ", ".join(usage for usage, _ in _SHAPES.values())
     if not call:
@@ -170,10 +168,7 @@ def is_schedule(name: str, value: Any) -> bool:
 
 
 def check_schedule(name: str, text: str, *, class_name: str, configs: Configs) -> str | Refused:
-    """Return the canonical spelling of a schedule for the argument `name` of a pipeline's call.
-
-    configs: of the model's components, by name.
-    """
+    """Return the canonical spelling of a schedule for the argument `name` of a pipeline's call."""
     if reason := _refusal(name, class_name, configs):
         takes_other = name == "guidance_scale" and "true_cfg_scale" in call_parameters(class_name)
         other = "; `true_cfg_scale`, with a negative prompt, takes a schedule" if takes_other else ""

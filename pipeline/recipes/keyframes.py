@@ -130,7 +130,6 @@ def between(first: Frames, last: Frames, steps: int, interpolate: Interpolate) -
 
 
 def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[tuple[str, Refused]]:
-    """Yield what of a row cannot be rendered, as the argument and why."""
     duration = own["duration_s"]
     yield from check_duration(duration)
     if own["num_keyframes"] < 2:

@@ -235,8 +235,6 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
 
 
 class KnownRecipes:
-    """Recipes by name."""
-
     def __init__(self, own: Mapping[str, Recipe] | None) -> None:
         """own: all besides framefleet's; None: any `module:function`, imported when it is asked for."""
         self._found = dict(own or {})

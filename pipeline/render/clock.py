@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -58,7 +58,6 @@ class Clock:
             self._turn(before)
 
     def around(self, cause: str, _: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function and count its time; for `intercept`."""
         with self.spending(cause):
             return original(*args, **kwargs)
 
@@ -110,7 +109,6 @@ class Clock:
             return self._since - self._started - idle_s
 
     def lap(self) -> Mapping[str, float]:
-        """Return the idle time since the last lap."""
         total, before = self.idle_seconds(), self._told
         self._told = total
         return {cause: more for cause in total if (more := total[cause] - before.get(cause, 0.0))}
@@ -122,7 +120,6 @@ class Clock:
 
     @property
     def elapsed_s(self) -> float:
-        """All time, busy or not."""
         return self._now() - self._started
 
     def _turn(self, cause: str) -> None:
@@ -185,7 +182,6 @@ class Charges:
         self._rows: Mapping[RowTask, RenderRow] = {}
 
     def work_on(self, rows: Mapping[RowTask, RenderRow]) -> None:
-        """Charge these rows from now on."""
         self._rows = dict(rows)
 
     def charge(self) -> None:
@@ -207,11 +203,6 @@ class Charges:
         for row, part in parts.items():
             row.compute_s += busy_s * (part / total if total else 1 / len(parts))
 
-    def work_on_clips(self, clips: Iterable[Clip]) -> None:
-        """Charge rows that have ended before: of clips whose audits were put off."""
-        again = (replace(self.again(clip), started_at=clip.started_at) for clip in clips)
-        self._rows = {RowTask(lambda: None): row for row in again}
-
     def charged(self, clip: Clip) -> Clip:
         """Return the clip of one of these rows with all the time that its row took until now."""
         assert isinstance(clip.seconds, ClipSeconds)
@@ -223,7 +214,5 @@ class Charges:
 
     def _took_s(self, clip: Clip) -> float:
         mine = (clip.row_id, clip.started_at)  # a row_id may be there twice
-        rows = (row for row in self._rows.values() if (row.row_id, row.started_at) == mine)
-        if row := next(rows, None):
-            return row.compute_s + row.earlier.get("compute_s", 0.0)
-        return clip.seconds["compute_s"]  # of a clip that is asked for again, as its audit was put off
+        row = next(row for row in self._rows.values() if (row.row_id, row.started_at) == mine)
+        return row.compute_s + row.earlier.get("compute_s", 0.0)

@@ -90,10 +90,7 @@ class Embeddings:
         return [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
 
     def keep(self, call: tuple[Hashable, ...], output: Encoded, *, is_instead: bool = False) -> None:
-        """Write an output soon. is_instead: in place of an entry that is wrong.
-
-        Raises StoreError when an earlier one could not be written.
-        """
+        """Write an output soon, maybe in place of a wrong one. Raises StoreError if an earlier one failed."""
         while self._waiting and self._waiting[0][0].done():
             self._waiting.popleft()[0].result()
         if sum(size for _, size in self._waiting) < MAX_WAITING_BYTES:

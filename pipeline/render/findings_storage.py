@@ -1,10 +1,8 @@
 """What was measured of calls that look alike, kept in this machine's cache folder and in the output, if any.
 
 Hints: sizes to begin with, and modules to pin in any case. Whoever uses them proves the rest on rows of its
-own, so that a wrong one, or one that somebody made up, costs time and no bit.
-Read when a shape is met first, written by another thread than the one that renders. Whatever goes wrong with
-a place costs another search and nothing else: it is logged, and the place left alone from then on. One that
-does not answer in time is not waited for.
+own, so that a wrong one, or one that somebody made up, costs time and no bit. Whatever goes wrong with a
+place costs another search and nothing else: it is logged, and the place left alone from then on.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -39,10 +35,6 @@ NumRows = Annotated[int, Field(ge=2, le=2**16)]
 Worth = Literal["pays", "slow", "inexact"]
 
 log = logging.getLogger(__name__)
-# In an output: hidden, as what is nobody's data; readers of Parquet skip such names.
-# Drivers, and machines' other work, change: what is as old is found anew. Thousands of shapes have a few MB.
-KEPT_S = 30 * 24 * 3600
-MAX_FILES = 10_000
 # How long the end of a rendering waits for a slow store.
 _PATIENCE_S = 5.0
 
@@ -56,32 +48,23 @@ class BatchSize(Strict):
 
 
 class Pins(Strict):
-    """Which modules went row by row in exact forwards of this many rows.
-
-    loras: that some of the rows use; differing: of these, such as not all rows use alike. axes: along which
-    the rows were joined, leaf by leaf.
-    """
+    """Which modules went row by row in exact forwards of this many rows."""
 
     rows: NumRows
-    loras: list[str]
-    differing: list[str]
-    axes: list[int | None]
+    loras: list[str]  # that some of the rows use
+    differing: list[str]  # of these, such as not all rows use alike
+    axes: list[int | None]  # along which the rows were joined, leaf by leaf
     modules: list[str]
 
 
 class RowMemory(Strict):
-    """What one row held on a GPU, as a rehearsal measured it.
+    """What one row held on a GPU, as a rehearsal measured it."""
 
-    machine: the GPU's name, and torch's version. peak_bytes: at most, held_bytes of the model included.
-    step_bytes: of one forward of a denoiser besides what was there before, 0 where that is not known;
-    step_values: in the tensors that it was called with.
-    """
-
-    machine: str
-    peak_bytes: Annotated[int, Field(gt=0)]
-    held_bytes: Annotated[int, Field(ge=0)]
-    step_bytes: Annotated[int, Field(ge=0)]
-    step_values: Annotated[int, Field(gt=0)]
+    machine: str  # the GPU's name, and torch's version
+    peak_bytes: Annotated[int, Field(gt=0)]  # at most, those of the model included
+    held_bytes: Annotated[int, Field(ge=0)]  # of the model
+    step_bytes: Annotated[int, Field(ge=0)]  # more, in one forward of a denoiser; 0 where that is not known
+    step_values: Annotated[int, Field(gt=0)]  # in the tensors that it was called with
 
 
 class Found(Strict):
@@ -123,14 +106,13 @@ class Places:
     """Read one after another until one knows; all are written. Of several writers, the last wins."""
 
     def __init__(self, output: Store | None = None, spending: Spending = contextlib.nullcontext) -> None:
-        self._cache = cache_folder() / PROBES.lstrip(".")
-        stores = [(Store(str(self._cache)), "")]
+        stores = [(Store(str(cache_folder() / PROBES.lstrip("."))), "")]
         if output is not None:
             stores.append((output, f"{PROBES}/"))
         self._stores = stores
         self.num_confirmed = 0  # batch sizes that were read here, and proven
         self._soon = Soon("probes-read", spending)
-        self._writer: ThreadPoolExecutor | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="probes")
         self._waiting: list[Future[None]] = []
 
     def read(self, name: str) -> Found | None:
@@ -141,9 +123,6 @@ class Places:
 
     def keep(self, name: str, found: Found) -> None:
         """Write it soon, next to what others measured."""
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="probes")
-            self._waiting.append(self._writer.submit(self._sweep))
         self._waiting = [future for future in self._waiting if not future.done()]
         self._waiting.append(self._writer.submit(self._write, name, found))
 
@@ -179,16 +158,3 @@ class Places:
     def _leave(self, store: Store, error: FramefleetError) -> None:
         log.info("batch sizes are not kept in %s: %s", store.url_of(""), error.problem)
         self._stores = [place for place in self._stores if place[0] is not store]
-
-    def _sweep(self) -> None:
-        """Delete what is old, and the oldest of too much, from this machine's cache folder."""
-        by_age: list[tuple[float, Path]] = []
-        for file in self._cache.glob("*/*"):
-            with contextlib.suppress(OSError):  # another process sweeps too
-                by_age.append((file.stat().st_mtime, file))
-        surplus, oldest = len(by_age) - MAX_FILES, time.time() - KEPT_S
-        for place, (written_at, file) in enumerate(sorted(by_age)):
-            if place < surplus or written_at < oldest:
-                with contextlib.suppress(OSError):
-                    file.unlink()
-                    file.parent.rmdir()  # of other surroundings, once it is empty

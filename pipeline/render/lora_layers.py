@@ -1,24 +1,14 @@
 """Calls of LoRA layers by rows of different LoRAs: the layer below once for all rows, adapters row by row.
 
 peft adds `B(A(x)) * weight` to what the layer below returns. Where a forward holds several rows, the layer
-below runs once for all of them, pinned and proven like any other module; then peft's own forward runs for
-each row on the row's slice, with the row's adapters switched on, and with the row's slice of that result in
-place of the layer below. So every product with an adapter is that of a one-row run, for any adapters and
-weights.
+below runs once for all of them; then peft's own forward runs for each row on the row's slice, with the row's
+slice of that result in place of the layer below. What is switched on is what is in force for the row, which
+its call or recipe may have changed since it began: layers are read when another row's turn comes.
 
-What is switched on is what is in force for the row, which its call or recipe may have changed since it began:
-`set_adapters` in a callback, or a `scale` that diffusers multiplies the weights by. Layers are read when
-another row's turn comes, and given back what they held. A forward of one row runs as it is.
+Layers inside of a compiled block are set before the forward of the network, in which all rows must have the
+same adapters: the compiler makes a graph for each set of adapters and weights.
 
-peft's own way to mix adapters in a batch, `adapter_names`, knows neither weights nor several adapters of
-one row, and joins the rows of one adapter in one product, which may round differently.
-
-Layers inside of a compiled block are left alone: the compiler puts an adapter's products together with
-others, and makes a graph for each set of adapters and weights. So these layers are set before the forward of
-the network, in which all rows must have the same.
-
-Rows must be outermost in what a layer is given, as they are in the denoisers of diffusers; a forward whose
-rows do not divide it is refused.
+Rows must be outermost in what a layer is given, as they are in the denoisers of diffusers.
 """
 
 from __future__ import annotations
@@ -69,7 +59,6 @@ class LoraLayers:
 
     @contextmanager
     def seen(self) -> Iterator[None]:
-        """Give each row its LoRAs while the block runs."""
         with ExitStack() as stack:
             stack.enter_context(intercept(self._networks, self._around))
             stack.enter_context(intercept(self._inner, self._by_row))
@@ -176,7 +165,6 @@ def _is_on(held: _Held) -> bool:
 
 
 def _put(layer: Any, held: _Held) -> None:
-    """Set a layer to what it held."""
     if layer.active_adapters != list(held.names):
         layer.set_adapter(list(held.names))
     if layer.disable_adapters != held.is_off:

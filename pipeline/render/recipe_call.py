@@ -1,10 +1,4 @@
-"""In: a row. Out: all that its recipe returns, called on a copy of the pipeline.
-
-On the way, prompts are noted that a pipeline writes in place of the row's. What the pipeline does last is put
-off: its decoded tensor becomes an array once somebody looks at it. That is found by the class of diffusers
-that does it, and not by pipeline; a class that does it in its own way is left alone, and so are calls for PIL
-images.
-"""
+"""In: a row. Out: all that its recipe returns, called on a copy of the pipeline."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from framefleet.pipeline.recipes.second_model import Declared, SecondModels, ope
 from framefleet.pipeline.render.audit.auditor import Auditor
 from framefleet.pipeline.render.audit.plain_calls import PlainCalls
 from framefleet.pipeline.render.audit.schedule import Audit, ComputeTime, is_affordable
-from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited, AuditOrder
+from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
 from framefleet.pipeline.render.clock import Charges, Clock
@@ -44,7 +44,6 @@ from framefleet.pipeline.render.prompt_watch import PromptWatch
 from framefleet.pipeline.render.recipe_call import RecipeCall
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
-from framefleet.pipeline.render.row_seconds import RowSeconds
 from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.text_encoders import Encoders, SharedCalls
 from framefleet.pipeline.request import Request, one_step
@@ -78,20 +77,14 @@ class Renderer:
     ) -> None:
         """recipes: all that requests may name besides framefleet's own; without it they may name any
         `module:function`, which is then imported.
-
         inputs: where images and videos may lie; without it on this machine and at public URLs.
-
         embeddings: where outputs of text encoders are kept; the encoders are then on the GPU only while
         they are called, until `render` ends or `cancel` brings them back.
-
         second_models: by the names that requests give them, each a path or a mapping with the fields of
         `ModelSettings`; the one that was used last is kept on the GPU.
-
         audit: how often rows are rendered again by plain calls, with what comes of it in `take_audits`; never
         where batching is of mode fast.
-
         probes: where it is kept, besides this machine's cache folder, what was found of batches.
-
         keep: of each row's steps, in the extras of its clip.
         """
         self.model = expected(model, Model, "model", "give what framefleet.load_model returns")
@@ -153,12 +146,7 @@ class Renderer:
     @property
     def num_active(self) -> int:
         """Rows submitted and not yet returned."""
-        return len(self._rows) + self._auditor.num_put_off
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether there are rows to render, and not only audits that were put off."""
-        return len(self._rows) > 0
+        return len(self._rows)
 
     @property
     def room(self) -> int:
@@ -225,13 +213,13 @@ class Renderer:
         row_id: str,
         checkpoint: bytes | None = None,
         *,
-        is_audited: AuditOrder | None = None,
+        is_audited: bool | None = None,
     ) -> None:
         """Take a request that was checked already. Raises RecipeError for a second set of recipes.
 
         checkpoint: of a HalfDone of it, to go on from; the log says where that is of no use here. is_audited:
-        whether it is rendered again and compared, unless that was a plain call; "when idle": once no other
-        row is here, or it has waited long enough; None: by chance, as `audit` says.
+        whether it is rendered again and compared, unless that was a plain call; None: by chance, as `audit`
+        says.
         """
         recipe = self._recipes[request.recipe]
         self._recipe_set.check(recipe)
@@ -289,12 +277,6 @@ class Renderer:
 
     def step(self) -> list[Outcome]:
         """Take every row to its next forward; return the rows that ended on the way."""
-        # A plain call in the midst of a row that runs alone would have it begin again.
-        if not self._rows.all_alone or not self._rows.under_way:
-            late = self._auditor.take_put_off(only_late=len(self._rows) > 0)
-            if late:
-                self._charges.work_on_clips(late)
-                return self._given_out(late, may_put_off=False)
         while not self._batcher.is_waited_in and (row := self._rows.take(self.capacity)) is not None:
             if error := self._rehearsal.refusal(row.request):
                 return self._given_out([failure_of(error, row)])
@@ -363,8 +345,6 @@ class Renderer:
                 half_done.append(outcome)
         half_done += [self._hand_over.half_done(row, task) for task, row in self._rows.under_way.items()]
         half_done += [HalfDone(row.row_id, row.request, row.checkpoint) for row in self._rows.waiting]
-        ready, doubtful = self._auditor.release()
-        half_done += [*ready, *(HalfDone(clip.row_id, clip.request, None) for clip in doubtful)]
         self.cancel()
         return half_done
 
@@ -393,10 +373,9 @@ class Renderer:
                 yield self._around_rows
 
     def _around_rows(self) -> AbstractContextManager[None]:
-        def seconds() -> RowSeconds | None:
-            return row.seconds if (row := self._row_at_work) else None
-
-        return self._shared_calls.around_rows(seconds, self._second_try)
+        return self._shared_calls.around_rows(
+            lambda: row.seconds if (row := self._row_at_work) else None, self._second_try
+        )
 
     @contextmanager
     def _around_one(self) -> Iterator[None]:
@@ -416,7 +395,6 @@ class Renderer:
         self._reset()
         self._encoders.bring()
         self._rows.clear()
-        self._auditor.take_put_off()
         if self._places:
             self._places.finish()
 
@@ -483,13 +461,10 @@ class Renderer:
         seconds = {WORKER_SECONDS.key(cause): spent for cause, spent in self.clock.seconds().items()}
         return is_affordable(self._audit_share, ComputeTime.of(seconds))
 
-    def _given_out(self, outcomes: Iterable[Outcome | None], *, may_put_off: bool = True) -> list[Outcome]:
+    def _given_out(self, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
         """Return what ended; rows of kinds that an audit has just set apart are rendered again."""
-        ended = [outcome for outcome in outcomes if outcome]
-        if may_put_off:
-            ended = self._auditor.put_off(ended, self._charges.charged)
         with self.clock.spending("frames"):  # those that audits compare
-            ready, doubtful = self._auditor.check(ended)
+            ready, doubtful = self._auditor.check(filter(None, outcomes))
         self._charges.charge()
         if doubtful:
             self._begin_again()
@@ -540,7 +515,6 @@ class Renderer:
 
     @property
     def _row_at_work(self) -> RenderRow | None:
-        """The row whose own code is running right now."""
         task = self._batcher.current
         return self._rows.under_way.get(task) if task else None
 

@@ -76,7 +76,6 @@ class RowQueue:
 
     @property
     def waiting(self) -> Iterator[RenderRow]:
-        """Yield the rows that were not begun."""
         yield from self._alone
         yield from self._waiting
 
@@ -86,7 +85,6 @@ class RowQueue:
         (self._alone if row.is_alone else self._waiting).append(row)
 
     def start(self, task: RowTask, row: RenderRow) -> None:
-        """Note that a row that was taken is under way."""
         for other in self.under_way.values():
             row.was_batched = other.was_batched = True
         self.under_way[task] = row

@@ -17,8 +17,6 @@ from framefleet.pipeline.hooks.intercept import Around
 
 
 class RowSeconds(dict[str, float]):
-    """Seconds of one row, as far as they are known."""
-
     def __init__(self) -> None:
         super().__init__()
         self._launched: list[Callable[[], None]] = []
@@ -46,7 +44,6 @@ class ClipSeconds(Mapping[str, float]):
         self._own, self._others = own, others
 
     def plus(self, **others: float) -> ClipSeconds:
-        """Return these, with others in their place."""
         return ClipSeconds(self._own, {**self._others, **others})
 
     @cached_property
@@ -119,7 +116,6 @@ def _settle(row: RowSeconds, key: str, called: float, start: Any, end: Any, devi
 
 
 def gpu_event(device: torch.device) -> Any:
-    """Return an event of the GPU's current stream, after all that was launched there."""
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event

@@ -1,9 +1,8 @@
 """What recipes do after their last look at their frames: learned from one row, then done on a thread.
 
-A row's look is a call of a processor of its pipeline that makes an array. Of the first row of a recipe the
-looks are counted, on the renderer's thread. Later rows run on threads of their own (`RowThread`), and go away
-at the look that was that row's last. Recipes that never look stay where they are, and so do those that call
-a network after it, and those that draw from global generators, which rows that draw meanwhile would disturb.
+A row's look is a call of a processor of its pipeline that makes an array. Later rows go away (`RowThread`) at
+the look that was the first row's last. Recipes that call a network or draw from global generators after it
+stay where they are.
 """
 
 from __future__ import annotations
@@ -22,41 +21,29 @@ _MAX_AWAY = 2
 
 
 class Tails:
-    """The tails of one renderer's recipes."""
-
     def __init__(self, num_away: Callable[[], int], *, is_able: bool) -> None:
         """num_away: rows that are away now. is_able: whether rows may be at all."""
-        self._num_away, self._is_able = num_away, is_able
-        self._num_looks: dict[str, int] = {}  # by recipe; 0 of one whose rows stay
+        self.num_away, self.is_able = num_away, is_able
+        self.num_looks: dict[str, int] = {}  # by recipe; 0 of one whose rows stay
 
     def has_look(self, recipe: str) -> bool:
         """Whether a recipe's rows are known to look at frames, and may go away then."""
-        return self._is_able and self._num_looks.get(recipe, 0) > 0
-
-    def is_to_learn(self, recipe: str) -> bool:
-        """Whether nothing is known of a recipe."""
-        return self._is_able and recipe not in self._num_looks
+        return self.is_able and self.num_looks.get(recipe, 0) > 0
 
     def begin(self, recipe: str) -> RowTail:
         """Return what counts the looks of a row that starts."""
-        return RowTail(self, recipe, self._num_looks.get(recipe, 0))
-
-    def has_room(self) -> bool:
-        """Whether another row may go away now."""
-        return self._num_away() < _MAX_AWAY
-
-    def learn(self, recipe: str, num_looks: int) -> None:
-        self._num_looks.setdefault(recipe, num_looks)
+        return RowTail(self, recipe, self.num_looks.get(recipe))
 
     def unlearn(self, recipe: str) -> None:
         """Let a recipe's rows stay: one does something after its look that another does not."""
-        self._num_looks[recipe] = 0
+        self.num_looks[recipe] = 0
 
 
 class RowTail:
     """The looks of one row."""
 
-    def __init__(self, tails: Tails, recipe: str, num_expected: int) -> None:
+    def __init__(self, tails: Tails, recipe: str, num_expected: int | None) -> None:
+        """num_expected: looks of a row of the recipe; None: that is to be learned."""
         self._tails, self._recipe, self._num_expected = tails, recipe, num_expected
         self._num_looks = 0
         self._draws = b""  # what would be drawn next, as it looked last
@@ -79,23 +66,16 @@ class RowTail:
             return
         self._num_looks += 1
         if (thread := row_thread()) is None:
-            if self._num_looks == 1 and self._tails.is_to_learn(self._recipe):
+            if self._num_looks == 1 and self._tails.is_able and self._num_expected is None:
                 self._begin_to_watch()
-            self._draws, self._calls_later = _next_draws(), False
-        elif self._num_looks == self._num_expected and self._tails.has_room():
+            self._draws, self._calls_later = GlobalDraws.now().mark(), False
+        elif self._num_looks == self._num_expected and self._tails.num_away() < _MAX_AWAY:
             thread.go_away()
 
     def end(self) -> None:
-        """The row's code has returned."""
         self._has_ended = True
         if row_thread() is None:
-            stays = self._num_looks and (self._calls_later or self._draws != _next_draws())
-            self._tails.learn(self._recipe, 0 if stays else self._num_looks)
+            stays = self._num_looks and (self._calls_later or self._draws != GlobalDraws.now().mark())
+            self._tails.num_looks.setdefault(self._recipe, 0 if stays else self._num_looks)
         elif self._num_looks != self._num_expected:
             self._tails.unlearn(self._recipe)
-
-
-def _next_draws() -> bytes:
-    draws = GlobalDraws()
-    draws.leave()
-    return draws.mark()

@@ -1,7 +1,5 @@
 """Calls of text encoders: each distinct one made once, with the row's LoRAs, and kept if the job says so.
 
-The weights of encoders whose outputs are kept wait in host memory, and are on the GPU only during calls.
-
 `SharedCalls` are all that rows call besides denoisers, decoders too: each counted, some shared.
 """
 
@@ -57,11 +55,8 @@ class Encoders:
         kept_in: Store | None,
         spending: Spending = nullcontext,
     ) -> None:
-        """numerics: what decides outputs, besides files and environment.
-
-        kept_in: where outputs are kept; the encoders are then on the GPU only while they are called.
-
-        parked: encoders whose weights come and go. called: what calls of rows are answered of.
+        """numerics: what decides outputs, besides files and environment. kept_in: where outputs are kept; the
+        encoders are then on the GPU only while they are called.
         """
         self._loras, self._recipes = loras, recipes
         # Asked with an encoder's name, whether it and its code are as they were loaded.
@@ -72,8 +67,8 @@ class Encoders:
         self._memo = Memo(Embeddings(kept_in, model, numerics, spending) if kept_in else None)
         parked = {name: encoder for name, encoder in encoders.items() if is_on_gpu(encoder)}
         self._parked = Parked(parked, model.environment["device"])
-        self.parked = parked.keys()
-        self.called = model.text_encoders()
+        self.parked = parked.keys()  # encoders whose weights come and go
+        self.called = model.text_encoders()  # what calls of rows are answered of
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         row, encode = of_one_row(), partial(self._parked.run, name, forward)
@@ -103,7 +98,6 @@ class Encoders:
             self._parked.leave()
 
     def bring(self) -> None:
-        """Put all encoders where they were."""
         self._parked.bring()
 
 
@@ -132,7 +126,6 @@ class Parked:
         return forward(*own_args, **own_kwargs)
 
     def bring(self) -> None:
-        """Put all modules where they were."""
         for name in self._modules:
             self._bring(name)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from diffusers import WanTransformer3DModel
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.render.audit import auditor
 from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, PLAINLY, Verdict
 from tests import hidden_state
 from tests.tiny import SMALLEST, tiny
@@ -126,60 +124,22 @@ def test_rows_that_somebody_else_chose_are_audited_and_no_others() -> None:
         assert remark == EQUAL if seed in (1, 3) else remark.startswith(NOT_COMPARED)
 
 
-def test_an_audit_that_may_wait_is_made_once_nothing_else_is_to_be_done() -> None:
-    renderer, rows = _renderer(_model(), every=1), _requests("generate", [2] * 5)
-    assert [*_ends(renderer, rows, may_wait=0)] == [1, 2, 3, 4, 0]
-    assert _verdicts(renderer) == ["equal"]
-
-
 @pytest.mark.parametrize("cache", [None, {"type": "first_block"}])
-def test_one_that_waited_long_enough_is_made_between_rows_and_none_begins_again(
-    cache: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(auditor, "datetime", ByHand)
+def test_an_audit_is_made_between_rows_and_none_begins_again(cache: dict[str, Any] | None) -> None:
     model = load_model(tiny("wan"), dtype="fp32", **{"cache": cache} if cache else {})
     num_steps, calls = [2, 5, 5, 5], []
     model.pipe.transformer.register_forward_pre_hook(lambda *call: calls.append(call))
-
-    def have_time_pass() -> None:
-        ByHand.seconds += 4  # so that it waited long enough in the midst of another row
-
     renderer = _renderer(model, every=1)
-    ends = _ends(renderer, _requests("generate", num_steps), may_wait=0, between=have_time_pass)
-    assert [*ends].index(0) < 3
+    for row in _requests("generate", num_steps):
+        renderer.submit(row, f"{row.seed:032x}", is_audited=row.seed == 0)
+    ends = []
+    while renderer.num_active:
+        ends += renderer.step()
     assert _verdicts(renderer) == ["equal"]
     if cache:
         assert len(calls) == 2 * (sum(num_steps) + num_steps[0]), "each row once, and one audit"
-    charged_s = sum(clip.seconds["compute_s"] for clip in ends.values())
+    charged_s = sum(clip.seconds["compute_s"] for clip in ends if isinstance(clip, Clip))
     assert charged_s == pytest.approx(renderer.clock.busy_s, rel=0.02)
-
-
-class ByHand(datetime):
-    """A clock that is set by hand."""
-
-    seconds = 0
-
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return datetime.fromtimestamp(cls.seconds, tz)
-
-
-def _ends(
-    renderer: Renderer, rows: list[Request], *, may_wait: int, between: Callable[[], None] = lambda: None
-) -> dict[int, Clip]:
-    """Return clips by their seeds as they come; the audit of one may wait, others are not audited.
-
-    between: called between steps.
-    """
-    for row in rows:
-        renderer.submit(row, f"{row.seed:032x}", is_audited="when idle" if row.seed == may_wait else False)
-    ends = {}
-    while renderer.num_active:
-        between()
-        for outcome in renderer.step():
-            assert isinstance(outcome, Clip), outcome.traceback
-            ends[outcome.request.seed] = outcome
-    return ends
 
 
 def test_a_row_that_runs_alone_is_audited_too_as_it_is_no_plain_call() -> None:

@@ -25,7 +25,6 @@ from framefleet.pipeline.render.audit.verdict import (
     DIFFERED,
     EQUAL,
     Audited,
-    AuditOrder,
     Verdict,
     apart,
     with_remark,
@@ -89,12 +88,10 @@ class Job:
         for number, kind in enumerate(kinds):
             self.audits.choose(_row_id(number), kind)
 
-    def lease(self, number: int) -> AuditOrder:
+    def lease(self, number: int) -> bool:
         return self.audits.order(_row_id(number), self.kinds[number])
 
-    def end(
-        self, number: int, order: AuditOrder, *, audit_s: float = 1.0, verdict: Verdict = "equal"
-    ) -> None:
+    def end(self, number: int, order: bool, *, audit_s: float = 1.0, verdict: Verdict = "equal") -> None:
         """Have a row end that took a second, and audit_s more if it was to be compared."""
         kind, record = self.kinds[number], replace(RECORD, row_id=_row_id(number))
         self.tally.model_time += ComputeTime(rows_s=1.0, audits_s=audit_s if order else 0.0)
@@ -107,7 +104,7 @@ class Job:
 
     def render(self, *, num_workers: int = 1, audit_s: float = 1.0) -> None:
         """Render all rows; each worker has one in hand."""
-        in_hand: list[tuple[int, AuditOrder]] = []
+        in_hand: list[tuple[int, bool]] = []
         for number in range(len(self.kinds)):
             in_hand.append((number, self.lease(number)))
             if len(in_hand) == num_workers:
@@ -146,14 +143,6 @@ def test_each_kind_of_a_long_job_is_compared(num_kinds: int, num_workers: int) -
     assert len(job.num_compared) == num_kinds
 
 
-def test_audits_wait_until_a_worker_is_idle_in_jobs_of_any_size_unless_people_ask_for_more() -> None:
-    job = Job(["a"] * 26, Audit())
-    assert sorted(str(job.lease(number)) for number in range(26)) == ["False"] * 25 + ["when idle"]
-    large, asked = Job(["a", "b"] * 500, Audit()), Job(["a", "b"] * 500, Audit(every=10))
-    assert {large.lease(number) for number in range(3)} == {"when idle", False}
-    assert {asked.lease(number) for number in range(100)} == {True, False}
-
-
 def test_a_run_that_goes_on_with_a_job_has_what_the_share_of_both_leaves() -> None:
     spent = Job(["a"] * 26, Audit(), before=ComputeTime(rows_s=20.0, audits_s=1.0))
     spent.render()
@@ -167,7 +156,7 @@ def test_a_difference_ends_the_limit_for_all_other_kinds() -> None:
     kinds = ["a", "b", "c", "d"] * 60
     job = Job(kinds, Audit())
     order = job.lease(0)
-    assert order == "when idle"
+    assert order
     job.end(0, order, verdict="differs")
     for number in range(1, len(kinds)):
         job.end(number, job.lease(number))

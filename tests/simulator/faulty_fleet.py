@@ -171,8 +171,8 @@ class FaultySimulation(Simulation):
     def _ask(self, worker: Any, now: float) -> None:
         if now >= worker.cut_until:
             super()._ask(worker, now)
-        counts = self.dispatcher.counts
-        self.outcome.num_held_most = max(self.outcome.num_held_most, counts.waiting + counts.leased)
+        num_held = self.dispatcher.num_waiting + self.dispatcher.num_leased
+        self.outcome.num_held_most = max(self.outcome.num_held_most, num_held)
 
     def _begin(self, worker: Any, now: float) -> None:
         if len(worker.storing) >= MAX_STORING:

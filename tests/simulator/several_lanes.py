@@ -11,7 +11,6 @@ from typing import Any
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
 from framefleet.cluster.dispatch.fault_policy import FaultPolicy
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
-from framefleet.cluster.dispatch.lease import QueueCounts
 from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.simulator.faulty_fleet import FaultyFleet, FaultySimulation
 from tests.simulator.simulation import IDLE_S
@@ -68,10 +67,12 @@ class Routed:
         return self.by_lane[self._last].in_hand()
 
     @property
-    def counts(self) -> QueueCounts:
-        each = [one.counts for one in self.by_lane.values()]
-        names = ("waiting", "leased", "done", "failed")
-        return QueueCounts(**{name: sum(getattr(one, name) for one in each) for name in names})
+    def num_waiting(self) -> int:
+        return sum(one.num_waiting for one in self.by_lane.values())
+
+    @property
+    def num_leased(self) -> int:
+        return sum(one.num_leased for one in self.by_lane.values())
 
 
 class SeveralLanes(FaultySimulation):
@@ -134,7 +135,7 @@ class SeveralLanes(FaultySimulation):
         there = Counter(self._routed.lane_of[name] for name in self._workers)
         return {
             name: Backlog(
-                num_rows=self._unread[name] + dispatcher.counts.waiting,
+                num_rows=self._unread[name] + dispatcher.num_waiting,
                 row_s=dispatcher.mean_seconds,
                 num_workers=there[name] + self._coming[name],
                 load_s=self._loaded.get(name),

@@ -139,7 +139,7 @@ def test_what_no_driver_can_have_said_is_not_counted(tmp_path: Path, said: str) 
 def test_clips_of_an_earlier_run_count_once_they_are_adopted() -> None:
     tally = Tally(2, now=0.0)
     tally.adopted(1234)
-    assert tally.spent(9.0) == Spent(elapsed_s=9.0, num_bytes=1234)
+    assert tally.progress(9.0).spent == Spent(elapsed_s=9.0, num_bytes=1234)
 
 
 def test_clips_that_are_taken_back_count_no_more() -> None:
@@ -149,7 +149,7 @@ def test_clips_that_are_taken_back_count_no_more() -> None:
     tally.done("w1", 1.0, 1000)
     tally.done("w1", 1.0, 234)
     tally.withdrawn(1, num_bytes=234)
-    assert tally.spent(9.0).num_bytes == 1000
+    assert tally.progress(9.0).spent.num_bytes == 1000
 
 
 def test_rows_of_earlier_runs_that_are_taken_back_are_to_be_done_by_this_one() -> None:

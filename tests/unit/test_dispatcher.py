@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize, QueueCounts, Row
+from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, LeaseSize, Row
 from tests.unit.dispatching import dispatcher_with, ids, join, lease
 
 
@@ -72,7 +72,7 @@ def test_finished_once_closed_and_every_row_has_ended() -> None:
     assert not dispatcher.finished
     dispatcher.close()
     assert dispatcher.finished
-    assert dispatcher.counts == QueueCounts(waiting=0, leased=0, done=1, failed=1)
+    assert (dispatcher.num_waiting, dispatcher.num_leased) == (0, 0)
 
 
 def test_rows_that_wait_go_out_by_the_shapes_that_they_are_found_to_have() -> None:
@@ -160,7 +160,7 @@ def test_a_row_whose_error_may_be_of_an_earlier_one_is_tried_last_in_a_new_proce
     for _ in range(3):
         assert ids(lease(dispatcher, "A")) == "0"
         assert dispatcher.failed("A", "0", "bad", may_be_spoilt=True) is None
-    assert (dispatcher.num_for_new("A"), dispatcher.counts.waiting) == (1, 2)
+    assert (dispatcher.num_for_new("A"), dispatcher.num_waiting) == (1, 2)
     assert ids(lease(dispatcher, "A")) == "1"
     assert dispatcher.done("A", "1", 0.0)
     join(dispatcher, "judge")
@@ -203,7 +203,7 @@ def test_a_late_outcome_of_a_given_up_worker_does_not_count() -> None:
     assert dispatcher.done("A", "0", 2.0) is False, "the row is B's now"
     assert dispatcher.done("B", "0", 3.0) is True
     assert dispatcher.done("B", "0", 4.0) is False, "an outcome counts once"
-    assert dispatcher.counts == QueueCounts(waiting=0, leased=0, done=1, failed=0)
+    assert (dispatcher.num_waiting, dispatcher.num_leased) == (0, 0)
 
 
 def test_a_late_error_of_a_given_up_worker_spends_no_attempt() -> None:
@@ -212,7 +212,7 @@ def test_a_late_error_of_a_given_up_worker_spends_no_attempt() -> None:
     dispatcher.lost("A")
     assert dispatcher.failed("A", "0", "bad", retry=False) is None
     dispatcher.put_back("A", ["0"])
-    assert dispatcher.counts.waiting == 1
+    assert dispatcher.num_waiting == 1
 
 
 # Lease size

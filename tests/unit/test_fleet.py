@@ -106,7 +106,7 @@ def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
     assert idle_lines(summary) == [
         "the models worked 92.0% of the time, and waited for encoding 5.0%, rows 3.0%"
     ]
-    assert tally.spent(60.0).worker_s == 2 * (9 + 50)
+    assert tally.progress(60.0).spent.worker_s == 2 * (9 + 50)
 
 
 def test_without_a_worker_that_told_anything_nothing_is_said_of_idle_time() -> None:

@@ -17,7 +17,7 @@ ROWS = st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from([0.0, 1.0, 2.5
 
 def filled(order: Ranked, rows: list[tuple[str, float]]) -> Ranked:
     for number, (shape, rank) in enumerate(rows):
-        order.add(Row(row_id=str(number), shape=shape, rank=rank))
+        order.add(Row(row_id=str(number), shape=shape, rank=0.0 if isinstance(order, TableOrder) else rank))
     return order
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from framefleet import Batching, Store
 from framefleet.pipeline.render import findings_storage as kept
 from framefleet.pipeline.render.findings import Findings
-from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, to_bytes, united
+from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, united
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.unit.denoising import Denoiser, alone, render, steps
@@ -189,21 +188,6 @@ def test_two_writers_at_once_leave_a_whole_file() -> None:
     assert found is not None
     assert {size.rows for size in found.sizes} <= {2, 3}
     assert [path.name for path in files()] == ["shape.json"]
-
-
-def test_what_is_old_and_the_oldest_of_too_much_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MAX_FILES", 2)
-    folder = Path(os.environ["FRAMEFLEET_CACHE"], "probes", "here")
-    gone = folder.with_name("elsewhere")
-    for days, file in ((40, gone / "old.json"), (3, folder / "a.json"), (2, folder / "b.json")):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(to_bytes(Found()))
-        os.utime(file, (time.time() - days * 86_400,) * 2)
-    places = Places()
-    places.keep("here/c", Found(sizes=[BatchSize(rows=2, seconds=1.0, verdict="slow")]))
-    places.finish()
-    assert [file.name for file in files()] == ["a.json", "b.json", "c.json"]
-    assert not gone.exists()
 
 
 def test_calls_that_only_this_process_can_make_are_not_kept() -> None:

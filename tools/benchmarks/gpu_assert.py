@@ -92,7 +92,7 @@ def _told(outcomes: Sequence[Clip | Failure]) -> list[Result]:
         suspects += [outcome.row_id] if blame == "worker" else []
         results.append({"row": outcome.row_id, "blamed": blame, "said": said})
     given_up = dispatcher.lost("ended", suspects=suspects) if suspects else []
-    waiting = dispatcher.counts.waiting
+    waiting = dispatcher.num_waiting
     return [*results, {"worker is ended": bool(suspects), "rows back": waiting, "given up": len(given_up)}]
 
 

@@ -50,15 +50,12 @@ BEAR_FORKS = ("jemalloc_bg_thd",)  # Arrow's: jemalloc ends and begins it around
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a Python is to be. arguments: of its command line.
+    """What a Python is to be."""
 
-    parent: a process above this one, which adopts the fork; None for a relay, which stands for it.
-    """
-
-    arguments: list[str]
+    arguments: list[str]  # of its command line
     environment: dict[str, str]
     folder: str
-    parent: int | None = None
+    parent: int | None = None  # a process above this one, which adopts the fork; None: a relay stands for it
 
 
 _ASKED = TypeAdapter(Asked)
@@ -107,7 +104,6 @@ def serve_forks(
 
 
 def _fork(parent: int | None) -> bool:
-    """Tell whether this is the fork."""
     if os.fork():
         return False
     if parent is not None:

@@ -1,7 +1,7 @@
 """In: whether workers may be forks here. Out: the command by which Ray starts their Python, warm.
 
-Importing torch and diffusers takes each process eight seconds of a core. Without a GPU they are imported
-once, during everything else that a start needs; CUDA does not bear being forked, so with one nothing changes.
+Without a GPU torch and diffusers are imported once, during everything else that a start needs; CUDA does not
+bear being forked, so with one nothing changes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ class Warm:
         return " ".join(map(shlex.quote, (sys.executable, "-IS", str(RELAY), str(self.place))))
 
     def prepare(self, pipeline: str) -> None:
-        """Have a pipeline imported as well."""
         with contextlib.suppress(OSError):  # it has died: workers start cold
             self._server.sendall(f"{pipeline}\n".encode())
 

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import TypeGuard
 
 from framefleet.pipeline.guards.redaction import public_message
@@ -17,14 +16,11 @@ from framefleet.pipeline.outputs.frames.audio import audio_sha256
 from framefleet.pipeline.outputs.frames.result import Rendered
 from framefleet.pipeline.render.audit import verdict as verdicts
 from framefleet.pipeline.render.audit.schedule import AuditSchedule, Odds
-from framefleet.pipeline.render.audit.verdict import Audited, AuditOrder, Digests, Verdict, kind_of
+from framefleet.pipeline.render.audit.verdict import Audited, Digests, Verdict, kind_of
 from framefleet.pipeline.render.row_queue import RenderRow, with_frames
 from framefleet.pipeline.request import Request
 
 log = logging.getLogger(__name__)
-# An audit waits this long for a moment in which nothing else is to be done, or as long as its row took, if
-# that is longer: a crash then costs at most what it costs while a row renders.
-_PATIENCE = timedelta(seconds=5)
 
 
 class Auditor:
@@ -46,55 +42,19 @@ class Auditor:
         self._unrepeatable: set[str] = set()
         self._odds, self._schedule = odds, AuditSchedule(odds)
         self._is_affordable = is_affordable
-        self._orders: dict[str, AuditOrder] = {}  # by row_id
-        self._put_off: list[tuple[Clip, datetime]] = []  # clips whose audits wait, at most until then
+        self._orders: dict[str, bool] = {}  # by row_id
         self._num_equal: Counter[str] = Counter()  # by kind
         self._plain, self._is_users = plain, is_users
         self._audited: list[Audited] = []
 
-    @property
-    def num_put_off(self) -> int:
-        """Clips whose audits wait until nothing else is to be done."""
-        return len(self._put_off)
-
-    def order(self, row_id: str, order: AuditOrder | None) -> None:
+    def order(self, row_id: str, order: bool | None) -> None:
         """Say of a row that will come whether it is audited; None leaves it to chance here."""
         self._orders.pop(row_id, None)
         if order is not None:
             self._orders[row_id] = order
 
-    def put_off(self, outcomes: Iterable[Outcome], charged: Callable[[Clip], Clip]) -> list[Outcome]:
-        """Keep clips whose audits are to wait until nothing else is to be done; return the others.
-
-        charged: adds to a clip all that it took.
-        """
-        others: list[Outcome] = []
-        now = datetime.now(UTC)
-        for outcome in outcomes:
-            if self._orders.get(outcome.row_id) == "when idle" and self._may_be_audited(outcome):
-                until = now + max(_PATIENCE, now - outcome.started_at)
-                self._put_off.append((charged(outcome), until))
-            else:
-                others.append(outcome)
-        return others
-
-    def take_put_off(self, *, only_late: bool = False) -> list[Clip]:
-        """Return the clips that were put off, and put them off no longer. only_late: that waited too long."""
-        now, put_off = datetime.now(UTC), self._put_off
-        self._put_off = [(clip, until) for clip, until in put_off if only_late and until > now]
-        return [clip for clip, until in put_off if not only_late or until <= now]
-
-    def release(self) -> tuple[list[Outcome], list[Clip]]:
-        """Return the clips that were put off, as not compared, and those of kinds that are apart by now."""
-        clips = self.take_put_off()
-        doubtful = [clip for clip in clips if kind_of(clip.request) in self.apart]
-        others = [with_frames(clip) for clip in clips if kind_of(clip.request) not in self.apart]
-        return [self._remarked(clip, kind_of(clip.request), None) for clip in others], doubtful
-
     def forget(self, row_id: str) -> None:
-        """Leave a row, wherever it is by now."""
         self._orders.pop(row_id, None)
-        self._put_off = [(clip, until) for clip, until in self._put_off if clip.row_id != row_id]
 
     def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
         """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
@@ -108,7 +68,6 @@ class Auditor:
         return ready, doubtful
 
     def take(self) -> list[Audited]:
-        """Return what became of audits since the last call."""
         audited, self._audited = self._audited, []
         return audited
 
@@ -116,10 +75,11 @@ class Auditor:
         """Audit what is due; its frames are waited for, and may turn out to be no clip."""
         kind = kind_of(outcome.request)
         order = self._orders.pop(outcome.row_id, None)
-        if not self._may_be_audited(outcome):
+        is_known = kind in self.apart or kind in self._unrepeatable
+        if self._odds is None or is_known or not _is_candidate(outcome):
             return outcome, kind, None
-        is_due = bool(order)
-        if order is None:  # chance, if one more audit is affordable; where a kind was found wrong, each is
+        is_due = order
+        if is_due is None:  # chance, if one more audit is affordable; where a kind was found wrong, each is
             is_affordable = verdicts.DIFFERED in self.apart.values() or self._is_affordable()
             is_due = is_affordable and self._schedule.is_due(kind, outcome.row_id)
             if not is_affordable:
@@ -127,11 +87,6 @@ class Auditor:
         outcome = with_frames(outcome) if is_due else outcome
         verdict = self._audit(outcome, kind) if is_due and isinstance(outcome, Clip) else None
         return outcome, kind, verdict
-
-    def _may_be_audited(self, outcome: Outcome) -> TypeGuard[Clip]:
-        kind = kind_of(outcome.request)
-        is_known = kind in self.apart or kind in self._unrepeatable
-        return self._odds is not None and not is_known and _is_candidate(outcome)
 
     def _audit(self, clip: Clip, kind: str) -> Verdict | None:
         """Return what becomes of an audit; None where there is no memory for it."""
@@ -173,20 +128,21 @@ class Auditor:
         return None
 
     def _remarked(self, outcome: Outcome, kind: str, verdict: Verdict | None) -> Outcome:
-        if isinstance(outcome, Clip) and (remark := self._remark(outcome, kind, verdict)):
-            return replace(outcome, environment={**outcome.environment, verdicts.AUDIT: remark})
-        return outcome
-
-    def _remark(self, clip: Clip, kind: str, verdict: Verdict | None) -> str | None:
+        if not isinstance(outcome, Clip):
+            return outcome
         if kind in self.apart:
-            return verdicts.apart(self.apart[kind])
-        if not clip.was_batched:
-            return verdicts.PLAINLY
-        if kind in self._unrepeatable:
-            return verdicts.UNREPEATABLE
-        if verdict == "equal":
-            return verdicts.EQUAL_HERE if self._is_users(clip.request) else verdicts.EQUAL
-        return verdicts.not_compared(self._num_equal[kind]) if self._odds else None
+            remark = verdicts.apart(self.apart[kind])
+        elif not outcome.was_batched:
+            remark = verdicts.PLAINLY
+        elif kind in self._unrepeatable:
+            remark = verdicts.UNREPEATABLE
+        elif verdict == "equal":
+            remark = verdicts.EQUAL_HERE if self._is_users(outcome.request) else verdicts.EQUAL
+        elif self._odds:
+            remark = verdicts.not_compared(self._num_equal[kind])
+        else:
+            return outcome
+        return replace(outcome, environment={**outcome.environment, verdicts.AUDIT: remark})
 
 
 def _is_candidate(outcome: Outcome) -> TypeGuard[Clip]:

@@ -1,12 +1,11 @@
 """The one meaning of plain: a row rendered as a script does, with nothing intercepted, memoized or reapplied.
 
 The judge: audits, rows of kinds that differed, `replay` and `verify` call this, and the script that
-`replay` prints does the same. Rows that are rendered to be kept are no plain calls, alone or not. It works on
-the pipeline as it was loaded: on a copy of a copy that no row has seen, tokenizers included, with the
-networks' attributes and buffers of that time. What a call of framefleet's recipes changed in networks is put
-back afterwards. A user's recipe is judged by a process that has run no row of it: nothing that it leaves is
-undone. Not covered: what modules of libraries and networks of second models keep. A pipeline that depends on
-what earlier calls left there does not repeat its plain calls either, and is found by that.
+`replay` prints does the same. It works on the pipeline as it was loaded: on a copy of a copy that no row has
+seen, with the networks' attributes and buffers of that time. What a call of framefleet's recipes changed in
+networks is put back afterwards; of a user's recipe nothing is undone. Not covered: what modules of libraries
+and networks of second models keep. A pipeline that depends on what earlier calls left there does not repeat
+its plain calls either, and is found by that.
 """
 
 from __future__ import annotations

@@ -33,10 +33,7 @@ _OTHERS = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Rows, chosen at random, are rendered again by plain calls, and compared.
-
-    Only rows that were not rendered by a plain call themselves.
-    """
+    """Rows that were no plain calls, chosen at random, are rendered again by plain calls, and compared."""
 
     # Each row is chosen with a probability of 1/every at least, the first of its kind (recipe, second models,
     # shape) more often; 0: no audits.
@@ -171,18 +168,15 @@ def _harmonic(count: int) -> float:
 
 
 class AuditSchedule:
-    """Picks rows at random, more often while a kind is young, each with at least the lowest of the odds.
-
-    odds: None: no row is audited. settled: kinds whose rows are plain calls now, or cannot be judged: none is
-    due or counted any more.
-    """
+    """Picks rows at random, more often while a kind is young, each with at least the lowest of the odds."""
 
     def __init__(self, odds: Odds | None) -> None:
-        self._odds = odds
+        self._odds = odds  # None: no row is audited
         self._kinds: set[str] = set()  # that are counted each for itself
         self._rows: Counter[str] = Counter()
         self._passed: Counter[str] = Counter()
         self._owed: Counter[str] = Counter()
+        # Kinds whose rows are plain calls now, or cannot be judged: none is due or counted any more.
         self.settled: set[str] = set()
         self._blind: set[str] = set()
 
@@ -241,10 +235,7 @@ MOST_KINDS = 1000  # that are counted: a table may have a shape for each row
 
 def size_class(batch_size: float) -> int:
     """Return 0 for forwards of one row, 1 for up to 2 rows, 2 for up to 4, 3 for up to 8, ..."""
-    size = 0
-    while 2**size < batch_size - 1e-6:  # it is a mean, of floats
-        size += 1
-    return size
+    return max(0, math.ceil(math.log2(batch_size - 1e-6)))  # it is a mean, of floats
 
 
 class AuditedKinds:

@@ -19,7 +19,6 @@ from framefleet.pipeline.rows.tables.rows import shape_of
 
 # unrepeatable: two plain calls of the row differ, so that none can say what it should be.
 Verdict = Literal["equal", "differs", "unrepeatable"]
-AuditOrder = bool | Literal["when idle"]  # whether a row is audited; when idle: once no other row is here
 Digests = tuple[str | bytes | None, ...]  # of frames, sound and what else a row rendered
 
 _TOLD: dict[Verdict, str] = {
@@ -63,7 +62,6 @@ def verdict_of(clip: Digests, first: Digests | None, second: Digests | None) -> 
 
 
 def verdict_text(audited: Audited) -> str:
-    """Return what the log says of it."""
     return _TOLD[audited.verdict].format(kind=audited.kind, row_id=audited.row_id, seconds=audited.seconds)
 
 

@@ -43,7 +43,6 @@ class RowCheckpoint:
 
 
 def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
-    """Return the bytes of the row's file."""
     body = canonical_json(
         {
             "version": _VERSION,

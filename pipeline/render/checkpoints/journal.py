@@ -1,11 +1,10 @@
 """What a row's denoisers returned so far: with that, another process continues where this one stopped.
 
-All else that a row computes follows from its request and these tensors, so it is computed again: schedulers,
-guiders, generators and the variables of a pipeline or a recipe come to hold what they held, whatever they
-are. The first call of each shape is made again too, and compared: it says how what is known nests and lies in
-memory, that it has the right size, and that this machine computes the other's bits. So is each call that
-changed an object among its arguments: a cache of keys and values comes to hold what it held, and the call
-that the row goes on with is compared with it in.
+All else that a row computes follows from its request and these tensors, so it is computed again. The first
+call of each shape is made again too, and compared: it says how what is known nests and lies in memory, and
+that this machine computes the other's bits. So is each call that changed an object among its arguments: a
+cache of keys and values comes to hold what it held, and the call that the row goes on with is compared with
+it in.
 
 Not covered: what networks keep in themselves, which `fused/stateful_networks.py` finds.
 """
@@ -31,15 +30,12 @@ MAX_KEPT_BYTES = 4 << 30
 
 
 class Made(NamedTuple):
-    """One call of a denoiser: the tensors that it returned, on the CPU, and the rows of its forward.
-
-    is_again: it changed objects among its arguments, so that whoever goes on makes it again.
-    """
+    """One call of a denoiser."""
 
     module: str
-    tensors: tuple[Tensor, ...]
-    rows: int = 1
-    is_again: bool = False
+    tensors: tuple[Tensor, ...]  # that it returned, on the CPU
+    rows: int = 1  # of its forward
+    is_again: bool = False  # it changed objects among its arguments: whoever goes on makes it again
 
 
 _Held = tuple[Any, int | None]  # a leaf, and how often it was written to
@@ -108,10 +104,7 @@ class Journal:
             self._keep(call, result)
 
     def until(self, call: Call | None, draws: GlobalDraws) -> tuple[tuple[Made, ...], str | None]:
-        """Return what another process needs. call: the one that the row has reached, if it is a denoiser's.
-
-        draws: the row's.
-        """
+        """Return what another process needs. call: that the row has reached, if it is a denoiser's."""
         if self.is_behind or self._then or call is None:
             return tuple(self.made), self._then
         return tuple(self.made), mark_of(call, draws)

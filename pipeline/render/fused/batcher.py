@@ -18,12 +18,7 @@ import torch
 
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
-from framefleet.pipeline.hooks.intercept import (
-    compiling_only_the_original,
-    intercept,
-    is_compiled_call,
-    left_to_python,
-)
+from framefleet.pipeline.hooks.intercept import intercept, is_compiled_call, left_to_python
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.render.checkpoints.journal import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
@@ -89,13 +84,11 @@ class RowTask:
         self.last_forward_at = time.perf_counter()
 
     def resume(self) -> None:
-        """Run it to its next call, or to its end."""
         with self.turn():
             self.greenlet.switch()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Let its code run in the block."""
         with self.draws.turn():
             self._before_turn()
             yield
@@ -125,15 +118,12 @@ class RowTask:
 
 
 class Batcher:
-    """Tasks that share forwards. All calls must come from one thread.
-
-    tasks: those under way. news: set whenever one that has a thread says something.
-    """
+    """Tasks that share forwards. All calls must come from one thread."""
 
     def __init__(self, forwards: Forwards) -> None:
         self._forwards = forwards
-        self.tasks: dict[greenlet.greenlet, RowTask] = {}
-        self.news = threading.Event()
+        self.tasks: dict[greenlet.greenlet, RowTask] = {}  # under way
+        self.news = threading.Event()  # set whenever a task that has a thread says something
         self._hub: greenlet.greenlet | None = None
         self._process = GlobalDraws()  # what code around the tasks draws
         self.reach = forwards.reach([])  # the most rows that a forward of the last round could use
@@ -147,7 +137,6 @@ class Batcher:
 
     @property
     def num_away(self) -> int:
-        """Tasks that run by themselves."""
         return sum(task.is_away for task in self.tasks.values())
 
     @property
@@ -221,7 +210,6 @@ class Batcher:
                     task.resume()
 
     def take_finished(self) -> list[RowTask]:
-        """Return finished tasks, and forget them."""
         finished = [task for task in self.tasks.values() if task.is_finished]
         for task in finished:
             self._forget(task)
@@ -248,11 +236,7 @@ class Batcher:
 
     @left_to_python
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if is_compiled_call():  # a plain call follows, in which nothing stops
-            raise RecipeError(
-                f"the row's recipe compiles {name}, so its forwards are not shared",
-                "leave @framefleet.recipe(batched=True) out, or use `model.compile`",
-            )
+        _refuse_compiled(name)
         task = self.current
         is_own = is_private() or not self._forwards.methods[name].is_as_it_was
         if task is None or self._hub is None or is_own:
@@ -269,9 +253,10 @@ class Batcher:
             raise result.error
         return result.value
 
-    @compiling_only_the_original
+    @left_to_python
     def _stop(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Stop a task that is alone before a forward of a denoiser, which it then makes itself."""
+        _refuse_compiled(name)
         task, method = self.current, self._forwards.methods[name]
         if task is None or self._hub is None or is_private() or not method.is_as_it_was:
             return forward(*args, **kwargs)
@@ -343,6 +328,16 @@ class Batcher:
         # Where memory ran out, the row goes on from what was made before.
         if result.error is None or not is_out_of_memory(result.error):
             task.journal.note(call, result)
+
+
+@left_to_python
+def _refuse_compiled(name: str) -> None:
+    """Raise RecipeError in what compiled code calls; a plain call follows, in which nothing stops."""
+    if is_compiled_call():
+        raise RecipeError(
+            f"the row's recipe compiles {name}, so each of its rows is a plain call",
+            "use `model.compile` in its place",
+        )
 
 
 @contextmanager

@@ -1,8 +1,4 @@
-"""What a job says about rows that share forwards, and how many rows the next forward takes. Imports no torch.
-
-Sizes follow measured seconds: they grow only while rows per second grow; 1 where batching does not pay;
-halved when memory ran out.
-"""
+"""What a job says about rows that share forwards, and how many rows the next one takes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -40,18 +36,12 @@ PATIENCE = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """How rows share forwards.
+    """How rows share forwards."""
 
-    mode: "exact" changes no bit of any row; "fast" lets rows round differently in a batch.
-    max_rows: at most this many rows in one forward.
-    min_gain: see Sizes; 0 uses every size, whether or not it was measured to pay.
-    remember: what was found of sizes is kept beyond the process; see docs/exactness.md.
-    """
-
-    mode: Mode = "exact"
-    max_rows: int = 8
-    min_gain: float = MIN_GAIN
-    remember: bool = True
+    mode: Mode = "exact"  # which changes no bit of any row; "fast" lets rows round differently in a batch
+    max_rows: int = 8  # in one forward
+    min_gain: float = MIN_GAIN  # see Sizes; 0 uses every size, whether or not it was measured to pay
+    remember: bool = True  # what is measured of sizes, beyond the process; see docs/exactness.md
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -65,19 +55,17 @@ class Sizes:
 
     A forward of each size shows whether it seems to pay. Where a size has to be proven, which takes as long
     as dozens of forwards, that is done for the largest of these; smaller ones follow as they are wanted.
-
-    min_gain: how many times the rows per second of the next smaller size make a size worth using; 0 takes
-    every size that can be run. trial_cost: as `TRIAL_COST`. is_rare: once in a
-    row, see `PATIENCE`.
     """
 
     def __init__(
         self,
         max_rows: int,
         *,
+        # How many times the rows per second of the next smaller size make a size worth using; 0 takes every
+        # size that can be run.
         min_gain: float = MIN_GAIN,
-        trial_cost: tuple[float, float] = (0.0, 0.0),
-        is_rare: bool = False,
+        trial_cost: tuple[float, float] = (0.0, 0.0),  # as `TRIAL_COST`
+        is_rare: bool = False,  # once in a row, see `PATIENCE`
     ) -> None:
         self._ladder = sorted({size for size in LADDER if size < max_rows} | ({max_rows} - {1}))
         self._rates: dict[int, float] = {}  # rows per second of the sizes that pay

@@ -114,21 +114,7 @@ def parse_call(
     )
 
 
-def tensor_sizes(call: Call, masks: Sequence[int]) -> Hashable | None:
-    """The sizes of its tensors and of the row's batch; None for one with lists, which may be of any size.
-
-    masks: leaves of which is asked what they let through, too.
-    """
-    if call.has_lists or not call.batch:
-        return None
-    lengths = [int(call.leaves[place].sum()) for place in masks]
-    shapes = [leaf.shape for leaf in call.leaves if isinstance(leaf, Tensor)]
-    return call.module, call.batch, (*shapes, *lengths)
-
-
 def masks_of(call: Call) -> tuple[int, ...]:
-    """Return which leaves are masks of tokens."""
-
     def is_mask(leaf: Any) -> bool:
         """Whether it says for each token of each row that it counts (1) or not (0)."""
         is_flat = isinstance(leaf, Tensor) and leaf.dim() == 2 and leaf.shape[0] == call.batch
@@ -245,7 +231,6 @@ def digests_of(tensors: Sequence[Tensor]) -> list[bytes]:
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """Return the values as a line of bytes."""
     whole = tensor.detach().contiguous()
     # one value that was expanded has a stride of 0 all the same
     return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)
@@ -253,15 +238,10 @@ def bits(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method of a network.
-
-    seconds: under which name a row's share of its time is counted. dtype: of its weights, where rows may
-    change that around a call, as pipelines do that decode in fp32 and hold fp16.
-    """
-
     network: nn.Module
     name: str = "forward"
-    seconds: str = "denoise_s"
+    seconds: str = "denoise_s"  # under which name a row's share of its time is counted
+    # Of its weights, where rows may change it around a call, as pipelines do that decode in fp32.
     dtype: torch.dtype | None = None
 
     @property
@@ -276,7 +256,6 @@ class Method:
 
 
 def dtype_of(network: nn.Module) -> torch.dtype | None:
-    """Return the dtype of its first weight."""
     return next((weight.dtype for weight in network.parameters()), None)
 
 

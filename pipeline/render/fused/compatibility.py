@@ -3,8 +3,6 @@
 Tensors carry their rows along the first dimension where that is as long as the row's batch, until a forward
 that was joined so gives something else: then other dimensions of that length are tried, copies of what is one
 for the row's whole batch (Stable Audio's time besides two prompts), and sharing what is equal in all rows.
-Lists of rows may hold tensors of other shapes: such calls may share a forward if their own forwards, run one
-by one, look alike in every inner module.
 """
 
 from __future__ import annotations
@@ -26,13 +24,11 @@ _TRIES = 12
 
 
 class _Shared(NamedTuple):
-    """What decides, besides its own shape, which bits a call with lists gets from a shared forward.
+    """What decides, besides its own shape, which bits a call with lists gets from a shared forward."""
 
-    is_mixed: whether others have other shapes: among rows of one length a network may need no mask, or count
-    from the longest. pins: what goes row by row, in the strides of the rows that these were found with.
-    """
-
+    # Whether others have other shapes: among rows of one length a network may need no mask.
     is_mixed: bool
+    # What goes row by row, in the strides of the rows that these were seen with.
     pins: frozenset[tuple[str, tuple[Trace, ...]]]
 
 
@@ -59,10 +55,7 @@ class Company:
         return self._masks.get(call.shape, ())
 
     def share_by_masks(self, call: Call, *, is_needed: Callable[[], bool]) -> bool:
-        """From now on, such calls share only with those of equal masks, if that is needed.
-
-        Return whether that is new. is_needed: asked once for calls of a shape.
-        """
+        """From now on, such calls share only with those of equal masks, if needed; return if that is new."""
         if call.has_lists or call.shape in self._masks:
             return False
         self._masks[call.shape] = masks_of(call) if is_needed() else ()
@@ -87,10 +80,7 @@ class Company:
             self._proven.setdefault(call.shape, set()).add(company)
 
     def part_ways(self, calls: Sequence[Call]) -> bool:
-        """From now on, those that were not proven share only with calls of the very same shape.
-
-        Return whether that changes anything.
-        """
+        """From now on, those not proven share only with calls of their very shape; return if that is new."""
         if not are_unlike(calls):
             return False
         parted = [call for call in calls if not any(how.is_mixed for how in self._proven.get(call.shape, ()))]

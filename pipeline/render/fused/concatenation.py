@@ -46,14 +46,11 @@ class Layout:
 
 
 class Joint(NamedTuple):
-    """Where a tensor carries its rows: along `axis`.
-
-    shared: how many behind them are for all. copies: how often each row has what is one in a one-row run.
-    """
+    """Where a tensor carries its rows: along `axis`."""
 
     axis: int
-    shared: int = 0
-    copies: int = 1
+    shared: int = 0  # how many behind them are for all
+    copies: int = 1  # how often each row has what is one in a one-row run
 
 
 OUTERMOST = Joint(0)

@@ -1,15 +1,11 @@
 """Find which calls to pin so that a fused forward is bit-equal to one-row forwards.
 
-At batch 1 and at batch 8 a GEMM may take another kernel and round differently. Few modules do, so they are
-found by comparison: each module of the denoiser runs both ways on the same inputs, leaves first, until the
-whole forward equals the one-row forwards. Where a module's values agree but not the strides of its output,
-the next one might round differently, so it is pinned as well.
+Each module of the denoiser runs both ways on the same inputs, leaves first, until the whole forward equals
+the one-row forwards. Where a module's values agree but not the strides of its output, the next one might
+round differently, so it is pinned as well.
 
 What runs as one piece (`model/options/regions.py`) is not looked into. Not covered: a model whose one-row
 forward is not repeatable itself; its sizes are refused.
-
-A plan is exact for the rows that it was found on; whether it is so for others, which may have other lengths
-and other masks, is asked too.
 """
 
 from __future__ import annotations
@@ -209,8 +205,7 @@ def _leaves(value: Any) -> list[Any]:
 def masks_matter(module: nn.Module, forward: Forward, call: Call) -> bool:
     """Whether the values of token masks change what inner modules are called with.
 
-    Some networks cut a text off where it ends, or leave out a mask where nothing is masked. Rows whose masks
-    differ are something else to them in a batch than alone, and round differently.
+    Some networks cut a text off where it ends, or leave out a mask where nothing is masked.
     """
     if not masks_of(call):
         return False

@@ -19,32 +19,26 @@ from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.regions import has_compiled
 from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.calls import Call, Method, Methods, Result, adapters_of, tensor_sizes
+from framefleet.pipeline.render.fused.calls import Call, Method, Methods, Result, adapters_of
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import hand_back, with_holders
-from framefleet.pipeline.render.fused.pins import by_loras, traced
+from framefleet.pipeline.render.fused.pins import traced
 from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.fused.trials import Trials, clocked
 
 
 class Forwards:
-    """Forwards of some denoisers.
-
-    attention: the backend, which is replaced when it refuses a call; then AttentionChanged is raised.
-    watch: sees forwards of single calls, which come before all others. findings: what is known of sizes from
-    other processes, and where this one's are kept. shared: what rows call besides denoisers and may share.
-    spending: held while calls run, with what time goes to; see `Clock`.
-    """
+    """Forwards of some denoisers."""
 
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
         batching: Batching,
-        attention: Attention | None = None,
-        watch: StateWatch | None = None,
+        attention: Attention | None = None,  # is replaced when it refuses a call: AttentionChanged is raised
+        watch: StateWatch | None = None,  # sees forwards of single calls, which come before all others
         findings: Findings | None = None,
-        shared: Methods | None = None,
-        spending: Spending = nullcontext,
+        shared: Methods | None = None,  # what rows call besides denoisers and may share
+        spending: Spending = nullcontext,  # held while calls run, with what time goes to; see `Clock`
     ) -> None:
         self._denoisers = modules
         self.methods = {name: Method(module) for name, module in modules.items()} | dict(shared or {})
@@ -65,11 +59,19 @@ class Forwards:
         groups = self._company.groups(calls)
         if not self._is_compiled:
             return groups
-        return [apart for places in groups for apart in by_loras(calls, places)]
+        by_loras: dict[Hashable, list[int]] = {}
+        for number, places in enumerate(groups):
+            for place in places:
+                by_loras.setdefault((number, calls[place].adapters.in_force), []).append(place)
+        return list(by_loras.values())
 
     def sizes(self, call: Call) -> Hashable | None:
-        """Return what of a row's call shows how long its prompts are, if anything; see `tensor_sizes`."""
-        return tensor_sizes(call, self._company.masks(call))
+        """Return what of a row's call shows how long its prompts are, if anything: not lists of any size."""
+        if call.has_lists or not call.batch:
+            return None
+        lengths = [int(call.leaves[place].sum()) for place in self._company.masks(call)]
+        shapes = [leaf.shape for leaf in call.leaves if isinstance(leaf, torch.Tensor)]
+        return call.module, call.batch, (*shapes, *lengths)
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
         """Run calls of one group; results in their order. Raises nothing that a row caused."""

@@ -33,14 +33,11 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """How one call of a module looks in a one-row run: the layouts of its arguments' and output's leaves.
-
-    joints: how rows' outputs are joined, by leaf; known of calls that are pinned.
-    """
+    """How one call of a module looks in a one-row run: the layouts of its arguments' and output's leaves."""
 
     arguments: tuple[Layout | None, ...]
     outputs: tuple[Layout | None, ...]
-    joints: tuple[Joint | None, ...] = ()
+    joints: tuple[Joint | None, ...] = ()  # how rows' outputs are joined, by leaf; of calls that are pinned
 
     def joints_of(self, arguments: Any, rows: int) -> list[Joint | None] | None:
         """Return where each leaf of a fused call carries the rows, None where it is as in the one-row run.
@@ -124,15 +121,11 @@ def _layouts_of(value: Any) -> tuple[Layout | None, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to run a forward of some size.
+    """How to run a forward of some size."""
 
-    axes: along which the calls are joined; pins: the calls of inner modules that go row by row; output: the
-    `layouts` of what one row gets, see `with_holders`.
-    """
-
-    axes: Axes
-    pins: Traces
-    output: Any
+    axes: Axes  # along which the calls are joined
+    pins: Traces  # the calls of inner modules that go row by row
+    output: Any  # the `layouts` of what one row gets, see `with_holders`
 
 
 class Rows:
@@ -152,7 +145,6 @@ class Rows:
     def by_row(
         self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace
     ) -> Outputs:
-        """Call `forward` once for each row."""
         leaves, structure = flatten((args, kwargs), holders=[])
         outputs = []
         self.is_nested = True
@@ -174,7 +166,6 @@ class Rows:
 
 
 def joined(outputs: Outputs, trace: Trace) -> Any:
-    """Join the rows' outputs in the layout of a one-row run."""
     columns = zip(*(leaves for leaves, _ in outputs), strict=True)
     leaves = [stack(column, joint) for column, joint in zip(columns, trace.joints, strict=True)]
     return unflatten(outputs[0][1], leaves)
@@ -206,22 +197,3 @@ class Kind(NamedTuple):
     rows: int
     loras: frozenset[str]
     differing: frozenset[str]
-
-
-def plan_kind(calls: Sequence[Call], look: Hashable, axes: Axes, *, by_weights: bool = False) -> Kind:
-    """Return that of calls that look alike. by_weights: all have equal ones, and weights count."""
-    if by_weights:
-        names = frozenset(f"{name}:{weight}" for name, weight in calls[0].adapters.in_force)
-        return Kind(look, axes, len(calls), names, frozenset())
-    pairs = [set(adapters.in_force) for adapters in adapters_of(calls)]
-    used = pairs[0].union(*pairs)
-    differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
-    return Kind(look, axes, len(calls), frozenset(name for name, _ in used), differing)
-
-
-def by_loras(calls: Sequence[Call], places: Sequence[int]) -> list[list[int]]:
-    """Part calls, by their places, into those of equal LoRAs."""
-    groups: dict[Hashable, list[int]] = {}
-    for place in places:
-        groups.setdefault(calls[place].adapters.in_force, []).append(place)
-    return list(groups.values())

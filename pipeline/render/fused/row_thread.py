@@ -29,8 +29,7 @@ class CameBack(Exception):
 class RowThread:
     """Called in a greenlet; returns or raises what `function` does, which runs on another thread.
 
-    Raises CameBack where that called a network while it was away. is_away: it needs no turn. ident: of its
-    thread, once it runs.
+    Raises CameBack where that called a network while it was away.
     """
 
     def __init__(
@@ -41,9 +40,9 @@ class RowThread:
         news: threading.Event | None = None,
     ) -> None:
         """around: held by the thread. news: set whenever it says something; several may share it."""
-        self.is_away = False
+        self.is_away = False  # it needs no turn
         self._news = news or threading.Event()
-        self.ident: int | None = None
+        self.ident: int | None = None  # of its thread, once it runs
         self._function, self._around = function, around
         self._words: SimpleQueue[_Word] = SimpleQueue()
         self._answers: SimpleQueue[bool] = SimpleQueue()  # whether to go on

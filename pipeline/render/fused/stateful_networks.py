@@ -1,7 +1,6 @@
 """Networks that keep state in themselves from forward to forward, or in which a pipeline changes something
-for its row: rows that take turns would mix it up.
+for its row: noticed around their first forwards, and put back to what it was before these.
 
-Noticed around their first forwards, and put back to what it was before these: a row finds a new network.
 What is looked at, and what is not: `model/network_state.py`.
 """
 
@@ -27,34 +26,25 @@ from framefleet.pipeline.model.network_state import (
 # 5 us for each submodule.
 COMPARED = 12
 LOOKS = 2 * COMPARED  # at forwards of new shapes too
-# Shapes that are remembered: one that comes again is compared, for the first may fill tables that stay.
-REMEMBERED = 100
 
 # Whether what a place held before and after a forward, or between two, is a table that was made meanwhile.
 _IsTable = Callable[[Spot, Marks | None, Marks | None], bool]
 
 
 class StateWatch:
-    """Put around forwards of networks.
-
-    found: the first attribute that changed, as a.b.c. before_rows: the networks as they were given.
-    """
+    """Put around forwards of networks."""
 
     def __init__(
         self,
-        switched: Collection[nn.Module] = (),
-        networks: Mapping[str, nn.Module] | None = None,
-        all_networks: Collection[nn.Module] = (),
+        switched: Collection[nn.Module] = (),  # that are set for each row before they run, as LoRA layers are
+        networks: Mapping[str, nn.Module] | None = None,  # before any row; else as the first forward shows it
+        all_networks: Collection[nn.Module] = (),  # those that rows call; some may share parts with these
     ) -> None:
-        """switched: modules that are set for each row before they run, as LoRA layers are. networks: as they
-        are before any row; of others the first forward shows it. all_networks: those that rows call, of
-        which some may share parts with these.
-        """
-        self.found: str | None = None
+        self.found: str | None = None  # the first attribute that changed, as a.b.c
         self._switched, self._all_networks = frozenset(switched), all_networks
         networks = networks or {}
         self._fresh = {name: NetworkState(network) for name, network in networks.items()}
-        self.before_rows: Mapping[str, NetworkState] = dict(self._fresh)
+        self.before_rows: Mapping[str, NetworkState] = dict(self._fresh)  # networks as they were given
         self._left = {name: state_of(network, self._switched) for name, network in networks.items()}
         self._looks: dict[str, int] = {}
         self._compared: dict[str, int] = {}
@@ -69,14 +59,13 @@ class StateWatch:
         """
         if name not in self._fresh:
             self._fresh[name] = NetworkState(network)
-        came_before = shape in self._shapes
-        if len(self._shapes) < REMEMBERED:
-            self._shapes.add(shape)
         if self.found or self._compared.get(name, 0) == COMPARED or self._looks.get(name, 0) == LOOKS:
             self._left.pop(name, None)  # it would hold tensors
             yield
             return
         self._looks[name] = self._looks.get(name, 0) + 1
+        came_before = shape in self._shapes  # if not, it may fill tables that stay
+        self._shapes.add(shape)
         before = state_of(network, self._switched)
         left = self._left.pop(name, {})
         is_others = partial(self._is_table_of_others, network)

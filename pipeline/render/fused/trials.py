@@ -14,11 +14,11 @@ from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_work
 from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.findings_storage import Worth
 from framefleet.pipeline.render.fused.batching import TRIAL_COST, Batching, Sizes
-from framefleet.pipeline.render.fused.calls import Call, Methods, are_unlike
+from framefleet.pipeline.render.fused.calls import Call, Methods, adapters_of, are_unlike
 from framefleet.pipeline.render.fused.compatibility import Company
 from framefleet.pipeline.render.fused.concatenation import layouts
 from framefleet.pipeline.render.fused.exact import are_close, are_equal, is_joined_inside, masks_matter, probe
-from framefleet.pipeline.render.fused.pins import Kind, Plan, plan_kind, run_fused
+from framefleet.pipeline.render.fused.pins import Kind, Plan, run_fused
 
 log = logging.getLogger(__name__)
 # A forward shorter than this that seems not to pay is timed again: the first one of a size may also prepare
@@ -32,26 +32,19 @@ HOPELESS = 0.8
 
 
 class Trials:
-    """Remembers, by shape, which sizes pay and what they pin.
-
-    company: which calls may share. findings: what is known from other processes, and where this one's are
-    kept. is_compiled: denoisers are, so that each weight of a LoRA is a graph.
-    """
+    """Remembers, by shape, which sizes pay and what they pin."""
 
     def __init__(
         self, methods: Methods, batching: Batching, company: Company, findings: Findings, *, is_compiled: bool
     ) -> None:
         self._methods, self._batching, self._company = methods, batching, company
         self._findings = findings
-        self._is_compiled = is_compiled
+        self._is_compiled = is_compiled  # denoisers are, so that each weight of a LoRA is a graph
         self._sizes: dict[Hashable, Sizes] = {}  # by look, as the next
         self._plans: dict[Kind, Plan] = {}
 
     def reach(self, calls: Sequence[Call]) -> int:
-        """The most rows that the next forward of these may take: what pays, or what is worth trying.
-
-        Without any call, that of a shape not seen yet.
-        """
+        """The most rows that the next forward of these, or of a new shape, may take: what pays, or may."""
         if not calls:
             return self._new_sizes().next(self._batching.max_rows)
         sizes = [self._known_sizes(call) or self._new_sizes(call) for call in calls if call.batch]
@@ -98,7 +91,6 @@ class Trials:
             self.halve(calls)
 
     def sizes_of(self, call: Call) -> Sizes:
-        """Return the sizes that calls which look like this may use."""
         sizes = self._known_sizes(call)
         return sizes or self._sizes.setdefault(self._company.look(call), self._new_sizes(call))
 
@@ -258,11 +250,16 @@ class Trials:
 
     def _kind(self, calls: Sequence[Call]) -> Kind:
         look, axes = self._company.look(calls[0]), self._company.axes(calls[0])
-        return plan_kind(calls, look, axes, by_weights=self._is_compiled)  # compiled, each weight is a graph
+        pairs = [set(adapters.in_force) for adapters in adapters_of(calls)]
+        used = pairs[0].union(*pairs)
+        if self._is_compiled:  # each weight is a graph, and all calls have equal ones
+            names = frozenset(f"{name}:{weight}" for name, weight in used)
+            return Kind(look, axes, len(calls), names, frozenset())
+        differing = frozenset(name for name, _ in used - pairs[0].intersection(*pairs))
+        return Kind(look, axes, len(calls), frozenset(name for name, _ in used), differing)
 
 
 def clocked(function: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the result, and the seconds that it took."""
     started = now()
     result = function()
     return result, now() - started
