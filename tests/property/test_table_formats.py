@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import json
 import tempfile
@@ -225,3 +226,15 @@ def test_a_seed_is_the_one_that_was_written_or_refused(seeds: list[int], kind: p
     for cell, seed in zip(_values(cells), seeds, strict=True):
         read = check(cell)
         assert isinstance(read, Refused) or read == seed, (kind, cell, seed)
+
+
+def test_dates_come_back_as_they_are_written() -> None:
+    rows = [{"prompt": "a", "day": "2024-01-05", "at": "2024-01-05 10:00:00", "minutes": "12:30"}]
+    assert _read(_by_hand(rows, ","), "t.csv") == [
+        {
+            "prompt": "a",
+            "day": datetime.date(2024, 1, 5),
+            "at": datetime.datetime(2024, 1, 5, 10),
+            "minutes": "12:30",
+        }
+    ]

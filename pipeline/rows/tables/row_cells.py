@@ -79,6 +79,8 @@ def _words(kind: pa.DataType) -> str:
         return f"lists of {_words(kind.value_type)}"
     if pa.types.is_struct(kind):
         return f"objects with {', '.join(f'{field.name} ({_words(field.type)})' for field in kind)}"
+    if pa.types.is_temporal(kind):
+        return "dates" if pa.types.is_date(kind) else "times"
     return _WORDS.get(kind, str(kind))
 
 

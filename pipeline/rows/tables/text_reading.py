@@ -30,7 +30,7 @@ from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.csv_text import CsvText
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, mistaken_file, to_utf_8
-from framefleet.pipeline.rows.tables.json_lines import JsonLines, texts_in
+from framefleet.pipeline.rows.tables.json_lines import JsonLines, lines_of_json
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes that say what a file is
@@ -107,7 +107,9 @@ class CsvRows:
             odd: OddCells = {}
             columns = []
             for field in self.schema:
-                is_here = field.name in self._names  # a column without a name may be in other files alone
+                is_here = (
+                    field.name in self._names
+                )  # not the column without a name, if only other files have it
                 texts = batch.column(self._names.index(field.name) if is_here else 0)
                 texts = texts if is_here else pa.nulls(len(batch), pa.string())
                 column, misfits = typed_cells(texts, field.type)
@@ -197,8 +199,7 @@ def lines_in(
     num_rows = 0
     with suppress(*_UNREADABLE):
         text = unpacked(content, compression, "")
-        starts = (line for line, _ in texts_in(text)) if kind == "jsonl" else _starts_in_csv(text, kind)
-        for line in starts:
+        for line in lines_of_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
             if num_rows in wanted:
                 lines[num_rows] = line
             num_rows += 1
@@ -223,7 +224,9 @@ def _starts_in_csv(content: Any, kind: TableFormat) -> Iterator[int]:
 _SHORT_NUMBER = r"^(?:0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.(?:0|[0-9]*[1-9]))$"
 _SHORT = 16
 _TRUTHS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))  # of JSON, Python and spreadsheets
-_TYPES = (pa.int64(), pa.bool_(), pa.float64())
+_DAY = "1970-01-01 "
+_TIMES = (pa.date32(), pa.time32("s"), *map(pa.timestamp, ("s", "ms", "us", "ns")))
+_TYPES = (pa.int64(), pa.bool_(), *_TIMES, pa.float64())
 
 
 def type_of(texts: pa.Array) -> pa.DataType:
@@ -259,7 +262,10 @@ def typed_cells(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]
 def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array | None:
     """Return what Arrow reads, which takes too much: `0x10` and `1e400`; None where it reads one not."""
     try:
-        return texts.cast(kind)
+        if not pa.types.is_time(kind):
+            return texts.cast(kind)
+        on_a_day = pc.binary_join_element_wise(_DAY, texts, "")  # there is no cast from text to times
+        return on_a_day.cast(pa.timestamp(kind.unit)).cast(kind)
     except pa.ArrowInvalid:
         return None
 
