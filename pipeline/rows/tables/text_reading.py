@@ -30,7 +30,7 @@ from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.csv_text import CsvText
 from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, mistaken_file, to_utf_8
-from framefleet.pipeline.rows.tables.json_lines import JsonLines, lines_of_json
+from framefleet.pipeline.rows.tables.json_lines import JsonLines, texts_in
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
 _AHEAD = 1 << 16  # bytes that say what a file is
@@ -107,9 +107,7 @@ class CsvRows:
             odd: OddCells = {}
             columns = []
             for field in self.schema:
-                is_here = (
-                    field.name in self._names
-                )  # not the column without a name, if only other files have it
+                is_here = field.name in self._names  # a column without a name may be in other files alone
                 texts = batch.column(self._names.index(field.name) if is_here else 0)
                 texts = texts if is_here else pa.nulls(len(batch), pa.string())
                 column, misfits = typed_cells(texts, field.type)
@@ -199,7 +197,8 @@ def lines_in(
     num_rows = 0
     with suppress(*_UNREADABLE):
         text = unpacked(content, compression, "")
-        for line in lines_of_json(text) if kind == "jsonl" else _starts_in_csv(text, kind):
+        starts = (line for line, _ in texts_in(text)) if kind == "jsonl" else _starts_in_csv(text, kind)
+        for line in starts:
             if num_rows in wanted:
                 lines[num_rows] = line
             num_rows += 1
