@@ -61,7 +61,7 @@ def step_columns(job: Job) -> list[str]:
 
 def for_choice(job: Job) -> dict[str, Any]:
     """Return the sections of a job among whose clips some are chosen."""
-    return {name: kind.for_choice(getattr(job, name)) for name, kind in kinds_of(job).items()}
+    return {name: kind().for_choice(getattr(job, name)) for name, kind in clip_steps().items()}
 
 
 def sections_with_steps(job: Mapping[str, Any]) -> list[str]:
