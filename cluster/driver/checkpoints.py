@@ -35,7 +35,7 @@ class HalfDoneRows:
         self._store, self._is_whole = store, is_whole
         self._there: set[str] = set()
         self._deleting = TaskQueue("checkpoints")
-        self._were_there = False
+        self._were_there = self._are_others = False
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._there
@@ -44,9 +44,13 @@ class HalfDoneRows:
         return len(self._there)
 
     def find(self, is_pending: Callable[[str], bool | None]) -> None:
-        """Find the checkpoints of earlier runs; delete those of rows that have a record (not is_pending)."""
+        """Find the checkpoints of earlier runs; delete those of rows that have a record.
+
+        is_pending: False for these; None for rows that the job does not have now, and may have again.
+        """
         for row_id in half_done_in(self._store):
             self.add(row_id)
+        self._are_others = any(is_pending(row_id) is None for row_id in self._there)
         if self._is_whole:
             self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
 
@@ -67,7 +71,9 @@ class HalfDoneRows:
             self._deleting.leave(after_s=0)
             return
         self._deleting.close()
-        if self._is_whole and self._were_there:  # also what workers wrote of rows that ended elsewhere
+        if (
+            self._is_whole and self._were_there and not self._are_others
+        ):  # also what workers wrote of rows that ended elsewhere
             try:
                 self._store.delete_all(CHECKPOINTS)
             except StoreError as error:
