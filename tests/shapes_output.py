@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from framefleet import Store
+from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -31,11 +32,12 @@ def output_of(folder: Path, rows: list[dict[str, object]], *, shown: list[Scene]
         frames = draw(shown[number] if shown else asked, seed=number, **size._asdict())
         keys = ("prompt", "guidance_scale", "num_inference_steps", "lora")
         arguments = {key: row[key] for key in keys if key in row}
-        uri = f"/elsewhere/clips/00/{number:032x}.mkv"
+        path = clip_path(f"{number:032x}", ".mkv")
         media = encode(frames, media=Media(format="mkv"), fps=8.0, metadata={})
         stored = {"media_sha256": hashlib.sha256(media).hexdigest(), "bytes": len(media)}
-        done = record(number, uri=uri, arguments=json.dumps(arguments), **size._asdict(), **stored)
-        store.write(f"clips/00/{done.row_id}.mkv", media)
+        places = {"path": path, "uri": f"/elsewhere/{path}"}
+        done = record(number, **places, arguments=json.dumps(arguments), **size._asdict(), **stored)
+        store.write(path, media)
         writer.add(pa.record_batch([[row[name]] for name in CARRIED.names], schema=CARRIED), values_of(done))
     writer.flush()
     return folder
