@@ -164,7 +164,8 @@ class Dispatcher:
         proves = bool(suspects) and not judges  # once it has done a single row, its machine can judge those
         if proves and seat.rows:
             return None
-        patience = len(live) * self._leases_per_worker  # about one turn of the whole fleet
+        num_leases = 1 if proves else self._leases_per_worker
+        patience = len(live) * num_leases  # about one turn of the whole fleet
         size = (lambda _: 1) if proves else self._lease_rows
         entries = self._waiting.take(worker, live, rendering=seat.shape, patience=patience, size=size)
         if proves:

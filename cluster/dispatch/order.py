@@ -1,10 +1,12 @@
 """Which fresh row is next. Rows that came back from a worker go before all of these, in every order.
 
-An order sees the rows that the driver has read ahead (`Dispatcher`'s window), not the whole table.
+An order sees the rows that the driver has read ahead (`Dispatcher`'s window), not the whole table: the next
+few thousand rows. With a short table, and at the end of a long one, these are all.
 
-Where no row waits, an idle worker renders a row under way as well (`Copies`): the first to finish counts, and
-the other worker leaves the row at its next step. A copy is worth it where it is likely to end first: the row
-waits behind others, or its worker is late with it. What is late is expected to be as late again.
+Where no row waits, an idle worker renders a row under way as well (`Copies`). Clips are named by their
+content and never replaced, so a copy does no harm: the first to finish counts, and the other worker leaves
+the row at its next step. A copy is worth it where it is likely to end first: the row waits behind others, or
+its worker is late with it. What is late is expected to be as late again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from framefleet.cluster.dispatch.lease import Entry, Paces, Row, Seat
 
 
 class Ranked:
-    """The highest `Row.rank` first, of equal ones the oldest. Others of its shape share its lease."""
+    """The highest `Row.rank` first, of equal ones the oldest. Others of its shape share its lease.
+
+    Rows of one shape come out at a time: they can share forwards.
+    """
 
     def __init__(self) -> None:
         self._by_shape: dict[str, list[tuple[float, int, Row]]] = {}  # heaps, the first row on top
@@ -29,8 +34,9 @@ class Ranked:
         return self._count
 
     def add(self, row: Row) -> None:
+        """Take a row that was read from the table."""
         self._count += 1
-        heapq.heappush(self._by_shape.setdefault(row.shape, []), (-row.rank, next(self._numbers), row))
+        heapq.heappush(self._by_shape.setdefault(row.shape, []), (self._rank(row), next(self._numbers), row))
 
     def next_shape(self, rendering: str | None, patience: int) -> str | None:
         """Return the shape whose rows a worker gets next; None if there are no rows.
@@ -57,13 +63,16 @@ class Ranked:
         for row in reshaped([row for _, row in entries]):
             self.add(row)
 
+    def _rank(self, row: Row) -> float:
+        return -row.rank
+
     def _place(self, shape: str) -> tuple[float, int]:
         """Return where the first row of a shape is in line, the lowest first."""
         return self._by_shape[shape][0][:2]
 
 
 class TableOrder(Ranked):
-    """As in the table, for rows of one rank; a worker stays with its shape as long as `patience` allows."""
+    """As in the table, but a worker stays with the shape that it renders as long as `patience` allows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,6 +104,9 @@ class TableOrder(Ranked):
                 return self._line[0].shape
             self._line.popleft()
         return None
+
+    def _rank(self, row: Row) -> float:
+        return 0.0
 
 
 class Longest(Ranked):

@@ -144,7 +144,7 @@ def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
 
 
 def _is_hidden(key: Key, model: type[BaseModel] | None) -> bool:
-    """Tell whether a model hides a key's value, or a part of it, by `repr=False`."""
+    """Return whether a model hides the value of a key, or a part of it, with `repr=False`."""
     for part in key:
         field = model.model_fields.get(str(part)) if model else None
         if field is None or not field.repr:

@@ -35,7 +35,7 @@ class Made(NamedTuple):
     module: str
     tensors: tuple[Tensor, ...]  # that it returned, on the CPU
     rows: int = 1  # of its forward
-    is_again: bool = False  # it changed objects among its arguments: whoever goes on makes it again
+    is_again: bool = False  # it changed its arguments, so whoever continues the row makes the call again
 
 
 _Held = tuple[Any, int | None]  # a leaf, and how often it was written to
