@@ -70,7 +70,9 @@ def crafter(unet: str, *, scale: float = 0.7, pooled: bool = False) -> Path:
         "first_stage_model": "videocrafter_autoencoderkl",
         "cond_stage_model.model": "openclip_text",
     }
-    told = {"text_encoder__num_attention_heads": 4}
+    told: dict[str, float] = {"text_encoder__num_attention_heads": 4}
+    if scale != 0.7:  # no released model of these denoisers scales latents so
+        told["scheduler__latent_scale"] = scale
     if unet != "videocrafter2_unet":
         projector = "lvdm_imageproj" if pooled else "dynamicrafter_resampler"
         parts |= {"embedder.model": "openclip_image_v2", "image_proj_model": projector}

@@ -14,7 +14,7 @@ When a worker dies
 
 When a row fails as rows do on a broken machine, e.g. for a full disk
 - Its machine may be why, so its error does not count. It waits until another row is done, or none waits and
-  none is in hand on the machine: one that was there would have to be begun again.
+  none is in hand on the machine that is next for it: one that was there would have to be begun again.
 - If it fails so again on a machine that did other rows meanwhile, its errors count as any other. They do too
   on a machine that has done any if only rows that failed so are left.
 
@@ -40,7 +40,7 @@ from framefleet.cluster.dispatch.lease import (
     Whereabouts,
 )
 from framefleet.cluster.dispatch.order import Copies, Ranked, TableOrder
-from framefleet.cluster.dispatch.waiting_rows import SLACK_BYTES, OversizedRows, Waiting
+from framefleet.cluster.dispatch.waiting_rows import SLACK_BYTES, OversizedRows, Returned, Waiting
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]
 
@@ -66,7 +66,7 @@ class Dispatcher:
         self._held: set[str] = set()  # row_ids that wait or are leased
         self._waiting = Waiting(TableOrder() if order is None else order)
         self._oversized = OversizedRows()
-        self._doubtful = deque[Entry]()  # rows that failed where their machine may be why
+        self._doubtful = Returned()  # rows that failed where their machine may be why
         self._num_doubted = 0  # rows that failed so, and have not ended
         self._done_at = Counter[str]()  # rows, by machine
         self._for_new = deque[Entry]()  # rows whose last try is in a new process
@@ -172,7 +172,7 @@ class Dispatcher:
             return self._grant(worker, entries, now, alone=True) if entries else None
         if not entries and self._doubtful:
             others = (seat for other, seat in self._seats.items() if live[other][0] == live[worker][0])
-            entries = [] if any(seat.rows for seat in others) else [self._doubtful.popleft()]
+            entries = [] if any(seat.rows for seat in others) else self._doubtful.take(worker, live, limit=1)
         if not entries and self._faults.copies and self._closed and not seat.rows:
             entries = self._copies.take(worker, now)
         return self._grant(worker, entries, now, alone=False) if entries else None
@@ -195,8 +195,8 @@ class Dispatcher:
         seat.last_end, seat.done_shape = now, entry.row.shape
         self._proven.add(self._live[worker][0])
         self._done_at[self._live[worker][0]] += 1
-        while self._doubtful:
-            self._put_back(self._doubtful.popleft())
+        for doubtful in self._doubtful.remove(lambda _: True):
+            self._put_back(doubtful)
         self._end(entry)
         self._oversized.fits(entry.row.shape)
         return True

@@ -213,8 +213,8 @@ def told_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's columns, and its arguments besides them where no column has that name."""
-    return {**told_arguments(record), **record}
+    """Return a record's columns, and its arguments where no column of that name has a value."""
+    return {**record, **{k: v for k, v in told_arguments(record).items() if record.get(k) is None}}
 
 
 def record_of(values: Mapping[str, Any], where: str) -> Record:
