@@ -59,6 +59,10 @@ PUBLISHED = {
 }
 PROMPTS = ("a red ball", "a blue cube on a table")
 MORE = {"flux": {"max_sequence_length": 64}}
+OF_WIDE = {
+    "ltx2": {"guidance_scale": 1.0, "num_inference_steps": 2},
+    "minimax_h3": {"num_inference_steps": 1},
+}
 SIDES = (128, 192)  # pixels; smaller ones leave a rank with so few tokens that products take other kernels
 WIDE = "wide"
 PARTS = ("transformer", "transformer_2", "transformer_ref")
@@ -69,12 +73,12 @@ MAX_REASONS = 2
 
 
 def rows_of(name: str, *, is_wide: bool = False) -> list[Request]:
-    """Return six rows of two sizes and two prompts. is_wide: of one step, which takes long."""
+    """Return six rows of two sizes and two prompts. is_wide: of few steps, which take long."""
     arguments = SMALLEST.get(name, {}) | MORE.get(name, {})
     rows = []
     for seed in range(6):
         sizes = {key: SIDES[seed % 2] for key in ("height", "width") if key in arguments}
-        steps = {"guidance_scale": 1.0, "num_inference_steps": 1} if is_wide else {}
+        steps = OF_WIDE.get(name, {"guidance_scale": 1.0, "num_inference_steps": 1}) if is_wide else {}
         more = {"prompt": PROMPTS[seed // 2 % 2], "num_inference_steps": 2 + seed // 4} | steps
         rows.append(Request(arguments={**arguments, **sizes, **more}, seed=seed))
     return rows
