@@ -61,7 +61,7 @@ PROMPTS = ("a red ball", "a blue cube on a table")
 MORE = {"flux": {"max_sequence_length": 64}}
 OF_WIDE = {
     "ltx2": {"guidance_scale": 1.0, "num_inference_steps": 2},
-    "minimax_h3": {"num_inference_steps": 1},
+    "minimax_h3": {"num_inference_steps": 2},
 }
 SIDES = (128, 192)  # pixels; smaller ones leave a rank with so few tokens that products take other kernels
 WIDE = "wide"
