@@ -44,7 +44,7 @@ class Fleet:
 
     setups: of the workers of each lane. next_lane: says of which lane a worker is that starts, by how many
     each has, and which had better be others; until it is set, the first. lanes_left: those with rows left.
-    worker_class: what the actors do; anything with Worker's `start` and `exchange`.
+    worker_class: what the actors are, with the methods of Worker that are called here.
     """
 
     next_lane: Callable[[Mapping[LaneKey, int], Collection[LaneKey]], LaneKey]

@@ -1,1 +1,1 @@
-"""Commands that show an output: how far it is, what failed, its clips and figures."""
+"""Commands that show an output: how far it is, and what failed."""

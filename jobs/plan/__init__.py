@@ -1,1 +1,1 @@
-"""A job, read and checked: what rendering or training it would do, what it needs, and what it would take."""
+"""A job, read and checked: what rendering it would do, what it needs, and what it would take."""

@@ -179,7 +179,7 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         needed = "no audits were needed: each row was rendered by a plain call"
         return needed if num_rows else "no rows to audit"
     if not audits.num_equal:
-        return f"none of {num_rows:,} rows has been rendered again to compare"
+        return f"none of {num_rows:,} rows was rendered again and compared"
     line = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
     if audits.num_equal == 1:
         line = f"1 of {num_rows:,} rows was rendered again and compared: equal"
@@ -189,7 +189,7 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     num_never = audits.num_kinds - audits.num_kinds_compared
     if num_never > 0:
-        line += f"; of {num_never:,} of {audits.num_kinds:,} kinds of rows none was compared"
+        line += f"; no row of {num_never:,} of the {audits.num_kinds:,} kinds was compared"
     return line
 
 

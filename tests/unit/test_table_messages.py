@@ -45,7 +45,7 @@ def refused(path: Path, spec: PipelineSpec) -> TableError:
 def test_an_unknown_ending_lists_the_known_ones(tmp_path: Path, wan: PipelineSpec) -> None:
     (tmp_path / "prompts.txt").write_text("prompt\na fox\n")
     error = refused(tmp_path / "prompts.txt", wan)
-    assert "prompts.txt has an ending that tables do not have" in error.problem
+    assert "prompts.txt does not end like a table" in error.problem
     assert ".parquet, .pq, .csv" in error.fix
     assert "--sweep prompt=@prompts.txt" in error.fix
 

@@ -1,1 +1,1 @@
-"""Clips as files: encoded, signed, decoded, and drawn on contact sheets."""
+"""Clips as files: encoded and decoded."""

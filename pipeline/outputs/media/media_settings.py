@@ -118,7 +118,7 @@ def format_of(name: str) -> MediaFormat:
     for format in get_args(MediaFormat):
         if name.lower().endswith(f".{format}"):
             return cast(MediaFormat, format)
-    raise JobError(f"{name} ends like no format", f"use one of .{', .'.join(get_args(MediaFormat))}")
+    raise JobError(f"{name} has the ending of no format", f"use one of .{', .'.join(get_args(MediaFormat))}")
 
 
 def exact_rate(fps: float) -> Fraction:

@@ -1,6 +1,6 @@
 """In: paths and URLs as a table has them. Out: the bytes of the files that they name.
 
-The table is not trusted: what it may read says `input_roots`, and every read is bounded in bytes and time.
+The table is not trusted: it may read only below `inputs.roots`, and every read is bounded in bytes and time.
 """
 
 from __future__ import annotations

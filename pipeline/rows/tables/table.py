@@ -270,7 +270,7 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
         of_lines = "; lines of prompts are a sweep: --sweep prompt=@prompts.txt" * name.endswith(".txt")
         is_sheet = name.lower().endswith((".xlsx", ".xls", ".ods"))
         fix = "save the sheet as CSV" if is_sheet else ENDINGS + of_lines
-        return TableError(f"table {location} has an ending that tables do not have", fix)
+        return TableError(f"table {location} does not end like a table", fix)
     near = nearest(name, names, most=3)
     fix = (
         f"in its folder there is {', '.join(near)}" if near else "check the path; prompts are given as a list"
