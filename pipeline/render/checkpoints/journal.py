@@ -1,10 +1,9 @@
 """What a row's denoisers returned so far: with that, another process continues where this one stopped.
 
 All else that a row computes follows from its request and these tensors, so it is computed again. The first
-call of each shape is made again too, and compared: it says how what is known nests and lies in memory, and
-that this machine computes the other's bits. So is each call that changed an object among its arguments: a
-cache of keys and values comes to hold what it held, and the call that the row goes on with is compared with
-it in.
+call of each shape is made again too, and compared: it shows the structure and memory layout of the outputs,
+and that this machine computes the other's bits. So is each call that changed an object among its arguments,
+e.g. a cache of keys and values, which then holds what it held.
 
 Not covered: what networks keep in themselves, which `fused/stateful_networks.py` finds.
 """
