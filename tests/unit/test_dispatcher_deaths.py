@@ -227,6 +227,22 @@ def test_a_row_that_fails_as_on_a_broken_machine_is_tried_again_where_no_other_r
     assert not dispatcher.is_rows_own("B", "0"), "the machine has done none"
 
 
+def test_a_row_that_failed_as_on_a_broken_machine_goes_to_another_machine_where_there_is_one() -> None:
+    dispatcher = dispatcher_with("xx", workers="A", closed=True)
+    dispatcher.join("elsewhere", at=("another machine",))
+    assert ids(lease(dispatcher, "A")) == "0"
+    assert ids(lease(dispatcher, "elsewhere")) == "1"
+    assert not dispatcher.is_rows_own("A", "0")
+    dispatcher.lost("A", suspects=[])
+    join(dispatcher, "B")
+    assert dispatcher.lease("B", 0.0) is None, "it waits for the other machine"
+    dispatcher.put_back("elsewhere", ["1"])
+    assert ids(lease(dispatcher, "elsewhere")) == "1"
+    dispatcher.done("elsewhere", "1", 1.0)
+    assert dispatcher.lease("B", 1.0) is None
+    assert ids(lease(dispatcher, "elsewhere", 1.0)) == "0"
+
+
 def test_the_last_rows_that_fail_as_on_a_broken_machine_are_blamed_where_others_were_done() -> None:
     dispatcher = proven("xx", workers="A", closed=True, leases_per_worker=1)
     assert ids(lease(dispatcher, "A")) == "0 1"
