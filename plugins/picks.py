@@ -4,8 +4,8 @@
     stars.jsonl            all of them together, for people and other programs; made again after every change
 
 No server writes another's file, so that none loses a change, whatever the store can do. Readers merge the
-files: of a clip the newest line counts. What earlier versions or people wrote is in stars.jsonl alone; a
-line of theirs may have a row_id and no stars.
+files: of a clip the newest line counts. What people wrote is in stars.jsonl alone; a line of theirs may have
+a row_id and no stars.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Output:
     def rows(self) -> Iterator[pa.Table]:
         """Yield the rows of the table that can be rendered: row_index, row_id, and what they carry.
 
-        As the table was when it was last rendered, in its order. Earlier versions did not write them.
+        As the table was when it was last rendered, in its order.
         """
         for part in parts_in(self.store, ROWS):
             yield read_part(self.store, part.path, None)

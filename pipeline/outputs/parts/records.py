@@ -64,7 +64,7 @@ class Record:
     decode_s: float
     write_s: float
     peak_memory_bytes: int | None  # None: not measured on this device
-    # Below, what parts of earlier versions lack: it has a default.
+    # Below, what parts may lack: it has a default.
     frames_format: str | None = None  # "rgb uint8", "rgba uint8", "rgb float32", ...
     audio_sha256: str | None = None  # None, as all of sound: the clip has none
     audio_sample_rate: int | None = None
@@ -126,7 +126,7 @@ def _schema_of(kind: type) -> pa.Schema:
 
 
 RECORD_FIELDS: pa.Schema = _schema_of(Record)
-# Every part of records has these. Parts of earlier versions lack some of the others, which are null then.
+# Every part of records has these. A part may lack others, which are null then.
 FIRST_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if f.default is MISSING])
 FAILURE_FIELDS: pa.Schema = _schema_of(FailureRecord)
 ROW_FIELDS = pa.schema([("row_index", pa.int64()), ("row_id", pa.string())])

@@ -134,7 +134,7 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
                 raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
             skip, rows = max(0, skip - batch.num_rows), batch.slice(skip)
             # Without dictionaries, as `_settled` says: each row then tells how large it is. What
-            # is not there, as in records of an earlier version, is null.
+            # some records lack is null.
             columns = [
                 rows.column(field.name).cast(field.type)
                 if field.name in names

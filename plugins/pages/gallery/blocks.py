@@ -34,7 +34,7 @@ def shown_records(store: Store) -> Iterator[pa.Table]:
     """Yield the records, with a column for each scalar argument; paths are those of files of ours."""
     previews: set[str] | None = None
     argument_names: set[str] = set()
-    column_names = record_schema_of(store).names  # of earlier versions without the two
+    column_names = record_schema_of(store).names  # maybe without the two
     columns = dict.fromkeys([*column_names, "path", "preview_path"])
     for table in record_tables(store, list(columns)):
         rows = table.select(["row_id", "uri", "path", "preview_path"]).to_pylist()

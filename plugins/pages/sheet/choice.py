@@ -73,7 +73,7 @@ def chosen_of(store: Store, choice: ClipChoice) -> Chosen:
 
 
 def value_of(record: Mapping[str, Any], name: str) -> Hashable:
-    """Return what a record says: in a column, or where an earlier version wrote it in its arguments."""
+    """Return what a record says: in a column, or in its arguments."""
     value = record.get(name)
     if value is None:
         value = told_arguments(record).get(name)
