@@ -273,7 +273,9 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
         return TableError(f"table {location} does not end like a table", fix)
     near = nearest(name, names, most=3)
     fix = (
-        f"in its folder there is {', '.join(near)}" if near else "check the path; prompts are given as a list"
+        f"in its folder there is {', '.join(near)}"
+        if near
+        else "check the path; prompts go into a table, or in Python into a list"
     )
     return TableError(f"table {location} does not exist", fix)
 
