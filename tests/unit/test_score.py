@@ -78,6 +78,25 @@ def test_a_second_run_measures_only_what_is_new_or_was_asked_anew(store: Store) 
     assert framefleet.score(store.url_of(""), ["sharpness"], again=True).done == 4
 
 
+def test_only_missing_cells_are_measured_and_exact_scores_stay(store: Store) -> None:
+    rendered(store, 2, scores={"sharpness": [2.0, None]})  # the second one failed
+    assert framefleet.score(store.url_of("")).done == 2
+    first, second = columns(store, *OWN_SCORES)
+    assert first["sharpness"] == 2.0 and 0 <= second["sharpness"] <= 1
+    assert None not in [*first.values(), *second.values()]
+    assert framefleet.score(store.url_of("")).done == 0
+    framefleet.score(store.url_of(""), ["sharpness"], again=True)
+    assert columns(store, "sharpness")[0]["sharpness"] <= 1
+
+
+def test_a_score_that_failed_is_tried_again_and_others_stay(store: Store) -> None:
+    rendered(store, 2)
+    scores = ["sharpness", named("only_even")]
+    assert framefleet.score(store.url_of(""), scores).unscored["only_even"].num == 1
+    assert framefleet.score(store.url_of(""), scores).done == 1
+    assert None not in [row["sharpness"] for row in columns(store, "sharpness")]
+
+
 def test_a_clip_that_was_rendered_again_is_measured_again(store: Store) -> None:
     first, second = rendered(store, 2, format="png")
     framefleet.score(store.url_of(""), ["sharpness", "motion"])
