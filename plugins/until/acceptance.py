@@ -219,8 +219,9 @@ class Acceptance:
         )
         num_full = len(self.groups) - self.num_short
         lines = [
-            f"accepted: {accepted:,} of {wanted:,}, in {num_full:,} of {len(self.groups):,} groups all; "
-            f"{rendered:,} clips, {surplus:,} of them surplus"
+            f"accepted: {accepted:,} of {wanted:,}; "
+            f"{num_full:,} of {len(self.groups):,} groups are complete; "
+            f"{rendered:,} clips rendered, {surplus:,} of them surplus"
         ]
         worst = sorted(self.groups, key=lambda group: group.accepted / group.wanted)
         lines += [f"  {group}" for group in worst[:_MAX_SHOWN]]
