@@ -142,4 +142,5 @@ def recorded_path(record: Mapping[str, Any], where: str) -> str:
 @cache
 def _suffixes_of_steps() -> set[str]:
     """Return the endings that the steps of installed plugins give to clips."""
-    return {suffix for kind in clip_steps().values() if isinstance(suffix := kind().suffix, str)}
+    suffixes: list[Any] = [kind().suffix for kind in clip_steps().values()]
+    return {suffix for suffix in suffixes if isinstance(suffix, str)}  # else a property of the instances

@@ -118,8 +118,10 @@ def _card(models: Sequence[tuple[str, str]]) -> str:
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
     # What the hub reads, as a library writes it: licenses have names of any kind.
     is_of_hub = name.lower() in _HUB_LICENSES
-    named = {"license": name.lower()} if is_of_hub else {"license": "other", "license_name": _plain(name)}
-    values = {**named, "tags": ["synthetic"]}
+    license_keys = (
+        {"license": name.lower()} if is_of_hub else {"license": "other", "license_name": _plain(name)}
+    )
+    values = {**license_keys, "tags": ["synthetic"]}
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
     lines = []
     for model, license in models:
