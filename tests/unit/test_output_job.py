@@ -140,8 +140,9 @@ def test_a_section_that_is_not_used_needs_no_consent(out: str, tmp_path: Path) -
     place = claiming(out, tmp_path, "", scores=["os:system"])
     assert not claimed_job(place, unused=["scores"]).scores
     assert claimed_job(place, ["scores=[motion]"], unused=["scores"]).scores.names == ["motion"]
-    judged = command("judge", place)
-    assert "asks nothing about its clips" in judged.stderr
+    post = [{"upscale": "/etc/x.safetensors"}]
+    place = claiming(out, tmp_path, "", scores=["os:system"], recipe="os:system", post=post)
+    assert "asks nothing about its clips" in command("judge", place).stderr
 
 
 @pytest.mark.parametrize("value", [5, -1.5, [], [[5]], {}, {"a": {"b": 1}}, None, True, "", "\x1b[31m"])
