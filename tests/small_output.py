@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from framefleet import Store
+from framefleet.pipeline.outputs.clip_step import late_field
 from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import clip_path
@@ -38,20 +39,25 @@ def rendered(
     format: MediaFormat = "mp4",
     rows_in_a_part: int = 3,
     carried: dict[str, Sequence[Any]] | None = None,
+    scores: dict[str, Sequence[float | None]] | None = None,
     frames_of: Callable[[int, int], Frames] = frames_of,
 ) -> list[dict[str, Any]]:
     """Commit rows with their clips; return their records. carried: columns, a value for each row.
+    scores: likewise, as workers measure them.
 
     frames_of: the clip of a row, of so many frames.
     """
     columns = pa.table(dict(carried or {}))
     prompts = pa.schema([("prompt", pa.string())] if "prompt" not in columns.column_names else [])
-    schema = record_schema(columns.schema, prompts)
+    measured = scores or {}
+    added = pa.schema([late_field(name, pa.float64()) for name in measured])
+    schema = record_schema(columns.schema, prompts, added)
     writer = PartWriter(store, "records", schema, run=new_run(1))
     records = []
     for number in range(num_rows):
         values = _stored(store, number, format, frames_of)
-        flat = dict.fromkeys(prompts.names, f"{PROMPT} {number}")
+        flat: dict[str, Any] = dict.fromkeys(prompts.names, f"{PROMPT} {number}")
+        flat |= {name: cells[number] for name, cells in measured.items()}
         writer.add(columns.slice(number, 1).to_batches()[0] if carried else None, values | flat)
         records.append(values)
         if writer.rows_waiting == rows_in_a_part:

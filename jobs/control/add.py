@@ -74,8 +74,10 @@ def add_rows(
     wait_s: float = ANSWER_S,
 ) -> Addition:
     """Do what `add` does, reporting to `watch`."""
-    job = job_of(place, ["fleet.address=auto", *sets])  # that of an output needs consent, and none is joined
-    runners = runners_of(job)
+    sets = ["fleet.address=auto", *sets]  # that of an output needs consent, and none is joined
+    job = job_of(place, sets, unused=["scores"])
+    if runners := runners_of(job):  # which may choose by scores
+        job = job_of(place, sets)
     has = [runner.inner or runner.section for runner in runners if not runner.takes_added]
     has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
     if has:

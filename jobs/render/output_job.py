@@ -34,13 +34,15 @@ _FOUND = {
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "file", "hf")
 
 
-def job_of(job: Job | str | Path | Mapping[str, Any], sets: Sequence[str] = ()) -> Job:
+def job_of(
+    job: Job | str | Path | Mapping[str, Any], sets: Sequence[str] = (), unused: Sequence[str] = ()
+) -> Job:
     """Return a job: of its file, of what that would hold, or of the output that it made.
 
-    sets: values to replace, as of `load_job`. Raises JobError.
+    sets: values to replace, as of `load_job`. unused: as of `claimed_job`. Raises JobError.
     """
     is_output = isinstance(job, str | Path) and not is_job_file(job)
-    return claimed_job(str(job), sets) if is_output else load_job(job, sets)
+    return claimed_job(str(job), sets, unused) if is_output else load_job(job, sets)
 
 
 def is_job_file(place: str | Path) -> bool:
@@ -48,9 +50,10 @@ def is_job_file(place: str | Path) -> bool:
     return Path(place).suffix in JOB_FILES and not Path(place).is_dir()
 
 
-def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
+def claimed_job(output: str, sets: Sequence[str] = (), unused: Sequence[str] = ()) -> Job:
     """Return the job of an output. sets: as in `load_job`, in place of what job.json says.
 
+    unused: sections that the caller does not use, left out unless `sets` has them, so they need no consent.
     Raises JobError where there is no job.json, or it is damaged, and for what it is not trusted with.
     """
     values = set_values(sets)
@@ -58,7 +61,7 @@ def claimed_job(output: str, sets: Sequence[str] = ()) -> Job:
     claim = claim_of(store)
     content: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
     content.pop("storage_options", None)  # never written there: they say to whom our credentials are shown
-    for section in sections_not_stored():  # nor these: anybody may have written them there
+    for section in (*sections_not_stored(), *unused):  # nor the first: anybody may have written them there
         content.pop(section, None)
     for kind, keys in _FOUND.items():
         entries = content.get(kind, {}).items()

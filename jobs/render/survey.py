@@ -154,6 +154,11 @@ def survey_rows(
     survey.find_places(resolved.table)
     if note := wildcards.note():
         watch.say(note)
+    sides = [[row.arguments.get(name) for name in ("height", "width")] for row in survey.examples.values()]
+    sizes = [(height, width) for height, width in sides if isinstance(height, int) and isinstance(width, int)]
+    notes = [step.size_note(*size) for size in sizes for step in resolved.steps.values()]
+    for line in dict.fromkeys(filter(None, notes)):
+        watch.say(f"note: {line}")
     return survey
 
 

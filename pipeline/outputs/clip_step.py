@@ -87,7 +87,10 @@ class ClipStep:
 
     @property
     def suffix(self) -> str | None:
-        """The ending of the file's name, as ".npy", where it makes a file of another format of it."""
+        """The ending of the file's name, e.g. ".npy", where it makes a file of another format of it.
+
+        Write it as an attribute of the class: readers of records accept those of installed plugins.
+        """
         return None
 
     @property
@@ -97,6 +100,10 @@ class ClipStep:
 
     def check(self, media: Media) -> None:
         """Raise JobError where it cannot be done with files of this format."""
+
+    def size_note(self, height: int, width: int) -> str | None:
+        """Return what is to be said before clips of this size are rendered."""
+        return None
 
     def repeatable(self) -> Self | None:
         """Return the step without what is not repeatable; None where nothing is left."""

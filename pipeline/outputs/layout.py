@@ -53,8 +53,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_args
 
+from framefleet.doors import clip_steps
 from framefleet.pipeline.errors import not_ours
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 
@@ -129,7 +131,16 @@ def row_named_by(path: str) -> str | None:
 def recorded_path(record: Mapping[str, Any], where: str) -> str:
     """Return where a record's clip lies, also if the output was moved. Raises JobError for another row's."""
     row_id, path = record["row_id"], str(record["path"])
-    is_clip = path.startswith((f"{CLIPS}/", f"{DERIVED}/")) and f".{path.partition('.')[2]}" in _SUFFIXES
+    suffix = f".{path.partition('.')[2]}"
+    is_clip = path.startswith((f"{CLIPS}/", f"{DERIVED}/"))
+    is_clip = is_clip and (suffix in _SUFFIXES or suffix in _suffixes_of_steps())
     if not is_clip or row_named_by(path) != row_id:
         raise not_ours(where, f"the clip of {row_id} is at {path!r}")
     return path
+
+
+@cache
+def _suffixes_of_steps() -> set[str]:
+    """Return the endings that the steps of installed plugins give to clips."""
+    suffixes: list[Any] = [kind().suffix for kind in clip_steps().values()]
+    return {suffix for suffix in suffixes if isinstance(suffix, str)}  # else a property of the instances

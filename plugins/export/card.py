@@ -23,6 +23,8 @@ from framefleet.pipeline.outputs.stores.store import Store
 DATASET_CARD, CROISSANT = "README.md", "croissant.jsonld"
 _COLUMNS = ("model", "license")
 _MAX_MODELS = 20
+# Those of the hub's own names that known models have: https://huggingface.co/docs/hub/repositories-licenses
+_HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "creativeml-openrail-m", "openrail++", "unknown")
 
 _ROWS = "data/**/metadata.parquet"
 _TERMS = "column dataType extract field fileSet includes recordSet source"
@@ -60,12 +62,18 @@ def write_card(
     licensed: dict[tuple[str, str], None] = {}
     for table in record_tables(store, _COLUMNS, parts):
         for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
-            licensed[row["model"], row["license"] or "unknown"] = None
+            licensed[_public(row["model"]), row["license"] or "unknown"] = None
     models = list(licensed)[:_MAX_MODELS]
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
     for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):
             place.create(path, text.encode())
+
+
+def _public(model: str) -> str:
+    """Return what a model is called, without the folder of this machine that it is in."""
+    is_local = model.startswith(("/", ".", "~", "file:"))
+    return model.rstrip("/").rpartition("/")[2] if is_local else model
 
 
 def _croissant(
@@ -109,7 +117,11 @@ def _card(models: Sequence[tuple[str, str]]) -> str:
     licenses = {name for _, name in models}
     name = next(iter(licenses)) if len(licenses) == 1 else "several"
     # What the hub reads, as a library writes it: licenses have names of any kind.
-    values = {"license": "other", "license_name": _plain(name), "tags": ["synthetic"]}
+    is_of_hub = name.lower() in _HUB_LICENSES
+    license_keys = (
+        {"license": name.lower()} if is_of_hub else {"license": "other", "license_name": _plain(name)}
+    )
+    values = {**license_keys, "tags": ["synthetic"]}
     head = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20)
     lines = []
     for model, license in models:

@@ -44,6 +44,9 @@ del _NEAR[29:]
 _REGION = 512  # pixels a side of the clip in which sizes are tried
 _SUSPECT = 5.2  # standard deviations of a peak among 65,536 places; of noise one in a dozen passes
 _MOST_TRIED = 6
+# Of a frame. Of 8 scenes of 1 or 9 frames after x264 with crf 23, it was found in none at 64 x 64 and at
+# 128 x 128, in 4 or 5 at 192 x 192, in all at 192 x 256.
+RELIABLE_PIXELS = 192 * 256
 # Of a clip at its own size, as `LARGEST_FRAME` in pipeline/outputs/media/media_settings.py.
 _MOST_PIXELS = 1 << 26
 

@@ -26,6 +26,7 @@ from framefleet.pipeline.outputs.media.pillow_file import XMP_TAG
 from framefleet.plugins.marks import manifest, settings
 from framefleet.plugins.marks.file_marks import ingredients_of
 from framefleet.plugins.marks.label import AIGC, aigc_label, with_chunks, with_xmp_box, xmp_packet
+from framefleet.plugins.marks.spread import RELIABLE_PIXELS
 from framefleet.plugins.marks.watermark import mark_frames, mark_sound, open_watermark
 
 
@@ -86,6 +87,14 @@ class MarkStep(ClipStep):
         if self.marks.sign and media.format not in settings.SIGNED:
             problem = f"marks.sign signs {', '.join(settings.SIGNED)}, and media.format is {media.format}"
             raise JobError(problem, "leave marks.sign out, or set media.format to mp4 or, for images, png")
+
+    def size_note(self, height: int, width: int) -> str | None:
+        if height * width >= RELIABLE_PIXELS or all(one.name != "spread" for one in self.marks.watermarks):
+            return None
+        return (
+            f"marks.watermark: in clips of {height} x {width}, spread is often not found again; render at "
+            "least 192 x 256 pixels, or use `marks.sign`"
+        )
 
     def repeatable(self) -> Self | None:
         marks = replace(self.marks, sign=None)

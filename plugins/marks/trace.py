@@ -43,8 +43,10 @@ TRACED_COLUMNS = (
     *("row_id", "row_indices", "arguments", "seed", "scheduler", "recipe"),
     *("model", "model_digest", "license"),
     *("uri", "path", "media_sha256", "frames_sha256", "marked_sha256", "audio_sha256", "marks"),
+    *("derived_path", "derived_sha256"),
     *("height", "width", "num_frames", "fps", "finished_at"),
 )
+_DIGESTS = ("media_sha256", "derived_sha256")  # of the files of a row that a digest may name
 _MAX_INDEX_BYTES = 1 << 20
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -58,8 +60,10 @@ class Wanted:
     prefixes: set[str] = field(default_factory=set)
 
     def mask(self, table: pa.Table) -> pa.ChunkedArray:
-        matches = pc.is_in(table["media_sha256"], pa.array(sorted(self.digests), pa.string()))
-        matches = pc.or_(matches, pc.is_in(table["row_id"], pa.array(sorted(self.row_ids), pa.string())))
+        matches = pc.is_in(table["row_id"], pa.array(sorted(self.row_ids), pa.string()))
+        for column in _DIGESTS:
+            digests = pa.array(sorted(self.digests), pa.string())
+            matches = pc.or_(matches, pc.is_in(table[column], digests))
         for length in {len(prefix) for prefix in self.prefixes}:
             some = pa.array(sorted(one for one in self.prefixes if len(one) == length), pa.string())
             matches = pc.or_(matches, pc.is_in(pc.utf8_slice_codeunits(table["row_id"], 0, length), some))
@@ -293,7 +297,7 @@ def _settled(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool
     file = replace(file, signer=_signer(file, records, has_anchors=has_anchors))
     by_row_id = {one.row_id: one for one in records}
     for one in records:
-        if one.record["media_sha256"] == file.sha256:
+        if file.sha256 in map(one.record.get, _DIGESTS):
             return _with_row(file, "digest", one.row_id, one)
     if file.signed and file.signer != "foreign":
         return _with_row(file, "manifest", file.signed, by_row_id.get(file.signed))

@@ -24,14 +24,14 @@ def score_command(
     ] = None,
     where: Where = None,
     again: Annotated[
-        bool, Option("--again", help="Measure again clips that already have these scores.")
+        bool, Option("--again", help="Measure scores that a clip has too, and replace them.")
     ] = False,
     sets: StorageSets = None,
     verbose: Verbose = False,
 ) -> None:
-    """Measure the clips of an output, and add the scores to its records. Run it again to continue.
+    """Measure scores that clips of an output lack, and add them to its records. Run it again to continue.
 
-    Needs no cluster. Exit code 1: clips are damaged and have no scores, or a score failed.
+    Needs no cluster. Scores that failed are tried again. Exit code 1: a clip is damaged, or a score failed.
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.job.file import storage_options_alone

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from framefleet.cluster.driver.progress import LackingColumn
@@ -34,10 +35,7 @@ from framefleet.pipeline.outputs.parts.record_tables import (
     record_schema_of,
     taken_columns,
 )
-from framefleet.pipeline.outputs.parts.records import (
-    FIRST_FIELDS,
-    fields_named,
-)
+from framefleet.pipeline.outputs.parts.records import DIGEST, FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
@@ -97,9 +95,9 @@ def score(
 
     scores: as a job has them: "sharpness", ..., {"similarity": "clip_folder"}, ... or yours as
     "module:function", of frames, (T, H, W, 3) uint8, and a mapping of what the record says, to a number; ()
-    is all of framefleet's. where: a condition in SQL on columns of records. again: also clips that have these
-    scores. num_threads: clips at once; None is one a core. Clips whose scores are there are left out, so the
-    same call continues after an interruption. Raises FramefleetError.
+    is all of framefleet's. where: a condition in SQL on columns of records. again: measure scores that a clip
+    has too, and replace them. num_threads: clips at once; None is one a core. Only scores that a clip lacks
+    are measured, so the same call continues after an interruption. Raises FramefleetError.
     """
     store, watch = Store(str(output), storage_options), Callback(on_progress)
     if not parts_in(store, RECORDS):
@@ -114,26 +112,36 @@ def score(
     opened, columns = step.scores, step.columns
     step.prepare()
     _check_free(store, opened)
-    measured = set() if again else _measured(store, opened)
-    left = partial(_left, store, opened, where, measured, again=again)
+    nulls = set() if again else _null_scores(store, opened, columns)
+    left = partial(_left, store, opened, where, nulls, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
     summary = ScoreSummary(columns=tuple(score.name for score in opened))
-    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *columns])
-    writer = PartWriter(store, SCORES, schema, run=new_run(0))
-    clips = scored_clips(store, opened, left(), num_threads=num_threads or os.cpu_count() or 1)
+    writers: dict[tuple[str, ...], PartWriter] = {}
+    clips = scored_clips(store, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
         with closing(clips):  # type: ignore[type-var]  # a generator
             for record, outcome in clips:
                 summary.add(record["row_id"], outcome)
                 if not isinstance(outcome, str):
-                    of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
-                    writer.add(None, of_clip | fitting_cells(columns, outcome.values))
-                if writer.due(time.monotonic()):
-                    writer.flush()
+                    # Of what was measured alone: another score of the clip is more exact, or failed.
+                    fields = [
+                        field for field in columns if field.name in outcome.values.keys() - outcome.errors
+                    ]
+                    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *fields])
+                    key = tuple(schema.names)
+                    if fields and key not in writers:
+                        writers[key] = PartWriter(store, SCORES, schema, run=new_run(0))
+                    if fields:
+                        of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
+                        writers[key].add(None, of_clip | fitting_cells(pa.schema(fields), outcome.values))
+                for writer in writers.values():
+                    if writer.due(time.monotonic()):
+                        writer.flush()
                 pace.add(1)
     finally:
-        writer.flush()
+        for writer in writers.values():
+            writer.flush()
     summary.elapsed_s = time.monotonic() - started
     return summary
 
@@ -150,49 +158,67 @@ def _check_free(store: Store, scores: Sequence[clip_scores.ClipScore]) -> None:
             )
 
 
-def _measured(store: Store, scores: Sequence[clip_scores.ClipScore]) -> set[bytes]:
-    """Return the clips that earlier runs measured all of these on, with or without a result; see `_key`."""
-    wanted = {score.name for score in scores}
-    parts = [part.path for part in parts_in(store, SCORES)]
-    covering = [path for path in parts if wanted <= {*columns_of(store, path)[0].names}]
-    tables = read_parts(store, covering, pa.schema([*_ROW_ID, *OF_CLIP]))
-    return {key for table in tables for key in map(_key, table["row_id"].to_pylist(), clips_of(table))}
+def _null_scores(store: Store, scores: Sequence[clip_scores.ClipScore], columns: pa.Schema) -> set[bytes]:
+    """Return the scores that earlier runs measured without a result; see `_key`."""
+    paths_by_names: dict[tuple[str, ...], list[str]] = {}
+    for part in parts_in(store, SCORES):
+        there = columns_of(store, part.path)[0]
+        both = [score.name for score in scores if score.name in there.names]
+        same = [name for name in both if _digest(there.field(name)) == _digest(columns.field(name))]
+        paths_by_names.setdefault(tuple(same), []).append(part.path)
+    nulls = set[bytes]()
+    for names, paths in paths_by_names.items():
+        fields = pa.schema([*_ROW_ID, *OF_CLIP, *(columns.field(name) for name in names)])
+        for table in read_parts(store, paths, fields) if names else ():
+            for name in names:
+                lacking = table.filter(pc.is_null(table[name]))
+                clips = zip(lacking["row_id"].to_pylist(), clips_of(lacking), strict=True)
+                nulls.update(_key(row_id, clip, name) for row_id, clip in clips)
+    return nulls
 
 
-def _key(row_id: str, clip: str) -> bytes:
+def _digest(field: pa.Field) -> bytes:
+    digest: bytes = (field.metadata or {}).get(DIGEST, b"")
+    return digest
+
+
+def _key(row_id: str, clip: str, score: str) -> bytes:
     """clip: its media_sha256; "": any of the row, as parts of earlier versions have it."""
-    return bytes.fromhex(row_id) + clip.encode()
+    return bytes.fromhex(row_id) + f"{clip} {score}".encode()
 
 
 def _left(
     store: Store,
     scores: Sequence[clip_scores.ClipScore],
     where: str | None,
-    known: set[bytes],
+    nulls: set[bytes],
     *,
     again: bool,
     is_count: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """Yield the records whose clips are to be scored. is_count: without what is not needed to count them."""
+) -> Iterator[tuple[dict[str, Any], list[clip_scores.ClipScore]]]:
+    """Yield records, each with the scores to measure. is_count: without what is not needed to count them."""
+
+    def is_missing(row: Mapping[str, Any], name: str) -> bool:
+        keys = {_key(row["row_id"], clip, name) for clip in (row["media_sha256"], "")}
+        return row.get(name) is None and keys.isdisjoint(nulls)
+
     names = [score.name for score in scores]
     is_whole = any(score.is_own for score in scores) and not is_count
     wanted = record_schema_of(store).names if is_whole else [*_READ, *names]
     for table in records_where(store, wanted, where):
         for row in table.to_pylist():
-            is_there = all(row.get(name) is not None for name in names)
-            is_known = any(_key(row["row_id"], clip) in known for clip in (row["media_sha256"], ""))
-            if again or not (is_there or is_known):
-                yield row
+            lacking = [score for score in scores if again or is_missing(row, score.name)]
+            if lacking:
+                yield row, lacking
 
 
 def scored_clips(
     store: Store,
-    scores: Sequence[clip_scores.ClipScore],
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[tuple[Mapping[str, Any], Sequence[clip_scores.ClipScore]]],
     *,
     num_threads: int,
 ) -> Iterator[tuple[Mapping[str, Any], StepValues | str]]:
-    """Yield records, each with the scores of its clip or what is wrong with that; several measured at once.
+    """Yield records, each with these scores of its clip or what is wrong with that; several measured at once.
 
     At most twice as many clips are under way as there are threads, each of up to 3 GB when it is decoded.
     Raises StoreError for an output that does not answer.
@@ -202,7 +228,7 @@ def scored_clips(
     with ThreadPoolExecutor(num_threads) as threads:
         try:
             while True:
-                for record in islice(left, 2 * num_threads - len(waiting)):
+                for record, scores in islice(left, 2 * num_threads - len(waiting)):
                     waiting.append((record, threads.submit(_scored, store, scores, record)))
                 if not waiting:
                     return

@@ -123,7 +123,8 @@ class GroupState:
         text += f"{self.num_rendered:,} of at most {self.at_most:,} rendered"
         text += "" if self.rate is None else f", {self.rate:.1%} pass"
         if self.num_unjudged:
-            text += f"; {self.num_unjudged:,} not judged: run `framefleet score`, then `render` again"
+            text += f"; {self.num_unjudged:,} not judged: run `framefleet score`, "
+            text += "or `framefleet judge` for answers, then `render` again"
         elif self.is_short and self.num_asked == self.at_most and not self.num_pending:
             text += ": raise until.at_most, or change until.where or the rows"
         return text
@@ -218,8 +219,9 @@ class Acceptance:
         )
         num_full = len(self.groups) - self.num_short
         lines = [
-            f"accepted: {accepted:,} of {wanted:,}, in {num_full:,} of {len(self.groups):,} groups all; "
-            f"{rendered:,} clips, {surplus:,} of them surplus"
+            f"accepted: {accepted:,} of {wanted:,}; "
+            f"{num_full:,} of {len(self.groups):,} groups are complete; "
+            f"{rendered:,} clips rendered, {surplus:,} of them surplus"
         ]
         worst = sorted(self.groups, key=lambda group: group.accepted / group.wanted)
         lines += [f"  {group}" for group in worst[:_MAX_SHOWN]]

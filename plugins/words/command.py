@@ -28,7 +28,8 @@ def judge_command(output: JobOrOutput, sets: Sets = None, verbose: Verbose = Fal
         from framefleet.pipeline.outputs.parts.seals import parts_in
         from framefleet.plugins.words.answers import Answers, fill_all, late_steps
 
-        job, is_whole = job_of(output, ["fleet.address=auto", *(sets or [])]), True
+        unused = ["marks", "post", "recipe", "scores"]
+        job, is_whole = job_of(output, ["fleet.address=auto", *(sets or [])], unused), True
         inner = [runner.inner for runner in runners_of(job) if runner.inner]
         jobs = {
             name: job.model_copy(update={"output": below(job, name), **for_choice(job)}) for name in inner

@@ -7,12 +7,14 @@ else sees. All questions of a run to one model share its limits.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +35,7 @@ _Answer = TypeVar("_Answer")
 _PAUSE = tenacity.wait_random_exponential(multiplier=1, max=10)  # who restarts is back within some seconds
 _MAX_PAUSE_S = 120.0  # of `Retry-After`: who wants more is asked again by a later run
 _MAX_ANSWER_BYTES = 4 << 20
+_CLOSE_S = 5.0  # at most; closing a connection waits for nobody
 _MAX_SHOWN = 300  # characters of what an endpoint says
 # Clips that an endpoint may fail to answer before it has answered any: then it is not about the clips.
 _MAX_UNANSWERED = 20
@@ -83,10 +86,11 @@ class _Endpoint:
             await asyncio.gather(*others, return_exceptions=True)
             if self._session is not None:
                 await self._session.close()
-            self._loop.stop()
 
         self._ended.set()
-        asyncio.run_coroutine_threadsafe(end(), self._loop)
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(end(), self._loop).result(_CLOSE_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def _post(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, Mapping[str, str], str]:
         """Return status, headers and text. Raises _Later where nobody answers in time."""
@@ -272,6 +276,7 @@ def each_answer(
                     take(question, future.result())
 
 
+@atexit.register
 def end_requests() -> None:
     """End the requests that are under way, and count limits from here: a run begins, or ends."""
     with _opening:

@@ -38,3 +38,5 @@ def test_an_installed_plugin_adds_a_score_a_format_and_a_command(tmp_path: Path)
     assert shown.stdout.strip() == str(brightest.relative_to(tmp_path / "out")), shown.stderr
     again = run(tmp_path / "installed", "-m", "framefleet", "render", job, "--set", "arrays.npy=false")
     assert (again.returncode, "arrays.npy: True there, False here" in again.stderr) == (2, True)
+    verified = run(tmp_path / "installed", "-m", "framefleet", "verify", tmp_path / "out")
+    assert verified.returncode == 0, verified.stderr

@@ -106,6 +106,11 @@ def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str
     check_whole(values, [*ROWS[:7], *LATER])
 
 
+def test_rows_are_added_to_an_output_with_scores_of_ones_own(values: dict[str, Any]) -> None:
+    run(values | {"scores": ["tests.unit.test_score:number"]})
+    assert framefleet.add(values["output"], LATER).num_rows == 3
+
+
 @pytest.mark.parametrize("turn", [1, 5, 6, 7, 8, 99])  # to the last, and after it
 def test_who_adds_rows_hears_whether_they_are_rendered(
     turn: int, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ import json
 import pytest
 from huggingface_hub import DatasetCard
 
-from framefleet.plugins.export.card import _card
+from framefleet.plugins.export.card import _card, _public
 
 TEXTS = [
     *("apache-2.0", "cc-by: share, alike", "MIT # not", "'quoted", '"quoted', "`code`", "[a, b]", "{a: b}"),
@@ -34,5 +34,12 @@ def test_the_head_of_a_card_holds_a_license_of_any_text(text: str) -> None:
     card = DatasetCard(_card([("some/model", text), ("other/model", text)]))
     plain = " ".join(text.replace("`", "'").split())
     head = card.data.to_dict()
-    assert head == {"license": "other", "license_name": plain, "tags": ["synthetic"]}
+    other = {"license": "other", "license_name": plain}
+    assert head == {**({"license": text} if text == "apache-2.0" else other), "tags": ["synthetic"]}
     assert "Models, and the licenses of their weights" in card.text, json.dumps(card.content)
+
+
+@pytest.mark.parametrize("model", ["/home/me/models/wan", "../models/wan/", "file:///srv/wan"])
+def test_a_card_names_a_local_model_without_its_folder(model: str) -> None:
+    assert _public(model) == "wan"
+    assert _public("org/wan@main") == "org/wan@main"

@@ -15,6 +15,8 @@ import torch
 
 from framefleet import Clip, Request, Store
 from framefleet.pipeline.errors import JobError, RenderError
+from framefleet.pipeline.outputs import layout
+from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import to_pixels
@@ -158,6 +160,17 @@ def test_a_record_cannot_say_that_its_clip_is_another_rows(path: str) -> None:
 def test_a_clip_is_where_its_record_says(tag: str) -> None:
     path = f"clips/ab/{CLIP.row_id}{tag}.png.zip"
     assert recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records") == path
+
+
+def test_an_installed_plugin_may_have_an_ending_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Arrays(ClipStep):
+        suffix = ".npy"
+
+    path = f"clips/ab/{CLIP.row_id}.npy"
+    monkeypatch.setattr(layout, "clip_steps", lambda: {"arrays": lambda: Arrays})
+    layout._suffixes_of_steps.cache_clear()
+    assert recorded_path({"row_id": CLIP.row_id, "uri": "", "path": path}, "records") == path
+    layout._suffixes_of_steps.cache_clear()
 
 
 def test_a_record_says_whose_bytes_are_not_repeatable() -> None:

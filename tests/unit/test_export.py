@@ -276,7 +276,7 @@ def test_a_dataset_for_the_hub_has_a_card_with_the_licenses_and_keeps_one_that_i
     tmp_path: Path, records: list[dict[str, Any]]
 ) -> None:
     card = exported(tmp_path, "hf") / "README.md"
-    assert card.read_text().startswith("---\nlicense: other\nlicense_name: unknown\n")
+    assert card.read_text().startswith("---\nlicense: unknown\n")
     assert f"- `{records[0]['model']}`: unknown" in card.read_text()
     card.write_text("mine")
     assert exported(tmp_path, "hf").joinpath("README.md").read_text() == "mine"

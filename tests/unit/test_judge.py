@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -175,6 +176,14 @@ def test_without_a_right_answer_there_is_none_and_the_next_run_asks_again(
     chat.will()
     assert command("judge", job).exit_code == 0
     assert None not in judged(store)
+
+
+def test_a_command_that_got_no_answer_leaves_no_session_open(store: Store, chat: Chat) -> None:
+    rendered(store, 1)
+    chat.will({"status": 401, "always": True})
+    words = [sys.executable, "-m", "framefleet", "judge", job_file(store, judge=[question(chat)])]
+    ended = subprocess.run(words, text=True, capture_output=True)
+    assert (ended.returncode, "Unclosed" in ended.stderr) == (1, False), ended.stderr
 
 
 def test_who_is_slow_is_given_up_in_time_and_who_is_down_is_asked_when_it_is_up(

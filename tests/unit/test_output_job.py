@@ -15,6 +15,7 @@ from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.output_job import claimed_job, job_of
 from framefleet.pipeline.errors import FramefleetError, JobError
+from tests.commands import command
 from tests.committed import committed
 
 
@@ -133,6 +134,15 @@ def test_what_opens_doors_has_to_be_said(
     assert option == "--set"
     assert pasted.startswith(f"{key}=")
     claimed_job(str(tmp_path), [pasted])
+
+
+def test_a_section_that_is_not_used_needs_no_consent(out: str, tmp_path: Path) -> None:
+    place = claiming(out, tmp_path, "", scores=["os:system"])
+    assert not claimed_job(place, unused=["scores"]).scores
+    assert claimed_job(place, ["scores=[motion]"], unused=["scores"]).scores.names == ["motion"]
+    post = [{"upscale": "/etc/x.safetensors"}]
+    place = claiming(out, tmp_path, "", scores=["os:system"], recipe="os:system", post=post)
+    assert "asks nothing about its clips" in command("judge", place).stderr
 
 
 @pytest.mark.parametrize("value", [5, -1.5, [], [[5]], {}, {"a": {"b": 1}}, None, True, "", "\x1b[31m"])

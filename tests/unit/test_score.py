@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -25,7 +26,7 @@ from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.plugins.scores.clip_scores import OWN_SCORES
 from tests.commands import command
-from tests.jobs import job_values, write_table
+from tests.jobs import ROOT, job_values, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
 from tests.rows import record
 from tests.small_output import frames_of, rendered
@@ -76,6 +77,38 @@ def test_a_second_run_measures_only_what_is_new_or_was_asked_anew(store: Store) 
     assert framefleet.score(store.url_of(""), ["motion"]).done == 0
     assert framefleet.score(store.url_of(""), ["motion", "sharpness"]).done == 4
     assert framefleet.score(store.url_of(""), ["sharpness"], again=True).done == 4
+
+
+def test_only_missing_cells_are_measured_and_exact_scores_stay(store: Store) -> None:
+    rendered(store, 2, scores={"sharpness": [2.0, None]})  # the second one failed
+    assert framefleet.score(store.url_of("")).done == 2
+    first, second = columns(store, *OWN_SCORES)
+    assert first["sharpness"] == 2.0 and 0 <= second["sharpness"] <= 1
+    assert None not in [*first.values(), *second.values()]
+    assert framefleet.score(store.url_of("")).done == 0
+    framefleet.score(store.url_of(""), ["sharpness"], again=True)
+    assert columns(store, "sharpness")[0]["sharpness"] <= 1
+
+
+def test_the_documented_query_sees_the_newest_scores(store: Store) -> None:
+    rendered(store, 3, scores={"sharpness": [2.0, None, 2.0]})
+    framefleet.score(store.url_of(""))
+    framefleet.score(store.url_of(""), ["sharpness"], where="seed = 2", again=True)
+    framefleet.score(store.url_of(""), ["flicker"], again=True)  # a part without the column
+    page = (ROOT / "docs/scores.md").read_text(encoding="utf-8")
+    query = page[page.index("    WITH later") : page.index("## Draft first")].replace(
+        "run-7", store.url_of("")
+    )
+    rows = duckdb.sql(query).fetchall()
+    assert sorted(rows) == sorted(tuple(row.values()) for row in columns(store, "path", "sharpness"))
+
+
+def test_a_score_that_failed_is_tried_again_and_others_stay(store: Store) -> None:
+    rendered(store, 2)
+    scores = ["sharpness", named("only_even")]
+    assert framefleet.score(store.url_of(""), scores).unscored["only_even"].num == 1
+    assert framefleet.score(store.url_of(""), scores).done == 1
+    assert None not in [row["sharpness"] for row in columns(store, "sharpness")]
 
 
 def test_a_clip_that_was_rendered_again_is_measured_again(store: Store) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 import framefleet
 from framefleet import Store
+from framefleet.jobs.show.watch import ClipsProgress
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.plugins.pages.sheet.choice import ClipChoice, chosen_of
@@ -116,10 +117,11 @@ def test_a_clip_that_is_gone_leaves_its_place(
 ) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(output, moved)
-    next(moved.glob("clips/00/*.mkv")).unlink()
-    drawn = framefleet.sheet(str(moved), tmp_path / "sheet.png", tile=64)
-    assert drawn.num_clips == 6
-    assert "is gone" in caplog.text
+    (gone := next(moved.glob("clips/00/*.mkv"))).unlink()
+    steps: list[ClipsProgress] = []
+    drawn = framefleet.sheet(str(moved), tmp_path / "sheet.png", tile=64, on_progress=steps.append)
+    assert (drawn.num_clips, steps[-1].done, steps[-1].total) == (6, 5, 6)
+    assert f"{gone.name} is gone" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import av
@@ -19,7 +20,7 @@ import pytest
 from PIL import Image
 
 import framefleet
-from framefleet import Clip, Output, Traced, open_output
+from framefleet import Clip, Output, Store, Traced, open_output
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import Frames, to_pixels
@@ -163,6 +164,16 @@ def test_a_record_may_name_anything_as_its_certificate(tmp_path: Path) -> None:
     writer.flush()
     (found,) = look_up([Output(store)], Wanted(row_ids={named.row_id}))
     assert found.certificate is None
+
+
+def test_the_second_file_of_a_row_is_found_by_its_digest(marked: Marked, tmp_path: Path) -> None:
+    (file := tmp_path / "derived.mp4").write_bytes(again(scene(2)))
+    writer = PartWriter(Store(str(tmp_path / "out")), "records", record_schema(pa.schema([])), run="r1")
+    digest = sha256(file.read_bytes()).hexdigest()
+    writer.add(None, values_of(record(1, derived_path=f"derived/{ids(1)}.mp4", derived_sha256=digest)))
+    writer.flush()
+    [found] = framefleet.trace(file, outputs=tmp_path / "out")
+    assert (found.found_by, found.changes) == ("digest", ())
 
 
 def test_files_of_others_are_looked_at_too(marked: Marked, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from framefleet.plugins.marks.watermark import (
     watermarks_in,
 )
 from framefleet.plugins.marks.weights import read_weights
+from tests.commands import command
+from tests.jobs import job_values, write_job, write_table
 from tests.unit.test_encode_clip import CLIP
 
 SPREAD = (Watermark(name="spread"),)
@@ -102,6 +104,15 @@ def test_alpha_stays_and_what_is_no_picture_of_eight_bits_is_refused() -> None:
     assert np.array_equal(marked[..., :3], mark_frames(scene(2), SPREAD, ROW_ID))
     with pytest.raises(RenderError, match="spread marks"):
         mark_frames(np.full((1, 8, 8, 3), 2.0, np.float32), SPREAD, ROW_ID)
+
+
+def test_small_clips_are_reported_before_they_are_rendered(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", [{"prompt": "a", "seed": 1}]), tmp_path / "out")
+    job = write_job(tmp_path / "job.yaml", values | {"marks": {"watermark": "spread"}})
+    planned = command("plan", job)
+    assert "marks.watermark: in clips of 16 x 16, spread is often not found again" in planned.stderr
+    step = MarkStep(marks=ClipMarks(watermarks=SPREAD))
+    assert step.size_note(64, 64) and not step.size_note(192, 256)
 
 
 def test_a_row_is_found_through_what_is_done_to_files() -> None:

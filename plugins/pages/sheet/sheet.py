@@ -145,12 +145,15 @@ def _tiles(
     which: Callable[[int], Sequence[int]],
 ) -> Iterator[Tile]:
     """Yield clips as they are shown. which: from the number of frames to those to show."""
-    for number, place in enumerate(chosen.clips, start=1):
+    num_read = 0
+    for place in chosen.clips:
         caption = caption_of(place.record, choice.captions)
-        frames, fps = _shown(store, place.record, width, which)
+        shown = _shown(store, place.record, width, which)
+        num_read += shown is not None
+        frames, fps = shown or (np.full((1, width, width, 3), _GONE, np.uint8), 1.0)
         yield Tile(frames=frames, fps=fps, row=place.row, column=place.column, caption=caption)
         if on_progress:
-            on_progress(ClipsProgress(doing="read", done=number, total=len(chosen.clips)))
+            on_progress(ClipsProgress(doing="read", done=num_read, total=len(chosen.clips)))
 
 
 def _picture(chosen: Chosen, tiles: Iterator[Tile], *, has_captions: bool) -> GridPicture:
@@ -181,8 +184,8 @@ def _drawn(path: Path, chosen: Chosen) -> Drawn:
 
 def _shown(
     store: Store, record: Mapping[str, Any], width: int, which: Callable[[int], Sequence[int]]
-) -> tuple[Frames, float]:
-    """Return frames and rate of a clip; a dark red one, and a warning, where it cannot be read.
+) -> tuple[Frames, float] | None:
+    """Return frames and rate of a clip; None, and a warning, where it cannot be read.
 
     Raises JobError where the frames, enlarged, take more than `MAX_SHOWN_BYTES`.
     """
@@ -190,7 +193,7 @@ def _shown(
         frames = recorded_frames(store, record)
     except FramefleetError as error:
         log.warning("%s", error)
-        return np.full((1, width, width, 3), _GONE, np.uint8), 1.0
+        return None
     chosen = which(len(frames))
     if (size_bytes := np.asarray(within(frames[0], width)).nbytes * len(chosen)) > MAX_SHOWN_BYTES:
         raise more_than_shown(f"a clip of {len(frames):,} frames", size_bytes)
