@@ -28,7 +28,8 @@ _Check = Annotated[
     bool,
     Option(
         "--check",
-        help="Exit with code 1 if rows failed, clips are gone, or rows are left and no driver is at work.",
+        help="Exit with code 1 if rows failed, clips are gone, or rows are left and the driver has ended, is "
+        "silent or is paused; 2 if there is no such output; 3 if its store cannot be reached.",
     ),
 ]
 
@@ -170,7 +171,7 @@ def _of_driver(driver: DriverSeen) -> str:
         case "running":
             return f"driver: {who}{heard}"
         case "silent":
-            return f"driver: {who} is silent{heard}: it may have ended, or lost its connection to the output"
+            return f"driver: {who} is silent{heard}: it may have ended or been suspended, or cannot write to the output"
         case "gone":
             return f"driver: none; {who} ended unexpectedly: run the same command again to continue"
         case "ended":
