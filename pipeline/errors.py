@@ -3,6 +3,7 @@
 FramefleetError
 ├── UserError             the job, the table or the model must change        exit code 2
 │   ├── JobError
+│   │   └── OutputInUse       another driver writes to the output
 │   ├── TableError
 │   ├── ModelError
 │   ├── RecipeError
@@ -71,6 +72,10 @@ class UserError(FramefleetError):
 
 class JobError(UserError):
     """The job file or a `--set` value cannot be used."""
+
+
+class OutputInUse(JobError):
+    """Another driver writes to the output: this run has not begun, and reports no end."""
 
 
 class TableError(UserError):

@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.errors import OutputInUse, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.metrics import of_runs
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
@@ -172,7 +172,7 @@ log = logging.getLogger(__name__)
 
 
 class DriverLock:
-    """Holds the output within a `with` block. Entering raises JobError when another driver writes there."""
+    """Holds the output within a `with` block. Entering raises OutputInUse where another driver writes."""
 
     def __init__(
         self, store: Store, *, owner: str | None = None, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_S
@@ -316,7 +316,7 @@ class DriverLock:
         return self.still_ours()
 
     def _wait_until_abandoned(self, path: str) -> None:
-        """Return when the driver that wrote `path` is surely gone, if there was one; or raise JobError."""
+        """Return when the driver that wrote `path` is surely gone, if there was one; or raise OutputInUse."""
         current = self._read(path)
         if current is None:
             return
@@ -341,9 +341,9 @@ class DriverLock:
             if now != current:
                 raise self._refusal(holder)
 
-    def _refusal(self, holder: Holder | None) -> JobError:
+    def _refusal(self, holder: Holder | None) -> OutputInUse:
         who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"
-        return JobError(
+        return OutputInUse(
             f"{self._store.url_of('')} is being written by {who}",
             "wait for it to end, stop it, or choose another output",
         )

@@ -21,7 +21,7 @@ import tenacity
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.errors import FramefleetError, JobError, OutputInUse
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
 from framefleet.plugins.notify.section import OnEndSection
 
@@ -54,6 +54,8 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
     summaries: list[Summary] = []
     try:
         yield summaries.append
+    except OutputInUse:  # the run that has the output reports its own end
+        raise
     except BaseException as error:
         _send(job, wanted, None, error)
         raise

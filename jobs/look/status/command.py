@@ -171,7 +171,7 @@ def _of_driver(driver: DriverSeen) -> str:
         case "running":
             return f"driver: {who}{heard}"
         case "silent":
-            return f"driver: {who} is silent{heard}: it may have ended or been suspended, or cannot write to the output"
+            return f"driver: {who} is silent{heard}: it ended, is suspended or cannot write to the output"
         case "gone":
             return f"driver: none; {who} ended unexpectedly: run the same command again to continue"
         case "ended":
