@@ -9,7 +9,7 @@ FramefleetError
 │   ├── RecipeError
 │   └── PluginError
 ├── ServiceError          the world around the job failed; run it again      exit code 3
-│   ├── StoreError
+│   ├── StoreError            refused, missing or invalid: somebody must act  exit code 2
 │   │   ├── StoreConflict     other bytes are already stored under that name
 │   │   └── NoFile            a folder or a pipe is in a file's place       exit code 2
 │   ├── AuthorityError        no time stamp for a signature
@@ -32,8 +32,8 @@ from typing import Any, Literal
 from framefleet.pipeline.text import escaped
 
 # unreachable: it does not answer, or is busy. refused: credentials, rights, a read-only folder. missing: the
-# bucket, or the folder that was there.
-StoreTrouble = Literal["unreachable", "refused", "full", "missing", "other"]
+# bucket, or the folder that was there. invalid: no such endpoint, bucket or region can be.
+StoreTrouble = Literal["unreachable", "refused", "full", "missing", "invalid", "other"]
 PUT_BACK = "put it back as it was, or choose another output"
 
 
