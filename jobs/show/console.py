@@ -264,11 +264,17 @@ def this_command() -> str:
 
 def _shown(argument: str) -> str:
     """Return an argument without what is secret: a value by its key, with `--set=` before it or not."""
+    from framefleet.jobs.job.mistakes import is_hidden  # slow to import
+    from framefleet.jobs.job.schema import Job, sections_not_stored
+
     name, equals, value = argument.partition("=")
     if name.startswith("--") and equals:
         return f"{name}={_shown(value)}"
-    is_secret = equals and "://" not in name and is_secret_name(name)
-    return f"{name}={HIDDEN}" if is_secret else public_text(argument)
+    key = tuple(name.split("."))
+    is_secret = "://" not in name and (
+        is_secret_name(name) or (key[0] in sections_not_stored() and is_hidden(key, Job))
+    )
+    return f"{name}={HIDDEN}" if equals and is_secret else public_text(argument)
 
 
 def _labelled(label: str, style: str, text: str, **about: str) -> None:

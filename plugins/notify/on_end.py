@@ -48,9 +48,14 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
         return
     if wanted.webhook:
         wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
-    if wanted.command and not shutil.which(wanted.command[0]):
-        problem = f"{_SECTION}.command: {wanted.command[0]} is not a program on this machine"
-        raise JobError(problem, "correct its path, which starts in the current folder")
+    if wanted.command:
+        program, *arguments = wanted.command
+        beside = os.path.join(job.folder or "", program)
+        if "/" in program and shutil.which(beside):
+            wanted = wanted.model_copy(update={"command": [beside, *arguments]})
+        elif not shutil.which(program):
+            problem = f"{_SECTION}.command: {program} is not a program on this machine"
+            raise JobError(problem, "correct its path, which starts in the job file's folder")
     summaries: list[Summary] = []
     try:
         yield summaries.append

@@ -182,6 +182,19 @@ def test_a_command_gets_it_on_standard_input_and_prints_no_results(
     assert (printed.out, printed.err) == ("", "hello\n")
 
 
+def test_the_path_of_a_command_starts_in_the_folder_of_the_job_file(tmp_path: Path) -> None:
+    program = tmp_path / "job/notify"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho $1 >{tmp_path}/told\n")
+    program.chmod(0o755)
+    (tmp_path / "job/job.yaml").write_text(
+        "table: t.csv\noutput: out\nmodel: m\non_end: {command: [./notify, --team]}"
+    )
+    with report_end(load_job(tmp_path / "job/job.yaml")) as end:
+        end(SUMMARY)
+    assert (tmp_path / "told").read_text() == "--team\n"
+
+
 def test_who_does_not_take_it_changes_nothing_and_its_address_is_not_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
