@@ -30,11 +30,13 @@ from pydantic import TypeAdapter
 from framefleet.cluster.driver.progress import AuditFigures, Progress
 from framefleet.pipeline.errors import OutputInUse, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.metrics import of_runs
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
 from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.parts import finish_replacing
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
+from framefleet.pipeline.text import escaped
 
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
@@ -56,6 +58,7 @@ class Holder:
     started_at: str  # for people; clocks of machines are not compared
     ended: bool = False  # it has given the output back
     left_nothing: bool = False  # and has finished all that it began
+    error: str = ""  # that ended it, without secrets
     sealed: seals.Sealed | None = None  # parts of earlier epochs that count, see `outputs/parts/seals.py`
     merged: seals.Sealed = field(default_factory=dict)  # parts whose rows are in larger ones now
     # Of each run of such larger parts, how many count.
@@ -208,7 +211,7 @@ class DriverLock:
         self._beating.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         self._released.set()
         try:
             self._beating.join(self._beat_s)
@@ -217,7 +220,11 @@ class DriverLock:
             elif self.still_ours():
                 own = (part for part in seals.live_parts(self._store) if part.epoch == self.epoch)
                 sealed = seals.sealed_of(own, self._ours.sealed)
-                self._write(ended=True, left_nothing=kind is None, sealed=sealed)
+                reason = ""
+                if isinstance(error, Exception):  # else it was interrupted
+                    problem = public_message(error).partition("\nhint: ")[0]
+                    reason = escaped(f"{type(error).__name__}: {problem}")
+                self._write(ended=True, left_nothing=error is None, sealed=sealed, error=reason)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
             log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
         finally:

@@ -19,7 +19,8 @@ from framefleet.cluster.driver.tally import MAX_GONE_TOLD, Tally
 from framefleet.jobs.look.status import command as status_module
 from framefleet.jobs.look.status.command import headline_of
 from framefleet.jobs.look.status.status import DriverSeen, driver_of
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
 from framefleet.pipeline.outputs.layout import clip_path
 from tests.commands import command
@@ -206,6 +207,19 @@ def test_the_lock_says_with_its_beat_how_far_its_job_is(tmp_path: Path) -> None:
         assert (held.progress.done, held.progress.last_failure, held.progress.unused) == (3, None, ())
         assert lock.still_ours()
         assert (datetime.now(UTC) - datetime.fromisoformat(held.beat_at)).total_seconds() < 60
+
+
+def test_the_error_that_ended_the_last_run_is_shown(tmp_path: Path) -> None:
+    keep_secrets({"password": "hunter2-of-the-store"})
+    store = write_output(tmp_path, [record(1)])
+    with pytest.raises(FleetError), DriverLock(store):
+        raise FleetError("no worker could load hunter2-of-the-store", "give another model")
+    shown = command("status", tmp_path).stdout
+    assert "stopped: FleetError: no worker could load ***\n" in shown
+    assert json.loads(command("status", tmp_path, "--json").stdout)["driver"]["error"].endswith("load ***")
+    with pytest.raises(KeyboardInterrupt), DriverLock(store):
+        raise KeyboardInterrupt
+    assert "stopped" not in command("status", tmp_path).stdout
 
 
 def test_a_driver_that_renders_one_table_after_the_other_tells_of_all(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class DriverSeen:
     host: str = ""
     started_at: str = ""
     told_s: float | None = None  # seconds since its last report, if it gave the time
+    error: str = ""  # that ended it
     progress: Progress | None = None  # its last report
     tables: tuple[str, ...] = ()  # files of added rows that it has promised to render
 
@@ -79,6 +80,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
         host=holder.host,
         started_at=holder.started_at,
         told_s=told_s,
+        error=holder.error,
         progress=holder.progress,
         tables=holder.tables,
     )
@@ -162,6 +164,7 @@ class Status(Overview):
             + (f", paused since {self.paused_since}" if self.paused_since else ""),
             "workers": f"{num_rendering(self.workers)} rendering" if self.workers else None,
             "budget": self.over_budget,
+            "error": self.driver.error or None,
             "last failure": self.last_failures[0].message if self.last_failures else None,
         }
 
