@@ -142,6 +142,12 @@ def read_holder(store: Store, epoch: int) -> Holder | None:
         return None
 
 
+def in_use(output: str, who: str) -> OutputInUse:
+    """Return that another driver writes to an output."""
+    fix = "wait for it to end, stop it, or choose another output"
+    return OutputInUse(f"{output} is being written by {who}", fix)
+
+
 @cache
 def this_machine() -> str:
     """Return a name for this boot of this machine and this space of process ids; "" where there is none.
@@ -350,10 +356,7 @@ class DriverLock:
 
     def _refusal(self, holder: Holder | None) -> OutputInUse:
         who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"
-        return OutputInUse(
-            f"{self._store.url_of('')} is being written by {who}",
-            "wait for it to end, stop it, or choose another output",
-        )
+        return in_use(self._store.url_of(""), who)
 
     def _beat(self) -> None:
         """Raise the counter until released, and read requests; end when another driver has the output."""
