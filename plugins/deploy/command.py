@@ -77,7 +77,7 @@ def logs_command(
     cluster instead.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at, storage_options
+        from framefleet.jobs.job.file import output_at, storage_options_alone
         from framefleet.jobs.look.failures import show_log
         from framefleet.pipeline.outputs.stores.store import Store
 
@@ -89,7 +89,7 @@ def logs_command(
             raise JobError(problem, "leave it out: they show the last submitted job of the output")
         from framefleet.plugins.deploy.submission import find_submission, logs_of
 
-        store = Store(output, storage_options(sets))
+        store = Store(output, storage_options_alone(sets))
         submission = find_submission(address, store.url_of(""))
         for piece in logs_of(submission, follow=follow):
             stdout.say(piece.rstrip("\n"))
