@@ -138,12 +138,12 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
 
 
 def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
-    if value and (is_hidden(key, job) or any(is_secret_name(str(part)) for part in key)):
+    if value and (_is_hidden(key, job) or any(is_secret_name(str(part)) for part in key)):
         return "not usable"  # it may be a secret
     return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
 
 
-def is_hidden(key: Key, model: type[BaseModel] | None) -> bool:
+def _is_hidden(key: Key, model: type[BaseModel] | None) -> bool:
     """Return whether a model hides the value of a key, or a part of it, with `repr=False`."""
     for part in key:
         field = model.model_fields.get(str(part)) if model else None

@@ -27,6 +27,7 @@ from rich.status import Status
 from rich.text import Text
 
 from framefleet.cluster.driver.stop import SIGNALS
+from framefleet.doors import sections
 from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
 from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
@@ -264,17 +265,21 @@ def this_command() -> str:
 
 def _shown(argument: str) -> str:
     """Return an argument without what is secret: a value by its key, with `--set=` before it or not."""
-    from framefleet.jobs.job.mistakes import is_hidden  # slow to import
-    from framefleet.jobs.job.schema import Job, sections_not_stored
-
     name, equals, value = argument.partition("=")
     if name.startswith("--") and equals:
         return f"{name}={_shown(value)}"
-    key = tuple(name.split("."))
-    is_secret = "://" not in name and (
-        is_secret_name(name) or (key[0] in sections_not_stored() and is_hidden(key, Job))
-    )
+    is_secret = "://" not in name and (is_secret_name(name) or _is_private(name))
     return f"{name}={HIDDEN}" if equals and is_secret else public_text(argument)
+
+
+def _is_private(name: str) -> bool:
+    """Return whether a key may hold what job.json must not have, such as arguments of `on_end.command`."""
+    section_name, _, key = name.partition(".")
+    section = sections().get(section_name)
+    if section is None or section.is_stored:
+        return False
+    field = section.model_fields.get(key)
+    return field is None or not field.repr
 
 
 def _labelled(label: str, style: str, text: str, **about: str) -> None:
