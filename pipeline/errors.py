@@ -3,12 +3,13 @@
 FramefleetError
 ├── UserError             the job, the table or the model must change        exit code 2
 │   ├── JobError
+│   │   └── OutputInUse       another driver writes to the output
 │   ├── TableError
 │   ├── ModelError
 │   ├── RecipeError
 │   └── PluginError
 ├── ServiceError          the world around the job failed; run it again      exit code 3
-│   ├── StoreError
+│   ├── StoreError            refused, missing or invalid: somebody must act  exit code 2
 │   │   ├── StoreConflict     other bytes are already stored under that name
 │   │   └── NoFile            a folder or a pipe is in a file's place       exit code 2
 │   ├── AuthorityError        no time stamp for a signature
@@ -31,8 +32,8 @@ from typing import Any, Literal
 from framefleet.pipeline.text import escaped
 
 # unreachable: it does not answer, or is busy. refused: credentials, rights, a read-only folder. missing: the
-# bucket, or the folder that was there.
-StoreTrouble = Literal["unreachable", "refused", "full", "missing", "other"]
+# bucket, or the folder that was there. invalid: no such endpoint, bucket or region can be.
+StoreTrouble = Literal["unreachable", "refused", "full", "missing", "invalid", "other"]
 PUT_BACK = "put it back as it was, or choose another output"
 
 
@@ -71,6 +72,10 @@ class UserError(FramefleetError):
 
 class JobError(UserError):
     """The job file or a `--set` value cannot be used."""
+
+
+class OutputInUse(JobError):
+    """Another driver writes to the output: this run has not begun, and reports no end."""
 
 
 class TableError(UserError):

@@ -21,7 +21,12 @@ SUSPECT_DEATHS = 2  # one death is mostly the machine's own; after a second one 
 class FaultPolicy(Strict):
     """When a row, a worker or the whole run is given up."""
 
-    attempts: int = Field(default=3, ge=1, description="Give up on a row after this many errors.")
+    attempts: int = Field(
+        default=3,
+        ge=1,
+        description="Give up on a row after this many errors. If earlier rows of its process may be why, it "
+        "is tried once more, in a new process.",
+    )
     worker_deaths: int = Field(
         default=3,
         ge=1,

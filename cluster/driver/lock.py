@@ -28,13 +28,15 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
+from framefleet.pipeline.errors import OutputInUse, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.metrics import of_runs
 from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
 from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.parts import finish_replacing
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
+from framefleet.pipeline.text import escaped
 
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet
@@ -56,6 +58,7 @@ class Holder:
     started_at: str  # for people; clocks of machines are not compared
     ended: bool = False  # it has given the output back
     left_nothing: bool = False  # and has finished all that it began
+    error: str = ""  # that ended it, without secrets
     sealed: seals.Sealed | None = None  # parts of earlier epochs that count, see `outputs/parts/seals.py`
     merged: seals.Sealed = field(default_factory=dict)  # parts whose rows are in larger ones now
     # Of each run of such larger parts, how many count.
@@ -139,6 +142,12 @@ def read_holder(store: Store, epoch: int) -> Holder | None:
         return None
 
 
+def in_use(output: str, who: str) -> OutputInUse:
+    """Return that another driver writes to an output."""
+    fix = "wait for it to end, stop it, or choose another output"
+    return OutputInUse(f"{output} is being written by {who}", fix)
+
+
 @cache
 def this_machine() -> str:
     """Return a name for this boot of this machine and this space of process ids; "" where there is none.
@@ -172,7 +181,7 @@ log = logging.getLogger(__name__)
 
 
 class DriverLock:
-    """Holds the output within a `with` block. Entering raises JobError when another driver writes there."""
+    """Holds the output within a `with` block. Entering raises OutputInUse where another driver writes."""
 
     def __init__(
         self, store: Store, *, owner: str | None = None, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_S
@@ -208,7 +217,7 @@ class DriverLock:
         self._beating.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         self._released.set()
         try:
             self._beating.join(self._beat_s)
@@ -217,7 +226,11 @@ class DriverLock:
             elif self.still_ours():
                 own = (part for part in seals.live_parts(self._store) if part.epoch == self.epoch)
                 sealed = seals.sealed_of(own, self._ours.sealed)
-                self._write(ended=True, left_nothing=kind is None, sealed=sealed)
+                reason = ""
+                if isinstance(error, Exception):  # else it was interrupted
+                    problem = public_message(error).partition("\nhint: ")[0]
+                    reason = escaped(f"{type(error).__name__}: {problem}")
+                self._write(ended=True, left_nothing=error is None, sealed=sealed, error=reason)
         except StoreError as failed:  # must not hide what ended the block; the next driver takes over
             log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
         finally:
@@ -316,7 +329,7 @@ class DriverLock:
         return self.still_ours()
 
     def _wait_until_abandoned(self, path: str) -> None:
-        """Return when the driver that wrote `path` is surely gone, if there was one; or raise JobError."""
+        """Return when the driver that wrote `path` is surely gone, if there was one; or raise OutputInUse."""
         current = self._read(path)
         if current is None:
             return
@@ -341,12 +354,9 @@ class DriverLock:
             if now != current:
                 raise self._refusal(holder)
 
-    def _refusal(self, holder: Holder | None) -> JobError:
+    def _refusal(self, holder: Holder | None) -> OutputInUse:
         who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"
-        return JobError(
-            f"{self._store.url_of('')} is being written by {who}",
-            "wait for it to end, stop it, or choose another output",
-        )
+        return in_use(self._store.url_of(""), who)
 
     def _beat(self) -> None:
         """Raise the counter until released, and read requests; end when another driver has the output."""

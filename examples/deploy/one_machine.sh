@@ -8,18 +8,23 @@ shift
 framefleet=${FRAMEFLEET:-framefleet}
 ulimit -n 65536 2>/dev/null || true
 
-"$framefleet" doctor "$job" || exit
+# It takes no options of render, so what it finds may not concern this run: render decides, and reports to on_end.
+"$framefleet" doctor "$job" || echo "warning: doctor found errors; rendering anyway" >&2
 
 # SIGTERM, as systemd and containers send it, goes to framefleet, which stores what is half done and ends.
 driver=
-trap 'test -n "$driver" && kill -TERM "$driver"' TERM INT
+stopped=
+trap 'stopped=1; test -n "$driver" && kill -TERM "$driver"' TERM INT
 run=1
 while :; do
     "$framefleet" render "$job" "$@" &
     driver=$!
     # A signal ends only the waiting: wait again for the driver, which stores what is half done.
     while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
-    [ "$code" -ne 3 ] || [ "$run" -ge "${MAX_RUNS:-10}" ] && exit "$code"
+    [ "$code" -ne 3 ] || [ "$stopped" ] || [ "$run" -ge "${MAX_RUNS:-10}" ] && exit "$code"
     run=$((run + 1))
-    sleep "${PAUSE_S:-60}"
+    sleep "${PAUSE_S:-60}" & # so that a signal ends it
+    driver=$!
+    wait "$driver"
+    [ -z "$stopped" ] || exit 143
 done

@@ -55,7 +55,8 @@ sh -c "$start" "$folder/head" "$venv/bin/ray" start --head --block --disable-usa
     --node-ip-address="$address" --port="$port" --include-dashboard=false &
 for host; do
     # The token goes through ssh's input: an argument would be seen by every user of that machine.
-    $ssh "$host" "umask 077; cat >'$(remote "$host")'" <"$folder/env"
+    $ssh "$host" "umask 077; cat >'$(remote "$host")'" <"$folder/env" ||
+        { echo "warning: $host cannot be reached; rendering without it" >&2; continue; }
     $ssh "$host" "sh -c '$start' '$(remote "$host")' '$venv/bin/ray' start --block --disable-usage-stats \
         --address=$address:$port" </dev/null &
 done
@@ -72,7 +73,7 @@ until up "$@"; do
     sleep 2
 done
 
-"$venv/bin/framefleet" doctor --address "$address:$port" "$job"
+"$venv/bin/framefleet" doctor --address "$address:$port" "$job" || echo "warning: doctor found errors; rendering anyway" >&2
 "$venv/bin/framefleet" render "$job" --set "fleet.address=$address:$port" &
 driver=$!
 # A signal ends only the waiting: wait again for the driver, which stores what is half done.

@@ -177,7 +177,7 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
 
     open_it = Output.open_rendered if is_rendered else Output.open
     try:
-        return open_it(place, storage_options(sets))
+        return open_it(place, storage_options_alone(sets))
     except JobError:
         output = None
         if os.path.isfile(place):

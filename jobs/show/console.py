@@ -27,6 +27,7 @@ from rich.status import Status
 from rich.text import Text
 
 from framefleet.cluster.driver.stop import SIGNALS
+from framefleet.doors import sections
 from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
 from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
@@ -267,8 +268,18 @@ def _shown(argument: str) -> str:
     name, equals, value = argument.partition("=")
     if name.startswith("--") and equals:
         return f"{name}={_shown(value)}"
-    is_secret = equals and "://" not in name and is_secret_name(name)
-    return f"{name}={HIDDEN}" if is_secret else public_text(argument)
+    is_secret = "://" not in name and (is_secret_name(name) or _is_private(name))
+    return f"{name}={HIDDEN}" if equals and is_secret else public_text(argument)
+
+
+def _is_private(name: str) -> bool:
+    """Return whether a key may hold what job.json must not have, such as arguments of `on_end.command`."""
+    section_name, _, key = name.partition(".")
+    section = sections().get(section_name)
+    if section is None or section.is_stored:
+        return False
+    field = section.model_fields.get(key)
+    return field is None or not field.repr
 
 
 def _labelled(label: str, style: str, text: str, **about: str) -> None:

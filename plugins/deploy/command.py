@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from framefleet.jobs.options import AsJson, OutputToRead, Sets, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.text import command
 
 _OwnFile = Annotated[Path, Argument(metavar="JOB.YAML", help="Job file.")]
@@ -17,8 +18,8 @@ _JobServer = Annotated[
     Option(
         "--address",
         metavar="URL",
-        help="Ray job server, e.g. http://127.0.0.1:8265. Default: that of the Ray on this machine. "
-        "RAY_API_SERVER_ADDRESS and RAY_ADDRESS override it.",
+        help="Ray job server, e.g. http://127.0.0.1:8265. Default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or "
+        "that of the Ray on this machine.",
     ),
 ]
 _RowId = Annotated[
@@ -76,16 +77,19 @@ def logs_command(
     cluster instead.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import output_at, storage_options
+        from framefleet.jobs.job.file import output_at, storage_options_alone
         from framefleet.jobs.look.failures import show_log
         from framefleet.pipeline.outputs.stores.store import Store
 
         if not (submitted or follow or address):
             show_log(output_at(output, sets), row_id, as_json=as_json)
             return
+        if row_id:
+            problem = "ROW_ID is not for --submitted, --follow and --address"
+            raise JobError(problem, "leave it out: they show the last submitted job of the output")
         from framefleet.plugins.deploy.submission import find_submission, logs_of
 
-        store = Store(output, storage_options(sets))
+        store = Store(output, storage_options_alone(sets))
         submission = find_submission(address, store.url_of(""))
         for piece in logs_of(submission, follow=follow):
             stdout.say(piece.rstrip("\n"))

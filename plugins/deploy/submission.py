@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobSubmissionClient
 from requests import RequestException
 
+from framefleet.cluster.driver.lock import in_use
 from framefleet.cluster.fleet.actors import modules_to_ship
 from framefleet.cluster.fleet.connection import needs_token
 from framefleet.jobs.job.file import load_job
@@ -29,9 +30,10 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
+from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import base_of
-from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.pipeline.errors import FleetError, JobError, StoreError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
@@ -39,7 +41,9 @@ from framefleet.pipeline.text import command
 
 _FILE = "job.json"
 _COMMAND = command("render", _FILE, "--set", "fleet.address=auto")
-_OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # for Ray, they win over an address
+_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # for Ray, they win over an address
+_LAST_LOGS = ", last available logs"  # after it, a message has the end of the log
+_PATIENCE_S = 5.0  # for the output, which this machine may not reach
 _OUTPUT = "framefleet_output"  # the key of its metadata
 for _name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # they tell of each package at INFO, on stderr
@@ -62,10 +66,15 @@ def submit(
 
     table: rows in place of the job's table, as `render` takes them. address: of the cluster's job server, as
     http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
-    model, output. Modules of its recipe and its clip steps go with it. Raises JobError, FleetError.
+    model, output. Modules of its recipe and its clip steps go with it. Raises OutputInUse where a driver is
+    at work on the output, JobError, FleetError.
     """
     loaded = load_job(job) if table is None else with_table(job, table)
     output = store_of_job(loaded).url_of("")
+    with suppress(StoreError):
+        driver = driver_of(Store(loaded.output, loaded.storage_options, outage_s=_PATIENCE_S))
+        if driver.state == "running":
+            raise in_use(output, f"pid {driver.pid} on {driver.host} since {driver.started_at}")
     with TemporaryDirectory(prefix="framefleet-") as name:
         folder = Path(name)
         recipes, steps = [find_recipe(loaded.recipe, loaded.folder)], open_steps(loaded)
@@ -124,7 +133,7 @@ def find_submission(address: str | None, output: str) -> Submission:
             submission_id=newest.submission_id or "",
             address=client.get_address(),
             state=str(newest.status),
-            message=public_text(newest.message or ""),
+            message=public_text((newest.message or "").partition(_LAST_LOGS)[0]),
         )
 
 
@@ -146,11 +155,17 @@ def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
 
 @contextmanager
 def _client(address: str | None) -> Iterator[JobSubmissionClient]:
-    source = next((name for name in _OVERRIDING if os.environ.get(name)), "--address")
-    url = os.environ.get(source, address)
+    variable = next((name for name in _VARIABLES if os.environ.get(name)), None)
+    source = variable if variable and not address else "--address"
+    url = address or os.environ.get(source)
     where = "the Ray job server" + (f" at {url}" if url else "")
+    overriding = {name: os.environ.pop(name) for name in _VARIABLES if address and name in os.environ}
     try:
-        yield JobSubmissionClient(address)
+        try:
+            client = JobSubmissionClient(address)
+        finally:
+            os.environ.update(overriding)
+        yield client
     except AuthenticationError as error:
         raise needs_token(where) from error
     except (ConnectionError, RayError, RequestException, RuntimeError, ValueError) as error:

@@ -32,8 +32,8 @@ def inspect_store(url: str, options: Mapping[str, Any]) -> Iterator[CheckResult]
     from framefleet.pipeline.outputs.stores.store import Store
 
     store, folder = Store(url, options, outage_s=_PATIENCE_S), f".doctor-{secrets.token_hex(8)}"
+    small_s = _seconds(lambda: store.write(f"{folder}/small", b"1"))  # else there is nothing to delete
     try:
-        small_s = _seconds(lambda: store.write(f"{folder}/small", b"1"))
         if f"{folder}/small" not in store.list(folder):
             yield error(
                 f"{store.url_of('')} does not list a file that was just written",

@@ -62,10 +62,10 @@ def trace_command(
     1: some were not.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import places, storage_options
+        from framefleet.jobs.job.file import places, storage_options_alone
         from framefleet.plugins.marks.trace import open_outputs, trace_files
 
-        opened = open_outputs(outputs or [], storage_options(sets))
+        opened = open_outputs(outputs or [], storage_options_alone(sets))
         num_files = num_found = 0
         for traced in trace_files(files, opened, trust, places(watermarks or [], "--watermark")):
             num_files, num_found = num_files + 1, num_found + (traced.found_by is not None)

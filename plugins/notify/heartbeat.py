@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.schema import Job
+from framefleet.pipeline.errors import OutputInUse
 from framefleet.plugins.notify.on_end import MAX_TRIES, host_of, send_request, tried, url_at
 from framefleet.plugins.notify.section import HeartbeatSection
 
@@ -31,6 +32,9 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
     try:
         yield summaries.append
         is_well = not summaries[0].exit_code
+    except OutputInUse:  # the run that has the output reports its own end
+        urls.clear()
+        raise
     except BaseException as error:  # who is interrupted has no time to ask twice
         num_attempts = MAX_TRIES if isinstance(error, Exception) else 1
         raise

@@ -21,7 +21,7 @@ import tenacity
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.errors import FramefleetError, JobError, OutputInUse
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
 from framefleet.plugins.notify.section import OnEndSection
 
@@ -48,12 +48,19 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
         return
     if wanted.webhook:
         wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
-    if wanted.command and not shutil.which(wanted.command[0]):
-        problem = f"{_SECTION}.command: {wanted.command[0]} is not a program on this machine"
-        raise JobError(problem, "correct its path, which starts in the current folder")
+    if wanted.command:
+        program, *arguments = wanted.command
+        beside = os.path.join(job.folder or "", program)
+        if "/" in program and shutil.which(beside):
+            wanted = wanted.model_copy(update={"command": [beside, *arguments]})
+        elif not shutil.which(program):
+            problem = f"{_SECTION}.command: {program} is not a program on this machine"
+            raise JobError(problem, "correct its path, which starts in the job file's folder")
     summaries: list[Summary] = []
     try:
         yield summaries.append
+    except OutputInUse:  # the run that has the output reports its own end
+        raise
     except BaseException as error:
         _send(job, wanted, None, error)
         raise

@@ -39,10 +39,10 @@ def pack_command(
     folder. Only the weights are not in it.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.plugins.pack.pack import pack_rows
 
-        consent = given_of(models, [], [], None, [], None, roots, False, storage_options(sets))
+        consent = given_of(models, [], [], None, [], None, roots, False, storage_options_alone(sets))
         packed = pack_rows(output, folder, rows=rows, seed=seed, row_ids=row_ids or [], given=consent)
         if as_json:
             stdout.say(json.dumps(asdict(packed)))

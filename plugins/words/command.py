@@ -74,7 +74,7 @@ def prompts_command(
     with reporting(verbose=verbose, resumable=True):
         import json
 
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.jobs.job.output import store_of_job
         from framefleet.jobs.render.output_job import is_job_file, job_of
         from framefleet.jobs.show.progress import watch_on
@@ -88,7 +88,7 @@ def prompts_command(
             with watch_on(stderr) as watch:
                 prompts.write_prompts(job, watch)
         else:
-            store = Store(output, storage_options(sets))
+            store = Store(output, storage_options_alone(sets))
         if corrections is not None:
             num = prompts.replace_prompts(store, prompts.corrections_in(corrections))
             stderr.say(f"{num:,} prompts replaced")

@@ -141,6 +141,13 @@ def test_offline_a_hub_model_or_its_page_that_is_not_in_the_cache_ends_with_3(
     assert "HF_HUB_OFFLINE" in ended.stderr
 
 
+@pytest.mark.parametrize("name", ["status", "failures", "logs", "stop", "verify", "trace", "prompts"])
+def test_commands_that_read_no_job_take_no_other_key_than_storage_options(name: str, tmp_path: Path) -> None:
+    ended = command(name, tmp_path, "--set", "nonsense=1")
+    assert ended.exit_code == 2
+    assert "--set nonsense: only storage_options can be set here" in ended.stderr, ended.output
+
+
 @pytest.mark.parametrize("name", ["render", "train", "retry"])
 def test_what_takes_long_can_be_quiet_and_end_with_json(name: str) -> None:
     options = {

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -176,6 +177,74 @@ def test_slurm_requeues_a_lost_job_up_to_its_tenth_run_and_one_whose_time_is_up_
         variables = os.environ | job | {"code": code, "SLURM_RESTART_COUNT": restarts}
         ended = subprocess.run(["bash", "-c", ending], env=variables, capture_output=True, text=True)
         assert (ended.stdout.count("again"), ended.returncode) == (again, int(code)), ended.stderr
+
+
+def write_program(path: Path, script: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_one_machine_renders_whatever_doctor_says_and_a_signal_ends_its_pause(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    program = write_program(tmp_path / "framefleet", f'echo "$@" >>{runs}; [ $1 = render ] && exit 3; exit 1')
+    sleep = write_program(tmp_path / "bin/sleep", f"touch {tmp_path}/pausing; exec /bin/sleep $1")
+    variables = os.environ | {"FRAMEFLEET": str(program), "PATH": f"{sleep.parent}:{os.environ['PATH']}"}
+    command = ["sh", TEMPLATES / "one_machine.sh", "job.yaml", "--limit", "4"]
+    process = subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "pausing")
+    process.terminate()
+    assert process.wait(timeout=30) == 143
+    assert runs.read_text().splitlines() == ["doctor job.yaml", "render job.yaml --limit 4"]
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.05)
+
+
+def test_a_requeued_task_of_an_array_gets_the_same_job(tmp_path: Path) -> None:
+    write_program(tmp_path / "venv/bin/framefleet", 'echo "$@"')
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/b.yaml").touch()
+    variables = {"VENV": f"{tmp_path}/venv", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    for _ in range(2):
+        ended = subprocess.run(
+            ["bash", TEMPLATES / "slurm_array.sbatch", tmp_path / "jobs"],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.stdout == f"render {tmp_path}/jobs/b.yaml\n", ended.stderr
+        (tmp_path / "jobs/a.yaml").touch()
+    assert sorted(file.name for file in (tmp_path / "jobs").iterdir()) == [".array-7", "a.yaml", "b.yaml"]
+
+
+def test_a_host_that_ssh_cannot_reach_is_left_out(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    write_program(tmp_path / "venv/bin/framefleet", f"echo $1 >>{runs}")
+    write_program(tmp_path / "venv/bin/python", "echo RAY_AUTH_TOKEN=x")
+    write_program(tmp_path / "venv/bin/ray", "exec sleep 60")
+    variables = {
+        "VENV": f"{tmp_path}/venv",
+        "SSH": str(write_program(tmp_path / "ssh", "exit 255")),
+        "ADDRESS": "127.0.0.1",
+        "SECRETS": f"{tmp_path}/none",
+        "TMPDIR": str(tmp_path),
+        "RAY_TMPDIR": "/tmp",
+    }
+    ended = subprocess.run(
+        ["sh", TEMPLATES / "ssh.sh", "job.yaml", "gpu-2"],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, runs.read_text().split()) == (0, ["doctor", "render"]), ended.stderr
+    assert "warning: gpu-2 cannot be reached" in ended.stderr
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

@@ -65,7 +65,7 @@ def test_a_check_that_hangs_or_raises_is_a_finding(monkeypatch: pytest.MonkeyPat
 
     slow, broken, fine = run_checks({"hangs": hangs, "raises": raises, "fine": lambda: [ok("well")]})
     release.set()
-    assert (slow.check, slow.state) == ("hangs", "warning")
+    assert (slow.check, slow.state) == ("hangs", "error")
     assert broken.state == "error" and "libcuda" in broken.text
     assert fine.text == "well"
 
@@ -200,6 +200,16 @@ def test_a_store_is_written_read_and_left_clean(tmp_path: Path) -> None:
     assert "MB/s" in said and not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     assert found("store", store=str(tmp_path / "file"))["store"].startswith("error: could not write")
+
+
+def test_a_store_that_cannot_be_written_is_asked_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    calls: list[str] = []
+    monkeypatch.setattr(framefleet.Store, "delete_all", lambda _, folder: calls.append(folder))
+    assert found("store", store=str(tmp_path / "file"))["store"].startswith("error: could not write")
+    assert calls == []
 
 
 def test_software_is_well_where_tests_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

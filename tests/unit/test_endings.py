@@ -137,10 +137,12 @@ def test_no_mistake_shows_a_secret(arguments: str) -> None:
 
 def test_the_command_that_resumes_is_shown_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     typed = "render job.yaml --set=storage_options.secret=SECRET --set storage_options.key=SECRET "
+    typed += "--set on_end.command=[notify,SECRET] --set on_end.when=failed "
     typed += "--set fleet.workers=2 --output https://me:SECRET@host/x?sig=SECRET"
     monkeypatch.setattr(sys, "argv", ["framefleet", *typed.split()])
     assert this_command() == (
         "framefleet render job.yaml '--set=storage_options.secret=***' --set 'storage_options.key=***' "
+        "--set 'on_end.command=***' --set on_end.when=failed "
         "--set fleet.workers=2 --output https://host/x (its secrets are not shown)"
     )
 

@@ -24,11 +24,12 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.errors import JobError, OutputInUse, StoreError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.plugins.notify import heartbeat, on_end
 from framefleet.plugins.notify.heartbeat import beating
 from framefleet.plugins.notify.on_end import report_end
+from framefleet.plugins.notify.section import HeartbeatSection
 from tests.jobs import job_values, prompt_rows, write_table
 
 SUMMARY = Summary(done=3, failed=1, elapsed_s=9.0, mean_batch=2.0, store=Store("/out"))
@@ -110,6 +111,21 @@ def test_a_monitor_hears_that_a_run_starts_and_how_it_ends(tmp_path: Path) -> No
     assert sent == [*both, "GET end", "GET end", "GET end"]
 
 
+def test_a_run_on_an_output_in_use_reports_no_end(tmp_path: Path) -> None:
+    with listening() as (url, sent):
+        ends = job(tmp_path, webhook=url)
+        beats = ends.model_copy(update={"heartbeat": HeartbeatSection(end=url, failed=url)})
+        for reporting in (report_end(ends), beating(beats)):
+            with (
+                DriverLock(Store(str(tmp_path))),
+                pytest.raises(OutputInUse),
+                reporting,
+                DriverLock(Store(str(tmp_path))),
+            ):
+                """It never begins."""
+    assert sent == []
+
+
 def test_a_monitor_that_does_not_answer_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -164,6 +180,19 @@ def test_a_command_gets_it_on_standard_input_and_prints_no_results(
     assert json.loads((tmp_path / "told").read_text())["summary"]["failed"] == 1
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "hello\n")
+
+
+def test_the_path_of_a_command_starts_in_the_folder_of_the_job_file(tmp_path: Path) -> None:
+    program = tmp_path / "job/notify"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho $1 >{tmp_path}/told\n")
+    program.chmod(0o755)
+    (tmp_path / "job/job.yaml").write_text(
+        "table: t.csv\noutput: out\nmodel: m\non_end: {command: [./notify, --team]}"
+    )
+    with report_end(load_job(tmp_path / "job/job.yaml")) as end:
+        end(SUMMARY)
+    assert (tmp_path / "told").read_text() == "--team\n"
 
 
 def test_who_does_not_take_it_changes_nothing_and_its_address_is_not_logged(

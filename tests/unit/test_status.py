@@ -18,8 +18,9 @@ from framefleet.cluster.driver.progress import num_rendering
 from framefleet.cluster.driver.tally import MAX_GONE_TOLD, Tally
 from framefleet.jobs.look.status import command as status_module
 from framefleet.jobs.look.status.command import headline_of
-from framefleet.jobs.look.status.status import driver_of
-from framefleet.pipeline.errors import JobError
+from framefleet.jobs.look.status.status import DriverSeen, driver_of
+from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
 from framefleet.pipeline.outputs.layout import clip_path
 from tests.commands import command
@@ -60,6 +61,13 @@ def test_a_monitor_gets_an_exit_code(tmp_path: Path) -> None:
     assert command("status", tmp_path / "done", "--check").exit_code == 0
     at_work = framefleet.status(str(tmp_path / "done"))
     assert replace(at_work, num_left=3).needs_attention  # and no driver is at work
+    for driver, paused_since, needs_attention in (
+        ("running", "", False),
+        ("running", "2026-11-22T04:54:14+00:00", True),
+        ("silent", "", True),
+    ):
+        standing = replace(at_work, num_left=3, driver=DriverSeen(state=driver), paused_since=paused_since)
+        assert standing.needs_attention == needs_attention
     store.delete(clip)
     damaged = command("status", tmp_path / "done", "--check")
     assert (damaged.exit_code, "damaged: 1 clips of rows with a record are gone" in damaged.stdout) == (
@@ -136,9 +144,10 @@ def test_when_the_driver_is_gone_the_records_count_and_nothing_is_promised(
     assert (found.eta_s, found.workers) == (None, ())
 
 
-def test_a_driver_elsewhere_that_was_not_heard_for_long_is_called_silent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [THERE, {}])
+def test_a_driver_that_was_not_heard_for_long_is_called_silent(tmp_path: Path, where: dict[str, str]) -> None:
     store = write_output(tmp_path)
-    driver = write_driver(store, **THERE)
+    driver = write_driver(store, **where)
     heard = datetime.fromisoformat(driver.beat_at)
     assert driver_of(store, now=heard + timedelta(seconds=20)).state == "running"
     assert driver_of(store, now=heard + timedelta(seconds=90)).state == "silent"
@@ -198,6 +207,19 @@ def test_the_lock_says_with_its_beat_how_far_its_job_is(tmp_path: Path) -> None:
         assert (held.progress.done, held.progress.last_failure, held.progress.unused) == (3, None, ())
         assert lock.still_ours()
         assert (datetime.now(UTC) - datetime.fromisoformat(held.beat_at)).total_seconds() < 60
+
+
+def test_the_error_that_ended_the_last_run_is_shown(tmp_path: Path) -> None:
+    keep_secrets({"password": "hunter2-of-the-store"})
+    store = write_output(tmp_path, [record(1)])
+    with pytest.raises(FleetError), DriverLock(store):
+        raise FleetError("no worker could load hunter2-of-the-store", "give another model")
+    shown = command("status", tmp_path).stdout
+    assert "stopped: FleetError: no worker could load ***\n" in shown
+    assert json.loads(command("status", tmp_path, "--json").stdout)["driver"]["error"].endswith("load ***")
+    with pytest.raises(KeyboardInterrupt), DriverLock(store):
+        raise KeyboardInterrupt
+    assert "stopped" not in command("status", tmp_path).stdout
 
 
 def test_a_driver_that_renders_one_table_after_the_other_tells_of_all(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 
 import pytest
 from botocore.exceptions import (
@@ -15,7 +16,9 @@ from botocore.exceptions import (
 )
 from s3fs.errors import translate_boto_error
 
-from framefleet.pipeline.errors import StoreTrouble
+from framefleet import Store
+from framefleet.pipeline.errors import StoreError, StoreTrouble
+from framefleet.pipeline.outputs.stores.object_store import ObjectStore
 from framefleet.pipeline.outputs.stores.retries import in_a_line, trouble_of
 
 
@@ -61,7 +64,8 @@ class TransportError(GoogleAuthError):
         (EndpointConnectionError(endpoint_url="http://x"), "unreachable"),
         (ReadTimeoutError(endpoint_url="http://x"), "unreachable"),
         (NoCredentialsError(), "refused"),
-        (ParamValidationError(report="x"), "other"),
+        (ParamValidationError(report="x"), "invalid"),
+        (ValueError("Invalid endpoint: foo"), "invalid"),
         (HttpError(503), "unreachable"),
         (HttpError(403), "refused"),
         (OSError("Forbidden: b/o\nno storage.objects.create access"), "refused"),  # gcsfs's of a 403
@@ -77,6 +81,29 @@ class TransportError(GoogleAuthError):
 )
 def test_an_error_is_told_by_what_it_says(error: BaseException, trouble: StoreTrouble) -> None:
     assert trouble_of(error) == trouble
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (said("SlowDown", 503), 3),
+        (said("XMinioStorageFull", 507), 3),
+        (said("InvalidAccessKeyId", 403), 2),
+        (said("NoSuchBucket", 404), 2),
+        (ValueError("Invalid endpoint: foo"), 2),
+    ],
+)
+def test_only_what_may_pass_asks_for_the_same_command_again(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    store = Store("memory://run", outage_s=0)
+    monkeypatch.setattr(ObjectStore, "list", fail)
+    with pytest.raises(StoreError) as caught:
+        store.list("records")
+    assert (caught.value.exit_code, pickle.loads(pickle.dumps(caught.value)).exit_code) == (exit_code,) * 2
 
 
 def test_what_azure_says_is_told_on_one_line() -> None:

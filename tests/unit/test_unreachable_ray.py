@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RpcError
 
+from framefleet import Store
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet import connection, settings
 from framefleet.cluster.fleet.connection import connect
 from framefleet.jobs.job.file import check_gpu, load_job
-from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.pipeline.errors import FleetError, JobError, OutputInUse
 from framefleet.plugins.deploy import submission
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
@@ -56,21 +60,69 @@ def test_an_address_that_is_not_of_a_head_is_refused_with_its_form(address: str)
     assert "10.0.0.5:6379" in refusal.value.fix
 
 
-@pytest.mark.parametrize("variable", [None, "RAY_ADDRESS"])
+@pytest.mark.parametrize(
+    ("address", "variable", "source"),
+    [
+        ("10.0.0.5:6379", None, "--address"),
+        ("10.0.0.5:6379", "RAY_ADDRESS", "--address"),
+        (None, "RAY_ADDRESS", "RAY_ADDRESS"),
+    ],
+)
 def test_a_job_server_that_cannot_be_asked_is_named_by_what_gives_it(
-    monkeypatch: pytest.MonkeyPatch, variable: str | None
+    monkeypatch: pytest.MonkeyPatch, address: str | None, variable: str | None, source: str
 ) -> None:
-    def refuse(address: str | None) -> None:
+    def refuse(server: str | None) -> None:
+        assert server is None or "RAY_ADDRESS" not in os.environ, "Ray prefers it to an address"
         raise RpcError("Timed out")
 
     monkeypatch.setattr(submission, "JobSubmissionClient", refuse)
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     if variable:
-        monkeypatch.setenv(variable, "10.0.0.5:6379")
+        monkeypatch.setenv(variable, "10.0.0.5:6379" if address is None else "10.0.0.6:6379")
     with pytest.raises(FleetError, match="the Ray job server at 10") as refusal:
-        submission.find_submission("10.0.0.5:6379", "out")
-    assert refusal.value.fix.startswith(f"give {variable or '--address'} as http://HOST:8265")
+        submission.find_submission(address, "out")
+    assert "10.0.0.5" in refusal.value.problem
+    assert refusal.value.fix.startswith(f"give {source} as http://HOST:8265")
+    assert os.environ.get("RAY_ADDRESS") == (variable and os.environ[variable])
+
+
+class JobServer:
+    """Has one job, which failed and says so with the end of its log."""
+
+    def __init__(self, address: str | None) -> None:
+        self.address = address
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        message = (
+            "Job entrypoint command failed with exit code 2, last available logs (truncated):\nerror: no"
+        )
+        job = {"submission_id": "raysubmit_1", "status": "FAILED", "start_time": 1, "message": message}
+        return [SimpleNamespace(**job, metadata={"framefleet_output": "/out"})]
+
+    def get_job_logs(self, _: str) -> str:
+        return "error: no\n"
+
+    def get_address(self) -> str:
+        return "http://127.0.0.1:8265"
+
+
+def test_what_a_submitted_job_printed_is_shown_once_and_for_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "JobSubmissionClient", JobServer)
+    shown = command("logs", "/out", "--submitted")
+    assert (shown.exit_code, shown.output.count("error: no")) == (0, 1), shown.output
+    assert "raysubmit_1 is failed: Job entrypoint command failed with exit code 2\n" in shown.stderr
+    refused = command("logs", "/out", "raysubmit_1", "--submitted")
+    assert refused.exit_code == 2 and "ROW_ID is not for --submitted" in refused.stderr
+
+
+def test_no_job_is_submitted_for_an_output_in_use(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
+    with (
+        DriverLock(Store(str(tmp_path / "out"))),
+        pytest.raises(OutputInUse, match="is being written by pid"),
+    ):
+        submission.submit(values, address="http://127.0.0.1:1")
 
 
 def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,9 @@ def verify_command(
     each row's verdict says whether its record, its file or its pixels are wrong. 2: no row could be rendered.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options
+        from framefleet.jobs.job.file import storage_options, storage_options_alone
 
-        options = storage_options(sets)
+        options = (storage_options if by_fleet else storage_options_alone)(sets)
         consent = replay.given_of(
             models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
         )

@@ -28,7 +28,8 @@ _Check = Annotated[
     bool,
     Option(
         "--check",
-        help="Exit with code 1 if rows failed, clips are gone, or rows are left and no driver is at work.",
+        help="Exit with code 1 if rows failed, clips are gone, or rows are left and the driver has ended, is "
+        "silent or is paused; 2 if there is no such output; 3 if its store cannot be reached.",
     ),
 ]
 
@@ -156,6 +157,8 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
         lines.append(Text(one_line(gone_line(status.gone, status.output)), "red"))
     if status.over_budget:
         lines.append(Text(f"stopped: {one_line(status.over_budget)}"))
+    if status.driver.error:
+        lines.append(Text(f"stopped: {one_line(status.driver.error)}", "red"))
     if status.num_left and status.driver.state == "ended":
         lines.append(Text(f"to continue: {one_line(status.to_continue or 'run the same command again')}"))
     if status.num_failed:
@@ -170,9 +173,9 @@ def _of_driver(driver: DriverSeen) -> str:
         case "running":
             return f"driver: {who}{heard}"
         case "silent":
-            return f"driver: {who} is silent{heard}: it may have ended, or lost its connection to the output"
+            return f"driver: {who} is silent{heard}: it ended, is suspended or cannot write to the output"
         case "gone":
-            return f"driver: none; {who} ended unexpectedly: run the same command again to continue"
+            return f"driver: none; {who} was killed or could not write here: run the same command again"
         case "ended":
             ago = "" if driver.told_s is None else f" {duration(driver.told_s)} ago"
             return f"driver: none; the last one began {one_line(driver.started_at)} and ended{ago}"

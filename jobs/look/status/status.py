@@ -30,7 +30,7 @@ _AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
 _LOOK_EVERY_S = 60.0  # for clips, which takes some hundred requests
 _MOST = 10**12  # more rows than any output has: files may be anybody's
 
-# running: it beats. silent: no beat for long, by two clocks. gone: its process ended without giving the
+# running: it beats. silent: no beat for long, maybe by two clocks. gone: its process ended without giving the
 # output back. ended: it gave it back. unknown: its file cannot be read. none: there was no driver.
 DriverState = Literal["running", "silent", "gone", "ended", "unknown", "none"]
 SILENT_S = 60.0  # six beats; clocks of machines usually differ by seconds
@@ -46,6 +46,7 @@ class DriverSeen:
     host: str = ""
     started_at: str = ""
     told_s: float | None = None  # seconds since its last report, if it gave the time
+    error: str = ""  # that ended it
     progress: Progress | None = None  # its last report
     tables: tuple[str, ...] = ()  # files of added rows that it has promised to render
 
@@ -70,7 +71,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     state: DriverState = "running"
     if holder.ended or holder.is_gone():
         state = "ended" if holder.ended else "gone"
-    elif holder.runs_elsewhere() and told_s and told_s > SILENT_S:
+    elif told_s and told_s > SILENT_S:
         state = "silent"
     return DriverSeen(
         state=state,
@@ -79,6 +80,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
         host=holder.host,
         started_at=holder.started_at,
         told_s=told_s,
+        error=holder.error,
         progress=holder.progress,
         tables=holder.tables,
     )
@@ -162,6 +164,7 @@ class Status(Overview):
             + (f", paused since {self.paused_since}" if self.paused_since else ""),
             "workers": f"{num_rendering(self.workers)} rendering" if self.workers else None,
             "budget": self.over_budget,
+            "error": self.driver.error or None,
             "last failure": self.last_failures[0].message if self.last_failures else None,
         }
 
@@ -171,9 +174,15 @@ class Status(Overview):
         return self.driver.is_at_work or any(one.is_under_way for one in self.inner.values())
 
     @property
+    def is_rendered(self) -> bool:
+        """Whether a driver that is neither silent nor paused is at work on it, or on an inner output."""
+        is_own = self.driver.state == "running" and not self.paused_since
+        return is_own or any(one.is_rendered for one in self.inner.values())
+
+    @property
     def needs_attention(self) -> bool:
         """Whether rows failed, clips are gone, or rows are left that nobody renders."""
-        is_stopped = bool(self.num_left) and not self.is_under_way
+        is_stopped = bool(self.num_left) and not self.is_rendered
         return is_stopped or any(one.num_failed or one.gone for one in (self, *self.inner.values()))
 
 

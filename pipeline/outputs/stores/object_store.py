@@ -195,7 +195,7 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         files, root = fsspec.core.url_to_fs(url, **uncached, **own_options)
     except Exception as error:  # of zipfile, a constructor, ...: of what was given, unless a service said so
         is_service = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-        if is_service or trouble_of(error) != "other":
+        if is_service or trouble_of(error) not in ("invalid", "other"):
             raise
         reason = public_text(f"{type(error).__name__}: {error}")
         problem = f"{public_url(url)} cannot be opened: {reason}"

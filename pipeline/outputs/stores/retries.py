@@ -4,7 +4,7 @@ The one place that waits: libraries below try once or twice. All threads of a pr
 one `Patience`, so that the log has a line when an outage begins, one every minute, and one at its end.
 Reads that only spare work are not waited for (`Soon`).
 
-What a store's library, or the operating system, raised has one of five meanings, found by names and numbers:
+What a store's library, or the operating system, raised has one of six meanings, found by names and numbers:
 importing the libraries of all stores takes seconds, and most of them are optional.
 """
 
@@ -41,6 +41,8 @@ _REFUSED_CLASSES = {"PermissionError", "ClientAuthenticationError", "GoogleAuthE
 _REFUSED_CLASSES |= {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}
 _REFUSED_CLASSES |= {"TokenRetrievalError", "SSOError", "ProfileNotFound"}
 _REFUSED_CLASSES |= {"NonRetryableError"}  # gcsfs's, of credentials that cannot be renewed
+_INVALID_CLASSES = {"ParamValidationError", "ValidationError", "EndpointProviderError"}
+_INVALID_ENDPOINT = "Invalid endpoint: "  # botocore's ValueError
 _FORBIDDEN = "Forbidden: "  # all that gcsfs leaves of a 403
 # What S3 servers call it, where neither the status nor s3fs's class says enough.
 _CODES: dict[str, StoreTrouble] = {
@@ -70,6 +72,7 @@ FIXES: dict[StoreTrouble, str] = {
     "refused": "check the credentials and their rights on this output, then run the same command again",
     "full": "make room there, then run the same command again",
     "missing": "make the bucket first, or check its name",
+    "invalid": "correct the URL, storage_options or AWS_ENDPOINT_URL",
     "other": "check that the store can be reached and has room, then run the same command again",
 }
 LOCAL_FIXES: dict[StoreTrouble, str] = {
@@ -77,8 +80,13 @@ LOCAL_FIXES: dict[StoreTrouble, str] = {
     "refused": "check this user's rights on that folder, then run the same command again",
     "full": "make room on that disk, then run the same command again",
     "missing": "check the path: no folder can be made there",
+    "invalid": "correct the path",
     "other": "check that disk, then run the same command again",
 }
+
+
+# The same command would fail again until somebody has changed something.
+LASTING: tuple[StoreTrouble, ...] = ("refused", "missing", "invalid")
 
 
 class DamagedUpload(ConnectionError):
@@ -100,6 +108,8 @@ def trouble_of(error: BaseException) -> StoreTrouble:
         return "unreachable"
     if names & _REFUSED_CLASSES or number in _REFUSED_ERRNOS or str(error).startswith(_FORBIDDEN):
         return "refused"
+    if names & _INVALID_CLASSES or str(error).startswith(_INVALID_ENDPOINT):
+        return "invalid"
     return "other"
 
 

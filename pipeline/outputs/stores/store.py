@@ -25,6 +25,7 @@ from framefleet.pipeline.errors import (
     NoFile,
     StoreConflict,
     StoreError,
+    UserError,
     not_ours,
 )
 from framefleet.pipeline.guards.json_text import parse_json
@@ -234,6 +235,8 @@ class Store:
                 raise JobError(problem, "check storage_options: stores take different options") from None
             failure = StoreError(problem, fix)
             failure.kind = trouble
+            if trouble in retries.LASTING:
+                failure.exit_code = UserError.exit_code
             # A traceback would print the cause's own text.
             raise failure from (error if is_public else None)
 
