@@ -36,21 +36,27 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 log = logging.getLogger(__name__)
 
 
+def checked_end(job: Job) -> OnEndSection:
+    """Return the section with the address that it stands for. Raises JobError for what cannot be used."""
+    wanted: OnEndSection = getattr(job, _SECTION)
+    if wanted.webhook:
+        wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
+    if wanted.command and not shutil.which(wanted.command[0]):
+        problem = f"{_SECTION}.command: {wanted.command[0]} is not a program on this machine"
+        raise JobError(problem, "correct its path, which starts in the current folder")
+    return wanted
+
+
 @contextmanager
 def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
     """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it.
 
     Raises JobError before the block where the address or the command cannot be used at all.
     """
-    wanted: OnEndSection = getattr(job, _SECTION)
+    wanted = checked_end(job)
     if not (wanted.webhook or wanted.command):
         yield lambda _: None
         return
-    if wanted.webhook:
-        wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
-    if wanted.command and not shutil.which(wanted.command[0]):
-        problem = f"{_SECTION}.command: {wanted.command[0]} is not a program on this machine"
-        raise JobError(problem, "correct its path, which starts in the current folder")
     summaries: list[Summary] = []
     try:
         yield summaries.append
