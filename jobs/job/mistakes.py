@@ -193,10 +193,10 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
             return f"did you mean `{'.'.join(words[near[0]])}`?"
     if argument:
         value, is_one = error["input"], isinstance(error["input"], int | float)
-        written = f"{{{argument}: {_shown(key, value, job)}}}"
+        line = f"{{{argument}: {_shown(key, value, job)}}}"
         if isinstance(value, list) or (argument == "seed" and not is_one):
-            return f"to render every row with each, write `sweep: {written}`"
-        return f"to set it for every row, write `defaults: {written}`"
+            return f"to render every row with each, write `sweep: {line}`"
+        return f"to set it for every row, write `defaults: {line}`"
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

@@ -152,7 +152,7 @@ def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> No
         (
             {"cache": "mag"},
             "the job has no `model.cache.mag_ratios`",
-            "{cache: {mag_ratios: ...}}`",
+            "write `model: {cache: {mag_",
         ),
         ({"cache": {"threshold": 1}}, "`model.cache` has no `type`", "write `model: {cache: {type: ...}}`"),
         ({"quantization": "torchao"}, "`model.quantization` is 'torchao'", "it must be a mapping"),
