@@ -8,6 +8,8 @@ from datasets import Video, load_dataset
 
 tars, folder = sys.argv[1:]
 shards = sorted(map(str, Path(tars).glob("*.tar")))
+if not shards or not Path(folder).is_dir():
+    sys.exit(f"nothing to read: {tars} has no .tar files, or {folder} is not a folder; export both first")
 for sample in webdataset.WebDataset(shards, shardshuffle=False).decode():
     print(f"webdataset: {sample['txt']}, {len(sample['mp4']):,} bytes")
 

@@ -12,6 +12,7 @@ Names are imported when first used: `import framefleet` loads neither torch nor 
 from __future__ import annotations
 
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -194,7 +195,12 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_HOMES[name]), name)
+    if not isinstance(value, FunctionType):
+        return value
+    from framefleet.pipeline.guards.arguments import check_arguments_once
+
+    return check_arguments_once(value)
 
 
 def __dir__() -> list[str]:

@@ -43,6 +43,9 @@ Place: TypeAlias = str  # "module:name", imported when it is needed
 class Listener:
     """Follows the rendering of one output. A plugin overrides what it needs; nothing in it may raise."""
 
+    def check(self, job: Job) -> None:
+        """Raise UserError for a job that `running` would refuse on this machine. Does nothing else."""
+
     def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
         """Enter the context before a job is opened; it ends with the run. Yield what gets the summary."""
         return nullcontext(lambda summary: None)

@@ -303,10 +303,10 @@ class Fleet:
         if wanted > has_room and not self._told_room:
             self._told_room = True
             log.warning(
-                "%s workers were asked for, and there is room for %s: each takes %s, the cluster has %s; "
-                "the others start when there is more",
-                wanted,
+                "there is room for %s of %s workers: each takes %s, the cluster has %s; the others start "
+                "when there is more",
                 has_room,
+                wanted,
                 self._shares,
                 machines_in_words(self._machines.alive),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -196,6 +197,9 @@ def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) ->
     keys += [key for key, device in devices.items() if device.startswith("cuda")]
     num = num_gpus_here() if keys else 0
     if not keys or num >= max(1, gpus):
+        keys = [key for key, device in devices.items() if device == "mps" and sys.platform != "darwin"]
+        num = 0
+    if not keys:
         return None
     value = devices.get(keys[0], f"{gpus:g}")
     has = f"has {num} GPUs" if num > 1 else "has one GPU" if num else "has no GPU"

@@ -148,6 +148,10 @@ def option_sets(
 ) -> list[str]:
     """Return these options as `--set` has them, e.g. "sweep.seed=[0-63]", before those. Raises JobError."""
     swept = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
+    for prompt in prompts or ():
+        if "." in prompt and os.path.isfile(prompt):
+            fix = f"to render each of its lines, write --prompt @{prompt}"
+            raise JobError(f"--prompt {prompt} is the name of a file", fix)
     if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
         swept = [_set_of(f"prompt={prompts[0]}")]
     swept += [] if seeds is None else [_set_of(f"seed={seeds}")]

@@ -107,14 +107,16 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
     if kind == "no_model":
         return "the job has no `model`", "write `model: ...`, or give --model"
     if kind == "missing":
-        return f"the job has no `{name}`", f"write `{name}: ...`" + (f", or give --{name}" * (len(key) == 1))
+        return f"the job has no `{name}`", f"write `{_nested(key)}`" + (
+            f", or give --{name}" * (len(key) == 1)
+        )
     if kind == "extra_forbidden":
         return f"unknown key `{name}`", _meant(key, errors[0], job)
     if kind.startswith("union_tag"):
         context = errors[0]["ctx"]  # of a mapping whose key for its kind is missing or unknown
         by = context["discriminator"].strip("'")
         if "tag" not in context:
-            return f"`{name}` has no `{by}`", f"write `{name}.{by}: ...`"
+            return f"`{name}` has no `{by}`", f"write `{_nested((*key, by))}`"
         tags = context["expected_tags"].replace("'", "")
         return f"`{name}` has the {by} {context['tag']!r}", f"it must be one of {tags}"
     if errors[0]["loc"][-1] == "[key]":
@@ -135,6 +137,12 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
     if isinstance(errors[0]["input"], Mapping) and _TEXT in wanted:
         fix += "; a text with a colon and a space in it needs quotes"
     return f"`{name}` is {shown}", fix
+
+
+def _nested(key: Key) -> str:
+    """Return a key as a job file has it, e.g. `model: {path: ...}`; of an entry of a list, what that has."""
+    first, *inner = key[max((at + 1 for at, part in enumerate(key) if isinstance(part, int)), default=0) :]
+    return f"{first}: {{{_nested(tuple(inner))}}}" if inner else f"{first}: ..."
 
 
 def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
@@ -184,9 +192,11 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
         if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"
     if argument:
-        return (
-            f"to set it for every row, write `defaults: {{{argument}: {_shown(key, error['input'], job)}}}`"
-        )
+        value, is_one = error["input"], isinstance(error["input"], int | float)
+        line = f"{{{argument}: {_shown(key, value, job)}}}"
+        if isinstance(value, list) or (argument == "seed" and not is_one):
+            return f"to render every row with each, write `sweep: {line}`"
+        return f"to set it for every row, write `defaults: {line}`"
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import BaseModel
 from rich import box
 from rich.table import Table
 from typer import Option
@@ -15,6 +16,7 @@ from framefleet.jobs import options
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
 from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.text import bytes_text
 
 if TYPE_CHECKING:
     from framefleet.doors import Shown
@@ -118,6 +120,9 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             shown = part
             if part is not plan:  # whose rows may be refused, which is said first
                 _print(part.prediction)
+        for section in ("budget", "on_end", "heartbeat"):
+            if line := _section_line(getattr(job, section)):
+                stdout.say(f"{section}: {line}")
     check_valid_rows(
         plan.invalid,
         num_bad=plan.num_invalid,
@@ -134,6 +139,15 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             show_probed(one.hollow, plan.table)
     if not as_json:
         _print(plan.prediction)
+
+
+def _section_line(section: BaseModel) -> str:
+    """Return what a job sets of a section; of values that may be secret, only their names."""
+    fields, values = type(section).model_fields, section.model_dump(exclude_defaults=True)
+    if "bytes" in values:
+        values["bytes"] = bytes_text(values["bytes"])
+    values |= {name: f"{one:g}" for name, one in values.items() if isinstance(one, float)}
+    return ", ".join(f"{name} {_text(one)}" if fields[name].repr else name for name, one in values.items())
 
 
 def _print(prediction: Shown | None) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from framefleet import doors
-from framefleet.cluster.fleet.start import check_own_ray
-from framefleet.jobs.job.file import load_job
+from framefleet.cluster.fleet.start import as_joined, check_own_ray
+from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, native_row, read_memory
@@ -22,6 +22,8 @@ from framefleet.jobs.render.python_table import given_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.registry import code_of
@@ -103,10 +105,13 @@ class JobPlan(Overview, ModelPlan):
         counts, memory = self.counts, self.memory
         place = f" of {memory.has_gb:.1f} GB, {memory.place}" if memory.has_gb is not None else ""
         shapes = [f"{count:,} of {shape}" for shape, count in self.shapes.items()]
-        invalid = f"; {self.invalid[0]}" if self.invalid else ""
+        notes = [
+            *self.invalid[:1],
+            *(f"{one!r} is not read; did you mean {of}?" for one, of in self.lookalikes),
+        ]
         return {
             "rows": f"{self.num_rows:,}: {self.num_invalid:,} invalid, {counts.duplicates:,} duplicates, "
-            f"{counts.done:,} done{invalid}",
+            + "; ".join([f"{counts.done:,} done", *notes]),
             "to render": self.to_render,
             "sizes": "; ".join([*shapes[:3], *[f"{len(shapes) - 3:,} more"] * bool(shapes[3:])]) or None,
             "model": f"{self.model} ({self.pipeline})",
@@ -127,7 +132,7 @@ def plan(
     hollow: bool = False,
     probe: bool = False,
     gpu_memory: str | int | None = None,
-    limit: int | None = None,
+    limit: AtLeastOne | None = None,
 ) -> JobPlan:
     """Return what rendering a job would do; starts no worker, and writes nothing to its output.
 
@@ -160,11 +165,29 @@ def plan_job(
 ) -> JobPlan:
     """Do what `plan` promises, reporting to `watch`. table: where the job's rows are, if not there."""
     wanted = wanted or PlanOptions()
+    job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
+    with _elsewhere_noted(job, watch, wanted):
+        check_gpu(job)
+    for listener in doors.listeners():
+        with _elsewhere_noted(job, watch, wanted):
+            listener.check(job)
     run: doors.PlanRun = _plan_of
     for runner in reversed(doors.runners_of(job)):
         run = partial(runner.plan, run=run)
     return run(job, watch, wanted, table=table)
+
+
+@contextmanager
+def _elsewhere_noted(job: Job, watch: Watch, wanted: PlanOptions) -> Iterator[None]:
+    """Have what this machine lacks be a note where another one may render the job."""
+    try:
+        yield
+    except JobError as error:
+        if job.fleet.address is None and wanted.gpu_memory is None:
+            fix = f"{error.fix}; to plan for another machine, give --gpu-memory, e.g. 24GB"
+            raise JobError(error.problem, fix) from None
+        watch.say(f"note: {error.problem}; {error.fix}")
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None) -> JobPlan:

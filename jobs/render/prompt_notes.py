@@ -125,8 +125,8 @@ class _Counter:
             self._process.close()
 
 
-# `{red|blue}` of dynamic prompts, `__animal__` of their files.
-_WILDCARD = r"\{[^{}|]*\|[^{}]*\}|\b__[A-Za-z][\w/-]*__"
+# `{red|blue}` of dynamic prompts, `__animal__` of their files, `<lora:style:0.8>` of web interfaces.
+_WILDCARD = r"\{[^{}|]*\|[^{}]*\}|\b__[A-Za-z][\w/-]*__|<lora:[^>]*>"
 
 
 class Wildcards:
@@ -150,6 +150,7 @@ class Wildcards:
             return None
         rows = "1 row" if self.num_rows == 1 else f"{self.num_rows:,} rows"
         return (
-            f"note: prompts of {rows} have wildcards such as {{a|b}} or __animal__, row {self.first} first; "
-            "the model reads them as text; `sweep:` of the job renders each choice"
+            f"note: prompts of {rows} have wildcards such as {{a|b}} or __animal__, or <lora:...>, row "
+            f"{self.first} first; the model reads them as text; `sweep:` of the job renders each choice, and "
+            "a column `lora` names LoRAs"
         )

@@ -41,6 +41,7 @@ from framefleet.jobs.show.progress import progress_bar
 from framefleet.jobs.show.prometheus import serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
 from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
@@ -60,7 +61,7 @@ def render(
     job: Job | str | Path | Mapping[str, Any],
     *,
     table: object = None,
-    limit: int | None = None,
+    limit: AtLeastOne | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     metrics_port: str | int | None = None,
 ) -> Summary:

@@ -90,6 +90,11 @@ class Survey:
         rows = [row for row in self.examples.values() if lane in (None, lane_of(row)) and row.model == model]
         return max(rows, key=_num_pixels, default=None)
 
+    def most_steps(self) -> int:
+        """Return the most denoising steps of a row, as far as rows have a number of steps; else 0."""
+        rows = (row.arguments.get("num_inference_steps") for row in self.examples.values())
+        return max((steps for steps in rows if isinstance(steps, int)), default=0)
+
     def mean_work(self, lane: LaneKey) -> float:
         """Return what a row of a lane takes in the mean, as `work_in` has it."""
         examples = [(shape, row) for shape, row in self.examples.items() if lane_of(row) == lane]
@@ -159,6 +164,12 @@ def survey_rows(
     notes = [step.size_note(*size) for size in sizes for step in resolved.steps.values()]
     for line in dict.fromkeys(filter(None, notes)):
         watch.say(f"note: {line}")
+    latents, num_steps = resolved.job.keep.latents, survey.most_steps()
+    if num_steps and latents != "all" and (late := [one for one in latents if one > num_steps]):
+        watch.say(
+            f"note: keep.latents: {late[0]} is beyond the {num_steps} steps of rows, which may fail; use at "
+            f"most {num_steps}, or -1 for the last"
+        )
     return survey
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from framefleet.pipeline.errors import RecipeError
@@ -59,6 +59,8 @@ def _imported(module_name: str, name: str, kind: str, folder: str | None) -> Any
         raise
     except Exception as error:  # the user's own module, which may raise anything when it is imported
         fix = f"put the module next to the job file, in {folder}" if folder else _HERE
+        if module_name.endswith(".py"):
+            fix = f"write {PurePath(module_name).stem}:{name.partition(':')[2]}, without .py"
         raise RecipeError(f"{kind} {name!r}: cannot import {module_name!r}: {error}", fix) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, message_of
 from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import placer_of
 from framefleet.pipeline.model.environment import environment
@@ -150,5 +150,6 @@ def _device(name: str) -> str:
         if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
-        raise ModelError(f"device {name!r} cannot be used: {error}", "use cpu, or auto") from error
+        reason = message_of(error).partition("\n")[0]  # torch goes on with its own places
+        raise ModelError(f"device {name!r} cannot be used: {reason}", "use cpu, or auto") from error
     return name

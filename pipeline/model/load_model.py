@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.model.device_placement import Placement, placement_of
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
 from framefleet.pipeline.model.lora import Lora, loras_of
@@ -27,7 +28,7 @@ def load_model(
     storage_options: Mapping[str, Any] | None = None,
     dtype: DType = "auto",
     device: str = "auto",
-    threads: int = 1,
+    threads: AtLeastOne = 1,
     placement: Placement | Mapping[str, Any] | str | None = None,
     loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
     ip_adapter: Mapping[str, Any] | IpAdapter | None = None,

@@ -62,6 +62,10 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
         return Refused(reason="it must be text", fix="write it as style:0.8 or style:0.8+detail:0.5")
     checked: dict[str, dict[str, Any]] = {}
     for part in text.split("+") if text.strip() not in ("", NONE) else ():
+        if part.strip().startswith("<lora:"):
+            return Refused(
+                reason="it has angle brackets", fix="write it as style:0.8 or style:0.8+detail:0.5"
+            )
         name, colon, weight = (piece.strip() for piece in part.partition(":"))
         if not declared:
             fix = f"declare it: `loras: {{{name or 'style'}: ...}}`"

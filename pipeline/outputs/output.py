@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from framefleet.doors import inner_outputs
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.outputs import row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import CLAIM, DRIVERS, INVALID, RECORDS, ROWS
@@ -46,6 +47,9 @@ class Output:
     """
 
     store: Store
+
+    def __post_init__(self) -> None:
+        expected(self.store, Store, "store", "open an output by framefleet.open_output(...)")
 
     @classmethod
     def open(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:

@@ -118,8 +118,13 @@ def _rows(table: pa.Table, condition: str) -> pa.Array:
 
 def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
     if unknown := _UNKNOWN.search(problem):
-        problem = f"where: there is no column {unknown['name']!r}"
-        return JobError(problem, did_you_mean(unknown["name"], names))
+        name = unknown["name"]
+        fix = (
+            f"write a text in single quotes: '{name}'"
+            if f'"{name}"' in condition
+            else did_you_mean(name, names)
+        )
+        return JobError(f"where: there is no column {name!r}", fix)
     problem = f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"
     return JobError(problem, _EXAMPLE)
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import greenlet
 
 from framefleet.pipeline.errors import FarEnough, RecipeError, Refused, message_of, shown
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
@@ -189,7 +190,7 @@ def find_recipe(name: str, folder: str | None = None) -> Recipe:
     if name in BUILT_IN:
         return BUILT_IN[name]
     if not name.partition(":")[2]:
-        fix = f"use one of {', '.join(BUILT_IN)}, or name yours as module:function"
+        fix = f"{did_you_mean(name, BUILT_IN)}; or name yours as module:function"
         raise RecipeError(f"there is no recipe {name!r}", fix)
     return _recipe_of(name, named_function(name, folder=folder))
 
@@ -207,9 +208,10 @@ def recipe_of_row(name: str, own: Recipe) -> Recipe:
     of_job, colon, _ = own.name.partition(":")
     module_name, _, function_name = name.partition(":")
     if not colon or module_name != of_job:
+        own_module = f"{of_job}:FUNCTION" if colon else "set the job's `recipe` to MODULE:FUNCTION first"
         raise RecipeError(
             f"recipe {shown(name)} is not of a module that the job names",
-            f"rows name {', '.join(sorted(BUILT_IN))}, and recipes of the module of the job's `recipe:`",
+            f"use one of {', '.join(sorted(BUILT_IN))}, or {own_module}",
         )
     module = sys.modules.get(of_job)
     names = vars(module) if module else {}  # and no getattr, which a module may answer with code of its own
@@ -228,7 +230,8 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
         inspect.signature(function).bind(None, None)
     except TypeError:
         raise RecipeError(
-            f"recipe {name!r} does not take (pipe, request)", "give it these two parameters"
+            f"recipe {name!r} takes {inspect.signature(function)}, not (pipe, request)",
+            "give it these two parameters, and a default to every other one",
         ) from None
     digest = source_digest(function)
     return Recipe(name=name, function=function, digest=digest, is_batched=is_batched(function))

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
@@ -93,8 +94,8 @@ def export(
     caption: str | None = None,
     validation: float | None = None,
     near_duplicates: int | None = None,
-    shard_rows: int = SHARD_ROWS,
-    shard_mb: int = SHARD_MB,
+    shard_rows: AtLeastOne = SHARD_ROWS,
+    shard_mb: AtLeastOne = SHARD_MB,
     storage_options: Mapping[str, Any] | None = None,
     to_options: Mapping[str, Any] | None = None,
     on_progress: Callable[[ClipsProgress], None] | None = None,

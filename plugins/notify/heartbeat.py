@@ -16,15 +16,20 @@ _SECTION = "heartbeat"
 _START_S = 1.0  # how long an interrupted run waits for the request of its start
 
 
+def checked_urls(job: Job) -> dict[str, str]:
+    """Return the section's addresses. Raises JobError for those whose environment variables are not set."""
+    wanted: HeartbeatSection = getattr(job, _SECTION)
+    keys = ("start", "end", "failed")
+    return {key: url_at(f"{_SECTION}.{key}", url) for key in keys if (url := getattr(wanted, key))}
+
+
 @contextmanager
 def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
     """Yield what takes the summary of a run. A monitor that does not answer neither delays nor fails it.
 
     Raises JobError for URLs whose environment variables are not set.
     """
-    wanted: HeartbeatSection = getattr(job, _SECTION)
-    keys = ("start", "end", "failed")
-    urls = {key: url_at(f"{_SECTION}.{key}", url) for key in keys if (url := getattr(wanted, key))}
+    urls = checked_urls(job)
     starting = threading.Thread(target=_ping, args=("start", urls.get("start")), daemon=True)
     starting.start()
     summaries: list[Summary] = []

@@ -36,16 +36,9 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
-    """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it.
-
-    Raises JobError before the block where the address or the command cannot be used at all.
-    """
+def checked_end(job: Job) -> OnEndSection:
+    """Return the section with its address and its program as they are used. Raises JobError."""
     wanted: OnEndSection = getattr(job, _SECTION)
-    if not (wanted.webhook or wanted.command):
-        yield lambda _: None
-        return
     if wanted.webhook:
         wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
     if wanted.command:
@@ -56,6 +49,19 @@ def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
         elif not shutil.which(program):
             problem = f"{_SECTION}.command: {program} is not a program on this machine"
             raise JobError(problem, "correct its path, which starts in the job file's folder")
+    return wanted
+
+
+@contextmanager
+def report_end(job: Job) -> Iterator[Callable[[Summary], None]]:
+    """Yield what takes the summary of a run; say how the block ended, once it has. Never fails for it.
+
+    Raises JobError before the block where the address or the command cannot be used at all.
+    """
+    wanted = checked_end(job)
+    if not (wanted.webhook or wanted.command):
+        yield lambda _: None
+        return
     summaries: list[Summary] = []
     try:
         yield summaries.append

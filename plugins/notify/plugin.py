@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 
 class EndListener(Listener):
+    def check(self, job: Job) -> None:
+        from framefleet.plugins.notify.on_end import checked_end
+
+        checked_end(job)
+
     def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
         from framefleet.plugins.notify.on_end import report_end
 
@@ -21,6 +26,11 @@ class EndListener(Listener):
 
 
 class HeartbeatListener(Listener):
+    def check(self, job: Job) -> None:
+        from framefleet.plugins.notify.heartbeat import checked_urls
+
+        checked_urls(job)
+
     def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
         from framefleet.plugins.notify.heartbeat import beating
 

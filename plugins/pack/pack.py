@@ -17,6 +17,7 @@ from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.jobs.keep.verify.verify import sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
@@ -80,7 +81,7 @@ def pack(
     output: str | Path,
     folder: str | Path,
     *,
-    rows: int = 8,
+    rows: AtLeastOne = 8,
     seed: int = 0,
     row_ids: Collection[str] = (),
     storage_options: Mapping[str, Any] | None = None,

@@ -22,6 +22,7 @@ from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.job.mistakes import mistakes_in
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
@@ -87,7 +88,7 @@ def score(
     *,
     where: str | None = None,
     again: bool = False,
-    num_threads: int | None = None,
+    num_threads: AtLeastOne | None = None,
     storage_options: Mapping[str, Any] | None = None,
     on_progress: Callable[[ClipsProgress], None] | None = None,
 ) -> ScoreSummary:

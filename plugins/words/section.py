@@ -15,6 +15,7 @@ from framefleet.jobs.job.section import ListSection, Section, as_list
 from framefleet.pipeline.guards.strict_model import MustBe
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
+_PATH = "/chat/completions"
 _OUR_KEYS = {"model", "messages", "response_format", "n", "stream"}
 
 Words = Annotated[str, Field(min_length=1)]
@@ -30,6 +31,8 @@ def _checked_url(url: str) -> str:
     if not re.fullmatch(r"https?://[^/?#@]+(/[^?#@]*)?", url):
         example = "https://api.example.com/v1"
         raise PydanticCustomError("url", f"an address such as {example}, without user, password and query")
+    if url.rstrip("/").endswith(_PATH):
+        raise PydanticCustomError("url", f"given without its end {_PATH}, which framefleet adds")
     return url
 
 

@@ -193,9 +193,9 @@ def test_workers_without_room_are_told_once_and_the_others_work(
         until(fleet, ready)
         for _ in range(5):
             fleet.wait(0.1)
-    told = [record.getMessage() for record in caplog.records if "were asked for" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "there is room for" in record.getMessage()]
     assert len(told) == 1
-    assert "9 workers were asked for, and there is room for 3: each takes 0 GPUs and 1 CPUs" in told[0]
+    assert "there is room for 3 of 9 workers: each takes 0 GPUs and 1 CPUs" in told[0]
 
 
 def test_a_job_without_a_worker_ends_in_time_and_says_what_each_waits_for(

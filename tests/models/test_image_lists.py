@@ -82,7 +82,9 @@ def test_a_row_of_several_images_is_recorded_and_replayed(tmp_path: Path) -> Non
 _SIZE = {"defaults": {"height": 16, "width": 16}}
 
 
-def test_all_controlnets_of_a_model_are_hashed_locked_and_counted(tmp_path: Path) -> None:
+def test_all_controlnets_of_a_model_are_hashed_locked_and_counted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = shutil.copytree(tiny("sd_controlnets"), tmp_path / "model")
     files = model_files(folder)
     assert {f"{name}/{WEIGHTS}" for name in ("controlnet", "controlnet_1")} <= files.keys()
@@ -97,7 +99,9 @@ def test_all_controlnets_of_a_model_are_hashed_locked_and_counted(tmp_path: Path
         framefleet.load_model(folder)
     (folder / "model.lock.json").unlink()
     assert len(framefleet.load_model(folder).pipe.controlnet.nets) == 3
+    capfd.readouterr()
     blank = blank_pipeline(folder, model_files(folder), components_in(folder), inspect_model(folder))
+    assert "Loading" not in capfd.readouterr().err
     assert [next(net.parameters()).device.type for net in blank.controlnet.nets] == ["meta"] * 3
     config = folder / "controlnet_2" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"a": 1}}))

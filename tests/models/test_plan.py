@@ -63,6 +63,19 @@ def test_python_gets_what_the_command_prints(tmp_path: Path) -> None:
     assert plan.carried == ("tag", "sampler")
 
 
+def test_a_plan_says_what_ends_a_run_and_who_hears_of_it(tmp_path: Path) -> None:
+    values = job_values(
+        write_table(tmp_path / "t.parquet", prompt_rows(3)),
+        tmp_path / "out",
+        budget={"hours": 12.0, "bytes": "500GB", "stop_at": "07:00"},
+        on_end={"command": ["true", "secret"], "when": "failed"},
+        keep={"latents": [1, 9]},
+    )
+    ended = command("plan", write_job(tmp_path / "job.yaml", values))
+    assert "\nbudget: hours 12, bytes 500.0 GB, stop_at 07:00\non_end: when failed, command\n" in ended.stdout
+    assert "note: keep.latents: 9 is beyond the" in ended.stderr and "secret" not in ended.stdout
+
+
 def test_a_plan_tells_of_clips_that_are_gone(tmp_path: Path) -> None:
     job = committed(tmp_path)
     assert framefleet.plan(job).gone is None

@@ -47,6 +47,24 @@ def test_prompts_come_from_a_file_by_its_name(tmp_path: Path) -> None:
     prompts.write_text("a ball\na star\n")
     planned = command("plan", "--prompt", f"@{prompts}", "--model", tiny("wan"), "--output", tmp_path / "out")
     assert "2 prompts" in planned.stdout, planned.stderr
+    planned = command("plan", "--prompt", prompts, "--model", tiny("wan"), "--output", tmp_path / "out")
+    assert planned.exit_code == 2 and f"write --prompt @{prompts}" in " ".join(planned.stderr.split())
+
+
+def test_a_model_that_is_no_folder_of_a_pipeline_is_refused_with_its_place(tmp_path: Path) -> None:
+    folder = tiny("wan")
+    for place, fix in (
+        (folder / "model_index.json", f"give the folder it is in: '{folder}'"),
+        (folder / "transformer", "the folder of a whole diffusers pipeline, not a component"),
+        (tmp_path / "none.gguf", "does not exist\nhint: correct its path"),
+    ):
+        planned = command("plan", "--prompt", "a", "--model", place, "--output", tmp_path / "out")
+        assert planned.exit_code == 2 and fix in planned.stderr, planned.stderr
+
+
+def test_a_lora_of_web_interfaces_in_a_prompt_is_reported(tmp_path: Path) -> None:
+    of_job = ("--model", tiny("wan"), "--output", tmp_path / "out", "--prompt", "a <lora:style:0.8> ball")
+    assert "a column `lora` names LoRAs" in command("plan", *of_job).stderr
 
 
 def test_a_device_that_nothing_is_and_pictures_that_no_model_takes_are_refused(tmp_path: Path) -> None:

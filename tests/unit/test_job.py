@@ -201,6 +201,9 @@ def test_an_argument_of_rows_next_to_the_keys_is_told_where_it_belongs(tmp_path:
     assert refusal(tmp_path, LEAST + "steps: 8\n").fix == (
         "to set it for every row, write `defaults: {num_inference_steps: 8}`"
     )
+    for values in ("[1, 2]", "'0-63'"):
+        fix = refusal(tmp_path, LEAST + f"seeds: {values}\n").fix
+        assert fix == f"to render every row with each, write `sweep: {{seed: {values}}}`"
     assert refusal(tmp_path, LEAST + "fps: 8\n").fix == "did you mean `media.fps`?"
     assert refusal(tmp_path, LEAST + "dtype: bf16\n").fix == "did you mean `model.dtype`?"
 
@@ -253,6 +256,11 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
         ("on_end: {command: ./n --secret}", "`on_end.command` is not usable", "a list ([...])"),
         ("on_end: {webhook: hooks.x/secret}", "`on_end.webhook` is not usable", URL),
         ("heartbeat: {end: hc-ping.com/secret}", "`heartbeat.end` is not usable", URL),
+        (
+            "prompts: {rewrite: {url: http://x/v1/chat/completions/, model: m}}",
+            "`prompts.rewrite.url` is 'http://x/v1/chat/completions/'",
+            "given without its end /chat/completions, which framefleet adds",
+        ),
         ("heartbeat: https://x.y/secret", "`heartbeat` is not usable", "a mapping (key: value)"),
         (
             "defaults: {prompt: {a: b}}",

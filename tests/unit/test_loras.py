@@ -64,6 +64,7 @@ def test_a_row_names_loras_with_weights(text: str, expected: dict[str, Any]) -> 
         ("stile", "declares no LoRA 'stile'"),
         ("../style.safetensors", "declares no LoRA"),
         ("style+", "declares no LoRA ''"),
+        ("<lora:style:0.8>", "has angle brackets"),
         ("style:nan", "'nan' is not a weight"),
         ("style:1e999", "'1e999' is not a weight"),
         ("style:", "'' is not a weight"),

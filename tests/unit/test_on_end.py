@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 from tenacity import wait_none
 
-from framefleet import Store, Summary
+from framefleet import Store, Summary, plan
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
@@ -250,6 +250,8 @@ def test_a_command_that_is_not_there_is_refused_before_the_run(tmp_path: Path, p
     ):
         """It begins."""
     assert "hunter2" not in str(refusal.value)
+    with pytest.raises(JobError, match=f"on_end.command: {program} is not a program"):
+        plan(job(tmp_path, command=[program]))
 
 
 def test_urls_may_be_of_environment_variables_which_are_not_shown(
@@ -278,6 +280,9 @@ def test_variables_that_give_no_url_are_refused_before_the_run(
         report_end(job(tmp_path, webhook="${ABSENT}")),
     ):
         """It begins."""
+    for section in ({"on_end": {"webhook": "${ABSENT}"}}, {"heartbeat": {"end": "${ABSENT}"}}):
+        with pytest.raises(JobError, match=problem):
+            plan({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", **section})
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -58,6 +58,8 @@ def test_a_plan_takes_rows_as_render_does_and_writes_nothing(tmp_path: Path) -> 
     plan = framefleet.plan(job, table=rows)
     assert (plan.num_rows, plan.counts.pending) == (3, 2)
     assert framefleet.plan(job, table=rows, limit=1).counts.pending == 1
+    misspelt = framefleet.plan(job, table=[{"prompt": "a fox", "negative_promt": "a cat"}])
+    assert "'negative_promt' is not read; did you mean negative_prompt?" in repr(misspelt)
     assert not (tmp_path / "out").exists()
     lines = repr(plan).splitlines()
     assert lines[:3] == ["JobPlan", "  rows: 3: 0 invalid, 1 duplicates, 0 done", "  to render: 2"]

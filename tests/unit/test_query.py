@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -110,6 +112,9 @@ def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
     with pytest.raises(JobError, match="no column 'sharpnes'") as caught:
         check_where(TABLE.schema, "sharpnes > 0.4")
     assert caught.value.fix == "did you mean 'sharpness'?"
+    with pytest.raises(JobError, match="no column 'a ball'") as caught:
+        check_where(TABLE.schema, 'prompt = "a ball"')
+    assert caught.value.fix == "write a text in single quotes: 'a ball'"
     with pytest.raises(JobError) as caught:
         check_where(TABLE.schema, "zzzz > 0.4")
     assert "prompt, seed, sharpness" in caught.value.fix
@@ -134,3 +139,9 @@ def test_names_that_sql_takes_for_one_are_refused_unless_their_case_says_which(c
     assert chosen("Seed = 8") == [8]
     with pytest.raises(JobError, match="'seed' and 'Seed', which SQL takes for one"):
         chosen(condition)
+
+
+def test_the_example_of_picks_says_what_is_missing(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples/pick.py"
+    ended = subprocess.run([sys.executable, script, tmp_path / "none"], capture_output=True, text=True)
+    assert ended.returncode == 1 and ended.stderr.startswith(f"{tmp_path / 'none'}: IO Error: No files found")

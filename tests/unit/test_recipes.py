@@ -97,8 +97,14 @@ def test_what_is_no_plain_function_is_refused_since_its_source_is_not_known(modu
 
 
 def test_a_function_with_other_parameters_is_refused(module: str) -> None:
-    with pytest.raises(RecipeError, match=r"does not take \(pipe, request\)"):
+    with pytest.raises(RecipeError, match=r"takes \(.*, not \(pipe, request\)"):
         find_recipe(f"{module}:narrow")
+
+
+def test_a_file_in_place_of_a_module_is_refused_with_the_modules_name() -> None:
+    with pytest.raises(RecipeError) as caught:
+        find_recipe("recipes/mine.py:bright")
+    assert caught.value.fix == "write mine:bright, without .py"
 
 
 @pytest.mark.parametrize("name", ["no_such_module:f", ":f", ".relative:f"])

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import RpcError
 
+import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet import connection, settings
@@ -141,6 +142,7 @@ def test_a_ray_that_answers_and_lets_nobody_join_is_refused_in_time(monkeypatch:
         ({"fleet": {"gpus_per_worker": 1}}, "fleet.gpus_per_worker is 1, and this machine has no GPU"),
         ({"model": {"path": "m", "device": "cuda"}}, "model.device is cuda, and this machine has no GPU"),
         ({"model": {"path": "m", "device": "cuda:0"}}, "model.device is cuda:0, and"),
+        ({"model": {"path": "m", "device": "mps"}}, "model.device is mps, and this machine has no GPU"),
     ],
 )
 def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
@@ -154,10 +156,16 @@ def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
         check_gpu(load_job(values))
     with pytest.raises(JobError, match=rf"job\.yaml line \d+: {said}"):
         load_job(job, is_rendered=True)
+    with pytest.raises(JobError, match=said):
+        framefleet.plan(job)
     assert load_job(job), "elsewhere there may be one"
+    for elsewhere in (["--gpu-memory", "24GB"], ["--set", "fleet.address=10.0.0.1:6379"]):
+        planned = command("plan", job, *elsewhere).stderr
+        assert (f"note: {said}" in planned) == ("--gpu-memory" in elsewhere) and "error: fleet" not in planned
     check_gpu(load_job(values | {"fleet": {"address": "10.0.0.1:6379"}}))
-    monkeypatch.setattr(settings, "num_gpus_here", lambda: 2)
-    load_job(job, is_rendered=True)
+    if more != {"model": {"path": "m", "device": "mps"}}:
+        monkeypatch.setattr(settings, "num_gpus_here", lambda: 2)
+        load_job(job, is_rendered=True)
 
 
 def test_more_gpus_for_a_worker_than_this_machine_has_are_refused(

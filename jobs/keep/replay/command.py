@@ -21,7 +21,8 @@ _RecordedOutput = Annotated[str, Argument(metavar="OUTPUT", help="Output that ha
 _RowId = Annotated[
     str,
     Argument(
-        metavar="ROW_ID", help="Row to render: its row_id, the first digits of it, or the name of its clip."
+        metavar="ROW_ID",
+        help="Row to render: its row_id, its first digits (at least 4), or the name of its clip.",
     ),
 ]
 MovedModels = Annotated[

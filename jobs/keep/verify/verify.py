@@ -27,6 +27,7 @@ from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Callback, Checked, Watch, wait_for
 from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.clips import Clip
 from framefleet.pipeline.outputs.damage import (
@@ -96,7 +97,7 @@ def verify(
     output: str | Path,
     *,
     files: bool = False,
-    sample: int = 8,
+    sample: AtLeastOne = 8,
     seed: int = 0,
     row_ids: Collection[str] = (),
     by_fleet: bool = False,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import init_empty_weights
+from diffusers.utils import logging
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
@@ -163,9 +164,21 @@ def blank_pipeline(
 ) -> Any:
     """Return the pipeline with every parameter on the meta device. folder: of the configs, `files`."""
     components = list(components)
-    with sealed(folder, files) as place:
+    with sealed(folder, files) as place, _no_progress_bar():
         networks = {c.name: blank_network(c, place) for c in components if c.has_weights}
         return assembled(place, spec, components, networks=networks)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Have diffusers show no progress: a pipeline without weights is there at once."""
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()
 
 
 def blank_network(component: Component, place: Path) -> nn.Module:

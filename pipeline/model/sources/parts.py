@@ -59,6 +59,9 @@ def base_and_parts(
         fields = part if isinstance(part, Mapping) else {"path": str(part)}
         parts[name] = part if isinstance(part, ModelPart) else ModelPart(**fields)
     is_file = path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
+    is_local = "://" not in path and (path.startswith(("/", ".", "~")) or path.count("/") < 2)
+    if is_file and is_local and not os.path.exists(os.path.expanduser(path)):
+        raise ModelError(f"model {path!r} does not exist", "correct its path")
     if base is None and is_file:
         raise ModelError(
             f"model {public_url(path)!r} is one file, without configs and tokenizers",

@@ -59,8 +59,10 @@ def open_source(
             parent, name = os.path.split(folder)
             near: list[str] = []
             with suppress(OSError):  # it is not there, or must not be listed
-                near = nearest(name, os.listdir(parent))
+                near = [] if os.path.exists(folder) else nearest(name, os.listdir(parent))
             meant = f"did you mean {os.path.join(parent, near[0])!r}? Or " if near else ""
+            if name in INDEXES:
+                raise ModelError(f"model {folder!r} is not a folder", f"give the folder it is in: {parent!r}")
             fix = "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
             raise ModelError(f"model {folder!r} is not a folder", meant + fix)
         return FolderSource(folder)

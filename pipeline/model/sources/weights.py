@@ -101,7 +101,7 @@ def open_weights(
     where = source.name
     file = model_index.index_file(source.files)
     if file not in source.files:
-        fix = "give a diffusers pipeline folder, not a single checkpoint"
+        fix = "give the folder of a whole diffusers pipeline, not a component or a checkpoint"
         raise ModelError(f"{where}/{file} does not exist", fix)
 
     def read(file: str) -> bytes:

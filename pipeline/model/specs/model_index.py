@@ -58,7 +58,7 @@ def parse_index(content: bytes, where: str) -> ModelIndex:
 def read_index(folder: Path) -> ModelIndex:
     """Return what the index of a folder says, as `parse_index` does."""
     path = folder / index_file([name for name in INDEXES if (folder / name).is_file()])
-    fix = "give a diffusers pipeline folder, not a single checkpoint"
+    fix = "give the folder of a whole diffusers pipeline, not a component or a checkpoint"
     return _of_its_kind(index_of(read_object(path, fix), str(path)))
 
 

@@ -28,6 +28,7 @@ from framefleet.pipeline.errors import (
     UserError,
     not_ours,
 )
+from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.metrics import STORE_BYTES, Counts
@@ -54,6 +55,7 @@ class Store:
     them the usual environment variables count (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
     """
 
+    @check_arguments
     def __init__(
         self,
         url: str | os.PathLike[str],

@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.metrics import BUSY, WORKER_SECONDS
 from framefleet.pipeline.render.fused.batching import Mode
 
@@ -82,6 +83,9 @@ class Audit:
                 "audit at_most is set, and audit every is 0, which turns audits off",
                 "leave out one of the two",
             )
+
+
+Audit.__init__ = check_arguments(Audit.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from framefleet.pipeline.errors import InputError, StoreError
+from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
@@ -33,6 +34,7 @@ class Inputs:
     storage_options: for object stores. outage_s: how long one may be out of reach.
     """
 
+    @check_arguments
     def __init__(
         self,
         roots: Sequence[str],

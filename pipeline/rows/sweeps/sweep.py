@@ -25,7 +25,6 @@ from framefleet.pipeline.rows.tables.file_reading import MAX_BATCH_BYTES
 from framefleet.pipeline.rows.tables.row_cells import ODD_FIELD, python_values
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
-from framefleet.pipeline.text import setting
 
 # {{name}} is {name} as it stands; all other brackets are text, as in a prompt that is JSON.
 _NAME = re.compile(r"\{\{(\w+)\}\}|\{([^\W\d]\w*)\}")
@@ -65,10 +64,7 @@ def open_sweep(
             if kind is None:
                 fix += ", or rename it in the sweep and its texts"
             else:
-                fix += "; to use it only in rows where the table has none, set " + setting(
-                    f"defaults.{argument}", "..."
-                )
-                fix += f"; to ignore the table's, {setting(f'columns.{argument}', f'swept_{argument}')}"
+                fix += f"; for rows without one, write a single value as `defaults: {{{argument}: ...}}`"
             raise JobError(f"sweep.{argument}: the table has a column {name!r} too", fix)
     fields = [field for field in (table.schema if table else ()) if field.name not in templates]
     schema = pa.schema([*fields, *(pa.field(column.name, column.type) for column in varied)])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from framefleet.jobs.show.watch import ClipsProgress
 from framefleet.pipeline.errors import FramefleetError, JobError, Refused
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.model.specs.check import check_fps
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import encode
@@ -65,7 +66,7 @@ def sheet(
     columns: str | None = None,
     where: str | None = None,
     captions: Sequence[str] = (),
-    limit: int = 60,
+    limit: AtLeastOne = 60,
     tile: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
@@ -101,7 +102,7 @@ def grid(
     columns: str | None = None,
     where: str | None = None,
     captions: Sequence[str] = (),
-    limit: int = 60,
+    limit: AtLeastOne = 60,
     tile: int = GRID_TILE,
     storage_options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,

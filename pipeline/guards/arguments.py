@@ -1,0 +1,96 @@
+"""Arguments of the functions that programs call: checked by their annotations, before anything is done."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache, wraps
+from numbers import Integral, Real
+from os import PathLike
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
+
+from annotated_types import Ge
+
+from framefleet.pipeline.errors import JobError, shown
+
+AtLeastOne: TypeAlias = Annotated[int, Ge(1)]
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+_NAMES = {str: "a text", bool: "True or False", int: "a whole number", float: "a number", NoneType: "None"}
+_MANY: tuple[Any, ...] = (Sequence, Collection, Iterable)
+_OWN_WORDS = ("job", "table")  # whose functions say themselves what they take
+
+
+def check_arguments(function: AnyFunction) -> AnyFunction:
+    """Return the function with a JobError in place of what an argument of another type would raise in it."""
+    parameters = inspect.signature(function).parameters.values()
+    hints = {
+        one.name: _evaluated(one.annotation, function) for one in parameters if one.name not in _OWN_WORDS
+    }
+
+    @wraps(function)
+    def with_checks(*args: Any, **kwargs: Any) -> Any:
+        names = [one.name for one in parameters if one.kind == one.POSITIONAL_OR_KEYWORD]
+        for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():
+            if name in hints and not _fits(value, hints[name]):
+                place = function.__qualname__.removesuffix(".__init__")
+                text = "" if name.endswith("options") else f"{shown(value)}, "  # which may be a secret
+                problem = f"{place}: {name} is {text}of type {type(value).__name__}"
+                raise JobError(problem, f"it must be {_words(hints[name])}")
+        return function(*args, **kwargs)
+
+    with_checks.__module__ = "framefleet"  # where pickle finds it
+    return with_checks  # type: ignore[return-value]
+
+
+# `framefleet.render` is the same function each time.
+check_arguments_once = cache(check_arguments)
+
+
+def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
+    """Return the type; Any where there is none, or it takes an import that only type checkers make."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    try:
+        return eval(annotation, vars(sys.modules[function.__module__]))
+    except NameError:
+        return Any
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin is Annotated:
+        return _fits(value, inner[0]) and value >= inner[1].ge
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return isinstance(value, str) and (value in inner or len(inner) > 1)  # the function names them all
+    if origin in _MANY:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            return False
+        return not isinstance(value, list | tuple | set) or all(_fits(one, inner[0]) for one in value)
+    kind = origin or kind
+    kind = {int: Integral, float: Real, str: str | PathLike, dict: Mapping}.get(kind, kind)
+    is_bool = isinstance(value, bool) and kind in (Integral, Real)
+    return not is_bool and (not isinstance(kind, type | UnionType) or isinstance(value, kind))
+
+
+def _words(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return f"{_words(inner[0])} of at least {inner[1].ge}"
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_words, inner)))
+    if origin is Literal:
+        return f"one of {', '.join(inner)}" if len(inner) > 1 else repr(inner[0])
+    if origin in _MANY:
+        return f"a list (each {_words(inner[0])})"
+    if origin in (Mapping, dict):
+        return "a mapping"
+    if origin is Callable:
+        return "a function"
+    return _NAMES.get(kind) or f"a {kind.__name__}"
