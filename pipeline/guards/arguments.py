@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache, wraps
 from numbers import Integral, Real
 from os import PathLike
@@ -34,11 +35,8 @@ def check_arguments(function: AnyFunction) -> AnyFunction:
     def with_checks(*args: Any, **kwargs: Any) -> Any:
         names = [one.name for one in parameters if one.kind == one.POSITIONAL_OR_KEYWORD]
         for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():
-            if name in hints and not _fits(value, hints[name]):
-                place = function.__qualname__.removesuffix(".__init__")
-                text = "" if name.endswith("options") else f"{shown(value)}, "  # which may be a secret
-                problem = f"{place}: {name} is {text}of type {type(value).__name__}"
-                raise JobError(problem, f"it must be {_words(hints[name])}")
+            if name in hints:
+                _check(function.__qualname__.removesuffix(".__init__"), name, value, hints[name])
         return function(*args, **kwargs)
 
     with_checks.__module__ = "framefleet"  # where pickle finds it
@@ -47,6 +45,20 @@ def check_arguments(function: AnyFunction) -> AnyFunction:
 
 # `framefleet.render` is the same function each time.
 check_arguments_once = cache(check_arguments)
+
+
+def check_fields(value: Any) -> None:
+    """Raise JobError for a field of a dataclass that has another type than it should."""
+    kind = type(value)
+    for field in fields(value):
+        _check(kind.__name__, field.name, getattr(value, field.name), _evaluated(field.type, kind))
+
+
+def _check(place: str, name: str, value: Any, hint: Any) -> None:
+    if not _fits(value, hint):
+        text = "" if name.endswith("options") else f"{shown(value)}, "  # which may be a secret
+        problem = f"{place}: {name} is {text}of type {type(value).__name__}"
+        raise JobError(problem, f"it must be {_words(hint)}")
 
 
 def _evaluated(annotation: Any, function: Callable[..., Any]) -> Any:

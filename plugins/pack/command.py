@@ -13,7 +13,12 @@ from framefleet.jobs.keep.replay.command import MovedModels, ReadableRoots, give
 from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
-_Folder = Annotated[Path, Argument(metavar="FOLDER", help="Folder to write: new, or empty.")]
+_Folder = Annotated[
+    Path | None,
+    Argument(
+        metavar="FOLDER", help="Folder to write: new, or empty. Default: NAME-pack here, for an output NAME."
+    ),
+]
 _Rows = Annotated[int, Option("--rows", min=1, metavar="N", help="Number of rows to pack.")]
 _Seed = Annotated[int, Option("--seed", help="Random seed for choosing the rows.")]
 _RowIds = Annotated[
@@ -23,7 +28,7 @@ _RowIds = Annotated[
 
 def pack_command(
     output: OutputToRead,
-    folder: _Folder,
+    folder: _Folder = None,
     rows: _Rows = 8,
     seed: _Seed = 0,
     row_ids: _RowIds = None,

@@ -79,7 +79,7 @@ class Packed:
 
 def pack(
     output: str | Path,
-    folder: str | Path,
+    folder: str | Path | None = None,
     *,
     rows: AtLeastOne = 8,
     seed: int = 0,
@@ -88,19 +88,21 @@ def pack(
 ) -> Packed:
     """Pack some rows of an output, so that somebody else can render them again and compare.
 
-    folder: new or empty. rows: how many, spread over kinds of rows and machines, chosen by seed; row_ids:
-    these, and no sample. Raises JobError for rows without a record, a folder that has files, and a clip that
-    is not as its record says; InputError for such an input.
+    folder: new or empty; None is NAME-pack in the current folder, for an output NAME. rows: how many, spread
+    over kinds of rows and machines, chosen by seed; row_ids: these, and no sample. Raises JobError for rows
+    without a record, a folder that has files, and a clip that is not as its record says; InputError for such
+    an input.
     """
     consent = replace(NOTHING, storage_options=storage_options or {})
-    return pack_rows(str(output), Path(folder), rows=rows, seed=seed, row_ids=row_ids, given=consent)
+    return pack_rows(str(output), folder, rows=rows, seed=seed, row_ids=row_ids, given=consent)
 
 
 def pack_rows(
-    output: str, folder: Path, *, rows: int, seed: int, row_ids: Collection[str], given: Given
+    output: str, folder: str | Path | None, *, rows: int, seed: int, row_ids: Collection[str], given: Given
 ) -> Packed:
     """Do what `pack` does. given: what the output is not trusted with."""
     store = Output.open(output, given.storage_options).store
+    folder = Path(folder or f"{PurePosixPath(store.url_of('')).name}-pack")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise JobError(f"{folder} is not an empty folder", "give a new one")
     claim = claim_of(store)

@@ -51,7 +51,7 @@ def test_a_stranger_renders_packed_rows_again_with_the_weights_alone(tmp_path: P
     assert command("verify", pack, "--model", other).exit_code == 2
 
 
-def test_what_rows_take_is_packed_too(tmp_path: Path) -> None:
+def test_what_rows_take_is_packed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number in range(2):
@@ -62,15 +62,16 @@ def test_what_rows_take_is_packed_too(tmp_path: Path) -> None:
     values["defaults"].pop("max_sequence_length", None)
     render_driven(values | {"media": {"format": "mkv"}})
     row_ids = [record["row_id"] for record in records_of(tmp_path / "out")]
-    packed = framefleet.pack(tmp_path / "out", tmp_path / "pack", row_ids=row_ids)
-    assert packed.row_ids == tuple(row_ids)
+    monkeypatch.chdir(tmp_path)
+    packed = framefleet.pack("out", row_ids=row_ids)
+    assert (packed.row_ids, packed.folder) == (tuple(row_ids), "out-pack")
     assert all("image" in reason for reason in packed.without_script.values()) and packed.without_script
     shutil.copyfile(pictures / "1.png", pictures / "0.png")
     with pytest.raises(InputError, match=r"0\.png', but the file has changed"):
         framefleet.pack(tmp_path / "out", tmp_path / "other", row_ids=row_ids)
     shutil.rmtree(pictures)
     shutil.rmtree(tmp_path / "out")
-    verified = framefleet.verify(tmp_path / "pack", row_ids=row_ids)
+    verified = framefleet.verify("out-pack", row_ids=row_ids)
     assert verified.is_well and len(verified.rows) == 2
 
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.arguments import check_arguments
+from framefleet.pipeline.guards.arguments import check_fields
 from framefleet.pipeline.metrics import BUSY, WORKER_SECONDS
 from framefleet.pipeline.render.fused.batching import Mode
 
@@ -65,6 +65,7 @@ class Audit:
         return Odds(lowest=max(1 / self.every, odds_for(self.at_most, num_rows)))
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.every < 0:
             raise JobError(f"audit every is {self.every}", "use 1 or more, or 0 for no audits")
         if self.share is not None and not 0 < self.share <= 1:
@@ -83,9 +84,6 @@ class Audit:
                 "audit at_most is set, and audit every is 0, which turns audits off",
                 "leave out one of the two",
             )
-
-
-Audit.__init__ = check_arguments(Audit.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

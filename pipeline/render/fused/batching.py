@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.arguments import check_arguments
+from framefleet.pipeline.guards.arguments import check_fields
 
 Mode = Literal["exact", "fast"]
 # Climbed by powers of two; a size between two of them is tried only where the larger does not fit, or did not
@@ -45,13 +45,11 @@ class Batching:
     remember: bool = True  # what is measured of sizes, beyond the process; see docs/exactness.md
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.mode not in get_args(Mode):
             raise JobError(f"batching mode is {self.mode!r}", f"use one of {', '.join(get_args(Mode))}")
         if self.max_rows < 1:
             raise JobError(f"batching max_rows is {self.max_rows}", "use 1 or more")
-
-
-Batching.__init__ = check_arguments(Batching.__init__)  # type: ignore[method-assign]
 
 
 class Sizes:
