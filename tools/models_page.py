@@ -45,11 +45,11 @@ model list` and `framefleet model info MODEL` print the same.
 dtype. *Largest GB* is the weights of the largest component alone. Activations need more memory, which
 grows with the size and the frames.
 
-## Licences and downloads
+## Licenses and downloads
 
 *Download GB* is empty if it could not be checked.
 
-{licences}
+{licenses}
 
 ## Remarks
 
@@ -84,8 +84,8 @@ def page() -> str:
             ("preset", "makes", "size", "frames", "steps", "guidance", "dtype", "weights GB", "largest GB"),
             ((p.name, makes(p), size_text(p), frames_text(p), *_numbers(p)) for p in known),
         ),
-        licences=table(
-            ("model", "licence", "download GB"),
+        licenses=table(
+            ("model", "license", "download GB"),
             (
                 (f"`{model}`", p.license, f"{p.download_gb:g}" if p.download_gb else "")
                 for p in known

@@ -34,7 +34,7 @@ _COUNT = """
 _HINT = "\nhint: "  # as errors of ours are written, see `FramefleetError`
 # What people do about errors that are not ours.
 _FIXES = {
-    "OutOfMemory": "render fewer pixels or frames, or set model.offload or model.vae_tiling",
+    "OutOfMemory": "render fewer pixels or frames; in another output, set model.offload or model.vae_tiling",
     "WorkerDied": "the row ends every worker it is on: look at the worker's log, and at its memory",
     "TypeError": "an argument does not fit the pipeline, or the recipe: see --traceback",
 }

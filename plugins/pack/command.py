@@ -41,7 +41,7 @@ def pack_command(
     """Pack some clips, so that somebody else can render them again and compare.
 
     Writes their records, clips and input files, scripts, library versions and the digests of the model into a
-    folder. Only the weights are not in it.
+    folder. Weights, LoRAs and the code of your own recipes are not in it.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options_alone

@@ -22,7 +22,7 @@ class InterpolateSection(Section):
     """More frames per second, by FFmpeg's motion-compensated filter `minterpolate`."""
 
     interpolate: int = Field(ge=2, le=8)
-    """How many times as many."""
+    """Factor for the frames per second, from 2 to 8."""
 
 
 class PostSection(ListSection[list[UpscaleSection | InterpolateSection]]):

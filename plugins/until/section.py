@@ -26,7 +26,7 @@ class UntilSection(Section):
     at_most: int = Field(ge=1)
     """Maximum number of clips to render of each group."""
     per: Annotated[list[str], BeforeValidator(as_list)] = Field(default_factory=list)
-    """Columns of the table, e.g. [prompt]: each of their values makes a group. Default: one group."""
+    """Columns, arguments or words of the sweep, e.g. [prompt]: each value is a group. Default: one group."""
     share: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Shares of the accepted clips by the values of columns, e.g. {style: {photo: 0.5, anime: 0.5}}."""
     rate: float | None = Field(default=None, gt=0, le=1)

@@ -90,7 +90,7 @@ def check_quantized(components: Mapping[str, Any], quantization: Quantization) -
     """Raise ModelError for a component that came out as it went in: the libraries skip layers in silence."""
     for name, module in components.items():
         if not any(map(_is_quantized, module.modules())):
-            problem = f"quantization: {quantization.backend} found nothing in {name} that it could quantise"
+            problem = f"quantization: {quantization.backend} found nothing in {name} that it could quantize"
             raise ModelError(problem, "leave it out of quantization.components, or use another type")
 
 

@@ -127,7 +127,7 @@ class CacheDit(PackageSettings):
 
 
 class TorchAo(Strict):
-    """Weights quantised by torchao; dynamic: what they are multiplied with as well."""
+    """Weights quantized by torchao; dynamic: what they are multiplied with as well."""
 
     backend: Literal["torchao"]
     type: Literal[
@@ -144,7 +144,7 @@ class TorchAo(Strict):
 
 
 class Quanto(Strict):
-    """Weights quantised by optimum-quanto."""
+    """Weights quantized by optimum-quanto."""
 
     backend: Literal["quanto"]
     type: Literal["int8", "int4", "int2", "float8"]
@@ -152,7 +152,7 @@ class Quanto(Strict):
 
 
 class OtherQuantization(PackageSettings):
-    """Weights quantised by another backend of diffusers, with the arguments of its own config class."""
+    """Weights quantized by another backend of diffusers, with the arguments of its own config class."""
 
     # Each backend fits one class, in the schema too: editors would refuse torchao if it fitted two.
     backend: str = Field(min_length=1, json_schema_extra={"not": {"enum": ["torchao", "quanto"]}})
