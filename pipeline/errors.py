@@ -3,7 +3,7 @@
 FramefleetError
 ├── UserError             the job, the table or the model must change        exit code 2
 │   ├── JobError
-│   │   └── OutputInUse       another driver writes to the output
+│   │   └── OutputInUse       another run renders into the output
 │   ├── TableError
 │   ├── ModelError
 │   ├── RecipeError
@@ -75,7 +75,7 @@ class JobError(UserError):
 
 
 class OutputInUse(JobError):
-    """Another driver writes to the output: this run has not begun, and reports no end."""
+    """Another run renders into the output, and reports its end: this one does not."""
 
 
 class TableError(UserError):

@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.pipeline.errors import OutputInUse, StoreConflict, StoreError
+from framefleet.pipeline.errors import JobError, OutputInUse, StoreConflict, StoreError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.metrics import of_runs
@@ -56,6 +56,7 @@ class Holder:
     process_started: str  # by the machine's own clock; tells a process from a later one with its id
     beat: int
     started_at: str  # for people; clocks of machines are not compared
+    renders: bool = True  # a job, and reports its end; if not, it repairs, merges or asks
     ended: bool = False  # it has given the output back
     left_nothing: bool = False  # and has finished all that it began
     error: str = ""  # that ended it, without secrets
@@ -142,10 +143,13 @@ def read_holder(store: Store, epoch: int) -> Holder | None:
         return None
 
 
-def in_use(output: str, who: str) -> OutputInUse:
+def in_use(output: str, holder: Holder | None) -> JobError:
     """Return that another driver writes to an output."""
-    fix = "wait for it to end, stop it, or choose another output"
-    return OutputInUse(f"{output} is being written by {who}", fix)
+    who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"
+    kind = OutputInUse if holder and holder.renders else JobError
+    return kind(
+        f"{output} is being written by {who}", "wait for it to end, stop it, or choose another output"
+    )
 
 
 @cache
@@ -181,13 +185,20 @@ log = logging.getLogger(__name__)
 
 
 class DriverLock:
-    """Holds the output within a `with` block. Entering raises OutputInUse where another driver writes."""
+    """Holds the output within a `with` block. Entering raises JobError where another driver writes there."""
 
     def __init__(
-        self, store: Store, *, owner: str | None = None, beat_s: float = BEAT_S, expiry_s: float = EXPIRY_S
+        self,
+        store: Store,
+        *,
+        renders: bool = True,
+        owner: str | None = None,
+        beat_s: float = BEAT_S,
+        expiry_s: float = EXPIRY_S,
     ) -> None:
+        """renders: a job, so that its end is reported to those who asked for it, and told by `status`."""
         self._store, self._beat_s, self._expiry_s = store, beat_s, expiry_s
-        self._ours = this_process(owner or uuid.uuid4().hex)
+        self._ours = replace(this_process(owner or uuid.uuid4().hex), renders=renders)
         self._told: Progress | None = None
         self._told_before: Progress | None = None
         self.epoch = 0
@@ -227,7 +238,7 @@ class DriverLock:
                 own = (part for part in seals.live_parts(self._store) if part.epoch == self.epoch)
                 sealed = seals.sealed_of(own, self._ours.sealed)
                 reason = ""
-                if isinstance(error, Exception):  # else it was interrupted
+                if self._ours.renders and isinstance(error, Exception):  # else it was interrupted
                     problem = public_message(error).partition("\nhint: ")[0]
                     reason = escaped(f"{type(error).__name__}: {problem}")
                 self._write(ended=True, left_nothing=error is None, sealed=sealed, error=reason)
@@ -329,7 +340,7 @@ class DriverLock:
         return self.still_ours()
 
     def _wait_until_abandoned(self, path: str) -> None:
-        """Return when the driver that wrote `path` is surely gone, if there was one; or raise OutputInUse."""
+        """Return when the driver that wrote `path` is surely gone, if there was one; or raise JobError."""
         current = self._read(path)
         if current is None:
             return
@@ -354,9 +365,8 @@ class DriverLock:
             if now != current:
                 raise self._refusal(holder)
 
-    def _refusal(self, holder: Holder | None) -> OutputInUse:
-        who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"
-        return in_use(self._store.url_of(""), who)
+    def _refusal(self, holder: Holder | None) -> JobError:
+        return in_use(self._store.url_of(""), holder)
 
     def _beat(self) -> None:
         """Raise the counter until released, and read requests; end when another driver has the output."""

@@ -195,7 +195,12 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
         value, is_one = error["input"], isinstance(error["input"], int | float)
         line = f"{{{argument}: {_shown(key, value, job)}}}"
         if isinstance(value, list) or (argument == "seed" and not is_one):
-            return f"to render every row with each, write `sweep: {line}`"
+            of_all = (
+                f"; to give all rows the list, `defaults: {line}`"
+                if argument not in ("seed", "prompt")
+                else ""
+            )
+            return f"to render every row with each, write `sweep: {line}`{of_all}"
         return f"to set it for every row, write `defaults: {line}`"
     return f"known here: {', '.join(siblings or elsewhere)}"
 

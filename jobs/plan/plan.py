@@ -167,10 +167,10 @@ def plan_job(
     wanted = wanted or PlanOptions()
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
-    with _elsewhere_noted(job, watch, wanted):
+    with _elsewhere_noted(job, watch, wanted, "to plan for another machine, give --gpu-memory, e.g. 24GB"):
         check_gpu(job)
     for listener in doors.listeners():
-        with _elsewhere_noted(job, watch, wanted):
+        with _elsewhere_noted(job, watch, wanted, "if a cluster renders it, set fleet.address"):
             listener.check(job)
     run: doors.PlanRun = _plan_of
     for runner in reversed(doors.runners_of(job)):
@@ -179,14 +179,13 @@ def plan_job(
 
 
 @contextmanager
-def _elsewhere_noted(job: Job, watch: Watch, wanted: PlanOptions) -> Iterator[None]:
-    """Have what this machine lacks be a note where another one may render the job."""
+def _elsewhere_noted(job: Job, watch: Watch, wanted: PlanOptions, otherwise: str) -> Iterator[None]:
+    """Have what this machine lacks be a note where another one may render the job; else say how."""
     try:
         yield
     except JobError as error:
         if job.fleet.address is None and wanted.gpu_memory is None:
-            fix = f"{error.fix}; to plan for another machine, give --gpu-memory, e.g. 24GB"
-            raise JobError(error.problem, fix) from None
+            raise JobError(error.problem, f"{error.fix}; {otherwise}") from None
         watch.say(f"note: {error.problem}; {error.fix}")
 
 

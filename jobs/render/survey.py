@@ -90,10 +90,10 @@ class Survey:
         rows = [row for row in self.examples.values() if lane in (None, lane_of(row)) and row.model == model]
         return max(rows, key=_num_pixels, default=None)
 
-    def most_steps(self) -> int:
-        """Return the most denoising steps of a row, as far as rows have a number of steps; else 0."""
+    def fewest_steps(self) -> int:
+        """Return the fewest denoising steps of a row, as far as rows have a number of steps; else 0."""
         rows = (row.arguments.get("num_inference_steps") for row in self.examples.values())
-        return max((steps for steps in rows if isinstance(steps, int)), default=0)
+        return min((steps for steps in rows if isinstance(steps, int)), default=0)
 
     def mean_work(self, lane: LaneKey) -> float:
         """Return what a row of a lane takes in the mean, as `work_in` has it."""
@@ -161,14 +161,14 @@ def survey_rows(
         watch.say(note)
     sides = [[row.arguments.get(name) for name in ("height", "width")] for row in survey.examples.values()]
     sizes = [(height, width) for height, width in sides if isinstance(height, int) and isinstance(width, int)]
-    notes = [step.size_note(*size) for size in sizes for step in resolved.steps.values()]
-    for line in dict.fromkeys(filter(None, notes)):
-        watch.say(f"note: {line}")
-    latents, num_steps = resolved.job.keep.latents, survey.most_steps()
+    for step in resolved.steps.values():
+        if notes := list(dict.fromkeys(filter(None, (step.size_note(*size) for size in sizes)))):
+            watch.say(f"note: {notes[0]}" + f" ({len(notes) - 1:,} more sizes)" * (len(notes) > 1))
+    latents, num_steps = resolved.job.keep.latents, survey.fewest_steps()
     if num_steps and latents != "all" and (late := [one for one in latents if one > num_steps]):
         watch.say(
-            f"note: keep.latents: {late[0]} is beyond the {num_steps} steps of rows, which may fail; use at "
-            f"most {num_steps}, or -1 for the last"
+            f"note: keep.latents: {late[0]} is beyond the {num_steps} steps of some rows, which may fail; "
+            f"use at most {num_steps}, or -1 for the last"
         )
     return survey
 

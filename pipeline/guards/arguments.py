@@ -21,6 +21,7 @@ AtLeastOne: TypeAlias = Annotated[int, Ge(1)]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 _NAMES = {str: "a text", bool: "True or False", int: "a whole number", float: "a number", NoneType: "None"}
 _MANY: tuple[Any, ...] = (Sequence, Collection, Iterable)
+_MANY_CHECKED = 1000  # of a list: what comes later fails where it is used
 _OWN_WORDS = ("job", "table")  # whose functions say themselves what they take
 
 
@@ -82,9 +83,12 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is Literal:
         return isinstance(value, str) and (value in inner or len(inner) > 1)  # the function names them all
     if origin in _MANY:
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        is_list = not isinstance(value, str | bytes) and isinstance(value, Iterable)
+        if not is_list or (origin is Sequence and isinstance(value, Mapping)):
             return False
-        return not isinstance(value, list | tuple | set) or all(_fits(one, inner[0]) for one in value)
+        return not isinstance(value, list | tuple) or all(
+            _fits(one, inner[0]) for one in value[:_MANY_CHECKED]
+        )
     kind = origin or kind
     kind = {int: Integral, float: Real, str: str | PathLike, dict: Mapping}.get(kind, kind)
     is_bool = isinstance(value, bool) and kind in (Integral, Real)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import plain_name
@@ -119,11 +119,8 @@ def _rows(table: pa.Table, condition: str) -> pa.Array:
 def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
     if unknown := _UNKNOWN.search(problem):
         name = unknown["name"]
-        fix = (
-            f"write a text in single quotes: '{name}'"
-            if f'"{name}"' in condition
-            else did_you_mean(name, names)
-        )
+        is_text = f'"{name}"' in condition and "'" not in name and not nearest(name, names)
+        fix = f"write a text in single quotes: '{name}'" if is_text else did_you_mean(name, names)
         return JobError(f"where: there is no column {name!r}", fix)
     problem = f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"
     return JobError(problem, _EXAMPLE)

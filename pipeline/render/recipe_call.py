@@ -15,7 +15,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
-from framefleet.pipeline.errors import RenderError, RowError
+from framefleet.pipeline.errors import RowError
 from framefleet.pipeline.hooks.adapters import working_on
 from framefleet.pipeline.hooks.intercept import Around
 from framefleet.pipeline.model.lora import without_loras
@@ -112,13 +112,6 @@ class RecipeCall:
         row.draws.seed(request.seed)  # after the models are loaded, whose networks draw weights
         with working_on([row.adapters]), tail.watch if tail else nullcontext():
             output = recipe.render(pipe, replace(request, arguments=opened))
-        if recipe.is_own and model.spec.kind == "video" and getattr(output, "ndim", 4) == 3:
-            problem = (
-                f"the recipe returned one picture, shape {tuple(output.shape)}, and the model makes videos"
-            )
-            raise RenderError(
-                problem, "return frames of shape (T, H, W, 3), e.g. picture[None] for one frame"
-            )
         if tail:
             tail.end()  # before pixels are made, which is no look of the row's code
         rendered: Rendered = self._finish(to_rendered, output, pipe)

@@ -54,7 +54,7 @@ def compact_output(output: Output, watch: Watch) -> Compacted:
 
     compacted = []
     for one in (*output.inner.values(), output):
-        with DriverLock(one.store) as lock:
+        with DriverLock(one.store, renders=False) as lock:
             compacted.append(
                 merge_small_parts(one.store, lock, lambda num: watch.show(Checked(num_rows=num)))
             )

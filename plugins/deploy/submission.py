@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobSubmissionClient
 from requests import RequestException
 
-from framefleet.cluster.driver.lock import in_use
+from framefleet.cluster.driver.lock import BEAT_S, Holder, in_use, read_holder
 from framefleet.cluster.fleet.actors import modules_to_ship
 from framefleet.cluster.fleet.connection import needs_token
 from framefleet.jobs.job.file import load_job
@@ -30,11 +31,12 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
-from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import base_of
-from framefleet.pipeline.errors import FleetError, JobError, StoreError
+from framefleet.pipeline.errors import FleetError, FramefleetError, JobError
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.parts.seals import epochs_of
+from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
 from framefleet.pipeline.text import command
@@ -71,10 +73,8 @@ def submit(
     """
     loaded = load_job(job) if table is None else with_table(job, table)
     output = store_of_job(loaded).url_of("")
-    with suppress(StoreError):
-        driver = driver_of(Store(loaded.output, loaded.storage_options, outage_s=_PATIENCE_S))
-        if driver.state == "running":
-            raise in_use(output, f"pid {driver.pid} on {driver.host} since {driver.started_at}")
+    if holder := _user_of(loaded):
+        raise in_use(output, holder)
     with TemporaryDirectory(prefix="framefleet-") as name:
         folder = Path(name)
         recipes, steps = [find_recipe(loaded.recipe, loaded.folder)], open_steps(loaded)
@@ -117,6 +117,27 @@ def logs(
     """
     submission = find_submission(address, Store(output, storage_options).url_of(""))
     return logs_of(submission, follow=follow)
+
+
+def _user_of(job: Job) -> Holder | None:
+    """Return who writes to a job's output now: its process is here, or it has just said that it is alive."""
+    soon = Soon("submit")  # only the cluster may reach the output
+
+    def read() -> Holder | None:
+        with suppress(FramefleetError):
+            store = Store(job.output, job.storage_options, outage_s=_PATIENCE_S)
+            return read_holder(store, max(epochs_of(store), default=0))
+        return None
+
+    holder = soon.ask(read)
+    if holder is None or holder.is_gone() or not holder.runs_elsewhere():
+        return None if holder is None or holder.is_gone() else holder
+    began = time.monotonic()
+    while time.monotonic() - began < 1.5 * BEAT_S:
+        time.sleep(1.0)
+        if (now := soon.ask(read)) and now.beat != holder.beat:
+            return None if now.ended else now
+    return None
 
 
 def find_submission(address: str | None, output: str) -> Submission:

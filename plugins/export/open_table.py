@@ -76,7 +76,7 @@ def export_table(
     with ExitStack() as stack:
         if not to.startswith(CATALOG):
             place = Store(to, options)
-            stack.enter_context(DriverLock(place.below(NOTES)))
+            stack.enter_context(DriverLock(place.below(NOTES), renders=False))
         wait_for(watch, "reading the records")
         parts = live_parts(store)
         schema = _table_schema(store, parts, choice)

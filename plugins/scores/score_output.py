@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -113,7 +113,7 @@ def score(
     opened, columns = step.scores, step.columns
     step.prepare()
     _check_free(store, opened)
-    nulls = set() if again else _null_scores(store, opened, columns)
+    nulls = {} if again else _null_scores(store, opened, columns)
     left = partial(_left, store, opened, where, nulls, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
@@ -159,22 +159,24 @@ def _check_free(store: Store, scores: Sequence[clip_scores.ClipScore]) -> None:
             )
 
 
-def _null_scores(store: Store, scores: Sequence[clip_scores.ClipScore], columns: pa.Schema) -> set[bytes]:
-    """Return the scores that earlier runs measured without a result; see `_key`."""
+def _null_scores(
+    store: Store, scores: Sequence[clip_scores.ClipScore], columns: pa.Schema
+) -> dict[str, set[bytes]]:
+    """Return the clips, by score, that earlier runs measured without a result; see `_key`."""
     paths_by_names: dict[tuple[str, ...], list[str]] = {}
     for part in parts_in(store, SCORES):
         there = columns_of(store, part.path)[0]
         both = [score.name for score in scores if score.name in there.names]
         same = [name for name in both if _digest(there.field(name)) == _digest(columns.field(name))]
         paths_by_names.setdefault(tuple(same), []).append(part.path)
-    nulls = set[bytes]()
+    nulls: dict[str, set[bytes]] = defaultdict(set)
     for names, paths in paths_by_names.items():
         fields = pa.schema([*_ROW_ID, *OF_CLIP, *(columns.field(name) for name in names)])
         for table in read_parts(store, paths, fields) if names else ():
             for name in names:
                 lacking = table.filter(pc.is_null(table[name]))
                 clips = zip(lacking["row_id"].to_pylist(), clips_of(lacking), strict=True)
-                nulls.update(_key(row_id, clip, name) for row_id, clip in clips)
+                nulls[name].update(_key(row_id, clip) for row_id, clip in clips)
     return nulls
 
 
@@ -183,16 +185,16 @@ def _digest(field: pa.Field) -> bytes:
     return digest
 
 
-def _key(row_id: str, clip: str, score: str) -> bytes:
-    """clip: its media_sha256; "": any of the row, as parts of earlier versions have it."""
-    return bytes.fromhex(row_id) + f"{clip} {score}".encode()
+def _key(row_id: str, clip: str) -> bytes:
+    """clip: its media_sha256; "": any of the row."""
+    return bytes.fromhex(row_id + clip)
 
 
 def _left(
     store: Store,
     scores: Sequence[clip_scores.ClipScore],
     where: str | None,
-    nulls: set[bytes],
+    nulls: Mapping[str, set[bytes]],
     *,
     again: bool,
     is_count: bool = False,
@@ -200,8 +202,9 @@ def _left(
     """Yield records, each with the scores to measure. is_count: without what is not needed to count them."""
 
     def is_missing(row: Mapping[str, Any], name: str) -> bool:
-        keys = {_key(row["row_id"], clip, name) for clip in (row["media_sha256"], "")}
-        return row.get(name) is None and keys.isdisjoint(nulls)
+        if row.get(name) is not None or not (of_score := nulls.get(name)):
+            return row.get(name) is None
+        return all(_key(row["row_id"], clip) not in of_score for clip in (row["media_sha256"], ""))
 
     names = [score.name for score in scores]
     is_whole = any(score.is_own for score in scores) and not is_count

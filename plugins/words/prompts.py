@@ -90,7 +90,9 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
             survey = survey_rows(resolved, index, watch)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
         watch.say(f"prompts: {len(left):,} of {len(questions):,} are to be written by {section.model}")
-        with DriverLock(store) as lock:  # one process asks, so that there is one answer to each
+        with DriverLock(
+            store, renders=False
+        ) as lock:  # one process asks, so that there is one answer to each
             writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
             _ask_all(writer, resolved, column, section, left, watch)
     return write_prompts(job, watch, table)
@@ -131,7 +133,7 @@ def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
     if unknown := [text for text in texts if text not in {row[ORIGINAL] for row in written.values()}]:
         problem = f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}"
         raise TableError(problem, "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it")
-    with DriverLock(store) as lock:
+    with DriverLock(store, renders=False) as lock:
         writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
         changed = [row for row in written.values() if texts.get(row[ORIGINAL], row[_PROMPT]) != row[_PROMPT]]
         for row in changed:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request, load_model
+from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
@@ -36,10 +36,6 @@ def plain(pipe: Any, request: Request) -> Any:
 
 def declared(pipe: Any, request: Request) -> Any:
     return generate(pipe, request)
-
-
-def flat(pipe: Any, request: Request) -> Any:
-    return np.zeros((64, 64, 3), np.uint8)
 
 
 def _renderer(*functions: Callable[..., Any], model: Model | None = None, **given: Any) -> Renderer:
@@ -115,9 +111,3 @@ def test_an_audit_in_the_same_process_does_not_speak_for_a_users_recipe() -> Non
     for recipe, remark in (("generate", EQUAL), ("plain", NOT_COMPARED), ("declared", EQUAL_HERE)):
         (clip,) = _clips(_renderer(plain, declared, audit=Audit(every=1)), _rows(recipe, 1))
         assert clip.environment["audit"].startswith(remark)
-
-
-def test_one_picture_of_a_model_of_videos_is_refused() -> None:
-    (outcome,) = _renderer(flat).render(_rows("flat", 1), progress=False)
-    assert isinstance(outcome, Failure)
-    assert "returned one picture, shape (64, 64, 3)" in str(outcome.error)

@@ -123,7 +123,15 @@ def test_a_run_on_an_output_in_use_reports_no_end(tmp_path: Path) -> None:
                 DriverLock(Store(str(tmp_path))),
             ):
                 """It never begins."""
-    assert sent == []
+        assert sent == []
+        with (
+            DriverLock(Store(str(tmp_path)), renders=False),
+            pytest.raises(JobError, match="is being written by"),
+            report_end(ends),
+            DriverLock(Store(str(tmp_path))),
+        ):
+            """`compact` or `repair` has it, which reports no end."""
+        assert len(sent) == 1
 
 
 def test_a_monitor_that_does_not_answer_changes_nothing(

@@ -68,6 +68,8 @@ def test_a_monitor_gets_an_exit_code(tmp_path: Path) -> None:
     ):
         standing = replace(at_work, num_left=3, driver=DriverSeen(state=driver), paused_since=paused_since)
         assert standing.needs_attention == needs_attention
+        outer = replace(at_work, num_left=None, inner={"drafts": standing})
+        assert outer.needs_attention == needs_attention, "drafts of an output without rows yet"
     store.delete(clip)
     damaged = command("status", tmp_path / "done", "--check")
     assert (damaged.exit_code, "damaged: 1 clips of rows with a record are gone" in damaged.stdout) == (

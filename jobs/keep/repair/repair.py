@@ -102,7 +102,7 @@ def _mended(
         found(damage)
     if resolve is None:
         return Repaired(store=store, mended=mend(store, None, watch, found), is_job_back=damage is not None)
-    with DriverLock(store) as lock:
+    with DriverLock(store, renders=False) as lock:
         is_job_back = put_back(store, lock)
         resolve()  # raises before anything is taken out
         mended = mend(store, lock, watch, found)

@@ -182,8 +182,9 @@ class Status(Overview):
     @property
     def needs_attention(self) -> bool:
         """Whether rows failed, clips are gone, or rows are left that nobody renders."""
-        is_stopped = bool(self.num_left) and not self.is_rendered
-        return is_stopped or any(one.num_failed or one.gone for one in (self, *self.inner.values()))
+        outputs = (self, *self.inner.values())
+        is_stopped = any(one.num_left for one in outputs) and not self.is_rendered
+        return is_stopped or any(one.num_failed or one.gone for one in outputs)
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:

@@ -218,6 +218,7 @@ class Store:
             raise
         except Exception as error:  # every fsspec implementation has errors of its own, as botocore's
             trouble = retries.trouble_of(error)
+            is_lasting = trouble in retries.LASTING
             if isinstance(error, FileNotFoundError) and trouble == "other":
                 if may_be_absent:
                     raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
@@ -237,7 +238,7 @@ class Store:
                 raise JobError(problem, "check storage_options: stores take different options") from None
             failure = StoreError(problem, fix)
             failure.kind = trouble
-            if trouble in retries.LASTING:
+            if is_lasting:
                 failure.exit_code = UserError.exit_code
             # A traceback would print the cause's own text.
             raise failure from (error if is_public else None)
