@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.plugins.doctor.machine import MACHINE_CHECKS, versions
-from framefleet.plugins.doctor.results import Check, CheckResult, error, ok, run_checks, warning
+from framefleet.plugins.doctor.results import STORE, Check, CheckResult, error, ok, run_checks, warning
 from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def checks_of(targets: Targets) -> dict[str, Check]:
         "clock": partial(inspect_clock, targets.store, targets.storage_options),
     }
     if targets.store is not None:
-        checks["store"] = partial(inspect_store, targets.store, targets.storage_options)
+        checks[STORE] = partial(inspect_store, targets.store, targets.storage_options)
     return {name: check for name, check in checks.items() if not targets.only or name in targets.only}
 
 

@@ -30,6 +30,7 @@ class CheckResult:
 
 
 Check = Callable[[], Iterable[CheckResult]]
+STORE = "store"  # the check whose silence is an error: jobs would hang too
 
 
 def ok(text: str) -> CheckResult:
@@ -64,12 +65,8 @@ def run_checks(checks: Mapping[str, Check]) -> list[CheckResult]:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, began + LIMIT_S - time.monotonic()))
-    late = error(
-        f"no result after {LIMIT_S:.0f} s",
-        "look for what does not answer; on a busy machine, run it again later",
-    )
-    return [
-        result
-        for name in checks
-        for result in results_by_check.get(name, [replace(late, check=name, seconds=LIMIT_S)])
-    ]
+    problem, fix = f"no result after {LIMIT_S:.0f} s", "run it again when the machine has less to do"
+    for name in checks:
+        late = error(problem, "see whether it answers") if name == STORE else warning(problem, fix)
+        results_by_check.setdefault(name, [replace(late, check=name, seconds=LIMIT_S)])
+    return [result for name in checks for result in results_by_check[name]]

@@ -63,9 +63,10 @@ def test_a_check_that_hangs_or_raises_is_a_finding(monkeypatch: pytest.MonkeyPat
         raise ImportError("libcuda.so.1: token=abcdefghij")
         yield
 
-    slow, broken, fine = run_checks({"hangs": hangs, "raises": raises, "fine": lambda: [ok("well")]})
+    checks = {"hangs": hangs, "store": hangs, "raises": raises, "fine": lambda: [ok("well")]}
+    slow, store, broken, fine = run_checks(checks)
     release.set()
-    assert (slow.check, slow.state) == ("hangs", "error")
+    assert (slow.check, slow.state, store.state) == ("hangs", "warning", "error")
     assert broken.state == "error" and "libcuda" in broken.text
     assert fine.text == "well"
 
