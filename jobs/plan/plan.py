@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,8 @@ from framefleet.pipeline.rows.identity import Shapes
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,26 +170,15 @@ def plan_job(
     wanted = wanted or PlanOptions()
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
-    with _elsewhere_noted(job, watch, wanted, "to plan for another machine, give --gpu-memory, e.g. 24GB"):
-        check_gpu(job)
-    for listener in doors.listeners():
-        with _elsewhere_noted(job, watch, wanted, "if a cluster renders it, set fleet.address"):
-            listener.check(job)
+    for check in (check_gpu, *(listener.check for listener in doors.listeners())):
+        try:
+            check(job)
+        except JobError as error:  # another machine may render it
+            log.warning("`render` would stop on this machine: %s; %s", error.problem, error.fix)
     run: doors.PlanRun = _plan_of
     for runner in reversed(doors.runners_of(job)):
         run = partial(runner.plan, run=run)
     return run(job, watch, wanted, table=table)
-
-
-@contextmanager
-def _elsewhere_noted(job: Job, watch: Watch, wanted: PlanOptions, otherwise: str) -> Iterator[None]:
-    """Have what this machine lacks be a note where another one may render the job; else say how."""
-    try:
-        yield
-    except JobError as error:
-        if job.fleet.address is None and wanted.gpu_memory is None:
-            raise JobError(error.problem, f"{error.fix}; {otherwise}") from None
-        watch.say(f"note: {error.problem}; {error.fix}")
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None) -> JobPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.output_job import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, OutputInUse, StoreError
+from framefleet.pipeline.errors import JobError, OutputInUse, StoreError, UserError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.plugins.notify import heartbeat, on_end
 from framefleet.plugins.notify.heartbeat import beating
@@ -251,15 +252,18 @@ def test_arguments_of_a_command_that_fails_are_not_printed(
 
 
 @pytest.mark.parametrize("program", ["./none-of-this-name", "/dev/null", "none-of-this-name"])
-def test_a_command_that_is_not_there_is_refused_before_the_run(tmp_path: Path, program: str) -> None:
+def test_a_command_that_is_not_there_is_refused_before_the_run(
+    tmp_path: Path, program: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with (
         pytest.raises(JobError, match=f"on_end.command: {program} is not a program") as refusal,
         report_end(job(tmp_path, command=[program, "--password", "hunter2-of-the-chat"])),
     ):
         """It begins."""
     assert "hunter2" not in str(refusal.value)
-    with pytest.raises(JobError, match=f"on_end.command: {program} is not a program"):
+    with pytest.raises(UserError, match="model"):
         plan(job(tmp_path, command=[program]))
+    assert f"on this machine: on_end.command: {program} is not a program" in caplog.text
 
 
 def test_urls_may_be_of_environment_variables_which_are_not_shown(
@@ -280,7 +284,11 @@ def test_urls_may_be_of_environment_variables_which_are_not_shown(
 
 @pytest.mark.parametrize(("value", "problem"), [("", "ABSENT is not set"), ("x.y", "ABSENT does not begin")])
 def test_variables_that_give_no_url_are_refused_before_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, problem: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    value: str,
+    problem: str,
 ) -> None:
     monkeypatch.setenv("ABSENT", value)
     with (
@@ -289,8 +297,10 @@ def test_variables_that_give_no_url_are_refused_before_the_run(
     ):
         """It begins."""
     for section in ({"on_end": {"webhook": "${ABSENT}"}}, {"heartbeat": {"end": "${ABSENT}"}}):
-        with pytest.raises(JobError, match=problem):
+        caplog.clear()
+        with pytest.raises(UserError, match="model"):
             plan({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", **section})
+        assert re.search(f"on this machine: .*{problem}", caplog.text)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
