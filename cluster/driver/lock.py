@@ -196,7 +196,7 @@ class DriverLock:
         beat_s: float = BEAT_S,
         expiry_s: float = EXPIRY_S,
     ) -> None:
-        """renders: a job, so that its end is reported to those who asked for it, and told by `status`."""
+        """renders: a job, whose end is reported where it says, and shown by `status`."""
         self._store, self._beat_s, self._expiry_s = store, beat_s, expiry_s
         self._ours = replace(this_process(owner or uuid.uuid4().hex), renders=renders)
         self._told: Progress | None = None
