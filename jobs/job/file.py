@@ -150,7 +150,7 @@ def option_sets(
     swept = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
     for prompt in prompts or ():
         if "." in prompt and os.path.isfile(prompt):
-            fix = f"to render each of its lines, write --prompt @{prompt}"
+            fix = f"to render each of its lines, write {quoted('--prompt', f'@{prompt}')}"
             raise JobError(f"--prompt {prompt} is the name of a file", fix)
     if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
         swept = [_set_of(f"prompt={prompts[0]}")]
