@@ -151,7 +151,7 @@ def option_sets(
     for prompt in prompts or ():
         if "." in prompt and os.path.isfile(prompt):
             fix = f"to render each of its lines, write {quoted('--prompt', f'@{prompt}')}"
-            raise JobError(f"--prompt {prompt} is the name of a file", fix)
+            raise JobError(f"the prompt {prompt!r} is the name of a file", fix)
     if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
         swept = [_set_of(f"prompt={prompts[0]}")]
     swept += [] if seeds is None else [_set_of(f"seed={seeds}")]
