@@ -348,7 +348,7 @@ class DriverLock:
         if holder and holder.is_gone():
             return
         if holder and not holder.runs_elsewhere():
-            raise self._refusal(holder)
+            raise in_use(self._store.url_of(""), holder)
         # Until its counter has not moved for long enough, or its driver says that it ended.
         log.warning(
             "%s: another driver was writing here; waiting up to %.0f s to see whether it still is",
@@ -363,10 +363,7 @@ class DriverLock:
             if now is None or (holder and holder.is_gone()):
                 return
             if now != current:
-                raise self._refusal(holder)
-
-    def _refusal(self, holder: Holder | None) -> JobError:
-        return in_use(self._store.url_of(""), holder)
+                raise in_use(self._store.url_of(""), holder)
 
     def _beat(self) -> None:
         """Raise the counter until released, and read requests; end when another driver has the output."""

@@ -195,12 +195,8 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
         value, is_one = error["input"], isinstance(error["input"], int | float)
         line = f"{{{argument}: {_shown(key, value, job)}}}"
         if isinstance(value, list) or (argument == "seed" and not is_one):
-            of_all = (
-                f"; to give all rows the list, `defaults: {line}`"
-                if argument not in ("seed", "prompt")
-                else ""
-            )
-            return f"to render every row with each, write `sweep: {line}`{of_all}"
+            fix = f"to render every row with each, write `sweep: {line}`"
+            return fix if argument == "seed" else f"{fix}; to give all rows the list, `defaults: {line}`"
         return f"to set it for every row, write `defaults: {line}`"
     return f"known here: {', '.join(siblings or elsewhere)}"
 

@@ -100,6 +100,7 @@ def plan_command(
 
 def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
     """Print the plan; then raise TableError if rows would keep `render` from starting, or fail in it."""
+    from framefleet.jobs.job.schema import sections_not_stored
     from framefleet.jobs.plan.plan import plan_job
     from framefleet.jobs.render.survey import check_valid_rows
     from framefleet.jobs.show.progress import watch_on
@@ -120,7 +121,7 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             shown = part
             if part is not plan:  # whose rows may be refused, which is said first
                 _print(part.prediction)
-        for section in ("budget", "on_end", "heartbeat"):
+        for section in ("budget", *sorted(sections_not_stored(), reverse=True)):
             if line := _section_line(getattr(job, section)):
                 stdout.say(f"{section}: {line}")
     check_valid_rows(

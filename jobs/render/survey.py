@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -90,6 +90,13 @@ class Survey:
         rows = [row for row in self.examples.values() if lane in (None, lane_of(row)) and row.model == model]
         return max(rows, key=_num_pixels, default=None)
 
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Yield height and width of rows of each shape, where they have both."""
+        for row in self.examples.values():
+            height, width = row.arguments.get("height"), row.arguments.get("width")
+            if isinstance(height, int) and isinstance(width, int):
+                yield height, width
+
     def fewest_steps(self) -> int:
         """Return the fewest denoising steps of a row, as far as rows have a number of steps; else 0."""
         rows = (row.arguments.get("num_inference_steps") for row in self.examples.values())
@@ -159,12 +166,11 @@ def survey_rows(
     survey.find_places(resolved.table)
     if note := wildcards.note():
         watch.say(note)
-    sides = [[row.arguments.get(name) for name in ("height", "width")] for row in survey.examples.values()]
-    sizes = [(height, width) for height, width in sides if isinstance(height, int) and isinstance(width, int)]
     for step in resolved.steps.values():
-        if notes := list(dict.fromkeys(filter(None, (step.size_note(*size) for size in sizes)))):
+        if notes := list(dict.fromkeys(filter(None, (step.size_note(*size) for size in survey.sizes())))):
             watch.say(f"note: {notes[0]}" + f" ({len(notes) - 1:,} more sizes)" * (len(notes) > 1))
-    latents, num_steps = resolved.job.keep.latents, survey.fewest_steps()
+    latents = resolved.job.keep.latents
+    num_steps = survey.fewest_steps() if latents else 0
     if num_steps and latents != "all" and (late := [one for one in latents if one > num_steps]):
         watch.say(
             f"note: keep.latents: {late[0]} is beyond the {num_steps} steps of some rows, which may fail; "

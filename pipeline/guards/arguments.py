@@ -32,12 +32,14 @@ def check_arguments(function: AnyFunction) -> AnyFunction:
         one.name: _evaluated(one.annotation, function) for one in parameters if one.name not in _OWN_WORDS
     }
 
+    names = [one.name for one in parameters if one.kind == one.POSITIONAL_OR_KEYWORD]
+    place = function.__qualname__.removesuffix(".__init__")
+
     @wraps(function)
     def with_checks(*args: Any, **kwargs: Any) -> Any:
-        names = [one.name for one in parameters if one.kind == one.POSITIONAL_OR_KEYWORD]
         for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():
             if name in hints:
-                _check(function.__qualname__.removesuffix(".__init__"), name, value, hints[name])
+                _check(place, name, value, hints[name])
         return function(*args, **kwargs)
 
     with_checks.__module__ = "framefleet"  # where pickle finds it

@@ -150,6 +150,6 @@ def _device(name: str) -> str:
         if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
             torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
-        reason = message_of(error).partition("\n")[0]  # torch goes on with its own places
+        reason = message_of(error).partition("\n")[0]  # torch adds its own call stack
         raise ModelError(f"device {name!r} cannot be used: {reason}", "use cpu, or auto") from error
     return name

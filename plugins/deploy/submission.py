@@ -130,8 +130,10 @@ def _user_of(job: Job) -> Holder | None:
         return None
 
     holder = soon.ask(read)
-    if holder is None or holder.is_gone() or not holder.runs_elsewhere():
-        return None if holder is None or holder.is_gone() else holder
+    if holder is None or holder.is_gone():
+        return None
+    if not holder.runs_elsewhere():
+        return holder
     began = time.monotonic()
     while time.monotonic() - began < 1.5 * BEAT_S:
         time.sleep(1.0)

@@ -61,8 +61,8 @@ class Wanted:
 
     def mask(self, table: pa.Table) -> pa.ChunkedArray:
         matches = pc.is_in(table["row_id"], pa.array(sorted(self.row_ids), pa.string()))
+        digests = pa.array(sorted(self.digests), pa.string())
         for column in _DIGESTS:
-            digests = pa.array(sorted(self.digests), pa.string())
             matches = pc.or_(matches, pc.is_in(table[column], digests))
         for length in {len(prefix) for prefix in self.prefixes}:
             some = pa.array(sorted(one for one in self.prefixes if len(one) == length), pa.string())

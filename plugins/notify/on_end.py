@@ -43,9 +43,9 @@ def checked_end(job: Job) -> OnEndSection:
         wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
     if wanted.command:
         program, *arguments = wanted.command
-        beside = os.path.join(job.folder or "", program)
-        if "/" in program and shutil.which(beside):
-            wanted = wanted.model_copy(update={"command": [beside, *arguments]})
+        in_folder = os.path.join(job.folder or "", program)
+        if "/" in program and shutil.which(in_folder):
+            wanted = wanted.model_copy(update={"command": [in_folder, *arguments]})
         elif not shutil.which(program):
             problem = f"{_SECTION}.command: {program} is not a program on this machine"
             raise JobError(problem, "correct its path, which starts in the job file's folder")

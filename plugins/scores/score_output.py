@@ -36,7 +36,7 @@ from framefleet.pipeline.outputs.parts.record_tables import (
     record_schema_of,
     taken_columns,
 )
-from framefleet.pipeline.outputs.parts.records import DIGEST, FIRST_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, column_digest, fields_named
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
@@ -126,16 +126,14 @@ def score(
                 summary.add(record["row_id"], outcome)
                 if not isinstance(outcome, str):
                     # Of what was measured alone: another score of the clip is more exact, or failed.
-                    fields = [
-                        field for field in columns if field.name in outcome.values.keys() - outcome.errors
-                    ]
-                    schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *fields])
-                    key = tuple(schema.names)
-                    if fields and key not in writers:
-                        writers[key] = PartWriter(store, SCORES, schema, run=new_run(0))
-                    if fields:
+                    names = outcome.values.keys() - outcome.errors
+                    if fields := pa.schema([field for field in columns if field.name in names]):
+                        key = tuple(fields.names)
+                        if key not in writers:
+                            schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *fields])
+                            writers[key] = PartWriter(store, SCORES, schema, run=new_run(0))
                         of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
-                        writers[key].add(None, of_clip | fitting_cells(pa.schema(fields), outcome.values))
+                        writers[key].add(None, of_clip | fitting_cells(fields, outcome.values))
                 for writer in writers.values():
                     if writer.due(time.monotonic()):
                         writer.flush()
@@ -167,7 +165,9 @@ def _null_scores(
     for part in parts_in(store, SCORES):
         there = columns_of(store, part.path)[0]
         both = [score.name for score in scores if score.name in there.names]
-        same = [name for name in both if _digest(there.field(name)) == _digest(columns.field(name))]
+        same = [
+            name for name in both if column_digest(there.field(name)) == column_digest(columns.field(name))
+        ]
         paths_by_names.setdefault(tuple(same), []).append(part.path)
     nulls: dict[str, set[bytes]] = defaultdict(set)
     for names, paths in paths_by_names.items():
@@ -178,11 +178,6 @@ def _null_scores(
                 clips = zip(lacking["row_id"].to_pylist(), clips_of(lacking), strict=True)
                 nulls[name].update(_key(row_id, clip) for row_id, clip in clips)
     return nulls
-
-
-def _digest(field: pa.Field) -> bytes:
-    digest: bytes = (field.metadata or {}).get(DIGEST, b"")
-    return digest
 
 
 def _key(row_id: str, clip: str) -> bytes:

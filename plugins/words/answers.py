@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, taken_columns
-from framefleet.pipeline.outputs.parts.records import DIGEST, with_arguments
+from framefleet.pipeline.outputs.parts.records import column_digest, with_arguments
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.record_files import recorded_frames
@@ -78,7 +78,7 @@ class Answers:
         self._store, self._steps = store, steps
         self._step_of = {name: step for step in steps.values() for name in step.columns.names}
         self._fields = pa.schema([field for step in steps.values() for field in step.columns])
-        self._digests = {one.name: (one.metadata or {}).get(DIGEST, b"") for one in self._fields}
+        self._digests = {one.name: column_digest(one) for one in self._fields}
         self._by_content: dict[tuple[str, bytes], CellValue] = {}  # by media_sha256 and digest
         self._ended = threading.Event()
         self._refused: dict[tuple[str, str], str] = {}  # by row and column: why it has no answer in this run
@@ -91,7 +91,7 @@ class Answers:
                 raise JobError(f"the records have a column {name!r} already", fix)
         for part in parts_in(self._store, SCORES):
             names = columns_of(self._store, part.path)[0]
-            digests = {one.name: (one.metadata or {}).get(DIGEST, b"") for one in names}
+            digests = {one.name: column_digest(one) for one in names}
             for name in digests.keys() & self._digests.keys():
                 if digests[name] != self._digests[name]:
                     raise JobError(

@@ -155,6 +155,12 @@ MAY_COME_LATER = {b"framefleet.score": b"1"}
 DIGEST = b"framefleet.digest"  # likewise: of what its values come from, e.g. a model or a question
 
 
+def column_digest(column: pa.Field) -> bytes:
+    """Return the digest of what a column's values come from; b"" where it has none."""
+    digest: bytes = (column.metadata or {}).get(DIGEST, b"")
+    return digest
+
+
 def record_schema(
     carried: pa.Schema, arguments: pa.Schema = NO_ARGUMENTS, added: pa.Schema = NO_COLUMNS
 ) -> pa.Schema:
