@@ -28,7 +28,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (lambda: framefleet.plan("job.yaml", limit="3"), "plan: limit is '3', of type str"),  # type: ignore[arg-type]
     (lambda: framefleet.plan("job.yaml", limit=-5), "plan: limit is -5"),
     (lambda: framefleet.score("out", "sharpness"), "score: scores is 'sharpness'"),
-    (lambda: framefleet.score("out", print), "score: scores is <built-in"),  # type: ignore[arg-type]
+    (lambda: framefleet.score("out", len), "score: scores is <built-in"),  # type: ignore[arg-type]
     (lambda: framefleet.score("out", {"name": "x"}), "score: scores is {"),  # type: ignore[arg-type]
     (lambda: framefleet.read_records("out", where=3), "read_records: where is 3"),  # type: ignore[arg-type]
     (lambda: framefleet.read_records("out", columns="prompt"), "read_records: columns is 'prompt'"),
