@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from framefleet.plugins.compact.command import compact
     from framefleet.plugins.deploy.submission import logs, submit
     from framefleet.plugins.doctor.doctor import Diagnosis, doctor
-    from framefleet.plugins.doctor.results import CheckResult
+    from framefleet.plugins.doctor.machine import CheckResult
     from framefleet.plugins.export.export import export
     from framefleet.plugins.export.records import read_records
     from framefleet.plugins.marks.trace import Traced, trace
@@ -131,7 +131,7 @@ _HOMES = {
     "Acceptance": "framefleet.plugins.until.acceptance",
     "Audit": "framefleet.pipeline.render.audit.schedule",
     "Batching": "framefleet.pipeline.render.fused.batching",
-    "CheckResult": "framefleet.plugins.doctor.results",
+    "CheckResult": "framefleet.plugins.doctor.machine",
     "Clip": "framefleet.pipeline.outputs.clips",
     "Failure": "framefleet.pipeline.outputs.clips",
     "Diagnosis": "framefleet.plugins.doctor.doctor",

@@ -21,8 +21,8 @@ from framefleet.pipeline.errors import PluginError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from framefleet.cluster.driver.budget import Spent
     from framefleet.cluster.driver.progress import Summary
+    from framefleet.cluster.driver.stop import Spent
     from framefleet.jobs.job.schema import Job, TableJob
     from framefleet.jobs.job.section import ListSection, Section
     from framefleet.jobs.plan.plan import JobPlan, PlanOptions, Probed

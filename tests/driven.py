@@ -15,20 +15,19 @@ from framefleet import Progress, Renderer, Summary
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.losses import Event, Ready, Reported
 from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.row_parts import write_rows
+from framefleet.jobs.render.row_parts import Additions, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.seals import new_run
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 

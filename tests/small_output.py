@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from framefleet import Store
 from framefleet.pipeline.outputs.clip_step import late_field
-from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat

@@ -29,7 +29,7 @@ from torch import nn
 from framefleet import Audit, Batching, Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import FramefleetError, ModelError
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.plugins.placement.ranks import Ranks
+from framefleet.plugins.placement.lockstep import Ranks
 from tests.jobs import ROOT
 from tests.tiny import SMALLEST, tiny
 from tests.warm.process import start

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.dispatch.lease import (
     Entry,
     GivenUp,
@@ -39,8 +39,15 @@ from framefleet.cluster.dispatch.lease import (
     Seat,
     Whereabouts,
 )
-from framefleet.cluster.dispatch.order import Copies, Ranked, TableOrder
-from framefleet.cluster.dispatch.waiting_rows import SLACK_BYTES, OversizedRows, Returned, Waiting
+from framefleet.cluster.dispatch.order import (
+    SLACK_BYTES,
+    Copies,
+    OversizedRows,
+    Ranked,
+    Returned,
+    TableOrder,
+    Waiting,
+)
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 
 # What is known of the seconds of rows may be off by a factor of two; a move that gains nothing costs a load.
 MIN_LOADS = 3.0

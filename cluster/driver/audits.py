@@ -7,17 +7,15 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from framefleet.cluster.driver.checkpoints import HalfDoneRows
-from framefleet.cluster.driver.commit import Committer
-from framefleet.cluster.driver.feed import Pending
+from framefleet.cluster.driver.commit import Committer, HalfDoneRows
+from framefleet.cluster.driver.feed import Pending, Work
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.cluster.driver.tally import Tally
-from framefleet.cluster.driver.work import Work
 from framefleet.cluster.worker.messages import Assignment, StoredRow
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.render.audit import schedule, verdict as verdicts
 from framefleet.pipeline.render.audit.verdict import Audited, Digests, Verdict
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 
 log = logging.getLogger(__name__)
 

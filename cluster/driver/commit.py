@@ -1,20 +1,27 @@
-"""From finished rows to parts: what this module has flushed is committed, whatever happens next."""
+"""From finished rows to parts: what this module has flushed is committed, whatever happens next.
+
+Commits and deletions are done one after another, in a thread of their own. Half-done rows have a file each:
+which there are, and when they are deleted. They save time and decide nothing: a row whose file is lost, damaged or of another machine begins again, and
+one that a worker wrote late, cut off from its driver, is as good as any. The renderer tells whether it fits.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
+from queue import Queue
 from typing import Any
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp
 from framefleet.cluster.driver.earlier_runs import TakenBack, note_apart, path_of, take_back
-from framefleet.cluster.driver.feed import Pending
-from framefleet.cluster.driver.task_queue import TaskQueue
-from framefleet.cluster.driver.work import Work
+from framefleet.cluster.driver.feed import Pending, Work
+from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.cluster.worker.messages import Failed
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.guards.redaction import public_text
@@ -25,7 +32,7 @@ from framefleet.pipeline.outputs.clip_step import (
     all_values,
     fitting_cells,
 )
-from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, LOGS, RECORDS
+from framefleet.pipeline.outputs.layout import CHECKPOINTS, CLAIM, FAILURES, LOGS, RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import path_of_intent
 from framefleet.pipeline.outputs.parts.records import (
@@ -40,6 +47,65 @@ from framefleet.pipeline.outputs.parts.seals import delete_late, live_parts
 from framefleet.pipeline.outputs.row_states import LOG_FIELDS, MAX_LOG_LINES, LogLine
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.record_columns import argument_values
+
+
+class TaskQueue:
+    """A queue and its daemon thread: a process that must end does not wait for a task that hangs."""
+
+    def __init__(self, name: str) -> None:
+        self._tasks: Queue[Callable[[], None] | None] = Queue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._lock = threading.Lock()  # guards the next
+        self._error: BaseException | None = None
+        self._is_left = False
+
+    @property
+    def num_waiting(self) -> int:
+        """How many tasks are not done yet."""
+        return self._tasks.unfinished_tasks
+
+    def do(self, task: Callable[[], None]) -> None:
+        """Do this task after all that were added before, even if one of those fails."""
+        if self._thread.ident is None:
+            self._thread.start()
+        self._tasks.put(task)
+
+    def check(self) -> None:
+        """Raise, once, what a task raised."""
+        with self._lock:
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def wait(self) -> None:
+        """Return when all tasks are done; raise what one of them raised."""
+        self._tasks.join()
+        self.check()
+
+    def close(self) -> None:
+        """Do all tasks that were added, and accept no more."""
+        self._tasks.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
+        self.check()
+
+    def leave(self, *, after_s: float) -> None:
+        """Do the tasks that were added so far, and then no more; raises nothing."""
+        self._tasks.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(after_s)
+        self._is_left = True
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None and not self._is_left:
+            try:
+                task()
+            except BaseException as error:  # for `check`: a thread has no caller
+                with self._lock:
+                    self._error = self._error or error
+            finally:
+                self._tasks.task_done()
+
 
 # What may wait while the output cannot be written and workers still can; then the driver waits too.
 _MAX_WAITING = 1024
@@ -189,3 +255,70 @@ def _forget(store: Store, intents: list[str]) -> None:
         store.delete_many(intents)
     except StoreError as error:  # the next driver finds them
         log.warning("%s", error)
+
+
+_NAME = re.compile(rf"{CHECKPOINTS}/([0-9a-f]{{32}})\.safetensors")
+
+
+def half_done_in(store: Store) -> Iterator[str]:
+    """Yield the row_ids of all checkpoints; some of these rows may have a record by now."""
+    return (match[1] for path in store.list(CHECKPOINTS) if (match := _NAME.fullmatch(path)))
+
+
+class HalfDoneRows:
+    """The rows that have a checkpoint. Deletes in the background."""
+
+    def __init__(self, store: Store, *, is_whole: bool) -> None:
+        """is_whole: what this run renders is all that is to be; if not, checkpoints of other rows stay."""
+        self._store, self._is_whole = store, is_whole
+        self._there: set[str] = set()
+        self._deleting = TaskQueue("checkpoints")
+        self._were_there = self._are_others = False
+
+    def __contains__(self, row_id: str) -> bool:
+        return row_id in self._there
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def find(self, is_pending: Callable[[str], bool | None]) -> None:
+        """Find the checkpoints of earlier runs; delete those of rows that have a record.
+
+        is_pending: False for these; None for rows that the job does not have now, and may have again.
+        """
+        for row_id in half_done_in(self._store):
+            self.add(row_id)
+        self._are_others = any(is_pending(row_id) is None for row_id in self._there)
+        if self._is_whole:
+            self.drop(row_id for row_id in list(self._there) if is_pending(row_id) is False)
+
+    def add(self, row_id: str) -> None:
+        self._were_there = True
+        self._there.add(row_id)
+
+    def drop(self, row_ids: Iterable[str] | None = None) -> None:
+        """Stop using these checkpoints, or all, and delete them in the background."""
+        gone = sorted(self._there if row_ids is None else self._there.intersection(row_ids))
+        self._there.difference_update(gone)
+        for row_id in gone:
+            self._deleting.do(partial(self._delete, checkpoint_path(row_id)))
+
+    def close(self, *, is_complete: bool) -> None:
+        """Leave what is not deleted yet to the next run; if all rows have ended, delete the rest too."""
+        if not is_complete:
+            self._deleting.leave(after_s=0)
+            return
+        self._deleting.close()
+        if (
+            self._is_whole and self._were_there and not self._are_others
+        ):  # also what workers wrote of rows that ended elsewhere
+            try:
+                self._store.delete_all(CHECKPOINTS)
+            except StoreError as error:
+                log.warning("could not delete %s: %s", self._store.url_of(CHECKPOINTS), error)
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._store.delete(path)
+        except StoreError as error:  # the next run will
+            log.warning("could not delete %s: %s", self._store.url_of(path), error)

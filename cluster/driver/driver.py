@@ -11,21 +11,28 @@ from functools import partial
 from typing import Literal
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
-from framefleet.cluster.dispatch.hosts import LostRows
+from framefleet.cluster.dispatch.faults import LostRows
 from framefleet.cluster.driver.audits import Audits, Case
-from framefleet.cluster.driver.budget import BudgetLimit
-from framefleet.cluster.driver.checkpoints import HalfDoneRows
-from framefleet.cluster.driver.commit import Committer
-from framefleet.cluster.driver.feed import Pending
+from framefleet.cluster.driver.commit import Committer, HalfDoneRows
+from framefleet.cluster.driver.feed import Added, Pending, Work
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP, moment
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.driver.stop import Stop, wait_for_rows
+from framefleet.cluster.driver.stop import BudgetLimit, Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Scale, Tally
-from framefleet.cluster.driver.work import Added, Work
-from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
+from framefleet.cluster.fleet.losses import (
+    Cause,
+    Event,
+    LaneLost,
+    Leaving,
+    Lost,
+    Ready,
+    Reported,
+    Starting,
+    Storing,
+    cause_to_end,
+)
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, StoreError, UserError
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added

@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.lock import DriverLock, read_holder
 from framefleet.cluster.driver.progress import Progress
+from framefleet.cluster.driver.stop import Spent
 from framefleet.cluster.worker.messages import Rendering, StoredRow
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import WORKER_SECONDS

@@ -15,13 +15,11 @@ from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lan
 from framefleet.cluster.dispatch.lease import LEASE_S, MAX_LEASE_ROWS, Paces
 from framefleet.cluster.dispatch.order import Longest, Ranked, TableOrder
 from framefleet.cluster.driver.audits import Docket
-from framefleet.cluster.driver.feed import Feed, Pending
-from framefleet.cluster.driver.work import Added, LanePlan, Work
+from framefleet.cluster.driver.feed import Added, Feed, LanePlan, Pending, Work
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import AS_TABLE, LONGEST
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import AS_TABLE, LONGEST, LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 
 

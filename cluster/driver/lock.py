@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.pipeline.errors import JobError, OutputInUse, StoreConflict, StoreError
+from framefleet.pipeline.errors import JobError, OutputInUse, StoreConflict, StoreError, escaped
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.metrics import of_runs
@@ -36,7 +36,6 @@ from framefleet.pipeline.outputs.layout import DRIVERS, RECORDS, TABLES, WEIGHTS
 from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.parts import finish_replacing
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
-from framefleet.pipeline.text import escaped
 
 PROC = Path("/proc")
 GONE_STATES = {"Z", "X"}  # ended, but its parent has not asked yet

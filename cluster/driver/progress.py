@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from framefleet.cluster.driver.budget import Spent
+from framefleet.cluster.driver.stop import Spent
 from framefleet.doors import inner_outputs
 from framefleet.pipeline.metrics import CLIP_BYTES, WORKER_SECONDS
 from framefleet.pipeline.overview import Overview

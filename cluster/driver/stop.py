@@ -1,4 +1,7 @@
-"""Signals that ask this process to end, put off until its work can be left. For drivers and workers."""
+"""What ends a run early: signals, put off until work can be left, and what a job may spend.
+
+Signals are for drivers and workers. A budget, of hours, money and bytes, is a plain value.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from types import FrameType
-from typing import Self
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from framefleet.pipeline.errors import bytes_text, read_bytes
+from framefleet.pipeline.guards.strict_model import MustBe, Strict
 
 # Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -113,3 +124,150 @@ def wait_for_rows(
         left = in_hand()
     if left:
         log.warning("stopping without %s rows that were not saved in time", sum(left.values()))
+
+
+HOUR_S = 3600.0
+
+BudgetLimit = Literal["hours", "money", "bytes"]
+AGAIN = "run the same command again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a job has spent. elapsed_s: while a driver ran. worker_s: of all workers. num_bytes: of clips."""
+
+    elapsed_s: float = 0.0
+    worker_s: float = 0.0
+    num_bytes: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+
+    def scaled(self, factor: float) -> Spent:
+        return Spent(
+            elapsed_s=self.elapsed_s * factor,
+            worker_s=self.worker_s * factor,
+            num_bytes=round(self.num_bytes * factor),
+        )
+
+    def text(self) -> str:
+        """Return the sums in words: "1.50 hours, 3.00 hours of workers, 1.2 GB of clips"."""
+        hours = f"{self.elapsed_s / HOUR_S:.2f} hours, {self.worker_s / HOUR_S:.2f} hours of workers"
+        return f"{hours}, {bytes_text(self.num_bytes)} of clips"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrun:
+    """A limit that ended a run: what was used of it, and how to continue."""
+
+    message: str
+    to_continue: str
+
+
+class JobBudget(Strict):
+    """What a job may spend. At a limit, it stops as after Ctrl-C; raise the limit to continue."""
+
+    per: Literal["job", "run"] = Field(
+        default="job",
+        description="job: limits of all runs together. run: limits of each run, e.g. each night.",
+    )
+    hours: float | None = Field(default=None, gt=0, description="Maximum hours.")
+    money: float | None = Field(
+        default=None, gt=0, description="Maximum cost, in any currency: `price` for each hour of each GPU."
+    )
+    price: float | None = Field(
+        default=None,
+        gt=0,
+        description="Price per hour of a GPU (of a worker, if workers have no GPU); needed with `money`.",
+    )
+    bytes: Annotated[int, BeforeValidator(read_bytes, json_schema_input_type=str | int)] | None = Field(
+        default=None, description="Maximum size of all clips, e.g. 500GB; clips in progress are still stored."
+    )
+    stop_at: (
+        Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$"), MustBe('a time such as "07:00"')] | None
+    ) = Field(
+        default=None,
+        description='Time of day at which a run stops, e.g. "07:00", by the clock of the machine it runs on.',
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.money is not None and self.price is None:
+            raise ValueError("given with a price, which is that of one GPU for one hour")
+        if self.per == "run" and not (self.limits() or self.stop_at):
+            raise PydanticCustomError("limit", "given with a limit: hours, money, bytes or stop_at")
+        return self
+
+    @property
+    def is_limited(self) -> bool:
+        return self != JobBudget()
+
+    def deadline(self, began: datetime) -> datetime | None:
+        """Return when a run that began then has to stop: at the next `stop_at`. None without one."""
+        if self.stop_at is None:
+            return None
+        at = datetime.fromisoformat(f"{began.date()}T{self.stop_at}").replace(tzinfo=began.tzinfo)
+        at = at if at > began else at + timedelta(days=1)
+        if began.utcoffset() == began.astimezone().utcoffset():  # the clock may change by then
+            at = at.replace(tzinfo=None).astimezone()
+        return at
+
+    def cost(self, spent: Spent, *, gpus_per_worker: float) -> float | None:
+        """Return the money spent; None without a price. gpus_per_worker: 1 where workers have none."""
+        return None if self.price is None else spent.worker_s / HOUR_S * gpus_per_worker * self.price
+
+    def amount(self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float) -> float:
+        """Return how much of what a limit is about was spent, in the limit's unit."""
+        if limit == "hours":
+            return spent.elapsed_s / HOUR_S
+        if limit == "bytes":
+            return spent.num_bytes
+        return self.cost(spent, gpus_per_worker=gpus_per_worker) or 0.0
+
+    def limits(self) -> dict[BudgetLimit, float]:
+        return {limit: most for limit in get_args(BudgetLimit) if (most := getattr(self, limit)) is not None}
+
+    def reached(self, spent: Spent, *, gpus_per_worker: float) -> BudgetLimit | None:
+        for limit, most in self.limits().items():
+            if self.amount(limit, spent, gpus_per_worker=gpus_per_worker) >= most:
+                return limit
+        return None
+
+    def overrun(
+        self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float, needed: Spent | None = None
+    ) -> Overrun:
+        """Return what is said of a limit that is reached. needed: for all rows, at the present rate."""
+        used = self.amount(limit, spent, gpus_per_worker=gpus_per_worker)
+        cost = self.cost(spent, gpus_per_worker=gpus_per_worker)
+        every = spent.text() + ("" if cost is None else f", {cost:.2f} of money")
+        whose = "this run" if self.per == "run" else "all runs"
+        message = (
+            f"budget.{limit} is reached: {whose} used {amount_text(limit, used)}, "
+            f"{amount_text(limit, self.limits()[limit])} is allowed ({every})"
+        )
+        if self.per == "run":
+            return Overrun(message=message, to_continue=AGAIN)
+        to_continue = f"raise budget.{limit} above {amount_text(limit, used)} and {AGAIN}"
+        if needed is not None:
+            most = self.amount(limit, needed, gpus_per_worker=gpus_per_worker)
+            to_continue += f"; all rows need about {amount_text(limit, most)}"
+        return Overrun(message=message, to_continue=to_continue)
+
+    def num_rows_left(self, spent: Spent, per_row: Spent, *, gpus_per_worker: float) -> int | None:
+        """Return how many more rows the limits allow, at this rate; None where that is not known."""
+        shares = {
+            limit: self.amount(limit, per_row, gpus_per_worker=gpus_per_worker) for limit in self.limits()
+        }
+        lefts = [
+            (most - self.amount(limit, spent, gpus_per_worker=gpus_per_worker)) / shares[limit]
+            for limit, most in self.limits().items()
+            if shares[limit]
+        ]
+        return max(0, int(min(lefts))) if lefts else None
+
+
+def amount_text(limit: BudgetLimit, amount: float) -> str:
+    if limit == "bytes":
+        return bytes_text(amount)
+    text = f"{amount:,.2f}" if amount >= 1 else f"{amount:.4g}"
+    return f"{text} hours" if limit == "hours" else text

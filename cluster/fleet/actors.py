@@ -22,7 +22,7 @@ from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelUpdate
 from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 
 if TYPE_CHECKING:
     from framefleet.cluster.worker.worker import Worker

@@ -33,8 +33,13 @@ from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
 from framefleet.cluster.fleet.machines import Machine
-from framefleet.cluster.fleet.ray_folder import check_parent, make_socket_folder, warn_of_open_folder
-from framefleet.cluster.fleet.ray_start import replaced, start_ray
+from framefleet.cluster.fleet.ray_start import (
+    check_parent,
+    make_socket_folder,
+    replaced,
+    start_ray,
+    warn_of_open_folder,
+)
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import METRICS
 

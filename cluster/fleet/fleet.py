@@ -19,19 +19,28 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import MAX_REST_S, REST_S, Hosts, LostRows
+from framefleet.cluster.dispatch.faults import MAX_REST_S, REST_S, FaultPolicy, Hosts, LostRows
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
-from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Lost, Ready, Reported, Starting
-from framefleet.cluster.fleet.losses import Cause, LaneHosts, cause_of_loss
+from framefleet.cluster.fleet.losses import (
+    Cause,
+    Event,
+    LaneHosts,
+    LaneLost,
+    Leaving,
+    Lost,
+    Ready,
+    Reported,
+    Starting,
+    cause_of_loss,
+)
 from framefleet.cluster.fleet.machines import Machines
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.errors import FleetError, FramefleetError
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.fleet.ray_folder import check_parent
+from framefleet.cluster.dispatch.faults import FaultPolicy
+from framefleet.cluster.fleet.ray_start import check_parent
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.warm.start import Warm, may_fork, warm
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.pipeline.errors import FleetError
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 
 if TYPE_CHECKING:
     from framefleet.cluster.fleet.fleet import Fleet

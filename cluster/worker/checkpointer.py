@@ -41,7 +41,7 @@ class Checkpointer:
 
     def read(self, row_id: str) -> bytes | None:
         """Return what is kept of a row; None, and the reason in the log, where it cannot be had."""
-        from framefleet.pipeline.render.checkpoints.journal import MAX_KEPT_BYTES
+        from framefleet.pipeline.render.checkpoints.checkpoint import MAX_KEPT_BYTES
 
         try:  # of a larger file, its beginning, which the renderer refuses
             return self._store.read(checkpoint_path(row_id), MAX_KEPT_BYTES + _MAX_HEADER_BYTES)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import framefleet
 from framefleet.cluster.worker.blame import Blame, culprit_of
-from framefleet.pipeline.errors import RowError
+from framefleet.pipeline.errors import RowError, shortened
 from framefleet.pipeline.guards.redaction import public_message, public_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate
@@ -26,7 +26,6 @@ from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request, quickly_pickled
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.text import shortened
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.model import Model

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import framefleet
 from framefleet.cluster.worker.checkpointer import Checkpointer
-from framefleet.cluster.worker.inbox import Arrived, Inbox
 from framefleet.cluster.worker.messages import (
     Assignment,
     Failed,
@@ -31,7 +30,7 @@ from framefleet.cluster.worker.messages import (
     WorkerReport,
     WorkerSetup,
 )
-from framefleet.cluster.worker.writers import Writers
+from framefleet.cluster.worker.queues import Arrived, Inbox, Writers
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from framefleet.doors import runners_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
-from framefleet.jobs.render.claim import check_claim
-from framefleet.jobs.render.output_job import job_of
+from framefleet.jobs.render.claim import check_claim, job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password
 from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows

@@ -10,7 +10,7 @@ from typer import Argument
 
 from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.text import command
+from framefleet.pipeline.errors import command
 
 
 def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:

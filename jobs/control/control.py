@@ -7,10 +7,9 @@ from typing import Any
 
 from framefleet.cluster.driver.lock import PAUSE, STOP
 from framefleet.jobs.look.status.status import DriverSeen, driver_of
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, command
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import request_path
-from framefleet.pipeline.text import command
 
 RESUME = "resume"
 

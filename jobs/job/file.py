@@ -21,12 +21,11 @@ from framefleet.jobs.job.paths import check_paths, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.section import Key
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
-from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.errors import FramefleetError, JobError, quoted
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.rows.tables.formats import file_format
-from framefleet.pipeline.text import quoted
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output

@@ -24,8 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.driver.budget import JobBudget
+from framefleet.cluster.dispatch.faults import FaultPolicy
+from framefleet.cluster.driver.stop import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.doors import runners, sections
 from framefleet.jobs.job.section import Arguments, Section

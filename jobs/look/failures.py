@@ -15,7 +15,7 @@ from typer import Option
 from framefleet.doors import inner_outputs
 from framefleet.jobs.options import AsJson, ErrorTypes, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.text import command, escaped
+from framefleet.pipeline.errors import command, escaped
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output

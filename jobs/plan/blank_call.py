@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.errors import FramefleetError, bytes_text
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.text import bytes_text
 
 if TYPE_CHECKING:
     from torch import nn

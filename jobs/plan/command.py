@@ -15,8 +15,7 @@ from typer import Option
 from framefleet.jobs import options
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
-from framefleet.pipeline.errors import JobError, TableError
-from framefleet.pipeline.text import bytes_text
+from framefleet.pipeline.errors import JobError, TableError, bytes_text
 
 if TYPE_CHECKING:
     from framefleet.doors import Shown
@@ -162,7 +161,7 @@ def _print(prediction: Shown | None) -> None:
 def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     """Print a plan. shown: printed before; arguments that are the same are not repeated."""
     from framefleet.jobs.show.watch import gone_line
-    from framefleet.pipeline.text import SHAPE_ORDER
+    from framefleet.pipeline.errors import SHAPE_ORDER
 
     models: Mapping[str, ModelPlan] = plan.models or {"": plan}
     first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
@@ -324,7 +323,7 @@ def memory_line(memory: Memory) -> str:
 
 def _size(gb: float) -> str:
     from framefleet.jobs.plan.footprint import GB
-    from framefleet.pipeline.text import bytes_text
+    from framefleet.pipeline.errors import bytes_text
 
     return bytes_text(gb * GB)
 

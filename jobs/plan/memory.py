@@ -17,7 +17,7 @@ from typing import Any
 
 from framefleet.jobs.plan.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision
 from framefleet.jobs.plan.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way, way_of
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, read_bytes
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.device_placement import Placement
@@ -35,7 +35,6 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request, each_input, is_model
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
-from framefleet.pipeline.text import read_bytes
 
 _ASK_S = 5.0  # of a driver that hangs
 _ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")

@@ -88,8 +88,7 @@ def show_render(
     """Render; return the exit code. only, limit: as in `render_job`. as_json: print the summary to stdout."""
     from framefleet.jobs.job.output import store_of_job
     from framefleet.jobs.render.render import render_job
-    from framefleet.jobs.show.progress import watch_on
-    from framefleet.jobs.show.prometheus import serving_metrics
+    from framefleet.jobs.show.progress import serving_metrics, watch_on
 
     output = store_of_job(job).url_of("")
     if stderr.about is not None:
@@ -188,7 +187,7 @@ def retry_command(
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.cluster.driver.progress import Summary
-        from framefleet.jobs.render.output_job import job_of
+        from framefleet.jobs.render.claim import job_of
         from framefleet.jobs.render.render import rows_to_retry
         from framefleet.pipeline.outputs.stores.store import Store
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from framefleet.cluster.driver.work import LanePlan
+from framefleet.cluster.driver.feed import LanePlan
 from framefleet.cluster.worker.messages import Rendering, WorkerSetup
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.outputs.clip_step import LateStep
-from framefleet.pipeline.rows.lane_key import LaneKey, lane_named
+from framefleet.pipeline.rows.identity import LaneKey, lane_named
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 

@@ -12,33 +12,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from framefleet.cluster.driver.budget import BudgetLimit, Spent
-from framefleet.cluster.driver.checkpoints import half_done_in
+from framefleet.cluster.driver.commit import half_done_in
 from framefleet.cluster.driver.earlier_runs import (
     find_adoptable,
     finish_taking_back,
     model_time_before,
     spent_before,
 )
+from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
-from framefleet.cluster.driver.stop import Stop
-from framefleet.cluster.driver.work import Work
+from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.doors import Run, Scope, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.additions import Additions
-from framefleet.jobs.render.claim import check_claim, claim
+from framefleet.jobs.render.claim import check_claim, claim, job_of
 from framefleet.jobs.render.lanes import lanes_named, lanes_of, plan_lanes, setup_of
-from framefleet.jobs.render.output_job import job_of
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_parts import distrust_parts, recall_survey, remember_survey, write_rows
+from framefleet.jobs.render.row_parts import (
+    Additions,
+    distrust_parts,
+    recall_survey,
+    remember_survey,
+    write_rows,
+)
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
-from framefleet.jobs.show.progress import progress_bar
-from framefleet.jobs.show.prometheus import serving_metrics
+from framefleet.jobs.show.progress import progress_bar, serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.arguments import AtLeastOne
@@ -52,7 +54,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in, sweep_late
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.schedule import ComputeTime
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 

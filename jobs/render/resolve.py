@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.cluster.driver.work import JobRun
+from framefleet.cluster.driver.feed import JobRun
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
@@ -51,9 +51,8 @@ from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept, check_sweep, open_sweep
 from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
-from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_kinds, meanings, plan_rows
-from framefleet.pipeline.rows.tables.rows import RowPlan
+from framefleet.pipeline.rows.tables.rows import Finder, RowPlan
 from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
 from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, TableRows, joined_columns
 

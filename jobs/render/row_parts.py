@@ -9,18 +9,22 @@ hundred million rows take half an hour to check, while every GPU waits. The pass
 decides its result is as it was: the table's files by what their store says of them, the job, the model, this
 code and its libraries. Rows that name images or recipes depend on more than that, so they are checked
 again; so are sweeps. Every row is still checked before it is rendered.
+
+Rows that are added to an output's table while its job runs: checked, and taken after all others.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import numpy as np
@@ -28,28 +32,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter
 
+from framefleet.cluster.driver.feed import Added
+from framefleet.cluster.driver.lock import DriverLock
+from framefleet.doors import More
 from framefleet.jobs.render.claim import deciding_values
-from framefleet.jobs.render.resolve import ResolvedJob
-from framefleet.jobs.render.survey import Survey
-from framefleet.jobs.show.watch import Checked, Watch
-from framefleet.pipeline.errors import JobError, TableError, not_ours
+from framefleet.jobs.render.lanes import plan_lanes
+from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
+from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
+from framefleet.jobs.show.watch import Callback, Checked, Watch
+from framefleet.pipeline.errors import JobError, TableError, UserError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.specs.signature import PLACES
 from framefleet.pipeline.outputs.layout import ROWS
 from framefleet.pipeline.outputs.parts.part_file import storage_of
-from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.records import ROW_FIELDS, row_schema
-from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.parts.parts import read_parts, tables_by_part
+from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, ROW_FIELDS, fields_named, row_schema
+from framefleet.pipeline.outputs.parts.seals import Hold, new_run
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.request import Request, inputs_in
-from framefleet.pipeline.rows.lane_key import lane_named
+from framefleet.pipeline.rows.identity import lane_named
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.request_checks import check_again
-from framefleet.pipeline.rows.tables.row_ids import ids_of, positions_of
+from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of, positions_of
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
 
 _ROW_ID_LENGTH = 32
@@ -251,3 +259,96 @@ def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
     recipes = {name: recipe.digest for name, recipe in resolved.recipes.items()}
     values = [source_fingerprint(), deciding_values(resolved), recipes, files, parts]
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+
+
+log = logging.getLogger(__name__)
+
+
+class Additions:
+    """Takes what `framefleet add` puts into the output, or what a runner does."""
+
+    def __init__(
+        self,
+        resolved: ResolvedJob,
+        survey: Survey,
+        index: RowIndex,
+        lock: DriverLock,
+        more: More | None = None,
+    ) -> None:
+        """survey, index: of the table, as it was until then. more: the runner's, if it adds rows."""
+        self._resolved, self._survey, self._index, self._lock = resolved, survey, index, lock
+        self._more = more
+        self._table = resolved.table if isinstance(resolved.table, Table) else None
+        sources = self._table.sources if self._table else ()
+        self._seen = {PurePosixPath(source.path).name for source in sources}
+        lock.promise(path for path in added_in(resolved.store) if PurePosixPath(path).name in self._seen)
+
+    def take(self, num_rows: int = 0) -> Added | None:
+        """Take the rows of the oldest file that is new; None where there is none. num_rows: as in `More`.
+
+        One that cannot be taken is left to the next run, which says so too.
+        """
+        if self._table is None:
+            return None
+        if self._more:  # a runner adds rows, and takes in all new files
+            files = [*self._new_files()]
+            try:
+                added_path = self._more(num_rows)
+            except UserError as error:
+                for file in files:
+                    _warn(file, error)
+                return None
+            self._lock.promise(files)
+            return self._taken(added_path) if added_path else None
+        for path in self._new_files():
+            try:
+                added = self._taken(path)
+            except TableError as error:
+                _warn(path, error)
+            else:
+                self._lock.promise([path])
+                return added
+        return None
+
+    def _new_files(self) -> Iterator[str]:
+        for path in added_in(self._resolved.store):
+            if (name := PurePosixPath(path).name) not in self._seen:
+                self._seen.add(name)
+                yield path
+
+    def _taken(self, path: str) -> Added:
+        assert self._table is not None
+        table = with_added(self._table, self._resolved.job, [path])
+        first, index = self._survey.num_rows, self._index
+        resolved = replace(self._resolved, table=table)
+        with closing(RowIndex()) as new:  # so that a file that turns out to be damaged leaves nothing
+            survey = survey_rows(resolved, new, Callback(), start=first)
+            self._lock.check()
+            rows = new.row_ids_in(first, survey.num_rows)
+            index.add(rows, new.lanes_at([position for position, _ in rows]))
+            index.leave_out(new.left_out_in(first, survey.num_rows))
+        for line in survey.invalid_lines():
+            log.warning("%s: %s", path, line)
+        self._table, self._resolved = table, resolved
+        self._survey += survey
+        fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
+        num_done = sum(
+            self._index.mark_done(
+                ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
+            )
+            for _, records in tables_by_part(self._resolved.store, fields)
+        )
+        write_rows(resolved, index, self._lock, start=first)
+        remember_survey(resolved, self._survey)
+        if resolved.job.on_invalid == "skip":
+            write_invalid(resolved, index, run=new_run(self._lock.epoch), start=first)
+        return Added(
+            table=table,
+            lanes=plan_lanes(resolved, index, self._survey),
+            num_new=index.render_added(first),
+            num_done=num_done,
+        )
+
+
+def _warn(path: str, error: UserError) -> None:
+    log.warning("%s is not rendered by this run: %s (%s)", path, error.problem, error.fix)

@@ -10,7 +10,7 @@ from math import prod
 from framefleet.jobs.render.prompt_notes import CutPrompts, Wildcards
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Checked, Watch
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import TableError, command
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.damage import Gone, look_for_clips
@@ -19,15 +19,13 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, invalid_schema
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import Shapes, work_in
-from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
+from framefleet.pipeline.rows.identity import LaneKey, Shapes, lane_of, work_in
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.pipeline.text import command
 
 # Enough to see what is wrong with a table; more would hide it.
 MAX_SHOWN = 20

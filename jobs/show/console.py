@@ -28,10 +28,17 @@ from rich.text import Text
 
 from framefleet.cluster.driver.stop import SIGNALS
 from framefleet.doors import sections
-from framefleet.pipeline.errors import FramefleetError, ServiceError, UserError
+from framefleet.pipeline.errors import (
+    CONTROL,
+    FramefleetError,
+    ServiceError,
+    UserError,
+    command,
+    escaped,
+    spelt,
+)
 from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
-from framefleet.pipeline.text import CONTROL, command, escaped, spelt
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 # Colours, and the way back to the start of a line or to the one above: progress bars of libraries.

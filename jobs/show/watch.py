@@ -10,7 +10,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.pipeline.text import command
+from framefleet.pipeline.errors import command
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.damage import Gone

@@ -17,9 +17,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-from framefleet.pipeline.errors import JobError, message_of
+from framefleet.pipeline.errors import JobError, message_of, shortened
 from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.text import shortened
 
 HIDDEN = "***"
 # The last word of a name; a letter after it makes another word, as in "keyframe".

@@ -18,8 +18,8 @@ from framefleet.pipeline.request import quickly_pickled
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip
-    from framefleet.pipeline.outputs.frames.audio import Audio
     from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+    from framefleet.pipeline.outputs.frames.result import Audio
     from framefleet.pipeline.outputs.media.media_settings import Media
 
 CellValue = bool | int | float | str | None

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels, eight_bits
-from framefleet.pipeline.outputs.frames.result import Extras
+from framefleet.pipeline.outputs.frames.result import Audio, Extras
 from framefleet.pipeline.outputs.media.media_settings import Media, format_of
 from framefleet.pipeline.request import Request
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
-from framefleet.pipeline.outputs import layout, record_files
+from framefleet.pipeline.outputs import layout, output
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import read_parts, rows_in_table
 from framefleet.pipeline.outputs.parts.pending_clips import announced_rows
@@ -53,9 +53,7 @@ DELETE FROM records AS r WHERE EXISTS (SELECT 1 FROM spare WHERE spare.id = r.id
 # too. part: it is not as it was written. job: job.json is not. late: a part that does not count, as it
 # came when its driver had lost the output, or its rows are in a larger one. stray: no record names the file.
 # uncommitted: none yet, as its driver died. foreign: framefleet wrote no such file.
-DamageKind = Literal[
-    record_files.Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"
-]
+DamageKind = Literal[output.Unsound, "doubled", "part", "job", "late", "stray", "uncommitted", "foreign"]
 _LATE = "it came after its driver had lost the output, or its rows are in a larger part; it does not count"
 _MERGED = "its rows are in another part, as a driver was killed while it merged parts; it does not count"
 _LEFTOVERS = ("late", "stray", "uncommitted", "foreign")
@@ -98,13 +96,13 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
 def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, list[Damage]]:
     """Read the files of one record. Raises JobError where it names what no record of ours does."""
     clip, extras, derived = (
-        record_files.recorded_clip(record),
-        record_files.recorded_extras(record),
-        record_files.recorded_derived(record),
+        output.recorded_clip(record),
+        output.recorded_extras(record),
+        output.recorded_derived(record),
     )
     files = [file for file in (clip, extras, derived) if file]
     damages, row_id = [], record["row_id"]
-    for path, state in ((file.path, record_files.file_state(store, file)) for file in files):
+    for path, state in ((file.path, output.file_state(store, file)) for file in files):
         if state != "sound":
             damages.append(Damage(kind=state, path=path, row_id=row_id))
     others = {"extras": extras.path if extras else None, "derived": derived.path if derived else None}

@@ -17,8 +17,8 @@ from framefleet.pipeline.errors import RenderError, StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, suffix_of
-from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
+from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.media.media import encode, preview_of
 from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments

@@ -21,10 +21,10 @@ from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import size_multiple
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.outputs.frames.result import has_sound
-from framefleet.pipeline.recipes.second_model import arguments_for
-from framefleet.pipeline.recipes.siblings import (
+from framefleet.pipeline.recipes.second_model import (
     SIBLINGS,
     accepted,
+    arguments_for,
     as_sibling,
     call_parameters,
     configs_of,

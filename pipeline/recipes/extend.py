@@ -17,11 +17,10 @@ from framefleet.pipeline.errors import RecipeError, Refused, RenderError
 from framefleet.pipeline.model.specs.check import too_large
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, Pixels, to_frames
-from framefleet.pipeline.outputs.frames.result import Rendered, to_rendered
+from framefleet.pipeline.outputs.frames.result import Audio, Rendered, to_rendered
 from framefleet.pipeline.recipes.conditioning import check_strength, takes
-from framefleet.pipeline.recipes.siblings import (
+from framefleet.pipeline.recipes.second_model import (
     accepted,
     as_sibling,
     call_parameters,

@@ -22,7 +22,7 @@ from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.check import coerce, out_of_range
 from framefleet.pipeline.model.specs.model_index import Configs
-from framefleet.pipeline.recipes.siblings import call_parameters
+from framefleet.pipeline.recipes.second_model import call_parameters
 
 GUIDANCE_ARGUMENTS = ("guidance_scale", "guidance_scale_2", "true_cfg_scale")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*")

@@ -16,8 +16,12 @@ from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
-from framefleet.pipeline.recipes.second_model import arguments_for
-from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments, is_first_only
+from framefleet.pipeline.recipes.second_model import (
+    arguments_for,
+    call_parameters,
+    fitted_arguments,
+    is_first_only,
+)
 from framefleet.pipeline.request import Request
 
 if TYPE_CHECKING:

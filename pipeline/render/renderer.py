@@ -25,26 +25,22 @@ from framefleet.pipeline.outputs.frames.result import KeptSteps, Rendered
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe, RecipeSet
 from framefleet.pipeline.recipes.second_model import Declared, SecondModels, open_second_models
-from framefleet.pipeline.render.audit.auditor import Auditor
-from framefleet.pipeline.render.audit.plain_calls import PlainCalls
+from framefleet.pipeline.render.audit.auditor import Auditor, PlainCalls
 from framefleet.pipeline.render.audit.schedule import Audit, ComputeTime, is_affordable
 from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
 from framefleet.pipeline.render.clock import Charges, Clock
-from framefleet.pipeline.render.findings import Findings, surroundings
-from framefleet.pipeline.render.findings_storage import Places
+from framefleet.pipeline.render.findings import Findings, Places, surroundings
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.forwards import Forwards, second_try
+from framefleet.pipeline.render.fused.forwards import Forwards, StateWatch, second_try
 from framefleet.pipeline.render.fused.row_thread import CameBack, RowThread, networks_at_home
-from framefleet.pipeline.render.fused.stateful_networks import StateWatch
 from framefleet.pipeline.render.lora_layers import LoraLayers
 from framefleet.pipeline.render.prompt_watch import PromptWatch
-from framefleet.pipeline.render.recipe_call import RecipeCall
+from framefleet.pipeline.render.recipe_call import RecipeCall, Tails
 from framefleet.pipeline.render.rehearsal import Rehearsal
 from framefleet.pipeline.render.row_queue import RenderRow, RowQueue, clip_of, failure_of, with_frames
-from framefleet.pipeline.render.row_tails import Tails
 from framefleet.pipeline.render.text_encoders import Encoders, SharedCalls
 from framefleet.pipeline.request import Request, one_step
 from framefleet.pipeline.rows.identity import Identity

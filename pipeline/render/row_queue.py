@@ -20,8 +20,7 @@ from framefleet.pipeline.memory import is_out_of_memory, peak_memory_bytes
 from framefleet.pipeline.model.lora import adapters_in
 from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
-from framefleet.pipeline.outputs.frames.audio import audio_sha256
-from framefleet.pipeline.outputs.frames.result import Rendered
+from framefleet.pipeline.outputs.frames.result import Rendered, audio_sha256
 from framefleet.pipeline.render.audit.verdict import kind_of
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone, RowCheckpoint
 from framefleet.pipeline.render.fused.batcher import RowTask

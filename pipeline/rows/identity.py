@@ -1,13 +1,21 @@
-"""From a request to what follows from it: a derived seed, the row_id, what decides its shapes, its rank."""
+"""From a request to what follows from it: a derived seed, the row_id, what decides its shapes, its rank.
+
+From a row to the lane it is rendered in: the rows that may share a worker's process.
+
+A process that has run a user's code renders nothing else. So a lane is a model and a set of recipes: those of
+framefleet together, and each of a user's for itself, as functions of one module may spoil each other's rows,
+too.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -161,3 +169,28 @@ def work_in(request: Request) -> float:
     """Return frames x pixels x steps: to compare rows of one model."""
     factors = (request.arguments.get(name) for name in _WORK)
     return float(math.prod(factor for factor in factors if isinstance(factor, int | float)))
+
+
+class LaneKey(NamedTuple):
+    """model: its name, of several. recipe: the user's; "" for framefleet's own."""
+
+    model: str = ""
+    recipe: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in self if part)
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return ", ".join(filter(None, [self.model, self.recipe or "framefleet's own recipes"]))
+
+
+def lane_of(request: Request) -> LaneKey:
+    return lane_named(request.model, request.recipe)
+
+
+@functools.cache  # asked for every row
+def lane_named(model: str, recipe: str) -> LaneKey:
+    """recipe: as a row names it; a user's is `module:function`."""
+    return LaneKey(model, recipe if ":" in recipe else "")

@@ -9,8 +9,7 @@ from typer import Argument, Option
 
 from framefleet.jobs.options import AsJson, OutputToRead, Sets, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.text import command
+from framefleet.pipeline.errors import JobError, command
 
 _OwnFile = Annotated[Path, Argument(metavar="JOB.YAML", help="Job file.")]
 _JobServer = Annotated[

@@ -33,13 +33,12 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.resolve import base_of
-from framefleet.pipeline.errors import FleetError, FramefleetError, JobError
+from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, command
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
-from framefleet.pipeline.text import command
 
 _FILE = "job.json"
 _COMMAND = command("render", _FILE, "--set", "fleet.address=auto")

@@ -13,7 +13,7 @@ from typer import Argument, Option
 
 from framefleet.jobs.options import AsJson, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
-from framefleet.pipeline.text import escaped
+from framefleet.pipeline.errors import escaped
 
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 

@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import FleetError, JobError
-from framefleet.plugins.doctor.machine import MACHINE_CHECKS, versions
-from framefleet.plugins.doctor.results import STORE, Check, CheckResult, error, ok, run_checks, warning
+from framefleet.plugins.doctor.machine import (
+    MACHINE_CHECKS,
+    STORE,
+    Check,
+    CheckResult,
+    error,
+    ok,
+    run_checks,
+    versions,
+    warning,
+)
 from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
 
 if TYPE_CHECKING:
     from framefleet.jobs.job.schema import TableJob
-    from framefleet.plugins.doctor.everywhere import Met
+    from framefleet.plugins.doctor.services import Met
 
 _CLUSTER_S = 60.0  # for all checks of a machine, and for Ray to start a process there
 _MEET_S = 30.0
@@ -95,7 +104,7 @@ def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
 
 
 def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
-    from framefleet.plugins.doctor.everywhere import everywhere, meet, run_on
+    from framefleet.plugins.doctor.services import everywhere, meet, run_on
 
     with everywhere(address) as machines:
         installed = versions()

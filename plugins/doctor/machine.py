@@ -1,6 +1,8 @@
 """What a job needs of a machine: sound GPUs, a processor that computes, disks, shared memory, open files.
 
 And of what is installed: libraries, attention kernels, a compiler, fonts, encoders.
+
+Each check is a function. What it finds is reported within ten seconds, whatever it does or waits for.
 """
 
 from __future__ import annotations
@@ -14,17 +16,81 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.model.environment import source_fingerprint, version_of
-from framefleet.plugins.doctor.results import LIMIT_S, Check, CheckResult, error, ok, warning
+
+LIMIT_S = 10.0  # for each check: a hung disk, driver or server is a result too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a check found on a machine. fix: what to do about it; empty where all is well.
+
+    error: jobs fail or hang here. warning: jobs are slower, or a part of framefleet does not work.
+    """
+
+    machine: str = ""
+    check: str = ""
+    state: Literal["ok", "warning", "error"]
+    text: str
+    fix: str = ""
+    seconds: float = 0.0
+
+
+Check = Callable[[], Iterable[CheckResult]]
+STORE = "store"  # the check whose silence is an error: jobs would hang too
+
+
+def ok(text: str) -> CheckResult:
+    return CheckResult(state="ok", text=text)
+
+
+def warning(text: str, fix: str) -> CheckResult:
+    return CheckResult(state="warning", text=text, fix=fix)
+
+
+def error(text: str, fix: str) -> CheckResult:
+    return CheckResult(state="error", text=text, fix=fix)
+
+
+def run_checks(checks: Mapping[str, Check]) -> list[CheckResult]:
+    """Run checks at once; return what they found, in their order. The thread of one that hangs is left."""
+    began, results_by_check = time.monotonic(), dict[str, list[CheckResult]]()
+
+    def run(name: str) -> None:
+        try:
+            results = list(checks[name]())
+        except FramefleetError as failure:
+            results = [error(failure.problem, failure.fix)]
+        except Exception as failure:  # of a library that is broken, which is what is looked for
+            message = public_text(f"{type(failure).__name__}: {failure}")
+            results = [error(f"the check failed: {message}", "see whether the library that raised it works")]
+        seconds = round(time.monotonic() - began, 2)
+        results_by_check[name] = [replace(result, check=name, seconds=seconds) for result in results]
+
+    threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in checks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, began + LIMIT_S - time.monotonic()))
+    problem, fix = f"no result after {LIMIT_S:.0f} s", "run it again when the machine has less to do"
+    for name in checks:
+        late = error(problem, "see whether it answers") if name == STORE else warning(problem, fix)
+        results_by_check.setdefault(name, [replace(late, check=name, seconds=LIMIT_S)])
+    return [result for name in checks for result in results_by_check[name]]
+
 
 _GIB = 2**30
 _LEAST_DISK, _ENOUGH_DISK = 1 * _GIB, 10 * _GIB  # clips under way, Ray's logs; and a small model
@@ -219,7 +285,7 @@ def inspect_open_files() -> Iterator[CheckResult]:
 
 def inspect_ray_folder() -> Iterator[CheckResult]:
     """Yield whether other users can write Ray's folder: of the cluster, or of one that a job starts here."""
-    from framefleet.cluster.fleet.ray_folder import PRIVATE, ray_folder_problem
+    from framefleet.cluster.fleet.ray_start import PRIVATE, ray_folder_problem
 
     if problem := ray_folder_problem():
         yield warning(problem, PRIVATE)

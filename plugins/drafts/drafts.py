@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framefleet.cluster.driver.budget import Spent
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.progress import Summary
+from framefleet.cluster.driver.stop import Spent
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, step_columns

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, bytes_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.overview import Overview
-from framefleet.pipeline.text import bytes_text
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice, ExportFormat
 from framefleet.plugins.export.labels import CAPTION, picked, prompt_of

@@ -3,6 +3,8 @@
 A worker's renderer gets rows of each kind, batched as a worker does it, until it has its pace. Which sizes of
 forwards pay and are exact is kept on this machine, as a run keeps it; a renderer that had to find it out is
 not the one that is timed. No clip is stored.
+
+From a job's model to the time of one clip by each placement, and on one device.
 """
 
 from __future__ import annotations
@@ -19,22 +21,24 @@ from framefleet.cluster.driver.feed import Pending, pending_rows
 from framefleet.cluster.fleet.warm import server
 from framefleet.cluster.fleet.warm.start import environment_of_imports, may_fork
 from framefleet.cluster.worker.messages import WorkerSetup
+from framefleet.doors import placements
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.memory import gpus_here
 from framefleet.jobs.render.lanes import setup_of
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Watch, wait_for
-from framefleet.pipeline.errors import JobError, RenderError
+from framefleet.pipeline.errors import FramefleetError, JobError, RenderError
+from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.load import load
-from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.outputs.clips import Clip
+from framefleet.pipeline.model.model import Model, ModelSettings
+from framefleet.pipeline.outputs.clips import Clip, Outcome
 from framefleet.pipeline.outputs.encode_clip import encode_clip
+from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.renderer import Renderer
-from framefleet.pipeline.request import MAX_SEED
-from framefleet.pipeline.rows.identity import Identity
-from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
+from framefleet.pipeline.request import MAX_SEED, Request
+from framefleet.pipeline.rows.identity import Identity, LaneKey, lane_of
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.plugins.forecast.placements import compare_placements
 from framefleet.plugins.forecast.prediction import (
     Kinds,
     Prediction,
@@ -45,6 +49,64 @@ from framefleet.plugins.forecast.prediction import (
     in_turn,
     predict,
 )
+
+ONE = "one device"
+
+
+def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> dict[str, float | str]:
+    """Return the seconds of one clip by each placement, and on one device; or why it cannot be rendered so.
+
+    Nothing for a job without a placement.
+    """
+    own = setup.model.placement
+    if own is None:
+        return {}
+    results: dict[str, float | str] = {}
+    kinds = {name: kind() for name, kind in placements().items()}
+    for name in (ONE, *kinds):
+        wait_for(watch, f"rendering a row: {name}")
+        free_memory()  # of the model before, and all that it holds
+        placement = None
+        if name != ONE:
+            ranks = own.ranks if kinds[name].takes_ranks else None
+            placement = own.model_copy(update={"type": name, "ranks": ranks})
+        try:
+            results[name] = _seconds(setup, replace(setup.model, placement=placement), request)
+        except FramefleetError as error:
+            results[name] = error.problem
+        except Exception as error:  # of one placement: what is known of the others stays
+            reason = public_text(f"{type(error).__name__}: {error}")
+            results[name] = "out of memory" if is_out_of_memory(error) else reason
+    free_memory()
+    return results
+
+
+def _seconds(setup: WorkerSetup, settings: ModelSettings, request: Request) -> float:
+    """Time a second row: for the first one, texts are encoded and what is computed is compared."""
+    model = load(settings, setup.model_files)
+    renderer = Renderer(
+        model,
+        replace(setup.batching, remember=False),
+        recipes=setup.recipes,
+        inputs=setup.inputs,
+        second_models=setup.second_models,
+        audit=Audit(every=0),
+    )
+    try:
+        for number in range(2):
+            began = time.perf_counter()
+            renderer.submit(replace(request, seed=(request.seed + number) % MAX_SEED), f"{number:032}")
+            ended: list[Outcome] = []
+            while renderer.num_active:
+                ended += renderer.step()
+            if not isinstance(ended[0], Clip):
+                raise ended[0].error
+        return time.perf_counter() - began
+    finally:
+        renderer.cancel()
+        if model.placer:
+            model.placer.close()
+
 
 COMMAND_S = 1.5  # of the command, before anything starts in the background
 # Ray's own processes and the driver's share in them, on a core of a cloud machine.

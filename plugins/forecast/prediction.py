@@ -10,10 +10,10 @@ from itertools import cycle, islice
 from rich import box
 from rich.table import Table
 
-from framefleet.cluster.driver.budget import HOUR_S
+from framefleet.cluster.driver.stop import HOUR_S
 from framefleet.jobs.show.watch import duration
+from framefleet.pipeline.errors import bytes_text
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.text import bytes_text
 
 # Texts that are counted one by one, in 100 MB; beyond, the share of new texts so far is assumed.
 MAX_TEXTS = 1 << 20

@@ -18,11 +18,11 @@ from framefleet.pipeline.errors import JobError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
-from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Pictures
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.media.pillow_file import XMP_TAG
+from framefleet.pipeline.outputs.media.picture_files import XMP_TAG
 from framefleet.plugins.marks import manifest, settings
 from framefleet.plugins.marks.file_marks import ingredients_of
 from framefleet.plugins.marks.label import AIGC, aigc_label, with_chunks, with_xmp_box, xmp_packet

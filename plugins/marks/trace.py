@@ -27,9 +27,8 @@ from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output
 from framefleet.pipeline.outputs.parts.records import ROW_ID
-from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.plugins.marks.label import label_in

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.plugins.marks.payload import Bits, Reading, Samples, is_checked, payload_of, row_prefix
 from framefleet.plugins.marks.settings import Watermark
 from framefleet.plugins.marks.spread import SpreadFrames

@@ -15,8 +15,7 @@ from rich.table import Table
 
 from framefleet.jobs.options import AllowPickle, Verbose
 from framefleet.jobs.show.console import EscapingConsole, quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.text import bytes_text, command
+from framefleet.pipeline.errors import JobError, ModelError, bytes_text, command
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.weights import Weights

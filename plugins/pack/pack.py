@@ -16,28 +16,27 @@ from framefleet.jobs.job.job_json import Claim, claim_of
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.jobs.keep.verify.verify import sample_rows
-from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.errors import FramefleetError, JobError, quoted
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
-from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.parts import PartWriter, no_record, tables_by_part
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_of
-from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
-from framefleet.pipeline.outputs.record_files import (
+from framefleet.pipeline.outputs.output import (
     HOW,
+    Output,
     recorded_clip,
     recorded_derived,
     recorded_extras,
     sound_content,
 )
+from framefleet.pipeline.outputs.parts.parts import PartWriter, no_record, tables_by_part
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_of
+from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import each_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.arguments import checked_content
-from framefleet.pipeline.text import quoted
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _INPUTS = "inputs"  # folder of the images and videos that rows take

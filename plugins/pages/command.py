@@ -12,8 +12,8 @@ from typer import Option
 
 from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import command
 from framefleet.pipeline.outputs.layout import PICKS
-from framefleet.pipeline.text import command
 
 if TYPE_CHECKING:
     from framefleet.plugins.pages.page_server import PageServer

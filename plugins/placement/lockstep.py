@@ -1,15 +1,23 @@
 """One network that several processes compute together: each has its weights and a part of the tokens.
 
-What each of them does; `ranks.py` starts the processes. diffusers' Ulysses moves heads between them and adds
-nothing in another order.
+diffusers' Ulysses moves heads between them and adds nothing in another order. The processes belong to one
+worker, which computes with them, and end when it ends. A group that has failed is closed, and made anew for the next call. One of whose processes died or stopped is
+not: nobody knows why, so the worker's process is to end as well.
 """
 
 from __future__ import annotations
 
+import copy
 import datetime
+import logging
+import os
 import pickle
+import subprocess
+import sys
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
@@ -20,6 +28,7 @@ from diffusers import ContextParallelConfig
 from torch import Tensor, nn
 from torch._C._distributed_c10d import FileStore, PrefixStore
 
+from framefleet.pipeline.errors import BrokenWorker, OutOfMemory
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.numerics import Numerics
 
@@ -164,3 +173,167 @@ def compute_until_closed(connection: Connection) -> None:
             name = connection.recv_bytes().decode()
             args, kwargs = received(connection.recv_bytes(), device)
             networks[name](*args, **kwargs)
+
+
+log = logging.getLogger(__name__)
+
+_START_S = 300.0  # for a process to import its libraries, on a machine where many do
+_CAUSE_S = 2.0  # for a rank to say what it raised
+
+
+class Ranks:
+    """This process and `size - 1` others, once a call needs them."""
+
+    def __init__(self, networks: Mapping[str, Any], *, size: int, device: str, numerics: Numerics) -> None:
+        self._networks, self.size, self._numerics = networks, size, numerics
+        self._device = device
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._connections: list[Connection] = []
+        self.twins: dict[str, Any] = {}  # what computes this process's part of each network
+        self._versions: list[tuple[int, int]] = []
+        self._store: int | None = None  # a file's number. Never closed: torch writes to it later
+        self._num_groups = 0
+        self._is_broken = False
+        self._is_uneven = False
+        self.failed_in = ""  # the innermost module of this process's part whose call failed last
+
+    def __call__(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Compute a network's forward together. Raises BrokenWorker where a rank died or stopped."""
+        try:
+            if self._versions != self._weights_now():
+                self.close()
+            if not self.twins:
+                self._start()
+            content, large = message((args, kwargs), self._own_device)
+            for connection in self._connections:
+                connection.send_bytes(name.encode())
+                connection.send_bytes(content)
+            for tensor in large:
+                broadcast(tensor)
+            return self.twins[name](*args, **kwargs)
+        except Exception as error:
+            self.failed_in = _module_of(error, name, self.twins.get(name))
+            cause = self._cause(error)
+            self.close()
+            if not self._is_uneven and "must be divisible" in str(cause):  # slower: ranks tell their lengths
+                self._is_uneven = True
+                return self(name, *args, **kwargs)
+            self._is_broken = isinstance(cause, BrokenWorker)
+            if cause is error:
+                raise
+            raise cause from error
+        except BaseException:  # a row was ended in the midst of a call
+            self.close()
+            raise
+
+    def check(self) -> None:
+        """Raise BrokenWorker if a rank has died or stopped in an earlier call."""
+        if self._is_broken:
+            raise BrokenWorker("a rank of this worker has died", "see its log")
+
+    def close(self) -> None:
+        """End the other processes."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        for connection in self._connections:
+            connection.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        self._processes, self._connections, self.twins = [], [], {}
+
+    @staticmethod
+    def start_process(connection: Connection) -> subprocess.Popen[Any]:
+        """Start a rank, which listens at the connection: its standard input."""
+        command = (sys.executable, "-m", "framefleet.plugins.placement.rank", str(os.getpid()))
+        return subprocess.Popen(command, stdin=connection.fileno())
+
+    @property
+    def _own_device(self) -> torch.device:
+        return torch.empty(0, device=self._device).device
+
+    def _weights_now(self) -> list[tuple[int, int]]:
+        """Return what changes when weights do, which the other ranks then have to get."""
+        weights = (weight for network in self._networks.values() for weight in tensors_of(network).values())
+        return [(id(weight), weight._version) for weight in weights]
+
+    def _start(self) -> None:
+        log.info("starting %d more processes", self.size - 1)
+        if self._store is None:
+            self._store = os.memfd_create("ranks")  # which only this user can open, and nobody has to delete
+        self._num_groups += 1
+        is_cuda = self._device.startswith("cuda")
+        own = RankSetup(
+            rank=0,
+            size=self.size,
+            store=f"/proc/{os.getpid()}/fd/{self._store}",
+            group=self._num_groups,
+            device=str(self._own_device),
+            numerics=self._numerics,
+            is_uneven=self._is_uneven,
+        )
+        blanks = {name: (type(network), dict(network.config)) for name, network in self._networks.items()}
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        for rank in range(1, self.size):
+            ours, theirs = Pipe()
+            self._processes.append(self.start_process(theirs))
+            theirs.close()
+            self._connections.append(ours)
+            setup = replace(own, rank=rank, device=f"cuda:{rank}" if is_cuda else "cpu")
+            ours.send_bytes(pickle.dumps(setup))
+            ours.send_bytes(pickle.dumps(blanks))
+        for rank, connection in enumerate(self._connections, 1):
+            if not connection.poll(_START_S):
+                problem = f"rank {rank} of this worker has not started in {_START_S:g} s"
+                raise BrokenWorker(problem, "see its log")
+            if content := connection.recv_bytes():
+                raise _error(rank, content)
+        own.join()
+        for name, network in self._networks.items():
+            weights = tensors_of(network)
+            shapes = pickle.dumps({key: Weight.of(weight) for key, weight in weights.items()})
+            for connection in self._connections:
+                connection.send_bytes(shapes)
+            for weight in weights.values():
+                broadcast(weight)
+            # It has the same weights, and can be given hooks of its own.
+            twin = copy.deepcopy(network, {id(weight): weight for weight in weights.values()})
+            vars(twin).pop("forward", None)
+            self.twins[name] = parallel(twin, own)
+        self._versions = self._weights_now()
+
+    def _cause(self, error: Exception) -> Exception:
+        """Return what made a call fail: what another rank raised, or that it is gone, or the error itself."""
+        is_ours = isinstance(error, RuntimeError) and not _is_of_the_group(error)
+        if is_ours or isinstance(error, BrokenWorker):
+            return error
+        for rank, connection in enumerate(self._connections, 1):
+            try:
+                if connection.poll(_CAUSE_S if _is_of_the_group(error) else 0):
+                    return _error(rank, connection.recv_bytes())
+            except (EOFError, OSError):
+                return BrokenWorker(f"rank {rank} of this worker has died", "see its log, and the machine's")
+        if not _is_of_the_group(error):
+            return error
+        seconds = TIMEOUT.total_seconds()
+        return BrokenWorker(f"a rank of this worker has not answered for {seconds:g} s", "see its log")
+
+
+def _is_of_the_group(error: Exception) -> bool:
+    """Whether it says that another rank did not do its part."""
+    texts = ("gloo", "NCCL", "ncclUnhandled", "Wait timeout")
+    return isinstance(error, dist.DistError | OSError | EOFError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )
+
+
+def _module_of(error: Exception, name: str, network: nn.Module | None) -> str:
+    paths = {id(module): path for path, module in network.named_modules()} if network else {}
+    calls = [id(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    failed = [f"{name}.{paths[call]}".rstrip(".") for call in calls if call in paths]
+    return failed[-1] if failed else ""
+
+
+def _error(rank: int, content: bytes) -> Exception:
+    is_full, text = pickle.loads(content)
+    return (OutOfMemory if is_full else RuntimeError)(f"rank {rank} of this worker: {text}")

@@ -25,7 +25,7 @@ from framefleet.pipeline.model.options.tuning import denoisers_in
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF, are_equal
-from framefleet.plugins.placement.ranks import Ranks
+from framefleet.plugins.placement.lockstep import Ranks
 from framefleet.plugins.placement.weights import Components, spread_others, weight_bytes
 
 # What ranks do as the first one does.

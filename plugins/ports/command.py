@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.text import command
+from framefleet.pipeline.errors import command
 
 
 def convert_command(

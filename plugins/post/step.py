@@ -16,9 +16,8 @@ from framefleet.pipeline.outputs.encode_clip import rate_of
 from framefleet.pipeline.outputs.frames.frames import Frames, Pixels
 from framefleet.pipeline.outputs.frames.result import Extras
 from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
-from framefleet.plugins.post.interpolate import Interpolation
+from framefleet.plugins.post.networks import Interpolation, Upscaling, open_network
 from framefleet.plugins.post.section import PostSection, UpscaleSection
-from framefleet.plugins.post.upscale import Upscaling, open_network
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.clips import Clip

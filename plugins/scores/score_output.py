@@ -27,7 +27,7 @@ from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.media.media import decode
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import HOW, MAX_CLIP_BYTES, Output, recorded_clip, sound_content
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import (
@@ -39,7 +39,6 @@ from framefleet.pipeline.outputs.parts.record_tables import (
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, column_digest, fields_named
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
-from framefleet.pipeline.outputs.record_files import HOW, MAX_CLIP_BYTES, recorded_clip, sound_content
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.scores import clip_scores
 from framefleet.plugins.scores.section import ScoresSection

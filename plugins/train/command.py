@@ -53,7 +53,7 @@ def train_command(
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     from framefleet.jobs.show.progress import watch_on
     from framefleet.jobs.show.watch import duration
-    from framefleet.pipeline.text import SHAPE_ORDER
+    from framefleet.pipeline.errors import SHAPE_ORDER
     from framefleet.plugins.train.plan import plan_train_job
 
     quiet_libraries()

@@ -20,12 +20,11 @@ from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.train.claim import check_output
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.freezing import trained_component
 from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.reports import Step, TrainingReport
-from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
+from framefleet.plugins.train.resolve import ResolvedTraining, check_output, resolve_training, survey_training
 from framefleet.plugins.train.run import run_training
 from framefleet.plugins.train.train import training_of
 from framefleet.plugins.train.world import World

@@ -17,12 +17,17 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.train.claim import check_output, claim_training
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.job import TrainJob, TrainSettings
 from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, TrainProgress, read_losses
-from framefleet.plugins.train.resolve import ResolvedTraining, resolve_training, survey_training
+from framefleet.plugins.train.resolve import (
+    ResolvedTraining,
+    check_output,
+    claim_training,
+    resolve_training,
+    survey_training,
+)
 from framefleet.plugins.train.run import Training
 from framefleet.plugins.train.trainers import Trainers
 

@@ -26,13 +26,13 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_columns
 from framefleet.pipeline.outputs.frames.frames import plain_frames
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
+from framefleet.pipeline.outputs.output import recorded_frames
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, taken_columns
 from framefleet.pipeline.outputs.parts.records import column_digest, with_arguments
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
-from framefleet.pipeline.outputs.record_files import recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.words.endpoint import each_answer, end_requests
 

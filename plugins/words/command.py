@@ -20,7 +20,7 @@ def judge_command(output: JobOrOutput, sets: Sets = None, verbose: Verbose = Fal
         from framefleet.doors import runners_of
         from framefleet.jobs.job.output import below, store_of_job
         from framefleet.jobs.job.steps import for_choice
-        from framefleet.jobs.render.output_job import job_of
+        from framefleet.jobs.render.claim import job_of
         from framefleet.jobs.show.progress import watch_on
         from framefleet.pipeline.errors import JobError
         from framefleet.pipeline.outputs.layout import RECORDS
@@ -76,7 +76,7 @@ def prompts_command(
 
         from framefleet.jobs.job.file import storage_options_alone
         from framefleet.jobs.job.output import store_of_job
-        from framefleet.jobs.render.output_job import is_job_file, job_of
+        from framefleet.jobs.render.claim import is_job_file, job_of
         from framefleet.jobs.show.progress import watch_on
         from framefleet.pipeline.errors import JobError
         from framefleet.pipeline.outputs.stores.store import Store

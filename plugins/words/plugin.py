@@ -88,8 +88,8 @@ PLUGIN = Plugin(
         "prompts": "framefleet.plugins.words.section:PromptsSection",
     },
     clip_steps={
-        "judge": "framefleet.plugins.words.steps:JudgeStep",
-        "captions": "framefleet.plugins.words.steps:CaptionStep",
+        "judge": "framefleet.plugins.words.prompts:JudgeStep",
+        "captions": "framefleet.plugins.words.prompts:CaptionStep",
     },
     runners=["framefleet.plugins.words.plugin:PromptsRunner"],
     listeners=["framefleet.plugins.words.plugin:WordsListener"],

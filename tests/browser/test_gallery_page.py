@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from framefleet import Clip, GalleryServer, Store, gallery
-from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import to_pixels
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media_settings import Media
 from tests.browser.chromium import PHONE, WIDE, browser
 from tests.browser.stopwatch import times_of, watched

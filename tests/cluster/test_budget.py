@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from framefleet.pipeline.text import bytes_text
+from framefleet.pipeline.errors import bytes_text
 from tests.commands import command
 from tests.jobs import check_whole, job_values, prompt_rows, records_of, write_job, write_table
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from framefleet.cluster.driver.progress import WORKER_STATES
-from framefleet.jobs.show.prometheus import serving_metrics
+from framefleet.jobs.show.progress import serving_metrics
 from framefleet.jobs.show.watch import Callback, Standing
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import BUSY, METRICS

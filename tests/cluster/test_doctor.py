@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
-from framefleet.plugins.doctor import results
+from framefleet.plugins.doctor import machine
 from framefleet.plugins.doctor.doctor import Targets, checks_of
 from framefleet.plugins.doctor.services import inspect_store
 from tests.faulty_s3 import faulty_s3
@@ -35,7 +35,7 @@ def test_every_machine_of_a_healthy_cluster_is_checked(
     )
     assert diagnosis.is_well, diagnosis.results
     assert {one.check for one in diagnosis.results} == {*checks_of(Targets(store="")), "ports"}
-    assert max(one.seconds for one in diagnosis.results) <= results.LIMIT_S
+    assert max(one.seconds for one in diagnosis.results) <= machine.LIMIT_S
     assert len({one.machine for one in diagnosis.results}) == 1
     texts = [one.text for one in diagnosis.results]
     assert any(re.match(f"({re.escape(s3_server.url)}|slow): write ", text) for text in texts)

@@ -21,7 +21,7 @@ from pyarrow import csv
 
 from framefleet import Store
 from framefleet.pipeline.errors import StoreConflict, StoreError
-from framefleet.pipeline.outputs.stores import object_store, retries, s3
+from framefleet.pipeline.outputs.stores import object_store, retries
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
 from tests.servers import KEY, SECRET, S3Server, free_port
@@ -289,8 +289,8 @@ def test_uploads_left_half_done_are_swept_and_only_ours(
 
 
 def test_attempts_that_a_user_has_set_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert s3.s3_options({})["config_kwargs"]["retries"]["total_max_attempts"] == 2
+    assert object_store.s3_options({})["config_kwargs"]["retries"]["total_max_attempts"] == 2
     chosen = {"config_kwargs": {"retries": {"mode": "adaptive"}}}
-    assert s3.s3_options(chosen)["config_kwargs"]["retries"] == {"mode": "adaptive"}
+    assert object_store.s3_options(chosen)["config_kwargs"]["retries"] == {"mode": "adaptive"}
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "7")
-    assert "retries" not in s3.s3_options({})["config_kwargs"]
+    assert "retries" not in object_store.s3_options({})["config_kwargs"]

@@ -17,15 +17,15 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.fleet.events import Event, LaneLost, Lost, Ready, Reported
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.fleet.losses import Event, LaneLost, Lost, Ready, Reported
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError, ModelError
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 
 
 class StandIn:

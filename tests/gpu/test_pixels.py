@@ -13,8 +13,7 @@ from diffusers.video_processor import VideoProcessor
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import to_pictures, to_pixels
 from framefleet.pipeline.render.clock import Clock
-from framefleet.pipeline.render.recipe_call import Looks
-from framefleet.pipeline.render.row_tails import Tails
+from framefleet.pipeline.render.recipe_call import Looks, Tails
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -20,7 +20,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import claim_of
 from framefleet.jobs.keep.replay.recorded_row import Given
 from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.claim import claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FramefleetError, JobError, ModelError, TableError

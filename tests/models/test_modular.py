@@ -25,7 +25,7 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.frames.fields import PICTURES
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.rows.tables.request_checks import checked
-from framefleet.pipeline.rows.tables.row_inputs import Finder
+from framefleet.pipeline.rows.tables.rows import Finder
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, records_of, write_job, write_table

@@ -61,7 +61,7 @@ assert max(clip.batch_size for clip in clips) > 1
 TOGETHER = """
 SIZE = {"height": 64, "width": 64}  # with fewer tokens, products take other kernels
 import os, subprocess, sys
-from framefleet.plugins.placement.ranks import Ranks
+from framefleet.plugins.placement.lockstep import Ranks
 RANK = "from tests.standin.install import install; install(3); "
 RANK += "from framefleet.plugins.placement.rank import main; main()"
 

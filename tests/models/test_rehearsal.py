@@ -89,7 +89,7 @@ from framefleet.cluster.worker.messages import Assignment, Loading
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.lanes import setup_of
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback

@@ -20,8 +20,12 @@ from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DMode
 from framefleet import Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.recipes.second_model import SecondModels, check_second_model, open_second_models
-from framefleet.pipeline.recipes.siblings import as_sibling
+from framefleet.pipeline.recipes.second_model import (
+    SecondModels,
+    as_sibling,
+    check_second_model,
+    open_second_models,
+)
 from tests.mixed import mixed_table
 from tests.random_weights import flow_scheduler
 from tests.tiny import SMALLEST, tiny

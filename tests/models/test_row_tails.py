@@ -19,7 +19,7 @@ from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.outputs.frames.frames import to_frames
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.row_thread import RowThread, is_away
-from framefleet.pipeline.render.row_tails import Tails
+from framefleet.pipeline.render.recipe_call import Tails
 from tests.tiny import SMALLEST, tiny
 
 AWAY: dict[int, bool] = {}  # by seed, whether the row's last lines ran away from the renderer

@@ -13,15 +13,13 @@ import pytest
 import framefleet
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.additions import Additions
-from framefleet.jobs.render.claim import check_claim, claim
-from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.claim import check_claim, claim, claimed_job
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.row_parts import recall_survey, write_rows
+from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, UserError
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow

@@ -19,8 +19,8 @@ from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.frames.audio import audio_sha256, to_audio
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
+from framefleet.pipeline.outputs.frames.result import audio_sha256, to_audio
 from framefleet.pipeline.outputs.media.media import decode, decode_audio
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record

@@ -20,7 +20,7 @@ from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import DENOISERS, is_modular
 from framefleet.pipeline.model.specs.spec import inspect_model
-from framefleet.pipeline.render.fused.stateful_networks import StateWatch
+from framefleet.pipeline.render.fused.forwards import StateWatch
 from framefleet.plugins.models.descriptions import read_measured
 from tests.long import long_but
 from tests.tiny import INPUTS, SMALLEST, TYPICAL, build, smallest_call, tiny

@@ -22,8 +22,8 @@ from framefleet import Store
 from framefleet.jobs.keep.replay.compare import Again, Compared, compare
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.pipeline.outputs.damage import look_at, look_for_clips
-from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256
+from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.layout import clip_path
 from framefleet.pipeline.outputs.media.media import decode, encode, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import Media

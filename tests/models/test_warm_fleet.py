@@ -12,7 +12,7 @@ import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import note_apart
-from framefleet.cluster.driver.work import Work
+from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.jobs.render import render as render_module
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from framefleet.cluster.dispatch.lane_choice import MIN_LOADS, Backlog, move_from, next_lane, shares_s
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from tests.long import examples
 from tests.simulator.faulty_fleet import FaultyFleet
 from tests.simulator.several_lanes import SeveralLanes, SimulatedLane

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings, strategies as st
 
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from tests.long import examples
 from tests.simulator.faulty_fleet import FaultyFleet
 from tests.simulator.faulty_lanes import FaultyLanes

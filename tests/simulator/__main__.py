@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.dispatch.lease import Paces
 from framefleet.cluster.dispatch.order import Longest
 from framefleet.cluster.fleet.settings import ElasticWorkers
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from tests.simulator.faulty_fleet import FaultyFleet, FaultyRun, FaultySimulation
 from tests.simulator.several_lanes import SeveralLanes, SimulatedLane
 

@@ -11,8 +11,7 @@ from typing import Any, cast
 
 from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import LossKind
+from framefleet.cluster.dispatch.faults import FaultPolicy, LossKind
 from tests.simulator.simulation import (
     IDLE_S,
     Action,

@@ -7,11 +7,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from unittest import mock
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import LossKind, LostRows
+from framefleet.cluster.dispatch.faults import FaultPolicy, LossKind, LostRows
 from framefleet.cluster.dispatch.lane_choice import Backlog
 from framefleet.cluster.fleet.losses import Cause, LaneHosts
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from tests.simulator.faulty_fleet import FaultyFleet
 from tests.simulator.several_lanes import SeveralLanes, SimulatedLane
 from tests.simulator.simulation import TICK_S

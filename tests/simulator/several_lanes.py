@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, Row
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.dispatch.lane_choice import Backlog, move_from, next_lane
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from tests.simulator.faulty_fleet import FaultyFleet, FaultySimulation
 from tests.simulator.simulation import IDLE_S
 

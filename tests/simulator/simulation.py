@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 
 from framefleet import Progress
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, GivenUp, Row
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import Hosts, LossKind, LostRows
+from framefleet.cluster.dispatch.faults import FaultPolicy, Hosts, LossKind, LostRows
 from framefleet.cluster.driver.tally import Scale, Tally
 from framefleet.cluster.fleet.settings import ElasticWorkers
 

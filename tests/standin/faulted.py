@@ -15,7 +15,7 @@ import torch
 from framefleet import Audit, Batching, Clip, Failure, Model, Renderer, Request
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.outputs.frames import frames as frames_module
-from framefleet.pipeline.render.checkpoints import journal
+from framefleet.pipeline.render.checkpoints import checkpoint
 from framefleet.pipeline.render.fused import exact, forwards, pins
 from framefleet.pipeline.render.row_queue import RenderRow, with_frames
 from tests.standin.gpu import ILLEGAL, out_of_memory
@@ -43,7 +43,7 @@ POINTS = (
     Point("split", lambda _: pins, "part"),
     Point("probe", lambda _: exact, "_is_proven"),
     Point("holders", lambda _: forwards, "with_holders"),
-    Point("journal copy", lambda _: journal, "_copied"),
+    Point("journal copy", lambda _: checkpoint, "_copied"),
     Point("decode", lambda model: model.pipe.vae, "decode"),
     Point("frame conversion", lambda _: frames_module, "_to_uint8"),
 )

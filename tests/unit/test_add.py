@@ -23,11 +23,10 @@ from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.look.status.status import driver_of
-from framefleet.jobs.render.additions import Additions
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.row_parts import recall_survey, write_rows
+from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FramefleetError

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from framefleet.pipeline.errors import RenderError
-from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256, sample_rate_of, to_audio
+from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256, sample_rate_of, to_audio
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 

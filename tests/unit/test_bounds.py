@@ -16,9 +16,8 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.extend import num_frames_of
 from framefleet.pipeline.recipes.recipe import BUILT_IN, spec_for
 from framefleet.pipeline.rows.tables.request_checks import checked
-from framefleet.pipeline.rows.tables.row_inputs import Finder
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
-from framefleet.pipeline.rows.tables.rows import CheckedRow, InvalidRow
+from framefleet.pipeline.rows.tables.rows import CheckedRow, Finder, InvalidRow
 from tests.configs import SD, WAN, write_model
 
 DIGITS = "1" * 1_000_000

@@ -10,18 +10,17 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store, Summary
-from framefleet.cluster.driver.budget import JobBudget, Spent
 from framefleet.cluster.driver.earlier_runs import Adoption, spent_before
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.stop import JobBudget, Spent
 from framefleet.cluster.driver.tally import Tally
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render
 from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, bytes_text, read_bytes
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.text import bytes_text, read_bytes
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import NOON, record

@@ -18,10 +18,10 @@ from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.tables.table import open_table
 from framefleet.plugins.demo.command import draw_pictures
 from framefleet.plugins.train.checkpoints import Checkpoints
-from framefleet.plugins.train.claim import read_training_claim
 from framefleet.plugins.train.dataset.columns import plan_columns
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.reports import read_losses
+from framefleet.plugins.train.resolve import read_training_claim
 from tests.commands import command
 from tests.configs import WAN, write_model
 from tests.jobs import job_values, prompt_rows as job_rows, write_job, write_table

@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.jobs.job.file import load_job
 from tests.jobs import ROOT
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from tests.unit.dispatching import MACHINE, dispatcher_with, ids, join, lease, prove
 
 proven = partial(dispatcher_with, is_proven=True)

@@ -9,7 +9,7 @@ from framefleet import Request
 from framefleet.cluster.driver.audits import Case, Docket
 from framefleet.cluster.driver.feed import Pending
 from framefleet.cluster.worker.messages import StoredRow
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from tests.rows import RECORD
 
 LANE = LaneKey("", "my:recipe")

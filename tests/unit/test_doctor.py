@@ -19,10 +19,9 @@ import pytest
 import framefleet
 from framefleet import CheckResult
 from framefleet.pipeline.model import place_trial
-from framefleet.plugins.doctor import doctor as doctor_file, machine, results
+from framefleet.plugins.doctor import doctor as doctor_file, machine
 from framefleet.plugins.doctor.doctor import Targets, checks_of
-from framefleet.plugins.doctor.machine import inspect_disks
-from framefleet.plugins.doctor.results import ok, run_checks
+from framefleet.plugins.doctor.machine import inspect_disks, ok, run_checks
 from framefleet.plugins.doctor.services import inspect_clock
 from tests.commands import command
 
@@ -52,7 +51,7 @@ def program(folder: Path, name: str, script: str) -> None:
 
 
 def test_a_check_that_hangs_or_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "LIMIT_S", 0.05)
+    monkeypatch.setattr(machine, "LIMIT_S", 0.05)
     release = threading.Event()
 
     def hangs() -> Iterator[CheckResult]:

@@ -11,8 +11,7 @@ import pytest
 
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback

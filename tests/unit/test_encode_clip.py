@@ -18,9 +18,8 @@ from framefleet.pipeline.errors import JobError, RenderError
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, store_clip
-from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import to_pixels
-from framefleet.pipeline.outputs.frames.result import Extras
+from framefleet.pipeline.outputs.frames.result import Audio, Extras, audio_sha256
 from framefleet.pipeline.outputs.layout import clip_path, extras_path, recorded_path
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media

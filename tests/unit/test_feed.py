@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.dispatch.lease import Paces, Row
 from framefleet.cluster.driver.feed import Feed, Pending, pending_rows
 from framefleet.cluster.driver.lanes import order_of
@@ -21,7 +21,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, RecipeError, TableError
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
 from tests.jobs import job_values, prompt_rows, records_of, write_table

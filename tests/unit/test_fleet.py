@@ -12,8 +12,7 @@ import ray
 from pydantic import ValidationError
 
 import framefleet
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import LostRows
+from framefleet.cluster.dispatch.faults import FaultPolicy, LostRows
 from framefleet.cluster.driver.tally import Tally
 from framefleet.cluster.fleet import connection, ray_start
 from framefleet.cluster.fleet.actors import Slot, check_gpus, check_hello, modules_to_ship
@@ -27,7 +26,7 @@ from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.metrics import WORKER_SECONDS, idle_shares
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.recipes.recipe import BUILT_IN, find_recipe
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from tests.jobs import ROOT
 
 HELLO = Hello(

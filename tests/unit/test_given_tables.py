@@ -19,8 +19,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from framefleet.jobs.render import python_table
-from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.python_table import arrow_of, with_table
 from framefleet.jobs.render.resolve import base_of, resolve_job
 from framefleet.jobs.render.survey import survey_rows

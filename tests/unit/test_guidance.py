@@ -22,7 +22,7 @@ from framefleet.pipeline.recipes.guidance import (
     open_guidance,
     parse_guidance,
 )
-from framefleet.pipeline.recipes.siblings import SIBLINGS, call_parameters
+from framefleet.pipeline.recipes.second_model import SIBLINGS, call_parameters
 from tests.each import check_each
 
 EMBEDDED: dict[str, dict[str, int]] = {"unet": {"time_cond_proj_dim": 256}}

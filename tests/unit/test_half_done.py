@@ -13,9 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
-from framefleet.pipeline.render.checkpoints import journal as journals
-from framefleet.pipeline.render.checkpoints.checkpoint import RowCheckpoint, checkpoint_bytes, read_checkpoint
-from framefleet.pipeline.render.checkpoints.journal import Journal, Made
+from framefleet.pipeline.render.checkpoints import checkpoint as journals
+from framefleet.pipeline.render.checkpoints.checkpoint import (
+    Journal,
+    Made,
+    RowCheckpoint,
+    checkpoint_bytes,
+    read_checkpoint,
+)
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from tests.unit.denoising import Denoiser, alone, batcher_of, steps
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store
-from framefleet.cluster.driver.checkpoints import HalfDoneRows, half_done_in
+from framefleet.cluster.driver.commit import HalfDoneRows, half_done_in
 from framefleet.cluster.worker.checkpointer import checkpoint_path
 
 HERE, DONE, ELSEWHERE = "a" * 32, "b" * 32, "c" * 32

@@ -12,13 +12,12 @@ import pyarrow as pa
 import pytest
 
 from framefleet import Summary, open_output
-from framefleet.cluster.dispatch.hosts import LostRows
+from framefleet.cluster.dispatch.faults import LostRows
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Cause
+from framefleet.cluster.fleet.losses import Cause, Event, Lost, Ready, Reported
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job
@@ -30,7 +29,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.seals import new_run
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.plugins.scores.clip_scores import ClipScore, ScoreStep
 from tests.jobs import job_values, prompt_rows, write_table

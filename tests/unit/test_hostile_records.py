@@ -18,11 +18,11 @@ import pytest
 import framefleet
 from framefleet import Store, grid, report, sheet
 from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.outputs.output import recorded_frames
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import record_schema
 from framefleet.pipeline.outputs.parts.seals import new_run
-from framefleet.pipeline.outputs.record_files import recorded_frames
 from framefleet.plugins.pages.gallery import blocks as gallery_rows
 from framefleet.plugins.pages.sheet import sheet as sheets, sheet as small_clips
 from tests.each import check_each

@@ -8,11 +8,17 @@ from collections.abc import Collection
 import pytest
 from hypothesis import given, strategies as st
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import MAX_REST_S, SILENT_REST_S, Hosts, LossKind, LostRows
+from framefleet.cluster.dispatch.faults import (
+    MAX_REST_S,
+    SILENT_REST_S,
+    FaultPolicy,
+    Hosts,
+    LossKind,
+    LostRows,
+)
 from framefleet.cluster.fleet.losses import LaneHosts
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 
 
 def fault(

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 import pytest
 
 from framefleet import Request
-from framefleet.cluster.worker.inbox import Inbox
 from framefleet.cluster.worker.messages import Assignment
+from framefleet.cluster.worker.queues import Inbox
 
 
 class Desk:

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import MAX_LANES, RowCounts, RowIndex
 from framefleet.pipeline.rows.tables.row_ids import as_positions, to_ids
 

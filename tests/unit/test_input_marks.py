@@ -14,7 +14,7 @@ from PIL import Image
 
 from framefleet import Batching, Inputs, Request, Store
 from framefleet.cluster.worker.messages import Failed, StoredRow, WorkerSetup
-from framefleet.cluster.worker.writers import Writers
+from framefleet.cluster.worker.queues import Writers
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.frames import to_pixels

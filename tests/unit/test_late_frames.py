@@ -19,8 +19,7 @@ from diffusers.video_processor import VideoProcessor
 
 from framefleet.pipeline.errors import RenderError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, is_late, to_pictures, to_pixels
-from framefleet.pipeline.render.recipe_call import Looks
-from framefleet.pipeline.render.row_tails import Tails
+from framefleet.pipeline.render.recipe_call import Looks, Tails
 
 TAIL = Tails(int, is_able=False).begin("")
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.fleet import machines as machines_module
 from framefleet.cluster.fleet.machines import Machine, Machines
 from framefleet.cluster.fleet.settings import FleetSettings, Shares, machines_in_words, shares

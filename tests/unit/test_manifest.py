@@ -18,8 +18,8 @@ import framefleet
 from framefleet.pipeline.errors import AuthorityError, JobError
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.encode_clip import encode_clip, encode_input
-from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import to_pixels
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
 from framefleet.plugins.marks import manifest

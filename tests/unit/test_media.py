@@ -24,8 +24,8 @@ import torch
 from PIL import Image, ImageSequence
 
 from framefleet.pipeline.errors import JobError, RenderError, StoreError
-from framefleet.pipeline.outputs.frames.audio import Audio
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media import av_file, media_settings
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode, read_metadata

@@ -21,8 +21,7 @@ from tenacity import wait_none
 from framefleet import Store, Summary, plan
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, OutputInUse, StoreError, UserError

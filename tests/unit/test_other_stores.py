@@ -11,7 +11,7 @@ from fsspec.registry import known_implementations
 
 from framefleet import Store
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.stores import gcs, object_store
+from framefleet.pipeline.outputs.stores import object_store
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
 from framefleet.pipeline.outputs.stores.retries import DamagedUpload, Patience
 
@@ -66,7 +66,7 @@ class Files:
 
 def test_gcsfs_makes_each_request_once() -> None:
     files = Files()
-    gcs.ask_gcs_once(files)
+    object_store.ask_gcs_once(files)
     assert files._request() == "asked "
 
 

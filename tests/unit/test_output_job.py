@@ -13,7 +13,7 @@ from framefleet import Store
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.output_job import claimed_job, job_of
+from framefleet.jobs.render.claim import claimed_job, job_of
 from framefleet.pipeline.errors import FramefleetError, JobError
 from tests.commands import command
 from tests.committed import committed

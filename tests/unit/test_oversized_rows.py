@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from framefleet.cluster.dispatch.dispatcher import Dispatcher, LeaseSize, Row
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
-from framefleet.cluster.dispatch.hosts import Hosts
-from framefleet.cluster.dispatch.waiting_rows import NEW_PROCESS_S, SLACK_BYTES
+from framefleet.cluster.dispatch.faults import FaultPolicy, Hosts
+from framefleet.cluster.dispatch.order import NEW_PROCESS_S, SLACK_BYTES
 from framefleet.cluster.fleet.losses import cause_to_end
 from framefleet.cluster.worker.messages import Failed, WorkerReport
 from framefleet.pipeline.errors import OutOfMemory

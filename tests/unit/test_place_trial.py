@@ -23,7 +23,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.model import place_trial
 from framefleet.pipeline.model.place_trial import prove
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.own_environment import own_environment
 from tests.tiny import tiny

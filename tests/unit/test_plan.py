@@ -18,13 +18,12 @@ from framefleet.jobs.plan.footprint import GB, Footprint, Way
 from framefleet.jobs.plan.memory import Memory, estimate, read_memory, room_of
 from framefleet.jobs.plan.plan import Argument, all_arguments
 from framefleet.jobs.render.survey import Survey
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, shape_text
 from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
-from framefleet.pipeline.text import shape_text
 from framefleet.plugins.drafts.drafts import draft_job
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict

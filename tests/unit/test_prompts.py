@@ -18,8 +18,7 @@ from framefleet.cluster.driver.progress import Summary
 from framefleet.doors import Scope
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import EndpointError, JobError, TableError

@@ -15,7 +15,7 @@ from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.recipes.conditioning import conditioned_class
 from framefleet.pipeline.recipes.recipe import BUILT_IN
-from framefleet.pipeline.recipes.siblings import (
+from framefleet.pipeline.recipes.second_model import (
     SIBLINGS,
     as_sibling,
     call_parameters,

@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 import pytest
 
-from framefleet.cluster.dispatch.fault_policy import FaultPolicy
+from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.fleet import fleet as fleet_module
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.start import Start

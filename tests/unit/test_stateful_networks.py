@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.render.fused.stateful_networks import StateWatch
+from framefleet.pipeline.render.fused.forwards import StateWatch
 
 
 class Network(nn.Module):

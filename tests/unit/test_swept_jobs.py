@@ -12,8 +12,7 @@ import pytest
 
 from framefleet.cluster.driver.feed import pending_rows
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.output_job import claimed_job, job_of
+from framefleet.jobs.render.claim import claim, claimed_job, job_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback

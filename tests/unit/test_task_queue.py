@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from framefleet.cluster.driver.task_queue import TaskQueue
+from framefleet.cluster.driver.commit import TaskQueue
 
 
 def test_what_is_asked_is_done_in_order_while_the_one_who_asks_goes_on() -> None:

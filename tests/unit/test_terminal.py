@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framefleet.jobs.show.console import EscapingConsole, GuardedStream
-from framefleet.pipeline.text import CONTROLS, escaped
+from framefleet.pipeline.errors import CONTROLS, escaped
 
 EVIL = "\x1b]52;c;ZXZpbA==\x07 \x9b31m \u202egnp.exe \u2028 \ufeff \udc80 \r\b"
 HARMLESS = "一只猫 🏴󠁧󠁢󠁥󠁮󠁧󠁿 👩‍👩‍👧 Ünïcödé עברית\t[bold]x[/] [/red] :smile:\n"

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import framefleet
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.text import CONTROLS, command, setting
+from framefleet.pipeline.errors import CONTROLS, JobError, command, setting
 
 SOURCES = [
     path
@@ -43,7 +42,7 @@ def test_no_command_is_written_out_around_a_value() -> None:
                 parts = [part.value if isinstance(part, ast.Constant) else "\0" for part in node.values]
                 if WRITTEN_OUT.search("".join(map(str, parts))):
                     found.append(f"{path}:{node.lineno}")
-    assert SOURCES and not found, "use framefleet.pipeline.text"
+    assert SOURCES and not found, "use framefleet.pipeline.errors"
 
 
 def test_an_error_shows_controls_spelt() -> None:

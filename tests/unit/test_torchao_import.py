@@ -11,9 +11,9 @@ from enum import Enum
 import pytest
 
 from framefleet.pipeline.model.options import torchao_import
-from framefleet.pipeline.model.options.quantization import check_quantization
 from framefleet.pipeline.model.options.schema import TorchAo
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
+from framefleet.pipeline.model.options.tuning import check_quantization
 
 LACKS = "Failed to load _C_cutlass_90a.abi3.so: Could not load this library"
 

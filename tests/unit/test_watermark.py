@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter
 from framefleet.pipeline.errors import JobError, ModelError, RenderError
 from framefleet.pipeline.outputs.clip_step import StepInput
 from framefleet.pipeline.outputs.encode_clip import encode_clip
-from framefleet.pipeline.outputs.frames.audio import Audio, audio_sha256
 from framefleet.pipeline.outputs.frames.frames import Frames, frames_sha256, to_pixels
+from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, encode
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.plugins.marks import spread

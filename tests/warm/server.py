@@ -36,7 +36,7 @@ MODULES = (
     "framefleet.jobs.cli",
     "framefleet.jobs.render.claim",
     "framefleet.jobs.show.progress",
-    "framefleet.plugins.train.claim",
+    "framefleet.plugins.train.resolve",
     "framefleet.plugins.train.resolve",
     "tests.tiny",
 )

@@ -26,8 +26,8 @@ from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_mod
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.render.fused.batching import Mode
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.lane_key import LaneKey
 from tests.crafter import MOTION, SMALLEST as SMALLEST_CRAFTER, crafter
 from tests.driven import render_driven
 from tests.jobs import records_of

@@ -30,7 +30,7 @@ import torch
 
 import framefleet
 from framefleet.cluster.driver.driver import Driver
-from framefleet.cluster.driver.work import Work
+from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.render import render as render_module

@@ -25,7 +25,7 @@ HOMONYMS = {
     "pipeline/model/license.py",
     "pipeline/model/network_state.py",
     "pipeline/model/snapshot.py",
-    "pipeline/render/fused/stateful_networks.py",
+    "pipeline/render/fused/forwards.py",
     "pipeline/render/process_state.py",
     "pipeline/rows/tables/csv_text.py",
     "pipeline/rows/tables/index.py",

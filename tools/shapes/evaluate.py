@@ -14,9 +14,9 @@ from rich.progress import track
 from framefleet.jobs.show.console import stderr
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.output import recorded_frames
 from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
-from framefleet.pipeline.outputs.record_files import recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store, read_as
 from framefleet.plugins.demo.prepare import Size
 from tools.shapes.measure import Measured, measure

@@ -18,7 +18,7 @@ from framefleet.jobs.job.job_json import JOB_JSON
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.verify.verify import job_damage
-from framefleet.jobs.render.output_job import is_job_file, job_of
+from framefleet.jobs.render.claim import is_job_file, job_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.errors import JobError

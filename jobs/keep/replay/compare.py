@@ -13,12 +13,12 @@ import numpy as np
 
 from framefleet.pipeline.errors import NoFile, StoreError
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.frames.audio import Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
+from framefleet.pipeline.outputs.frames.result import Pcm
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media
+from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, recorded_clip, recorded_extras
 from framefleet.pipeline.outputs.parts.records import Record, values_of
-from framefleet.pipeline.outputs.record_files import MAX_CLIP_BYTES, recorded_clip, recorded_extras
 from framefleet.pipeline.outputs.stores.store import Store
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from framefleet.jobs.job.job_json import Claim, ClaimedModel, ClaimedOfSeveral, Sha256, claim_of
-from framefleet.jobs.render.output_job import STORES, is_opened
-from framefleet.pipeline.errors import JobError, not_ours
+from framefleet.jobs.render.claim import STORES, is_opened
+from framefleet.pipeline.errors import JobError, not_ours, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.ip_adapter import IpAdapter, ip_adapter_of
@@ -31,7 +31,6 @@ from framefleet.pipeline.outputs.stores.store import Store, read_as
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, find_recipe
 from framefleet.pipeline.request import Request, inputs_in, is_model
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.text import quoted
 
 _MAX_THREADS = 1024  # torch starts as many
 

@@ -17,7 +17,7 @@ from framefleet.jobs.keep.replay.recorded_row import (
     find_recorded,
     recipe_of,
 )
-from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError
+from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
 from framefleet.pipeline.model.model import Model, ModelSettings
@@ -35,7 +35,6 @@ from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.renderer import Renderer
 from framefleet.pipeline.request import is_model
 from framefleet.pipeline.rows.tables.request_checks import check_again
-from framefleet.pipeline.text import quoted
 
 _UNKNOWN = "?"  # not recorded, so never said to differ
 _RECIPE = "recipe source"

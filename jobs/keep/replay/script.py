@@ -14,7 +14,7 @@ from typing import Any
 
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
 from framefleet.jobs.keep.replay.replay import check_files
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, quoted
 from framefleet.pipeline.model.environment import MAX_CPU_ISA
 from framefleet.pipeline.model.load import for_diffusers
 from framefleet.pipeline.model.lora import adapter_name, adapters_in, fetch_lora, without_loras
@@ -37,7 +37,6 @@ from framefleet.pipeline.recipes.guidance import is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import inputs_in
 from framefleet.pipeline.rows.tables.request_checks import check_again
-from framefleet.pipeline.text import quoted
 
 TEMPLATE = '''\
 """Render row {row_id} again and compare what it made with the record."""

@@ -17,7 +17,7 @@ from typer import Exit, Option
 from framefleet.jobs.keep.replay import command as replay
 from framefleet.jobs.options import AllowPickle, AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.text import command
+from framefleet.pipeline.errors import command
 
 if TYPE_CHECKING:
     from framefleet.jobs.keep.verify.verify import VerifiedRow

@@ -22,8 +22,7 @@ from framefleet.jobs.keep.replay.compare import Again, Compared, Likeness, compa
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.jobs.keep.replay.replay import Replayer, environment_differences, media_again
 from framefleet.jobs.keep.verify.row_process import replay_alone
-from framefleet.jobs.render.claim import differences_of
-from framefleet.jobs.render.output_job import claimed_job
+from framefleet.jobs.render.claim import claimed_job, differences_of
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Callback, Checked, Watch, wait_for
 from framefleet.pipeline.errors import FramefleetError, JobError
@@ -40,11 +39,11 @@ from framefleet.pipeline.outputs.damage import (
     strays,
 )
 from framefleet.pipeline.outputs.encode_clip import encode_file
-from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
-from framefleet.pipeline.outputs.output import Output, claim_in_parts_as
+from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, recorded_clip
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
     read_folder,
@@ -63,10 +62,9 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
-from framefleet.pipeline.outputs.record_files import recorded_clip
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.lane_key import lane_named
+from framefleet.pipeline.rows.identity import lane_named
 
 _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or put the table back as it was")
 # In place of formats with loss, whose files do not say which frames were rendered.

@@ -18,7 +18,7 @@ from framefleet.jobs.look.failures import failure_values, one_line
 from framefleet.jobs.options import AsJson, Every, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.jobs.show.watch import audit_line, duration, gone_line
-from framefleet.pipeline.text import command
+from framefleet.pipeline.errors import command
 
 if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader

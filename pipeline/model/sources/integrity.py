@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.sources.headers import read_first
 from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES
-from framefleet.pipeline.text import quoted
 
 # One thread hashes 1.7 GB/s; more than four are faster than the disks that models lie on.
 _MAX_THREADS = 4

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import SHAPE_ORDER, ModelError, shape_text
 from framefleet.pipeline.model.families.family import Family, Preset, config_value
 from framefleet.pipeline.model.families.registry import family_of, preset_of
 from framefleet.pipeline.model.specs import model_index, pipeline_call
@@ -16,7 +16,6 @@ from framefleet.pipeline.model.specs.config_values import check_values
 from framefleet.pipeline.model.specs.dtypes import DTypeName
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, Parameter, PictureMode, Scalar
 from framefleet.pipeline.outputs.frames.fields import MAPS, PICTURES, SOUND, VIDEO_FIELDS
-from framefleet.pipeline.text import SHAPE_ORDER, shape_text
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

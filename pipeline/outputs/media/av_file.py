@@ -17,9 +17,8 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
 from framefleet.pipeline.errors import JobError, RenderError
-from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.frame_zip import text_tags
+from framefleet.pipeline.outputs.frames.result import Audio, Pcm
 from framefleet.pipeline.outputs.media.media_settings import (
     LARGEST_FRAME,
     MOST_SAMPLES,
@@ -27,6 +26,7 @@ from framefleet.pipeline.outputs.media.media_settings import (
     Media,
     check_pixels,
 )
+from framefleet.pipeline.outputs.media.picture_files import text_tags
 
 # Without these flags swscale may take another path on another CPU.
 SCALING = (

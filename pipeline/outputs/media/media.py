@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from framefleet.pipeline.errors import RenderError, StoreError
-from framefleet.pipeline.outputs.frames.audio import Audio, Pcm
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range, eight_bits
-from framefleet.pipeline.outputs.media import frame_zip, pillow_file
+from framefleet.pipeline.outputs.frames.result import Audio, Pcm
+from framefleet.pipeline.outputs.media import picture_files
 from framefleet.pipeline.outputs.media.av_file import decode_frames, decode_sound, encode_av, read_tags
 from framefleet.pipeline.outputs.media.media_settings import ANIMATIONS, SOUNDS, ZIPS, Media, exact_rate
 
@@ -51,14 +51,14 @@ def encode(
     rate = exact_rate(fps)
     try:
         if frames is not None and media.format == "png":
-            return pillow_file.encode_png(frames, tags)
+            return picture_files.encode_png(frames, tags)
         if frames is not None and media.format in ANIMATIONS:
-            return pillow_file.encode_animation(frames, media=media, rate=rate, tags=tags)
+            return picture_files.encode_animation(frames, media=media, rate=rate, tags=tags)
         if frames is not None and media.format in ZIPS:
             flac = Media(format="flac")
             sound = encode_av(None, audio, media=flac, rate=rate, tags={}) if audio else None
             kind: Literal["png", "exr"] = "exr" if media.format == "exr.zip" else "png"
-            return frame_zip.encode_zip(frames, sound, kind=kind, tags=tags)
+            return picture_files.encode_zip(frames, sound, kind=kind, tags=tags)
         return encode_av(frames, audio, media=media, rate=rate, tags=tags)  # type: ignore[arg-type]  # checked
     except av.FFmpegError as error:
         if error.errno in NO_ROOM:  # the machine's, and no fault of the row's
@@ -90,14 +90,14 @@ def decode(media_bytes: bytes) -> Frames:
 
 def decode_floats(media_bytes: bytes) -> Pictures:
     """Return the frames of a file as they are: those of exr.zip as floats."""
-    return _read(media_bytes, frame_zip.decode_zip, pillow_file.decode_pillow, decode_frames)
+    return _read(media_bytes, picture_files.decode_zip, picture_files.decode_pillow, decode_frames)
 
 
 def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
     """Return samples (samples, channels) and rate, near ones of mp4 and webm. None without sound."""
 
     def zip_sound(media_bytes: bytes) -> tuple[Pcm, int] | None:
-        sound = frame_zip.read_zip_sound(media_bytes)
+        sound = picture_files.read_zip_sound(media_bytes)
         return None if sound is None else decode_sound(sound)
 
     return _read(media_bytes, zip_sound, lambda _: None, decode_sound)
@@ -105,7 +105,7 @@ def decode_audio(media_bytes: bytes) -> tuple[Pcm, int] | None:
 
 def read_metadata(media_bytes: bytes) -> dict[str, str]:
     """Return the tags that `encode` was given."""
-    return _read(media_bytes, frame_zip.read_zip_tags, pillow_file.read_pillow_tags, read_tags)
+    return _read(media_bytes, picture_files.read_zip_tags, picture_files.read_pillow_tags, read_tags)
 
 
 def _read(
@@ -116,9 +116,9 @@ def _read(
 ) -> FilePart:
     """Return what a file holds, by the reader for its first bytes."""
     try:
-        if media_bytes.startswith(frame_zip.ZIP_SIGNATURE):
+        if media_bytes.startswith(picture_files.ZIP_SIGNATURE):
             return of_zip(media_bytes)
-        return (of_pillow if pillow_file.is_pillow_file(media_bytes) else of_ffmpeg)(media_bytes)
+        return (of_pillow if picture_files.is_pillow_file(media_bytes) else of_ffmpeg)(media_bytes)
     except MemoryError:
         raise
     except Exception as error:

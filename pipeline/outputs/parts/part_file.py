@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framefleet.pipeline.errors import JobError, NoFile, StoreError
+from framefleet.pipeline.errors import JobError, NoFile, StoreError, command
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, ROW_ID
 from framefleet.pipeline.outputs.parts.seals import part_of
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.text import command
 
 MAX_PART_ROWS = 1_000_000  # of parts that people have put together
 MAX_PART_BYTES = 1 << 30  # of a part, and of what is read of it

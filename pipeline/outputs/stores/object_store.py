@@ -3,26 +3,161 @@
 An object is stored by one `pipe_file`, never by `open(..., "wb")`: leaving that block by an exception
 publishes what was written so far. `create` is atomic where the store has conditional writes (S3, Google Cloud
 Storage, Azure); elsewhere it looks first and then writes. Every request is made once: `Store` repeats it.
+
+What Google Cloud Storage and S3 have of their own comes first: patience of their clients, checksums, errors,
+uploads left half done.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import os
+import re
+import socket
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import fsspec
+from botocore.exceptions import FlexibleChecksumError
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_text, public_url
-from framefleet.pipeline.outputs.stores import gcs, s3
 from framefleet.pipeline.outputs.stores.retries import DamagedUpload, said_by_server, trouble_of
+
+_SCHEMES = ("gs", "gcs")
+# aiohttp's own is five minutes for all of a request, also of a large one that comes along well.
+_CONNECT_S, _SILENCE_S = 20, 60
+# Methods that gcsfs makes six attempts of, with half a minute of pauses.
+_REPEATED = ("_request", "_get_file_request", "_get_file_concurrent")
+
+# Not gcsfs's newer class, which asks another service of what kind a bucket is, and does so with every request
+# where that is not allowed. It is for zonal buckets.
+for _scheme in _SCHEMES:
+    fsspec.register_implementation(
+        _scheme, "gcsfs.core.GCSFileSystem", clobber=True, errtxt="pip install 'framefleet[gcs]'"
+    )
+
+
+def is_gcs(url: str) -> bool:
+    return url.partition("://")[0] in _SCHEMES
+
+
+def gcs_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user's options, with what we need unless they chose it themselves."""
+    from aiohttp import ClientTimeout
+
+    patience = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+    return {"consistency": "md5", "requests_timeout": patience, **options}
+
+
+def ask_gcs_once(files: Any) -> None:
+    """Let a file system that was opened make each request once: `Patience` repeats it."""
+    for name in _REPEATED:
+        if once := getattr(getattr(type(files), name, None), "__wrapped__", None):
+            setattr(files, name, MethodType(once, files))
+
+
+def put_on_gcs(files: Any, place: str, content: bytes, **mode: str) -> None:
+    """Store content, whole or not at all. Raises DamagedUpload where its MD5 is another there."""
+    try:
+        files.pipe_file(place, content, **mode)
+    except Exception as error:  # gcsfs's own: importing its class takes a second
+        if type(error).__name__ != "ChecksumError":
+            raise
+        raise DamagedUpload(str(error)) from error
+
+
+# One put up to S3's limit for it: it is sent again as a whole, but a conditional one is then kept to by every
+# server (Ceph's gateway heeds no condition when an upload in parts is completed), and its ETag is an MD5.
+MAX_PUT_BYTES = 5 << 30
+MD5 = re.compile("[0-9a-f]{32}")  # what the ETag of one put is, of most servers
+# `Patience` waits; below it a request, or a part of an upload, is repeated once.
+_RETRIES = {"mode": "standard", "total_max_attempts": 2}
+_RETRIES_IN_ENVIRONMENT = {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}
+# Without it a peer that is gone while we send is noticed after a quarter of an hour.
+_UNACKNOWLEDGED_MS = 30_000
+
+
+def is_s3(url: str) -> bool:
+    return url.startswith(("s3://", "s3a://"))
+
+
+def s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of the options (botocore changes them), with ours where nothing was chosen."""
+    chosen = copy.deepcopy(dict(options))
+    config = chosen.setdefault("config_kwargs", {})
+    if not _RETRIES_IN_ENVIRONMENT & os.environ.keys():
+        config.setdefault("retries", dict(_RETRIES))
+    config.setdefault("connector_args", {}).setdefault("socket_factory", _new_socket)
+    return chosen
+
+
+def limit_waits(files: Any) -> None:
+    """Let a file system that was opened try once, and wait for no answer without end."""
+
+    def send_at_once(params: dict[str, Any], **_: Any) -> None:
+        """Send a body without asking first: for that answer aiohttp waits without end."""
+        params["headers"].pop("Expect", None)
+
+    files.retries = 1  # s3fs's own, which would multiply botocore's
+    files.s3.meta.events.register_last("before-call.s3", send_at_once)
+
+
+def put(files: Any, place: str, content: bytes, **mode: str) -> bool:
+    """Store content by one checked request; return whether the answer says so. Raises DamagedUpload."""
+    if len(content) >= MAX_PUT_BYTES:
+        files.pipe_file(place, content, **mode)
+        return False
+    md5 = hashlib.md5(content, usedforsecurity=False)
+    check = b64encode(md5.digest()).decode()
+    answer = files.pipe_file(place, content, chunksize=MAX_PUT_BYTES, ContentMD5=check, **mode)
+    etag = answer.get("ETag", "").strip('"')
+    if etag == md5.hexdigest():
+        return True
+    # With keys of KMS and of one's own the ETag is another digest than the MD5.
+    encryption = answer.get("ServerSideEncryption", "AES256")
+    is_encrypted = "SSECustomerAlgorithm" in answer or encryption != "AES256"
+    if MD5.fullmatch(etag) and not is_encrypted:
+        try:
+            is_stored = files.cat_file(place) == content
+        except FlexibleChecksumError:  # the checksum that was sent along is not that of what is there
+            is_stored = False
+        if not is_stored:
+            raise DamagedUpload("other bytes are stored than were sent")
+    return False
+
+
+def abort_uploads(files: Any, root: str, *, before: datetime) -> int:
+    """Abort uploads in parts that were begun below a root before then, and not ended; return how many."""
+    bucket, _, key = root.partition("/")
+    request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
+    uploads: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"IsTruncated": True}
+    while page.get("IsTruncated"):
+        page = files.call_s3("list_multipart_uploads", **request)
+        uploads += (upload for upload in page.get("Uploads", []) if upload["Initiated"] < before)
+        request |= {"KeyMarker": page.get("NextKeyMarker"), "UploadIdMarker": page.get("NextUploadIdMarker")}
+    for upload in uploads:
+        names = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+        files.call_s3("abort_multipart_upload", Bucket=bucket, **names)
+    return len(uploads)
+
+
+def _new_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket for aiohttp that gives up a peer which takes nothing any more."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+    return made
+
 
 # Clocks of stores differ from ours by less, and uploads in parts take less.
 _LEFT_AFTER = timedelta(hours=6)
@@ -94,7 +229,7 @@ class ObjectStore:
 
     def has_conditions(self, path: str) -> bool:
         """Tell whether the server refuses a second object at `path`: `create` is one step. Leaves one."""
-        if not (s3.is_s3(self.url) or gcs.is_gcs(self.url) or is_azure(self.url)):
+        if not (is_s3(self.url) or is_gcs(self.url) or is_azure(self.url)):
             return False
         self.write(path, b"first")
         try:
@@ -109,11 +244,11 @@ class ObjectStore:
 
     def write(self, path: str, content: bytes, **mode: str) -> None:
         files, place = self._at(path)
-        if s3.is_s3(self.url):
-            if s3.put(files, place, content, **mode):
+        if is_s3(self.url):
+            if put(files, place, content, **mode):
                 return
-        elif gcs.is_gcs(self.url):
-            gcs.put_on_gcs(files, place, content, **mode)
+        elif is_gcs(self.url):
+            put_on_gcs(files, place, content, **mode)
         else:
             files.pipe_file(place, content, **mode, **self._checks)
         self._check_size(files, place, len(content))
@@ -168,10 +303,10 @@ class ObjectStore:
 
     def sweep(self) -> int:
         """Abort uploads in parts that nobody will end; return how many. Stores but S3 forget them."""
-        if not s3.is_s3(self.url):
+        if not is_s3(self.url):
             return 0
         files, root = self._at("")
-        return s3.abort_uploads(files, root, before=datetime.now(UTC) - _LEFT_AFTER)
+        return abort_uploads(files, root, before=datetime.now(UTC) - _LEFT_AFTER)
 
     def _at(self, path: str) -> tuple[Any, str]:
         """Return file system and path, opened once per process: s3fs's loop does not survive a fork."""
@@ -186,9 +321,9 @@ class ObjectStore:
 def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """Return the file system and the root. Raises JobError for what is no store, or lacks an option."""
     # A copy of the user's options, with ours where they have chosen nothing.
-    own_options = s3.s3_options(options) if s3.is_s3(url) else copy.deepcopy(dict(options))
-    if gcs.is_gcs(url):
-        own_options = gcs.gcs_options(own_options)
+    own_options = s3_options(options) if is_s3(url) else copy.deepcopy(dict(options))
+    if is_gcs(url):
+        own_options = gcs_options(own_options)
     try:
         # other processes write here too
         uncached = {"skip_instance_cache": True, "use_listings_cache": False}
@@ -200,10 +335,10 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         reason = public_text(f"{type(error).__name__}: {error}")
         problem = f"{public_url(url)} cannot be opened: {reason}"
         raise JobError(problem, "check the URL and storage_options") from None
-    if s3.is_s3(url):
-        s3.limit_waits(files)
-    elif gcs.is_gcs(url):
-        gcs.ask_gcs_once(files)
+    if is_s3(url):
+        limit_waits(files)
+    elif is_gcs(url):
+        ask_gcs_once(files)
     elif is_azure(url):
         ask_azure_once(files)
     return files, root

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.records import Record, told_arguments
 from framefleet.pipeline.request import Request, is_model
-from framefleet.pipeline.rows.lane_key import lane_named
+from framefleet.pipeline.rows.identity import lane_named
 from framefleet.pipeline.rows.tables.rows import shape_of
 
 # unrepeatable: two plain calls of the row differ, so that none can say what it should be.

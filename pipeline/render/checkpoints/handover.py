@@ -10,12 +10,16 @@ import torch
 from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone, RowCheckpoint, read_checkpoint
-from framefleet.pipeline.render.checkpoints.journal import Journal
+from framefleet.pipeline.render.checkpoints.checkpoint import (
+    HalfDone,
+    Journal,
+    RowCheckpoint,
+    read_checkpoint,
+)
 from framefleet.pipeline.render.findings import surroundings
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.batching import Batching
-from framefleet.pipeline.render.fused.stateful_networks import StateWatch
+from framefleet.pipeline.render.fused.forwards import StateWatch
 from framefleet.pipeline.render.row_queue import RenderRow, seconds_of
 
 log = logging.getLogger(__name__)

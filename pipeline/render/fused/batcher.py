@@ -20,7 +20,7 @@ from framefleet.pipeline.errors import RecipeError
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.intercept import intercept, is_compiled_call, left_to_python
 from framefleet.pipeline.memory import is_out_of_memory
-from framefleet.pipeline.render.checkpoints.journal import Journal
+from framefleet.pipeline.render.checkpoints.checkpoint import Journal
 from framefleet.pipeline.render.fused.calls import Call, Result, is_private, parse_call
 from framefleet.pipeline.render.fused.forwards import Forwards
 from framefleet.pipeline.render.fused.row_thread import RowThread, row_thread, stay

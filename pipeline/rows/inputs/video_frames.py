@@ -19,7 +19,7 @@ from PIL import Image
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.model.specs.signature import MediaKind
-from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.av_file import SCALING
 
 # The first that fits counts.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.rows.lane_key import LaneKey
+from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.row_ids import (
     Ids,
     RowIds,

@@ -24,7 +24,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.conditioning import check_strength
 from framefleet.pipeline.recipes.extend import check_film
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.recipes.siblings import is_first_only
+from framefleet.pipeline.recipes.second_model import is_first_only
 
 _Problems = Iterator[tuple[str, Refused]]
 

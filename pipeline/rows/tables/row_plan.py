@@ -28,7 +28,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
-from framefleet.pipeline.rows.tables import column_checks, row_inputs
+from framefleet.pipeline.rows.tables import column_checks, rows
 from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
 
@@ -58,7 +58,7 @@ def plan_rows(
     recipe: Recipe = BUILT_IN["generate"],
     find_recipe: Callable[[str], Recipe] | None = None,
     reserved: Collection[str] = (),
-    finder: row_inputs.Finder | None = None,
+    finder: rows.Finder | None = None,
     fps: float | None = None,
     loras: Mapping[str, Lora] | None = None,
     second_models: Mapping[str, SecondModel] | None = None,
@@ -78,7 +78,7 @@ def plan_rows(
     model: the name of the rows' model, where a job has several. elsewhere: what a column may mean to any of
         these: what it does not mean to this one is carried along, under a name that no argument has.
     """
-    finder = finder or row_inputs.Finder()
+    finder = finder or rows.Finder()
     targets = meanings(spec, recipe)
     mistakes = Mistakes()
     columns, defaults, overrides = (
@@ -229,7 +229,7 @@ def _defaults(
                 place_of[name] = value  # one that is refused is not missing too
                 checked = checks[name](value)
                 if isinstance(checked, Refused):
-                    public = row_inputs.public_cell(value) if targets[name] in signature.PLACES else value
+                    public = rows.public_cell(value) if targets[name] in signature.PLACES else value
                     raise JobError(f"{section}.{name} is {shown(public)}, but {checked.reason}", checked.fix)
                 place_of[name] = checked
     return arguments, special
@@ -258,16 +258,16 @@ def _check_of(
     kind: signature.ArgumentKind,
     spec: PipelineSpec,
     find_recipe: Callable[[str], Recipe],
-    finder: row_inputs.Finder,
+    finder: rows.Finder,
     second_models: Mapping[str, SecondModel],
 ) -> Callable[[Any], Any]:
     """Return the check of one cell, which remembers its answers where cells repeat."""
     if kind == "image" or kind == "video":
-        return _remembering(partial(row_inputs.check_input, kind=kind, finder=finder))
+        return _remembering(partial(rows.check_input, kind=kind, finder=finder))
     if kind == "images" or kind == "list[image]":
-        return partial(row_inputs.check_images, kind=kind, finder=finder)
+        return partial(rows.check_images, kind=kind, finder=finder)
     if kind == "references":
-        return partial(row_inputs.check_references, finder=finder)
+        return partial(rows.check_references, finder=finder)
     if kind == "model":
         return _remembering(partial(check_second_model, target, declared=second_models))
     if target in OWN_TEXTS and kind == "str":

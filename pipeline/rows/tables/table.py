@@ -22,9 +22,14 @@ from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
-from framefleet.pipeline.rows.tables import partitions
-from framefleet.pipeline.rows.tables.formats import ENDINGS, file_format
-from framefleet.pipeline.rows.tables.media_folder import ListedFolder, list_media, media_column
+from framefleet.pipeline.rows.tables import table_files
+from framefleet.pipeline.rows.tables.formats import (
+    ENDINGS,
+    ListedFolder,
+    file_format,
+    list_media,
+    media_column,
+)
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 MAX_LISTED = 100_000  # files below a local folder
@@ -69,7 +74,7 @@ class Table:
             first += skip
             for batch in batches if not length or skip < length else ():
                 if source.partition:
-                    batch = partitions.with_own_columns(batch, source)
+                    batch = table_files.with_own_columns(batch, source)
                 for offset in range(0, batch.num_rows, batch_rows):
                     part = batch.slice(offset, batch_rows)
                     yield first, part
@@ -165,7 +170,7 @@ def open_table(
         patience = Patience(shown, outage_s)
         same = {"filesystem": filesystem, "arguments": kinds, "patience": patience}
         files = [TableFile(path=name, format=file_format(name), **same) for name in paths]
-        sources = partitions.with_partitions(files, root)
+        sources = table_files.with_partitions(files, root)
         schema, lengths = _one_schema(sources)
         own = [pa.field(name, value.type) for name, value in sources[0].partition.items()]
         own = [field for field in own if field.name not in schema.names]
@@ -196,15 +201,15 @@ def _paths(filesystem: Any, path: str, location: str) -> tuple[list[str], str]:
         folders = {
             str(PurePosixPath(root, one)) for some in below_root for one in some if "=" not in one.name
         }
-        partitions.check_lake_folders(filesystem, sorted({root, *folders}), location)
+        table_files.check_lake_folders(filesystem, sorted({root, *folders}), location)
     elif file_format(path) and filesystem.isfile(path):  # http has no folders, and isdir() reads the page
         files, root = [path], _table_folder(filesystem._parent(path))
         if isinstance(filesystem, LocalFileSystem):
-            partitions.check_lake_folders(filesystem, [root], location)
+            table_files.check_lake_folders(filesystem, [root], location)
     elif filesystem.isdir(path):
         below, root = _below(filesystem, path, location), _table_folder(path)
-        partitions.check_lake_files(filesystem, below, location)
-        partitions.check_lake_folders(filesystem, [root], location)
+        table_files.check_lake_files(filesystem, below, location)
+        table_files.check_lake_folders(filesystem, [root], location)
         files = _visible(below, path) or _visible(below, path, media_column)
     else:
         if isinstance(filesystem, LocalFileSystem) and filesystem.exists(path):

@@ -17,8 +17,7 @@ from framefleet.pipeline.errors import Problem, Refused, shown
 from framefleet.pipeline.guards.json_text import Blank, JsonForm, spell
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import Identity, row_id_of, seed_form, seed_of
-from framefleet.pipeline.rows.lane_key import LaneKey, lane_of
+from framefleet.pipeline.rows.identity import Identity, LaneKey, lane_of, row_id_of, seed_form, seed_of
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, CheckedRow, InvalidRow, Reader, RowPlan, cells_of

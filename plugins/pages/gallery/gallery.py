@@ -39,9 +39,8 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.media.media import preview_of
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import FRAMES_OF, Output, recorded_frames
 from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.record_files import FRAMES_OF, recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.plugins.pages.gallery.blocks import (
     BLOCK_ROWS,

@@ -13,8 +13,7 @@ from html import escape
 from typing import Any
 
 from framefleet.jobs.show.watch import duration
-from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.text import escaped
+from framefleet.pipeline.errors import JobError, escaped
 from framefleet.plugins.pages.report.values import ModelTime, Throughput
 
 try:

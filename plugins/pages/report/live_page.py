@@ -16,7 +16,7 @@ from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.status.status import Status, StatusReader
 from framefleet.jobs.show.watch import duration
 from framefleet.pipeline import metrics
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, bytes_text, command
 from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS, RECORDS, preview_path, recorded_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
@@ -24,7 +24,6 @@ from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.text import bytes_text, command
 from framefleet.plugins.pages.page_server import MEDIA_TYPES, OutputHandler, PageServer
 from framefleet.plugins.pages.report import page
 from framefleet.plugins.pages.report.charts import MAX_BARS, bars_chart

@@ -11,9 +11,9 @@ from html import escape
 from pathlib import Path
 
 from framefleet.jobs.show.watch import VAGUE, duration, share_text
+from framefleet.pipeline.errors import bytes_text, escaped
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
-from framefleet.pipeline.text import bytes_text, escaped
 from framefleet.plugins.pages.report import charts
 from framefleet.plugins.pages.report.values import Report
 

@@ -19,19 +19,19 @@ from framefleet.pipeline.model.specs.check import check_fps
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.media.media import encode
 from framefleet.pipeline.outputs.media.media_settings import Media
-from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.output import Output, recorded_frames
 from framefleet.pipeline.outputs.parts.records import told_arguments
-from framefleet.pipeline.outputs.record_files import recorded_frames
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
 from framefleet.plugins.pages.sheet.choice import (
     Chosen,
     ClipChoice,
+    GridPicture,
+    Tile,
     caption_text,
     chosen_of,
     value_of,
 )
-from framefleet.plugins.pages.sheet.grid_picture import GridPicture, Tile
 from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, within
 from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
 

@@ -14,10 +14,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, setting
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.leftovers import check_scales, listed
-from framefleet.pipeline.text import setting
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
 
 TensorShapes = Mapping[str, Tensor]  # tensors without values

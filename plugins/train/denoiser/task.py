@@ -24,7 +24,7 @@ from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.schedulers import steps_flow
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, INPUTS
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.recipes.siblings import call_parameters, fitted_arguments
+from framefleet.pipeline.recipes.second_model import call_parameters, fitted_arguments
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.text_encoders import Memo
 from framefleet.plugins.train.denoiser.bucket_call import BucketCall, Captured, capture

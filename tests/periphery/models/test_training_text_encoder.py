@@ -9,8 +9,7 @@ import torch
 
 from framefleet import load_model
 from framefleet.pipeline.errors import ModelError
-from framefleet.plugins.train.task import NO_FRAMES, Prepared, TrainingRow
-from framefleet.plugins.train.text_encoder import TextEncoderTask
+from framefleet.plugins.train.task import NO_FRAMES, Prepared, TextEncoderTask, TrainingRow
 from tests.tiny import tiny
 
 PAIRS = [

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.outputs.frames.audio import Audio
+from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.plugins.marks.adapters import _trust_mark_network
 from framefleet.plugins.marks.payload import payload_of, row_prefix
 from framefleet.plugins.marks.settings import Watermark, WatermarkName, weights_digest
