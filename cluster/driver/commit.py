@@ -1,8 +1,9 @@
 """From finished rows to parts: what this module has flushed is committed, whatever happens next.
 
 Commits and deletions are done one after another, in a thread of their own. Half-done rows have a file each:
-which there are, and when they are deleted. They save time and decide nothing: a row whose file is lost, damaged or of another machine begins again, and
-one that a worker wrote late, cut off from its driver, is as good as any. The renderer tells whether it fits.
+which there are, and when they are deleted. They save time and decide nothing: a row whose file is lost,
+damaged or of another machine begins again, and one that a worker wrote late, cut off from its driver, is as
+good as any. The renderer tells whether it fits.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Second models are declared by name, named by rows, and loaded when a row comes to one. A row names no places:
 whoever runs the job says what is opened, with whose credentials.
 
-Siblings do another task with the same components. diffusers has a class for each task. Where one set of weights does several of them, its family says so.
+Siblings do another task with the same components. diffusers has a class for each task. Where one set of
+weights does several of them, its family says so.
 """
 
 from __future__ import annotations

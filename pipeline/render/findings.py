@@ -1,8 +1,9 @@
 """What is known of calls that look alike, from this process and from others under the same conditions.
 
-It is kept in this machine's cache folder and in the output, if any, as hints: sizes to begin with, and modules to pin in any case. Whoever uses them proves the rest on rows of its
-own, so that a wrong one, or one that somebody made up, costs time and no bit. Whatever goes wrong with a
-place costs another search and nothing else: it is logged, and the place left alone from then on.
+It is kept in this machine's cache folder and in the output, if any, as hints: sizes to begin with, and
+modules to pin in any case. Whoever uses them proves the rest on rows of its own, so that a wrong one, or one
+that somebody made up, costs time and no bit. Whatever goes wrong with a place costs another search and
+nothing else: it is logged, and the place left alone from then on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a job needs of others: a store that can be written, the hub of models, and the right time.
 
-With the address of a Ray cluster, functions are called on every machine of it. This takes no cores and no GPUs from the cluster, so it runs while a job does.
+With the address of a Ray cluster, functions are called on every machine of it. This takes no cores and no
+GPUs from the cluster, so it runs while a job does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One network that several processes compute together: each has its weights and a part of the tokens.
 
 diffusers' Ulysses moves heads between them and adds nothing in another order. The processes belong to one
-worker, which computes with them, and end when it ends. A group that has failed is closed, and made anew for the next call. One of whose processes died or stopped is
-not: nobody knows why, so the worker's process is to end as well.
+worker, which computes with them, and end when it ends. A group that has failed is closed, and made anew for
+the next call. One of whose processes died or stopped is not: nobody knows why, so the worker's process is to
+end as well.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The first denoiser is on the first GPU, where the pipeline works.
 
-For calls of a network on another GPU, tensors go there, and what it returns comes back. Nothing else moves. Kernels are those of one GPU, and so are bits.
+For calls of a network on another GPU, tensors go there, and what it returns comes back. Nothing else moves.
+Kernels are those of one GPU, and so are bits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""In: frames. Out: larger frames, by weights that spandrel knows, or more of them, by FFmpeg's `minterpolate`.
+"""In: frames. Out: larger ones, by weights that spandrel knows, or more of them, by `minterpolate` of FFmpeg.
 
-Equal frames give equal frames. `minterpolate` estimates the motion of blocks in both directions, and blends overlapping blocks along it. It needs no
-weights, and is weaker than networks where things cover each other; at a cut it repeats the frame before it.
+Equal frames give equal frames. `minterpolate` estimates the motion of blocks in both directions, and blends
+overlapping blocks along it. It needs no weights, and is weaker than networks where things cover each other;
+at a cut it repeats the frame before it.
 """
 
 from __future__ import annotations

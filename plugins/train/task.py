@@ -1,7 +1,8 @@
 """What is trained: rows in, one loss out. Loop, checkpoints and cluster know no more of a model than this.
 
-An autoencoder learns from videos: frames in, the error of what comes back out. The error is L1 + L2, more for pixels near what differs from its frame's background: in a mean over a plain
-scene the object would hardly count. Not covered: adversarial and perceptual losses.
+An autoencoder learns from videos: frames in, the error of what comes back out. The error is L1 + L2, more for
+pixels near what differs from its frame's background: in a mean over a plain scene the object would hardly
+count. Not covered: adversarial and perceptual losses.
 
 A text encoder learns from pairs that mean the same: the mean of its outputs is to tell which belong together.
 
