@@ -49,6 +49,8 @@ from framefleet.pipeline.outputs.row_states import LOG_FIELDS, MAX_LOG_LINES, Lo
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.record_columns import argument_values
 
+log = logging.getLogger(__name__)
+
 
 class TaskQueue:
     """A queue and its daemon thread: a process that must end does not wait for a task that hangs."""
@@ -112,8 +114,6 @@ class TaskQueue:
 _MAX_WAITING = 1024
 _CLEANING_S = 5.0  # in the end, and no longer
 _MAX_MESSAGE = 1000  # characters that are kept of what is said about a row
-
-log = logging.getLogger(__name__)
 
 
 class Committer:

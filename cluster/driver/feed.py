@@ -32,6 +32,8 @@ from framefleet.pipeline.rows.sweeps.sweep import RowSource
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow, ModelRows
 
+log = logging.getLogger(__name__)
+
 
 class RunSettings(Protocol):
     """What a driver reads in the job file."""
@@ -141,9 +143,6 @@ class Work:
     def _counted(self, spent: Spent) -> Spent:
         before = self.spent if self.run.job.budget.per == "job" else Spent()
         return before + (self.spent_elsewhere or Spent()) + spent
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

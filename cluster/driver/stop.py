@@ -23,10 +23,11 @@ from pydantic_core import PydanticCustomError
 from framefleet.pipeline.errors import bytes_text, read_bytes
 from framefleet.pipeline.guards.strict_model import MustBe, Strict
 
+log = logging.getLogger(__name__)
+
 # Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 TELL_EVERY_S = 5.0
-log = logging.getLogger(__name__)
 
 
 class Stop:

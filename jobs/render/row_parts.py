@@ -60,6 +60,8 @@ from framefleet.pipeline.rows.tables.request_checks import check_again
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of, positions_of
 from framefleet.pipeline.rows.tables.table import MAX_ROWS, Table
 
+log = logging.getLogger(__name__)
+
 _ROW_ID_LENGTH = 32
 _ROWS_IN_PART = 8192  # positions; by way of a temporary file, as rows may be megabytes
 # What each part was written as, and the stamp that the store gave it. Hidden from readers of the folder.
@@ -259,9 +261,6 @@ def _key(resolved: ResolvedJob, parts: dict[str, str]) -> str | None:
     recipes = {name: recipe.digest for name, recipe in resolved.recipes.items()}
     values = [source_fingerprint(), deciding_values(resolved), recipes, files, parts]
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()
-
-
-log = logging.getLogger(__name__)
 
 
 class Additions:

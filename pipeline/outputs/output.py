@@ -43,6 +43,8 @@ from framefleet.pipeline.outputs.parts.seals import parts_in
 from framefleet.pipeline.outputs.query import columns_in, rows_where
 from framefleet.pipeline.outputs.stores.store import Store, Value, read_as, read_json
 
+log = logging.getLogger(__name__)
+
 FRAMES_OF = ("row_id", "uri", "path", "bytes", "media_sha256")  # what `recorded_frames` asks of a record
 MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
@@ -160,9 +162,6 @@ def _content(store: Store, file: RecordedFile) -> bytes:
         problem = f"{where} is not what was committed: {HOW[content]}"
         raise JobError(problem, "put it back, or run `framefleet repair`")
     return content
-
-
-log = logging.getLogger(__name__)
 
 
 class _Claimed(BaseModel):

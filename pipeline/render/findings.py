@@ -39,13 +39,14 @@ from framefleet.pipeline.render.fused.pins import Kind
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import input_shape
 
+log = logging.getLogger(__name__)
+
 # A shape has about a dozen sizes and a plan for each and each mix of LoRAs; a network some thousand modules.
 MAX_FILE_BYTES = 2**20
 
 NumRows = Annotated[int, Field(ge=2, le=2**16)]
 Worth = Literal["pays", "slow", "inexact"]
 
-log = logging.getLogger(__name__)
 # How long the end of a rendering waits for a slow store.
 _PATIENCE_S = 5.0
 

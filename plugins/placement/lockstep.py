@@ -33,6 +33,8 @@ from framefleet.pipeline.errors import BrokenWorker, OutOfMemory
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.numerics import Numerics
 
+log = logging.getLogger(__name__)
+
 # Two ranks meet at each attention, so this is for one block: a rank that takes longer is stopped.
 TIMEOUT = datetime.timedelta(seconds=120)
 # Smaller tensors, and those of other devices, go with the message.
@@ -175,8 +177,6 @@ def compute_until_closed(connection: Connection) -> None:
             args, kwargs = received(connection.recv_bytes(), device)
             networks[name](*args, **kwargs)
 
-
-log = logging.getLogger(__name__)
 
 _START_S = 300.0  # for a process to import its libraries, on a machine where many do
 _CAUSE_S = 2.0  # for a rank to say what it raised
