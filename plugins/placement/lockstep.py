@@ -52,7 +52,7 @@ class RankSetup:
     group: int  # how many had the same file before
     device: str
     numerics: Numerics
-    is_uneven: bool = False  # lengths that the number of ranks does not divide may come
+    is_uneven: bool = False  # lengths or heads that the number of ranks does not divide may come
 
     def join(self) -> None:
         backend = "nccl" if self.device.startswith("cuda") and dist.is_nccl_available() else "gloo"
@@ -195,7 +195,8 @@ class Ranks:
         self._store: int | None = None  # a file's number. Never closed: torch writes to it later
         self._num_groups = 0
         self._is_broken = False
-        self._is_uneven = False
+        heads = [getattr(network.config, "num_attention_heads", size) for network in networks.values()]
+        self._is_uneven = any(count % size for count in heads)
         self.failed_in = ""  # the innermost module of this process's part whose call failed last
 
     def __call__(self, name: str, /, *args: Any, **kwargs: Any) -> Any:

@@ -23,6 +23,7 @@ from tests.tiny import tiny
 from tools.placements import narrow
 
 SIZE = {"height": 64, "width": 64, "num_frames": 5}
+DEMO = Path(__file__).parents[2] / "plugins/demo/shapes/model"  # its denoiser has three heads
 TOO_SMALL = {"height": 16, "width": 16, "num_frames": 5}  # a rank has so few tokens that kernels differ
 
 
@@ -101,6 +102,17 @@ def test_four_ranks_have_the_bits_of_one_process(tmp_path: Path) -> None:
     finally:
         placer(four).close()
     assert found == frames(load_model(folder, dtype="fp32", device="cpu"), rows(2))
+
+
+def test_two_ranks_share_three_heads() -> None:
+    prompt = {"prompt": "a red ball bounces on black", "num_inference_steps": 2, **SIZE}
+    row = [Request(arguments=prompt, seed=1)]
+    two = load_model(DEMO, dtype="fp32", device="cpu", placement={"type": "ulysses", "devices": 2})
+    try:
+        found = frames(two, row)
+    finally:
+        placer(two).close()
+    assert found == frames(load_model(DEMO, dtype="fp32", device="cpu"), row)
 
 
 @pytest.mark.parametrize("address", [0, 8, 20])
