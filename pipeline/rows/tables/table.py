@@ -1,7 +1,15 @@
-"""From a path, folder, glob or URL to record batches in table order, never the whole table in memory."""
+"""From a path, folder, glob or URL to record batches in table order, never the whole table in memory.
+
+From a folder of images or videos to a table: one row per file, with the prompt that lies next to it.
+
+Columns are `image` or `video`, the path below the folder; `file`, the same path, which is carried; and
+`prompt` if any file has a text file of its name, as in datasets for training.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +19,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
@@ -23,14 +32,69 @@ from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
 from framefleet.pipeline.rows.tables import table_files
-from framefleet.pipeline.rows.tables.formats import (
-    ENDINGS,
-    ListedFolder,
-    file_format,
-    list_media,
-    media_column,
-)
+from framefleet.pipeline.rows.tables.formats import ENDINGS, TO_UTF_8, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi")
+_COLUMNS = dict.fromkeys(_IMAGES, "image") | dict.fromkeys(_VIDEOS, "video")
+_MAX_PROMPT = 65_536  # bytes, as of a cell
+_MAX_TEXT = 256 << 20  # bytes of all prompts, which are in memory
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFolder:
+    """As much of a file system as readers of a table use: it has one file, the table of a folder's files."""
+
+    content: bytes
+
+    def open(self, path: str, mode: str = "rb") -> io.BytesIO:
+        return io.BytesIO(self.content)
+
+    def info(self, path: str) -> dict[str, Any]:
+        return {"size": len(self.content), "etag": hashlib.sha256(self.content).hexdigest()}
+
+
+def media_column(path: str) -> str | None:
+    """Return the column in which a file is named: image or video; None for any other file."""
+    return _COLUMNS.get(PurePosixPath(path).suffix.lower())
+
+
+def list_media(
+    filesystem: Any, files: Sequence[str], below: Collection[str], *, folder: str, location: str
+) -> ListedFolder:
+    """Return the table of these images or videos, in order. below: all files of the folder. TableError."""
+    columns = {media_column(path): path for path in files}
+    if len(columns) > 1:
+        both = " and ".join(str(path) for path in columns.values())
+        raise TableError(f"images and videos in {location}: {both}", "give a folder with one kind of them")
+    names = [path[len(folder.rstrip("/")) + 1 :] for path in files]
+    rows = {next(iter(columns)): names, "file": names}
+    texts = [str(PurePosixPath(path).with_suffix(".txt")) for path in files]
+    if not (there := {*texts} & {*below}):
+        return _written(rows)
+    size, prompts = 0, dict[str, str]()
+    for text in sorted(there):
+        if isinstance(filesystem, LocalFileSystem):
+            check_regular(text)
+        content = filesystem.cat_file(text, 0, _MAX_PROMPT + 1)
+        size += len(content)
+        if len(content) > _MAX_PROMPT or size > _MAX_TEXT:
+            of = f"{text} is" if len(content) > _MAX_PROMPT else f"the prompts in {location} are"
+            most = _MAX_PROMPT if len(content) > _MAX_PROMPT else _MAX_TEXT
+            raise TableError(f"{of} longer than {most:,} bytes", "shorten it, or write a table of the files")
+        try:
+            prompts[text] = content.decode("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise TableError(f"the prompt {text} is not UTF-8", TO_UTF_8) from None
+    return _written({**rows, "prompt": [prompts.get(text) for text in texts]})
+
+
+def _written(rows: dict[Any, Any]) -> ListedFolder:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({name: pa.array(cells, pa.string()) for name, cells in rows.items()}), sink)
+    return ListedFolder(sink.getvalue())
+
 
 MAX_LISTED = 100_000  # files below a local folder
 MAX_ROWS = 100_000_000  # each takes 24 bytes of disk while a job runs, and a kilobyte may hold this many
