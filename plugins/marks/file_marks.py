@@ -19,7 +19,8 @@ from framefleet.pipeline.outputs.media.media import decode, decode_audio
 from framefleet.pipeline.outputs.media.picture_files import ZIP_SIGNATURE
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs import video_frames
-from framefleet.pipeline.rows.inputs.arguments import checked_content, open_image
+from framefleet.pipeline.rows.inputs.arguments import checked_content
+from framefleet.pipeline.rows.inputs.pictures import open_image
 from framefleet.plugins.marks.label import FoundLabel, label_in
 from framefleet.plugins.marks.manifest import Ingredient
 from framefleet.plugins.marks.manifest_reader import FoundManifest, read_manifest

@@ -9,7 +9,7 @@ import pytest
 from framefleet import Inputs, Store
 from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.rows.inputs import access
-from framefleet.pipeline.rows.inputs.arguments import Described
+from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from tests.media_files import image_file
 from tests.servers import S3Server

@@ -17,7 +17,7 @@ from framefleet import Inputs
 from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.rows.inputs import http_read
 from framefleet.pipeline.rows.inputs.access import naming
-from framefleet.pipeline.rows.inputs.arguments import Described, describe, open_image
+from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image
 from framefleet.pipeline.rows.inputs.roots import Roots, WebFile
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from tests.media_files import image_file

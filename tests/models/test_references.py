@@ -24,7 +24,8 @@ from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.plan.stub_networks import grey_reference
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
-from framefleet.pipeline.rows.inputs.arguments import describe, open_arguments
+from framefleet.pipeline.rows.inputs.arguments import open_arguments
+from framefleet.pipeline.rows.inputs.pictures import describe
 from framefleet.pipeline.rows.inputs.video_frames import num_samples
 from tests.commands import command
 from tests.here import render_here

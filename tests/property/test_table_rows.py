@@ -15,7 +15,7 @@ from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.rows.identity import Identity
-from framefleet.pipeline.rows.inputs.arguments import Described
+from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.pipeline.rows.tables.rows import Finder, InvalidRow, RowPlan
 from framefleet.pipeline.rows.tables.table_rows import MAX_REMEMBERED, IdentifiedRow, TableRows

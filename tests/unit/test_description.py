@@ -17,8 +17,8 @@ from PIL import Image
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.guards.sandbox import Sandboxes
 from framefleet.pipeline.model.specs.signature import MediaKind
-from framefleet.pipeline.rows.inputs import arguments
-from framefleet.pipeline.rows.inputs.arguments import MAX_IMAGE_PIXELS, Describer, decoding_bytes, describe
+from framefleet.pipeline.rows.inputs import pictures
+from framefleet.pipeline.rows.inputs.pictures import MAX_IMAGE_PIXELS, Describer, decoding_bytes, describe
 from framefleet.pipeline.rows.inputs.video_frames import MAX_FRAME_PIXELS, Budget
 from tests.media_files import image_file, video_file
 
@@ -95,7 +95,7 @@ def test_what_crashes_a_sandbox_is_refused(describer: Describer, monkeypatch: py
     with pytest.raises(InputError, match="the process that read it crashed") as caught:
         describer.describe(image_file(), "image")
     assert caught.value.fix
-    assert arguments.MAX_DECODING_S > 0
+    assert pictures.MAX_DECODING_S > 0
 
 
 def test_a_budget_is_never_exceeded_and_one_that_is_too_large_is_alone() -> None:

@@ -13,7 +13,7 @@ from framefleet import Inputs
 from framefleet.pipeline.errors import Refused, StoreError
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.outputs.stores import retries
-from framefleet.pipeline.rows.inputs.arguments import Described, describe
+from framefleet.pipeline.rows.inputs.pictures import Described, describe
 from framefleet.pipeline.rows.inputs.survey import MAX_UNDER_WAY, InputIndex
 from tests.media_files import image_file, video_file
 

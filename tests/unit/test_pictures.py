@@ -16,7 +16,7 @@ from PIL import Image
 
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.rows.inputs import video_frames
-from framefleet.pipeline.rows.inputs.arguments import Described, describe, open_image, open_video
+from framefleet.pipeline.rows.inputs.pictures import Described, describe, open_image, open_video
 from framefleet.pipeline.rows.inputs.video_frames import MediaKind, file_kind
 from tests.media_files import HEIGHT, WIDTH, image_file, picture, turned, video_file
 

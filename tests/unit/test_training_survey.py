@@ -330,7 +330,7 @@ def test_sizes_that_the_model_does_not_render_are_refused(wan: PipelineSpec, sur
 
 @pytest.fixture
 def choice() -> Callable[[int, int, int], str]:
-    from framefleet.pipeline.rows.inputs.arguments import Described
+    from framefleet.pipeline.rows.inputs.pictures import Described
     from framefleet.plugins.train.dataset.batches import choose_bucket
 
     buckets = [Bucket(num_frames=t, height=h, width=w) for t, h, w in _ASPECTS]

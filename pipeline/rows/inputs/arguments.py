@@ -2,200 +2,24 @@
 
 Images become PIL images, videos lists of them, references objects of the pipeline's own classes. Files are
 read before rows start, so that rendering does not wait for the network.
-
-What a file holds, which may come from anywhere, is found out in a sandbox, which runs this file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
-from itertools import islice
-from multiprocessing.connection import Connection
 from typing import Any
 
-from PIL import Image, ImageOps
-
 from framefleet.pipeline.errors import InputError
-from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.model.specs.signature import MediaKind, PictureMode
+from framefleet.pipeline.model.specs.signature import PictureMode
 from framefleet.pipeline.request import is_input
-from framefleet.pipeline.rows.inputs import video_frames
 from framefleet.pipeline.rows.inputs.access import naming
+from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from framefleet.pipeline.rows.inputs.video_frames import MAX_DECODED_FRAMES
-
-# Others run programs (eps), are rarely what people mean (psd, ico) or read by few (avif).
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192, 200 MB; Pillow itself warns from 89 million on
-BYTES_PER_PIXEL = 16  # of WebP: libwebp's two canvases, its copy of them, and the picture
-DEEP_MODES = ("I", "F")  # `convert` cuts their values off at 255 instead of scaling them
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """What a file holds: the size of its pictures when upright, and their number (1 for an image).
-
-    Of sound, width and height are 0, and num_frames is the number of samples.
-    """
-
-    sha256: str
-    width: int
-    height: int
-    num_frames: int
-
-
-def open_image(content: bytes, *, mode: PictureMode = "RGB") -> Image.Image:
-    """Return the RGB image that `diffusers.utils.load_image` makes of the same file, pixel by pixel.
-
-    So it is upright by its EXIF orientation, transparency and colour profile are dropped and not blended, and
-    an animation is its first frame. mode: RGBA keeps transparency. Raises InputError.
-    """
-    with _opened(content) as image, video_frames.DECODING.take(_decoding_bytes(image)):
-        ImageOps.exif_transpose(image, in_place=True)  # or else it is in memory once more
-        return image.convert(mode)
-
-
-def open_video(content: bytes, *, max_frames: int) -> list[Image.Image]:
-    """Return the first frames, all RGB and of one size. Raises InputError, not for damage after them."""
-    video_frames.checked_kind(content, "video")
-    with closing(video_frames.frames_of(content)) as frames:
-        return list(islice(frames, max_frames))
-
-
-def describe(content: bytes, kind: MediaKind) -> Described:
-    """Return what the file holds, all of it decoded: what passes here will open in another process."""
-    if kind == "image":
-        size, num_frames = open_image(content).size, 1
-    elif kind == "audio":
-        size, num_frames = (0, 0), video_frames.num_samples(content)
-    else:
-        video_frames.checked_kind(content, "video")
-        num_frames = 0
-        with closing(video_frames.frames_of(content)) as frames:
-            for frame in frames:
-                size = frame.size
-                num_frames += 1
-    sha256 = hashlib.sha256(content).hexdigest()
-    return Described(sha256=sha256, width=size[0], height=size[1], num_frames=num_frames)
-
-
-def decoding_bytes(content: bytes, kind: MediaKind) -> int:
-    """Return how much memory `describe` takes besides the content. Decodes nothing. Raises InputError."""
-    if kind != "image":
-        video_frames.checked_kind(content, kind)
-    if kind == "video":
-        return video_frames.BYTES_PER_FRAME_PIXEL * video_frames.most_pixels(content)
-    if kind == "audio":
-        return video_frames.SOUND_BYTES
-    with _opened(content) as image:
-        return _decoding_bytes(image)
-
-
-@contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
-    """Give the image, only its header read. Raises InputError, also for what the block raises."""
-    file = video_frames.checked_kind(content, "image")
-    try:
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise _too_large(f"it is {image.height} x {image.width} (height x width) and")
-            if image.mode.startswith(DEEP_MODES):
-                raise InputError("it has more than 8 bits per pixel of grey", "convert it to 8 bits")
-            yield image
-    except InputError:
-        raise
-    except Image.DecompressionBombError:
-        raise _too_large("it") from None
-    except Exception:  # Pillow's decoders meet broken bytes with nearly every class there is
-        names = ", ".join(IMAGE_FORMATS).lower()
-        if file.name.upper() not in IMAGE_FORMATS:
-            raise InputError(f"it is {file}, and only {names} are read", "convert it to png") from None
-        problem = f"it is a {file.name} that cannot be decoded: damaged, cut off or in a rare format"
-        raise InputError(problem, "write it again, as an 8-bit png or jpeg") from None
-
-
-def _decoding_bytes(image: Image.Image) -> int:
-    return BYTES_PER_PIXEL * image.width * image.height
-
-
-def _too_large(what: str) -> InputError:
-    return InputError(f"{what} has more than {MAX_IMAGE_PIXELS:,} pixels", "make it smaller")
-
-
-MAX_DECODING_S = 600.0  # some ten times what the largest video takes that is allowed
-# To open a file, before it is decoded: for what a container lists of its frames; for what libwebp reserves,
-# but does not touch yet, for its largest picture, which is then refused by its size.
-OPENING: dict[MediaKind, int] = {"video": 256 << 20, "image": 5 << 29, "audio": 256 << 20}
-MORE = 256 << 20  # than decoding should take
-# The kinds of answers, their first byte.
-COST, DESCRIBED, REFUSAL = b"c", b"d", b"r"
-
-
-class Describer:
-    """Says what files hold, several at a time. For several threads."""
-
-    def __init__(self) -> None:
-        self._boxes = Sandboxes(__name__, max_silence_s=MAX_DECODING_S)
-        self._cores = threading.Semaphore(os.cpu_count() or 1)
-
-    def describe(self, content: bytes, kind: MediaKind) -> Described:
-        """Return what the file holds, all of it decoded. Raises InputError."""
-        try:
-            with self._cores, self._boxes.one() as box:
-                box.send(json.dumps({"kind": kind, "size": len(content)}).encode())
-                box.send(content)
-                answer = box.receive()
-                if answer[:1] == COST:
-                    with video_frames.DECODING.take(int(answer[1:])):
-                        box.send(b"go on")
-                        answer = box.receive()
-        except Ended as error:
-            problem = f"it cannot be read: {error}"
-            raise InputError(problem, "convert it, e.g. to png, or to H.264 in mp4") from None
-        values = json.loads(answer[1:])
-        if answer[:1] == REFUSAL:
-            raise InputError(*values)
-        return Described(**values)
-
-    def close(self) -> None:
-        self._boxes.close()
-
-
-def _answer(connection: Connection) -> None:
-    """Answer one request: what decoding takes is reported first, and waits for a word before it starts."""
-    request = json.loads(connection.recv_bytes())
-    kind, size = request["kind"], request["size"]
-    bound_memory(3 * size + OPENING[kind])  # the content, and a copy while it is received, or by a decoder
-    content = connection.recv_bytes()
-    try:
-        cost = decoding_bytes(content, kind)
-        connection.send_bytes(COST + str(cost).encode())
-        connection.recv_bytes()
-        bound_memory(cost + size + MORE)
-        answer = DESCRIBED + json.dumps(asdict(describe(content, kind))).encode()
-    except InputError as error:
-        answer = _refused(error)
-    except MemoryError:
-        answer = _refused(InputError("it takes more memory to decode than it should", "write it again"))
-    connection.send_bytes(answer)
-
-
-def _refused(error: InputError) -> bytes:
-    return REFUSAL + json.dumps([error.problem, error.fix]).encode()
-
-
-if __name__ == "__main__":
-    serve(_answer)
-
 
 # Reads wait for servers, not for this machine; those of one that does not answer must not keep all others.
 _NUM_THREADS = 16

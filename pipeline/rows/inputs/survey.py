@@ -18,7 +18,7 @@ from framefleet.pipeline.errors import InputError, Refused
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.model.specs.signature import MediaKind
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.arguments import Described, Describer
+from framefleet.pipeline.rows.inputs.pictures import Described, Describer
 from framefleet.pipeline.rows.tables.rows import Finder
 
 Answer = Described | Refused

@@ -29,7 +29,7 @@ from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.rows.inputs.arguments import Described
+    from framefleet.pipeline.rows.inputs.pictures import Described
 
 
 class Finder:

@@ -249,11 +249,6 @@ class _Served(io.RawIOBase):
         return len(content)
 
 
-if __name__ == "__main__":
-    bound_memory(MAX_MEMORY)
-    serve(_answer)
-
-
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 # Files by which tables of other kinds are recognised.
 _LAKES = {
@@ -360,3 +355,8 @@ def _names_in(filesystem: Any, folder: str) -> set[str]:
         return {PurePosixPath(name).name for name in filesystem.ls(folder, detail=False)}
     except (OSError, NotImplementedError):  # there is no such folder, or the store cannot list
         return set()
+
+
+if __name__ == "__main__":
+    bound_memory(MAX_MEMORY)
+    serve(_answer)

@@ -20,7 +20,7 @@ from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.specs.check import check_argument, check_frames
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.rows.inputs.arguments import Described
+from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.tables.limits import limits
 from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.task import Bucket, TrainingRow

@@ -34,7 +34,7 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.rows.inputs.access import naming
-from framefleet.pipeline.rows.inputs.arguments import open_image
+from framefleet.pipeline.rows.inputs.pictures import open_image
 from framefleet.pipeline.rows.inputs.video_frames import file_kind, frames_of
 from framefleet.plugins.train.dataset.batches import TrainingRows
 from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow, TrainingTask

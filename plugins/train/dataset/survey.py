@@ -22,7 +22,7 @@ from framefleet.pipeline.model.specs.signature import InputKind
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_folder, rows_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.access import Inputs
-from framefleet.pipeline.rows.inputs.arguments import Described
+from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import InvalidRow

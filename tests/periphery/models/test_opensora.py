@@ -13,7 +13,7 @@ from PIL import Image
 from framefleet import Clip, Request, load_model
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256, to_frames
-from framefleet.pipeline.rows.inputs.arguments import open_image, open_video
+from framefleet.pipeline.rows.inputs.pictures import open_image, open_video
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.media_files import image_file, video_file
 from tests.mixed import DTYPES
