@@ -95,7 +95,8 @@ _PAGE = """\
 For everyone who asks whether a model fits a GPU. `framefleet plan --gpu-memory 24GB` shows the memory that
 the largest row of a job needs, and the fastest [options](options.md) that fit. `framefleet model info
 MODEL` shows the options that fit GPUs of 8 to 141 GB. Both work before the weights are downloaded. The
-numbers are [computed](#how-it-is-computed), not measured.
+numbers are [computed](#how-it-is-computed), not measured. Sizes are
+those of the reports below, not the presets' own.
 
 | column, value | meaning |
 | --- | --- |
