@@ -23,7 +23,7 @@ FramefleetError
 
 A value of a row that cannot be rendered is no error but a `Refused`; sandboxes say it too.
 
-And text for people and shells: what others wrote made safe, and sizes as people write them.
+And text for people and shells: what others wrote made safe, and counts and sizes as people write them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def shape_text(num_frames: int | None, height: int | None, width: int | None) ->
     """Return 9 frames of 64 by 96 pixels as "9 x 64 x 96"; of an image "64 x 96"; "" of nothing."""
     if height is not None and width is not None:
         return " x ".join(str(number) for number in (num_frames, height, width) if number is not None)
-    counts = {"frames": num_frames, "pixels high": height, "pixels wide": width}
+    frames = "frame" if num_frames == 1 else "frames"
+    counts = {frames: num_frames, "pixels high": height, "pixels wide": width}
     return ", ".join(f"{number} {name}" for name, number in counts.items() if number is not None)
 
 
@@ -88,6 +89,11 @@ def setting(key: str, value: object) -> str:
     return quoted("--set", f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}")
 
 
+def count_text(num: float, noun: str) -> str:
+    """Return 1 row as "1 row", and 1,234 of them as "1,234 rows"."""
+    return f"{num:,.15g} {noun}{'s' * (num != 1)}"
+
+
 def read_bytes(size: str | int) -> int:
     """Return what "24GB", "1.5 TiB" or 1000 stands for. Raises ValueError for what is no size."""
     match = _SIZE.fullmatch(str(size).strip().lower())
@@ -101,7 +107,7 @@ def bytes_text(num_bytes: float) -> str:
     """Return 1,234,567 as "1.2 MB"."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+            return count_text(round(num_bytes), "byte") if unit == "bytes" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:,.1f} TB"
 
@@ -264,6 +270,6 @@ class Problem:
 def shown(value: Any) -> str:
     """Return a value as messages show it: cells may be pages, and Python spells no numbers of pages."""
     if isinstance(value, int) and value.bit_length() > _BITS:
-        return f"a whole number of {value.bit_length():,} bits"
+        return f"a whole number of {count_text(value.bit_length(), 'bit')}"
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."

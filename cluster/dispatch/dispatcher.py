@@ -48,6 +48,7 @@ from framefleet.cluster.dispatch.order import (
     TableOrder,
     Waiting,
 )
+from framefleet.pipeline.errors import count_text
 
 __all__ = ["Dispatcher", "GivenUp", "Lease", "LeaseSize", "LeasedRow", "Row"]
 
@@ -227,7 +228,7 @@ class Dispatcher:
         num_errors = len(entry.errors)
         if num_errors >= self._faults.attempts:
             if is_new or not may_be_spoilt:
-                return self._give_up(entry, f"it failed {num_errors} times")
+                return self._give_up(entry, f"it failed {count_text(num_errors, 'time')}")
             if not self._copies.has(row_id):
                 self._for_new.append(entry)
         else:
@@ -405,7 +406,8 @@ class Dispatcher:
 
     def _quarantine(self, entry: Entry) -> GivenUp:
         last = f"; the last time: {entry.why}" if entry.why else ""
-        return self._give_up(entry, f"its worker died {entry.deaths} times while rendering it{last}")
+        times = count_text(entry.deaths, "time")
+        return self._give_up(entry, f"its worker died {times} while rendering it{last}")
 
     def _give_up(self, entry: Entry, reason: str) -> GivenUp:
         self._end(entry)

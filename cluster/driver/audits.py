@@ -183,7 +183,7 @@ class Audits:
         """Take back the records of a kind that differs; return how many rows are rendered again."""
         withdrawn = self._committer.withdraw(kind)
         if withdrawn.num_rows:
-            log.warning("rows of %s: %s that had a record are rendered again", kind, withdrawn.num_rows)
+            log.warning("rows of %s that had a record and are rendered again: %s", kind, withdrawn.num_rows)
             self._num_unaudited -= withdrawn.num_rows - withdrawn.num_before
             self._tally.withdrawn(
                 withdrawn.num_rows, num_bytes=withdrawn.num_bytes, num_before=withdrawn.num_before
@@ -191,8 +191,8 @@ class Audits:
             self._reopen()
         if withdrawn.num_elsewhere:
             log.warning(
-                "rows of %s: %s that are not in the table keep their records, and may be wrong; to have them "
-                "rendered again, put them back into the table",
+                "rows of %s that are not in the table, keep their records and may be wrong: %s; to have such "
+                "rows rendered again, put them back into the table",
                 kind,
                 withdrawn.num_elsewhere,
             )

@@ -34,7 +34,14 @@ from framefleet.cluster.fleet.losses import (
     cause_to_end,
 )
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
-from framefleet.pipeline.errors import FleetError, FramefleetError, ModelError, StoreError, UserError
+from framefleet.pipeline.errors import (
+    FleetError,
+    FramefleetError,
+    ModelError,
+    StoreError,
+    UserError,
+    count_text,
+)
 from framefleet.pipeline.metrics import FAILED_BY_TYPE, ROW_RETRIES, SAVED_CHECKPOINTS, SPENT_MONEY, added
 from framefleet.pipeline.model.environment import device_name
 from framefleet.pipeline.render.audit.verdict import EQUAL, UNREPEATABLE, Audited, Verdict, with_remark
@@ -111,7 +118,8 @@ class Driver:
         self._on_progress(progress)  # what is scraped now is what the summary says
         summary = self._tally.summary(progress)
         if self._is_ending:
-            log.warning("saved: %s finished rows, %s half-done rows", summary.done, len(self._checkpoints))
+            half_done = count_text(len(self._checkpoints), "half-done row")
+            log.warning("saved: %s, %s", count_text(summary.done, "finished row"), half_done)
         return summary
 
     def _ended(self, progress: Progress) -> Progress:
@@ -207,7 +215,7 @@ class Driver:
 
     def _on_added(self, added: Added) -> None:
         level = logging.INFO if self._work.is_extended else logging.WARNING
-        log.log(level, "%s rows were added to the table, and are rendered after it", added.num_new)
+        log.log(level, "rows added to the table, to be rendered after it: %s", added.num_new)
         self._tally.added(added.num_new, num_done=added.num_done)
         self._open({key: lane.setup for key, lane in added.lanes.items()})
         self._has_more = True

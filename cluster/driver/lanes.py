@@ -17,7 +17,7 @@ from framefleet.cluster.dispatch.order import Longest, Ranked, TableOrder
 from framefleet.cluster.driver.audits import Docket
 from framefleet.cluster.driver.feed import Added, Feed, LanePlan, Pending, Work
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import AS_TABLE, LONGEST, LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import RowSource
@@ -144,8 +144,8 @@ class Lanes:
         """Return how many rows of a lane are left, and why."""
         num_killers = lane.num_killers
         num_left = lane.num_unleased + lane.dispatcher.num_leased + num_killers
-        killers = f" ({num_killers:,} killed their workers, see failures/)" if num_killers else ""
-        return f"{lane.key.title}: {num_left:,} rows are left{killers}: {error.problem}"
+        killers = f" ({num_killers:,} of them killed workers, see failures/)" if num_killers else ""
+        return f"{lane.key.title}: {count_text(num_left, 'row')} left{killers}: {error.problem}"
 
     def in_hand(self) -> dict[str, int]:
         return {worker: num for lane in self for worker, num in lane.dispatcher.in_hand().items()}

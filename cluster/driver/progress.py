@@ -135,7 +135,7 @@ class Summary(Overview, RunFigures):
             "rows": f"{self.done:,} done, {self.failed:,} failed",
             "time": timedelta(seconds=round(self.elapsed_s)),
             "mean batch": None if self.mean_batch is None else f"{self.mean_batch:.1f}",
-            "audits": f"{audits.num_equal:,} rows compared, equal" if audits and not self.apart else None,
+            "audits": f"{audits.num_equal:,} compared, equal" if audits and not self.apart else None,
             "differed": "; ".join(self.apart) or None,
             "budget": self.over_budget,
             "output": self.store.url_of("") if self.store else None,

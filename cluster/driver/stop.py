@@ -20,7 +20,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.pipeline.errors import bytes_text, read_bytes
+from framefleet.pipeline.errors import bytes_text, count_text, read_bytes
 from framefleet.pipeline.guards.strict_model import MustBe, Strict
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ def wait_for_rows(
     began = reported = time.monotonic()
     if left := in_hand():
         log.warning(
-            "stopping: workers save %s half-done rows, at most %.0f s; press Ctrl-C again to stop at once",
-            sum(left.values()),
+            "stopping: workers save %s, at most %.0f s; press Ctrl-C again to stop at once",
+            count_text(sum(left.values()), "half-done row"),
             limit_s,
         )
     while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:
@@ -124,7 +124,7 @@ def wait_for_rows(
         turn()
         left = in_hand()
     if left:
-        log.warning("stopping without %s rows that were not saved in time", sum(left.values()))
+        log.warning("stopping; rows that were not saved in time: %s", sum(left.values()))
 
 
 HOUR_S = 3600.0

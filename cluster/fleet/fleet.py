@@ -38,7 +38,7 @@ from framefleet.cluster.fleet.machines import Machines
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
-from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.rows.identity import LaneKey
 
@@ -312,10 +312,10 @@ class Fleet:
         if wanted > has_room and not self._told_room:
             self._told_room = True
             log.warning(
-                "there is room for %s of %s workers: each takes %s, the cluster has %s; the others start "
+                "there is room for %s of %s: each takes %s, the cluster has %s; the others start "
                 "when there is more",
                 has_room,
-                wanted,
+                count_text(wanted, "worker"),
                 self._shares,
                 machines_in_words(self._machines.alive),
             )
@@ -466,7 +466,7 @@ class Fleet:
             if not hosts.are_hopeless(num_workers):
                 return None
             if hosts.num_killers:
-                problem = f"{hosts.num_killers} rows in a row killed their workers, with none done in between"
+                problem = f"rows that killed their workers, with none done in between: {hosts.num_killers}"
         return hosts.error or FleetError(
             "\n".join([problem, *hosts.unused]),
             "look for the cause there, then run the same command again to continue",

@@ -20,7 +20,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from framefleet.cluster.dispatch.faults import SILENT_REST_S, FaultPolicy, Hosts, LossKind, LostRows
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.cluster.worker.messages import Hello, WorkerReport
-from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.errors import FramefleetError, count_text
 from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.rows.identity import LaneKey
 
@@ -170,7 +170,8 @@ def cause_to_end(
         reason = f"it hung: a clip is being encoded or stored for {report.writing_s:.0f} s"
         return Cause(reason=reason, kind="machine")
     if report.still_s > longest_still_s:
-        reason = f"it hung: no progress for {report.still_s:.0f} s with {len(report.rendering)} rows"
+        rows = count_text(len(report.rendering), "row")
+        reason = f"it hung: no progress for {report.still_s:.0f} s with {rows}"
         return Cause(reason=reason, kind="died", suspects=report.rendering)
     return None
 

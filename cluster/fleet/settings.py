@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.fleet.machines import Machine
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.guards.strict_model import MustBe, Strict
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
@@ -132,7 +133,7 @@ class Shares:
     asked: int | None
 
     def __str__(self) -> str:
-        return f"{self.gpus:g} GPUs and {self.cpus:g} CPUs"
+        return f"{count_text(round(self.gpus, 3), 'GPU')} and {count_text(round(self.cpus, 3), 'CPU')}"
 
     def room(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
         """Return how many workers have room on these machines, without those in `but`."""
@@ -173,7 +174,8 @@ def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
 
 def machines_in_words(machines: Sequence[Machine]) -> str:
     gpus, cpus = sum(machine.gpus for machine in machines), sum(machine.cpus for machine in machines)
-    return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {len(machines)} machines"
+    there = f"{count_text(round(gpus), 'GPU')} and {count_text(round(cpus), 'CPU')}"
+    return f"{there} on {count_text(len(machines), 'machine')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +204,7 @@ def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) ->
     if not keys:
         return None
     value = devices.get(keys[0], f"{gpus:g}")
-    has = f"has {num} GPUs" if num > 1 else "has one GPU" if num else "has no GPU"
+    has = f"has {count_text(num, 'GPU')}" if num else "has no GPU"
     return Lack(
         key=keys[0],
         problem=f"{'.'.join(keys[0])} is {value}, and this machine {has}",

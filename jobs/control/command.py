@@ -10,7 +10,7 @@ from typer import Argument
 
 from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command
+from framefleet.pipeline.errors import command, count_text
 
 
 def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
@@ -84,9 +84,9 @@ def add_command(
         if as_json:
             stdout.say(json.dumps(asdict(added)))
         elif added.is_new:
-            stdout.say(f"{added.num_rows:,} rows added: {added.url}")
+            stdout.say(f"{count_text(added.num_rows, 'row')} added: {added.url}")
         else:
-            stdout.say(f"these {added.num_rows:,} rows were added before: {added.url}")
+            stdout.say(f"{count_text(added.num_rows, 'row')} added before: {added.url}")
         if added.will_render:
             stderr.say("the job that runs will render them")
         elif added.will_render is None:

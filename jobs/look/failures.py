@@ -15,7 +15,7 @@ from typer import Option
 from framefleet.doors import inner_outputs
 from framefleet.jobs.options import AsJson, ErrorTypes, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command, escaped
+from framefleet.pipeline.errors import command, count_text, escaped
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
@@ -87,7 +87,7 @@ def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback:
         stderr.say(f"no row of {url} failed")
         return
     for kind, count in counts.most_common(_MAX_TYPES):
-        stdout.say(Text(f"{one_line(kind)}: {count:,} {'row' if count == 1 else 'rows'}", style="bold red"))
+        stdout.say(Text(f"{one_line(kind)}: {count_text(count, 'row')}", style="bold red"))
         for row in shown.get(kind, []):
             _show(row, traceback=traceback)
         if count > limit:
@@ -98,7 +98,7 @@ def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback:
 def _show(row: FailedRow, *, traceback: bool) -> None:
     positions = ", ".join(f"{position:,}" for position in row.positions[:5])
     more = f" and {len(row.positions) - 5:,} more" if len(row.positions) > 5 else ""
-    tried = f"{row.attempts} {'attempt' if row.attempts == 1 else 'attempts'}"
+    tried = count_text(row.attempts, "attempt")
     where = f" on {one_line(', '.join(dict.fromkeys(row.workers)))}" if row.workers else ""
     which = inner_outputs()[row.inner].noun if row.inner in inner_outputs() else "row"
     title = Text(f"  {which} {positions}{more}", style="bold")

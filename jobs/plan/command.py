@@ -15,7 +15,7 @@ from typer import Option
 from framefleet.jobs import options
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.jobs.show.watch import VAGUE, bound_text, share_text
-from framefleet.pipeline.errors import JobError, TableError, bytes_text
+from framefleet.pipeline.errors import JobError, TableError, bytes_text, count_text
 
 if TYPE_CHECKING:
     from framefleet.doors import Shown
@@ -164,7 +164,7 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
     from framefleet.pipeline.errors import SHAPE_ORDER
 
     models: Mapping[str, ModelPlan] = plan.models or {"": plan}
-    first = "" if plan.limit is None else f", the first {plan.num_rows:,} rows"
+    first = "" if plan.limit is None else f", the first {count_text(plan.num_rows, 'row')}"
     stdout.say(f"sweep:  {plan.sweep}{first}" if plan.sweep else f"table:  {plan.table}{first}")
     stdout.say(f"output: {plan.output}")
     if plan.marks:
@@ -208,7 +208,7 @@ def _show(plan: JobPlan, shown: JobPlan | None = None) -> None:
         for shape, num in list(plan.shapes.items())[:MAX_SHAPES_SHOWN]
     }
     if hidden := len(plan.shapes) - len(shapes):
-        shapes[f"{hidden:,} other shapes"] = sum(plan.shapes.values()) - sum(shapes.values())
+        shapes[count_text(hidden, "other shape")] = sum(plan.shapes.values()) - sum(shapes.values())
     stdout.print(counted(f"shape ({SHAPE_ORDER})", shapes))
     if len(plan.lanes) > 1:
         stdout.say(lanes_line(plan.lanes))
@@ -226,8 +226,8 @@ def _model_lines(plan: ModelPlan) -> Iterator[str]:
         yield f"unusual: {line}"
     if row := plan.first_cut:
         yield (
-            f"cut prompts: {plan.num_cut:,} rows have more tokens than the model reads, so their end is "
-            f"ignored; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
+            f"cut prompts: {count_text(plan.num_cut, 'row')} with more tokens than the model reads, which "
+            f"ignores the end; row {row.row_index} has {row.num_tokens:,} of {row.limit:,}"
         )
     for argument in plan.arguments:
         if argument.name == "fps" and argument.origin == FRAMEFLEET:
@@ -262,7 +262,7 @@ def counted(key: str, numbers: Mapping[str, int | str]) -> Table:
 
 def lanes_line(lanes: Mapping[str, int]) -> str:
     """Return which rows share no process, and what that costs."""
-    parts = (f"{name} ({num:,} row{'s' * (num != 1)})" for name, num in lanes.items())
+    parts = (f"{name} ({count_text(num, 'row')})" for name, num in lanes.items())
     return (
         f"lanes: {len(lanes)}, whose rows share no process, so a model is loaded at least {len(lanes)} "
         f"times: {'; '.join(parts)}"
@@ -278,8 +278,8 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
         limit = f"audit.share: {share_text(audits.limit)} of the model's time, or one row more"
     are, all_are = ("is", "it is") if num == 1 else ("are", "all are")
     line = (
-        f"audits: about {num:,} of {num_pending:,} rows{share} {are} rendered a second time, alone, and "
-        f"compared ({limit})"
+        f"audits: about {num:,} of {count_text(num_pending, 'row')}{share} {are} rendered a second time, "
+        f"alone, and compared ({limit})"
     )
     if not 0 < audits.most_wrong <= VAGUE * num_pending:  # nothing is open, or too few to say anything
         return line
@@ -334,7 +334,7 @@ def show_probed(probed: Probed, table: str) -> None:
         stderr.say(f"not called: {line}")
     if probed.refused:
         lines = "\n".join(f"{problem}; {fix}" for problem, fix in probed.refused)
-        problem = f"table {table}: rows of {len(probed.refused)} shapes would fail\n{lines}"
+        problem = f"table {table}: rows of {count_text(len(probed.refused), 'shape')} would fail\n{lines}"
         raise TableError(problem, "correct them")
     stderr.say(f"the pipeline takes every {'other ' * bool(probed.unknown)}shape")
 

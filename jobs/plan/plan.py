@@ -23,7 +23,7 @@ from framefleet.jobs.render.python_table import given_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.guards.redaction import public_url
@@ -113,13 +113,14 @@ class JobPlan(Overview, ModelPlan):
             *(f"{one!r} is not read; did you mean {of}?" for one, of in self.lookalikes),
         ]
         return {
-            "rows": f"{self.num_rows:,}: {self.num_invalid:,} invalid, {counts.duplicates:,} duplicates, "
+            "rows": f"{self.num_rows:,}: {self.num_invalid:,} invalid, "
+            + f"{count_text(counts.duplicates, 'duplicate')}, "
             + "; ".join([f"{counts.done:,} done", *notes]),
             "to render": self.to_render,
             "sizes": "; ".join([*shapes[:3], *[f"{len(shapes) - 3:,} more"] * bool(shapes[3:])]) or None,
             "model": f"{self.model} ({self.pipeline})",
             "memory": f"about {memory.peak_gb:.1f} GB{place}",
-            "audits": f"about {self.audits.num_audits:.0f} rows" if self.audits else None,
+            "audits": f"about {count_text(round(self.audits.num_audits), 'row')}" if self.audits else None,
             "output": self.output,
         }
 
@@ -202,7 +203,7 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
         hollow: dict[str, Probed] = {}
         for name, shapes in ((name, shapes) for name, shapes in probed.items() if shapes.first):
             model = resolved.models[name]
-            watch.say(f"calling the pipeline for {len(shapes.first):,} shapes")
+            watch.say(f"calling the pipeline for {count_text(len(shapes.first), 'shape')}")
             called = (shapes, model.plan.spec, configs[name], model.weights.config_files)
             answers = (one.call_pipeline(*called, recipes=job.folder) for one in doors.planners())
             if answer := next(filter(None, answers), None):

@@ -12,6 +12,7 @@ from typer import Exit
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.watch import audit_line, gone_line
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
 from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
 
@@ -121,20 +122,19 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
             lines = [runner.none_kept for name, runner in inner_outputs().items() if name in summary.inner]
     else:
         batch = f", mean batch {summary.mean_batch:.1f}" if summary.mean_batch else ""
-        lines = [f"{summary.done:,} rows rendered in {duration(summary.elapsed_s)}{batch}"]
+        lines = [f"{count_text(summary.done, 'row')} rendered in {duration(summary.elapsed_s)}{batch}"]
         if num_adopted := ROW_OUTCOMES.of(summary.figures, "adopted"):
-            lines.append(f"{num_adopted:,.0f} of them were already rendered: an earlier run left their clips")
+            lines.append(f"{num_adopted:,.0f} of them from clips that an earlier run left")
         if num_sizes := REMEMBERED_SIZES.total(summary.figures):
-            lines.append(
-                f"{num_sizes:,.0f} batch sizes from earlier runs on this machine were reused after a check"
-            )
+            sizes = count_text(num_sizes, "batch size")
+            lines.append(f"reused after a check: {sizes} from earlier runs on this machine")
     lines += idle_lines(summary)
     audits = [
         f"audit: rows of {kind} differ if they are not rendered by plain calls: each was"
         for kind in summary.apart
     ]
     if num_again := ROW_OUTCOMES.of(summary.figures, "withdrawn"):
-        audits.append(f"audit: {num_again:,.0f} of these rows had a record and were rendered again")
+        audits.append(f"audit: {num_again:,.0f} of these rows had a record, and have a new one")
     audits += [
         f"audit: rows of {kind} cannot be repeated: two plain calls of the same row differ"
         for kind in summary.unrepeatable
@@ -147,7 +147,7 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         audits.append(prefix + audit_line(summary.audits, summary.done))
     lines += audits
     lines += [
-        f"{failed.section}: {failed.num:,} clips have no {name}, e.g. {failed.example}"
+        f"{failed.section}: {count_text(failed.num, 'clip')} without {name}, e.g. {failed.example}"
         for name, failed in summary.lacking.items()
     ]
     lines += [*summary.unused, *notes(store)]
@@ -158,7 +158,8 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         lines.append(f"stopped: {summary.over_budget}")
         lines.append(f"finished clips are kept; to continue: {summary.to_continue}")
     if summary.failed:
-        lines.append(f"{summary.failed:,} rows failed, see {store.url_of(FAILURES)}; run again to retry them")
+        rows = count_text(summary.failed, "row")
+        lines.append(f"{rows} failed, see {store.url_of(FAILURES)}; run again to retry")
     return [*lines, *(line for listener in listeners() for line in listener.ending_lines(store))]
 
 
@@ -196,7 +197,8 @@ def retry_command(
         for kind, count in failed.num_by_type.most_common():
             message = failed.examples[kind].partition("\n")[0][:_MAX_MESSAGE]
             if not quiet:
-                (stderr if as_json else stdout).say(f"{count:,} rows failed with {kind}, e.g. {message}")
+                rows = count_text(count, "row")
+                (stderr if as_json else stdout).say(f"{rows} failed with {kind}, e.g. {message}")
         code = 0
         if failed.row_ids:
             code = show_render(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.rows.prompt_lengths import (
     CountedApart,
@@ -148,9 +149,8 @@ class Wildcards:
         """Return what to say of them, if there are any."""
         if not self.num_rows:
             return None
-        rows = "1 row" if self.num_rows == 1 else f"{self.num_rows:,} rows"
         return (
-            f"note: prompts of {rows} have wildcards such as {{a|b}} or __animal__, or <lora:...>, row "
-            f"{self.first} first; the model reads them as text; `sweep:` of the job renders each choice, and "
-            "a column `lora` names LoRAs"
+            f"note: prompts of {count_text(self.num_rows, 'row')} have wildcards such as {{a|b}} or "
+            f"__animal__, or <lora:...>, row {self.first} first; the model reads them as text; `sweep:` of "
+            "the job renders each choice, and a column `lora` names LoRAs"
         )

@@ -42,7 +42,7 @@ from framefleet.jobs.render.row_parts import (
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.progress import progress_bar, serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import TableError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
@@ -164,9 +164,9 @@ def render_pending(
     if resolved.job.on_invalid == "skip":
         write_invalid(resolved, index, run=run_id)
     counts = index.counts()
-    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else f"{survey.num_rows:,} rows"]
+    parts = [str(resolved.table) if isinstance(resolved.table, Swept) else count_text(survey.num_rows, "row")]
     if counts.duplicates:
-        parts.append(f"{counts.duplicates:,} duplicates")
+        parts.append(count_text(counts.duplicates, "duplicate"))
     if survey.num_invalid:
         parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
     parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
@@ -236,18 +236,15 @@ def _budget_line(work: Work) -> str | None:
     num_left = work.num_rows_left(counts.done)
     if num_left is None:
         return None
-    rows = (
-        f"all {counts.pending:,}"
-        if num_left >= counts.pending
-        else f"about {num_left:,} of the {counts.pending:,}"
-    )
-    return f"budget: enough for {rows} rows left, if each takes as much as those before"
+    rows = "all" if num_left >= counts.pending else f"about {num_left:,} of the"
+    left = count_text(counts.pending, "row")
+    return f"budget: enough for {rows} {left} left, if each takes as much as those before"
 
 
 def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Summary:
     """Render what has no record, on a fleet."""
     if num_found := len(work.adoption.finished):
-        watch.say(f"{num_found:,} clips of an earlier run have no record yet; they are used")
+        watch.say(f"used: {count_text(num_found, 'clip')} of an earlier run without a record yet")
     _begin(start, resolved, *lanes_of(resolved, work.index))
     from framefleet.cluster.driver.driver import Driver  # imports Ray
 

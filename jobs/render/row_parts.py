@@ -40,7 +40,7 @@ from framefleet.jobs.render.lanes import plan_lanes
 from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
 from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback, Checked, Watch
-from framefleet.pipeline.errors import JobError, TableError, UserError, not_ours
+from framefleet.pipeline.errors import JobError, TableError, UserError, count_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.sources.integrity import sha256_of
@@ -220,7 +220,7 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
         num_valid += len(part)
         watch.show(Checked(num_rows=end))
     if end > seen.num_rows or num_valid != seen.num_rows - seen.num_invalid:
-        raise not_ours(store.url_of(ROWS), f"the table has {seen.num_rows:,} rows", _WRITE_AGAIN)
+        raise not_ours(store.url_of(ROWS), f"the table has {count_text(seen.num_rows, 'row')}", _WRITE_AGAIN)
     index.leave_out(range(end, seen.num_rows))
     return Survey(
         num_rows=seen.num_rows, num_invalid=seen.num_invalid, shapes=Counter(seen.shapes), examples=checked

@@ -10,7 +10,7 @@ from math import prod
 from framefleet.jobs.render.prompt_notes import CutPrompts, Wildcards
 from framefleet.jobs.render.resolve import ResolvedJob
 from framefleet.jobs.show.watch import Checked, Watch
-from framefleet.pipeline.errors import TableError, command
+from framefleet.pipeline.errors import TableError, command, count_text
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.damage import Gone, look_for_clips
@@ -79,9 +79,9 @@ class Survey:
         examples = [(shape, one) for shape, one in self.examples.items() if one.model in specs]
         remarks = ((shape, specs[one.model].far_from_native(one.arguments)) for shape, one in examples)
         counted = ((self.shapes[shape], line) for shape, line in remarks if line)
-        lines = [f"{num:,} row{'s' * (num != 1)}: {line}" for num, line in counted]
+        lines = [f"{count_text(num, 'row')}: {line}" for num, line in counted]
         hidden = len(lines) - MAX_SHOWN
-        return lines[:MAX_SHOWN] + ([f"... and {hidden:,} more sizes"] if hidden > 0 else [])
+        return lines[:MAX_SHOWN] + ([f"... and {count_text(hidden, 'more size')}"] if hidden > 0 else [])
 
     def largest(self, *, model: str = "", lane: LaneKey | None = None) -> Request | None:
         """Return the row of a model, or of one of its lanes, with most pixels."""
@@ -115,7 +115,7 @@ class Survey:
         messages = (row.messages(self.places.get(row.index)) for row in self.invalid)
         lines = [f"{problem}; {fix}" for of_row in messages for problem, fix in of_row]
         hidden = self.num_invalid - len(self.invalid)
-        return lines + ([f"... and {hidden:,} more rows"] if hidden else [])
+        return lines + ([f"... and {count_text(hidden, 'more row')}"] if hidden else [])
 
 
 def _num_pixels(row: Request) -> int:
@@ -166,13 +166,13 @@ def survey_rows(
         watch.say(note)
     for step in resolved.steps.values():
         if notes := list(dict.fromkeys(filter(None, (step.size_note(*size) for size in survey.sizes())))):
-            watch.say(f"note: {notes[0]}" + f" ({len(notes) - 1:,} more sizes)" * (len(notes) > 1))
+            watch.say(f"note: {notes[0]}" + f" (further sizes: {len(notes) - 1:,})" * (len(notes) > 1))
     latents = resolved.job.keep.latents
     num_steps = survey.fewest_steps() if latents else 0
     if num_steps and latents != "all" and (late := [one for one in latents if one > num_steps]):
         watch.say(
-            f"note: keep.latents: {late[0]} is beyond the {num_steps} steps of some rows, which may fail; "
-            f"use at most {num_steps}, or -1 for the last"
+            f"note: keep.latents: {late[0]} is beyond the {count_text(num_steps, 'step')} of some rows, "
+            f"which may fail; use at most {num_steps}, or -1 for the last"
         )
     return survey
 
@@ -199,7 +199,7 @@ def check_valid_rows(
     if not num_bad or (num_bad < num_rows and on_invalid == "skip"):
         return
     raise TableError(
-        "\n".join([f"table {table}: {num_bad:,} of {num_rows:,} rows cannot be {verb}", *lines]),
+        "\n".join([f"table {table}: {num_bad:,} of {count_text(num_rows, 'row')} cannot be {verb}", *lines]),
         "correct them" + (", or set `on_invalid: skip` to leave them out" if num_bad < num_rows else ""),
     )
 
@@ -242,7 +242,8 @@ def mark_done(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Gone | No
         num_records += len(records)
     if index.num_doubled:
         watch.say(
-            f"note: {index.num_doubled:,} rows have more than one record, as parts were copied or restored; "
-            f"the last one counts; {command('repair', resolved.store.url_of(''))} removes the others"
+            f"note: more than one record: {count_text(index.num_doubled, 'row')}, as parts were copied "
+            "or restored; the last one counts; "
+            f"{command('repair', resolved.store.url_of(''))} removes the others"
         )
     return look_for_clips(resolved.store, parts, num_records=num_records)

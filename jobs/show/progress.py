@@ -59,7 +59,7 @@ class Lines:
     def show(self, standing: Standing) -> None:
         text, now = headline(standing), self._clock()
         if isinstance(standing, Progress) and standing.workers:  # on a terminal these have lines of their own
-            text += f", {num_rendering(standing.workers)} workers rendering"
+            text += f", workers rendering: {num_rendering(standing.workers)}"
         is_due = now - self._last_at >= LINE_EVERY_S
         if isinstance(standing, Awaited):  # once, and then every few seconds for how long already
             if standing.what != self._awaited:

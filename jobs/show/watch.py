@@ -10,7 +10,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.pipeline.errors import command
+from framefleet.pipeline.errors import command, count_text
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.damage import Gone
@@ -43,15 +43,15 @@ class ClipsProgress:
     clips_per_s: float | None = None
     bytes_per_s: float | None = None
     eta_s: float | None = None
-    noun: str = "clips"  # what they are, if not clips
+    noun: str = "clip"  # what one of them is
 
     def parts(self) -> list[str]:
         """Return what a line about it says."""
-        parts = [f"{self.done:,}/{self.total:,} {self.noun} {self.doing}"]
+        parts = [f"{self.done:,}/{count_text(self.total, self.noun)} {self.doing}"]
         if self.bytes_per_s is not None:
             parts.append(f"{self.bytes_per_s / 1e6:.1f} MB/s")
         elif self.clips_per_s is not None:
-            parts.append(f"{self.clips_per_s:.1f} {self.noun}/s")
+            parts.append(f"{self.clips_per_s:.1f} {self.noun}s/s")
         return parts if self.eta_s is None else [*parts, f"{duration(self.eta_s)} left"]
 
 
@@ -104,7 +104,7 @@ class Callback:
 class ClipsPace:
     """Counts clips that are read one by one. doing, noun: as in `ClipsProgress`. before: done earlier."""
 
-    def __init__(self, doing: str, *, total: int, before: int = 0, watch: Watch, noun: str = "clips") -> None:
+    def __init__(self, doing: str, *, total: int, before: int = 0, watch: Watch, noun: str = "clip") -> None:
         self._doing, self._total, self._before, self._watch = doing, total, before, watch
         self._noun = noun
         self._done, self._num_bytes, self._begun = before, 0, time.monotonic()
@@ -137,7 +137,7 @@ def headline(standing: Standing) -> str:
         case Awaited():
             return f"{standing.what} ({duration(time.monotonic() - standing.since)})"
         case Checked():
-            return f"{standing.num_rows:,} rows checked"
+            return f"{count_text(standing.num_rows, 'row')} checked"
         case Progress():
             return ", ".join(_of_rows(standing))
         case _:
@@ -152,7 +152,7 @@ def duration(seconds: float) -> str:
 
 
 def _of_rows(progress: Progress) -> list[str]:
-    parts = [f"{progress.done:,}/{progress.total:,} rows"]
+    parts = [f"{progress.done:,}/{count_text(progress.total, 'row')}"]
     if progress.rows_per_s is not None:
         parts.append(f"{progress.rows_per_s:.2f} rows/s")
     if progress.eta_s is not None:
@@ -179,10 +179,10 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         needed = "no audits were needed: each row was rendered by a plain call"
         return needed if num_rows else "no rows to audit"
     if not audits.num_equal:
-        return f"none of {num_rows:,} rows was rendered again and compared"
-    line = f"{audits.num_equal:,} of {num_rows:,} rows were rendered again and compared: all equal"
-    if audits.num_equal == 1:
-        line = f"1 of {num_rows:,} rows was rendered again and compared: equal"
+        return f"rows rendered again and compared: none of {num_rows:,}"
+    were, all_equal = ("was", "equal") if audits.num_equal == 1 else ("were", "all equal")
+    rows = f"{audits.num_equal:,} of {count_text(num_rows, 'row')}"
+    line = f"{rows} {were} rendered again and compared: {all_equal}"
     if audits.most_wrong > VAGUE * num_rows:
         line += ", too few to say how many others may differ (to compare more, set `audit: {at_most: 0.01}`)"
     else:
@@ -196,7 +196,7 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
 def bound_text(most_wrong: int, num_rows: int) -> str:
     """Return how many rows differ at most."""
     share = most_wrong / num_rows if num_rows else 0.0
-    return f"at most {most_wrong:,} of all rows ({share_text(share)}) differ"
+    return f"at most {most_wrong:,} of all rows ({share_text(share)}) may differ"
 
 
 def share_text(share: float) -> str:
@@ -212,6 +212,6 @@ def gone_line(gone: Gone, output: str) -> str:
     """Return what is said of clips of an output that are gone."""
     looked = "" if gone.num_seen == gone.num_records else f", of {gone.num_seen:,} that were checked"
     return (
-        f"damaged: {gone.num_gone:,} clips of rows with a record are gone or have another size{looked}, e.g. "
-        f"{gone.example}; `{command('repair', output)}` renders them again"
+        f"damaged: {count_text(gone.num_gone, 'clip')} of rows with a record, gone or of another size{looked}"
+        f", e.g. {gone.example}; `{command('repair', output)}` renders such clips again"
     )

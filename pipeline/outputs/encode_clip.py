@@ -163,7 +163,7 @@ def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
             raise out_of_step(fps, native)
         if num_frames > 1 and abs(num_frames / fps - audio.duration_s) > 1 / fps:
             log.warning(
-                "row %s: its %d frames last %.2f s at %g frames per second, and its sound %.2f s",
+                "row %s: its %d frames last %.2f s at %g fps, and its sound %.2f s",
                 *(clip.row_id, num_frames, num_frames / fps, fps, audio.duration_s),
                 extra={"row_id": clip.row_id},
             )
@@ -172,8 +172,7 @@ def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
 
 def out_of_step(fps: float, native_fps: float | None) -> RenderError:
     return RenderError(
-        f"at {fps:g} frames per second the frames would not keep step with their sound, made for "
-        f"{native_fps:g}",
+        f"at {fps:g} fps the frames would not keep step with their sound, made for {native_fps:g}",
         "leave fps out; or give the pipeline its frame_rate, if it takes one; or set media.audio to false",
     )
 

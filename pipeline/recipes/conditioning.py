@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError, Refused, RenderError
+from framefleet.pipeline.errors import RecipeError, Refused, RenderError, count_text
 from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import family_of
 from framefleet.pipeline.model.model import Model
@@ -176,5 +176,5 @@ def check_strength(strength: float, arguments: Mapping[str, Any]) -> Iterator[tu
         yield "strength", Refused(reason="it must be above 0 and at most 1", fix="use 0.6, say")
     elif steps is not None and int(steps * strength) < 1:
         least = math.ceil(100 / steps) / 100
-        reason = f"of {steps} steps that leaves none"
+        reason = f"of {count_text(steps, 'step')} that leaves none"
         yield "strength", Refused(reason=reason, fix=f"use {least} or more, or more steps")

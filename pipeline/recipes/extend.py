@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from framefleet.pipeline.errors import RecipeError, Refused, RenderError
+from framefleet.pipeline.errors import RecipeError, Refused, RenderError, count_text
 from framefleet.pipeline.model.specs.check import too_large
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
@@ -54,7 +54,7 @@ def check_film(arguments: Mapping[str, Any], duration_s: float, fps: float) -> I
     """Yield seconds that are too many frames at this rate, or frames too many at this size."""
     num_frames = round(duration_s * fps)
     height, width = arguments.get("height") or 1, arguments.get("width") or 1
-    reason = f"that is {num_frames:,} frames at {fps:g} fps"
+    reason = f"that is {count_text(num_frames, 'frame')} at {fps:g} fps"
     if num_frames > MAX_FILM_FRAMES:
         fix = "lower fps, or split the row"
         yield "duration_s", Refused(reason=f"{reason}, more than {MAX_FILM_FRAMES:,}", fix=fix)
@@ -165,7 +165,7 @@ def extend(
     overlap = min(MAX_OVERLAP, size // 2) if overlap is None else overlap
     follow, shared = _follower(pipe, request.arguments, rendered, fps=fps, overlap=overlap, strength=strength)
     if size <= max(shared, 1):
-        raise RecipeError(f"segments of {size} frames cannot share {shared}", "raise num_frames")
+        raise RecipeError(f"segments with num_frames {size} cannot share {shared}", "raise num_frames")
     film = np.empty((num_frames, *segment.frames.shape[1:]), dtype=np.uint8)
     sound = FilmSound(segment.audio, num_frames=num_frames, fps=fps)
     length = 0
@@ -218,7 +218,7 @@ def check_extend(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
             fix = "use what the model is made for"
             yield name, Refused(reason="a segment needs 2 frames or more", fix=fix)
         elif overlap >= arguments[name]:
-            reason = f"a segment has only {arguments[name]} frames"
+            reason = f"a segment has only {count_text(arguments[name], 'frame')}"
             fix = f"use {arguments[name] // 4}, say, or a larger {name}"
             yield "overlap", Refused(reason=reason, fix=fix)
     yield from check_strength(own["strength"], arguments)

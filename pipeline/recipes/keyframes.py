@@ -147,7 +147,7 @@ def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ite
         if times is None or len(times) > MAX_FILM_FRAMES:
             yield "keyframe_times", Refused(reason="it must be seconds", fix="write them as 0, 0.5, 2")
         elif not all(0 <= time <= duration for time in times):
-            yield "keyframe_times", Refused(reason=f"the clip has {duration:g} seconds", fix="stay within it")
+            yield "keyframe_times", Refused(reason=f"the clip lasts {duration:g} s", fix="stay within it")
 
 
 def keyframe_class(class_name: str, configs: Configs) -> str:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.hooks.adapters import Adapters, AdaptersRescaled, RowAdapters, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.options.regions import compiled_in
@@ -116,7 +117,7 @@ class LoraLayers:
             _put(layer, own[0])
             return forward(x, *args, **kwargs)
         if x.shape[0] % len(rows):
-            raise ValueError(f"{name} is given {tuple(x.shape)}, which is not {len(rows)} rows")
+            raise ValueError(f"{name} is given {tuple(x.shape)}, which is not {count_text(len(rows), 'row')}")
         below = layer.base_layer(x, *args, **kwargs)
         outputs = []
         for row, layers_of_row in enumerate(own):

@@ -190,7 +190,7 @@ class Renderer:
                         self.submit(*self._check(request, index))
                 ended = self.step()
                 num_forwards += not ended
-                bar.set_postfix_str(f"{self.num_active} under way, {num_forwards} forwards", refresh=False)
+                bar.set_postfix_str(f"{self.num_active} under way, forwards: {num_forwards}", refresh=False)
                 bar.update(len(ended))
                 if ended:
                     bar.refresh()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from framefleet.pipeline.errors import RowError
+from framefleet.pipeline.errors import RowError, count_text
 from framefleet.pipeline.outputs.frames.result import KeptSteps
 
 _DRAWS = {torch.randn: (torch.zeros, torch.ones), torch.randn_like: (torch.zeros_like, torch.ones_like)}
@@ -84,7 +84,7 @@ class StepTrace:
             place = number + num_steps + 1 if number < 0 else number
             if place not in self._latents:
                 raise RowError(
-                    f"keep.latents: there is no step {number} of a row with {num_steps} steps",
+                    f"keep.latents: there is no step {number} of a row with {count_text(num_steps, 'step')}",
                     f"use 0 to {num_steps}, or -1 for the last",
                 )
             steps[f"latents.{number}"] = self._latents[place]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import swap_tensors
 
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.hooks.adapters import of_one_row
 from framefleet.pipeline.hooks.intercept import Around, intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
@@ -136,7 +137,7 @@ class Parked:
                 name, pairs = self._present.popitem()
                 _swap(pairs)
                 size = sum(twin.nbytes for _, twin in pairs)
-                log.info("%s left %s: %s bytes are free", name, self._device, f"{size:,}")
+                log.info("%s left %s and freed %s", name, self._device, count_text(size, "byte"))
             empty_cache()
 
     def _bring(self, name: str) -> None:

@@ -33,7 +33,7 @@ def compact_command(
         if as_json:
             stdout.say(json.dumps(asdict(compacted)))
         else:
-            stdout.say(f"{compacted.num_before:,} parts of records before, {compacted.num_after:,} now")
+            stdout.say(f"parts of records: {compacted.num_before:,} before, {compacted.num_after:,} now")
 
 
 def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Compacted:

@@ -13,7 +13,7 @@ import yaml
 
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import JobError, Refused
+from framefleet.pipeline.errors import JobError, Refused, count_text
 from framefleet.pipeline.model.specs.check import check_argument
 from framefleet.pipeline.model.specs.signature import ScalarKind
 from framefleet.pipeline.model.specs.spec import inspect_model
@@ -102,7 +102,7 @@ def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
     for prompt in words:
         if (length := len(prompt.encode())) >= MAX_TOKENS:
             raise JobError(
-                f"{prompt!r} has {length} bytes, and the model reads {MAX_TOKENS - 1}",
+                f"{prompt!r} has {count_text(length, 'byte')}, and the model reads {MAX_TOKENS - 1}",
                 "say it in fewer words",
             )
     for name, value in size.items():

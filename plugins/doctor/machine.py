@@ -26,7 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.class_cache import cache_folder
 from framefleet.pipeline.model.environment import source_fingerprint, version_of
@@ -147,7 +147,7 @@ def inspect_gpus() -> Iterator[CheckResult]:
         yield _memory_of(gpu, [row for row in users if row[0] == gpu.uuid])
         if gpu.uncorrected not in ("0", "[N/A]"):
             yield error(
-                f"GPU {gpu.number}: {gpu.uncorrected} memory errors that could not be corrected (ECC)",
+                f"GPU {gpu.number}: memory errors that could not be corrected (ECC): {gpu.uncorrected}",
                 "reset the GPU or restart the machine; replace the GPU if they come again",
             )
         if gpu.mig == "Enabled":
@@ -162,7 +162,7 @@ def inspect_gpus() -> Iterator[CheckResult]:
         return
     for (bus, number), count in sorted(Counter(_XID.findall(log.stdout)).items()):
         yield (error if number in _OF_HARDWARE else warning)(
-            f"GPU at {bus}: Xid {number}, {count} times since the machine started",
+            f"GPU at {bus}: Xid {number}, {count_text(count, 'time')} since the machine started",
             "look it up in NVIDIA's list of Xid errors; restart the machine if it is one of hardware",
         )
 
@@ -231,7 +231,7 @@ def inspect_processor() -> Iterator[CheckResult]:
             f"nothing for jobs, which set it; set {MAX_CPU_ISA}={isa} for your own programs",
         )
     else:
-        yield ok(f"{os.cpu_count()} cores compute in fp32, bf16 and fp16")
+        yield ok(f"the processor computes in fp32, bf16 and fp16; cores: {os.cpu_count()}")
     if has_gpu():
         try_out("cuda", ["bf16", "fp16"])
         yield ok("the GPU computes in bf16 and fp16")

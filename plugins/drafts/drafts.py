@@ -161,7 +161,7 @@ def _check_answered(drafted: ResolvedJob, keep: KeepSection, is_wanted: Callable
         lacking = (row for table in tables for row in table.to_pylist() if row.get(name) is None)
         if num := sum(is_wanted(row["row_id"]) for row in lacking):
             raise EndpointError(
-                f"{num:,} drafts have no {name} yet, by which they are chosen", "run the same command again"
+                f"drafts without {name}, by which they are chosen: {num:,}", "run the same command again"
             )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of, table_of
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.plugins.drafts.section import DRAFTS, SECTION
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class DraftRunner(JobRunner):
             return replace(ended, over_budget=drafted.over_budget, to_continue=drafted.to_continue)
         wait_for(watch, "choosing among the drafts")
         choice = drafts.choose(job, keep, table_of(first, inside=self) or scope.table)
-        watch.say(f"{choice.num_kept:,} of {choice.num_drafts:,} drafts are rendered in full: {keep}")
+        watch.say(f"in full: {choice.num_kept:,} of {count_text(choice.num_drafts, 'draft')}: {keep}")
         if choice.place is None:
             return replace(ended, is_none_kept=True)
         only = scope.only

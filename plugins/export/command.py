@@ -8,6 +8,7 @@ from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import count_text
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportFormat
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def export_command(
         if choice.picks is not None and where is None:
             num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
             if num_unknown := len(choice.picks) - num_picked:
-                stderr.say(f"{num_unknown:,} picks have no record in this output")
+                stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
         _show(exported, format)
         stdout.say(exported.place.url_of("") if exported.place else to)
         if url:
@@ -160,18 +161,17 @@ def _show(exported: Exported, format: ExportFormat) -> None:
             f"({duplicate.distance} of 64 bits differ)"
         )
     if len(exported.near_duplicates) > _MAX_SHOWN:
-        stderr.say(f"... {len(exported.near_duplicates):,} near duplicates in all")
+        stderr.say(f"... {count_text(len(exported.near_duplicates), 'near duplicate')} in all")
     if exported.num_not_compared:
-        stderr.say(f"{exported.num_not_compared:,} clips have no frames to compare, and are not left out")
+        stderr.say(f"not left out: {count_text(exported.num_not_compared, 'clip')} without frames to compare")
     if exported.columns_left_out:
-        stderr.say(
-            f"{len(exported.columns_left_out)} columns of the records are left out; --columns all adds them"
-        )
+        columns = count_text(len(exported.columns_left_out), "column")
+        stderr.say(f"left out: {columns} of the records; --columns all adds them")
     for split, num_rows in exported.splits.items():
         hint = "" if num_rows else ": too few prompts for this --validation"
-        stderr.say(f"{split}: {num_rows:,} rows{hint}")
+        stderr.say(f"{split}: {count_text(num_rows, 'row')}{hint}")
     if not exported.num_shards:
-        stderr.say(f"{exported.num_rows:,} records are new in the table; {_READ_BY[format]}")
+        stderr.say(f"new in the table: {count_text(exported.num_rows, 'record')}; {_READ_BY[format]}")
         return
-    shards = "1 shard" if exported.num_shards == 1 else f"{exported.num_shards:,} shards"
-    stderr.say(f"{exported.num_rows:,} clips in {shards}; {_READ_BY[format]}")
+    shards = count_text(exported.num_shards, "shard")
+    stderr.say(f"{count_text(exported.num_rows, 'clip')} in {shards}; {_READ_BY[format]}")

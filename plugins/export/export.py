@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch, wait_for
-from framefleet.pipeline.errors import JobError, bytes_text
+from framefleet.pipeline.errors import JobError, bytes_text, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import rows_of
@@ -72,10 +72,10 @@ class Exported(Overview):
         return {
             "place": self.place.url_of("") if self.place else None,
             "rows": f"{self.num_rows:,}" + (f" ({splits})" if splits else ""),
-            "size": f"{bytes_text(self.num_bytes)} in {self.num_shards:,} shards"
+            "size": f"{bytes_text(self.num_bytes)} in {count_text(self.num_shards, 'shard')}"
             if self.num_shards
             else None,
-            "left out": f"{len(self.left_out):,} damaged clips" if self.left_out else None,
+            "left out": count_text(len(self.left_out), "damaged clip") if self.left_out else None,
             "near duplicates": f"{len(self.near_duplicates):,} left out" if self.near_duplicates else None,
             "columns": ", ".join(self.columns) or None,
         }
@@ -153,7 +153,7 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     parts, num_newer = parts_to_export(store, place)
     if num_newer:
         watch.say(
-            f"note: {num_newer:,} parts of records are newer than this export, and left out; "
+            f"note: left out: {count_text(num_newer, 'part')} of records, newer than this export; "
             "export to another place to include them"
         )
     selection = Selection(store, choice, parts)

@@ -57,7 +57,7 @@ class Hub:
         }
         num_pushed = 0
         for paths in _commits(sizes):
-            wait_for(watch, f"pushing to {self._name}: {num_pushed:,} of {len(sizes):,} files done")
+            wait_for(watch, f"pushing to {self._name}: files done: {num_pushed:,} of {len(sizes):,}")
             with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
                 files = [Path(folder, str(number)) for number in range(len(paths))]
                 for path, file in zip(paths, files, strict=True):

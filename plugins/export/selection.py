@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from framefleet.jobs.show.watch import ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, StoreError, not_ours
+from framefleet.pipeline.errors import JobError, StoreError, count_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage
@@ -193,7 +193,7 @@ class Selection:
                     row_id = table["row_id"][end].as_py()
                     raise not_ours(
                         self._store.url_of(RECORDS),
-                        f"the clip of {row_id} has {size:,} bytes",
+                        f"the clip of {row_id} has {count_text(size, 'byte')}",
                         f"clips of up to {MAX_CLIP_BYTES:,} bytes can be exported; leave it out with --where",
                     )
                 is_full = num_rows == self._choice.shard_rows or (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from framefleet.jobs.plan.blank_call import BlankCalls
 from framefleet.jobs.plan.plan import Probed
-from framefleet.pipeline.errors import shown
+from framefleet.pipeline.errors import count_text, shown
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.request import Request, is_model
 from framefleet.pipeline.rows.identity import Shapes, decides_shape
@@ -32,7 +32,7 @@ def probe_shapes(
     """
     calls = BlankCalls(folder, files, max_silence_s=MAX_SILENCE_S, recipes=recipes)
     probed = list(_probed(shapes, spec, calls))
-    others = [f"{shapes.num_others:,} rows of further shapes were not probed"] if shapes.num_others else []
+    others = [f"{count_text(shapes.num_others, 'row')} of further shapes"] if shapes.num_others else []
     return Probed(
         refused=tuple(one for one in probed if isinstance(one, tuple)),
         unknown=tuple(dict.fromkeys([one for one in probed if isinstance(one, str)] + others)),
@@ -46,7 +46,7 @@ def _probed(shapes: Shapes, spec: PipelineSpec, calls: BlankCalls) -> Iterator[t
         for position, (index, request) in enumerate(shapes.first.values()):
             if time.monotonic() - started > MAX_ALL_S:
                 left = len(shapes.first) - position
-                yield f"{left} shapes were not probed: all take more than {MAX_ALL_S:.0f} s"
+                yield f"{count_text(left, 'shape')}: all together take more than {MAX_ALL_S:.0f} s"
                 return
             models = [name for name, value in request.arguments.items() if is_model(value)]
             if models:

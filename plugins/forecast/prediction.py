@@ -12,7 +12,7 @@ from rich.table import Table
 
 from framefleet.cluster.driver.stop import HOUR_S
 from framefleet.jobs.show.watch import duration
-from framefleet.pipeline.errors import bytes_text
+from framefleet.pipeline.errors import bytes_text, count_text
 from framefleet.pipeline.request import Request
 
 # Texts that are counted one by one, in 100 MB; beyond, the share of new texts so far is assumed.
@@ -172,9 +172,9 @@ class Prediction:
         yield table
         cost = "" if self.cost is None else f", price {self.cost:,.2f}"
         yield (
-            f"predicted: {self.num_rows:,} rows in {duration(self.elapsed_s)} with {self.num_workers:,} "
-            f"workers as fast as this machine: {self.worker_s / HOUR_S:,.2f} hours of workers, "
-            f"{bytes_text(self.num_bytes)}{cost}"
+            f"predicted: {count_text(self.num_rows, 'row')} in {duration(self.elapsed_s)} with "
+            f"{count_text(self.num_workers, 'worker')} as fast as this machine: "
+            f"{self.worker_s / HOUR_S:,.2f} hours of workers, {bytes_text(self.num_bytes)}{cost}"
         )
         if self.audits_s:
             yield f"audits take {duration(self.audits_s)} of the workers' time"
@@ -187,7 +187,7 @@ class Prediction:
             else:
                 yield f"1 clip, {name}: {result:.3g} s, {result / one_s:.2f} of the time of one device"
         if self.num_guessed:
-            yield f"{self.num_guessed:,} rows have other shapes, and are estimated from these"
+            yield f"estimated from these: {count_text(self.num_guessed, 'row')} of other shapes"
 
 
 def predict(

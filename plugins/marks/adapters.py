@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.plugins.marks.payload import Bits, Reading, Samples
 from framefleet.plugins.marks.settings import Watermark
@@ -197,7 +197,7 @@ def _load(watermark: Watermark, network: Any, tensors: Tensors, *, but: tuple[st
     except _MISFITS as error:
         raise not_weights(watermark, str(error)) from None
     if missing := [name for name in names if not name.startswith(but)]:
-        raise not_weights(watermark, f"{missing[0]} and {len(missing) - 1} more tensors are missing")
+        raise not_weights(watermark, f"it lacks {count_text(len(missing), 'tensor')}, e.g. {missing[0]}")
     network.eval()
 
 

@@ -13,6 +13,7 @@ from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import AsJson, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import count_text
 
 if TYPE_CHECKING:
     from framefleet.plugins.marks.trace import Traced
@@ -74,7 +75,7 @@ def trace_command(
             else:
                 for line in _lines(traced):
                     stdout.say(line)
-        stderr.say(f"{num_files:,} files: {num_found:,} found")
+        stderr.say(f"{count_text(num_files, 'file')}: {num_found:,} found")
     raise Exit(0 if num_found == num_files else 1)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.errors import JobError, StoreError, count_text
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
@@ -385,8 +385,8 @@ def _size(found: TracedRecord, marks: FoundMarks, shown: Contents) -> Iterator[s
 def _length(found: TracedRecord, shown: Contents) -> Iterator[str]:
     was = found.record
     if shown.num_frames and was["num_frames"] and shown.num_frames != was["num_frames"]:
-        yield f"{shown.num_frames:,} frames instead of {was['num_frames']:,}"
+        yield f"{count_text(shown.num_frames, 'frame')} instead of {was['num_frames']:,}"
     if shown.fps and was["fps"] and abs(shown.fps - was["fps"]) > 0.01 * was["fps"]:
-        yield f"{shown.fps:g} frames per second instead of {was['fps']:g}"
+        yield f"{shown.fps:g} fps instead of {was['fps']:g}"
     if was["audio_sha256"] and not shown.has_sound:
         yield "the sound was removed"

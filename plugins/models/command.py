@@ -15,7 +15,7 @@ from rich.table import Table
 
 from framefleet.jobs.options import AllowPickle, Verbose
 from framefleet.jobs.show.console import EscapingConsole, quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, ModelError, bytes_text, command
+from framefleet.pipeline.errors import JobError, ModelError, bytes_text, command, count_text
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.weights import Weights
@@ -80,7 +80,7 @@ def lock_command(
         except OSError as error:
             raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
         size = bytes_text(sum(lock.sizes.values()))
-        stdout.say(f"{path}: {len(digests)} files, {size}, digest {model_digest(digests)}")
+        stdout.say(f"{path}: {count_text(len(digests), 'file')}, {size}, digest {model_digest(digests)}")
 
 
 def verify_command(
@@ -109,7 +109,7 @@ def verify_command(
             )
         size = bytes_text(sum(_sizes(weights).values()))
         by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
-        stdout.say(f"{len(digests)} files, {size}, as {by}, digest {model_digest(digests)}")
+        stdout.say(f"{count_text(len(digests), 'file')}, {size}, as {by}, digest {model_digest(digests)}")
 
 
 def list_command(

@@ -11,6 +11,7 @@ from typing import Literal
 
 from framefleet.jobs.plan.footprint import Footprint, Way
 from framefleet.jobs.plan.memory import ways_for
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.model.families.family import Preset
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 
@@ -84,7 +85,7 @@ def class_states(measured: Measurements) -> Iterator[tuple[str, str, str]]:
 def in_company(findings: Sequence[Finding]) -> str:
     """Return whether rows of a class keep their bits in a batch, and how many share a forward."""
     rows, equal = sum(finding.rows for finding in findings), sum(finding.equal for finding in findings)
-    exact = "exact in a batch" if equal == rows else f"{equal} of {rows} rows exact in a batch"
+    exact = "exact in a batch" if equal == rows else f"{equal} of {count_text(rows, 'row')} exact in a batch"
     return f"{exact}; {shared(findings)} rows to a forward in the mean"
 
 

@@ -12,6 +12,7 @@ from typer import Argument, Option
 from framefleet.jobs.keep.replay.command import MovedModels, ReadableRoots, given_of
 from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import count_text
 
 _Folder = Annotated[
     Path | None,
@@ -52,6 +53,7 @@ def pack_command(
         if as_json:
             stdout.say(json.dumps(asdict(packed)))
             return
-        stdout.say(f"{len(packed.row_ids):,} rows: {packed.folder}; its README.md says how to check them")
+        done = count_text(len(packed.row_ids), "row")
+        stdout.say(f"{done}: {packed.folder}; its README.md says how to check them")
         for row_id, reason in packed.without_script.items():
             stderr.say(f"row {row_id} has no script: {reason}")

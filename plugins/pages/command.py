@@ -12,7 +12,7 @@ from typer import Option
 
 from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command
+from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.outputs.layout import PICKS
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def gallery_command(
         with watch_on(stderr) as watch:
             if previews:
                 wait_for(watch, "making previews")
-                watch.say(f"{make_stills(store):,} previews made")
+                watch.say(f"{count_text(make_stills(store), 'preview')} made")
             wait_for(watch, "writing the gallery")
             place = write_gallery(store, x=x, y=y)
         if not serve:
@@ -176,12 +176,12 @@ def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
         wait_for(watch, "reading records")
         drawn = draw(on_progress=watch.show)
     if drawn.num_found > drawn.num_clips + drawn.num_more:
-        stderr.say(f"{drawn.num_clips:,} of {drawn.num_found:,} clips are shown: --limit, --where")
+        stderr.say(f"shown: {drawn.num_clips:,} of {count_text(drawn.num_found, 'clip')}: --limit, --where")
     if drawn.num_more:
         same = " and ".join(filter(None, axes))
         why = f"because another clip has the same {same}"
         fix = "choose clips with --where, or use other columns"
-        stderr.say(f"{drawn.num_more:,} clips are not shown, {why}; {fix}")
+        stderr.say(f"not shown: {count_text(drawn.num_more, 'clip')}, {why}; {fix}")
     stdout.say(str(drawn.path))
 
 
@@ -243,7 +243,7 @@ def report_command(
         write_report(store, made)
         if made.cost:
             unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
-            hours = f"{cost.gpu_hours:,.3g} {unit} hours x {cost.price_per_gpu_hour:g}"
+            hours = f"{unit} hours: {cost.gpu_hours:,.3g} x {cost.price_per_gpu_hour:g}"
             stdout.say(f"cost: {cost.total:,.2f} ({hours})")
         if made.clip_yield:
             stdout.say(f"yield: {made.clip_yield.text()}")

@@ -90,7 +90,7 @@ def warn_of_missing_fonts(texts: Iterable[str]) -> None:
     lost = [text for text in texts if text.strip() and not runs_of(text, _CHECKED_SIZE)]
     if lost:
         log.warning(
-            "no font of this machine has the letters of %d titles, as %r: the pictures leave them out; %s",
+            "titles whose letters no font of this machine has: %d, as %r; the pictures leave these out; %s",
             len(lost),
             lost[0][:80],
             INSTALL,

@@ -260,7 +260,7 @@ class Ranks:
         return [(id(weight), weight._version) for weight in weights]
 
     def _start(self) -> None:
-        log.info("starting %d more processes", self.size - 1)
+        log.info("starting further processes: %d", self.size - 1)
         if self._store is None:
             self._store = os.memfd_create("ranks")  # which only this user can open, and nobody has to delete
         self._num_groups += 1

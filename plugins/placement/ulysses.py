@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import ModelError, RowError, message_of
+from framefleet.pipeline.errors import ModelError, RowError, count_text, message_of
 from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.memory import is_out_of_memory
 from framefleet.pipeline.model.device_placement import Placer
@@ -74,8 +74,8 @@ class Ulysses(Placer):
                 )
             if (heads := getattr(network.config, "num_attention_heads", size)) < size:
                 raise ModelError(
-                    f"model.placement: {name} has {heads} attention heads, and ulysses gives each of {size} "
-                    "devices some of them",
+                    f"model.placement: {name} has {count_text(heads, 'attention head')}, and ulysses "
+                    f"gives each of {size} devices some",
                     f"set model.placement.devices to {heads}" if heads > 1 else "use components or layers",
                 )
         self._is_alone = self._is_exact = False

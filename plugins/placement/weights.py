@@ -16,7 +16,7 @@ import torch
 from accelerate.hooks import ModelHook
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, count_text
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.memory import on_device
 from framefleet.pipeline.model.device_placement import Placer
@@ -153,8 +153,8 @@ def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
     blocks = [block for part in lists for block in part if [*block.parameters()]]
     if len(blocks) < len(devices):
         raise ModelError(
-            f"model.placement: layers finds {len(blocks)} blocks in {type(network).__name__}, for "
-            f"{len(devices)} GPUs",
+            f"model.placement: layers finds {count_text(len(blocks), 'block')} in {type(network).__name__}, "
+            f"for {len(devices)} GPUs",
             "use components",
         )
     done, whole = 0, sum(map(weight_bytes, blocks))

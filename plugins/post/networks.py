@@ -21,7 +21,7 @@ import av
 import av.filter
 import numpy as np
 
-from framefleet.pipeline.errors import JobError, ModelError, RenderError
+from framefleet.pipeline.errors import JobError, ModelError, RenderError, count_text
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.plugins.post.section import UpscaleSection
@@ -137,7 +137,7 @@ class Interpolation:
         num_frames, height, width, _ = frames.shape
         if num_frames < 2 or min(height, width) < _MIN_SIDE:
             raise RenderError(
-                f"post.interpolate cannot be applied to {num_frames} frames of {width}x{height}",
+                f"post.interpolate cannot take {count_text(num_frames, 'frame')} of {width}x{height}",
                 f"use it for clips of 2 frames of {_MIN_SIDE}x{_MIN_SIDE} or more; or upscale first",
             )
         every = np.repeat(frames, self.times, axis=0)

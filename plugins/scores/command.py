@@ -8,6 +8,7 @@ from typer import Exit, Option
 
 from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.layout import SCORES
 
 
@@ -57,10 +58,13 @@ def score_command(
             stderr.say("nothing to do: every clip has these scores")
         else:
             columns = ", ".join(summary.columns)
-            stderr.say(f"{summary.done:,} clips scored in {duration(summary.elapsed_s)}: {columns}")
+            stderr.say(
+                f"{count_text(summary.done, 'clip')} scored in {duration(summary.elapsed_s)}: {columns}"
+            )
             stderr.say(f"scores: {Store(output, options).url_of(SCORES)}")
         for name, failed in summary.unscored.items():
-            stderr.say(f"{failed.num:,} clips have no {name}, e.g. {failed.example}")
+            stderr.say(f"{count_text(failed.num, 'clip')} without {name}, e.g. {failed.example}")
         if summary.num_damaged:
-            stderr.say(f"{summary.num_damaged:,} clips are damaged and have no scores, e.g. {summary.damage}")
+            damaged = count_text(summary.num_damaged, "damaged clip")
+            stderr.say(f"{damaged} without scores, e.g. {summary.damage}")
     raise Exit(1 if summary.num_damaged or summary.unscored else 0)

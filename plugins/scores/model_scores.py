@@ -122,7 +122,7 @@ def _layers(aesthetic: Aesthetic) -> list[tuple[Any, Any]]:
     for weight, bias in layers:
         if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
             raise ModelError(
-                f"{where} does not fit the embeddings of {aesthetic.clip.folder}, of {width} dimensions",
+                f"{where} does not fit the embeddings of {aesthetic.clip.folder}, of width {width}",
                 "use the CLIP model that it was trained with, ViT-L/14 for LAION's",
             )
         width = weight.shape[0]

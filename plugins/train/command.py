@@ -9,6 +9,7 @@ from framefleet.doors import JobKind
 from framefleet.jobs import options
 from framefleet.jobs.plan.command import counted
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
+from framefleet.pipeline.errors import count_text
 from framefleet.plugins.train.job import TrainJob
 
 
@@ -43,9 +44,9 @@ def train_command(
             stdout.say(json.dumps(asdict(summary)))
             return
         if not quiet:
-            text = f"nothing to do: all {summary.steps:,} steps are trained"
+            text = f"nothing to do: trained for all of {count_text(summary.steps, 'step')}"
             if summary.steps_done:
-                text = f"{summary.steps_done:,} steps trained in {duration(summary.elapsed_s)}"
+                text = f"{count_text(summary.steps_done, 'step')} trained in {duration(summary.elapsed_s)}"
             stderr.say(text)
         stdout.say(summary.result)
 
@@ -67,11 +68,11 @@ def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     stdout.say(f"model:  {plan.model} ({plan.pipeline}), of which {plan.component} is trained")
     stdout.print(counted(f"bucket ({SHAPE_ORDER})", plan.buckets))
     for bucket, count in plan.unused.items():
-        stdout.say(f"never used: {count:,} rows of {bucket}, too few for a batch")
-    workers = f"{plan.num_workers} workers" if plan.num_workers else "1 worker"
+        stdout.say(f"never used: {count_text(count, 'row')} of {bucket}, too few for a batch")
+    rows, workers = count_text(plan.rows_per_step, "row"), count_text(plan.num_workers or 1, "worker")
     stdout.say(
-        f"{plan.steps:,} steps of {plan.rows_per_step:,} rows with {workers}: {plan.epochs:.3g} epochs of "
-        f"{plan.num_rows:,} rows"
+        f"{count_text(plan.steps, 'step')} of {rows} with {workers}; epochs of "
+        f"{count_text(plan.num_rows, 'row')}: {plan.epochs:.3g}"
     )
     stdout.say(f"memory: about {plan.weights_gb:.1f} GB for weights, gradients and moments, and activations")
     if plan.seconds_per_step is not None and plan.elapsed_s is not None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pydantic import TypeAdapter
 
 from framefleet.jobs.show.watch import duration
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.stores.store import Store, read_as
 
 LOSSES_PATH = "loss.jsonl"
@@ -22,7 +23,7 @@ class Preparing:
     total: int
 
     def parts(self) -> Sequence[str]:
-        return [f"{self.done:,} of {self.total:,} rows prepared"]
+        return [f"{self.done:,} of {count_text(self.total, 'row')} prepared"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class TrainProgress:
     kept: int  # steps in the last checkpoint
 
     def parts(self) -> Sequence[str]:
-        parts = [f"{self.done:,}/{self.total:,} steps", f"loss {self.loss:.4g}"]
+        parts = [f"{self.done:,}/{count_text(self.total, 'step')}", f"loss {self.loss:.4g}"]
         if rate := self.steps_per_s:
             parts.append(f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step")
         if self.eta_s is not None:

@@ -25,7 +25,7 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.render.claim import flat, public_location
 from framefleet.jobs.render.survey import MAX_SHOWN, Survey, check_valid, reasons
 from framefleet.jobs.show.watch import Checked, Watch
-from framefleet.pipeline.errors import JobError, UserError
+from framefleet.pipeline.errors import JobError, UserError, count_text
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.environment import PACKAGES
@@ -241,7 +241,7 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
         writer.flush()
         store.delete_many(earlier)
     left_out = f", {surveyed.num_invalid:,} left out (see {INVALID}/)" if surveyed.num_invalid else ""
-    watch.say(f"{len(rows):,} rows to train on{left_out}")
+    watch.say(f"{count_text(len(rows), 'row')} to train on{left_out}")
     return rows
 
 

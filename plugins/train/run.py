@@ -160,7 +160,7 @@ class _Run:
         step = checkpoint.step if checkpoint else 0
         if self._world.mean(torch.tensor(float(step), device=self._world.device)).item() != step:
             raise StoreError(
-                f"{self._store.url_of('')} is not the same for all processes: this one finds {step:,} steps",
+                f"{self._store.url_of('')} is not the same for all processes: this one is at step {step:,}",
                 "choose an output that all machines of the fleet see",
             )
         if checkpoint is None:

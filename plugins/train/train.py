@@ -16,6 +16,7 @@ import numpy as np
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.finish import read_finished
@@ -136,11 +137,11 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
 
 def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
     epochs = settings.steps / batches.steps_per_epoch
-    watch.say(f"{settings.steps:,} steps of {batches.rows_per_step:,} rows: {epochs:.3g} epochs")
+    rows = count_text(batches.rows_per_step, "row")
+    watch.say(f"{count_text(settings.steps, 'step')} of {rows}; epochs: {epochs:.3g}")
     for bucket, count in batches.unused().items():
-        watch.say(
-            f"{count:,} rows of {bucket} are never used: a batch has {settings.batch_size:,} of one size"
-        )
+        rows = count_text(count, "row")
+        watch.say(f"never used: {rows} of {bucket}: a batch has {settings.batch_size:,} of one size")
 
 
 def training_of(resolved: ResolvedTraining, rows: TrainingRows) -> Training:

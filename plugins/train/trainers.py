@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import framefleet
 from framefleet.cluster.fleet.connection import connect
 from framefleet.cluster.fleet.settings import FleetSettings, worker_variables
-from framefleet.pipeline.errors import FleetError, FramefleetError
+from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.plugins.train.reports import TrainingReport
 from framefleet.plugins.train.run import Training, run_training
@@ -103,9 +103,10 @@ class Trainers:
                     settings, present = self._settings, ray.cluster_resources()
                     raise FleetError(
                         f"the workers were not ready after {settings.ready_timeout_s:.0f} s; "
-                        f"{self.num_workers} ask for {self._gpus:g} GPUs and {settings.worker_cpus():g} CPUs "
-                        f"each, the cluster has {present.get('GPU', 0):.0f} GPUs and "
-                        f"{present.get('CPU', 0):.0f} CPUs",
+                        f"each of {self.num_workers} asks for {count_text(self._gpus, 'GPU')} and "
+                        f"{count_text(settings.worker_cpus(), 'CPU')}, the cluster has "
+                        f"{count_text(present.get('GPU', 0), 'GPU')} and "
+                        f"{count_text(present.get('CPU', 0), 'CPU')}",
                         "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
                         "fleet.ready_timeout_s",
                     ) from None

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.store import Store, read_json
@@ -220,13 +220,13 @@ class Acceptance:
         num_full = len(self.groups) - self.num_short
         lines = [
             f"accepted: {accepted:,} of {wanted:,}; "
-            f"{num_full:,} of {len(self.groups):,} groups are complete; "
-            f"{rendered:,} clips rendered, {surplus:,} of them surplus"
+            f"{num_full:,} of {count_text(len(self.groups), 'group')} complete; "
+            f"{count_text(rendered, 'clip')} rendered, {surplus:,} of them surplus"
         ]
         worst = sorted(self.groups, key=lambda group: group.accepted / group.wanted)
         lines += [f"  {group}" for group in worst[:_MAX_SHOWN]]
         hidden = len(self.groups) - _MAX_SHOWN
-        return lines + [f"  ... and {hidden:,} more groups"] * (hidden > 0)
+        return lines + [f"  ... and {count_text(hidden, 'more group')}"] * (hidden > 0)
 
 
 _ACCEPTANCE = TypeAdapter(Acceptance)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from framefleet.jobs.plan.plan import JobPlan, PlanOptions
+from framefleet.pipeline.errors import count_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -26,6 +27,6 @@ class UntilPlan(JobPlan):
         if self.rate is None:
             yield "until.rate is not set, and no clip is judged yet: planned as if all passed"
         else:
-            origin = f"{self.num_judged:,} clips so far" if self.num_judged else "until.rate"
+            origin = f"{count_text(self.num_judged, 'clip')} so far" if self.num_judged else "until.rate"
             yield f"expected to pass: {self.rate:.1%} ({origin})"
         yield self

@@ -21,7 +21,7 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import kinds_of
 from framefleet.jobs.show.watch import ClipsPace, Watch, wait_for
-from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError
+from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError, count_text
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_columns
 from framefleet.pipeline.outputs.frames.frames import plain_frames
@@ -118,7 +118,9 @@ class Answers:
         """Why columns are null, for people; "" if nothing is left."""
         reasons = [_message(error) for error in self._troubles.values()]
         reasons += [f"row {row_id}: {message}" for (row_id, _), message in self._refused.items()]
-        left = ", ".join(f"{num:,} clips have no {name} yet" for name, num in self.num_left.items() if num)
+        left = ", ".join(
+            f"{count_text(num, 'clip')} without {name}" for name, num in self.num_left.items() if num
+        )
         return left and f"{left}, e.g. {reasons[0] if reasons else 'they are not rendered as recorded'}"
 
     def fill(self, parts: Sequence[Part] | None = None, watch: Watch | None = None) -> bool:
@@ -263,7 +265,7 @@ def fill_all(answers: Answers, watch: Watch) -> bool:
     except FramefleetError as error:  # of a store, or of a condition: clips have their records all the same
         problem = error.problem
     if answers.num_answers:
-        watch.say(f"{answers.num_answers:,} answers about clips")
+        watch.say(f"{count_text(answers.num_answers, 'answer')} about clips")
     if problem:
         log.warning("%s; to ask again: %s", public_text(problem), "framefleet judge JOB.YAML")
     return not problem

@@ -9,6 +9,7 @@ from typer import Exit, Option
 
 from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
+from framefleet.pipeline.errors import count_text
 
 
 def judge_command(output: JobOrOutput, sets: Sets = None, verbose: Verbose = False) -> None:
@@ -91,7 +92,7 @@ def prompts_command(
             store = Store(output, storage_options_alone(sets))
         if corrections is not None:
             num = prompts.replace_prompts(store, prompts.corrections_in(corrections))
-            stderr.say(f"{num:,} prompts replaced")
+            stderr.say(f"{count_text(num, 'prompt')} replaced")
         texts = {row[prompts.ORIGINAL]: row["prompt"] for row in prompts.written_in(store).values()}
         if not texts:
             problem = f"{store.url_of('')} has no written prompts"

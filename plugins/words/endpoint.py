@@ -192,9 +192,9 @@ class _Endpoint:
         with self._lock:
             spent = ""
             if section.max_requests is not None and self._num_requests >= section.max_requests:
-                spent = f"max_requests: {self._num_requests:,} were made in this run"
+                spent = f"max_requests: {self._num_requests:,} made in this run"
             elif section.max_cost is not None and self._cost >= section.max_cost:
-                spent = f"max_cost: {self._cost:.2f} were spent in this run"
+                spent = f"max_cost: {self._cost:.2f} spent in this run"
             if spent:
                 raise self._error(spent, "run again, or raise the limit")
             self._num_requests += 1

@@ -43,7 +43,7 @@ class PromptsRunner(JobRunner):
             return run(job.model_copy(update=changed), watch, wanted)
         plan = run(job, watch, wanted, table=table)
         of = f"{written.num_left:,} of {written.num_texts:,}"
-        line = f"prompts: {of} are written first, by {rewrite_of(job).model}"
+        line = f"prompts: {of} to be written first, by {rewrite_of(job).model}"
         return replace(plan, before=(line, *plan.before))
 
     def table(self, job: Job) -> str:

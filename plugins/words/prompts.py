@@ -236,7 +236,7 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
         with closing(RowIndex()) as index:  # rows that cannot be rendered are refused before anybody is paid
             survey = survey_rows(resolved, index, watch)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
-        watch.say(f"prompts: {len(left):,} of {len(questions):,} are to be written by {section.model}")
+        watch.say(f"prompts: {len(left):,} of {len(questions):,} to be written by {section.model}")
         with DriverLock(
             store, renders=False
         ) as lock:  # one process asks, so that there is one answer to each
@@ -320,7 +320,7 @@ def _ask_all(
 ) -> None:
     """Ask for these texts, and store each answer within seconds. left: by key, a row that has it."""
     places = {*left.values()}
-    pace = ClipsPace("written", total=len(left), watch=watch, noun="prompts")
+    pace = ClipsPace("written", total=len(left), watch=watch, noun="prompt")
 
     def ask_for(row: tuple[int, str | None, str, str]) -> float | str:
         place, text, question, _ = row

@@ -17,7 +17,7 @@ def test_a_job_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path,
     assert ended.exit_code == 1
     records = records_of(tmp_path / "out")
     done, used = len(records), bytes_text(sum(record["bytes"] for record in records))
-    assert f"stopped: budget.bytes is reached: all runs used {used}, 1 bytes is allowed" in ended.stderr
+    assert f"stopped: budget.bytes is reached: all runs used {used}, 1 byte is allowed" in ended.stderr
     assert f"to continue: raise budget.bytes above {used} and run the same" in ended.stderr
     assert "stopped: budget.bytes is reached" in (shown := command("status", tmp_path / "out").stdout)
     assert f"to continue: raise budget.bytes above {used}" in shown

@@ -54,8 +54,8 @@ def test_drafts_left_before_the_choice_are_kept_and_the_best_rendered_in_full(
     ended = command("render", job)
     assert ended.exit_code == 0, ended.stderr
     assert "drafts: nothing to do" in ended.stderr
-    assert "2 of 6 drafts are rendered in full" in ended.stderr
-    assert "scores: 1 clips have no fails_of_balls, e.g. row" in ended.stderr
+    assert "in full: 2 of 6 drafts" in ended.stderr
+    assert "scores: 1 clip without fails_of_balls, e.g. row" in ended.stderr
     full = records_of(out)
     assert {record["draft_row_id"] for record in full} == best(made.values())
     for record in full:

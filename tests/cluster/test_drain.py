@@ -51,7 +51,7 @@ def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str
     assert f"hint: to continue: framefleet render {job}" in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"
-    assert f"{kept} half-done rows" in printed
+    assert f"{kept} half-done row" in printed
     ended = command("render", job)
     assert ended.exit_code == 0, ended.output
     assert frames_of(tmp_path) == frames_of(undisturbed)
@@ -168,7 +168,7 @@ def test_workers_that_users_start_hand_back_their_rows_each_by_itself(tmp_path: 
     assert " is lost" not in printed
     kept = len(checkpoints(tmp_path))
     assert 1 <= kept <= 2, "one of each worker, unless it was between two"
-    assert f"{kept} half-done rows" in printed
+    assert f"{kept} half-done row" in printed
 
 
 def quick_job(folder: Path, address: str) -> Path:

@@ -22,5 +22,5 @@ def test_a_bad_last_row_ends_the_worker_that_started_and_leaves_nothing(
     assert ended.exit_code == 2
     assert f"row {BATCH_ROWS}" in ended.stderr
     assert not (tmp_path / "out").exists()
-    assert "1 rows rendered in" in command("render", job, "--set", "on_invalid=skip").stderr
+    assert "1 row rendered in" in command("render", job, "--set", "on_invalid=skip").stderr
     assert len(records_of(tmp_path / "out")) == 1

@@ -41,5 +41,5 @@ def test_the_next_job_begins_with_the_batch_sizes_that_were_found(tmp_path: Path
         said = command("render", write_job(tmp_path / f"{turn}.yaml", values)).stderr
         assert list((tmp_path / turn / ".probes").glob("*/*.json"))
         digests.append(sorted(record["frames_sha256"] for record in records_of(tmp_path / turn)))
-    assert "batch sizes from earlier runs on this machine were reused after a check" in said
+    assert "from earlier runs on this machine" in said
     assert digests[0] == digests[1]

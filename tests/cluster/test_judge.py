@@ -49,7 +49,7 @@ def test_drafts_are_chosen_once_all_are_judged(tmp_path: Path, ray_cluster: str,
     chat.will({}, {"status": 503, "always": True})
     left = command("render", job)
     assert (left.exit_code, len(records_of(tmp_path / "out/drafts"))) == (3, 4), left.stderr
-    assert "drafts have no quality yet" in left.stderr and "HTTP 503" in left.stderr
+    assert "drafts without quality" in left.stderr and "HTTP 503" in left.stderr
     assert records_of(tmp_path / "out") == []
     chat.will()
     asked = len(chat.log)
@@ -102,7 +102,7 @@ def test_a_strangers_judge_is_a_plugin_of_thirty_lines(tmp_path: Path, ray_clust
     job = write_job(tmp_path / "job.yaml", values)
     down = run(folder, "-m", "framefleet", "render", job)
     assert (down.returncode, len(records_of(tmp_path / "out"))) == (0, 2), down.stderr
-    assert "2 clips have no warmth yet" in down.stderr
+    assert "2 clips without warmth" in down.stderr
     with listening([SERVER[0], str(service), "-p"], tmp_path) as address:
         again = run(folder, "-m", "framefleet", "judge", job, "--set", f"warmth.url={address}")
     assert again.returncode == 0, again.stderr

@@ -42,7 +42,7 @@ OF_ROWS = [fault for fault in FAULTS if fault != "fills_disk"]  # if all rows fi
 KILLERS = (0, 1, 2, 5, 7, 11)
 ALL_OF_THE_SECOND = (1, 3, 5, 7)
 RECIPE = "tests.faults:kills"
-BY_ROWS = r"\([234] killed their workers, see failures/\): no machine is left that can render"
+BY_ROWS = r"\([234] of them killed workers, see failures/\): no machine is left that can render"
 
 
 def fleet_of(address: str, workers: int) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_job_after_the_rows_of_the_other(
 ) -> None:
     values = two_models(tmp_path, two_model_rows(8), fleet=fleet_of(ray_cluster, workers))
     values["models"] |= {bad: unloadable(tmp_path, bad)}
-    with pytest.raises(FleetError, match=f"{bad}.*: 4 rows are left") as raised:
+    with pytest.raises(FleetError, match=f"{bad}.*: 4 rows left") as raised:
         framefleet.render(values)
     assert "transformer" in raised.value.problem
     done = [record["model_name"] for record in records_of(tmp_path / "out")]
@@ -151,7 +151,7 @@ def test_a_model_whose_workers_all_die_is_given_up_and_the_rows_of_the_other_are
     fault: str, tmp_path: Path, ray_cluster: str
 ) -> None:
     bad = ALL_OF_THE_SECOND
-    with pytest.raises(FleetError, match=f"ltx, tests.faults:{fault}: 4 rows are left {BY_ROWS}"):
+    with pytest.raises(FleetError, match=f"ltx, tests.faults:{fault}: 4 rows left {BY_ROWS}"):
         framefleet.render(bad_job(tmp_path, fault, bad, num_models=2, address=ray_cluster))
     check_ended(tmp_path / "out", fault, bad, at_least=2)
 
@@ -200,7 +200,7 @@ def test_on_two_machines_all_rows_of_a_model_fail_and_those_of_the_other_are_don
         assert code == 1, printed
         check_ended(tmp_path / "out", fault, bad)
         return
-    assert code == 3 and re.search(f"4 rows are left {BY_ROWS}", printed), printed
+    assert code == 3 and re.search(f"4 rows left {BY_ROWS}", printed), printed
     check_ended(tmp_path / "out", fault, bad, at_least=2)
 
 
@@ -223,6 +223,6 @@ def test_on_two_machines_a_model_that_cannot_be_loaded_costs_no_row_of_the_other
     values = two_models(tmp_path, two_model_rows(8), fleet=fleet_of(two_machines, 2))
     values["models"] |= {bad: unloadable(tmp_path, bad)}
     code, printed = render_apart(tmp_path, values)
-    assert code == 3 and re.search(f"{bad}.*: 4 rows are left", printed), printed
+    assert code == 3 and re.search(f"{bad}.*: 4 rows left", printed), printed
     done = [record["model_name"] for record in records_of(tmp_path / "out")]
     assert done == [name for name in MODELS if name != bad] * 4

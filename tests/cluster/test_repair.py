@@ -75,8 +75,8 @@ def test_rows_that_failed_are_tried_again_and_no_others(tmp_path: Path, ray_clus
     assert "nothing to retry" in command("retry", out, "--error", "KeyError", *said).stderr
     retried = command("retry", out, *said)
     assert retried.exit_code == 0, retried.output
-    assert "1 rows failed with ValueError, e.g. broken" in retried.stdout
-    assert "1 rows rendered" in retried.stderr
+    assert "1 row failed with ValueError, e.g. broken" in retried.stdout
+    assert "1 row rendered" in retried.stderr
     assert sorted(row["tag"] for row in records_of(out)) == ["row 0", "row 1", "row 2"]
     assert records_of(out, "failures") == []
     assert "nothing to retry" in command("retry", out, *said).stderr

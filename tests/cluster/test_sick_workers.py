@@ -195,7 +195,7 @@ def test_workers_without_room_are_told_once_and_the_others_work(
             fleet.wait(0.1)
     told = [record.getMessage() for record in caplog.records if "there is room for" in record.getMessage()]
     assert len(told) == 1
-    assert "there is room for 3 of 9 workers: each takes 0 GPUs and 1 CPUs" in told[0]
+    assert "there is room for 3 of 9 workers: each takes 0 GPUs and 1 CPU" in told[0]
 
 
 def test_a_job_without_a_worker_ends_in_time_and_says_what_each_waits_for(
@@ -206,4 +206,4 @@ def test_a_job_without_a_worker_ends_in_time_and_says_what_each_waits_for(
         fleet_of(tmp_path, "", ray_cluster, gpus_per_worker=1, ready_timeout_s=1) as fleet,
     ):
         until(fleet, ready)
-    assert "each needs 1 GPUs and 1 CPUs, the cluster has 0 GPUs and 3 CPUs" in raised.value.problem
+    assert "each needs 1 GPU and 1 CPU, the cluster has 0 GPUs and 3 CPUs" in raised.value.problem

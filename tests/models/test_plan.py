@@ -84,7 +84,7 @@ def test_a_plan_tells_of_clips_that_are_gone(tmp_path: Path) -> None:
     assert gone is not None and (gone.num_gone, gone.num_records) == (1, 6)
     ended = command("plan", job)
     assert ended.exit_code == 0
-    assert "1 clips of rows with a record are gone" in ended.stdout
+    assert "damaged: 1 clip of rows with a record" in ended.stdout
 
 
 def test_a_training_is_planned_from_its_job_file_and_leaves_nothing(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_training_is_planned_from_its_job_file_and_leaves_nothing(tmp_path: Pa
     job = training_job(tmp_path)
     ended = command("plan", job, "--probe")
     assert ended.exit_code == 0, ended.stderr
-    assert "6 steps of 2 rows with 1 worker: 1.5 epochs of 8 rows" in ended.stdout
+    assert "6 steps of 2 rows with 1 worker; epochs of 8 rows: 1.5" in ended.stdout
     (bucket,) = [line for line in ended.stdout.splitlines() if "5 x 16 x 16" in line]
     assert bucket.split()[-1] == "8"
     assert "s a step here" in ended.stdout

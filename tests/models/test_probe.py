@@ -89,7 +89,7 @@ def test_plan_probe_names_the_row_the_value_what_the_pipeline_says_and_the_fix(t
     ended = command("plan", asked, "--hollow")
     assert ended.exit_code == 2
     said = " ".join(ended.stderr.split())
-    assert "rows of 1 shapes would fail row 0: with " in said
+    assert "rows of 1 shape would fail row 0: with " in said
     assert "timesteps [999, 500]" in said
     assert "the pipeline says: ValueError: Only one of `timesteps` or `sigmas` can be passed" in said
     assert "leave out timesteps" in said

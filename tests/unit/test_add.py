@@ -190,7 +190,7 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
     found = command("add", values["output"], more)
     assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
     assert "the next `framefleet render` renders them" in found.stderr
-    assert command("add", values["output"], more).stdout.startswith("these 2 rows were added before")
+    assert command("add", values["output"], more).stdout.startswith("2 rows added before")
     summary = run(values)
     assert summary and summary.done == 2
     check_whole(values, ROWS)

@@ -153,7 +153,7 @@ def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
     said = audit_line(AuditFigures(num_equal=107, num_unaudited=99_893, most_wrong=2994), 100_000)
     assert (
         said == "107 of 100,000 rows were rendered again and compared: all equal; with 95 % confidence, "
-        "at most 2,994 of all rows (3.0 %) differ"
+        "at most 2,994 of all rows (3.0 %) may differ"
     )
     said = audit_line(AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100)
     few = "too few to say how many others may differ (to compare more, set `audit: {at_most: 0.01}`)"

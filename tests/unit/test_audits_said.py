@@ -82,7 +82,7 @@ def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
     store = write_output(tmp_path, ROWS)
     summary = Summary(done=40, failed=0, elapsed_s=1.0, mean_batch=2.0, audits=FIGURES)
     said = "4 of 40 rows were rendered again and compared: all equal"
-    said += "; with 95 % confidence, at most 10 of all rows (25 %) differ"
+    said += "; with 95 % confidence, at most 10 of all rows (25 %) may differ"
     assert f"audit: {said}" in ending_lines(summary, store)
     found = ending_lines(replace(summary, apart=("a kind",)), store)
     assert f"audit: of other kinds, {said}" in found
@@ -96,4 +96,4 @@ def test_a_plan_says_no_bound_that_few_audits_would_leave() -> None:
     line = audits_line(AuditPlan(num_audits=1.0, share=0.25, most_wrong=3, limit=None), 4)
     assert line.endswith("compared (audit.share does not limit them)")
     line = audits_line(AuditPlan(num_audits=40.0, share=0.4, most_wrong=3, limit=None), 100)
-    assert line.endswith("if all are equal, at most 3 of all rows (3.0 %) differ, with 95 % confidence")
+    assert line.endswith("if all are equal, at most 3 of all rows (3.0 %) may differ, with 95 % confidence")

@@ -221,6 +221,6 @@ def test_what_cannot_be_compacted_is_refused_with_a_fix(store: Store) -> None:
 
 def test_the_command_says_how_many_there_were(store: Store) -> None:
     found = command("compact", store.url_of(""))
-    assert (found.exit_code, found.stdout.strip()) == (0, "50 parts of records before, 1 now")
+    assert (found.exit_code, found.stdout.strip()) == (0, "parts of records: 50 before, 1 now")
     found = command("compact", store.url_of(""), "--json")
     assert json.loads(found.stdout) == {"num_before": 1, "num_after": 1, "num_rows": 0}

@@ -87,10 +87,10 @@ def test_gpus_show_who_takes_memory_errors_and_mig(monkeypatch: pytest.MonkeyPat
         "warning: GPU 0: NVIDIA H100 80GB HBM3, driver 570.86.15, 19.5 of 79.6 GiB free; taken by python3"
         in text
     )
-    assert "error: GPU 1: 3 memory errors that could not be corrected (ECC)" in text
+    assert "error: GPU 1: memory errors that could not be corrected (ECC): 3" in text
     assert "warning: GPU 1 is split into MIG" in text
     assert "ok: GPU 2: NVIDIA H100 80GB HBM3, driver 570.86.15, 8.9 of 79.6 GiB free; used by Ray's" in text
-    assert "error: GPU at 0000:3b:00: Xid 79, 1 times" in text
+    assert "error: GPU at 0000:3b:00: Xid 79, 1 time " in text
     program(
         tmp_path, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"
     )

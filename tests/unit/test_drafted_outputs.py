@@ -225,7 +225,7 @@ def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> N
     commit_in_full(job)
     ended = command("status", job.output)
     assert ended.exit_code == 0
-    assert ended.stdout.index("drafts:") < ended.stdout.index("in full:") < ended.stdout.index("1 rows done")
+    assert ended.stdout.index("drafts:") < ended.stdout.index("in full:") < ended.stdout.index("1 row done")
     assert json.loads(command("status", job.output, "--json").stdout)["drafts"]["num_done"] == 5
 
 

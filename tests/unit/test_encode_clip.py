@@ -94,7 +94,7 @@ def test_sound_is_told_in_the_record_unless_the_job_wants_none() -> None:
 
 def test_a_rate_at_which_sound_would_be_out_of_step_is_refused() -> None:
     clip = replace(CLIP, audio=SOUND, request=replace(CLIP.request, fps=30.0))
-    with pytest.raises(RenderError, match=r"at 30 frames per second .* made for 16"):
+    with pytest.raises(RenderError, match=r"at 30 fps .* made for 16"):
         encode_clip(clip, LOSSLESS)
     assert encode_clip(clip, replace(LOSSLESS, audio=False)).record.fps == 30
 

@@ -70,7 +70,7 @@ def test_an_export_that_goes_on_holds_what_was_there_when_it_began(
     rendered(Store(str(tmp_path / "out")), 8, carried={"new": ["x"] * 8})
     result = command("export", tmp_path / "out", killed, "--format", format, "--shard-rows", "3")
     assert files(killed) == whole
-    assert "3 parts of records are newer than this export" in result.output
+    assert "3 parts of records, newer than this export" in result.output
     (killed / last).unlink()
     again = framefleet.export(str(tmp_path / "out"), str(killed), format=format, shard_rows=3)
     assert files(killed) == whole and again.num_newer_parts
@@ -181,7 +181,7 @@ def test_picks_of_another_output_are_told(tmp_path: Path, records: list[dict[str
     picks.write_text("".join(json.dumps({"row_id": row}) + "\n" for row in (records[0]["row_id"], "0" * 32)))
     result = command("export", tmp_path / "out", tmp_path / "to", "--format=hf", "--picks", picks)
     assert result.exit_code == 0
-    assert "1 picks have no record in this output" in result.stderr
+    assert "1 pick without a record in this output" in result.stderr
     for line, said in [("{", "line 2 is not JSON"), ('{"row_id": "../x"}', "line 2 has no row_id of 32")]:
         picks.write_text("\n" + line)
         result = command("export", tmp_path / "out", tmp_path / "to2", "--format=hf", "--picks", picks)

@@ -13,7 +13,7 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS
 from framefleet.plugins.export.export import Exported
@@ -76,7 +76,7 @@ def test_all_columns_are_there_when_asked_for(tmp_path: Path, records: list[dict
     num_left_out = len({*RECORD_FIELDS.names, "marks", *COLUMNS, "video"}) - len(
         pq.read_schema(tmp_path / "lean/shard-000000.parquet")
     )
-    assert f"{num_left_out} columns of the records are left out; --columns all adds them" in result.stderr
+    assert f"left out: {num_left_out} columns of the records; --columns all adds them" in result.stderr
 
 
 def test_stars_and_notes_of_picks_are_columns(tmp_path: Path, records: list[dict[str, Any]]) -> None:
@@ -170,10 +170,10 @@ def test_webdataset_has_shards_of_each_split(tmp_path: Path, records: list[dict[
         assert shards[0].endswith(f"{split}-000000.tar")
         samples = webdataset.WebDataset(shards, shardshuffle=False).decode()
         shown[split] = [sample["txt"] for sample in samples]
-        assert f"{split}: {len(shown[split])} rows" in result.stderr
+        assert f"{split}: {count_text(len(shown[split]), 'row')}\n" in result.stderr
     assert sorted(shown["train"] + shown["validation"]) == sorted(COLUMNS["prompt"])
     again = command(*arguments, "--shard-rows=1")
-    assert f"train: {len(shown['train'])} rows" in again.stderr
+    assert f"train: {count_text(len(shown['train']), 'row')}\n" in again.stderr
 
 
 def test_a_split_without_rows_is_reported(tmp_path: Path, records: list[dict[str, Any]]) -> None:

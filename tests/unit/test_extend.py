@@ -72,7 +72,7 @@ def test_a_row_without_a_rate_is_refused() -> None:
 
 @pytest.mark.parametrize(("num_frames", "overlap"), [(6, 6), (1, 0)])
 def test_segments_that_do_not_go_on_are_refused(num_frames: int, overlap: int) -> None:
-    with pytest.raises(RecipeError, match=f"segments of {num_frames} frames cannot share {overlap}"):
+    with pytest.raises(RecipeError, match=f"segments with num_frames {num_frames} cannot share {overlap}"):
         extend(
             MochiPipeline(),
             Request(arguments={"num_frames": num_frames}, fps=4),

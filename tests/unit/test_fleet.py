@@ -133,7 +133,7 @@ def test_a_lane_whose_rows_kill_their_workers_ends_by_that_and_not_for_lack_of_m
         hosts.placed(f"worker-{number}", f"{number}", f"machine {number}")
         loss = LostRows(rows=["x"], given_up=["x"])
         hosts.fault(f"worker-{number}", "SIGSEGV", kind="died", now=0.0, loss=loss)
-    assert "25 rows in a row killed their workers" in str(fleet._hopeless(LaneKey()))
+    assert "rows that killed their workers, with none done in between: 25" in str(fleet._hopeless(LaneKey()))
     fleet._resting.clear()
     assert "no machine is left" in str(fleet._hopeless(LaneKey()))
 

@@ -251,5 +251,5 @@ def test_rows_that_come_no_further_end_their_worker_and_others_wait_on(resolved:
     summary, fleet = run(resolved, still, hung)
     assert (summary.done, summary.failed) == (NUM_ROWS, 0)
     (lost,) = fleet.lost
-    assert (lost.kind, lost.reason) == ("died", "it hung: no progress for 31 s with 1 rows")
+    assert (lost.kind, lost.reason) == ("died", "it hung: no progress for 31 s with 1 row")
     assert len(lost.suspects or ()) == 1

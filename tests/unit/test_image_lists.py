@@ -138,7 +138,7 @@ def test_each_controlnet_has_an_image(two_nets: PipelineSpec) -> None:
     both = {"image": ["a.png", "b.png"]}
     assert arguments_of(read(two_nets, both | {"control_guidance_end": 0.5}))["control_guidance_end"] == 0.5
     wrong = {"image": "a.png"}, {"image": ["a.png"]}, both | {"controlnet_conditioning_scale": [1.0]}
-    reasons = "each of which takes an image", "it has 1 entries", "it has 1 entries"
+    reasons = "each of which takes an image", "it has 1", "it has 1"
     for cells, reason in zip(wrong, reasons, strict=True):
         assert f"the model has 2 ControlNets, and {reason}".replace("and each", "each") in refused(
             read(two_nets, cells)

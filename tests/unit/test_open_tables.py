@@ -194,5 +194,5 @@ def test_a_table_has_one_committer(tmp_path: Path) -> None:
 def test_the_command_names_what_is_new(tmp_path: Path) -> None:
     add(tmp_path / "out", range(3), epoch=1)
     arguments = "export", str(tmp_path / "out"), str(tmp_path / "table"), "--format", "lance"
-    assert "3 records are new" in command(*arguments).stderr
-    assert "0 records are new" in command(*arguments).stderr
+    assert "new in the table: 3 records" in command(*arguments).stderr
+    assert "new in the table: 0 records" in command(*arguments).stderr

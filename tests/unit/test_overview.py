@@ -23,7 +23,7 @@ def test_a_summary_says_in_a_few_lines_what_became_of_the_rows() -> None:
         "  rows: 1,024 done, 2 failed",
         "  time: 0:01:01",
         "  mean batch: 4.6",
-        "  audits: 3 rows compared, equal",
+        "  audits: 3 compared, equal",
     ]
 
 
@@ -62,5 +62,5 @@ def test_a_plan_takes_rows_as_render_does_and_writes_nothing(tmp_path: Path) -> 
     assert "'negative_promt' is not read; did you mean negative_prompt?" in repr(misspelt)
     assert not (tmp_path / "out").exists()
     lines = repr(plan).splitlines()
-    assert lines[:3] == ["JobPlan", "  rows: 3: 0 invalid, 1 duplicates, 0 done", "  to render: 2"]
+    assert lines[:3] == ["JobPlan", "  rows: 3: 0 invalid, 1 duplicate, 0 done", "  to render: 2"]
     assert len(lines) <= 8

@@ -156,7 +156,7 @@ def test_the_second_file_carries_the_marks_of_the_first() -> None:
     [
         ({"pixels": to_pixels(np.zeros((3, 64, 64, 4), np.uint8))}, "alpha"),
         ({"pixels": to_pixels(np.full((3, 64, 64, 3), 2, np.float32))}, "HDR"),
-        ({"pixels": to_pixels(np.zeros((1, 64, 64, 3), np.uint8))}, "1 frames of 64x64"),
+        ({"pixels": to_pixels(np.zeros((1, 64, 64, 3), np.uint8))}, "1 frame of 64x64"),
         ({"pixels": to_pixels(np.zeros((3, 16, 64, 3), np.uint8))}, "3 frames of 64x16"),
     ],
 )

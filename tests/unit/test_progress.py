@@ -111,7 +111,7 @@ def test_what_was_not_shown_yet_is_shown_before_what_is_said() -> None:
         lines.show(Checked(num_rows=1))
         lines.show(Checked(num_rows=2))
         lines.say("training")
-    assert shown.getvalue().splitlines() == ["1 rows checked", "2 rows checked", "training"]
+    assert shown.getvalue().splitlines() == ["1 row checked", "2 rows checked", "training"]
 
 
 def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds() -> None:
@@ -178,7 +178,7 @@ def test_a_terminal_is_redrawn_and_a_pipe_gets_lines() -> None:
     [
         (Checked(num_rows=1000), "1,000 rows checked"),
         (Preparing(done=3, total=1000), "3 of 1,000 rows prepared"),
-        (progress(), headline(progress()) + ", 1 of 2 workers rendering"),
+        (progress(), headline(progress()) + ", workers rendering: 1 of 2"),
         (TRAINED, "9/1,200 steps, loss 0.5, 2.0 steps/s, 9:56 left, learning rate 0.0001"),
     ],
 )

@@ -146,14 +146,14 @@ def test_rows_of_other_runners_are_planned_before_their_prompts_are_written(
         | {"scores": ["flicker", "sharpness"]}
     )
     planned = command("plan", write_job(tmp_path / "job.yaml", job))
-    assert "prompts: 3 of 3 are written first, by pen" in planned.stdout, planned.stderr
+    assert "prompts: 3 of 3 to be written first, by pen" in planned.stdout, planned.stderr
     assert words in planned.stdout
 
 
 def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_path: Path, chat: Chat) -> None:
     job = job_file(tmp_path, chat)
     planned = command("plan", job)
-    assert "prompts: 3 of 3 are written first, by pen" in planned.stdout, planned.stderr
+    assert "prompts: 3 of 3 to be written first, by pen" in planned.stdout, planned.stderr
     assert chat.log == [] and not (tmp_path / "out").exists()
     nothing = command("prompts", tmp_path / "out")
     assert (nothing.exit_code, "no written prompts" in nothing.stderr) == (2, True)
@@ -166,7 +166,7 @@ def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_pat
     edited = tmp_path / "edited.jsonl"
     edited.write_text("\n".join(json.dumps(text) for text in texts))
     corrected = command("prompts", tmp_path / "out", "--from", edited)
-    assert "1 prompts replaced" in corrected.stderr, corrected.stderr
+    assert "1 prompt replaced" in corrected.stderr, corrected.stderr
     assert [row["prompt"] for row in rows_rendered(load_job(job))][2] == "rain on a tin roof"
     assert len(chat.log) == 3
     assert "written first" not in command("plan", job).stdout

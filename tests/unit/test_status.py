@@ -72,7 +72,7 @@ def test_a_monitor_gets_an_exit_code(tmp_path: Path) -> None:
         assert outer.needs_attention == needs_attention, "drafts of an output without rows yet"
     store.delete(clip)
     damaged = command("status", tmp_path / "done", "--check")
-    assert (damaged.exit_code, "damaged: 1 clips of rows with a record are gone" in damaged.stdout) == (
+    assert (damaged.exit_code, "damaged: 1 clip of rows with a record" in damaged.stdout) == (
         1,
         True,
     )
@@ -95,7 +95,7 @@ def test_a_driver_that_works_is_believed_and_its_workers_are_told(tmp_path: Path
     assert (found.rows_per_s, found.eta_s) == (0.5, 12.0)
     assert [worker.name for worker in found.workers] == ["worker-0"]
     line = headline_of(found)
-    assert line == "5/12 rows done, 1 failed, 6 left, 0.50 rows/s, 0:12 left, 1 of 1 workers rendering"
+    assert line == "5/12 rows done, 1 failed, 6 left, 0.50 rows/s, 0:12 left, workers rendering: 1 of 1"
 
 
 def test_figures_of_more_bytes_than_there_are_rows_are_believed_too(tmp_path: Path) -> None:

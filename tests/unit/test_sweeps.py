@@ -128,6 +128,8 @@ def test_each_row_of_a_table_takes_each_combination(tmp_path: Path) -> None:
         (prompt, tag, seed) for prompt, tag in (("a", 1), ("b", 2)) for seed in range(3)
     ]
     assert str(swept({"seed": "0-2"}, tmp_path / "t.csv")) == "2 rows x 3 seeds = 6 rows"
+    once = {"num_inference_steps": [4], "seed": "0-1"}
+    assert str(swept(once, tmp_path / "t.csv")) == "2 rows x 1 inference step x 2 seeds = 4 rows"
 
 
 def test_a_template_uses_what_the_table_has(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_a_folder_is_traced_in_one_pass_and_outputs_may_be_listed(marked: Marked
     (other / "notes.txt").write_text("no picture")
     ended = command("trace", other, "--output", marked.output)
     assert (ended.exit_code, "not found" in ended.stdout, "no marks" in ended.stdout) == (1, True, True)
-    assert "1 files: 0 found" in ended.stderr
+    assert "1 file: 0 found" in ended.stderr
 
 
 def test_what_is_printed_cannot_be_forged_by_a_file(marked: Marked) -> None:
@@ -246,7 +246,7 @@ def test_bad_input_is_refused_with_a_fix(marked: Marked, tmp_path: Path) -> None
 def test_rendered_sound_and_rate_are_compared(marked: Marked) -> None:
     frames = decode(marked.clips[1].read_bytes())
     found = marked.trace(encode(frames, media=Media(crf=20), fps=12, metadata={}))
-    assert "12 frames per second instead of 8" in found.changes
+    assert "12 fps instead of 8" in found.changes
     with av.open(str(marked.clips[1])) as container:
         assert container.streams.video[0].average_rate == 8
 

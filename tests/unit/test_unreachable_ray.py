@@ -170,7 +170,7 @@ def test_more_gpus_for_a_worker_than_this_machine_has_are_refused(
 ) -> None:
     monkeypatch.setattr(settings, "num_gpus_here", lambda: 1)
     values = job_values(tmp_path / "t.parquet", tmp_path / "out") | {"fleet": {"gpus_per_worker": 2}}
-    with pytest.raises(JobError, match="gpus_per_worker is 2, and this machine has one GPU"):
+    with pytest.raises(JobError, match="gpus_per_worker is 2, and this machine has 1 GPU"):
         check_gpu(load_job(values))
 
 

@@ -56,7 +56,7 @@ def job_with(folder: Path, rows: list[dict[str, Any]] = ROWS, *, job: Any = None
             {"share": {"style": {"x": 1.0}}},
             "row 2: style is 'y', which until.share.style lacks (use one of x",
         ),
-        ({"share": {"style": {"x": 0.5, "y": 0.5}}}, "no row has prompt=a, style=y, and 1 of 2 clips are to"),
+        ({"share": {"style": {"x": 0.5, "y": 0.5}}}, "no row has prompt=a, style=y, and 1 of 2 clips should"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
@@ -128,7 +128,7 @@ def test_marks_are_joined_by_readers_and_change_with_the_condition(tmp_path: Pat
     assert marks() == [yes, no, yes, surplus, surplus]
     assert framefleet.acceptance(out).groups == (group,)
     assert any("prompt=a: 2 of 2 accepted" in line for line in framefleet.status(out).notes)
-    complete = "accepted: 2 of 2; 1 of 1 groups are complete; 5 clips rendered, 2 of them surplus"
+    complete = "accepted: 2 of 2; 1 of 1 group complete; 5 clips rendered, 2 of them surplus"
     assert complete in framefleet.status(out).notes
     assert "1 not judged: run `framefleet score`, or `framefleet judge` for answers" in str(group)
     changed = job_with(tmp_path, ROWS[:1], where="sharpness > 0.85")

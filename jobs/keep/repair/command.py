@@ -8,6 +8,7 @@ from typer import Exit, Option
 
 from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
 from framefleet.jobs.show.console import reporting, stderr
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.layout import DAMAGED
 
 _DryRun = Annotated[bool, Option("--dry-run", help="Print what would be done. Change nothing.")]
@@ -36,11 +37,13 @@ def repair_command(
         damages.show()
         for name, done in {"": repaired, **repaired.inner}.items():
             mended, would = done.mended, "would be " if dry_run else ""
+            files = count_text(mended.num_swept, "file")
+            parts = count_text(mended.num_set_aside, "damaged part")
             for is_done, line in (
                 (done.is_job_back, f"job.json {would or 'was '}put back"),
-                (mended.num_rows, f"{mended.num_rows:,} records {would}taken out"),
-                (mended.num_set_aside, f"{mended.num_set_aside:,} damaged parts {would}moved to {DAMAGED}/"),
-                (mended.num_swept, f"{mended.num_swept:,} files that nothing names {would}deleted"),
+                (mended.num_rows, f"{count_text(mended.num_rows, 'record')} {would}taken out"),
+                (mended.num_set_aside, f"{parts} {would}moved to {DAMAGED}/"),
+                (mended.num_swept, f"{files} that nothing names {would}deleted"),
             ):
                 if is_done:
                     stderr.say(f"{name}: {line}" if name else line)

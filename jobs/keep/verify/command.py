@@ -17,7 +17,7 @@ from typer import Exit, Option
 from framefleet.jobs.keep.replay import command as replay
 from framefleet.jobs.options import AllowPickle, AsJson, OutputToRead, Sets, Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import command
+from framefleet.pipeline.errors import command, count_text
 
 if TYPE_CHECKING:
     from framefleet.jobs.keep.verify.verify import VerifiedRow
@@ -31,7 +31,7 @@ _SAID: dict[DamageKind, str] = {
     "missing": "gone, but has a record",
     "size": "of another size than its record says",
     "bytes": "of other bytes than its record says",
-    "unreadable": "that cannot be read",
+    "unreadable": "not readable",
     "doubled": "rows that a later record names too",
     "part": "damaged parts",
     "job": "job.json lost, damaged or another's",
@@ -175,7 +175,7 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
     if len(errors) == verdicts.total():
         raise errors[0]
     counts = ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common())
-    stderr.say(f"{verdicts.total():,} rows: {counts}")
+    stderr.say(f"{count_text(verdicts.total(), 'row')}: {counts}")
     return set(verdicts) == {"bit-exact"}
 
 
@@ -207,4 +207,4 @@ class DamageList:
                 table.add_row(damage.path, damage.reason or damage.kind, damage.row_id or "")
             stdout.print(table)
         for kind, count in self.num_found.items():
-            stdout.say(f"{count:,} {_SAID[kind]}")
+            stdout.say(f"{_SAID[kind]}: {count:,}")

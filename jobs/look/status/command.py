@@ -18,7 +18,7 @@ from framefleet.jobs.look.failures import failure_values, one_line
 from framefleet.jobs.options import AsJson, Every, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.jobs.show.watch import audit_line, duration, gone_line
-from framefleet.pipeline.errors import command
+from framefleet.pipeline.errors import command, count_text
 
 if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
@@ -99,8 +99,9 @@ def headline_of(status: Status) -> str:
 
 
 def _counts_of(status: Status) -> str:
-    total = "" if status.num_rows is None else f"/{status.num_rows:,}"
-    parts = [f"{status.num_done:,}{total} rows done"]
+    of = "" if status.num_rows is None else f"{status.num_done:,}/"
+    rows = count_text(status.num_done if status.num_rows is None else status.num_rows, "row")
+    parts = [f"{of}{rows} done"]
     left = f"left ({status.num_half_done:,} of them half-done)" if status.num_half_done else "left"
     for count, what in (
         (status.num_failed, "failed"),
@@ -119,7 +120,7 @@ def _counts_of(status: Status) -> str:
     elif status.driver.state == "running" and status.driver.progress and not status.workers:
         parts.append(f"no worker is ready yet ({duration(status.driver.progress.elapsed_s)})")
     if status.workers:
-        parts.append(f"{num_rendering(status.workers)} workers rendering")
+        parts.append(f"workers rendering: {num_rendering(status.workers)}")
     return ", ".join(parts)
 
 

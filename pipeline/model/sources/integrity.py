@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefleet.pipeline.errors import ModelError, quoted
+from framefleet.pipeline.errors import ModelError, count_text, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.sources.headers import read_first
 from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES
@@ -58,7 +58,7 @@ def check_digests(
     """Raise ModelError when a file of `found` is not the one that `named_by` expects."""
     if wrong := [file for file, digest in found.items() if expected.get(file, digest) != digest]:
         path, digest = folder / wrong[0], found[wrong[0]]
-        more = f", and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
+        more = f", and {count_text(len(wrong) - 1, 'more file')}" if len(wrong) > 1 else ""
         differs = f"its SHA-256 is {digest}, {named_by} has {expected[wrong[0]]}{more}"
         fix = f"delete {path.resolve()} and fetch it again" + " by the same command" * path.is_symlink()
         raise ModelError(f"{path} is corrupted or another file: {differs}", fix)
@@ -169,7 +169,7 @@ def check_lock(
     wrong += [f"{name} is not in the lock" for name in sorted(sizes.keys() - lock.digests)]
     for name in sorted(lock.digests.keys() & sizes):
         if sizes[name] != lock.sizes[name]:
-            wrong.append(f"{name} has {sizes[name]} bytes, the lock says {lock.sizes[name]}")
+            wrong.append(f"{name} has {count_text(sizes[name], 'byte')}, the lock says {lock.sizes[name]:,}")
         elif digests.get(name, lock.digests[name]) != lock.digests[name]:
             wrong.append(f"{name} has SHA-256 {digests[name]}, the lock says {lock.digests[name]}")
     if not wrong:
@@ -178,7 +178,7 @@ def check_lock(
     if lock.revision and revision and lock.revision != revision:
         at = f": it is revision {revision}, the lock is of {lock.revision}"
         fix = f"set `model.revision: {lock.revision}`"
-    more = [f"and {len(wrong) - _MAX_SHOWN} more files"] * (len(wrong) > _MAX_SHOWN)
+    more = [f"and {count_text(len(wrong) - _MAX_SHOWN, 'more file')}"] * (len(wrong) > _MAX_SHOWN)
     lines = "\n".join(f"  {line}" for line in wrong[:_MAX_SHOWN] + more)
     fix += ", or run `framefleet model lock` if the change is meant"
     raise ModelError(f"{where} differs from its lock{at}\n{lines}", fix)

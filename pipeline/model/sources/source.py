@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, count_text
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.class_cache import cache_folder, one_fetcher, short_hash
@@ -139,7 +139,7 @@ class UrlSource(Source):
             self._store.download(file, temporary)
             size, listed = temporary.stat().st_size, self._listing[file].size
             if size != listed:
-                problem = f"{self.name}/{file} has {size} bytes, but its listing says {listed}"
+                problem = f"{self.name}/{file} has {count_text(size, 'byte')}, but its listing says {listed}"
                 raise ModelError(problem, "it changed meanwhile: run the same command again")
             blob = blobs / sha256_of(temporary)
             os.replace(temporary, blob)

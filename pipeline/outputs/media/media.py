@@ -63,7 +63,7 @@ def encode(
     except av.FFmpegError as error:
         if error.errno in NO_ROOM:  # the machine's, and no fault of the row's
             raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
-        shown = "sound" if frames is None else f"{len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}"
+        shown = "sound" if frames is None else f"frames of {frames.shape[2]}x{frames.shape[1]}"
         problem = f"{shown} could not be written as {media.format}: {error}"
         raise RenderError(problem, "use a larger or an even size, or another media.format") from error
 
@@ -124,7 +124,7 @@ def _read(
     except Exception as error:
         # Whatever FFmpeg, Pillow and zipfile meet broken bytes with: SyntaxError, NotImplementedError, ...
         fix = "fetch the file again; if its media_sha256 is not the record's, the stored clip was changed"
-        raise StoreError(f"these {len(media_bytes)} bytes are not a clip: {error}", fix) from error
+        raise StoreError(f"these bytes are not a clip: {error}", fix) from error
 
 
 def _check(frames: Pictures | None, audio: Audio | None, media: Media) -> None:

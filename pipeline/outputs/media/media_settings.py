@@ -132,6 +132,6 @@ def check_pace(fps: float, format: MediaFormat, error: type[FramefleetError]) ->
     most = _MOST_FPS.get(format)
     if most is not None and fps > most:
         raise error(
-            f"{format} at {fps:g} frames per second: browsers show no more than {most}",
+            f"{format} at {fps:g} fps: browsers show no more than {most}",
             f"set media.fps to {most} or less, or media.format to webm or mp4",
         )

@@ -17,7 +17,7 @@ import av
 import numpy as np
 from PIL import Image, ImageSequence, PngImagePlugin
 
-from framefleet.pipeline.errors import RenderError
+from framefleet.pipeline.errors import RenderError, count_text
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures
 from framefleet.pipeline.outputs.media.media_settings import LARGEST_FRAME, Media, check_pace, check_pixels
@@ -162,8 +162,7 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
         images[0].save(buffer, media.format, save_all=True, **options)
     except (OSError, ValueError) as error:  # sizes beyond 16,383 pixels
         raise RenderError(
-            f"{len(frames)} frames of {frames.shape[2]}x{frames.shape[1]} could not be written as "
-            f"{media.format}: {error}",
+            f"frames of {frames.shape[2]}x{frames.shape[1]} could not be written as {media.format}: {error}",
             "use a smaller size, or another media.format",
         ) from error
     return buffer.getvalue()
@@ -186,7 +185,7 @@ def decode_pillow(media_bytes: bytes) -> Frames:
     length = sum(duration for _, duration in shown) or 1
     repeats = [max(1, round(duration * count / length)) for _, duration in shown]
     if sum(repeats) != count:
-        raise ValueError(f"it shows {sum(repeats)} frames of {count}")
+        raise ValueError(f"it shows {count_text(sum(repeats), 'frame')} of {count}")
     return np.repeat(np.stack([frame for frame, _ in shown]), repeats, axis=0)
 
 

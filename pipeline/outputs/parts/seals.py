@@ -92,7 +92,7 @@ def parts_in(store: Store, folder: str) -> list[Part]:
             others.append(path)
     if others:
         shown = ", ".join([*others[:_MAX_SHOWN], *(["..."] if len(others) > _MAX_SHOWN else [])])
-        log.info("%s: %d files are not parts, and left alone: %s", store.url_of(folder), len(others), shown)
+        log.info("%s: not parts, and left alone, %d in all: %s", store.url_of(folder), len(others), shown)
     return sorted(parts)
 
 

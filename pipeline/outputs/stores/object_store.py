@@ -28,7 +28,7 @@ from typing import Any
 import fsspec
 from botocore.exceptions import FlexibleChecksumError
 
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.redaction import public_text, public_url
 from framefleet.pipeline.outputs.stores.retries import DamagedUpload, said_by_server, trouble_of
 
@@ -256,7 +256,7 @@ class ObjectStore:
     def _check_size(self, files: Any, place: str, size: int) -> None:
         stored = files.info(place)["size"]
         if stored != size:
-            raise DamagedUpload(f"{stored:,} bytes of {size:,} are stored")
+            raise DamagedUpload(f"stored: {count_text(stored, 'byte')} of {size:,}")
 
     def exists(self, path: str) -> bool:
         files, place = self._at(path)

@@ -288,7 +288,7 @@ def sweep_in_background(store: Store) -> threading.Thread:
     def sweep() -> None:
         try:
             if count := store.sweep():
-                log.info("%s: removed %d half-written files of earlier runs", store.url_of(""), count)
+                log.info("%s: removed half-written files of earlier runs: %d", store.url_of(""), count)
         except FramefleetError as error:  # no reader sees them, and the next run tries again
             log.info("%s: half-written files of earlier runs are left: %s", store.url_of(""), error.problem)
 

@@ -66,7 +66,7 @@ class Trials:
             return run_fused(method.network, method.call, calls, plan)
 
     def halve(self, calls: Sequence[Call]) -> None:
-        log.warning("%s: out of memory at %d rows; halving", calls[0].module, len(calls))
+        log.warning("%s: out of memory at batches of %d; halving", calls[0].module, len(calls))
         self.sizes_of(calls[0]).halve(len(calls))
         free_memory()
 
@@ -82,7 +82,7 @@ class Trials:
             self._learn(sizes, calls, outputs)
         except Exception as error:  # a model may not take such a batch at all; its rows are done by now
             is_full = is_out_of_memory(error)
-            log.info("%s cannot run %d rows at once: %s", calls[0].module, size, error)
+            log.info("%s cannot run batches of %d: %s", calls[0].module, size, error)
             if not is_full and not self._company.part_ways(calls):
                 self._settle(calls, "inexact", seconds=size * alone_s)
         if is_full:
@@ -149,7 +149,7 @@ class Trials:
         if not is_sound and self._company.part_ways(calls):
             return
         reason = "do not pay" if is_sound else "cannot be made exact" if is_exact else "give other results"
-        log.info("%s: %d rows at once %s", call.module, size, reason)
+        log.info("%s: batches of %d %s", call.module, size, reason)
         self._settle(calls, "slow" if is_sound else "inexact", seconds=seconds)
 
     def _settle(
@@ -184,7 +184,7 @@ class Trials:
             )
         if plan is None:
             return False
-        log.info("%s: batches of %d, %d modules pinned (stored result)", call.module, kind.rows, len(pins))
+        log.info("%s: batches of %d, pinned modules: %d (stored result)", call.module, kind.rows, len(pins))
         self._plans[kind] = plan
         self._company.join_by(call, kind.axes)
         self._company.prove(calls, plan.pins)

@@ -218,7 +218,7 @@ def factors_of(
     reading = _Reading(kinds, storage_options, sweep.wildcards)
     crossed = []
     for name, written in sweep.factors.items():
-        column, unit = reading.column(name, written, f"sweep.{name}"), name.removeprefix("num_")
+        column, unit = reading.column(name, written, f"sweep.{name}"), re.sub(r"^num_(.*?)s?$", r"\1", name)
         num = settings.count(column.values)
         crossed.append(Factor(columns=(column,), num=num, unit=unit.replace("_", " ")))
     return (*crossed, *reading.drawn(sweep))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError, Refused, shown
+from framefleet.pipeline.errors import JobError, Refused, count_text, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
@@ -152,8 +152,8 @@ class Swept:
 
     def __str__(self) -> str:
         """Return how its rows come about, as "3 prompts x 20 seeds = 60 rows"."""
-        sizes = [_rows(self.num_table_rows)] if self.table else []
-        return f"{' x '.join([*sizes, *map(str, self.factors)])} = {_rows(self.num_rows)}"
+        sizes = [count_text(self.num_table_rows, "row")] if self.table else []
+        return f"{' x '.join([*sizes, *map(str, self.factors)])} = {count_text(self.num_rows, 'row')}"
 
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield (index of the first row, up to `batch_rows` rows) in order, from `start` or before it."""
@@ -200,10 +200,6 @@ class Swept:
 
 
 RowSource = Table | Swept
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def filled(texts: list[str | None], words: Mapping[str, list[Any]]) -> list[str | None]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from framefleet.pipeline.errors import Refused
+from framefleet.pipeline.errors import Refused, count_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.families.registry import WITH_LAST_IMAGE
 from framefleet.pipeline.model.registry import class_named
@@ -120,10 +120,10 @@ def _longest_text(spec: PipelineSpec, arguments: Mapping[str, Any]) -> _Problems
     only = transformer.get("max_text_seq_length", spec.family.text_positions)
     if spec.family.text_positions is not None and is_fixed and only:
         if length != only:
-            reason = f"the model has positions for {only} tokens of text"
+            reason = f"the model has positions for {count_text(only, 'token')} of text"
             yield "max_sequence_length", Refused(reason=reason, fix=f"use {only}")
     elif length > (longest := spec.max_text or length):
-        reason = f"the pipeline takes {longest} tokens at most"
+        reason = f"the pipeline takes {count_text(longest, 'token')} at most"
         yield "max_sequence_length", Refused(reason=reason, fix=f"use {longest} or less")
 
 
@@ -134,7 +134,7 @@ def _of_each_controlnet(count: int, spec: PipelineSpec, arguments: Mapping[str, 
         value = arguments.get(name)
         is_single = value is not None and not isinstance(value, list)
         if isinstance(value, list) and len(value) != count:
-            reason = f"the model has {count} ControlNets, and it has {len(value)} entries"
+            reason = f"the model has {count} ControlNets, and it has {len(value)}"
             yield name, Refused(reason=reason, fix=f"give {count}, in the order of the ControlNets")
         elif is_single and name == image:
             reason = f"the model has {count} ControlNets, each of which takes an image"
@@ -173,7 +173,7 @@ def check_step_lists(
     for name in names:
         count, steps = len(arguments[name]), arguments.get("num_inference_steps")
         if steps not in (None, count):
-            reason = f"`{name}` lists {count} steps"
+            reason = f"`{name}` lists {count_text(count, 'step')}"
             yield "num_inference_steps", Refused(reason=reason, fix=f"leave it out, or use {count}")
         if not choice.class_name:
             continue  # the pipeline's own steps, of which it says itself what it takes

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import Problem, Refused, shape_text
+from framefleet.pipeline.errors import Problem, Refused, count_text, shape_text
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.lora import ARGUMENT as LORA
 from framefleet.pipeline.model.specs import signature
@@ -160,13 +160,13 @@ def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Ref
         return None
     num_frames = video["num_frames"]
     if asked is not None and num_frames < asked:
-        reason = f"it has {num_frames} frames, and num_frames is {asked}"
+        reason = f"it has {count_text(num_frames, 'frame')}, and num_frames is {asked}"
         return Refused(reason=reason, fix=f"use {num_frames} or less")
     checked = check_frames(num_frames if asked is None else asked, spec)
     if not isinstance(checked, Refused) or asked is not None:  # num_frames itself is reported already
         return None
     fix = f"{checked.fix}, or let the recipe video_to_video take the first num_frames"
-    return Refused(reason=f"it has {num_frames} frames, and {checked.reason}", fix=fix)
+    return Refused(reason=f"it has {count_text(num_frames, 'frame')}, and {checked.reason}", fix=fix)
 
 
 _A = {"image": "an image", "video": "a video", "audio": "a sound"}

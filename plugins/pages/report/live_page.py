@@ -16,7 +16,7 @@ from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.status.status import Status, StatusReader
 from framefleet.jobs.show.watch import duration
 from framefleet.pipeline import metrics
-from framefleet.pipeline.errors import JobError, bytes_text, command
+from framefleet.pipeline.errors import JobError, bytes_text, command, count_text
 from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS, RECORDS, preview_path, recorded_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
@@ -153,7 +153,8 @@ def _rows(status: Status) -> Iterator[str]:
     if whole:
         parts = (("done", status.num_done), ("failed", status.num_failed))
         bars = "".join(f'<i class="{name}" style="width: {100 * n / whole:.2f}%"></i>' for name, n in parts)
-        yield f'<div class="progress" role="img" aria-label="{status.num_done} of {whole} rows">{bars}</div>'
+        label = f"{status.num_done} of {count_text(whole, 'row')}"
+        yield f'<div class="progress" role="img" aria-label="{label}">{bars}</div>'
     yield page.fact_tiles(_facts(status))
 
 

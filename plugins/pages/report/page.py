@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from framefleet.jobs.show.watch import VAGUE, duration, share_text
-from framefleet.pipeline.errors import bytes_text, escaped
+from framefleet.pipeline.errors import bytes_text, count_text, escaped
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
 from framefleet.plugins.pages.report import charts
@@ -120,12 +120,12 @@ def _charts(report: Report) -> Iterator[str]:
     yield '<div class="charts">'
     note = "The number of rows in the table is not known."
     if rows.total is not None:
-        note = f"{rows.total:,} distinct, valid rows in the table."
+        note = f"{count_text(rows.total, 'distinct, valid row')} in the table."
     by_state = {"done": rows.done, "failed": rows.failed, "invalid": rows.invalid, "left": rows.left}
     counts = [(name, count) for name, count in by_state.items() if count is not None]
     yield html_card("Rows by state", note, _counts_chart("Rows by state", counts, series=(0, 2, 3, 5)))
     if pace.bins:
-        mean = f"Mean {charts.mean_rate(pace):,.3g} rows per {charts.rate_unit(pace.bin_s)[1]}, dashed."
+        mean = f"Mean rows per {charts.rate_unit(pace.bin_s)[1]}, dashed: {charts.mean_rate(pace):,.3g}."
         note = f"{mean} Each column is {duration(pace.bin_s)} wide."
         yield html_card("Throughput", note, charts.throughput_chart(pace))
     if clips.batch_sizes:
@@ -209,7 +209,7 @@ def _tables(report: Report) -> Iterator[str]:
         }
         first = [key for key in _FIRST_KEYS if key in values]
         cells = [(key, values[key]) for key in [*first, *sorted(values.keys() - set(first))][:60]]
-        yield html_table("Environment", f"{place.rows:,} rows.", ("name", "value"), cells)
+        yield html_table("Environment", f"{count_text(place.rows, 'row')}.", ("name", "value"), cells)
 
 
 def html_table(title: str, note: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

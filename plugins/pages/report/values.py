@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from framefleet.cluster.driver.progress import AuditFigures
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.row_states import FailedRow
 from framefleet.pipeline.overview import Overview
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
@@ -32,7 +33,7 @@ class Yield:
 
     def text(self) -> str:
         """Return it in words: "the models worked 94% of the time; of the workers' time, 31% made ..."."""
-        clips = f"{self.num_accepted:,} of {self.num_clips:,} clips"
+        clips = f"{self.num_accepted:,} of {count_text(self.num_clips, 'clip')}"
         cost = "" if self.cost_per_accepted is None else f"; {self.cost_per_accepted:,.4g} for each"
         whole = sum(self.seconds.values())
         rest = [

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from framefleet.jobs.show.watch import ClipsProgress
-from framefleet.pipeline.errors import FramefleetError, JobError, Refused
+from framefleet.pipeline.errors import FramefleetError, JobError, Refused, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.model.specs.check import check_fps
 from framefleet.pipeline.outputs.frames.frames import Frames
@@ -118,7 +118,7 @@ def grid(
     picture = _picture(chosen, tiles, has_captions=bool(captions) or not (rows or columns))
     width, height = picture.size
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
-        raise more_than_shown(f"a grid of {picture.num_frames:,} frames of {height} x {width}", size_bytes)
+        raise more_than_shown(f"a grid of {picture.num_frames:,} x {height} x {width}", size_bytes)
     media = Media(format=path.suffix[1:])  # type: ignore[arg-type]  # checked
     content = encode(np.stack(list(picture.frames())), media=media, fps=picture.fps, metadata={})
     _written(path, lambda to: to.write_bytes(content))
@@ -197,7 +197,7 @@ def _shown(
         return None
     chosen = which(len(frames))
     if (size_bytes := np.asarray(within(frames[0], width)).nbytes * len(chosen)) > MAX_SHOWN_BYTES:
-        raise more_than_shown(f"a clip of {len(frames):,} frames", size_bytes)
+        raise more_than_shown(f"a clip of {count_text(len(frames), 'frame')}", size_bytes)
     small = [np.asarray(within(frames[number], width)) for number in chosen]
     fps = check_fps(record["fps"])  # images have none
     return np.stack(small), clip_fps(None if isinstance(fps, Refused) else fps)

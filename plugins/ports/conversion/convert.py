@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, count_text
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.registry import object_at
@@ -102,8 +102,8 @@ def plan_conversion(
                     )
             return conversion
     raise ModelError(
-        f"{checkpoint.path} is of no model that is known, its {len(checkpoint.shapes)} tensors start with "
-        f"{next(iter(checkpoint.shapes), 'none')}",
+        f"{checkpoint.path} is of no model that is known, its first of "
+        f"{count_text(len(checkpoint.shapes), 'tensor')} is {next(iter(checkpoint.shapes), 'none')}",
         f"give {ORIGINALS}; or for a file that diffusers reads, the pipeline that it was made for: --base",
     )
 

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
-from framefleet.pipeline.errors import ModelError, setting
+from framefleet.pipeline.errors import ModelError, count_text, setting
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.leftovers import check_scales, listed
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint
@@ -155,7 +155,7 @@ def size_of(shapes: TensorShapes, name: str, dims: int) -> tuple[int, ...]:
     """Return the shape of a tensor. Raises KeyError, and ValueError for another number of dimensions."""
     shape = tuple(shapes[name].shape)
     if len(shape) != dims:
-        raise ValueError(f"{name} has shape {shape}, not one of {dims} dimensions")
+        raise ValueError(f"{name} has shape {shape}, not one of {count_text(dims, 'dimension')}")
     return shape
 
 

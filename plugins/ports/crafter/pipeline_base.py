@@ -122,7 +122,7 @@ class CrafterPipeline(DiffusionPipeline):
             ids = prompt_ids(self.tokenizer, prompts)
             embeds = self.text_encoder(ids.to(self._execution_device)).last_hidden_state
         if embeds.shape[0] != batch_size:
-            raise ValueError(f"`{name}` is of {embeds.shape[0]} clips, the others of {batch_size}")
+            raise ValueError(f"`{name}` has a batch of {embeds.shape[0]}, the others of {batch_size}")
         return embeds.to(dtype=self.unet.dtype, device=self._execution_device)
 
     def encode_negative(
@@ -168,7 +168,7 @@ class CrafterPipeline(DiffusionPipeline):
         rate = self.unet.config.default_fps if steps.fps is None else steps.fps
         rates = rate if isinstance(rate, list) else [rate] * len(latents)
         if len(rates) != len(latents):
-            raise ValueError(f"`fps` holds {len(rates)} rates, the prompts are {len(latents)}")
+            raise ValueError(f"`fps` is a list of {len(rates)}, the prompts are {len(latents)}")
         fps = None if rate is None else torch.tensor(rates, device=latents.device)
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
             for i, t in enumerate(self.scheduler.timesteps):
@@ -285,7 +285,7 @@ class ImageCrafterPipeline(CrafterPipeline):
         if pixels.shape[0] == 1:
             pixels = pixels.expand(batch_size, -1, -1, -1)
         if pixels.shape[0] != batch_size:
-            raise ValueError(f"`{name}` holds {pixels.shape[0]} images, the prompts are {batch_size}")
+            raise ValueError(f"`{name}` has a batch of {pixels.shape[0]}, the prompts are {batch_size}")
         return pixels.to(self._execution_device, torch.float32)
 
     def image_tokens(self, pixels: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class DynamiCrafterPipeline(ImageCrafterPipeline):
         super().check_steps(steps, num_frames)
         trained = self.image_projector.config.num_frames
         if num_frames != trained:
-            raise ValueError(f"`num_frames` is {num_frames}: this model renders {trained} frames")
+            raise ValueError(f"`num_frames` is {num_frames}: this model renders {trained}")
 
     def _scales(self) -> list[float]:
         image = self._image_guidance_scale

@@ -162,7 +162,7 @@ def given_to_rows(
         elif len(value) == num_prompts:
             columns[name] = list(value)
         else:
-            raise ValueError(f"`{name}` holds {len(value)} for {num_prompts} prompts")
+            raise ValueError(f"`{name}` holds {len(value)}, the prompts are {num_prompts}")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -178,7 +178,7 @@ def given_frames(
         if len(frames) < taken:
             name = condition.name
             raise ValueError(
-                f"`condition_type` {name!r} takes {taken} frames of `video`, which has {len(frames)}"
+                f"`condition_type` {name!r} takes {taken} of the frames of `video`, which has {len(frames)}"
             )
         head, tail = frames[:taken], frames[-taken:]
     else:
@@ -301,7 +301,7 @@ def _of_condition(arguments: Mapping[str, Any], condition: FrameCondition) -> It
     video = arguments.get("video")
     if condition.is_video and video and video["num_frames"] < condition.num_taken:
         reason = (
-            f"it has {video['num_frames']} frames, and {condition.name} takes {condition.num_taken} of them"
+            f"{condition.name} takes {condition.num_taken} of its frames, and it has {video['num_frames']}"
         )
         yield "video", Refused(reason=reason, fix="give a longer one")
     broken = condition.broken_rule(arguments["num_frames"]) if "num_frames" in arguments else None

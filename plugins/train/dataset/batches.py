@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from framefleet.pipeline.errors import SHAPE_ORDER, JobError, Refused, TableError, shape_text
+from framefleet.pipeline.errors import SHAPE_ORDER, JobError, Refused, TableError, count_text, shape_text
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.model.specs.check import check_argument, check_frames
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
@@ -61,7 +61,7 @@ class TrainingRows:
                 waiting, size = [], size + batches[-1].nbytes
                 if size > _MAX_BYTES:
                     raise TableError(
-                        f"the first {row.index:,} rows take more than {_MAX_BYTES >> 30} GiB of memory",
+                        f"over {_MAX_BYTES >> 30} GiB of memory for the first {count_text(row.index, 'row')}",
                         "train on fewer rows, or on shorter prompts",
                     )
         batches.append(pa.RecordBatch.from_pylist(waiting, _SCHEMA))
@@ -219,7 +219,7 @@ class Batches:
             sizes = ", ".join(f"{len(rows)} of {bucket}" for bucket, rows in sorted(self._groups.items()))
             of_size = f" ({sizes}; a batch is of one size)" if len(self._groups) > 1 else ""
             raise TableError(
-                f"one step takes {self.rows_per_step:,} rows ({words}{workers}), "
+                f"one step takes {count_text(self.rows_per_step, 'row')} ({words}{workers}), "
                 f"and there are {sum(map(len, self._groups.values())):,}{of_size}",
                 "add rows, or make train.batch_size smaller",
             )
@@ -265,7 +265,7 @@ def _groups(buckets: Sequence[Bucket], repeats: Sequence[int]) -> dict[Bucket, P
     counts = np.array(repeats, dtype=np.int64)
     if counts.sum() > _MAX_ROWS:
         raise TableError(
-            f"an epoch would have {counts.sum():,} rows, and {_MAX_ROWS:,} are the most",
+            f"an epoch would have {count_text(counts.sum(), 'row')}, and {_MAX_ROWS:,} are the most",
             "lower the table's repeats: their proportions decide",
         )
     groups: dict[Bucket, list[int]] = {}

@@ -63,7 +63,7 @@ def test_video_seal_marks_frames_with_its_own_networks(tmp_path: Path) -> None:
     torch.save({"model": made.state_dict(), "args": {"nbits": 256}}, weights)
     check_frames(locked("videoseal", weights))
     torch.save({"model": {}}, weights)
-    with pytest.raises(ModelError, match="more tensors are missing"):
+    with pytest.raises(ModelError, match="it lacks"):
         mark_frames(FRAMES, [locked("videoseal", weights)], ROW_ID)
 
 

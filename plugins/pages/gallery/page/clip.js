@@ -65,7 +65,7 @@ function updateTile(app, row, tile, star, mark) {
   const { stars } = app.picks.get(app.table.at(row, "row_id"));
   tile.classList.toggle("starred", stars > 0);
   star.textContent = stars > 1 ? `★${stars}` : "★";
-  star.setAttribute("aria-label", stars ? `${stars} stars` : "star");
+  star.setAttribute("aria-label", stars ? `stars: ${stars}` : "star");
   const isMarked = app.marked.includes(row);
   tile.classList.toggle("marked", isMarked);
   tile.setAttribute("aria-selected", String(isMarked));

@@ -59,7 +59,7 @@ function starsOf(app, rowId) {
   const group = element("span", { className: "stars", role: "radiogroup", "aria-label": "Stars" });
   for (let stars = 1; stars <= MAX_STARS; stars++) {
     const isSet = () => app.picks.get(rowId).stars >= stars;
-    const button = element("button", { className: "icon", textContent: isSet() ? "★" : "☆", role: "radio", "aria-label": `${stars} stars`, "aria-checked": String(app.picks.get(rowId).stars === stars) });
+    const button = element("button", { className: "icon", textContent: isSet() ? "★" : "☆", role: "radio", "aria-label": `stars: ${stars}`, "aria-checked": String(app.picks.get(rowId).stars === stars) });
     button.classList.toggle("set", isSet());
     button.onclick = () => {
       app.picks.set(rowId, { stars: app.picks.get(rowId).stars === stars ? 0 : stars });

@@ -97,7 +97,7 @@ class App {
     byId("about").title = manifest.notes.join("\n");
     document.title = `${name} – framefleet gallery`;
     byId("title").textContent = name;
-    byId("title").title = `${manifest.output}\n${count(records.numRows)} clips, written ${manifest.writtenAt}`;
+    byId("title").title = `${manifest.output}\nclips: ${count(records.numRows)}, written ${manifest.writtenAt}`;
     byId("num-failures").textContent = failures.numRows ? count(failures.numRows) : "";
     byId("size").value = this.size;
     document.documentElement.dataset.theme = this.state.theme;
@@ -361,7 +361,7 @@ function failureItem(app, row) {
     const at = (name) => app.table.at(row, name);
     item.append(
       element("strong", { textContent: at("error_type") }),
-      element("bdi", { className: "facts", dir: "auto", textContent: `${at("prompt") ?? ""} · seed ${at("seed")} · ${at("attempts")} attempts` }),
+      element("bdi", { className: "facts", dir: "auto", textContent: `${at("prompt") ?? ""} · seed ${at("seed")} · attempts: ${at("attempts")}` }),
       element("bdi", { className: "message", dir: "auto", textContent: at("message") }));
   });
   return item;
