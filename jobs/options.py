@@ -1,9 +1,27 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
+
+from framefleet.jobs.job.paths import JOB_FILES
+
+
+def _output(context: Context, place: str) -> str:
+    if os.path.isfile(place):
+        from framefleet.jobs.job.file import check_output
+        from framefleet.jobs.show.console import reporting
+
+        with reporting(verbose=False):
+            check_output(place, of=context.info_name or "")
+    return place
+
+
+def _job_or_output(context: Context, place: str) -> str:
+    return place if place.endswith(JOB_FILES) else _output(context, place)
+
 
 JobFile = Annotated[
     Path | None,
@@ -13,10 +31,16 @@ JobFile = Annotated[
     ),
 ]
 JobOrOutput = Annotated[
-    str, Argument(metavar="OUTPUT|JOB.YAML", help="Output (its job.json has the settings), or job file.")
+    str,
+    Argument(
+        metavar="OUTPUT|JOB.YAML",
+        help="Output (its job.json has the settings), or job file.",
+        callback=_job_or_output,
+    ),
 ]
 OutputToRead = Annotated[
-    str, Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.")
+    str,
+    Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.", callback=_output),
 ]
 TablePlace = Annotated[
     str | None,

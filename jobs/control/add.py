@@ -18,7 +18,7 @@ from framefleet.doors import runners_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim, job_of
-from framefleet.jobs.render.python_table import arrow_of, check_no_password
+from framefleet.jobs.render.python_table import arrow_of, check_no_password, naming_table
 from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -86,7 +86,7 @@ def add_rows(
         if not isinstance(rows, str | Path):
             pq.write_table(arrow_of(rows), rows_file)
             rows = rows_file
-        with closing(resolve_job(job, watch, str(rows))) as resolved:
+        with naming_table(str(rows_file)), closing(resolve_job(job, watch, str(rows))) as resolved:
             check_claim(resolved)
             survey = _write(resolved, file, watch)
             for runner in runners:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,11 @@ from typing_extensions import TypeVar  # with a default, as Python 3.13 has it
 from framefleet.cluster.fleet.settings import lacking_gpu
 from framefleet.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
-from framefleet.jobs.job.paths import check_paths, resolve_paths
+from framefleet.jobs.job.paths import JOB_FILES, check_paths, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.section import Key
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
-from framefleet.pipeline.errors import FramefleetError, JobError, quoted
+from framefleet.pipeline.errors import FramefleetError, JobError, command, quoted
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
@@ -179,15 +178,24 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
     from framefleet.pipeline.outputs.output import Output  # slow to import
 
     open_it = Output.open_rendered if is_rendered else Output.open
+    return open_it(place, storage_options_alone(sets))
+
+
+def check_output(place: str, *, of: str) -> None:
+    """Raise JobError for a file in an output's place. of: the command that it was given to."""
+    from framefleet.pipeline.outputs.layout import CLAIM  # slow to import
+
+    if file_format(place) and Path(place).suffix not in JOB_FILES:
+        fix = "give an output: the folder or URL that a job file names as `output`"
+        if of == "add":
+            fix = f"the output comes first: {command('add', 'OUTPUT', place)}"
+        raise JobError(f"{place} is a table, not an output", fix)
+    if Path(place).name == CLAIM:
+        raise JobError(f"{place} is a file of an output", f"give the output: {Path(place).parent}")
     try:
-        return open_it(place, storage_options_alone(sets))
-    except JobError:
-        output = None
-        if os.path.isfile(place):
-            with suppress(FramefleetError):  # not a job file either
-                output = load_job(place).output
-        if output is None:
-            raise
+        output = load_job(place).output
+    except FramefleetError:
+        raise JobError(f"{place} is a file, not an output", "give an output: a folder or a URL") from None
     raise JobError(f"{place} is a job file, not an output", f"give its output: {output}")
 
 

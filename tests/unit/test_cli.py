@@ -195,6 +195,20 @@ def test_a_job_file_in_place_of_an_output_is_told_its_output(tmp_path: Path) -> 
     assert f"give its output: {tmp_path / 'runs/7'}" in refused.stderr
 
 
+@pytest.mark.parametrize("name", ["gallery", "sheet", "verify", "replay", "add", "retry"])
+def test_a_file_in_place_of_an_output_is_refused_as_what_it_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("table: t.csv\nmodel: m\noutput: runs/7\n")
+    (tmp_path / "t.csv").write_text("prompt\na red ball\n")
+    more = {"replay": ["010e"], "add": [tmp_path]}.get(name, [])
+    refused = command(name, tmp_path / "t.csv", *more)
+    assert refused.exit_code == 2
+    assert f"{tmp_path / 't.csv'} is a table, not an output" in refused.stderr
+    assert ("framefleet add OUTPUT" in refused.stderr) == (name == "add")
+    if name not in ("add", "retry"):  # which take a job file
+        refused = command(name, tmp_path / "job.yaml", *more)
+        assert f"give its output: {tmp_path / 'runs/7'}" in refused.stderr
+
+
 def test_a_folder_of_a_model_that_is_mistyped_is_guessed(tmp_path: Path) -> None:
     (tmp_path / "wan-small").mkdir()
     (tmp_path / "t.csv").write_text("prompt\na red ball\n")
