@@ -80,9 +80,7 @@ def submit(
             recipes, steps = [find_recipe(loaded.recipe, loaded.folder)], open_steps(loaded)
             for module in map(Path, modules_to_ship(recipes, steps.values())):
                 if module.is_dir():
-                    shutil.copytree(
-                        module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__")
-                    )
+                    shutil.copytree(module, folder / module.name, ignore=ignore)
                 else:
                     shutil.copy(module, folder)
             values = values_elsewhere(loaded)

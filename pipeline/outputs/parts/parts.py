@@ -160,7 +160,7 @@ def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]
 
 
 def find_record(store: Store, row_id: str) -> Record:
-    """Return the record of a row_id, its first digits (at least `_LEAST_DIGITS`) or a clip's name. Raises JobError."""
+    """Return the record of a row_id, its first digits (four or more) or a clip's name. Raises JobError."""
     first = row_id.rpartition("/")[2].partition(".")[0].partition("-")[0]
     if first == row_id and len(first) < _LEAST_DIGITS:
         raise JobError(f"{row_id!r} is too short for a row_id", f"give at least {_LEAST_DIGITS} digits of it")
