@@ -27,6 +27,7 @@ from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
 from framefleet.pipeline.errors import PluginError
+from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import keep_secrets
 
 _HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."
@@ -76,6 +77,9 @@ class _Command(_Plain, TyperCommand):
             is_unknown = hasattr(error, "option_name") and not getattr(error, "possibilities", True)
             if is_unknown and any("--sweep" in one.opts for one in self.params):
                 error.message += "; arguments of the model: --set defaults.NAME=VALUE or --sweep NAME=VALUES"
+            cause: Any = error.__cause__
+            if hasattr(cause, "errors") and (mistake := cause.errors()[0])["type"] != "value_error":
+                error.message = f"{mistake['input']!r} must be {must_be(mistake)} ({error.param.help})"
             raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -84,6 +88,15 @@ class _Command(_Plain, TyperCommand):
 
 class _Group(_Plain, TyperGroup):
     """A command that has others below it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as failure:
+            error: Any = failure  # as above
+            if "Did you mean" not in error.message and self is not ctx.find_root().command:
+                error.message += f" Use one of {', '.join(self.commands)}."
+            raise
 
 
 @cache

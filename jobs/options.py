@@ -6,21 +6,20 @@ from typing import Annotated, Literal
 
 from typer import Argument, Context, Option
 
-from framefleet.jobs.job.paths import JOB_FILES
 
-
-def _output(context: Context, place: str) -> str:
+def _output(context: Context, place: str, *, or_job: bool = False) -> str:
+    """Return what was typed as an output. or_job: it may be a job file."""
     if os.path.isfile(place):
         from framefleet.jobs.job.file import check_output
         from framefleet.jobs.show.console import reporting
 
         with reporting(verbose=False):
-            check_output(place, of=context.info_name or "")
+            check_output(place, or_job=or_job, of=context.info_name or "")
     return place
 
 
 def _job_or_output(context: Context, place: str) -> str:
-    return place if place.endswith(JOB_FILES) else _output(context, place)
+    return _output(context, place, or_job=True)
 
 
 JobFile = Annotated[

@@ -24,12 +24,13 @@ from framefleet.pipeline.errors import FramefleetError, JobError, command, quote
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
-from framefleet.pipeline.rows.tables.formats import file_format
+from framefleet.pipeline.rows.tables.formats import file_format, mistaken_file
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
 
 AnyJob = TypeVar("AnyJob", bound=TableJob, default=Job)
+_BEGINNING = 256  # bytes by which other kinds of files are recognized
 _NOWHERE: Mapping[Key, str] = {}
 
 
@@ -181,10 +182,12 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
     return open_it(place, storage_options_alone(sets))
 
 
-def check_output(place: str, *, of: str) -> None:
-    """Raise JobError for a file in an output's place. of: the command that it was given to."""
+def check_output(place: str, *, or_job: bool, of: str) -> None:
+    """Raise JobError for a file in an output's place. or_job: a job file is one. of: the command's name."""
     from framefleet.pipeline.outputs.layout import CLAIM  # slow to import
 
+    if or_job and Path(place).suffix in JOB_FILES:
+        return
     if file_format(place) and Path(place).suffix not in JOB_FILES:
         fix = "give an output: the folder or URL that a job file names as `output`"
         if of == "add":
@@ -226,6 +229,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     except OSError as error:
         raise JobError(f"job file {path} cannot be read: {error.strerror}", "check its path") from error
     except UnicodeDecodeError as error:
+        if mistake := mistaken_file(path.open("rb").read(_BEGINNING), str(path)):
+            problem = f"{mistake.problem}, and a job file belongs here"
+            raise JobError(problem, f"{mistake.fix}; a table is given with --table") from None
         raise JobError(f"job file {path} is not UTF-8: {error}", "save it as UTF-8 text") from error
     values, lines = parse_yaml(text, source=str(path))
     if not isinstance(values, dict):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from framefleet.jobs.job.schema import LoraSection, ModelSection, SecondModelSection
 from framefleet.jobs.job.section import Key
-from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.guards.mistakes import TEXT, must_be, nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.rows.sweeps.settings import Spread
 
@@ -20,24 +20,6 @@ NAMED: dict[Any, type[BaseModel]] = {
     "second_models": SecondModelSection,
 }
 _CHOSEN = (*NAMED, "sweep")  # sections in which a job chooses names
-
-_TEXT = "text (in quotes, where YAML takes it for something else)"
-# By pydantic's type of error, whose own words are for programmers.
-SHOULD_BE = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping (key: value)",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "list_type": "a list ([...])",
-    "model_attributes_type": "a mapping (key: value)",
-    "model_type": "a mapping (key: value)",
-    "string_pattern_mismatch": "text of the form that `framefleet schema` shows",
-    "string_too_short": "not empty",
-    "too_short": "not empty",
-    "string_type": _TEXT,
-}
 
 
 def mistakes_in(
@@ -128,13 +110,10 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
     depth = max(len(error["loc"]) for error in errors)
     wanted: dict[str, None] = {}
     for error in (error for error in errors if len(error["loc"]) == depth):
-        text = str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
-        if error["type"] == "literal_error":
-            text = str(error["ctx"]["expected"]).replace("'", "")
-        text = SHOULD_BE.get(error["type"], text)
+        text = must_be(error)
         wanted[text + " of seconds" * (name.endswith("_s") and text.endswith("number"))] = None
     fix = f"it must be {' or '.join(wanted)}"
-    if isinstance(errors[0]["input"], Mapping) and _TEXT in wanted:
+    if isinstance(errors[0]["input"], Mapping) and TEXT in wanted:
         fix += "; a text with a colon and a space in it needs quotes"
     return f"`{name}` is {shown}", fix
 
@@ -191,13 +170,16 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument else 0.8)):
         if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"
-    if argument:
+    if len(key) == 1 and (argument := argument or common_argument(word, cutoff=0.7)):
         value, is_one = error["input"], isinstance(error["input"], int | float)
         line = f"{{{argument}: {_shown(key, value, job)}}}"
         if isinstance(value, list) or (argument == "seed" and not is_one):
             fix = f"to render every row with each, write `sweep: {line}`"
             return fix if argument == "seed" else f"{fix}; to give all rows the list, `defaults: {line}`"
         return f"to set it for every row, write `defaults: {line}`"
+    if len(key) == 1:
+        line = f"`defaults: {{{word}: {_shown(key, error['input'], job)}}}`"
+        return f"an argument of the model belongs in {line}; `framefleet schema` prints every key"
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

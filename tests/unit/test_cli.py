@@ -195,6 +195,20 @@ def test_a_job_file_in_place_of_an_output_is_told_its_output(tmp_path: Path) -> 
     assert f"give its output: {tmp_path / 'runs/7'}" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "must_be"),
+    [
+        (["demo", "--seeds", "1,5"], "'1,5' must be a whole number (Number of clips of each prompt, e.g. 4"),
+        (["demo", "--seeds", "2000"], "'2000' must be a number of at most 1000"),
+        (["status", "out", "--every", "x"], "'x' must be a number (Seconds between"),
+    ],
+)
+def test_a_number_that_is_none_is_answered_with_what_the_option_means(words: list[str], must_be: str) -> None:
+    refused = command(*words)
+    text = " ".join(refused.stderr.replace("│", " ").split())
+    assert (refused.exit_code, must_be in text) == (2, True), text
+
+
 @pytest.mark.parametrize("name", ["gallery", "sheet", "verify", "replay", "add", "retry"])
 def test_a_file_in_place_of_an_output_is_refused_as_what_it_is(name: str, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("table: t.csv\nmodel: m\noutput: runs/7\n")

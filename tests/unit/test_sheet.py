@@ -69,7 +69,7 @@ def test_clips_for_which_there_is_no_room_are_counted_by_columns_too(output: Pat
     chosen = chosen_of(Store(str(output)), ClipChoice(rows="prompt", columns="guidance_scale", limit=3))
     assert (len(chosen.clips), chosen.num_more, chosen.num_found) == (3, 0, 6)
     drawn = command("sheet", output, "-o", tmp_path / "a.png", "--rows", "prompt", "--limit", "3")
-    assert "3 of 6 clips are shown: --limit, --where" in drawn.stderr
+    assert "3 of 6 clips are shown: raise --limit" in drawn.stderr
 
 
 def test_a_condition_chooses_records(output: Path) -> None:

@@ -196,7 +196,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     (
         {"guidance_scale": {"from": 1, "to": 7, "step": 0}},
         "sweep.guidance_scale.step` is 0",
-        "greater than 0",
+        "a number above 0",
     ),
     ({"guidance_scale": {"from": 1, "to": 7, "stepp": 1}}, "stepp", "`sweep.guidance_scale.step`"),
     ({"guidance_scale": {"from": 1}}, "{'from': 1}", "both ends"),
@@ -211,7 +211,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"prompt": "@prompts.csv"}, "not a .txt file", "`table:`"),
     ({"sample": {"num": 2, "over": {"prompt": "@no prompts.txt"}}}, "no prompts.txt, and cannot be", "path"),
     ({"prompt": ["a"], "sample": {"num": 2, "over": {"prompt": ["b"]}}}, "sample", "prompt once"),
-    ({"sample": {"num": 0, "over": {"seed": "0-3"}}}, "`sweep.sample.num` is 0", "greater than"),
+    ({"sample": {"num": 0, "over": {"seed": "0-3"}}}, "`sweep.sample.num` is 0", "a number"),
     ({"sample": {"over": {"seed": "0-3"}}}, "no `sweep.sample.num`", "write"),
 ]
 
