@@ -10,6 +10,7 @@ import os
 import sys
 from collections import Counter
 from functools import cache
+from inspect import getdoc
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +55,12 @@ _PANELS: dict[str, tuple[Command, ...]] = {
 
 def _name_of(command: Command) -> str:
     return command.__name__.removesuffix("_command")
+
+
+def _help_of(command: Command) -> str:
+    """Return the docstring with one line for each paragraph: terminals break them."""
+    paragraphs = (getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 class _Plain:
@@ -120,10 +127,11 @@ def command_line() -> typer.Typer:
             raise PluginError(problem, "uninstall a plugin, or rename the function in it")
     model_app = typer.Typer(help=_MODEL_HELP, cls=_Group, no_args_is_help=True)
     for function in panels.pop(_MODEL):
-        model_app.command(_name_of(function), cls=_Command)(function)
+        model_app.command(_name_of(function), cls=_Command, help=_help_of(function))(function)
     for panel, functions in panels.items():
         for function in functions:
-            app.command(_name_of(function), cls=_Command, rich_help_panel=panel)(function)
+            name, text = _name_of(function), _help_of(function)
+            app.command(name, cls=_Command, rich_help_panel=panel, help=text)(function)
     app.add_typer(model_app, name=_MODEL, rich_help_panel=_SETUP)
     return app
 

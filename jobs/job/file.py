@@ -74,7 +74,7 @@ def load_job(
     try:
         loaded = kind.model_validate(values)
     except ValidationError as error:
-        mistakes = list(mistakes_in(error, values, places, kind))
+        mistakes = list(mistakes_in(error, values, places, kind, has_options=not isinstance(job, Mapping)))
         problem, fix = mistakes[0]
         if len(mistakes) > 1:
             problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)

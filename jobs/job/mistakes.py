@@ -23,11 +23,17 @@ _CHOSEN = (*NAMED, "sweep")  # sections in which a job chooses names
 
 
 def mistakes_in(
-    error: ValidationError, values: Mapping[str, Any], places: Mapping[Key, str], kind: type[BaseModel]
+    error: ValidationError,
+    values: Mapping[str, Any],
+    places: Mapping[Key, str],
+    kind: type[BaseModel],
+    *,
+    has_options: bool = False,
 ) -> Iterator[tuple[str, str]]:
     """Yield (problem, fix) once for each key; a value that may be of two kinds has an error for each.
 
     places: what to call the place of each key in the file, or on the command line. kind: of job.
+    has_options: whether a command line, and not Python, gives the values.
     """
     by_key: dict[Key, list[Any]] = {}
     for mistake in _of_members_meant(error.errors(include_url=False), values):
@@ -42,7 +48,7 @@ def mistakes_in(
     for key, errors in sorted(by_key.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden"):
         ways = (key[:depth] for depth in range(len(key), 0, -1))
         where = next((f"{places[way]}: " for way in ways if way in places), "")
-        problem, fix = _sentence(key, errors, kind)
+        problem, fix = _sentence(key, errors, kind, has_options)
         yield where + problem, fix
 
 
@@ -80,17 +86,20 @@ def _reached(location: Key, values: Any) -> Key:
     return key
 
 
-def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, str]:
+def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bool) -> tuple[str, str]:
     name, kind = ".".join(map(str, key)), errors[0]["type"]
     if kind == "no_rows":
-        return "the job has no `table`, and no `sweep`", "write `table: ...`, or give --table or --prompt"
+        return (
+            "the job has no `table`, and no `sweep`",
+            f"write `table: ...`, or {'give --table or --prompt' if has_options else 'pass `table=`'}",
+        )
     if kind == "both_models":
         return "the job has both `model` and `models`", "remove one of them"
     if kind == "no_model":
-        return "the job has no `model`", "write `model: ...`, or give --model"
+        return "the job has no `model`", "write `model: ...`" + ", or give --model" * has_options
     if kind == "missing":
         return f"the job has no `{name}`", f"write `{_nested(key)}`" + (
-            f", or give --{name}" * (len(key) == 1)
+            f", or give --{name}" * (has_options and len(key) == 1)
         )
     if kind == "extra_forbidden":
         return f"unknown key `{name}`", _meant(key, errors[0], job)

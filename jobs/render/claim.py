@@ -200,8 +200,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
     if differences:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
-            "undo these changes, or choose another output. Rows may be added, and fleet, retries, order, "
-            "budget, audit, scores, keep, until, on_invalid and inputs may change",
+            "undo these changes, or choose another output; docs/output.md lists what may change between runs",
         )
     return theirs
 

@@ -143,6 +143,9 @@ UNUSABLE = {
 MAX_SAID = 500  # characters of an exception's text: some quote whole files
 
 
+_UNCUT = 1000  # columns, more than any line has: one that is cut cannot be searched
+
+
 class EscapingConsole(Console):
     """A console to which texts are texts: neither markup, nor emoji codes, nor control characters.
 
@@ -154,6 +157,15 @@ class EscapingConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    @property
+    def width(self) -> int:
+        """Of a terminal or a notebook; in a pipe or a file nothing is cut."""
+        return super().width if self.is_terminal or self.is_jupyter else _UNCUT
+
+    @width.setter
+    def width(self, width: int) -> None:
+        self._width = width
 
     @property
     def file(self) -> IO[str]:

@@ -15,15 +15,12 @@ from rich.table import Table
 
 import framefleet
 from framefleet.jobs.options import AllowPickle, Verbose
-from framefleet.jobs.show.console import EscapingConsole, quiet_libraries, reporting, stderr, stdout
+from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError, ModelError, bytes_text, command
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.weights import Weights
     from framefleet.pipeline.model.specs.spec import PipelineSpec
-
-# Where stdout is no terminal: more than any line has, for a line that is cut cannot be searched.
-WIDTH = 1000
 
 _ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")
@@ -122,8 +119,7 @@ def list_command(
 ) -> None:
     """List the known models: native size, frames and steps, size of the weights, and hub name."""
     with reporting(verbose=verbose):
-        console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
-        console.print(_classes() if classes else _presets())
+        stdout.print(_classes() if classes else _presets())
 
 
 def info_command(
@@ -143,9 +139,8 @@ def info_command(
         spec = inspect_model(weights.configs())
         stdout.say(f"model:     {weights.source.name}")
         stdout.say(f"pipeline:  {spec.class_name} ({spec.kind})")
-        stdout.say(
-            f"preset:    {spec.preset.name if spec.preset else 'none: defaults are those of its class and configs'}"
-        )
+        preset = spec.preset.name if spec.preset else "none: defaults are those of its class and configs"
+        stdout.say(f"preset:    {preset}")
         if findings := read_measured().of_class(spec.class_name):
             stdout.say(f"measured:  {in_company(findings)}, with tiny models")
         license = license_of(weights.source, spec.preset, None, usual=spec.family.license)
@@ -263,7 +258,7 @@ def _fits(weights: Weights, spec: PipelineSpec) -> str:
         count = partial(counts.count, native_row(spec))
         if missing := count(Way()).missing:
             return f"not counted: {missing}"
-        texts = []
+        texts: list[str] = []
         for card in CARDS_GB:
             if (way := fitting(count, card)) == "all":  # also on every larger one
                 return "; ".join([*texts, f"fits whole on a GPU of {card} GB or more"])
@@ -297,11 +292,6 @@ def _presets() -> Table:
         folder = str(Path(framefleet.__file__).parent / preset.folder) if preset.folder else ""
         model = preset.models[0] if preset.models else folder
         made = (makes(preset), size_text(preset), frames_text(preset))
-        table.add_row(
-            preset.name,
-            *made,
-            str(steps),
-            f"{weights_gb:.1f}" if weights_gb >= 0.1 else f"{weights_gb:.2g}",
-            model,
-        )
+        size_gb = f"{weights_gb:.1f}" if weights_gb >= 0.1 else f"{weights_gb:.2g}"
+        table.add_row(preset.name, *made, str(steps), size_gb, model)
     return table
