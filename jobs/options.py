@@ -7,8 +7,15 @@ from typing import Annotated, Literal
 from typer import Argument, Context, Option
 
 
-def _output(context: Context, place: str, *, or_job: bool = False) -> str:
-    """Return what was typed as an output. or_job: it may be a job file."""
+def _output(context: Context, place: str) -> str:
+    return _checked(place, context, or_job=False)
+
+
+def _job_or_output(context: Context, place: str) -> str:
+    return _checked(place, context, or_job=True)
+
+
+def _checked(place: str, context: Context, *, or_job: bool) -> str:
     if os.path.isfile(place):
         from framefleet.jobs.job.file import check_output
         from framefleet.jobs.show.console import reporting
@@ -16,10 +23,6 @@ def _output(context: Context, place: str, *, or_job: bool = False) -> str:
         with reporting(verbose=False):
             check_output(place, or_job=or_job, of=context.info_name or "")
     return place
-
-
-def _job_or_output(context: Context, place: str) -> str:
-    return _output(context, place, or_job=True)
 
 
 JobFile = Annotated[

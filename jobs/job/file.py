@@ -24,7 +24,6 @@ from framefleet.pipeline.errors import FramefleetError, JobError, command, quote
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
-from framefleet.pipeline.rows.tables.formats import file_format, mistaken_file
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
@@ -185,10 +184,12 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
 def check_output(place: str, *, or_job: bool, of: str) -> None:
     """Raise JobError for a file in an output's place. or_job: a job file is one. of: the command's name."""
     from framefleet.pipeline.outputs.layout import CLAIM  # slow to import
+    from framefleet.pipeline.rows.tables.formats import file_format
 
-    if or_job and Path(place).suffix in JOB_FILES:
+    is_job = Path(place).suffix in JOB_FILES
+    if is_job and or_job:
         return
-    if file_format(place) and Path(place).suffix not in JOB_FILES:
+    if not is_job and file_format(place):
         fix = "give an output: the folder or URL that a job file names as `output`"
         if of == "add":
             fix = f"the output comes first: {command('add', 'OUTPUT', place)}"
@@ -218,9 +219,12 @@ def places(given: Sequence[str], option: str) -> dict[str, str]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
-    if path.suffix != ".json" and file_format(str(path)):
-        problem = f"{path} is a table, and a job file belongs here"
-        raise JobError(problem, f"write it as {quoted('--table', path)}")
+    if path.suffix not in JOB_FILES:
+        from framefleet.pipeline.rows.tables.formats import file_format  # slow to import
+
+        if file_format(str(path)):
+            problem = f"{path} is a table, and a job file belongs here"
+            raise JobError(problem, f"write it as {quoted('--table', path)}")
     try:
         if path.is_fifo() and not path.is_relative_to("/dev"):  # <(...) of a shell, which has a writer
             check_regular(path)
@@ -229,6 +233,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     except OSError as error:
         raise JobError(f"job file {path} cannot be read: {error.strerror}", "check its path") from error
     except UnicodeDecodeError as error:
+        from framefleet.pipeline.rows.tables.formats import mistaken_file  # slow to import
+
         if mistake := mistaken_file(path.open("rb").read(_BEGINNING), str(path)):
             problem = f"{mistake.problem}, and a job file belongs here"
             raise JobError(problem, f"{mistake.fix}; a table is given with --table") from None

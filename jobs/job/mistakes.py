@@ -89,10 +89,8 @@ def _reached(location: Key, values: Any) -> Key:
 def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bool) -> tuple[str, str]:
     name, kind = ".".join(map(str, key)), errors[0]["type"]
     if kind == "no_rows":
-        return (
-            "the job has no `table`, and no `sweep`",
-            f"write `table: ...`, or {'give --table or --prompt' if has_options else 'pass `table=`'}",
-        )
+        rest = "give --table or --prompt" if has_options else "pass `table=`"
+        return "the job has no `table`, and no `sweep`", f"write `table: ...`, or {rest}"
     if kind == "both_models":
         return "the job has both `model` and `models`", "remove one of them"
     if kind == "no_model":
