@@ -17,11 +17,11 @@ def _job_or_output(context: Context, place: str) -> str:
 
 def _checked(place: str, context: Context, *, or_job: bool) -> str:
     if os.path.isfile(place):
-        from framefleet.jobs.job.file import check_output
+        from framefleet.jobs.job.file import check_output_place
         from framefleet.jobs.show.console import reporting
 
         with reporting(verbose=False):
-            check_output(place, or_job=or_job, of=context.info_name or "")
+            check_output_place(place, or_job=or_job, of=context.info_name or "")
     return place
 
 

@@ -181,7 +181,7 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
     return open_it(place, storage_options_alone(sets))
 
 
-def check_output(place: str, *, or_job: bool, of: str) -> None:
+def check_output_place(place: str, *, or_job: bool, of: str) -> None:
     """Raise JobError for a file in an output's place. or_job: a job file is one. of: the command's name."""
     from framefleet.pipeline.outputs.layout import CLAIM  # slow to import
     from framefleet.pipeline.rows.tables.formats import file_format

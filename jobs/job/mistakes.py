@@ -9,7 +9,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from framefleet.jobs.job.schema import LoraSection, ModelSection, SecondModelSection
 from framefleet.jobs.job.section import Key
-from framefleet.pipeline.guards.mistakes import TEXT, must_be, nearest
+from framefleet.pipeline.guards.mistakes import QUOTED_TEXT, must_be, nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.rows.sweeps.settings import Spread
 
@@ -120,7 +120,7 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bo
         text = must_be(error)
         wanted[text + " of seconds" * (name.endswith("_s") and text.endswith("number"))] = None
     fix = f"it must be {' or '.join(wanted)}"
-    if isinstance(errors[0]["input"], Mapping) and TEXT in wanted:
+    if isinstance(errors[0]["input"], Mapping) and QUOTED_TEXT in wanted:
         fix += "; a text with a colon and a space in it needs quotes"
     return f"`{name}` is {shown}", fix
 
@@ -185,8 +185,8 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
             return fix if argument == "seed" else f"{fix}; to give all rows the list, `defaults: {line}`"
         return f"to set it for every row, write `defaults: {line}`"
     if len(key) == 1:
-        line = f"`defaults: {{{word}: {_shown(key, error['input'], job)}}}`"
-        return f"an argument of the model belongs in {line}; `framefleet schema` prints every key"
+        where = f"`defaults: {{{word}: ...}}`"  # without the value, which may be a secret
+        return f"an argument of the model belongs in {where}; `framefleet schema` prints every key"
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

@@ -14,7 +14,7 @@ _AGAIN = "correct these, then run the same command again"
 _MOST_SHOWN = 20  # names in a message
 Expected = TypeVar("Expected")
 
-TEXT = "text (in quotes, where YAML takes it for something else)"
+QUOTED_TEXT = "text (in quotes, where YAML takes it for something else)"
 # By pydantic's type of error, whose own words are for programmers.
 _SHOULD_BE = {
     "bool_type": "true or false",
@@ -38,7 +38,7 @@ _SHOULD_BE = {
     "string_pattern_mismatch": "text of the form that `framefleet schema` shows",
     "string_too_short": "not empty",
     "too_short": "not empty",
-    "string_type": TEXT,
+    "string_type": QUOTED_TEXT,
 }
 
 

@@ -173,6 +173,10 @@ def test_a_shell_completes_commands_and_options() -> None:
     assert run(**asked).stdout.split() == ["--steps"]
 
 
+def test_an_unknown_command_of_models_lists_those_there_are() -> None:
+    assert "Use one of list, info" in run("model", "show").stderr
+
+
 def test_an_unknown_command_ends_with_2() -> None:
     assert run("rendr").returncode == 2
 

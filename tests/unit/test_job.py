@@ -319,6 +319,20 @@ def test_workers_of_several_gpus_use_them_by_components_unless_the_job_says_more
     assert _placed(layers, FleetSettings(gpus_per_worker=2)).placement == Placement(type="layers")
 
 
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [("sead: 3\n", "write `defaults: {seed: 3}`"), ("zeta: 3\n", "belongs in `defaults: {zeta: ...}`")],
+)
+def test_an_argument_in_the_place_of_a_key_is_sent_to_defaults(tmp_path: Path, text: str, fix: str) -> None:
+    assert fix in refusal(tmp_path, LEAST + text).fix
+
+
+def test_a_job_of_python_names_no_options() -> None:
+    with pytest.raises(JobError) as caught:
+        load_job({"output": "o", "model": "m"})
+    assert caught.value.fix == "write `table: ...`, or pass `table=`"
+
+
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     error = refusal(tmp_path, "table: t\nmodel: m\nbaching: {mode: exact}\nmedia: {crf: x}\n")
     assert "the job has no `output`" in error.problem

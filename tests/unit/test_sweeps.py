@@ -186,7 +186,8 @@ def test_these_samples_are_those_of_every_version() -> None:
 
 REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"guidence_scale": [1, 2]}, "no such argument", "did you mean 'guidance_scale'?"),
-    ({"prompt": "a {colour}", "color": ["red"]}, "uses {colour}", "did you mean 'color'?"),
+    ({"prompt": "a {colour}", "color": ["red"]}, "uses {colour}", "did you mean {color}?"),
+    ({"prompt": "a {color}", "seed": "0-3"}, "uses {color}", "sweep: {color: [...]}"),
     ({"prompt": "a {color}"}, "uses {color}", "sweep: {color: [...]}"),
     ({"seed": []}, "`sweep.seed` is []", "not empty"),
     ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "sweep over less"),
