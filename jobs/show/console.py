@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import IO, Any, TextIO, cast
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
@@ -159,13 +159,14 @@ class EscapingConsole(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     @property
-    def width(self) -> int:
+    def size(self) -> ConsoleDimensions:
         """Of a terminal or a notebook; in a pipe or a file nothing is cut."""
-        return super().width if self.is_terminal or self.is_jupyter else _UNCUT
+        size = super().size
+        return size if self.is_terminal or self.is_jupyter else size._replace(width=_UNCUT)
 
-    @width.setter
-    def width(self, width: int) -> None:
-        self._width = width
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self._width, self._height = size
 
     @property
     def file(self) -> IO[str]:
