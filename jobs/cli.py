@@ -10,6 +10,7 @@ import os
 import sys
 from collections import Counter
 from functools import cache
+from inspect import getdoc
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,7 @@ from framefleet.jobs.plan.command import plan_command
 from framefleet.jobs.render.command import render_command, retry_command
 from framefleet.jobs.show.console import guard_streams, reporting
 from framefleet.pipeline.errors import PluginError
+from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import keep_secrets
 
 _HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."
@@ -55,6 +57,12 @@ def _name_of(command: Command) -> str:
     return command.__name__.removesuffix("_command")
 
 
+def _help_of(command: Command) -> str:
+    """Return the docstring with one line for each paragraph: terminals break them."""
+    paragraphs = (getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 class _Plain:
     """Help for people who do not write Python: with the value that is typed, and nothing for a flag."""
 
@@ -76,6 +84,9 @@ class _Command(_Plain, TyperCommand):
             is_unknown = hasattr(error, "option_name") and not getattr(error, "possibilities", True)
             if is_unknown and any("--sweep" in one.opts for one in self.params):
                 error.message += "; arguments of the model: --set defaults.NAME=VALUE or --sweep NAME=VALUES"
+            cause: Any = error.__cause__
+            if hasattr(cause, "errors") and (mistake := cause.errors()[0])["type"] != "value_error":
+                error.message = f"{mistake['input']!r} must be {must_be(mistake)} ({error.param.help})"
             raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -84,6 +95,15 @@ class _Command(_Plain, TyperCommand):
 
 class _Group(_Plain, TyperGroup):
     """A command that has others below it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as failure:
+            error: Any = failure  # as above
+            if "Did you mean" not in error.message and self is not ctx.find_root().command:
+                error.message += f" Use one of {', '.join(self.commands)}."
+            raise
 
 
 @cache
@@ -107,10 +127,11 @@ def command_line() -> typer.Typer:
             raise PluginError(problem, "uninstall a plugin, or rename the function in it")
     model_app = typer.Typer(help=_MODEL_HELP, cls=_Group, no_args_is_help=True)
     for function in panels.pop(_MODEL):
-        model_app.command(_name_of(function), cls=_Command)(function)
+        model_app.command(_name_of(function), cls=_Command, help=_help_of(function))(function)
     for panel, functions in panels.items():
         for function in functions:
-            app.command(_name_of(function), cls=_Command, rich_help_panel=panel)(function)
+            name, text = _name_of(function), _help_of(function)
+            app.command(name, cls=_Command, rich_help_panel=panel, help=text)(function)
     app.add_typer(model_app, name=_MODEL, rich_help_panel=_SETUP)
     return app
 

@@ -1,9 +1,29 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
+
+
+def _output(context: Context, place: str) -> str:
+    return _checked(place, context, or_job=False)
+
+
+def _job_or_output(context: Context, place: str) -> str:
+    return _checked(place, context, or_job=True)
+
+
+def _checked(place: str, context: Context, *, or_job: bool) -> str:
+    if os.path.isfile(place):
+        from framefleet.jobs.job.file import check_output_place
+        from framefleet.jobs.show.console import reporting
+
+        with reporting(verbose=False):
+            check_output_place(place, or_job=or_job, of=context.info_name or "")
+    return place
+
 
 JobFile = Annotated[
     Path | None,
@@ -13,10 +33,16 @@ JobFile = Annotated[
     ),
 ]
 JobOrOutput = Annotated[
-    str, Argument(metavar="OUTPUT|JOB.YAML", help="Output (its job.json has the settings), or job file.")
+    str,
+    Argument(
+        metavar="OUTPUT|JOB.YAML",
+        help="Output (its job.json has the settings), or job file.",
+        callback=_job_or_output,
+    ),
 ]
 OutputToRead = Annotated[
-    str, Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.")
+    str,
+    Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.", callback=_output),
 ]
 TablePlace = Annotated[
     str | None,

@@ -14,6 +14,8 @@ import yaml
 
 from framefleet import Store
 from framefleet.cluster.driver.lock import Holder, read_holder
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render.python_table import stored_rows
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from tests.tiny import SMALLEST, UNLIKE, tiny
@@ -64,6 +66,12 @@ def job_values(
 def write_job(path: Path, values: Mapping[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(dict(values), allow_unicode=True), encoding="utf-8")
     return path
+
+
+def with_rows(job: Any, rows: object) -> Job:
+    """Return the job with these rows as its table, which its output has."""
+    with stored_rows(job, rows) as loaded:
+        return loaded
 
 
 def start_render(job: Path, *, is_cold: bool = False) -> subprocess.Popen[str]:

@@ -295,7 +295,12 @@ class Driver:
             dropped = own.dispatcher.take_dropped(worker)
             for row_id in dropped:
                 self._tally.returned(worker)
-                self._note(logging.INFO, worker, row_id, "it has ended elsewhere, and is left")
+                self._note(
+                    logging.INFO,
+                    worker,
+                    row_id,
+                    "another worker finished this row first; this copy was dropped",
+                )
             fleet.exchange(worker, assignments, dropped)
         elif has_rows:
             fleet.drain(worker)

@@ -73,6 +73,7 @@ class RunFigures:
     unused: tuple[str, ...] = ()  # workers and machines that are no longer used, each with its reason
     over_budget: str | None = None  # the message, if the budget ended the run
     to_continue: str | None = None  # then: what to do
+    before: int = 0  # rows that had a record when the run began
 
     @property
     def spent(self) -> Spent:
@@ -95,7 +96,6 @@ class Progress(RunFigures):
     workers: tuple[WorkerState, ...]  # all that are there, then those that left last
     last_failure: str | None = None
     waiting_for: str | None = None  # what a worker is doing that is not ready yet
-    before: int = 0  # rows that had a record when the run began
     paused_since: str = ""  # for people; "" while it is not paused
 
 
@@ -132,7 +132,8 @@ class Summary(Overview, RunFigures):
     def overview(self) -> Mapping[str, object]:
         audits = self.audits
         return {
-            "rows": f"{self.done:,} done, {self.failed:,} failed",
+            "rows": f"{self.done:,} done, {self.failed:,} failed"
+            + f"; {self.before:,} done before" * bool(self.before),
             "time": timedelta(seconds=round(self.elapsed_s)),
             "mean batch": None if self.mean_batch is None else f"{self.mean_batch:.1f}",
             "audits": f"{audits.num_equal:,} compared, equal" if audits and not self.apart else None,

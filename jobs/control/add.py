@@ -18,7 +18,7 @@ from framefleet.doors import runners_of
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim, job_of
-from framefleet.jobs.render.python_table import arrow_of, check_no_password
+from framefleet.jobs.render.python_table import arrow_of, check_no_password, naming_table
 from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -27,6 +27,7 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.rows.tables.index import RowIndex
+from framefleet.pipeline.rows.tables.table import open_table
 
 ANSWER_S = 30.0  # for a driver's answer: three of its beats
 _LOOK_S = 0.5
@@ -86,7 +87,7 @@ def add_rows(
         if not isinstance(rows, str | Path):
             pq.write_table(arrow_of(rows), rows_file)
             rows = rows_file
-        with closing(resolve_job(job, watch, str(rows))) as resolved:
+        with naming_table(str(rows_file)), closing(_resolved(job, watch, str(rows))) as resolved:
             check_claim(resolved)
             survey = _write(resolved, file, watch)
             for runner in runners:
@@ -119,6 +120,18 @@ def add_rows(
             is_running=is_running,
             will_render=will_render,
         )
+
+
+def _resolved(job: Job, watch: Watch, rows: str) -> ResolvedJob:
+    """Open the job with these rows. Raises TableError for a column that the job's table calls otherwise."""
+    if job.columns:
+        table = open_table(rows, job.storage_options if "://" in rows else {})
+        names = table.schema.names
+        for argument, column in job.columns.items():
+            if argument in names and column not in names:
+                problem = f"{table.location} has a column {argument!r}, and the job's table {column!r}"
+                raise TableError(problem, f"rename the column {argument!r} of {table.location} to {column!r}")
+    return resolve_job(job, watch, rows)
 
 
 def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:

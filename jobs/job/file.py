@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +16,20 @@ from typing_extensions import TypeVar  # with a default, as Python 3.13 has it
 from framefleet.cluster.fleet.settings import lacking_gpu
 from framefleet.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
-from framefleet.jobs.job.paths import check_paths, resolve_paths
+from framefleet.jobs.job.paths import JOB_FILES, check_paths, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.section import Key
 from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
-from framefleet.pipeline.errors import FramefleetError, JobError, quoted
+from framefleet.pipeline.errors import FramefleetError, JobError, command, quoted
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
-from framefleet.pipeline.rows.tables.formats import file_format
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
 
 AnyJob = TypeVar("AnyJob", bound=TableJob, default=Job)
+_BEGINNING = 256  # bytes by which other kinds of files are recognized
 _NOWHERE: Mapping[Key, str] = {}
 
 
@@ -74,7 +73,7 @@ def load_job(
     try:
         loaded = kind.model_validate(values)
     except ValidationError as error:
-        mistakes = list(mistakes_in(error, values, places, kind))
+        mistakes = list(mistakes_in(error, values, places, kind, has_options=not isinstance(job, Mapping)))
         problem, fix = mistakes[0]
         if len(mistakes) > 1:
             problem = "\n".join(f"{problem} ({fix})" for problem, fix in mistakes)
@@ -179,15 +178,28 @@ def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = Fal
     from framefleet.pipeline.outputs.output import Output  # slow to import
 
     open_it = Output.open_rendered if is_rendered else Output.open
+    return open_it(place, storage_options_alone(sets))
+
+
+def check_output_place(place: str, *, or_job: bool, of: str) -> None:
+    """Raise JobError for a file in an output's place. or_job: a job file is one. of: the command's name."""
+    from framefleet.pipeline.outputs.layout import CLAIM  # slow to import
+    from framefleet.pipeline.rows.tables.formats import file_format
+
+    is_job = Path(place).suffix in JOB_FILES
+    if is_job and or_job:
+        return
+    if not is_job and file_format(place):
+        fix = "give an output: the folder or URL that a job file names as `output`"
+        if of == "add":
+            fix = f"the output comes first: {command('add', 'OUTPUT', place)}"
+        raise JobError(f"{place} is a table, not an output", fix)
+    if Path(place).name == CLAIM:
+        raise JobError(f"{place} is a file of an output", f"give the output: {Path(place).parent}")
     try:
-        return open_it(place, storage_options_alone(sets))
-    except JobError:
-        output = None
-        if os.path.isfile(place):
-            with suppress(FramefleetError):  # not a job file either
-                output = load_job(place).output
-        if output is None:
-            raise
+        output = load_job(place).output
+    except FramefleetError:
+        raise JobError(f"{place} is a file, not an output", "give an output: a folder or a URL") from None
     raise JobError(f"{place} is a job file, not an output", f"give its output: {output}")
 
 
@@ -207,9 +219,12 @@ def places(given: Sequence[str], option: str) -> dict[str, str]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
-    if path.suffix != ".json" and file_format(str(path)):
-        problem = f"{path} is a table, and a job file belongs here"
-        raise JobError(problem, f"write it as {quoted('--table', path)}")
+    if path.suffix not in JOB_FILES:
+        from framefleet.pipeline.rows.tables.formats import file_format  # slow to import
+
+        if file_format(str(path)):
+            problem = f"{path} is a table, and a job file belongs here"
+            raise JobError(problem, f"write it as {quoted('--table', path)}")
     try:
         if path.is_fifo() and not path.is_relative_to("/dev"):  # <(...) of a shell, which has a writer
             check_regular(path)
@@ -218,6 +233,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
     except OSError as error:
         raise JobError(f"job file {path} cannot be read: {error.strerror}", "check its path") from error
     except UnicodeDecodeError as error:
+        from framefleet.pipeline.rows.tables.formats import mistaken_file  # slow to import
+
+        if mistake := mistaken_file(path.open("rb").read(_BEGINNING), str(path)):
+            problem = f"{mistake.problem}, and a job file belongs here"
+            raise JobError(problem, f"{mistake.fix}; a table is given with --table") from None
         raise JobError(f"job file {path} is not UTF-8: {error}", "save it as UTF-8 text") from error
     values, lines = parse_yaml(text, source=str(path))
     if not isinstance(values, dict):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from framefleet.jobs.job.schema import LoraSection, ModelSection, SecondModelSection
 from framefleet.jobs.job.section import Key
-from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.guards.mistakes import QUOTED_TEXT, must_be, nearest
 from framefleet.pipeline.guards.redaction import is_secret_name, public_value
 from framefleet.pipeline.rows.sweeps.settings import Spread
 
@@ -21,31 +21,19 @@ NAMED: dict[Any, type[BaseModel]] = {
 }
 _CHOSEN = (*NAMED, "sweep")  # sections in which a job chooses names
 
-_TEXT = "text (in quotes, where YAML takes it for something else)"
-# By pydantic's type of error, whose own words are for programmers.
-SHOULD_BE = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping (key: value)",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "list_type": "a list ([...])",
-    "model_attributes_type": "a mapping (key: value)",
-    "model_type": "a mapping (key: value)",
-    "string_pattern_mismatch": "text of the form that `framefleet schema` shows",
-    "string_too_short": "not empty",
-    "too_short": "not empty",
-    "string_type": _TEXT,
-}
-
 
 def mistakes_in(
-    error: ValidationError, values: Mapping[str, Any], places: Mapping[Key, str], kind: type[BaseModel]
+    error: ValidationError,
+    values: Mapping[str, Any],
+    places: Mapping[Key, str],
+    kind: type[BaseModel],
+    *,
+    has_options: bool = False,
 ) -> Iterator[tuple[str, str]]:
     """Yield (problem, fix) once for each key; a value that may be of two kinds has an error for each.
 
     places: what to call the place of each key in the file, or on the command line. kind: of job.
+    has_options: whether a command line, and not Python, gives the values.
     """
     by_key: dict[Key, list[Any]] = {}
     for mistake in _of_members_meant(error.errors(include_url=False), values):
@@ -60,7 +48,7 @@ def mistakes_in(
     for key, errors in sorted(by_key.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden"):
         ways = (key[:depth] for depth in range(len(key), 0, -1))
         where = next((f"{places[way]}: " for way in ways if way in places), "")
-        problem, fix = _sentence(key, errors, kind)
+        problem, fix = _sentence(key, errors, kind, has_options)
         yield where + problem, fix
 
 
@@ -98,17 +86,18 @@ def _reached(location: Key, values: Any) -> Key:
     return key
 
 
-def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, str]:
+def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bool) -> tuple[str, str]:
     name, kind = ".".join(map(str, key)), errors[0]["type"]
     if kind == "no_rows":
-        return "the job has no `table`, and no `sweep`", "write `table: ...`, or give --table or --prompt"
+        rest = "give --table or --prompt" if has_options else "pass `table=`"
+        return "the job has no `table`, and no `sweep`", f"write `table: ...`, or {rest}"
     if kind == "both_models":
         return "the job has both `model` and `models`", "remove one of them"
     if kind == "no_model":
-        return "the job has no `model`", "write `model: ...`, or give --model"
+        return "the job has no `model`", "write `model: ...`" + ", or give --model" * has_options
     if kind == "missing":
         return f"the job has no `{name}`", f"write `{_nested(key)}`" + (
-            f", or give --{name}" * (len(key) == 1)
+            f", or give --{name}" * (has_options and len(key) == 1)
         )
     if kind == "extra_forbidden":
         return f"unknown key `{name}`", _meant(key, errors[0], job)
@@ -128,13 +117,10 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel]) -> tuple[str, s
     depth = max(len(error["loc"]) for error in errors)
     wanted: dict[str, None] = {}
     for error in (error for error in errors if len(error["loc"]) == depth):
-        text = str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
-        if error["type"] == "literal_error":
-            text = str(error["ctx"]["expected"]).replace("'", "")
-        text = SHOULD_BE.get(error["type"], text)
+        text = must_be(error)
         wanted[text + " of seconds" * (name.endswith("_s") and text.endswith("number"))] = None
     fix = f"it must be {' or '.join(wanted)}"
-    if isinstance(errors[0]["input"], Mapping) and _TEXT in wanted:
+    if isinstance(errors[0]["input"], Mapping) and QUOTED_TEXT in wanted:
         fix += "; a text with a colon and a space in it needs quotes"
     return f"`{name}` is {shown}", fix
 
@@ -191,13 +177,16 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument else 0.8)):
         if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"
-    if argument:
+    if len(key) == 1 and (argument := argument or common_argument(word, cutoff=0.7)):
         value, is_one = error["input"], isinstance(error["input"], int | float)
         line = f"{{{argument}: {_shown(key, value, job)}}}"
         if isinstance(value, list) or (argument == "seed" and not is_one):
             fix = f"to render every row with each, write `sweep: {line}`"
             return fix if argument == "seed" else f"{fix}; to give all rows the list, `defaults: {line}`"
         return f"to set it for every row, write `defaults: {line}`"
+    if len(key) == 1:
+        where = f"`defaults: {{{word}: ...}}`"  # without the value, which may be a secret
+        return f"an argument of the model belongs in {where}; `framefleet schema` prints every key"
     return f"known here: {', '.join(siblings or elsewhere)}"
 
 

@@ -68,7 +68,8 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
             stdout.say(json.dumps(asdict(line) | {"at": line.at.isoformat()}))
         else:
             row = "" if row_id else f"  {line.row_id}"
-            about = f"{line.at:%Y-%m-%d %H:%M:%S}  {line.level:7}  {line.worker:10}{row}"
+            at = line.at.isoformat(" ", "seconds")
+            about = f"{at}  {line.level:7}  {line.worker:10}{row}"
             stdout.say(f"{one_line(about)}  {one_line(line.message)}")
     if line is None:
         whose = f"row {row_id}" if row_id else "any row"

@@ -272,15 +272,15 @@ def lanes_line(lanes: Mapping[str, int]) -> str:
 def audits_line(audits: AuditPlan, num_pending: int) -> str:
     """Return how many rows are rendered twice, to compare, and what is known then."""
     share = f" ({share_text(audits.share)})" if num_pending >= _MANY else ""
-    num = max(1, round(audits.num_audits))
+    num = round(audits.num_audits)
     limit = "audit.share does not limit them"
     if audits.limit is not None:
         limit = f"audit.share: {share_text(audits.limit)} of the model's time, or one row more"
-    are, all_are = ("is", "it is") if num == 1 else ("are", "all are")
-    line = (
-        f"audits: about {num:,} of {count_text(num_pending, 'row')}{share} {are} rendered a second time, "
-        f"alone, and compared ({limit})"
+    how_many = (
+        f"about {num:,} of {count_text(num_pending, 'row')}{share} are" if num > 1 else "perhaps one row is"
     )
+    all_are = "all are" if num > 1 else "it is"
+    line = f"audits: {how_many} rendered a second time, alone, and compared ({limit})"
     if not 0 < audits.most_wrong <= VAGUE * num_pending:  # nothing is open, or too few to say anything
         return line
     return f"{line}; if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % confidence"

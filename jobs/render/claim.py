@@ -22,6 +22,7 @@ from framefleet.doors import clip_steps, inner_outputs, sections
 from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, claim_of, read_claim
 from framefleet.jobs.job.model import place_of
+from framefleet.jobs.job.paths import JOB_FILES
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections, kinds_of, sections_with_steps
 from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
@@ -39,7 +40,6 @@ from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import inputs_in
 
-JOB_FILES = (".yaml", ".yml", ".json")
 # Keys of job.json that a job file does not have: digests of what was found.
 _FOUND = {
     "loras": ("sha256",),
@@ -200,8 +200,7 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
     if differences:
         raise JobError(
             f"{resolved.store.url_of('')} holds clips of another job\n" + "\n".join(differences),
-            "undo these changes, or choose another output. Rows may be added, and fleet, retries, order, "
-            "budget, audit, scores, keep, until, on_invalid and inputs may change",
+            "undo these changes, or choose another output; docs/output.md lists what may change between runs",
         )
     return theirs
 

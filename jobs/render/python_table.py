@@ -6,7 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,30 +15,67 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
+from framefleet.doors import inner_outputs
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import TableError, shown
+from framefleet.pipeline.errors import TableError, UserError, shown
 from framefleet.pipeline.guards.redaction import USERINFO, public_url
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.outputs.layout import TABLES
+from framefleet.pipeline.outputs.layout import DRIVERS, TABLES
+from framefleet.pipeline.outputs.stores.store import Store
 
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
 _TAKEN = "give a table of pandas or Arrow, a Ray Dataset, dicts, a dict of lists, prompts, or a path"
 
 
-def with_table(job: Job | str | Path | Mapping[str, Any], rows: object) -> Job:
-    """Return the job with these rows as its table; they are written into its output, by their digest.
+@contextmanager
+def stored_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Iterator[Job]:
+    """Yield the job with these rows as its table; they are written into its output, by their digest.
 
     rows: a Ray Dataset, or as of `arrow_of`; paths in them start in the current folder. Or a table's path or
-    URL, which is taken as it is. Raises UserError.
+    URL, which is taken as it is. They are taken out again where the block raises a UserError before a run
+    begins. Raises UserError.
     """
     with given_rows(job, rows) as (loaded, file):
-        if file is not None and loaded.table is not None:
-            store, name = store_of_job(loaded), f"{TABLES}/{loaded.table.rpartition('/')[2]}"
-            if not store.exists(name):
-                store.upload(name, Path(file))
-    return loaded
+        if file is None or loaded.table is None:
+            yield loaded
+            return
+        store, name = store_of_job(loaded), f"{TABLES}/{loaded.table.rpartition('/')[2]}"
+        if store.exists(name):
+            yield loaded
+            return
+        folders = [Path(loaded.table).parent, *Path(loaded.table).parent.parents]
+        new_folders = [] if "://" in loaded.table else [one for one in folders if not one.exists()]
+        drivers = _drivers_of(store)
+        store.upload(name, Path(file))
+        try:
+            yield loaded
+        except UserError:
+            if _drivers_of(store) == drivers:
+                store.delete(name)
+                with suppress(OSError):  # something else was put there meanwhile
+                    for folder in new_folders:
+                        folder.rmdir()
+            raise
+
+
+def _drivers_of(store: Store) -> list[str]:
+    """Return the files of all runs of an output, and of its inner ones."""
+    return [
+        *store.list(DRIVERS),
+        *(path for name in inner_outputs() for path in store.below(name).list(DRIVERS)),
+    ]
+
+
+@contextmanager
+def naming_table(place: str) -> Iterator[None]:
+    """Have a UserError of the block say `table=`, and not the file that holds the rows of Python."""
+    try:
+        yield
+    except UserError as error:
+        texts = (text.replace(f"table {place}", "table=").replace(place, "table=") for text in error.args)
+        raise type(error)(*texts) from None
 
 
 @contextmanager
@@ -72,7 +109,8 @@ def given_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Itera
         loaded = _job_of(job, name)
         inputs = loaded.inputs.model_copy(update={"base": loaded.inputs.base or os.getcwd()})
         place = f"{loaded.output.rstrip('/')}/{name}"
-        yield loaded.model_copy(update={"table": place, "inputs": inputs}), str(file)
+        with naming_table(place), naming_table(str(file)):
+            yield loaded.model_copy(update={"table": place, "inputs": inputs}), str(file)
 
 
 def _tables_of(rows: object) -> Iterator[pa.Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
@@ -30,7 +30,7 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, claim, job_of
 from framefleet.jobs.render.lanes import lanes_named, lanes_of, plan_lanes, setup_of
-from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.row_parts import (
     Additions,
@@ -77,11 +77,11 @@ def render(
     nothing could be started, or when fleet or store were lost; what was finished stays, and the same call
     continues from there. metrics_port: where Prometheus can scrape its figures meanwhile, as [HOST:]PORT.
     """
-    loaded = load_job(job) if table is None else with_table(job, table)
     at = None if metrics_port is None else str(metrics_port)
-    url = store_of_job(loaded).url_of("")
-    with progress_bar(on_progress) as shown, serving_metrics(shown, at, output=url) as watch:
-        return render_job(loaded, watch, limit=limit)
+    with nullcontext(load_job(job)) if table is None else stored_rows(job, table) as loaded:
+        url = store_of_job(loaded).url_of("")
+        with progress_bar(on_progress) as shown, serving_metrics(shown, at, output=url) as watch:
+            return render_job(loaded, watch, limit=limit)
 
 
 def render_job(
@@ -175,7 +175,7 @@ def render_pending(
     if counts.later:
         parts.append(f"{counts.later:,} left for later runs")
     watch.say(", ".join(parts))
-    summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+    summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, before=counts.done)
     if counts.pending:
         work = work_of(resolved, index, lock, run=run_id, survey=survey)
         deadline = resolved.job.budget.deadline(scope.began)
@@ -219,7 +219,6 @@ def _not_begun(work: Work, limit: BudgetLimit | Literal["stop_at"], summary: Sum
     of_run: dict[str, Any] = {one.name: getattr(summary, one.name) for one in fields(RunFigures)}
     progress = Progress(
         total=counts.pending,
-        before=counts.done,
         in_flight=0,
         rows_per_s=None,
         eta_s=None,

@@ -268,7 +268,7 @@ def _recipe_of_row(
     if recipe.parameters() != own.parameters() or spec_for(recipe, spec).class_name != called.class_name:
         raise RecipeError(
             f"recipe {name!r} takes other arguments than the job's recipe {own.name!r}",
-            "rows of one table name recipes of equal parameters; render the others as another job",
+            f"set `recipe: {name}` in the job; rows of recipes with other parameters need a job of their own",
         )
     recipes[name] = recipe
     return recipe

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import IO, Any, TextIO, cast
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
@@ -143,6 +143,9 @@ UNUSABLE = {
 MAX_SAID = 500  # characters of an exception's text: some quote whole files
 
 
+_UNCUT = 1000  # columns, more than any line has: one that is cut cannot be searched
+
+
 class EscapingConsole(Console):
     """A console to which texts are texts: neither markup, nor emoji codes, nor control characters.
 
@@ -154,6 +157,16 @@ class EscapingConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Of a terminal or a notebook; in a pipe or a file nothing is cut."""
+        size = super().size
+        return size if self.is_terminal or self.is_jupyter else size._replace(width=_UNCUT)
+
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self._width, self._height = size
 
     @property
     def file(self) -> IO[str]:

@@ -11,7 +11,42 @@ from framefleet.pipeline.errors import JobError, UserError, shown
 
 _MODEL = "model"  # the place of a job's only one
 _AGAIN = "correct these, then run the same command again"
+_MOST_SHOWN = 20  # names in a message
 Expected = TypeVar("Expected")
+
+QUOTED_TEXT = "text (in quotes, where YAML takes it for something else)"
+# By pydantic's type of error, whose own words are for programmers.
+_SHOULD_BE = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping (key: value)",
+    "extra_forbidden": "left out",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "list_type": "a list ([...])",
+    "literal_error": "{expected}",
+    "missing": "there",
+    "model_attributes_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "string_pattern_mismatch": "text of the form that `framefleet schema` shows",
+    "string_too_short": "not empty",
+    "too_short": "not empty",
+    "string_type": QUOTED_TEXT,
+}
+
+
+def must_be(error: Any) -> str:
+    """Return what a value must be, by pydantic's error about it."""
+    usual = str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
+    text = _SHOULD_BE.get(error["type"])
+    return usual if text is None else text.format(**error.get("ctx", {})).replace("'", "")
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -22,8 +57,12 @@ def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the fix of an error that tells of a name nothing has."""
     names = list(known)
-    near = nearest(word, names)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(sorted(names))}"
+    if near := [name for name in names if len(word) > 2 and word in name] or nearest(
+        word, names, cutoff=0.65
+    ):
+        return f"did you mean {near[0]!r}?"
+    names = sorted(names) if len(names) <= _MOST_SHOWN else [*names[:_MOST_SHOWN], "..."]
+    return f"use one of {', '.join(names)}"
 
 
 @contextmanager

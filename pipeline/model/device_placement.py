@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, ValidationError
 
 from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.strict_model import Strict
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     place = ".".join(map(str, ("placement", *first["loc"])))
-    problem = f"{place} is {first['input']!r}: {first['msg']}"
+    problem = f"{place} is {first['input']!r}, and must be {must_be(first)}"
     raise ModelError(problem, "use components, layers or ulysses, or a mapping with type and devices")
 
 

@@ -187,10 +187,10 @@ def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
         return
     with suppress(JobError):  # it has no record
         record = find_record(store, row_id)
-        took_s = (record.finished_at - record.started_at).total_seconds()
-        seconds = f"text {record.encode_s:.1f} s, denoising {record.denoise_s:.1f} s, "
-        seconds += f"decoding {record.decode_s:.1f} s, writing {record.write_s:.1f} s"
+        seconds = {"text": record.encode_s, "denoising": record.denoise_s}  # not while no job ran
+        seconds |= {"decoding": record.decode_s, "writing": record.write_s}
+        parts = ", ".join(f"{part} {taken_s:.1f} s" for part, taken_s in seconds.items())
         where = f"{record.node}, attempt {record.attempt}"
-        message = f"done on {where}, in {took_s:.1f} s ({seconds}): {record.path or record.uri}"
+        message = f"done on {where}, in {sum(seconds.values()):.1f} s ({parts}): {record.path or record.uri}"
         done_at, worker = record.finished_at, record.worker
         yield LogLine(at=done_at, level="info", worker=worker, row_id=row_id, message=message)

@@ -31,7 +31,10 @@ def demo_command(
     seeds: Annotated[
         int,
         typer.Option(
-            "--seeds", min=1, max=1000, help="Number of clips of each prompt, with the seeds 0, 1, 2, ..."
+            "--seeds",
+            min=1,
+            max=1000,
+            help="Number of clips of each prompt, e.g. 4 for the seeds 0, 1, 2 and 3.",
         ),
     ] = 4,
     verbose: Verbose = False,

@@ -17,6 +17,8 @@ from framefleet.pipeline.errors import JobError, Refused, count_text
 from framefleet.pipeline.model.specs.check import check_argument
 from framefleet.pipeline.model.specs.signature import ScalarKind
 from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.stores.store import Store
 
 PROMPTS = Path(__file__).with_name("prompts.csv")
 MODEL = Path(__file__).parent / "shapes" / "model"
@@ -52,33 +54,44 @@ def prepare_demo(
 
     words: prompts of one's own, added to the table that is there; without any it is the shipped one. size: of
     their clips. num_seeds: clips of each. Raises JobError when the model does not render these, or when the
-    table that is there has no column for them, or the folder cannot be written.
+    folder is of another job, cannot be written, or has a table without a column for them.
     """
     if size and not words:
         raise JobError(f"size {size} is for words of your own", "give a prompt with it")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JobError(f"{folder} cannot be a folder: {error.strerror}", "choose another --output") from error
-    table = folder / "prompts.csv"
-    if words:
-        _add(table, words, size._asdict() if size else {}, num_seeds)
-    elif not table.exists():
-        shutil.copyfile(PROMPTS, table)
+    sizes = size._asdict() if size else {}
+    _check(words, sizes)
+    table, file = folder / "prompts.csv", folder / "job.yaml"
     job = {
         "table": table.name,  # next to this file, as all that the demo writes
         "output": ".",
         "model": {"path": str(MODEL), "device": "cpu"},
         "fleet": {"workers": 2, "gpus_per_worker": 0},
     }
-    file = folder / "job.yaml"
-    file.write_text(yaml.safe_dump(job, sort_keys=False), encoding="utf-8")
+    content = yaml.safe_dump(job, sort_keys=False)
+    _check_own(folder, file, content)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"{folder} cannot be a folder: {error.strerror}", "choose another --output") from error
+    if words:
+        _add(table, words, sizes, num_seeds)
+    elif not table.exists():
+        shutil.copyfile(PROMPTS, table)
+    file.write_text(content, encoding="utf-8")
     return load_job(file)
+
+
+def _check_own(folder: Path, file: Path, content: str) -> None:
+    """Raise JobError for a folder of another job. content: of the job file that the demo writes."""
+    if file.exists():
+        if file.read_bytes() != content.encode():
+            raise JobError(f"{file} is not the demo's job file", "choose another --output")
+    elif folder.is_dir() and Output(Store(str(folder))).is_begun:
+        raise JobError(f"{folder} holds clips of another job", "choose another --output")
 
 
 def _add(table: Path, words: Sequence[str], size: Mapping[str, int], num_seeds: int) -> None:
     """Add a row for each prompt and seed; rows that are there already render once anyway."""
-    _check(words, size)
     try:
         text = table.read_text(encoding="utf-8-sig") if table.exists() else ""
     except UnicodeDecodeError:

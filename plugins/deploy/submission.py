@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,7 @@ from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
-from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.resolve import base_of
 from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, command
 from framefleet.pipeline.guards.redaction import public_text
@@ -70,27 +70,28 @@ def submit(
     model, output. Modules of its recipe and its clip steps go with it. Raises OutputInUse where a driver is
     at work on the output, JobError, FleetError.
     """
-    loaded = load_job(job) if table is None else with_table(job, table)
-    output = store_of_job(loaded).url_of("")
-    if holder := _user_of(loaded):
-        raise in_use(output, holder)
-    with TemporaryDirectory(prefix="framefleet-") as name:
-        folder = Path(name)
-        recipes, steps = [find_recipe(loaded.recipe, loaded.folder)], open_steps(loaded)
-        for module in map(Path, modules_to_ship(recipes, steps.values())):
-            if module.is_dir():
-                shutil.copytree(module, folder / module.name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(module, folder)
-        values = values_elsewhere(loaded)
-        file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
-        with open(file, "w", encoding="utf-8") as opened:
-            json.dump(values, opened, ensure_ascii=False)
-        with _client(address) as client:
-            submission_id = client.submit_job(
-                entrypoint=_COMMAND, runtime_env={"working_dir": name}, metadata={_OUTPUT: output}
-            )
-            return Submission(submission_id=submission_id, address=client.get_address())
+    with nullcontext(load_job(job)) if table is None else stored_rows(job, table) as loaded:
+        output = store_of_job(loaded).url_of("")
+        if holder := _user_of(loaded):
+            raise in_use(output, holder)
+        with TemporaryDirectory(prefix="framefleet-") as name:
+            folder = Path(name)
+            ignore = shutil.ignore_patterns("__pycache__")
+            recipes, steps = [find_recipe(loaded.recipe, loaded.folder)], open_steps(loaded)
+            for module in map(Path, modules_to_ship(recipes, steps.values())):
+                if module.is_dir():
+                    shutil.copytree(module, folder / module.name, ignore=ignore)
+                else:
+                    shutil.copy(module, folder)
+            values = values_elsewhere(loaded)
+            file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
+            with open(file, "w", encoding="utf-8") as opened:
+                json.dump(values, opened, ensure_ascii=False)
+            with _client(address) as client:
+                submission_id = client.submit_job(
+                    entrypoint=_COMMAND, runtime_env={"working_dir": name}, metadata={_OUTPUT: output}
+                )
+                return Submission(submission_id=submission_id, address=client.get_address())
 
 
 def values_elsewhere(job: Job) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from framefleet.jobs.job.job_json import Sha256, Written
 from framefleet.pipeline.errors import JobError, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
 from framefleet.pipeline.outputs.frames.frames import Pictures
@@ -48,7 +49,7 @@ def claimed_marks(section: Any) -> ClaimedMarks:
     try:
         return ClaimedMarks.model_validate({} if section is None else section)
     except ValidationError as error:
-        raise not_ours(CLAIM, f"marks: {error.errors()[0]['msg']}") from None
+        raise not_ours(CLAIM, f"marks: it must be {must_be(error.errors()[0])}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,16 +13,14 @@ import typer
 from rich import box
 from rich.table import Table
 
+import framefleet
 from framefleet.jobs.options import AllowPickle, Verbose
-from framefleet.jobs.show.console import EscapingConsole, quiet_libraries, reporting, stderr, stdout
+from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError, ModelError, bytes_text, command, count_text
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.weights import Weights
     from framefleet.pipeline.model.specs.spec import PipelineSpec
-
-# Where stdout is no terminal: more than any line has, for a line that is cut cannot be searched.
-WIDTH = 1000
 
 _ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")
@@ -121,8 +119,7 @@ def list_command(
 ) -> None:
     """List the known models: native size, frames and steps, size of the weights, and hub name."""
     with reporting(verbose=verbose):
-        console = stdout if stdout.is_terminal else EscapingConsole(width=WIDTH)
-        console.print(_classes() if classes else _presets())
+        stdout.print(_classes() if classes else _presets())
 
 
 def info_command(
@@ -142,9 +139,8 @@ def info_command(
         spec = inspect_model(weights.configs())
         stdout.say(f"model:     {weights.source.name}")
         stdout.say(f"pipeline:  {spec.class_name} ({spec.kind})")
-        stdout.say(
-            f"preset:    {spec.preset.name if spec.preset else 'none: its own signature and configs count'}"
-        )
+        preset = spec.preset.name if spec.preset else "none: defaults are those of its class and configs"
+        stdout.say(f"preset:    {preset}")
         if findings := read_measured().of_class(spec.class_name):
             stdout.say(f"measured:  {in_company(findings)}, with tiny models")
         license = license_of(weights.source, spec.preset, None, usual=spec.family.license)
@@ -262,7 +258,13 @@ def _fits(weights: Weights, spec: PipelineSpec) -> str:
         count = partial(counts.count, native_row(spec))
         if missing := count(Way()).missing:
             return f"not counted: {missing}"
-        return ", ".join(f"{card} GB {fitting(count, card)}" for card in CARDS_GB)
+        texts: list[str] = []
+        for card in CARDS_GB:
+            if (way := fitting(count, card)) == "all":  # also on every larger one
+                return "; ".join([*texts, f"fits whole on a GPU of {card} GB or more"])
+            how = {"no": "too small", "all, tiled": "with VAE tiling"}.get(way, f"with offload {way}")
+            texts.append(f"{card} GB: {how}")
+        return "; ".join(texts)
 
 
 def _classes() -> Table:
@@ -287,7 +289,9 @@ def _presets() -> Table:
     table.add_column("model", overflow="fold")
     for preset in PRESETS:
         steps, weights_gb = preset.arguments["num_inference_steps"], sum(preset.weights_gb().values())
-        model = preset.models[0] if preset.models else ""
+        folder = str(Path(framefleet.__file__).parent / preset.folder) if preset.folder else ""
+        model = preset.models[0] if preset.models else folder
         made = (makes(preset), size_text(preset), frames_text(preset))
-        table.add_row(preset.name, *made, str(steps), f"{weights_gb:.1f}", model)
+        size_gb = f"{weights_gb:.1f}" if weights_gb >= 0.1 else f"{weights_gb:.2g}"
+        table.add_row(preset.name, *made, str(steps), size_gb, model)
     return table

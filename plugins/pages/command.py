@@ -82,7 +82,10 @@ def _column(option: str, text: str) -> Any:
 _Rows = Annotated[str | None, _column("--rows", "Column whose values are on the left.")]
 _Columns = Annotated[str | None, _column("--columns", "Column whose values are at the top.")]
 _Captions = Annotated[list[str] | None, _column("--caption", "Column to show below each clip; repeatable.")]
-_Limit = Annotated[int, Option("--limit", min=1, max=1000, metavar="N", help="Maximum number of clips.")]
+_Limit = Annotated[
+    int,
+    Option("--limit", min=1, max=1000, metavar="N", help="Maximum number of clips, or of cells of a grid."),
+]
 
 
 def sheet_command(
@@ -176,7 +179,10 @@ def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
         wait_for(watch, "reading records")
         drawn = draw(on_progress=watch.show)
     if drawn.num_found > drawn.num_clips + drawn.num_more:
-        stderr.say(f"shown: {drawn.num_clips:,} of {count_text(drawn.num_found, 'clip')}: --limit, --where")
+        fix = "the grid has more cells than --limit; raise it, or use other columns"
+        if not any(axes):
+            fix = "raise --limit, or choose clips with --where"
+        stderr.say(f"shown: {drawn.num_clips:,} of {count_text(drawn.num_found, 'clip')}: {fix}")
     if drawn.num_more:
         same = " and ".join(filter(None, axes))
         why = f"because another clip has the same {same}"

@@ -20,7 +20,7 @@ from framefleet.doors import Scope, runners_of
 from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.render import render_pending
 from framefleet.jobs.render.resolve import ResolvedJob, open_rows, resolve_job, rows_by_model
 from framefleet.jobs.render.row_parts import write_rows
@@ -76,12 +76,12 @@ class WarmFleet:
         rows: as `framefleet.render` takes them. A row that was rendered before, with the same weights, is not
         rendered again. Raises as `framefleet.render` does.
         """
-        job = with_table(self._job, rows)
-        resolved = self._begin(job) if self._resolved is None else _with_rows(self._resolved, job)
-        self._resolved = resolved
         with closing(RowIndex()) as index:
-            survey = survey_rows(resolved, index, self._watch)
-            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+            with stored_rows(self._job, rows) as job:
+                resolved = self._begin(job) if self._resolved is None else _with_rows(self._resolved, job)
+                self._resolved = resolved
+                survey = survey_rows(resolved, index, self._watch)
+                check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
             finish_taking_back(resolved.store, index, self._lock)
             mark_done(resolved, index, self._watch)
             write_rows(resolved, index, self._lock)

@@ -219,6 +219,11 @@ def test_a_damaged_file_of_added_rows_does_not_end_a_run(
         ([ROWS[8], {**ROWS[8], "tag": "x", "seed": 1.5}], {}, "row 1: seed"),
         ([{"prompt": "s3://user:secret@bucket"}], {}, "with a user or a password"),
         ([{"seed": 8}], {}, "prompt"),
+        (
+            [{"prompt": "b"}],
+            {"columns": {"prompt": "caption"}},
+            "rename the column 'prompt' of",
+        ),
         (ROWS[8:], {"sweep": {"seed": [1]}}, "the job has a sweep"),
         (ROWS[8:], {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}, "the job has drafts"),
         (ROWS[8:], {"recipe": "refine"}, "clips of another job"),

@@ -173,6 +173,10 @@ def test_a_shell_completes_commands_and_options() -> None:
     assert run(**asked).stdout.split() == ["--steps"]
 
 
+def test_an_unknown_command_of_models_lists_those_there_are() -> None:
+    assert "Use one of list, info" in run("model", "show").stderr
+
+
 def test_an_unknown_command_ends_with_2() -> None:
     assert run("rendr").returncode == 2
 
@@ -193,6 +197,34 @@ def test_a_job_file_in_place_of_an_output_is_told_its_output(tmp_path: Path) -> 
     refused = command("status", tmp_path / "job.yaml")
     assert (refused.exit_code, "is a job file, not an output" in refused.stderr) == (2, True)
     assert f"give its output: {tmp_path / 'runs/7'}" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "must_be"),
+    [
+        (["demo", "--seeds", "1,5"], "'1,5' must be a whole number (Number of clips of each prompt, e.g. 4"),
+        (["demo", "--seeds", "2000"], "'2000' must be a number of at most 1000"),
+        (["status", "out", "--every", "x"], "'x' must be a number (Seconds between"),
+    ],
+)
+def test_a_number_that_is_none_is_answered_with_what_the_option_means(words: list[str], must_be: str) -> None:
+    refused = command(*words)
+    text = " ".join(refused.stderr.replace("│", " ").split())
+    assert (refused.exit_code, must_be in text) == (2, True), text
+
+
+@pytest.mark.parametrize("name", ["gallery", "sheet", "verify", "replay", "add", "retry"])
+def test_a_file_in_place_of_an_output_is_refused_as_what_it_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("table: t.csv\nmodel: m\noutput: runs/7\n")
+    (tmp_path / "t.csv").write_text("prompt\na red ball\n")
+    more = {"replay": ["010e"], "add": [tmp_path]}.get(name, [])
+    refused = command(name, tmp_path / "t.csv", *more)
+    assert refused.exit_code == 2
+    assert f"{tmp_path / 't.csv'} is a table, not an output" in refused.stderr
+    assert ("framefleet add OUTPUT" in refused.stderr) == (name == "add")
+    if name not in ("add", "retry"):  # which take a job file
+        refused = command(name, tmp_path / "job.yaml", *more)
+        assert f"give its output: {tmp_path / 'runs/7'}" in refused.stderr
 
 
 def test_a_folder_of_a_model_that_is_mistyped_is_guessed(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
 from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.command import ending_lines
-from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.render import render_job, render_rows, rows_to_retry
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
@@ -39,7 +38,7 @@ from framefleet.plugins.drafts.drafts import (
     rows_of_drafts,
 )
 from tests.commands import command
-from tests.jobs import job_values, write_job, write_table
+from tests.jobs import job_values, with_rows, write_job, write_table
 from tests.rows import FAILURE, record
 from tests.unit.test_drafts import KEEP, drafted, identified, job_with
 
@@ -99,7 +98,7 @@ def test_that_no_draft_was_kept_is_said(tmp_path: Path) -> None:
 def given(folder: Path, rows: list[str]) -> Job:
     values = job_values(folder / "none", folder / "out", scores=["sharpness"])
     del values["table"]
-    return with_table(values | {"draft": {"num_inference_steps": 1, "keep": KEEP}}, rows)
+    return with_rows(values | {"draft": {"num_inference_steps": 1, "keep": KEEP}}, rows)
 
 
 def claim_both(job: Job) -> None:

@@ -18,15 +18,16 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
+import framefleet
 from framefleet.jobs.render import python_table
 from framefleet.jobs.render.claim import claim, claimed_job
-from framefleet.jobs.render.python_table import arrow_of, with_table
+from framefleet.jobs.render.python_table import arrow_of
 from framefleet.jobs.render.resolve import base_of, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.rows.tables.index import RowIndex
-from tests.jobs import job_values, write_job
+from tests.jobs import job_values, with_rows, write_job
 
 ROWS = [{"prompt": "a fox", "seed": 1}, {"prompt": "a cat", "seed": 2}]
 
@@ -95,30 +96,50 @@ def test_what_is_no_table_is_told(given: object, said: str) -> None:
 
 def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="no rows"):
-        with_table(values(tmp_path), [])
+        with_rows(values(tmp_path), [])
 
 
 def test_the_output_keeps_the_rows_and_goes_on_from_them(tmp_path: Path) -> None:
-    job = with_table(values(tmp_path), ROWS)
+    job = with_rows(values(tmp_path), ROWS)
     assert claimed_rows(job) == 2
     assert Path(job.table or "").parent == tmp_path / "out/tables"
-    assert claimed_job(str(tmp_path / "out")).table == job.table == with_table(values(tmp_path), ROWS).table
+    assert claimed_job(str(tmp_path / "out")).table == job.table == with_rows(values(tmp_path), ROWS).table
 
 
 def test_other_rows_may_follow_and_a_named_table_may_not(tmp_path: Path) -> None:
-    claimed_rows(with_table(values(tmp_path), ROWS))
+    claimed_rows(with_rows(values(tmp_path), ROWS))
     (tmp_path / "out/clips").mkdir()
     (tmp_path / "out/clips/x.mp4").touch()
-    more = with_table(values(tmp_path), [*ROWS, {"prompt": "rain"}])
+    more = with_rows(values(tmp_path), [*ROWS, {"prompt": "rain"}])
     assert claimed_rows(more) == 3
     assert claimed_job(str(tmp_path / "out")).table == more.table
     arrow_of(ROWS).to_pandas().to_csv(tmp_path / "t.csv")
     with pytest.raises(JobError, match=r"table: tables there, .*t\.csv here"):
-        claimed_rows(with_table(values(tmp_path), tmp_path / "t.csv"))
+        claimed_rows(with_rows(values(tmp_path), tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_rows_that_are_refused_leave_nothing_and_are_named_as_the_caller_does(
+    is_there: bool, tmp_path: Path
+) -> None:
+    if is_there:
+        claimed_rows(with_rows(values(tmp_path), ROWS))
+    before = sorted(tmp_path.rglob("*"))
+    rows = [{"prompt": "a", "seed": 1}, {"prompt": "b", "seed": -1}]
+    calls = [
+        lambda: framefleet.render(values(tmp_path), table=rows),
+        lambda: framefleet.add(tmp_path / "out", rows),
+    ]
+    for call in calls[: 1 + is_there]:
+        with pytest.raises(TableError) as caught:
+            call()
+        assert caught.value.problem.splitlines()[0] == "table=: 1 of 2 rows cannot be rendered"
+        assert caught.value.problem.splitlines()[1].startswith("row 1: seed is -1")
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_output_takes_its_rows_along(tmp_path: Path) -> None:
-    claimed_rows(with_table(values(tmp_path), ROWS))
+    claimed_rows(with_rows(values(tmp_path), ROWS))
     shutil.move(tmp_path / "out", tmp_path / "moved")
     job = claimed_job(str(tmp_path / "moved"))
     assert Path(job.table or "").parent == tmp_path / "moved/tables"
@@ -135,10 +156,10 @@ def test_an_output_takes_its_rows_along(tmp_path: Path) -> None:
 )
 def test_rows_with_a_password_are_not_written_down(given: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(TableError, match="with a user or a password") as caught:
-        with_table(values(tmp_path), [{"prompt": "a", **given}])
+        with_rows(values(tmp_path), [{"prompt": "a", **given}])
     assert "pa55word" not in str(caught.value)
     assert not (tmp_path / "out/tables").exists()
-    with_table(values(tmp_path), [{"prompt": "mail a://me@host or b@c", "note": "https://host/a@b"}])
+    with_rows(values(tmp_path), [{"prompt": "mail a://me@host or b@c", "note": "https://host/a@b"}])
 
 
 def test_paths_of_rows_start_in_the_current_folder_also_when_the_job_goes_on_elsewhere(
@@ -147,11 +168,11 @@ def test_paths_of_rows_start_in_the_current_folder_also_when_the_job_goes_on_els
     (tmp_path / "here").mkdir()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    claimed_rows(with_table(values(tmp_path), ROWS))
+    claimed_rows(with_rows(values(tmp_path), ROWS))
     monkeypatch.chdir(tmp_path / "elsewhere")
     job = claimed_job(str(tmp_path / "out"))
     assert base_of(job) == str(tmp_path / "here")
-    claimed_rows(with_table(values(tmp_path, inputs={"base": "cats"}), ROWS))
+    claimed_rows(with_rows(values(tmp_path, inputs={"base": "cats"}), ROWS))
     assert base_of(claimed_job(str(tmp_path / "out"))) == str(tmp_path / "elsewhere/cats")
 
 
@@ -159,7 +180,7 @@ def test_paths_of_rows_start_in_the_current_folder_also_when_the_job_goes_on_els
 def test_rows_stand_beside_a_job_file_and_a_sweep(has_sweep: bool, tmp_path: Path) -> None:
     sweep: Mapping[str, Any] = {"sweep": {"guidance_scale": [1, 3]}} if has_sweep else {}
     job = write_job(tmp_path / "job.yaml", values(tmp_path, **sweep))
-    assert claimed_rows(with_table(job, ["a fox", "a cat"])) == (4 if has_sweep else 2)
+    assert claimed_rows(with_rows(job, ["a fox", "a cat"])) == (4 if has_sweep else 2)
 
 
 @pytest.mark.parametrize(

@@ -225,12 +225,12 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
         (
             "fleet: {workers: 0}",
             "`fleet.workers` is 0",
-            "greater than or equal to 1 or a mapping (key: value) or auto",
+            "a number of at least 1 or a mapping (key: value) or auto",
         ),
         ("batching: {max_rows: 4.0}", "`batching.max_rows` is 4.0", "a whole number"),
         ("batching: {mode: quick}", "`batching.mode` is 'quick'", "exact or fast"),
         ("media: {format: bmp}", "`media.format` is 'bmp'", f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"),
-        ("media: {crf: -1}", "`media.crf` is -1", "greater than or equal to 0"),
+        ("media: {crf: -1}", "`media.crf` is -1", "a number of at least 0"),
         ("on_invalid: no", "`on_invalid` is false", "fail or skip"),
         ("fleet: 3", "`fleet` is 3", "a mapping (key: value)"),
         ("fleet: {address: 10.0.0.5}", "`fleet.address` is '10.0.0.5'", HEAD),
@@ -317,6 +317,20 @@ def test_workers_of_several_gpus_use_them_by_components_unless_the_job_says_more
     assert _placed(section, FleetSettings(gpus_per_worker=2)).placement == Placement(type="components")
     layers = ModelSection.model_validate({"path": "m", "placement": "layers"})
     assert _placed(layers, FleetSettings(gpus_per_worker=2)).placement == Placement(type="layers")
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [("sead: 3\n", "write `defaults: {seed: 3}`"), ("zeta: 3\n", "belongs in `defaults: {zeta: ...}`")],
+)
+def test_an_argument_in_the_place_of_a_key_is_sent_to_defaults(tmp_path: Path, text: str, fix: str) -> None:
+    assert fix in refusal(tmp_path, LEAST + text).fix
+
+
+def test_a_job_of_python_names_no_options() -> None:
+    with pytest.raises(JobError) as caught:
+        load_job({"output": "o", "model": "m"})
+    assert caught.value.fix == "write `table: ...`, or pass `table=`"
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:

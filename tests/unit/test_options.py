@@ -156,7 +156,7 @@ def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> No
         ),
         ({"cache": {"threshold": 1}}, "`model.cache` has no `type`", "write `model: {cache: {type: ...}}`"),
         ({"quantization": "torchao"}, "`model.quantization` is 'torchao'", "it must be a mapping"),
-        ({"offload": {"type": "group", "blocks": 0}}, "`model.offload.blocks` is 0", "it must be greater"),
+        ({"offload": {"type": "group", "blocks": 0}}, "`model.offload.blocks` is 0", "it must be a number"),
         ({"speed": "fast"}, "`model.speed` is 'fast'", "it must be compiled or fastest"),
         ({"compile": "yes"}, "`model.compile` is 'yes'", "it must be true or false"),
     ],

@@ -27,6 +27,11 @@ def test_a_summary_says_in_a_few_lines_what_became_of_the_rows() -> None:
     ]
 
 
+def test_a_summary_of_a_finished_job_says_what_was_done_before() -> None:
+    summary = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None, before=20)
+    assert "  rows: 0 done, 0 failed; 20 done before" in repr(summary).splitlines()
+
+
 def test_a_notebook_gets_a_table_without_markup_of_others() -> None:
     summary = Summary(done=1, failed=0, elapsed_s=1.0, mean_batch=None, over_budget="<b>12 hours</b>")
     shown = summary._repr_html_()

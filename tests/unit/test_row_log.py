@@ -33,7 +33,10 @@ def output(tmp_path: Path) -> Path:
 def test_the_lines_of_a_row_come_in_order_and_end_with_its_record(output: Path) -> None:
     shown = command("logs", output, ROW).stdout.splitlines()
     assert [line.partition("  worker-0")[2].strip() for line in shown[:2]] == ["out of memory", "attempt 2"]
-    assert f"done on {record(1).node}, attempt 1, in" in shown[2] and shown[2].endswith(record(1).uri)
+    assert shown[0].startswith(NOON.isoformat(" ", "seconds")), "with its zone, as status prints times"
+    done = record(1)
+    worked_s = done.encode_s + done.denoise_s + done.decode_s + done.write_s
+    assert f"done on {done.node}, attempt 1, in {worked_s:.1f} s" in shown[2] and shown[2].endswith(done.uri)
     values = [json.loads(line) for line in command("logs", output, ROW, "--json").stdout.splitlines()]
     assert [value["message"] for value in values[:2]] == ["out of memory", "attempt 2"]
 

@@ -69,7 +69,14 @@ def test_clips_for_which_there_is_no_room_are_counted_by_columns_too(output: Pat
     chosen = chosen_of(Store(str(output)), ClipChoice(rows="prompt", columns="guidance_scale", limit=3))
     assert (len(chosen.clips), chosen.num_more, chosen.num_found) == (3, 0, 6)
     drawn = command("sheet", output, "-o", tmp_path / "a.png", "--rows", "prompt", "--limit", "3")
-    assert "shown: 3 of 6 clips: --limit, --where" in drawn.stderr
+    assert "shown: 3 of 6 clips: the grid has more cells than --limit" in drawn.stderr
+
+
+def test_an_unknown_column_is_answered_with_few_names(output: Path, tmp_path: Path) -> None:
+    refused = command("sheet", output, "-o", tmp_path / "a.png", "--rows", "guidance")
+    assert "did you mean 'guidance_scale'?" in refused.stderr
+    refused = command("sheet", output, "-o", tmp_path / "a.png", "--rows", "zz")
+    assert refused.stderr.count(",") < 30 and "..." in refused.stderr
 
 
 def test_a_condition_chooses_records(output: Path) -> None:

@@ -188,7 +188,8 @@ def test_these_samples_are_those_of_every_version() -> None:
 
 REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"guidence_scale": [1, 2]}, "no such argument", "did you mean 'guidance_scale'?"),
-    ({"prompt": "a {colour}", "color": ["red"]}, "uses {colour}", "did you mean 'color'?"),
+    ({"prompt": "a {colour}", "color": ["red"]}, "uses {colour}", "did you mean {color}?"),
+    ({"prompt": "a {color}", "seed": "0-3"}, "uses {color}", "sweep: {color: [...]}"),
     ({"prompt": "a {color}"}, "uses {color}", "sweep: {color: [...]}"),
     ({"seed": []}, "`sweep.seed` is []", "not empty"),
     ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "sweep over less"),
@@ -198,7 +199,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     (
         {"guidance_scale": {"from": 1, "to": 7, "step": 0}},
         "sweep.guidance_scale.step` is 0",
-        "greater than 0",
+        "a number above 0",
     ),
     ({"guidance_scale": {"from": 1, "to": 7, "stepp": 1}}, "stepp", "`sweep.guidance_scale.step`"),
     ({"guidance_scale": {"from": 1}}, "{'from': 1}", "both ends"),
@@ -213,7 +214,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"prompt": "@prompts.csv"}, "not a .txt file", "`table:`"),
     ({"sample": {"num": 2, "over": {"prompt": "@no prompts.txt"}}}, "no prompts.txt, and cannot be", "path"),
     ({"prompt": ["a"], "sample": {"num": 2, "over": {"prompt": ["b"]}}}, "sample", "prompt once"),
-    ({"sample": {"num": 0, "over": {"seed": "0-3"}}}, "`sweep.sample.num` is 0", "greater than"),
+    ({"sample": {"num": 0, "over": {"seed": "0-3"}}}, "`sweep.sample.num` is 0", "a number"),
     ({"sample": {"over": {"seed": "0-3"}}}, "no `sweep.sample.num`", "write"),
 ]
 

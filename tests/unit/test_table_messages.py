@@ -97,6 +97,23 @@ def test_a_table_in_the_place_of_a_job_file_is_told(tmp_path: Path) -> None:
     assert caught.value.fix == f"write it as --table {tmp_path / 'prompts.csv'}"
 
 
+def test_a_spreadsheet_in_the_place_of_a_job_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04\xff")
+    with pytest.raises(JobError, match="is a spreadsheet or a zip, and a job file belongs here") as caught:
+        load_job(tmp_path / "t.xlsx")
+    assert "save the sheet as CSV" in caught.value.fix
+
+
+def test_a_table_that_is_not_there_is_answered_with_similar_names_alone(
+    tmp_path: Path, wan: PipelineSpec
+) -> None:
+    for name in ("t8.csv", "t9.csv"):
+        (tmp_path / name).write_text("prompt\na\n")
+    assert refused(tmp_path / "promts.csv", wan).fix.startswith("check the path")
+    (tmp_path / "prompts.csv").write_text("prompt\na\n")
+    assert refused(tmp_path / "promts.csv", wan).fix == "did you mean 'prompts.csv'?"
+
+
 def test_a_tab_in_a_job_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("model:\n\tpath: x\n")
     with pytest.raises(JobError, match="line 2: a tab"):

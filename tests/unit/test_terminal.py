@@ -49,6 +49,13 @@ def test_a_console_takes_texts_as_texts_wherever_they_stand() -> None:
     assert shown.getvalue().count("[bold]x[/] [/red] :smile:") == 4
 
 
+def test_nothing_is_cut_where_no_terminal_is() -> None:
+    shown, table = io.StringIO(), Table("path")
+    table.add_row("x" * 300)
+    EscapingConsole(file=shown).print(table)
+    assert "x" * 300 in shown.getvalue()
+
+
 def test_a_consoles_own_colours_stay() -> None:
     shown = Screen()
     console = EscapingConsole(file=shown, force_terminal=True, color_system="standard")

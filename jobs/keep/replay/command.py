@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.text import Text
 from typer import Argument, Exit, Option
 
-from framefleet.jobs.options import AllowPickle, StorageSets, Verbose
+from framefleet.jobs.options import AllowPickle, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError, count_text
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from framefleet.jobs.keep.replay.compare import Compared
     from framefleet.jobs.keep.replay.recorded_row import Given
 
-_RecordedOutput = Annotated[str, Argument(metavar="OUTPUT", help="Output that has the record.")]
 _RowId = Annotated[
     str,
     Argument(
@@ -70,7 +69,7 @@ _Script = Annotated[
 
 
 def replay_command(
-    output: _RecordedOutput,
+    output: OutputToRead,
     row_id: _RowId,
     models: MovedModels = None,
     parts: MovedParts = None,
@@ -148,9 +147,12 @@ def show_replay(output: str, row_id: str, given: Given, *, save: Path | None) ->
     if save is not None and not save.parent.is_dir():
         raise JobError(f"--save {save}: {save.parent} is not a folder", "make it first")
     quiet_libraries()
-    from framefleet.jobs.keep.replay.replay import replay
+    from framefleet.jobs.keep.replay.recorded_row import find_recorded
+    from framefleet.jobs.keep.replay.replay import Replayer
 
-    replayed = replay(output, row_id, given)
+    recorded = find_recorded(output, row_id, given)
+    stderr.say("opening the model")
+    replayed = Replayer(given).replay(recorded)
     for name, then, now in replayed.digests:
         outcome = Text("equal", style="green") if then == now else Text("different", style="red")
         text = f"  {now}" if then == now else f"\n  record {then}\n  now    {now}"

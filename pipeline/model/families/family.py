@@ -48,6 +48,7 @@ class Preset:
     parameters: Mapping[str, int]
     license: str
     models: tuple[str, ...] = ()  # of the hub
+    folder: str = ""  # in the package, of a model that comes with it
     inputs: tuple[str, ...] = ("text",)  # what a clip starts from
     # As trained, if that is not the family's; in `registry.PRESETS` always. None for images.
     fps: float | None = None

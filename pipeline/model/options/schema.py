@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean, must_be
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.model.device_placement import by_type
 from framefleet.pipeline.model.specs.dtypes import DTypeName
@@ -301,5 +301,5 @@ def read_options(values: Mapping[str, Any]) -> Options:
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         names = [*Options.model_fields, "dtype", "device", "loras", "placement", "revision", "threads"]
         raise ModelError(f"a model has no option {place!r}", did_you_mean(place, names))
-    problem = f"model option {place} is {first['input']!r}: {first['msg']}"
-    raise ModelError(problem, f"the options are {', '.join(Options.model_fields)}; see `framefleet schema`")
+    problem = f"model option {place} is {first['input']!r}"
+    raise ModelError(problem, f"it must be {must_be(first)}")

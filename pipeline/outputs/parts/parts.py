@@ -41,6 +41,7 @@ _BYTES_AHEAD = 64 << 20
 MAX_JOB_CHARACTERS = 1 << 15  # only the first part of a run repeats a longer job.json
 _ROWS_AT_ONCE = 1024  # as dicts, of a part that people have put together
 _ROW_ID_DIGITS = 32
+_LEAST_DIGITS = 4  # of a row_id that people abbreviate
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 # Of rows that are withdrawn.
 _REASONS = ("recipe", "arguments", "environment", "model_name")
@@ -161,11 +162,13 @@ def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]
 def find_record(store: Store, row_id: str) -> Record:
     """Return the record of a row_id, its first digits (four or more) or a clip's name. Raises JobError."""
     first = row_id.rpartition("/")[2].partition(".")[0].partition("-")[0]
+    if first == row_id and len(first) < _LEAST_DIGITS:
+        raise JobError(f"{row_id!r} is too short for a row_id", f"give at least {_LEAST_DIGITS} digits of it")
     matches: set[str] = set()
     for part in reversed(live_parts(store)):  # of doubles the last counts
         if record := record_in(store, part.path, row_id):
             return record
-        if first != row_id or 4 <= len(first) < _ROW_ID_DIGITS:
+        if first != row_id or len(first) < _ROW_ID_DIGITS:
             row_ids = read_part(store, part.path, _ROW_ID)["row_id"]
             matches.update(row_ids.filter(pc.starts_with(row_ids, first)).to_pylist())
     if len(matches) == 1:

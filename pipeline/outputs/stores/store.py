@@ -30,6 +30,7 @@ from framefleet.pipeline.errors import (
 )
 from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.metrics import STORE_BYTES, Counts
 from framefleet.pipeline.outputs.stores import retries
@@ -317,6 +318,7 @@ def read_as(kind: TypeAdapter[Value], text: str | bytes, where: str, *, fix: str
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise not_ours(where, f"{place}: {first['msg']}" if place else first["msg"], fix) from None
+        problem = f"it must be {must_be(first)}"
+        raise not_ours(where, f"{place}: {problem}" if place else problem, fix) from None
     except ValueError as error:
         raise not_ours(where, str(error), fix) from None

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError, Refused, count_text, shown
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import TEXT_KINDS, Column, Factor, factors_of
 from framefleet.pipeline.rows.sweeps.settings import Sweep
@@ -94,11 +94,12 @@ def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, froz
     words = {*found, *(column.name for column in varied if column.name not in templates)}
     for place, names in templates.items():
         if missing := sorted(names - words):
+            word, near = missing[0], nearest(missing[0], words)
+            meant = f"did you mean {{{near[0]}}}? Otherwise " if near else ""
             raise JobError(
-                f"sweep.{place} uses {{{missing[0]}}}, and neither sweep nor table has that",
-                f"{did_you_mean(missing[0], words)}; write {{{{{missing[0]}}}}} for the braces themselves"
-                if words
-                else f"add its words, as `sweep: {{{missing[0]}: [...]}}`",
+                f"sweep.{place} uses {{{word}}}, and neither sweep nor table has that",
+                f"{meant}add its words, as `sweep: {{{word}: [...]}}`; "
+                f"{{{{{word}}}}} stands for the text {{{word}}}",
             )
     return templates
 

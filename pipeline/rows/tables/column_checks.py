@@ -31,6 +31,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("init_video", "input_video", "video_path"), "video"),
 }
 _OTHERS = {*_ELSEWHERE.values(), "control_image", "last_image", "mask", "mask_image", "strength"}
+_ALIKE = 0.85  # see `nearest`
 _LISTED = 20  # columns in a message
 _WORDS: dict[ArgumentKind, str] = {
     "str": "text",
@@ -148,18 +149,21 @@ def argument_meant(name: str, known: Collection[str]) -> str:
     return f"did you mean {meant!r}?" if meant else did_you_mean(name, known)
 
 
-def common_argument(name: str) -> str | None:
-    """Return the argument of diffusers that a name stands for, if it is one of many pipelines."""
-    return _meant(name, _OTHERS)
+def common_argument(name: str, cutoff: float = _ALIKE) -> str | None:
+    """Return the argument of diffusers that a name stands for, if it is one of many pipelines.
+
+    cutoff: as of `nearest`.
+    """
+    return _meant(name, _OTHERS, cutoff)
 
 
-def _meant(name: str, unused: Collection[str]) -> str | None:
+def _meant(name: str, unused: Collection[str], cutoff: float = _ALIKE) -> str | None:
     plain = name.strip().lower().replace(" ", "_").replace("-", "_")
     if plain in unused or _ELSEWHERE.get(plain) in unused:
         return plain if plain in unused else _ELSEWHERE[plain]
     if swapped := next((name for name in unused if sorted(name) == sorted(plain)), None):  # as hieght
         return swapped
-    near = nearest(plain, unused, cutoff=0.85)
+    near = nearest(plain, unused, cutoff=cutoff)
     return near[0] if near else None
 
 

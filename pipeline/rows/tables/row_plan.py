@@ -184,7 +184,10 @@ def _read_columns(
                 raise JobError(problem, fix)
             if column not in schema.names:
                 problem = f"columns.{target} names the column {column!r}, and the table has none of that name"
-                raise JobError(problem, did_you_mean(column, schema.names))
+                fix = did_you_mean(column, schema.names)
+                if target in schema.names:
+                    fix = f"rename its column {target!r} to {column!r}, or leave `columns.{target}` out"
+                raise JobError(problem, fix)
     column_of = {target: columns.get(target, target) for target in targets}
     read = {target: column for target, column in column_of.items() if column in schema.names}
     for target, column in read.items():

@@ -98,6 +98,7 @@ def _written(rows: dict[Any, Any]) -> ListedFolder:
 
 MAX_LISTED = 100_000  # files below a local folder
 MAX_ROWS = 100_000_000  # each takes 24 bytes of disk while a job runs, and a kilobyte may hold this many
+_ALIKE = 0.75  # of names of files, whose endings are mostly the same
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads it
 _TEXT_COLUMNS: dict[str, ArgumentKind] = dict.fromkeys(
     ("prompt", "negative_prompt", "scheduler", "recipe"), "str"
@@ -340,9 +341,9 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
         is_sheet = name.lower().endswith((".xlsx", ".xls", ".ods"))
         fix = "save the sheet as CSV" if is_sheet else ENDINGS + of_lines
         return TableError(f"table {location} does not end like a table", fix)
-    near = nearest(name, names, most=3)
+    near = nearest(name, names, cutoff=_ALIKE)
     fix = (
-        f"in its folder there is {', '.join(near)}"
+        f"did you mean {near[0]!r}?"
         if near
         else "check the path; prompts go into a table, or in Python into a list"
     )

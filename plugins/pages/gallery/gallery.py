@@ -36,6 +36,7 @@ from framefleet.doors import notes
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.media.media import preview_of
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
@@ -127,7 +128,7 @@ def write_gallery(
         names = [column["name"] for column in tables["records"]["columns"]]
         for axis in filter(None, (x, y)):
             if axis not in names:
-                raise JobError(f"{store.url_of('')} has no column {axis!r}", f"use one of {', '.join(names)}")
+                raise JobError(f"{store.url_of('')} has no column {axis!r}", did_you_mean(axis, names))
         for file in sorted(_PAGE.iterdir()):
             _put(store, f"{layout.GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()

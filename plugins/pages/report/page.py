@@ -97,8 +97,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield "idle time of models", f"{work.idle_share:.1%}", False
     for name, share in report.gpu_idle.items():
         yield f"idle time of GPU {name}", f"{share:.1%}", False
-    unit = "GPU hours" if report.gpus_per_worker else "worker hours"
-    yield unit, f"{report.gpu_hours:,.3g}", False
+    yield report.unit, f"{report.gpu_hours:,.3g}", False
     if clips.peak_memory_bytes:
         yield "peak memory", bytes_text(clips.peak_memory_bytes), False
     if figures := report.audits.said:
@@ -106,7 +105,11 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
     if report.audits.wrong_share is not None and report.audits.wrong_share <= VAGUE:
         yield "rows that differ, at most (95 % confidence)", share_text(report.audits.wrong_share), False
     if cost := report.cost:
-        yield f"at {cost.price_per_gpu_hour:g} per {unit.removesuffix('s')}", f"{cost.total:,.2f}", False
+        yield (
+            f"at {cost.price_per_gpu_hour:g} per {report.unit.removesuffix('s')}",
+            f"{cost.total:,.2f}",
+            False,
+        )
         if cost.per_clip is not None:
             yield "per clip", f"{cost.per_clip:,.4g}", False
     if gain := report.clip_yield:

@@ -169,13 +169,18 @@ class Report(Overview):
     models: tuple[UsedModel, ...]
     notes: tuple[str, ...] = ()  # of plugins
 
+    @property
+    def unit(self) -> str:
+        """Of `gpu_hours`."""
+        return "GPU hours" if self.gpus_per_worker else "worker hours"
+
     def overview(self) -> Mapping[str, object]:
         rows, cost = self.rows, self.cost
         of = "" if rows.total is None else f" of {rows.total:,}"
         return {
             "output": self.output,
             "rows": f"{rows.done:,}{of} done, {rows.failed:,} failed, {rows.invalid:,} invalid",
-            "time": f"{self.gpu_hours:.4g} GPU hours",
+            "time": f"{self.gpu_hours:.4g} {self.unit}",
             "mean batch": None if self.clips.mean_batch is None else f"{self.clips.mean_batch:.1f}",
             "cost": None if cost is None else f"{cost.total:,.4g}",
             "yield": self.clip_yield.text() if self.clip_yield else None,

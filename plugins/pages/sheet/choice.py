@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import nearest
+from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import FRAMES_OF
@@ -101,9 +101,7 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
     columns += [name for name in (told_arguments(first) if first else {}) if name not in columns]
     for name in choice.names if first else ():
         if name not in columns:
-            near = nearest(name, columns)
-            fix = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(columns)}"
-            raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix)
+            raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", did_you_mean(name, columns))
 
 
 def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:

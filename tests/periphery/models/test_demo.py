@@ -125,6 +125,14 @@ def test_a_table_that_lacks_a_column_for_ones_words_is_left_alone(tmp_path: Path
     assert [len(row) for row in rows_of(tmp_path)] == [2] * 2
 
 
+@pytest.mark.parametrize("name", ["job.yaml", "job.json"])
+def test_a_folder_of_another_job_is_left_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(JobError, match="choose another --output"):
+        prepare_demo(tmp_path, ["a red ball bounces"])
+    assert [file.read_text("utf-8") for file in tmp_path.iterdir()] == ["{}"]
+
+
 def test_without_words_the_table_is_the_shipped_one_and_a_changed_one_stays(tmp_path: Path) -> None:
     job = prepare_demo(tmp_path)
     assert (tmp_path / "prompts.csv").read_bytes() == PROMPTS.read_bytes()
