@@ -74,7 +74,7 @@ class Store:
             self._backend = Folder(Path(self._url))
         else:
             self._url = url.rstrip("/")
-            self._backend = ObjectStore(_supported(self._url), self._options)
+            self._backend = ObjectStore(_supported(self._url), self._options, outage_s)
         self._patience = retries.Patience(public_url(self._url), outage_s)
 
     def __repr__(self) -> str:
