@@ -27,11 +27,11 @@ from typing import Any, cast
 
 import ray
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
-from ray._private.worker import print_to_stdstream
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
+from framefleet.cluster.fleet.losses import ANSI
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.ray_start import (
     check_parent,
@@ -147,10 +147,6 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         "runtime_env": {"py_modules": list(modules)} if modules else None,
     }
     connection = Connection()
-
-    def on_stderr(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
-        print_to_stdstream({**batch, "is_err": True}, ignore_prefix)
-
     with ExitStack() as stack:
         if address is None:
             folder = stack.enter_context(_own_folder(connection))
@@ -163,8 +159,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
             }
         else:
             address = _reachable(address)
-        # Ray reports lost machines on stdout, where a command may print its result in JSON.
-        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", on_stderr))
+        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", _log_first_line))
         stack.callback(ray.shutdown, wait_for_processes=True)
         try:
             _start(address, options)
@@ -173,6 +168,12 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         except FleetError:
             connection.keep_logs = True
             raise
+
+
+def _log_first_line(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """Log what Ray reports, as of a lost machine, which it prints on stdout, some with the end of a log."""
+    for text in batch["lines"]:
+        log.warning("Ray: %s", ANSI.sub("", text).strip().partition("\n")[0])
 
 
 def _connection_of_program(address: str | None, modules: Sequence[str]) -> Connection:
