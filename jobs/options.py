@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from framefleet.pipeline.outputs.layout import dated
+
 JobFile = Annotated[
     Path | None,
     Argument(
@@ -13,10 +15,16 @@ JobFile = Annotated[
     ),
 ]
 JobOrOutput = Annotated[
-    str, Argument(metavar="OUTPUT|JOB.YAML", help="Output (its job.json has the settings), or job file.")
+    str,
+    Argument(
+        metavar="OUTPUT|JOB.YAML",
+        help="Output (its job.json has the settings), or job file.",
+        callback=dated,
+    ),
 ]
 OutputToRead = Annotated[
-    str, Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.")
+    str,
+    Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.", callback=dated),
 ]
 TablePlace = Annotated[
     str | None,

@@ -20,7 +20,7 @@ import pytest
 from pyarrow import csv
 
 from framefleet import Store
-from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.stores import object_store, retries
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
@@ -178,6 +178,22 @@ def test_a_store_that_takes_requests_and_is_silent_is_given_up_when_the_outage_i
         with pytest.raises(StoreError, match="ReadTimeoutError"):
             store.write("clips/one.mp4", b"x")
         assert 4 <= time.monotonic() - started < 20
+
+
+def test_https_to_a_server_of_http_is_a_mistake_that_is_told_at_once(s3_server: S3Server) -> None:
+    endpoint = s3_server.endpoint.replace("http://", "https://")
+    store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": endpoint})
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="this endpoint speaks http, not https") as caught:
+        store.read("job.json")
+    assert time.monotonic() - started < 15 and caught.value.exit_code == 2
+
+
+def test_an_option_that_no_store_has_is_named_with_the_one_that_is_like_it(s3_server: S3Server) -> None:
+    store = Store(s3_server.url, {"endpoint": s3_server.endpoint})
+    with pytest.raises(JobError, match="storage_options has 'endpoint'") as caught:
+        store.read("job.json")
+    assert caught.value.fix == "did you mean 'endpoint_url'?"
 
 
 def test_a_store_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:

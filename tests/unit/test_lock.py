@@ -229,7 +229,7 @@ def test_a_store_that_is_silent_for_too_long_ends_a_driver_that_writes_nothing_e
         ours.check_seen()
         patch.setattr(Folder, "list", is_silent)
         ours._beating.join(10)
-        with pytest.raises(StoreError, match="could not list .*no answer") as caught:
+        with pytest.raises(StoreError, match="could not list") as caught:
             ours.check_seen()
         assert caught.value.exit_code == 3
 

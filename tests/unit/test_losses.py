@@ -94,8 +94,16 @@ def test_time_in_which_a_process_was_stopped_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("logged", "num_kills", "told"),
     [
-        ("E 17 17] logging.cc:474: *** SIGILL received at time=1795 on cpu 1 ***\n", 2, "crashed with SIGILL"),
-        ("E 17 17] logging.cc:474: *** SIGBUS received at time=1795 on cpu 0 ***\n", 2, "crashed with SIGBUS"),
+        (
+            "E 17 17] logging.cc:474: *** SIGILL received at time=1 on cpu 1 ***\n",
+            2,
+            "crashed with SIGILL",
+        ),
+        (
+            "E 17 17] logging.cc:474: *** SIGBUS received at time=1 on cpu 0 ***\n",
+            2,
+            "crashed with SIGBUS",
+        ),
         (
             "I 17 17] core_worker.cc:661: as usual\n",
             2,

@@ -12,12 +12,15 @@ from typer import Argument, Exit, Option
 from framefleet.jobs.options import AllowPickle, StorageSets, Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.outputs.layout import dated
 
 if TYPE_CHECKING:
     from framefleet.jobs.keep.replay.compare import Compared
     from framefleet.jobs.keep.replay.recorded_row import Given
 
-_RecordedOutput = Annotated[str, Argument(metavar="OUTPUT", help="Output that has the record.")]
+_RecordedOutput = Annotated[
+    str, Argument(metavar="OUTPUT", help="Output that has the record.", callback=dated)
+]
 _RowId = Annotated[
     str,
     Argument(
