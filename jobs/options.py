@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from typer import Argument, Context, Option
 
+from framefleet.pipeline.outputs.layout import dated
+
 
 def _output(context: Context, place: str) -> str:
     return _checked(place, context, or_job=False)
@@ -22,7 +24,7 @@ def _checked(place: str, context: Context, *, or_job: bool) -> str:
 
         with reporting(verbose=False):
             check_output_place(place, or_job=or_job, of=context.info_name or "")
-    return place
+    return dated(place)
 
 
 JobFile = Annotated[

@@ -204,6 +204,7 @@ class DriverLock:
         self.asked: frozenset[str] = frozenset()  # of this driver, as of the last beat: STOP, PAUSE
         self.num_tables = 0  # in tables/, where rows are added
         self.lost = threading.Event()  # another driver was seen to have the output
+        self._outage: StoreError | None = None  # that lasted longer than it may
         self._released = threading.Event()
         self._writing = threading.Lock()
         self._beating = threading.Thread(target=self._beat, name="driver.lock", daemon=True)
@@ -274,7 +275,9 @@ class DriverLock:
         self.check_seen()
 
     def check_seen(self) -> None:
-        """Raise StoreError if another driver was seen to have the output; asks the store nothing."""
+        """Raise StoreError if the output was seen to be out of reach or another driver's; asks nothing."""
+        if self._outage:
+            raise self._outage
         if self.lost.is_set():
             raise StoreError(
                 f"{self._store.url_of(self._path)} is not the newest lock any more, or was taken away: "
@@ -375,5 +378,9 @@ class DriverLock:
                 there = set(self._store.list(DRIVERS))
                 self.asked = frozenset(one for one in ASKED if seals.request_path(self.epoch, one) in there)
                 self.num_tables = len(self._store.list(TABLES))
-            except StoreError as error:  # maybe back at the next beat; if not, writing a part will say so
-                log.warning("could not renew %s: %s", self._store.url_of(self._path), error)
+            except StoreError as error:
+                if error.kind == "unreachable":  # for as long as it may be
+                    self._outage = error
+                    return
+                # Maybe it can be written at the next beat; if not, writing a part will say so.
+                log.warning("could not renew %s: %s", self._store.url_of(self._path), error.problem)

@@ -27,11 +27,11 @@ from typing import Any, cast
 
 import ray
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
-from ray._private.worker import print_to_stdstream
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
+from framefleet.cluster.fleet.losses import ANSI
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.ray_start import (
     check_parent,
@@ -40,7 +40,7 @@ from framefleet.cluster.fleet.ray_start import (
     start_ray,
     warn_of_open_folder,
 )
-from framefleet.pipeline.errors import FleetError
+from framefleet.pipeline.errors import FleetError, UserError
 from framefleet.pipeline.metrics import METRICS
 
 log = logging.getLogger(__name__)
@@ -147,10 +147,6 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         "runtime_env": {"py_modules": list(modules)} if modules else None,
     }
     connection = Connection()
-
-    def on_stderr(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
-        print_to_stdstream({**batch, "is_err": True}, ignore_prefix)
-
     with ExitStack() as stack:
         if address is None:
             folder = stack.enter_context(_own_folder(connection))
@@ -163,8 +159,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
             }
         else:
             address = _reachable(address)
-        # Ray reports lost machines on stdout, where a command may print its result in JSON.
-        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", on_stderr))
+        stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", _log_first_line))
         stack.callback(ray.shutdown, wait_for_processes=True)
         try:
             _start(address, options)
@@ -173,6 +168,12 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         except FleetError:
             connection.keep_logs = True
             raise
+
+
+def _log_first_line(batch: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """Log what Ray reports, such as lost machines: it would print all of it on stdout."""
+    for text in batch["lines"]:
+        log.warning("Ray: %s", ANSI.sub("", text).strip().partition("\n")[0])
 
 
 def _connection_of_program(address: str | None, modules: Sequence[str]) -> Connection:
@@ -222,14 +223,21 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
         if address is None:
             check_parent()  # says so where its folder is full
             raise FleetError(f"cannot start Ray on this machine: {error}", _START_AGAIN) from error
-        raise FleetError(f"cannot join Ray at {address}: {error}", "check fleet.address") from error
+        raise FleetError(f"cannot join Ray at {address}: {error}", "check this address") from error
 
 
 def needs_token(where: str) -> FleetError:
-    return FleetError(
+    return _to_correct(
         f"{where} wants a token, and this process has none or another",
         "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the cluster's token",
     )
+
+
+def _to_correct(problem: str, fix: str) -> FleetError:
+    """Return an error that the same command would end with again."""
+    error = FleetError(problem, fix)
+    error.exit_code = UserError.exit_code
+    return error
 
 
 def _wants_token(error: BaseException | None) -> bool:
@@ -309,7 +317,7 @@ def _reachable(address: str) -> str:
 
     ray.init would wait for it, deaf to signals.
     """
-    is_found, fix = address == "auto", "check fleet.address"
+    is_found, fix = address == "auto", "check this address"
     if is_found:
         services, utils = cast("Any", ray._private.services), cast("Any", ray._private.utils)
         try:
@@ -323,7 +331,7 @@ def _reachable(address: str) -> str:
     if not colon or not port.isdigit() or "/" in host:  # Ray would look for it for minutes
         if not is_found:
             fix = "give HOST:PORT of the cluster's head, e.g. 10.0.0.5:6379"
-        raise FleetError(f"no Ray cluster can be at {address!r}, which is not HOST:PORT", fix)
+        raise _to_correct(f"no Ray cluster can be at {address!r}, which is not HOST:PORT", fix)
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:

@@ -24,7 +24,7 @@ from framefleet.pipeline.errors import FramefleetError, count_text
 from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.rows.identity import LaneKey
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FIELD = re.compile(r"\t\w+: ")  # class_name, actor_id, pid, ip: known, or nothing to people
 _ADDRESS = re.compile(r"^\tip: (\S+)$", re.MULTILINE)
 _HEADS = ("The actor died unexpectedly before finishing this task", "The actor died because of an error")
@@ -66,8 +66,9 @@ def cause_of_loss(error: RayError, *, is_ready: bool) -> Cause:
     reason, address = cause_of_death(text), address_in(text)
     if is_of_its_machine(text):
         return Cause(reason=reason, kind="gone", suspects=(), address=address)
-    if isinstance(error, ActorUnavailableError):  # its link, or the Ray of its machine
-        return Cause(reason=f"out of reach: {reason}", kind="silent", suspects=(), address=address)
+    if isinstance(error, ActorUnavailableError):
+        reason = "out of reach: the Ray of its machine has ended, or its network is down"
+        return Cause(reason=reason, kind="silent", suspects=(), address=address)
     return Cause(reason=reason, kind="died" if is_ready else "machine", address=address)
 
 
@@ -86,7 +87,7 @@ def _raised(error: RayTaskError, *, is_ready: bool) -> Cause:
 
 def cause_of_death(text: str) -> str:
     """Return what killed a worker, from the text of a RayError: its last line may be a link to read."""
-    text = _ANSI.sub("", text)
+    text = ANSI.sub("", text)
     if memory := _MEMORY.search(text):
         used, limit = memory.groups()
         return f"Ray ended it, as the machine ran out of memory: {used} of {limit} in use"
@@ -114,6 +115,8 @@ def _sudden_death(text: str) -> str:
         if crash := _CRASH.search(log_file.read_text(errors="replace")):
             return f"its process crashed with {crash.group(1)}"
     num_killed = _num_oom_kills() - _OOM_KILLS_BEFORE
+    if not num_killed:
+        return "its process was killed (SIGKILL), not by the kernel's out-of-memory killer"
     return f"its process was killed (SIGKILL); out-of-memory kills by this kernel meanwhile: {num_killed}"
 
 
@@ -124,7 +127,7 @@ def is_of_its_machine(text: str) -> bool:
 
 def address_in(text: str) -> str | None:
     """Return the address of the machine that a RayError names, if it names one."""
-    match = _ADDRESS.search(_ANSI.sub("", text))
+    match = _ADDRESS.search(ANSI.sub("", text))
     return match.group(1) if match else None
 
 

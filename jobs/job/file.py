@@ -131,7 +131,9 @@ def storage_options_alone(sets: Sequence[str] | None) -> dict[str, Any]:
     """Return the same for commands that read no job, and can set nothing else. Raises JobError."""
     for key, _ in map(_parse_set, sets or []):
         if key[0] != "storage_options" or len(key) < 2:
-            raise JobError(f"--set {'.'.join(key)}: only storage_options can be set here", "leave it out")
+            problem = f"--set {'.'.join(key)}: only storage_options can be set here"
+            option = f"storage_options.{key[-1]}"
+            raise JobError(problem, f"leave it out; an option of the store is written `{option}`")
     return storage_options(sets)
 
 

@@ -174,6 +174,8 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     argument = common_argument(word) if len(key) == 1 else None
     if argument == "prompt":
         return f"to render it, write `sweep: {{prompt: {_shown(key, error['input'], job)}}}`"
+    if word in ("store", "storage", "s3"):
+        return "did you mean `storage_options`?"
     for words, cutoff in ((siblings, 0.7), (elsewhere, 1.0 if argument else 0.8)):
         if near := nearest(word, words, cutoff=cutoff):
             return f"did you mean `{'.'.join(words[near[0]])}`?"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -35,6 +34,7 @@ from framefleet.pipeline.model.device_placement import Placement, by_type
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DType
+from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.fused.batching import Batching, Mode
@@ -210,9 +210,7 @@ class TableJob(Section):
 
     table: _Text | None = None
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; or a folder of images or videos."""
-    output: Annotated[
-        _Text, AfterValidator(lambda place: place.replace("{date}", datetime.now(UTC).date().isoformat()))
-    ]
+    output: Annotated[_Text, AfterValidator(dated)]
     """Folder or fsspec URL, e.g. s3://bucket/run-7. {date} stands for today's date in UTC."""
     model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""

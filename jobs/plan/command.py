@@ -123,6 +123,8 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
         for section in ("budget", *sorted(sections_not_stored(), reverse=True)):
             if line := _section_line(getattr(job, section)):
                 stdout.say(f"{section}: {line}")
+        for line in _spent_lines(job):
+            stdout.say(line)
     check_valid_rows(
         plan.invalid,
         num_bad=plan.num_invalid,
@@ -139,6 +141,25 @@ def show_plan(job: Job, wanted: PlanOptions, *, as_json: bool) -> None:
             show_probed(one.hollow, plan.table)
     if not as_json:
         _print(plan.prediction)
+
+
+def _spent_lines(job: Job) -> Iterator[str]:
+    """Yield what earlier runs have used of the budget, and whether `render` would stop at once."""
+    from framefleet.cluster.driver.earlier_runs import spent_before
+    from framefleet.cluster.driver.stop import Spent
+    from framefleet.jobs.job.output import store_of_job
+    from framefleet.pipeline.outputs.output import Output
+
+    store, gpus = store_of_job(job), job.fleet.paid_gpus
+    if job.budget.per == "run" or not job.budget.limits():
+        return
+    stores = [store, *(inner.store for inner in Output(store).inner.values())]
+    spent = sum(map(spent_before, stores), Spent())
+    if limit := job.budget.reached(spent, gpus_per_worker=gpus):
+        overrun = job.budget.overrun(limit, spent, gpus_per_worker=gpus)
+        yield f"`render` would stop at once: {overrun.message}; to continue: {overrun.to_continue}"
+    elif spent != Spent():
+        yield f"used of the budget so far: {spent.text()}"
 
 
 def _section_line(section: BaseModel) -> str:

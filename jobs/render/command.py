@@ -105,8 +105,10 @@ def show_ending(summary: Summary) -> int:
     """Say how a job has ended, its inner outputs first; return the exit code."""
     for name, ended in {**summary.inner, "": summary}.items():
         assert ended.store is not None  # of every summary that `render_job` returns
+        problems = _problem_lines(ended, ended.store)
         for line in ending_lines(ended, ended.store):
-            stderr.say(f"{name}: {line}" if name else line)
+            level = "warning" if line in problems else "info"
+            stderr.say(f"{name}: {line}" if name else line, level=level)
     return summary.exit_code
 
 
@@ -151,16 +153,20 @@ def ending_lines(summary: Summary, store: Store) -> list[str]:
         for name, failed in summary.lacking.items()
     ]
     lines += [*summary.unused, *notes(store)]
-    lines.append(f"records: {store.url_of(RECORDS)}")
-    if summary.gone:
-        lines.append(gone_line(summary.gone, store.url_of("")))
+    lines += [f"records: {store.url_of(RECORDS)}", *_problem_lines(summary, store)]
+    return [*lines, *(line for listener in listeners() for line in listener.ending_lines(store))]
+
+
+def _problem_lines(summary: Summary, store: Store) -> list[str]:
+    """Return why rows have no clip."""
+    lines = [gone_line(summary.gone, store.url_of(""))] if summary.gone else []
     if summary.over_budget:
         lines.append(f"stopped: {summary.over_budget}")
         lines.append(f"finished clips are kept; to continue: {summary.to_continue}")
     if summary.failed:
         rows = count_text(summary.failed, "row")
         lines.append(f"{rows} failed, see {store.url_of(FAILURES)}; run again to retry")
-    return [*lines, *(line for listener in listeners() for line in listener.ending_lines(store))]
+    return lines
 
 
 def idle_lines(summary: Summary) -> list[str]:

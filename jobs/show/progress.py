@@ -206,12 +206,14 @@ def serving_metrics(watch: Watch, at: str | None, *, output: str) -> Iterator[Wa
 
     exported, registry = _Exported(watch, output), CollectorRegistry(auto_describe=False)
     host, _, port = at.rpartition(":")
+    if not (port.isdecimal() and int(port) < 1 << 16):
+        raise JobError(f"--metrics-port: {at!r} is not PORT or HOST:PORT", "e.g. 9400 or 0.0.0.0:9400")
     try:
         registry.register(cast("Collector", exported))
         server, thread = start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
         # Of a client that has left it would print a traceback.
         server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    except (OSError, ValueError, OverflowError) as error:
+    except OSError as error:
         problem = f"--metrics-port: figures cannot be served at {at!r}: {error}"
         raise JobError(problem, "give a free port, or HOST:PORT") from None
     try:

@@ -53,6 +53,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, get_args
 
@@ -144,3 +145,8 @@ def _suffixes_of_steps() -> set[str]:
     """Return the endings that the steps of installed plugins give to clips."""
     suffixes: list[Any] = [kind().suffix for kind in clip_steps().values()]
     return {suffix for suffix in suffixes if isinstance(suffix, str)}  # else a property of the instances
+
+
+def dated(place: str) -> str:
+    """Return where an output is now: {date} stands for today's date in UTC."""
+    return place.replace("{date}", datetime.now(UTC).date().isoformat())

@@ -19,7 +19,13 @@ import pyarrow.compute as pc
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.outputs.layout import FAILURES, LOGS, ROWS
 from framefleet.pipeline.outputs.parts.part_file import read_part
-from framefleet.pipeline.outputs.parts.parts import find_record, read_parts, rows_in_table, rows_of
+from framefleet.pipeline.outputs.parts.parts import (
+    find_record,
+    find_row_id,
+    read_parts,
+    rows_in_table,
+    rows_of,
+)
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
@@ -178,8 +184,15 @@ def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
     """Yield the log, the oldest line first: of all rows, or of one, and then what its record says.
 
     A driver keeps these lines as far as a row's record does not say it: a row that was rendered at its first
-    attempt has none.
+    attempt has none. row_id: or its first digits (four or more), or a clip's name. Raises JobError for none.
     """
+    if row_id is not None:
+        parts = (*live_parts(store), *(part for at in (ROWS, FAILURES, LOGS) for part in parts_in(store, at)))
+        whole = find_row_id(store, row_id, parts)
+        if whole is None:
+            problem = f"{store.url_of('')} has no row {row_id}"
+            raise JobError(problem, "take a row_id from a record, a failure or a clip's name")
+        row_id = whole
     for table in read_parts(store, [part.path for part in parts_in(store, LOGS)], LOG_FIELDS):
         lines = table if row_id is None else table.filter(pc.equal(table["row_id"], row_id))
         yield from (LogLine(**row) for row in rows_of(lines, store.url_of(LOGS)))
@@ -189,8 +202,8 @@ def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
         record = find_record(store, row_id)
         seconds = {"text": record.encode_s, "denoising": record.denoise_s}  # not while no job ran
         seconds |= {"decoding": record.decode_s, "writing": record.write_s}
-        parts = ", ".join(f"{part} {taken_s:.1f} s" for part, taken_s in seconds.items())
+        times = ", ".join(f"{part} {taken_s:.1f} s" for part, taken_s in seconds.items())
         where = f"{record.node}, attempt {record.attempt}"
-        message = f"done on {where}, in {sum(seconds.values()):.1f} s ({parts}): {record.path or record.uri}"
+        message = f"done on {where}, in {sum(seconds.values()):.1f} s ({times}): {record.path or record.uri}"
         done_at, worker = record.finished_at, record.worker
         yield LogLine(at=done_at, level="info", worker=worker, row_id=row_id, message=message)

@@ -23,7 +23,11 @@ _JobServer = Annotated[
 ]
 _RowId = Annotated[
     str | None,
-    Argument(metavar="ROW_ID", help="Row to show: its row_id. Default: all rows with log lines."),
+    Argument(
+        metavar="ROW_ID",
+        help="Row to show: its row_id, its first digits (at least 4), or the name of its clip. Default: all "
+        "rows with log lines.",
+    ),
 ]
 _Submitted = Annotated[
     bool,

@@ -182,6 +182,8 @@ def _client(address: str | None) -> Iterator[JobSubmissionClient]:
     source = variable if variable and not address else "--address"
     url = address or os.environ.get(source)
     where = "the Ray job server" + (f" at {url}" if url else "")
+    if (url or "").startswith("ray://"):  # which it would wait for
+        raise JobError(f"{source} is {url}, for Ray Client", "give the job server: http://HOST:8265")
     overriding = {name: os.environ.pop(name) for name in _VARIABLES if address and name in os.environ}
     try:
         try:

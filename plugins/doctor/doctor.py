@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framefleet.cluster.fleet.machines import Machine
+from framefleet.cluster.fleet.settings import FleetSettings, lacking_gpu, machines_in_words, shares
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.plugins.doctor.machine import (
     MACHINE_CHECKS,
@@ -68,6 +70,7 @@ def doctor(
     `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
     """
     targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
+    fleet = FleetSettings()
     if job is not None:
         from framefleet.jobs.job.file import load_job
         from framefleet.jobs.job.schema import TableJob
@@ -76,14 +79,16 @@ def doctor(
         if targets.store is None:  # what was named stays
             targets = replace(targets, store=read.output, storage_options=read.storage_options)
         targets = replace(targets, model=read.model.path, revision=read.model.revision)
-        address = address or read.fleet.address
-    names = {*checks_of(Targets(store="")), "ports"}
+        fleet = read.fleet
+        address = address or fleet.address
+    names = {*checks_of(Targets(store="")), "ports", "fleet"}
     if unknown := set(only) - names:
         raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(names))}")
     if address is None:
         here = platform.node()
-        return Diagnosis(results=tuple(replace(one, machine=here) for one in check_machine(targets)[0]))
-    return Diagnosis(results=tuple(_check_cluster(targets, address)))
+        results = [*check_machine(targets)[0], *_of_room(fleet, [], only=targets.only)]
+        return Diagnosis(results=tuple(replace(one, machine=here) for one in results))
+    return Diagnosis(results=tuple(_check_cluster(targets, address, fleet)))
 
 
 def checks_of(targets: Targets) -> dict[str, Check]:
@@ -103,13 +108,14 @@ def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
     return run_checks(checks_of(targets)), versions()
 
 
-def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
+def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iterator[CheckResult]:
     from framefleet.plugins.doctor.services import everywhere, meet, run_on
 
     with everywhere(address) as machines:
         installed = versions()
         answers = run_on(machines, check_machine, targets, timeout_s=_CLUSTER_S)
         met = {} if targets.only and "ports" not in targets.only else meet(machines, timeout_s=_MEET_S)
+    yield from (replace(one, machine=address) for one in _of_room(fleet, machines, only=targets.only))
     for name, answer in answers.items():
         if isinstance(answer, FleetError):
             yield replace(error(answer.problem, answer.fix), machine=name, check="libraries")
@@ -118,6 +124,23 @@ def _check_cluster(targets: Targets, address: str) -> Iterator[CheckResult]:
         compared = replace(_compared(theirs, installed), check="libraries")
         of_ports = [replace(one, check="ports") for one in _of_meeting(met.get(name))]
         yield from (replace(one, machine=name) for one in [*results, compared, *of_ports])
+
+
+def _of_room(
+    fleet: FleetSettings, machines: Sequence[Machine], *, only: Collection[str]
+) -> Iterator[CheckResult]:
+    """Yield whether any of these machines has room for a worker; of none, whether this one has its GPU."""
+    if only and "fleet" not in only:
+        return
+    if not machines:
+        if lack := lacking_gpu(fleet, {}):
+            yield replace(error(lack.problem, lack.fix), check="fleet")
+        return
+    worker = shares(fleet, machines)
+    if not worker.room(machines):
+        problem = f"no machine has room for a worker, which takes {worker}"
+        fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others"
+        yield replace(warning(problem, fix), check="fleet")
 
 
 def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> CheckResult:

@@ -25,13 +25,11 @@ def checked_urls(job: Job) -> dict[str, str]:
 
 @contextmanager
 def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
-    """Yield what takes the summary of a run. A monitor that does not answer neither delays nor fails it.
+    """Yield what takes the summary of a run; say how it ended. Never fails for it.
 
     Raises JobError for URLs whose environment variables are not set.
     """
     urls = checked_urls(job)
-    starting = threading.Thread(target=_ping, args=("start", urls.get("start")), daemon=True)
-    starting.start()
     summaries: list[Summary] = []
     is_well, num_attempts = False, MAX_TRIES
     try:
@@ -44,14 +42,24 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
         num_attempts = MAX_TRIES if isinstance(error, Exception) else 1
         raise
     finally:
-        # The last that a monitor hears is how the run ended.
-        starting.join(None if num_attempts > 1 else _START_S)
         key = "failed" if "failed" in urls and not is_well else "end"
         _ping(key, urls.get(key), num_attempts)
 
 
+@contextmanager
+def begun(job: Job) -> Iterator[None]:
+    """Say that a run has its output. A monitor that does not answer neither delays nor fails it."""
+    starting = threading.Thread(target=_ping, args=("start", checked_urls(job).get("start")), daemon=True)
+    starting.start()
+    try:
+        yield
+    except BaseException as error:
+        starting.join(None if isinstance(error, Exception) else _START_S)
+        raise
+    starting.join()  # the last that a monitor hears is how the run ended
+
+
 def _ping(key: str, url: str | None, num_attempts: int = MAX_TRIES) -> None:
     if url:
-        tried(
-            lambda: send_request(url), f"heartbeat.{key}: {host_of(url)} could not be reached", num_attempts
-        )
+        problem = f"heartbeat.{key}: the request to {host_of(url)} failed"
+        tried(lambda: send_request(url), problem, num_attempts)

@@ -11,6 +11,7 @@ from framefleet.doors import Listener, Plugin
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
     from framefleet.jobs.job.schema import Job
+    from framefleet.jobs.show.watch import Watch
 
 
 class EndListener(Listener):
@@ -35,6 +36,11 @@ class HeartbeatListener(Listener):
         from framefleet.plugins.notify.heartbeat import beating
 
         return beating(job)
+
+    def following(self, job: Job, watch: Watch) -> AbstractContextManager[None]:
+        from framefleet.plugins.notify.heartbeat import begun
+
+        return begun(job)
 
 
 PLUGIN = Plugin(

@@ -44,6 +44,17 @@ def test_every_machine_of_a_healthy_cluster_is_checked(
     assert framefleet.doctor(address=ray_cluster, only=["ports"]).is_well
 
 
+def test_a_job_whose_workers_fit_on_no_machine_is_warned_of(ray_cluster: str, tmp_path: Path) -> None:
+    values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "org/name"}
+    for gpus in (0, 1):
+        job = values | {"fleet": {"address": ray_cluster, "gpus_per_worker": gpus}}
+        results = [one for one in framefleet.doctor(job, only=["fleet"]).results if one.check == "fleet"]
+        assert [one.state for one in results] == ["warning"] * gpus
+    assert "which takes 1 GPUs" in results[0].text and "autoscaler" in results[0].fix
+    (result,) = framefleet.doctor(values | {"fleet": {"gpus_per_worker": 99}}, only=["fleet"]).results
+    assert (result.state, "fleet.gpus_per_worker is 99" in result.text) == ("error", True)
+
+
 def test_a_cluster_that_is_not_there_is_no_finding(tmp_path: Path) -> None:
     with pytest.raises(framefleet.FramefleetError, match="no Ray cluster answers") as caught:
         framefleet.doctor(address="127.0.0.1:1")

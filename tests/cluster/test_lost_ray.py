@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -15,10 +16,10 @@ from tests.jobs import (
     job_values,
     prompt_rows,
     records_of,
-    start_render,
     write_job,
     write_table,
 )
+from tests.warm.process import start
 
 NUM_ROWS = 200  # at half a second each: more than can be done before it is noticed
 
@@ -37,7 +38,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
     rows = prompt_rows(NUM_ROWS)
     table = write_table(tmp_path / "t.parquet", rows)
     job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", recipe="tests.faults:lingers"))
-    render = start_render(job)
+    render = start("-m", "framefleet.jobs.cli", "render", job, "--log-format", "json")
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("out/clips/*/[!.]*.mp4"))) < 4:
         assert render.poll() is None and time.monotonic() < deadline
@@ -47,7 +48,8 @@ def test_a_job_whose_ray_is_killed_says_so_and_loses_no_finished_row(
     killed_at = time.monotonic()
     printed, _ = render.communicate(timeout=120)
     assert render.returncode == 3, printed
-    assert told in printed
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert any(told in line["message"] for line in lines)
     assert time.monotonic() - killed_at < within_s
     assert "run the same command again to continue" in printed
     records = records_of(tmp_path / "out")

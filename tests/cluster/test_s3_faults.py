@@ -20,7 +20,7 @@ import pytest
 from pyarrow import csv
 
 from framefleet import Store
-from framefleet.pipeline.errors import StoreConflict, StoreError
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.stores import object_store, retries
 from framefleet.pipeline.rows.tables.table import open_table
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
@@ -164,6 +164,38 @@ def test_an_outage_beyond_the_limit_is_an_error_that_says_so(s3_server: S3Server
             store.read("clips/one.mp4")
 
 
+@pytest.mark.daily(1)
+def test_a_store_that_takes_requests_and_is_silent_is_given_up_when_the_outage_is_over(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "_LEAST_SILENCE_S", 0.5)
+    with faulty_s3(s3_server.endpoint) as proxy:
+        options = {**s3_server.storage_options, "endpoint_url": proxy.endpoint}
+        store = Store(f"{s3_server.url}/run 7", options, outage_s=4)
+        store.exists("x")
+        proxy.goes_wrong(Fault(kind="hang"))
+        started = time.monotonic()
+        with pytest.raises(StoreError, match="ReadTimeoutError"):
+            store.write("clips/one.mp4", b"x")
+        assert 4 <= time.monotonic() - started < 20
+
+
+def test_https_to_a_server_of_http_is_a_mistake_that_is_told_at_once(s3_server: S3Server) -> None:
+    endpoint = s3_server.endpoint.replace("http://", "https://")
+    store = Store(s3_server.url, {**s3_server.storage_options, "endpoint_url": endpoint})
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="this endpoint speaks http, not https") as caught:
+        store.read("job.json")
+    assert time.monotonic() - started < 15 and caught.value.exit_code == 2
+
+
+def test_an_option_that_no_store_has_is_named_with_the_one_that_is_like_it(s3_server: S3Server) -> None:
+    store = Store(s3_server.url, {"endpoint": s3_server.endpoint})
+    with pytest.raises(JobError, match="storage_options has 'endpoint'") as caught:
+        store.read("job.json")
+    assert caught.value.fix == "did you mean 'endpoint_url'?"
+
+
 def test_a_store_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "FIRST_ANSWER_S", 0.5)
     options = {"key": "test", "secret": "very-secret", "endpoint_url": f"http://127.0.0.1:{free_port()}"}
@@ -289,8 +321,10 @@ def test_uploads_left_half_done_are_swept_and_only_ours(
 
 
 def test_attempts_that_a_user_has_set_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert object_store.s3_options({})["config_kwargs"]["retries"]["total_max_attempts"] == 2
-    chosen = {"config_kwargs": {"retries": {"mode": "adaptive"}}}
-    assert object_store.s3_options(chosen)["config_kwargs"]["retries"] == {"mode": "adaptive"}
+    config = object_store.s3_options({})["config_kwargs"]
+    assert (config["retries"]["total_max_attempts"], config["read_timeout"]) == (2, 30)
+    chosen = {"config_kwargs": {"retries": {"mode": "adaptive"}, "read_timeout": 90}}
+    config = object_store.s3_options(chosen)["config_kwargs"]
+    assert (config["retries"], config["read_timeout"]) == ({"mode": "adaptive"}, 90)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "7")
     assert "retries" not in object_store.s3_options({})["config_kwargs"]

@@ -17,6 +17,7 @@ from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, Holder, pars
 from framefleet.jobs.control.control import RESUME, ask_driver
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
+from framefleet.pipeline.outputs.stores.folder import Folder
 
 FIRST = epoch_path(1)
 
@@ -214,6 +215,23 @@ def test_a_store_that_fails_for_a_moment_does_not_end_the_beating(
         store.write(FIRST, kept)
         first = held(store).beat
         wait_until(lambda: held(store).beat > first)
+
+
+def test_a_store_that_is_silent_for_too_long_ends_a_driver_that_writes_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path), outage_s=0.1)
+
+    def is_silent(*_: object) -> list[str]:
+        raise TimeoutError("no answer")
+
+    with lock(store, beat_s=0.05) as ours, monkeypatch.context() as patch:
+        ours.check_seen()
+        patch.setattr(Folder, "list", is_silent)
+        ours._beating.join(10)
+        with pytest.raises(StoreError, match="could not list") as caught:
+            ours.check_seen()
+        assert caught.value.exit_code == 3
 
 
 def wait_until(condition: object, timeout_s: float = 10) -> None:

@@ -66,8 +66,9 @@ def test_a_machine_that_is_gone_has_no_suspects_and_a_crash_has_all_rows() -> No
     died = cause_of_loss(RayActorError("ab12", KILLED), is_ready=True)
     assert (died.kind, died.suspects) == ("died", None)
     assert cause_of_loss(RayActorError("ab12", KILLED), is_ready=False).kind == "machine", "no row was there"
-    away = cause_of_loss(ActorUnavailableError("connection reset", None), is_ready=True)
+    away = cause_of_loss(ActorUnavailableError("RpcError: rpc_code: 14", None), is_ready=True)
     assert (away.kind, away.suspects) == ("silent", ())
+    assert away.reason == "out of reach: the Ray of its machine has ended, or its network is down"
 
 
 def test_what_a_worker_raises_is_its_machines_before_it_is_ready() -> None:
@@ -91,24 +92,38 @@ def test_time_in_which_a_process_was_stopped_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("logged", "told"),
+    ("logged", "num_kills", "told"),
     [
-        ("E 17 17] logging.cc:474: *** SIGILL received at time=1795 on cpu 1 ***\n", "crashed with SIGILL"),
-        ("E 17 17] logging.cc:474: *** SIGBUS received at time=1795 on cpu 0 ***\n", "crashed with SIGBUS"),
+        (
+            "E 17 17] logging.cc:474: *** SIGILL received at time=1 on cpu 1 ***\n",
+            2,
+            "crashed with SIGILL",
+        ),
+        (
+            "E 17 17] logging.cc:474: *** SIGBUS received at time=1 on cpu 0 ***\n",
+            2,
+            "crashed with SIGBUS",
+        ),
         (
             "I 17 17] core_worker.cc:661: as usual\n",
+            2,
             "killed (SIGKILL); out-of-memory kills by this kernel meanwhile: 2",
+        ),
+        (
+            "I 17 17] core_worker.cc:661: as usual\n",
+            0,
+            "killed (SIGKILL), not by the kernel's out-of-memory killer",
         ),
     ],
 )
 def test_a_process_of_this_machine_is_told_by_its_signal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logged: str, told: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logged: str, num_kills: int, told: str
 ) -> None:
     (tmp_path / "python-core-worker-ab12_17.log").write_text(logged)
     (tmp_path / "python-core-worker-ab12_117.log").write_text("*** SIGSEGV received, by another\n")
     node = SimpleNamespace(node_ip_address="10.99.0.12", get_logs_dir_path=lambda: str(tmp_path))
     monkeypatch.setattr(ray._private.worker, "_global_node", node)
-    monkeypatch.setattr(losses, "_OOM_KILLS_BEFORE", losses._num_oom_kills() - 2)
+    monkeypatch.setattr(losses, "_OOM_KILLS_BEFORE", losses._num_oom_kills() - num_kills)
     assert told in cause_of_death(KILLED)
     node.node_ip_address = "10.99.0.13"  # it was elsewhere, and so are its logs
     assert "killed (as by the kernel" in cause_of_death(KILLED)

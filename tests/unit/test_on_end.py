@@ -21,13 +21,14 @@ from tenacity import wait_none
 from framefleet import Store, Summary, plan
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.render import render
 from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, OutputInUse, StoreError, UserError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.plugins.notify import heartbeat, on_end
-from framefleet.plugins.notify.heartbeat import beating
+from framefleet.plugins.notify.heartbeat import beating, begun
 from framefleet.plugins.notify.on_end import report_end
 from framefleet.plugins.notify.section import HeartbeatSection
 from tests.jobs import job_values, prompt_rows, write_table
@@ -101,14 +102,29 @@ def test_a_monitor_hears_that_a_run_starts_and_how_it_ends(tmp_path: Path) -> No
         for wanted in (urls, {"end": urls["end"]}):
             values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "heartbeat": wanted}
             beats = load_job(values)
-            with beating(beats) as end:
+            with beating(beats) as end, begun(beats):
                 end(replace(SUMMARY, failed=0))
-            with beating(beats) as end:
+            with beating(beats) as end, begun(beats):
                 end(SUMMARY)
-            with pytest.raises(StoreError), beating(beats):
+            with pytest.raises(StoreError), beating(beats), begun(beats):
                 raise StoreError("no answer", "wait")
     both = ["GET start", "GET end", "GET start", "GET failed", "GET start", "GET failed"]
     assert sent == [*both, "GET end", "GET end", "GET end"]
+
+
+def test_a_run_on_an_output_in_use_reports_no_start_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        with DriverLock(Store(str(tmp_path))):
+            """It never begins."""
+
+    monkeypatch.setattr(render, "render_rows", refused)
+    with listening() as (url, sent), DriverLock(Store(str(tmp_path))):
+        beats = job(tmp_path).model_copy(update={"heartbeat": HeartbeatSection(start=url, end=url)})
+        with pytest.raises(OutputInUse):
+            render.render_job(beats, Callback(None))
+    assert sent == []
 
 
 def test_a_run_on_an_output_in_use_reports_no_end(tmp_path: Path) -> None:
@@ -140,11 +156,11 @@ def test_a_monitor_that_does_not_answer_changes_nothing(
     values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
     with beating(load_job(values | {"heartbeat": {"end": "http://127.0.0.1:9/secret-of-check"}})) as end:
         end(SUMMARY)
-    assert "heartbeat.end: 127.0.0.1 could not be reached" in caplog.text
+    assert "heartbeat.end: the request to 127.0.0.1 failed: " in caplog.text
     assert "secret-of-check" not in caplog.text
     with beating(load_job(values | {"heartbeat": {"end": "http://user:secret-of-user@[x/secret"}})) as end:
         end(SUMMARY)  # an address that nobody can have
-    assert "heartbeat.end: its address could not be reached" in caplog.text
+    assert "heartbeat.end: the request to its address failed: " in caplog.text
     assert "secret-of-user" not in caplog.text
 
 

@@ -8,20 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from framefleet import Store
 from framefleet.jobs.show.console import complain, reporting, stderr
-from framefleet.pipeline.outputs.layout import LOGS
+from framefleet.pipeline.outputs.layout import LOGS, ROWS
 from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import fields_named
 from framefleet.pipeline.outputs.row_states import LOG_FIELDS
 from tests.commands import command
 from tests.outputs import RUN, write_output
 from tests.rows import NOON, record
 
-ROW, OTHER = record(1).row_id, record(2).row_id
+DONE, WAITING = record(0xA << 124), record(0xB << 124)
+ROW, OTHER = DONE.row_id, "c" * 32
 
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    store = write_output(tmp_path, [record(1)])
+    store = write_output(tmp_path, [DONE])
     lines = PartWriter(store, LOGS, LOG_FIELDS, run=RUN)
     for row_id, message in ((ROW, "out of memory"), (OTHER, "\x1b[2J forged\nline"), (ROW, "attempt 2")):
         values = {"at": NOON, "level": "info", "worker": "worker-0", "row_id": row_id, "message": message}
@@ -34,9 +37,8 @@ def test_the_lines_of_a_row_come_in_order_and_end_with_its_record(output: Path) 
     shown = command("logs", output, ROW).stdout.splitlines()
     assert [line.partition("  worker-0")[2].strip() for line in shown[:2]] == ["out of memory", "attempt 2"]
     assert shown[0].startswith(NOON.isoformat(" ", "seconds")), "with its zone, as status prints times"
-    done = record(1)
-    worked_s = done.encode_s + done.denoise_s + done.decode_s + done.write_s
-    assert f"done on {done.node}, attempt 1, in {worked_s:.1f} s" in shown[2] and shown[2].endswith(done.uri)
+    worked_s = DONE.encode_s + DONE.denoise_s + DONE.decode_s + DONE.write_s
+    assert f"done on {DONE.node}, attempt 1, in {worked_s:.1f} s" in shown[2] and shown[2].endswith(DONE.uri)
     values = [json.loads(line) for line in command("logs", output, ROW, "--json").stdout.splitlines()]
     assert [value["message"] for value in values[:2]] == ["out of memory", "attempt 2"]
 
@@ -46,10 +48,29 @@ def test_without_a_row_the_lines_of_all_are_shown_and_none_forges_another(output
     assert len(shown.splitlines()) == 3 and OTHER in shown and "\x1b" not in shown
 
 
-def test_a_row_of_which_nothing_is_known_is_an_answer_too(output: Path) -> None:
-    found = command("logs", output, "f" * 32)
-    assert (found.exit_code, found.stdout) == (0, "")
-    assert "nothing went wrong" in found.stderr
+def test_a_row_is_shown_by_its_first_digits_and_by_its_clip_too(output: Path) -> None:
+    whole = command("logs", output, OTHER).stdout
+    assert command("logs", output, OTHER[:6]).stdout == whole != ""
+    assert (
+        command("logs", output, ROW[:6]).stdout
+        == command("logs", output, f"clips/a0/{ROW}-0123abcd.mp4").stdout
+    )
+
+
+def test_a_row_to_which_nothing_happened_yet_is_an_answer_and_one_that_is_not_there_an_error(
+    output: Path,
+) -> None:
+    waiting = WAITING.row_id
+    rows = PartWriter(Store(str(output)), ROWS, fields_named(LOG_FIELDS, "row_id"), run=RUN)
+    rows.add(None, {"row_id": waiting})
+    rows.flush()
+    calm = command("logs", output, waiting[:6])
+    assert (calm.exit_code, calm.stdout) == (0, "")
+    assert "nothing went wrong" in calm.stderr
+    for absent in ("f" * 32, "f" * 6, "f"):
+        refused = command("logs", output, absent)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert f"has no row {absent}" in refused.stderr
 
 
 def test_in_json_each_line_says_of_which_job_worker_and_row_it_is(

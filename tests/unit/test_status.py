@@ -146,6 +146,14 @@ def test_when_the_driver_is_gone_the_records_count_and_nothing_is_promised(
     assert (found.eta_s, found.workers) == (None, ())
 
 
+def test_while_a_job_is_paused_its_half_done_rows_are_counted(tmp_path: Path) -> None:
+    for paused_since, num_half_done in (("2026-11-22T04:54:14+00:00", 1), ("", 0)):
+        store = write_output(tmp_path, [])
+        write_driver(store, progress=replace(UNDER_WAY, paused_since=paused_since))
+        store.write(f"checkpoints/{3:032x}.safetensors", b"half")
+        assert framefleet.status(str(tmp_path)).num_half_done == num_half_done
+
+
 @pytest.mark.parametrize("where", [THERE, {}])
 def test_a_driver_that_was_not_heard_for_long_is_called_silent(tmp_path: Path, where: dict[str, str]) -> None:
     store = write_output(tmp_path)

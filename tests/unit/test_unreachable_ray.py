@@ -57,7 +57,16 @@ def test_an_address_that_a_dead_ray_left_is_refused_and_named(
 def test_an_address_that_is_not_of_a_head_is_refused_with_its_form(address: str) -> None:
     with pytest.raises(FleetError, match="is not HOST:PORT") as refusal, connect(address, num_cpus=1):
         """It is joined."""
-    assert "10.0.0.5:6379" in refusal.value.fix
+    assert "10.0.0.5:6379" in refusal.value.fix and refusal.value.exit_code == 2
+
+
+@pytest.mark.parametrize("variable", [None, "RAY_ADDRESS"])
+def test_a_client_of_ray_is_no_job_server(variable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "ray://127.0.0.1:1")
+    with pytest.raises(JobError, match=" for Ray Client") as refusal:
+        submission.find_submission(None if variable else "ray://127.0.0.1:1", "/out")
+    assert "http://HOST:8265" in refusal.value.fix
 
 
 @pytest.mark.parametrize(

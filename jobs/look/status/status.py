@@ -144,7 +144,7 @@ class Status(Overview):
     num_former: int = 0  # rows that have a record, but are no longer in the table
     audits: AuditFigures | None = None  # of all rows with a record; None if nothing is known
     paused_since: str = ""  # "" if its job is not paused
-    num_half_done: int = 0  # of the rows left, those with a checkpoint, while no driver is at work
+    num_half_done: int = 0  # of the rows left, those with a checkpoint, while nothing renders
     figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, see `pipeline/metrics.py`
     inner: Mapping[str, Status] = field(default_factory=dict)  # of each inner output, by its name
     notes: tuple[str, ...] = ()  # of plugins
@@ -222,6 +222,8 @@ class StatusReader:
             counts = self._counts.value()
             done, failed, num_former = counts.done, counts.failed, counts.former
             num_rows = num_rows if counts.rows is None else counts.rows
+        paused_since = report.paused_since if report and is_at_work else ""
+        if paused_since or not is_at_work:
             num_begun = sum(1 for _ in half_done_in(self._output.store))
         gone = None if is_at_work else self._look_for_clips(done + num_former)
         num_left = None if num_rows is None else max(0, num_rows - done - failed)
@@ -239,7 +241,7 @@ class StatusReader:
             last_failures=self._last_failures.value(),
             num_former=num_former,
             audits=_audit_figures(self._output.store, done + num_former),
-            paused_since=report.paused_since if report and is_at_work else "",
+            paused_since=paused_since,
             num_half_done=min(num_begun, num_left or 0),
             figures=report.figures if report and _are_sound(report.figures) else {},
             inner={name: reader.status() for name, reader in self._inner.items()},

@@ -25,7 +25,7 @@ from framefleet.pipeline.outputs.layout import DAMAGED, RECORDS
 from framefleet.pipeline.outputs.parts.part_file import JOB, REPLACES, metadata_of, read_part, to_parquet
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_path
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, Record, fields_named, record_of
-from framefleet.pipeline.outputs.parts.seals import Hold, live_parts, new_run, part_path, parts_in
+from framefleet.pipeline.outputs.parts.seals import Hold, Part, live_parts, new_run, part_path, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 
 # When a part is written: after this many rows, or this long. What has no record yet when a driver dies is
@@ -161,23 +161,31 @@ def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]
 
 def find_record(store: Store, row_id: str) -> Record:
     """Return the record of a row_id, its first digits (four or more) or a clip's name. Raises JobError."""
+    parts = live_parts(store)
+    for part in reversed(parts):  # of doubles the last counts
+        if record := record_in(store, part.path, row_id):
+            return record
+    if whole := find_row_id(store, row_id, parts):
+        return find_record(store, whole)
+    raise no_record(store, row_id)
+
+
+def find_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str | None:
+    """Return the one row_id in these parts that `find_record` would take for this; None for none."""
     first = row_id.rpartition("/")[2].partition(".")[0].partition("-")[0]
     if first == row_id and len(first) < _LEAST_DIGITS:
         raise JobError(f"{row_id!r} is too short for a row_id", f"give at least {_LEAST_DIGITS} digits of it")
+    if first == row_id and len(first) > _ROW_ID_DIGITS:
+        return None
     matches: set[str] = set()
-    for part in reversed(live_parts(store)):  # of doubles the last counts
-        if record := record_in(store, part.path, row_id):
-            return record
-        if first != row_id or len(first) < _ROW_ID_DIGITS:
-            row_ids = read_part(store, part.path, _ROW_ID)["row_id"]
-            matches.update(row_ids.filter(pc.starts_with(row_ids, first)).to_pylist())
-    if len(matches) == 1:
-        return find_record(store, matches.pop())
-    if matches:
+    for part in parts:
+        row_ids = read_part(store, part.path, _ROW_ID)["row_id"]
+        matches.update(row_ids.filter(pc.starts_with(row_ids, first)).to_pylist())
+    if len(matches) > 1:
         examples = ", ".join(sorted(matches)[:3])
-        problem = f"{store.url_of(RECORDS)} has {len(matches):,} rows that begin with {first}: {examples}"
+        problem = f"{store.url_of('')} has {len(matches):,} rows that begin with {first}: {examples}"
         raise JobError(problem, "give more digits")
-    raise no_record(store, row_id)
+    return next(iter(matches), None)
 
 
 def no_record(store: Store, row_id: str) -> JobError:

@@ -30,11 +30,17 @@ from botocore.exceptions import FlexibleChecksumError
 
 from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.redaction import public_text, public_url
-from framefleet.pipeline.outputs.stores.retries import DamagedUpload, said_by_server, trouble_of
+from framefleet.pipeline.outputs.stores.retries import (
+    OUTAGE_S,
+    DamagedUpload,
+    said_by_server,
+    trouble_of,
+)
 
 _SCHEMES = ("gs", "gcs")
 # aiohttp's own is five minutes for all of a request, also of a large one that comes along well.
-_CONNECT_S, _SILENCE_S = 20, 60
+_CONNECT_S = 20
+_SILENCE_S, _LEAST_SILENCE_S = 30.0, 5.0  # botocore waits for 60; a busy gateway needs some
 # Methods that gcsfs makes six attempts of, with half a minute of pauses.
 _REPEATED = ("_request", "_get_file_request", "_get_file_concurrent")
 
@@ -50,11 +56,16 @@ def is_gcs(url: str) -> bool:
     return url.partition("://")[0] in _SCHEMES
 
 
-def gcs_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def silence_s(outage_s: float) -> float:
+    """Return how long an answer is waited for: an outage is noticed well before it lasts too long."""
+    return min(_SILENCE_S, max(_LEAST_SILENCE_S, outage_s / 8))
+
+
+def gcs_options(options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> dict[str, Any]:
     """Return the user's options, with what we need unless they chose it themselves."""
     from aiohttp import ClientTimeout
 
-    patience = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+    patience = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s(outage_s))
     return {"consistency": "md5", "requests_timeout": patience, **options}
 
 
@@ -90,12 +101,13 @@ def is_s3(url: str) -> bool:
     return url.startswith(("s3://", "s3a://"))
 
 
-def s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def s3_options(options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> dict[str, Any]:
     """Return a deep copy of the options (botocore changes them), with ours where nothing was chosen."""
     chosen = copy.deepcopy(dict(options))
     config = chosen.setdefault("config_kwargs", {})
     if not _RETRIES_IN_ENVIRONMENT & os.environ.keys():
         config.setdefault("retries", dict(_RETRIES))
+    config.setdefault("read_timeout", silence_s(outage_s))
     config.setdefault("connector_args", {}).setdefault("socket_factory", _new_socket)
     return chosen
 
@@ -176,8 +188,8 @@ class Stored:
 class ObjectStore:
     """Objects below `url`. Raises what fsspec and the store's own library raise: anything."""
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        self.url, self.options = url, options
+    def __init__(self, url: str, options: Mapping[str, Any], outage_s: float = OUTAGE_S) -> None:
+        self.url, self.options, self._outage_s = url, options, outage_s
         self._checks = CHECKS if is_azure(url) else {}
         self._opened: tuple[int, Any, str] | None = None  # process id, file system, root
 
@@ -312,18 +324,18 @@ class ObjectStore:
         """Return file system and path, opened once per process: s3fs's loop does not survive a fork."""
         opened = self._opened  # another thread may reopen
         if opened is None or opened[0] != os.getpid():
-            files, root = _open(self.url, self.options)
+            files, root = _open(self.url, self.options, self._outage_s)
             opened = self._opened = (os.getpid(), files, root.rstrip("/"))
         _, files, root = opened
         return files, f"{root}/{path}" if path else root
 
 
-def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+def _open(url: str, options: Mapping[str, Any], outage_s: float) -> tuple[Any, str]:
     """Return the file system and the root. Raises JobError for what is no store, or lacks an option."""
     # A copy of the user's options, with ours where they have chosen nothing.
-    own_options = s3_options(options) if is_s3(url) else copy.deepcopy(dict(options))
+    own_options = s3_options(options, outage_s) if is_s3(url) else copy.deepcopy(dict(options))
     if is_gcs(url):
-        own_options = gcs_options(own_options)
+        own_options = gcs_options(own_options, outage_s)
     try:
         # other processes write here too
         uncached = {"skip_instance_cache": True, "use_listings_cache": False}

@@ -43,6 +43,7 @@ _REFUSED_CLASSES |= {"TokenRetrievalError", "SSOError", "ProfileNotFound"}
 _REFUSED_CLASSES |= {"NonRetryableError"}  # gcsfs's, of credentials that cannot be renewed
 _INVALID_CLASSES = {"ParamValidationError", "ValidationError", "EndpointProviderError"}
 _INVALID_ENDPOINT = "Invalid endpoint: "  # botocore's ValueError
+_NO_TLS = "WRONG_VERSION_NUMBER"  # OpenSSL's word for an answer in plain HTTP
 _FORBIDDEN = "Forbidden: "  # all that gcsfs leaves of a 403
 # What S3 servers call it, where neither the status nor s3fs's class says enough.
 _CODES: dict[str, StoreTrouble] = {
@@ -99,6 +100,8 @@ def trouble_of(error: BaseException) -> StoreTrouble:
         code, status = said_by_server(one)
         if trouble := _CODES.get(code) or _STATUSES.get(status):
             return trouble
+    if _NO_TLS in str(error):
+        return "invalid"
     names = {kind.__name__ for kind in type(error).__mro__}
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL_ERRNOS:
@@ -115,6 +118,8 @@ def trouble_of(error: BaseException) -> StoreTrouble:
 
 def in_a_line(error: BaseException) -> str:
     """Return what an error says, without the id of the request and the XML that Azure's bring along."""
+    if _NO_TLS in str(error):
+        return "this endpoint speaks http, not https"
     return " ".join(str(error).partition("\nRequestId:")[0].split())
 
 

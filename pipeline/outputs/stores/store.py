@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -30,16 +31,19 @@ from framefleet.pipeline.errors import (
 )
 from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.mistakes import must_be
+from framefleet.pipeline.guards.mistakes import must_be, nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.metrics import STORE_BYTES, Counts
 from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.outputs.stores.folder import Folder
-from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored
+from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored, is_s3
 
 # A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
 # name that no file can have.
 NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# What s3fs takes; other words go on to libraries below it, which refuse them.
+_S3_OPTIONS = ("key", "secret", "token", "anon", "profile", "endpoint_url", "client_kwargs", "config_kwargs")
+_NO_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +79,7 @@ class Store:
             self._backend = Folder(Path(self._url))
         else:
             self._url = url.rstrip("/")
-            self._backend = ObjectStore(_supported(self._url), self._options)
+            self._backend = ObjectStore(_supported(self._url), self._options, outage_s)
         self._patience = retries.Patience(public_url(self._url), outage_s)
 
     def __repr__(self) -> str:
@@ -235,8 +239,11 @@ class Store:
             fix = (retries.FIXES if is_remote else retries.LOCAL_FIXES)[trouble]
             problem = f"could not {verb} {self.url_of(path)}: {shown}"
             # Of an option that a library passes on as it connects.
-            if is_remote and isinstance(error, TypeError) and "keyword argument" in shown:
-                raise JobError(problem, "check storage_options: stores take different options") from None
+            if is_remote and isinstance(error, TypeError) and (option := _NO_OPTION.search(shown)):
+                near = nearest(option[1], _S3_OPTIONS) if is_s3(self._url) else []
+                fix = f"did you mean {near[0]!r}?" if near else "stores take different options"
+                problem = f"{self.url_of('')}: storage_options has {option[1]!r}, which no library takes"
+                raise JobError(problem, fix) from None
             failure = StoreError(problem, fix)
             failure.kind = trouble
             if is_lasting:
