@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import FramefleetError, JobError
-from framefleet.pipeline.outputs.layout import FAILURES, LOGS, ROWS
+from framefleet.pipeline.outputs.layout import ADDED, FAILURES, LOGS, ROWS, TABLES
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import find_record, read_parts, rows_in_table, rows_of
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named
@@ -100,6 +100,11 @@ def count_rows(store: Store) -> OutputCounts:
         left=total - done - failed if rows else None,
         former=number(wanted=_HAS_RECORD) - done,
     )
+
+
+def added_in(store: Store) -> list[str]:
+    """Return the files of rows that were added to an output's table, the oldest first."""
+    return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
 
 
 def _row_ids(store: Store, parts: Iterable[Part]) -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -53,5 +54,5 @@ def pack_command(
             stdout.say(json.dumps(asdict(packed)))
             return
         stdout.say(f"{len(packed.row_ids):,} rows: {packed.folder}; its README.md says how to check them")
-        for row_id, reason in packed.without_script.items():
-            stderr.say(f"row {row_id} has no script: {reason}")
+        for reason, count in Counter(packed.without_script.values()).items():
+            stderr.say(f"{count:,} rows have no script: {reason}")

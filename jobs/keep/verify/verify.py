@@ -71,6 +71,7 @@ _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or pu
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
 _KIND = ("recipe", "height", "width", "num_frames")
 _FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")
+NUM_SAMPLED = 8  # it is minutes where one takes one
 _MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
 
@@ -95,7 +96,7 @@ def verify(
     output: str | Path,
     *,
     files: bool = False,
-    sample: AtLeastOne = 8,
+    sample: AtLeastOne | None = None,
     seed: int = 0,
     row_ids: Collection[str] = (),
     by_fleet: bool = False,
@@ -104,11 +105,12 @@ def verify(
 ) -> Verified:
     """Render some rows of an output again and compare them; or read all of its files, and compare digests.
 
-    files: the latter. sample: number of rows, chosen by seed; row_ids: these, and no sample. by_fleet: as
-    the job rendered them, with sets, as "fleet.workers=2", in place of what job.json says; else in this
+    files: the latter. sample: number of rows, chosen by seed, 8 if unset; row_ids: these, and no sample.
+    by_fleet: as the job rendered them, with sets, as "fleet.workers=2", in place of what job.json says; else in this
     process. given: what the output is not trusted with. Raises JobError where it has no such rows.
     """
     watch, output = Callback(), str(output)
+    check_choice(files, sample=sample, row_ids=row_ids, by_fleet=by_fleet)
     if files:
         store = Output.open(output, given.storage_options).store
         return Verified(damages=tuple(damages_of(store, watch)))
@@ -116,6 +118,16 @@ def verify(
         output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
     )
     return Verified(rows=tuple(rows))
+
+
+def check_choice(files: bool, *, sample: int | None, row_ids: Collection[str], by_fleet: bool) -> None:
+    """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways."""
+    chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet}
+    if files and (others := [option for option, value in chosen.items() if value]):
+        problem = f"--files reads every file and renders nothing, and {others[0]} is about rows to render"
+        raise JobError(problem, "leave one of them out")
+    if row_ids and sample:
+        raise JobError("--row names the rows, and --sample chooses some", "leave one of them out")
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
@@ -175,7 +187,7 @@ def verified_rows(
     output: str,
     watch: Watch,
     *,
-    sample: int,
+    sample: int | None,
     seed: int,
     row_ids: Collection[str],
     by_fleet: bool,
@@ -183,11 +195,11 @@ def verified_rows(
     sets: Sequence[str],
 ) -> Iterator[VerifiedRow]:
     """Render rows again as `verify` does; yield each as it is done."""
-    store = Store(output, given.storage_options)
+    store = Output.open(output, given.storage_options).store
     if row_ids:
         records = [find_record(store, row_id) for row_id in row_ids]
     else:
-        chosen = sample_rows(store, sample, seed=seed)
+        chosen = sample_rows(store, sample or NUM_SAMPLED, seed=seed)
         records = [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
     if not records:
         raise Output(store).no_records()
@@ -228,7 +240,7 @@ def _by_fleet(
         fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
         failed = read_folder(scratch, FAILURES, fields)
         errors = {
-            row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
+            row["row_id"]: JobError(f"it failed: {row['error_type']}: {row['message']}")
             for row in rows_of(failed, scratch.url_of(FAILURES))
         }
         for then in records:

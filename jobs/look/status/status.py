@@ -19,8 +19,9 @@ from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
 from framefleet.pipeline.outputs.damage import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.part_file import num_rows_of
 from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
-from framefleet.pipeline.outputs.row_states import FailedRow, failed_rows
+from framefleet.pipeline.outputs.row_states import FailedRow, added_in, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 
@@ -48,7 +49,7 @@ class DriverSeen:
     told_s: float | None = None  # seconds since its last report, if it gave the time
     error: str = ""  # that ended it
     progress: Progress | None = None  # its last report
-    tables: tuple[str, ...] = ()  # files of added rows that it has promised to render
+    tables: tuple[str, ...] = ()  # files of added rows that it has taken
 
     @property
     def is_at_work(self) -> bool:
@@ -131,7 +132,9 @@ class Status(Overview):
     """Progress of an output. num_done, num_failed and num_left add up to num_rows."""
 
     output: str
-    num_rows: int | None  # distinct and valid rows of the table; None if nobody wrote that down
+    # Distinct and valid rows of the table, and rows that were added since it was last read; None if nobody
+    # wrote that down.
+    num_rows: int | None
     num_done: int
     num_failed: int
     num_invalid: int
@@ -223,6 +226,8 @@ class StatusReader:
             done, failed, num_former = counts.done, counts.failed, counts.former
             num_rows = num_rows if counts.rows is None else counts.rows
             num_begun = sum(1 for _ in half_done_in(self._output.store))
+        if num_rows is not None:
+            num_rows += self._num_added()
         gone = None if is_at_work else self._look_for_clips(done + num_former)
         num_left = None if num_rows is None else max(0, num_rows - done - failed)
         return Status(
@@ -248,6 +253,15 @@ class StatusReader:
             over_budget=report.over_budget if report and not is_at_work else None,
             to_continue=report.to_continue if report and not is_at_work else None,
         )
+
+    def _num_added(self) -> int:
+        """Return how many rows were added that no driver has taken."""
+        store = self._output.store
+        if added := added_in(store):
+            holders = filter(None, (read_holder(store, epoch) for epoch in epochs_of(store)))
+            taken = {path for holder in holders for path in holder.tables}
+            added = [path for path in added if path not in taken]
+        return sum(num_rows_of(store, path) for path in added)
 
     def _look_for_clips(self, num_records: int) -> Gone | None:
         store = self._output.store

@@ -174,12 +174,8 @@ def find_record(store: Store, row_id: str) -> Record:
         examples = ", ".join(sorted(matches)[:3])
         problem = f"{store.url_of(RECORDS)} has {len(matches):,} rows that begin with {first}: {examples}"
         raise JobError(problem, "give more digits")
-    raise no_record(store, row_id)
-
-
-def no_record(store: Store, row_id: str) -> JobError:
     problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
-    return JobError(problem, "take a row_id from a record or a clip's name")
+    raise JobError(problem, "take a row_id from a record or a clip's name")
 
 
 def record_in(store: Store, path: str, row_id: str) -> Record | None:
