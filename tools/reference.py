@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import jsonschema
@@ -241,10 +241,18 @@ def python_page() -> str:
     ]
     values = {name: getattr(framefleet, name) for name in framefleet.__all__ if name != "FramefleetError"}
     functions = {name: value for name, value in values.items() if inspect.isfunction(value)}
-    for title, names in (("Functions", functions), ("Values", values.keys() - functions.keys())):
+    returned = {
+        kind.__name__: kind
+        for function in functions.values()
+        for kind in _returned(function)
+        if kind not in values.values()
+    }
+    others = values.keys() - functions.keys() | returned.keys()
+    for title, names in (("Functions", functions), ("Values", others)):
         lines += ["", f"## {title}"]
         for name in sorted(names, key=str.lower):
-            lines += ["", f"### framefleet.{name}", "", *_described(f"framefleet.{name}", values[name])]
+            full = name if name in returned else f"framefleet.{name}"  # what functions return is not imported
+            lines += ["", f"### {full}", "", *_described(full, returned.get(name) or values[name])]
     lines += [
         "",
         "## Errors",
@@ -286,6 +294,14 @@ def _described(name: str, value: Any) -> Iterator[str]:
             yield from ("", f"- `.{member}`: {_sentence(first)}")
         elif inspect.isfunction(at) and first:
             yield from ("", f"- `.{_signature(member, at, width=10**6)}`: {_sentence(first)}")
+
+
+def _returned(function: Any) -> Iterator[type]:
+    """Yield our classes that a function returns, alone or in a list."""
+    annotation = eval(inspect.signature(function).return_annotation, function.__globals__)
+    for kind in (annotation, *get_args(annotation)):
+        if inspect.isclass(kind) and _is_ours(kind):
+            yield kind
 
 
 def _is_ours(kind: type) -> bool:

@@ -103,7 +103,10 @@ def add_rows(
     has = [runner.inner or runner.section for runner in runners if not runner.takes_added]
     has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
     if has:
-        raise JobError(f"rows cannot be added: the job has {has[0]}", "change the job file, and run it again")
+        ways = ["add them to its table itself"] * (job.table is not None)
+        ways += ["add values to its sweep"] * bool(job.sweep)
+        fix = f"{', or '.join(ways) or 'change the job file'}, and run it again"
+        raise JobError(f"rows cannot be added: the job has {has[0]}", fix)
     with TemporaryDirectory(prefix="framefleet-") as folder:
         rows_file, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):

@@ -7,7 +7,7 @@ ends, and by then its row may have a record or be gone from the table.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,7 @@ from framefleet.pipeline.outputs.parts.parts import find_record, read_parts, row
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _IN_TABLE, _HAS_RECORD, _HAS_FAILURE = 1, 2, 4
@@ -111,8 +112,8 @@ def _row_ids(store: Store, parts: Iterable[Part]) -> Iterator[pa.Table]:
     return read_parts(store, [part.path for part in parts], _ROW_ID)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedRow:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FailedRow(Overview):
     """One row that was given up."""
 
     row_id: str
@@ -128,6 +129,15 @@ class FailedRow:
     failed_at: datetime
     traceback: str
     inner: str = ""  # the name of the output in the job's that it is of; "": the job's own
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "row": f"{self.row_id}, at {', '.join(map(str, self.positions[:5]))}",
+            "error": f"{self.error_type}: {self.message}",
+            "fix": self.fix or None,
+            "attempts": self.attempts,
+            "failed": self.failed_at,
+        }
 
 
 def failed_rows(store: Store) -> Iterator[FailedRow]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from framefleet.doors import section_of
 from framefleet.jobs.show.watch import ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, StoreError, command, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json

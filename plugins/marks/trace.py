@@ -29,6 +29,7 @@ from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
 from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output
 from framefleet.pipeline.outputs.parts.records import ROW_ID
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.plugins.marks.label import label_in
@@ -144,8 +145,8 @@ AnyPath = str | Path
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traced:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Traced(Overview):
     """What is known of a file."""
 
     file: str
@@ -161,6 +162,20 @@ class Traced:
     changes: tuple[str, ...] = ()  # since the file was stored
     problem: str | None = None  # why it could not be read
     hint: str | None = None  # why its row may not have been found
+
+    def overview(self) -> Mapping[str, object]:
+        row = f"{self.row_id} of {self.output or 'an output'}, by its {self.found_by}"
+        return {
+            "file": self.file,
+            "row": self.problem or (row if self.found_by else "not found"),
+            "hint": self.hint,
+            "candidates": ", ".join(self.candidates) or None,
+            "manifest": self.marks.manifest.state if self.marks and self.marks.manifest else None,
+            "watermarks": ", ".join(one.name for one in self.marks.watermarks) or None
+            if self.marks
+            else None,
+            "changed": "; ".join(self.changes) or None,
+        }
 
     @property
     def signed(self) -> str | None:

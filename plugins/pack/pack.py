@@ -34,6 +34,7 @@ from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, re
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_of
 from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import each_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.arguments import checked_content
@@ -67,13 +68,21 @@ A script needs only torch and diffusers, in the same versions; the folder of the
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Packed(Overview):
     """What was packed. without_script: rows that a script cannot render, each with the reason."""
 
     folder: str
     row_ids: tuple[str, ...]
     without_script: dict[str, str]
+
+    def overview(self) -> Mapping[str, object]:
+        reasons = "; ".join(dict.fromkeys(self.without_script.values()))
+        return {
+            "folder": self.folder,
+            "rows": f"{len(self.row_ids):,}",
+            "without script": f"{len(self.without_script):,}: {reasons}" if reasons else None,
+        }
 
 
 def pack(

@@ -119,7 +119,7 @@ class Candidates:
                 if name == "seed":
                     raise JobError(f"until.{key} has 'seed', which differs in each clip", "leave it out")
                 if name not in columns:
-                    new = dict(resolved.rows.carried.renamed).get(name)
+                    new = resolved.rows.carried.names.get(name)
                     fix = f"the table's column {name!r} is stored as {new!r}: write that"
                     fix = fix if new else argument_meant(name, columns)
                     raise JobError(f"until.{key}: rows have no {name!r}", fix)
@@ -194,8 +194,8 @@ class Candidates:
                 if (*values, *own) not in by_stratum:
                     group = ", ".join(f"{name}={value}" for name, value in names.items())
                     raise JobError(
-                        f"until.share: {wanted} of {section.accepted} accepted clips must have {group}, and no "
-                        "row has that",
+                        f"until.share: {wanted} of {section.accepted} accepted clips must have {group}, and "
+                        "no row has that",
                         "add such rows, leave columns out of `until.per`, or change the shares",
                     )
                 at_most = max(wanted, section.at_most * wanted // section.accepted)

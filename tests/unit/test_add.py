@@ -122,13 +122,15 @@ def test_added_rows_are_left_until_a_run_has_taken_them(values: dict[str, Any]) 
 def test_rows_of_python_have_those_that_were_added_to_them(values: dict[str, Any]) -> None:
     run(values | {"table": with_table(values, ROWS[:7]).table})
     later = pa.Table.from_pylist(ROWS[7:8])
-    large = [field.with_type(pa.large_string()) if field.type == pa.string() else field for field in later.schema]
+    large = [
+        field.with_type(pa.large_string()) if field.type == pa.string() else field for field in later.schema
+    ]
     framefleet.add(values["output"], later.cast(pa.schema(large)))
     del values["table"]
     planned = framefleet.plan(values, table=ROWS[:7])
     assert (planned.counts.done, planned.to_render) == (7, 1)
     fewer = [{name: row[name] for name in row.keys() - {"seed", "tag"}} for row in ROWS[:7]]
-    with pytest.raises(TableError, match="has no column 'seed', 'tag'.*\n.*these columns too, empty where"):
+    with pytest.raises(TableError, match=r"has no column 'seed', 'tag'.*\n.*these columns too, empty where"):
         framefleet.plan(values, table=fewer)
 
 

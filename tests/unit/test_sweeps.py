@@ -206,7 +206,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"guidance_scale": {"from": 0, "to": 1, "step": 1e-9}}, "1,000,000,001 numbers", "larger step"),
     ({"guidance_scale": [1], "file": "x"}, "no such argument", "use one of"),
     ({"prompt": [1]}, "has 1, which is not a text", "quotes"),
-    ({"prompt": {"file": "absent.txt"}}, "absent.txt, and cannot be read", "path"),
+    ({"prompt": {"file": "absent.txt"}}, "absent.txt, which cannot be read: No such file", "path"),
     ({"prompt": {"file": "prompts.csv"}}, "not a .txt file", "`table:`"),
     ({"prompt": "@prompts.csv"}, "not a .txt file", "`table:`"),
     ({"sample": {"num": 2, "over": {"prompt": "@no prompts.txt"}}}, "no prompts.txt, and cannot be", "path"),

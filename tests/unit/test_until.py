@@ -56,7 +56,10 @@ def job_with(folder: Path, rows: list[dict[str, Any]] = ROWS, *, job: Any = None
             {"share": {"style": {"x": 1.0}}},
             "row 2: style is 'y', which until.share.style lacks (use one of x",
         ),
-        ({"share": {"style": {"x": 0.5, "y": 0.5}}}, "no row has prompt=a, style=y, and 1 of 2 clips are to"),
+        (
+            {"share": {"style": {"x": 0.5, "y": 0.5}}},
+            "1 of 2 accepted clips must have prompt=a, style=y, and no row has",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

@@ -73,7 +73,7 @@ def shape_of(script: str) -> str:
 def test_a_module_is_imported_only_for_a_caller_who_names_it(tmp_path: Path, folder: Path) -> None:
     recorded = find_recorded(output_with(tmp_path, recipe="runs:f"), ROW_ID)
     for given in (Given(), Given(recipe="generate"), Given(recipe="runs:g"), Given(recipe="runs")):
-        with pytest.raises(JobError, match="recipe (is )?'runs:f'"):
+        with pytest.raises(JobError, match=r"recipe (is )?'runs:f'"):
             recipe_of(recorded, given)
     ended = command("replay", tmp_path, ROW_ID)
     assert ended.exit_code == 2 and "--recipe runs:f" in ended.output

@@ -46,9 +46,7 @@ _Files = Annotated[
 ]
 _Sample = Annotated[
     int | None,
-    Option(
-        "--sample", min=1, metavar="N", help="Number of rows to render again. Default: 8."
-    ),
+    Option("--sample", min=1, metavar="N", help="Number of rows to render again. Default: 8."),
 ]
 _Seed = Annotated[int, Option("--seed", help="Random seed for choosing which rows to check.")]
 _RowIds = Annotated[

@@ -37,8 +37,8 @@ DriverState = Literal["running", "silent", "gone", "ended", "unknown", "none"]
 SILENT_S = 60.0  # six beats; clocks of machines usually differ by seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriverSeen:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DriverSeen(Overview):
     """The newest driver of an output."""
 
     state: DriverState
@@ -50,6 +50,14 @@ class DriverSeen:
     error: str = ""  # that ended it
     progress: Progress | None = None  # its last report
     tables: tuple[str, ...] = ()  # files of added rows that it has taken
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "state": self.state,
+            "process": f"{self.pid} on {self.host}, since {self.started_at}" if self.epoch else None,
+            "heard": None if self.told_s is None else f"{self.told_s:.0f} s ago",
+            "error": self.error or None,
+        }
 
     @property
     def is_at_work(self) -> bool:

@@ -100,8 +100,8 @@ class Table:
                 )
             if other.schema.names != self.schema.names:
                 raise TableError(
-                    f"table {self.location} has its columns in another order than rows that were added to it: "
-                    f"{other.location}",
+                    f"table {self.location} has its columns in another order than rows that were added to "
+                    f"it: {other.location}",
                     f"write them in this order: {_listed(other.schema.names)}",
                 )
         every = [self.lengths, *(other.lengths for other in others)]
