@@ -10,8 +10,9 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 import jsonschema
@@ -285,7 +286,7 @@ def _described(name: str, value: Any) -> Iterator[str]:
     members = (at for kind in value.__mro__ if _is_ours(kind) for at in kind.__dict__.items())
     seen: set[str] = set()
     for member, at in members:
-        if member.startswith("_") or member in seen:
+        if member.startswith("_") or member in {*seen, "overview"}:  # which is what Python shows of a value
             continue
         seen.add(member)
         at = at.__func__ if isinstance(at, classmethod | staticmethod) else at
@@ -297,9 +298,14 @@ def _described(name: str, value: Any) -> Iterator[str]:
 
 
 def _returned(function: Any) -> Iterator[type]:
-    """Yield our classes that a function returns, alone or in a list."""
-    annotation = eval(inspect.signature(function).return_annotation, function.__globals__)
-    for kind in (annotation, *get_args(annotation)):
+    """Yield our classes that a function returns, alone or in a list: also those that its module imports for types."""
+    function = inspect.unwrap(function)
+    source = inspect.getsource(inspect.getmodule(function))
+    for name in re.findall(r"\w+", inspect.signature(function).return_annotation):
+        kind = function.__globals__.get(name)
+        home = re.search(rf"^ +from (\S+) import .*\b{name}\b", source, re.MULTILINE)
+        if kind is None and home:
+            kind = getattr(import_module(home[1]), name)
         if inspect.isclass(kind) and _is_ours(kind):
             yield kind
 

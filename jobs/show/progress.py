@@ -70,7 +70,7 @@ class Lines:
         if isinstance(standing, Awaited):  # once, and then every few seconds for how long already
             if standing.what not in self._said:
                 text = standing.what
-            elif not is_due or now - standing.since < LINE_EVERY_S:
+            elif not is_due or time.monotonic() - standing.since < LINE_EVERY_S:
                 return
             self._last_at = now
             self.say(text)

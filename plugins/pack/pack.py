@@ -70,11 +70,11 @@ A script needs only torch and diffusers, in the same versions; the folder of the
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Packed(Overview):
-    """What was packed. without_script: rows that a script cannot render, each with the reason."""
+    """What was packed."""
 
     folder: str
     row_ids: tuple[str, ...]
-    without_script: dict[str, str]
+    without_script: dict[str, str]  # rows that a script cannot render, each with the reason
 
     def overview(self) -> Mapping[str, object]:
         reasons = "; ".join(dict.fromkeys(self.without_script.values()))
@@ -97,8 +97,8 @@ def pack(
     """Pack some rows of an output, so that somebody else can render them again and compare.
 
     folder: new or empty; None is NAME-pack in the current folder, for an output NAME. rows: how many, spread
-    over kinds of rows and machines, chosen by seed; row_ids: these, and no sample; first digits and names of
-    clips do too. Raises JobError for rows
+    over kinds of rows and machines, chosen by seed; row_ids: these, and no sample, by their first digits or
+    their clips' names too. Raises JobError for rows
     without a record, a folder that has files, and a clip that is not as its record says; InputError for such
     an input.
     """

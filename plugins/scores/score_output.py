@@ -58,9 +58,8 @@ class ScoreSummary(Overview):
     elapsed_s: float = 0.0
     num_damaged: int = 0  # clips that are not as they were committed
     damage: str | None = None  # the first of them
-    unscored: dict[str, LackingColumn] = field(
-        default_factory=dict
-    )  # those that failed, by name; they are null
+    # Scores that failed, by name; they are null.
+    unscored: dict[str, LackingColumn] = field(default_factory=dict)
 
     def overview(self) -> Mapping[str, object]:
         unscored = (f"{one.num:,} clips have no {name}" for name, one in self.unscored.items())

@@ -116,6 +116,9 @@ def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
         check_where(TABLE.schema, 'prompt = "a ball"')
     assert caught.value.fix == "write a text in single quotes: 'a ball'"
     with pytest.raises(JobError) as caught:
+        check_where(TABLE.schema, "accepted")
+    assert caught.value.fix == "only outputs of a job with `until:` have it"
+    with pytest.raises(JobError) as caught:
         check_where(TABLE.schema, "zzzz > 0.4")
     assert "prompt, seed, sharpness" in caught.value.fix
 

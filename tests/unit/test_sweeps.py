@@ -209,7 +209,11 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"prompt": {"file": "absent.txt"}}, "absent.txt, which cannot be read: No such file", "path"),
     ({"prompt": {"file": "prompts.csv"}}, "not a .txt file", "`table:`"),
     ({"prompt": "@prompts.csv"}, "not a .txt file", "`table:`"),
-    ({"sample": {"num": 2, "over": {"prompt": "@no prompts.txt"}}}, "no prompts.txt, and cannot be", "path"),
+    (
+        {"sample": {"num": 2, "over": {"prompt": "@no prompts.txt"}}},
+        "no prompts.txt, which cannot be",
+        "path",
+    ),
     ({"prompt": ["a"], "sample": {"num": 2, "over": {"prompt": ["b"]}}}, "sample", "prompt once"),
     ({"sample": {"num": 0, "over": {"seed": "0-3"}}}, "`sweep.sample.num` is 0", "greater than"),
     ({"sample": {"over": {"seed": "0-3"}}}, "no `sweep.sample.num`", "write"),

@@ -102,6 +102,7 @@ class Verified(Overview):
 
     @property
     def is_well(self) -> bool:
+        """Whether all rows are bit-exact, and no file is damaged."""
         return all(row.is_well for row in self.rows) and all(one.is_leftover for one in self.damages)
 
 

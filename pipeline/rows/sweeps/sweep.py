@@ -129,7 +129,7 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
                 fix, text = refused[0].fix, str(value) if is_number else ""
                 if ends := re.fullmatch(r"(\d+)\s*\.{2,3}\s*(\d+)", text):
                     fix = f"write {ends[1]}-{ends[2]}"
-                elif re.fullmatch(r"[-:.\d\s]+(,[-:.\d\s]+)+", text):
+                elif re.fullmatch(r"(?=.*\d-)[-:\d\s]+(,[-:\d\s]+)+", text):
                     fix = f"write a list: [{', '.join(map(str.strip, text.split(',')))}]"
                 raise JobError(
                     f"sweep.{of_column[0].target} has {shown(value)}, but {refused[0].reason}", fix
