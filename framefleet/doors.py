@@ -268,6 +268,11 @@ def sections() -> Mapping[str, type[Section | ListSection[Any]]]:
     return {section: import_section() for section, import_section in _by_section("sections").items()}
 
 
+def section_of(column: str) -> str | None:
+    """Return the section of a job without which its records have no such column; None: there is none."""
+    return next((name for name, model in sections().items() if column in model.own_columns), None)
+
+
 @cache
 def clip_steps() -> Mapping[str, Callable[[], type[ClipStep]]]:
     """Return the step that each of these sections may ask for; imported when called."""

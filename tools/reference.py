@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -241,10 +242,18 @@ def python_page() -> str:
     ]
     values = {name: getattr(framefleet, name) for name in framefleet.__all__ if name != "FramefleetError"}
     functions = {name: value for name, value in values.items() if inspect.isfunction(value)}
-    for title, names in (("Functions", functions), ("Values", values.keys() - functions.keys())):
+    returned = {
+        kind.__name__: kind
+        for function in functions.values()
+        for kind in _returned(function)
+        if kind not in values.values()
+    }
+    others = values.keys() - functions.keys() | returned.keys()
+    for title, names in (("Functions", functions), ("Values", others)):
         lines += ["", f"## {title}"]
         for name in sorted(names, key=str.lower):
-            lines += ["", f"### framefleet.{name}", "", *_described(f"framefleet.{name}", values[name])]
+            full = name if name in returned else f"framefleet.{name}"  # what functions return is not imported
+            lines += ["", f"### {full}", "", *_described(full, returned.get(name) or values[name])]
     lines += [
         "",
         "## Errors",
@@ -277,7 +286,7 @@ def _described(name: str, value: Any) -> Iterator[str]:
     members = (at for kind in value.__mro__ if _is_ours(kind) for at in kind.__dict__.items())
     seen: set[str] = set()
     for member, at in members:
-        if member.startswith("_") or member in seen:
+        if member.startswith("_") or member in {*seen, "overview"}:  # which is what Python shows of a value
             continue
         seen.add(member)
         at = at.__func__ if isinstance(at, classmethod | staticmethod) else at
@@ -286,6 +295,19 @@ def _described(name: str, value: Any) -> Iterator[str]:
             yield from ("", f"- `.{member}`: {_sentence(first)}")
         elif inspect.isfunction(at) and first:
             yield from ("", f"- `.{_signature(member, at, width=10**6)}`: {_sentence(first)}")
+
+
+def _returned(function: Any) -> Iterator[type]:
+    """Yield our classes that a function returns, alone or in a list: also those that its module imports for types."""
+    function = inspect.unwrap(function)
+    source = inspect.getsource(inspect.getmodule(function))
+    for name in re.findall(r"\w+", inspect.signature(function).return_annotation):
+        kind = function.__globals__.get(name)
+        home = re.search(rf"^ +from (\S+) import .*\b{name}\b", source, re.MULTILINE)
+        if kind is None and home:
+            kind = getattr(import_module(home[1]), name)
+        if inspect.isclass(kind) and _is_ours(kind):
+            yield kind
 
 
 def _is_ours(kind: type) -> bool:

@@ -65,7 +65,7 @@ class Holder:
     merges: Mapping[str, int] = field(default_factory=dict)
     progress: Progress | None = None  # at its last beat, for those who read the output from elsewhere
     beat_at: str = ""  # for people too
-    tables: tuple[str, ...] = ()  # of added rows, that it renders before it ends: its answer to `add`
+    tables: tuple[str, ...] = ()  # of added rows, which it has taken: its answer to `add`
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
@@ -306,9 +306,9 @@ class DriverLock:
         self._told_before = self._told
 
     def promise(self, tables: Iterable[str]) -> None:
-        """Say in this driver's file that it renders these, to whoever added them and waits for an answer.
+        """Say in this driver's file that rows/ has these, to whoever added them and waits for an answer.
 
-        tables: files of added rows, which were read.
+        tables: files of added rows, which were read. They are rendered before this driver ends.
         """
         with self._writing:
             before = self._ours.tables

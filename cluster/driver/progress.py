@@ -130,13 +130,13 @@ class Summary(Overview, RunFigures):
         return 1 if is_short or any(one.exit_code for one in self.inner.values()) else 0
 
     def overview(self) -> Mapping[str, object]:
-        audits = self.audits
+        audits, num = self.audits, self.audits.num_equal if self.audits else 0
         return {
             "rows": f"{self.done:,} done, {self.failed:,} failed"
             + f"; {self.before:,} done before" * bool(self.before),
             "time": timedelta(seconds=round(self.elapsed_s)),
             "mean batch": None if self.mean_batch is None else f"{self.mean_batch:.1f}",
-            "audits": f"{audits.num_equal:,} compared, equal" if audits and not self.apart else None,
+            "audits": (f"{num:,} compared, equal" if num else "none") if audits and not self.apart else None,
             "differed": "; ".join(self.apart) or None,
             "budget": self.over_budget,
             "output": self.store.url_of("") if self.store else None,

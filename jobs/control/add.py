@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,13 +19,15 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import check_claim, job_of
 from framefleet.jobs.render.python_table import arrow_of, check_no_password, naming_table
-from framefleet.jobs.render.resolve import ResolvedJob, added_in, resolve_job, table_of_job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.errors import JobError, TableError, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import ADDED, TABLES
+from framefleet.pipeline.outputs.row_states import added_in
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table import open_table
 
@@ -34,17 +36,38 @@ _LOOK_S = 0.5
 _DIGITS = 12  # of a file's digest, in its name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Addition:
+# running: the job that runs does. next: the next run does, as no job runs. unknown: a job runs, and has not
+# answered.
+RenderedBy = Literal["running", "next", "unknown"]
+_OUTLOOKS: Mapping[RenderedBy, str] = {
+    "running": "the job that runs will render them",
+    "next": "no job runs: the next `framefleet render` renders them",
+    "unknown": "the job that runs has not answered: if it ends without these rows, run it again",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Addition(Overview):
     """What was added."""
 
     url: str  # of its file, in the output
     num_rows: int
     left_out: tuple[str, ...]  # what is wrong with rows that cannot be rendered, a line for each
     is_new: bool  # False where the output had just these rows in a file already
-    is_running: bool  # whether a driver was at work
-    # Whether it says that it renders them. False: there is none, or it ended without them; None: no answer.
-    will_render: bool | None
+    rendered_by: RenderedBy
+
+    @property
+    def outlook(self) -> str:
+        """Who renders the rows, for people."""
+        return _OUTLOOKS[self.rendered_by]
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "rows": f"{self.num_rows:,} {'added' if self.is_new else 'were added before'}",
+            "left out": "; ".join(self.left_out[:1]) or None,
+            "file": self.url,
+            "outlook": self.outlook,
+        }
 
 
 def add(
@@ -81,7 +104,10 @@ def add_rows(
     has = [runner.inner or runner.section for runner in runners if not runner.takes_added]
     has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
     if has:
-        raise JobError(f"rows cannot be added: the job has {has[0]}", "change the job file, and run it again")
+        ways = ["add them to its table itself"] * (job.table is not None)
+        ways += ["add values to its sweep"] * bool(job.sweep)
+        fix = f"{', or '.join(ways) or 'change the job file'}, and run it again"
+        raise JobError(f"rows cannot be added: the job has {has[0]}", fix)
     with TemporaryDirectory(prefix="framefleet-") as folder:
         rows_file, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):
@@ -98,16 +124,17 @@ def add_rows(
         path = earlier or f"{TABLES}/{ADDED}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.parquet"
         if earlier is None:
             resolved.store.upload(path, file)
-        is_running = driver_of(resolved.store).is_at_work
-        will_render: bool | None = False
-        if is_running:
+        rendered_by: RenderedBy = "next"
+        if driver_of(resolved.store).is_at_work:
             wait_for(watch, "waiting for the job's answer")
             # It looks every ten seconds. One that was asked too late ends without having taken the file.
-            deadline, will_render = time.monotonic() + wait_s, None
-            while will_render is None:
+            deadline, rendered_by = time.monotonic() + wait_s, "unknown"
+            while rendered_by == "unknown":
                 driver = driver_of(resolved.store)
-                if not driver.is_at_work or path in driver.tables:
-                    will_render = path in driver.tables
+                if path in driver.tables:
+                    rendered_by = "running"
+                elif not driver.is_at_work:
+                    rendered_by = "next"
                 elif (left_s := deadline - time.monotonic()) <= 0:
                     break
                 else:
@@ -117,8 +144,7 @@ def add_rows(
             num_rows=survey.num_rows - survey.num_invalid,
             left_out=tuple(survey.invalid_lines()),
             is_new=earlier is None,
-            is_running=is_running,
-            will_render=will_render,
+            rendered_by=rendered_by,
         )
 
 

@@ -87,11 +87,4 @@ def add_command(
             stdout.say(f"{count_text(added.num_rows, 'row')} added: {added.url}")
         else:
             stdout.say(f"{count_text(added.num_rows, 'row')} added before: {added.url}")
-        if added.will_render:
-            stderr.say("the job that runs will render them")
-        elif added.will_render is None:
-            stderr.say("the job that runs has not answered: if it ends without these rows, run it again")
-        elif added.is_running:
-            stderr.say("the job has ended: run it again to render them")
-        else:
-            stderr.say("no job runs: the next `framefleet render` renders them")
+        stderr.say(added.outlook)

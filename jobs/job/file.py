@@ -70,6 +70,7 @@ def load_job(
     keep_secrets(values)
     values = _without_nulls(values)
     check_paths(values)
+    _check_texts_of_sweep(values, places, file.parent if file else Path())
     try:
         loaded = kind.model_validate(values)
     except ValidationError as error:
@@ -84,6 +85,19 @@ def load_job(
     if is_rendered and isinstance(loaded, Job):
         check_gpu(loaded, places)
     return loaded
+
+
+def _check_texts_of_sweep(values: Mapping[str, Any], places: Mapping[Key, str], folder: Path) -> None:
+    """Raise JobError for a text to sweep that is the name of a file. folder: of the job file."""
+    sweep = values.get("sweep")
+    for name, written in sweep.items() if isinstance(sweep, dict) else ():
+        for text in written if isinstance(written, list) else [written]:
+            is_named = isinstance(text, str) and (text.endswith(".txt") or (name == "prompt" and "." in text))
+            if is_named and os.path.isfile(folder / text):
+                where = f"{places[key]}: " if (key := ("sweep", name)) in places else ""
+                problem = f"{where}sweep.{name} has {text!r}, which is the name of a file"
+                fix = f"to render each of its lines, write `sweep: {{{name}: {{file: {text}}}}}`"
+                raise JobError(problem, fix)
 
 
 def _as_in_a_file(value: Any) -> Any:

@@ -23,6 +23,8 @@ class SectionFacts:
     # Columns that all records have, by name with Arrow's name of their type: null where no clip step of the
     # section is asked for. Those that depend on a job are the step's own.
     record_columns: ClassVar[Mapping[str, str]] = {}
+    # Columns that records have if the job has the section, and else not.
+    own_columns: ClassVar[tuple[str, ...]] = ()
     # Whether job.json has it, so that whoever reads an output takes it over.
     is_stored: ClassVar[bool] = True
     # Whether job.json, which may be anybody's, is believed about it. If not, whoever continues an output

@@ -33,6 +33,7 @@ _NUMBERS = {
     "float": r"[-+]?(([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
     r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
 }
+_BRACES_FIRST = re.compile(r"(?:^|[-:,\[]\s*)\{\w+\}\s*[^\s,\]}]")  # {style} ball
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # written as escapes: no path and no file can hold them
 
 
@@ -107,6 +108,8 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
         before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key
         if before and before[-1][mark.column : mark.column + 1] == "\t":
             problem, fix = "a tab", "indent with spaces, as YAML wants it"
+        elif any(map(_BRACES_FIRST.search, before)):
+            problem, fix = "a text begins with {, which begins a mapping of YAML", "put the text in quotes"
         else:
             reason = "" if any(map(is_secret_name, before)) else f": {error.problem or error}"
             problem, fix = f"not YAML{reason}", _FIX

@@ -30,7 +30,6 @@ from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.clip_step import ClipStep, LateStep, added_columns
 from framefleet.pipeline.outputs.frames.result import KeptSteps
-from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import (
@@ -40,7 +39,7 @@ from framefleet.pipeline.outputs.parts.records import (
     record_schema,
 )
 from framefleet.pipeline.outputs.parts.seals import live_parts
-from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.recipes.recipe import Recipe, classes_called, find_recipe, recipe_of_row, spec_for
 from framefleet.pipeline.recipes.second_model import SecondModel, open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
@@ -306,11 +305,6 @@ def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | No
             f"`sweep: {{{MODEL_COLUMN}: [{', '.join(job.models)}]}}`",
         )
     return None, default
-
-
-def added_in(store: Store) -> list[str]:
-    """Return the files of rows that were added to an output's table, the oldest first."""
-    return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
 
 
 def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:

@@ -37,7 +37,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.doors import More
 from framefleet.jobs.render.claim import deciding_values
 from framefleet.jobs.render.lanes import plan_lanes
-from framefleet.jobs.render.resolve import ResolvedJob, added_in, with_added
+from framefleet.jobs.render.resolve import ResolvedJob, with_added
 from framefleet.jobs.render.survey import Survey, survey_rows, write_invalid
 from framefleet.jobs.show.watch import Callback, Checked, Watch
 from framefleet.pipeline.errors import JobError, TableError, UserError, count_text, not_ours
@@ -50,6 +50,7 @@ from framefleet.pipeline.outputs.parts.part_file import storage_of
 from framefleet.pipeline.outputs.parts.parts import read_parts, tables_by_part
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, ROW_FIELDS, fields_named, row_schema
 from framefleet.pipeline.outputs.parts.seals import Hold, new_run
+from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.identity import lane_named

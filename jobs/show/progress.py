@@ -38,13 +38,17 @@ STYLES = {"rendering": "green", "idle": "dim", "drained": "dim", "starting": "ye
 
 
 class Lines:
-    """Plain lines, for logs and pipes. The first and the last progress are always shown."""
+    """Plain lines, for logs and pipes. The first and the last progress are always shown.
+
+    What a step, a wait or a check says is said once: several runs of a job open the same model and table.
+    """
 
     def __init__(self, console: EscapingConsole, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
         self._last_at = -math.inf
-        self._hidden = self._awaited = ""
+        self._hidden = ""
+        self._said: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +58,9 @@ class Lines:
 
     def say(self, text: str) -> None:
         self._show_hidden()
-        self._console.say(text)
+        if text not in self._said:
+            self._said.add(text)
+            self._console.say(text)
 
     def show(self, standing: Standing) -> None:
         text, now = headline(standing), self._clock()
@@ -62,9 +68,9 @@ class Lines:
             text += f", workers rendering: {num_rendering(standing.workers)}"
         is_due = now - self._last_at >= LINE_EVERY_S
         if isinstance(standing, Awaited):  # once, and then every few seconds for how long already
-            if standing.what != self._awaited:
-                self._awaited = text = standing.what
-            elif not is_due:
+            if standing.what not in self._said:
+                text = standing.what
+            elif not is_due or time.monotonic() - standing.since < LINE_EVERY_S:
                 return
             self._last_at = now
             self.say(text)
@@ -77,16 +83,17 @@ class Lines:
     def _show_hidden(self) -> None:
         """Show how far it was: what is said next is of what comes after."""
         if self._hidden:
-            self._console.say(self._hidden)
-            self._hidden = ""
+            text, self._hidden = self._hidden, ""
+            self.say(text)
 
 
 class Screen:
-    """A display that is redrawn in place, for terminals."""
+    """A display that is redrawn in place, for terminals. Lines above it are said once, as by `Lines`."""
 
     def __init__(self, console: EscapingConsole) -> None:
         self._console = console
         self._standing: Standing | None = None
+        self._said: set[str] = set()
         self._live = Live(
             console=console,
             refresh_per_second=REDRAWS_PER_S,
@@ -102,7 +109,9 @@ class Screen:
 
     def say(self, text: str) -> None:
         self._standing = None
-        self._console.say(text)
+        if text not in self._said:
+            self._said.add(text)
+            self._console.say(text)
 
     def show(self, standing: Standing) -> None:
         self._standing = standing

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from framefleet.doors import section_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
@@ -119,8 +120,12 @@ def _rows(table: pa.Table, condition: str) -> pa.Array:
 def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
     if unknown := _UNKNOWN.search(problem):
         name = unknown["name"]
-        is_text = f'"{name}"' in condition and "'" not in name and not nearest(name, names)
-        fix = f"write a text in single quotes: '{name}'" if is_text else did_you_mean(name, names)
+        fix = did_you_mean(name, names)
+        if section := section_of(name):
+            fix = f"only outputs of a job with `{section}:` have it"
+        elif f'"{name}"' in condition and "'" not in name:
+            near = nearest(name, names)
+            fix = f"write a text in single quotes: '{name}'" + (f"; or {fix}" if near else "")
         return JobError(f"where: there is no column {name!r}", fix)
     problem = f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"
     return JobError(problem, _EXAMPLE)

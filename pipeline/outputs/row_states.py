@@ -7,7 +7,7 @@ ends, and by then its row may have a record or be gone from the table.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import FramefleetError, JobError
-from framefleet.pipeline.outputs.layout import FAILURES, LOGS, ROWS
+from framefleet.pipeline.outputs.layout import ADDED, FAILURES, LOGS, ROWS, TABLES
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
@@ -29,6 +29,7 @@ from framefleet.pipeline.outputs.parts.parts import (
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _IN_TABLE, _HAS_RECORD, _HAS_FAILURE = 1, 2, 4
@@ -108,12 +109,17 @@ def count_rows(store: Store) -> OutputCounts:
     )
 
 
+def added_in(store: Store) -> list[str]:
+    """Return the files of rows that were added to an output's table, the oldest first."""
+    return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
+
+
 def _row_ids(store: Store, parts: Iterable[Part]) -> Iterator[pa.Table]:
     return read_parts(store, [part.path for part in parts], _ROW_ID)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedRow:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FailedRow(Overview):
     """One row that was given up."""
 
     row_id: str
@@ -129,6 +135,15 @@ class FailedRow:
     failed_at: datetime
     traceback: str
     inner: str = ""  # the name of the output in the job's that it is of; "": the job's own
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "row": f"{self.row_id}, at {', '.join(map(str, self.positions[:5]))}",
+            "error": f"{self.error_type}: {self.message}",
+            "fix": self.fix or None,
+            "attempts": self.attempts,
+            "failed": self.failed_at,
+        }
 
 
 def failed_rows(store: Store) -> Iterator[FailedRow]:

@@ -19,19 +19,23 @@ from framefleet.pipeline.outputs.parts.part_file import JOB, metadata_of, to_par
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.seals import MergingHold, Part, live_parts, merging_run, part_path
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 
 # As a file: some 50,000 records, read in one request. In memory they may be larger, as texts repeat.
 LARGE_BYTES, MOST_BYTES_UNPACKED = 32 << 20, 128 << 20
 _MOST_ROWS = 1 << 17
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compacted:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Compacted(Overview):
     """Parts of records, before and after."""
 
     num_before: int
     num_after: int
     num_rows: int  # of the parts that were merged
+
+    def overview(self) -> Mapping[str, object]:
+        return {"parts": f"{self.num_before:,} before, {self.num_after:,} now", "rows": f"{self.num_rows:,}"}
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import FleetSettings, lacking_gpu, machines_in_words, shares
 from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.pipeline.overview import Overview
 from framefleet.plugins.doctor.machine import (
     MACHINE_CHECKS,
     STORE,
@@ -44,11 +45,21 @@ class Targets:
     only: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Diagnosis(Overview):
     """What all checks found, machine by machine."""
 
     results: tuple[CheckResult, ...]
+
+    def overview(self) -> Mapping[str, object]:
+        wrong = [one for one in self.results if one.state != "ok"]
+        wrong.sort(key=lambda one: one.state)  # errors first
+        return {
+            "checks": f"{len(self.results):,}, {len(wrong):,} of them found something",
+            **{
+                f"{one.state} {number}": f"{one.check}: {one.text}" for number, one in enumerate(wrong[:5], 1)
+            },
+        }
 
     @property
     def is_well(self) -> bool:

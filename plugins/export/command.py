@@ -107,7 +107,7 @@ def export_command(
         from framefleet.jobs.job.file import set_values
         from framefleet.jobs.show.progress import watch_on
         from framefleet.pipeline.errors import JobError
-        from framefleet.pipeline.outputs.stores.store import Store
+        from framefleet.pipeline.outputs.output import Output
         from framefleet.plugins.export.choice import ExportChoice
         from framefleet.plugins.export.export import export_chosen
         from framefleet.plugins.export.labels import picked
@@ -130,15 +130,18 @@ def export_command(
         )
         if push and choice.is_table:
             raise JobError(f"--push: a table of {format} is not a dataset of the hub", "use --format hf")
+        opened = Output.open(output, theirs)
         hub = Hub(push, is_private=private) if push else None  # fails now if it cannot push
         with watch_on(stderr) as watch:
             to_options = options.get("to_options") or theirs
-            exported = export_chosen(Store(output, theirs), to, to_options, choice, watch)
+            exported = export_chosen(opened.store, to, to_options, choice, watch)
             url = hub.push(exported.place, watch) if hub and exported.place else None
         if choice.picks is not None and where is None:
             num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
             if num_unknown := len(choice.picks) - num_picked:
                 stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
+        if near_duplicates is not None:
+            stderr.say(f"left out: {count_text(len(exported.near_duplicates), 'near duplicate')}")
         _show(exported, format)
         stdout.say(exported.place.url_of("") if exported.place else to)
         if url:
@@ -161,7 +164,7 @@ def _show(exported: Exported, format: ExportFormat) -> None:
             f"({duplicate.distance} of 64 bits differ)"
         )
     if len(exported.near_duplicates) > _MAX_SHOWN:
-        stderr.say(f"... {count_text(len(exported.near_duplicates), 'near duplicate')} in all")
+        stderr.say(f"... and {len(exported.near_duplicates) - _MAX_SHOWN:,} more")
     if exported.num_not_compared:
         stderr.say(f"not left out: {count_text(exported.num_not_compared, 'clip')} without frames to compare")
     if exported.columns_left_out:

@@ -18,6 +18,7 @@ from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch
 from framefleet.pipeline.errors import JobError, bytes_text, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.overview import Overview
@@ -127,7 +128,7 @@ def export(
         shard_mb=shard_mb,
     )
     theirs = options if to_options is None else to_options
-    return export_chosen(Store(output, options), to, theirs, choice, Callback(on_progress))
+    return export_chosen(Output.open(output, options).store, to, theirs, choice, Callback(on_progress))
 
 
 def export_chosen(

@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from framefleet.doors import section_of
 from framefleet.jobs.show.watch import ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, StoreError, count_text, not_ours
+from framefleet.pipeline.errors import JobError, StoreError, command, count_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage
@@ -32,7 +33,7 @@ from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output, recorded_
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.parts.seals import Part
-from framefleet.pipeline.outputs.query import check_where, records_where
+from framefleet.pipeline.outputs.query import check_where, columns_in, records_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
@@ -105,8 +106,10 @@ class Selection:
         record_schema = record_schema_of(store, parts)
         if not store.list(RECORDS):
             raise Output(store).no_records()
+        self._conditioned: Sequence[str] = ()  # columns that the condition is about
         if choice.where is not None:
             check_where(record_schema, choice.where)
+            self._conditioned = columns_in(choice.where, record_schema)
         self._labels = Labels(
             picks=choice.picks or {},
             template=None if choice.caption is None else read_template(choice.caption, record_schema.names),
@@ -135,6 +138,8 @@ class Selection:
     def nothing_chosen(self) -> JobError:
         if self._choice.picks is None or self._choice.where is not None:
             fix = "loosen --where, or choose other rows"
+            for section in filter(None, map(section_of, self._conditioned)):
+                fix = f"{command('status', self._store.url_of(''))} says how far `{section}` is"
             if self._choice.file != "clip":
                 fix += "; only rows of a job with `post:` have a second clip"
             return JobError("no row is chosen", fix)

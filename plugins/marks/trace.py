@@ -22,13 +22,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import JobError, StoreError, count_text
+from framefleet.pipeline.errors import CONTROLS, JobError, StoreError, count_text
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.layout import LABEL_SUFFIX
 from framefleet.pipeline.outputs.media.media import read_metadata
 from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output
 from framefleet.pipeline.outputs.parts.records import ROW_ID
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.inputs.video_frames import file_kind
 from framefleet.plugins.marks.file_marks import SPREAD, Contents, FoundMarks, marks_in
 from framefleet.plugins.marks.label import label_in
@@ -125,9 +126,9 @@ def _listed(place: str) -> list[str]:
         content = read_regular(place, _MAX_INDEX_BYTES + 1)
     except OSError as error:
         raise JobError(f"--output: {place} cannot be read: {error.strerror}", fix) from None
-    if len(content) > _MAX_INDEX_BYTES:
-        raise JobError(f"{place} is not a list of outputs", fix)
     lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
+    if len(content) > _MAX_INDEX_BYTES or any(map(CONTROLS.search, lines)):
+        raise JobError(f"--output: {place} is neither an output nor a text file that lists outputs", fix)
     return [line for line in lines if line]
 
 
@@ -144,16 +145,16 @@ AnyPath = str | Path
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traced:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Traced(Overview):
     """What is known of a file."""
 
     file: str
     sha256: str = ""
-    found_by: FoundBy | None = None  # the layer that names its row, if any does
+    found_by: FoundBy | None = None  # the layer that names its row; None: none does, or no output has the row
     row_id: str | None = None  # of the row, or its first digits if only a watermark names it
     output: str | None = None
-    record: Mapping[str, Any] | None = None  # of the row; None: no output was given, or none has it
+    record: Mapping[str, Any] | None = None  # of the row; None: no output was given, or the file is not found
     candidates: tuple[str, ...] = ()  # rows that a short watermark may mean
     marks: FoundMarks | None = None
     signer: Signer | None = None  # who stands behind the manifest
@@ -161,6 +162,20 @@ class Traced:
     changes: tuple[str, ...] = ()  # since the file was stored
     problem: str | None = None  # why it could not be read
     hint: str | None = None  # why its row may not have been found
+
+    def overview(self) -> Mapping[str, object]:
+        row = f"{self.row_id} of {self.output or 'an output'}, by its {self.found_by}"
+        return {
+            "file": self.file,
+            "row": self.problem or (row if self.found_by else "not found"),
+            "hint": self.hint,
+            "candidates": ", ".join(self.candidates) or None,
+            "manifest": self.marks.manifest.state if self.marks and self.marks.manifest else None,
+            "watermarks": ", ".join(one.name for one in self.marks.watermarks) or None
+            if self.marks
+            else None,
+            "changed": "; ".join(self.changes) or None,
+        }
 
     @property
     def signed(self) -> str | None:
@@ -215,8 +230,10 @@ def trace_files(
         )
         records = list(look_up(outputs, wanted))
         for one in some:
-            settled = _settled(one, records, has_anchors=anchors is not None) if one.marks else one
-            is_lost = settled.found_by is None and not settled.problem and not settled.candidates
+            settled = one
+            if one.marks:
+                settled = _settled(one, records, has_anchors=bool(anchors), has_outputs=bool(outputs))
+            is_lost = settled.found_by is None and not (settled.problem or settled.candidates or settled.hint)
             yield replace(settled, hint=hint()) if is_lost else settled
 
 
@@ -291,24 +308,35 @@ def _row_id(text: Any) -> str | None:
     return text if isinstance(text, str) and re.fullmatch(ROW_ID, text) else None
 
 
-def _settled(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool) -> Traced:
-    """Return what a file is by the first layer that names its row."""
+def _settled(
+    file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool, has_outputs: bool
+) -> Traced:
+    """Return what a file is by the first layer that names its row; with outputs, by one that they have."""
     file = replace(file, signer=_signer(file, records, has_anchors=has_anchors))
     by_row_id = {one.row_id: one for one in records}
     for one in records:
         if file.sha256 in map(one.record.get, _DIGESTS):
             return _with_row(file, "digest", one.row_id, one)
+    named: list[tuple[FoundBy, str, TracedRecord | None]] = []
     if file.signed and file.signer != "foreign":
-        return _with_row(file, "manifest", file.signed, by_row_id.get(file.signed))
+        named.append(("manifest", file.signed, by_row_id.get(file.signed)))
+    candidates: tuple[str, ...] = ()
     for mark in file.marks.watermarks if file.marks else ():
         fitting = [one for one in by_row_id.values() if one.row_id.startswith(mark.prefix)]
         if len(fitting) > 1:
-            file = replace(file, candidates=tuple(one.row_id for one in fitting))
+            candidates = tuple(one.row_id for one in fitting)
         elif fitting or mark.is_checked:
-            return _with_row(file, "watermark", mark.prefix, fitting[0] if fitting else None)
-    if file.tagged and (file.tagged in by_row_id or not records):
-        return _with_row(file, "tags", file.tagged, by_row_id.get(file.tagged))
-    return file
+            named.append(("watermark", mark.prefix, fitting[0] if fitting else None))
+    if file.tagged:
+        named.append(("tags", file.tagged, by_row_id.get(file.tagged)))
+    for layer, row_id, of_row in named:
+        if of_row or not has_outputs:
+            return _with_row(file, layer, row_id, of_row)
+    for layer, row_id, _ in named[:1]:
+        names = "name" if layer == "tags" else "names"
+        forged = " (anybody can write tags)" if layer == "tags" else ""
+        file = replace(file, hint=f"its {layer} {names} row {row_id}, which none of the outputs has{forged}")
+    return replace(file, candidates=candidates)
 
 
 def _signer(file: Traced, records: Sequence[TracedRecord], *, has_anchors: bool) -> Signer | None:

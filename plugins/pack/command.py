@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,8 @@ def pack_command(
         if as_json:
             stdout.say(json.dumps(asdict(packed)))
             return
-        done = count_text(len(packed.row_ids), "row")
-        stdout.say(f"{done}: {packed.folder}; its README.md says how to check them")
-        for row_id, reason in packed.without_script.items():
-            stderr.say(f"row {row_id} has no script: {reason}")
+        stdout.say(
+            f"{count_text(len(packed.row_ids), 'row')}: {packed.folder}; its README.md says how to check them"
+        )
+        for reason, count in Counter(packed.without_script.values()).items():
+            stderr.say(f"no script for {count_text(count, 'row')}: {reason}")

@@ -29,11 +29,12 @@ from framefleet.pipeline.outputs.output import (
     recorded_extras,
     sound_content,
 )
-from framefleet.pipeline.outputs.parts.parts import PartWriter, no_record, tables_by_part
+from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, tables_by_part
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_of
 from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import each_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.arguments import checked_content
@@ -67,13 +68,21 @@ A script needs only torch and diffusers, in the same versions; the folder of the
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """What was packed. without_script: rows that a script cannot render, each with the reason."""
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Packed(Overview):
+    """What was packed."""
 
     folder: str
     row_ids: tuple[str, ...]
-    without_script: dict[str, str]
+    without_script: dict[str, str]  # rows that a script cannot render, each with the reason
+
+    def overview(self) -> Mapping[str, object]:
+        reasons = "; ".join(dict.fromkeys(self.without_script.values()))
+        return {
+            "folder": self.folder,
+            "rows": f"{len(self.row_ids):,}",
+            "without script": f"{len(self.without_script):,}: {reasons}" if reasons else None,
+        }
 
 
 def pack(
@@ -88,7 +97,8 @@ def pack(
     """Pack some rows of an output, so that somebody else can render them again and compare.
 
     folder: new or empty; None is NAME-pack in the current folder, for an output NAME. rows: how many, spread
-    over kinds of rows and machines, chosen by seed; row_ids: these, and no sample. Raises JobError for rows
+    over kinds of rows and machines, chosen by seed; row_ids: these, and no sample, by their first digits or
+    their clips' names too. Raises JobError for rows
     without a record, a folder that has files, and a clip that is not as its record says; InputError for such
     an input.
     """
@@ -106,12 +116,9 @@ def pack_rows(
         raise JobError(f"{folder} is not an empty folder", "give a new one")
     claim = claim_of(store)
     if row_ids:
-        parts_by_row: dict[str, str] = {}
+        part_of = dict.fromkeys(find_record(store, row_id).row_id for row_id in row_ids)
         for path, table in tables_by_part(store, _ROW_ID):
-            parts_by_row |= dict.fromkeys({*row_ids} & {*table["row_id"].to_pylist()}, path)
-        if missing := [row_id for row_id in row_ids if row_id not in parts_by_row]:
-            raise no_record(store, missing[0])
-        part_of = {row_id: parts_by_row[row_id] for row_id in row_ids}
+            part_of |= dict.fromkeys(part_of.keys() & {*table["row_id"].to_pylist()}, path)
     else:
         part_of = {row.row_id: row.part for row in sample_rows(store, rows, seed=seed)}
     if not part_of:

@@ -55,7 +55,7 @@ def score_command(
                 on_progress=watch.show,
             )
         if not summary.done and not summary.num_damaged:
-            stderr.say("nothing to do: every clip has these scores")
+            stderr.say("nothing to do: every clip has these scores; --again measures them again")
         else:
             columns = ", ".join(summary.columns)
             stderr.say(

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.job.mistakes import mistakes_in
-from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress
+from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, duration
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.strict_model import Strict
@@ -40,6 +40,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, column_diges
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 from framefleet.plugins.scores import clip_scores
 from framefleet.plugins.scores.section import ScoresSection
 
@@ -48,20 +49,26 @@ _ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 _READ = ("row_id", "uri", "path", "media_sha256", "frames_sha256", "bytes", "arguments")
 
 
-@dataclass(slots=True)
-class ScoreSummary:
-    """How a run of `score` ended. done: clips with new scores; columns: these.
+@dataclass(slots=True, repr=False)
+class ScoreSummary(Overview):
+    """How a run of `score` ended."""
 
-    num_damaged: clips that are not as they were committed; damage: the first of them. unscored: scores that
-    failed, by name; they are null.
-    """
-
-    columns: tuple[str, ...] = ()
-    done: int = 0
+    columns: tuple[str, ...] = ()  # scores that were measured
+    done: int = 0  # clips with new scores
     elapsed_s: float = 0.0
-    num_damaged: int = 0
-    damage: str | None = None
+    num_damaged: int = 0  # clips that are not as they were committed
+    damage: str | None = None  # the first of them
+    # Scores that failed, by name; they are null.
     unscored: dict[str, LackingColumn] = field(default_factory=dict)
+
+    def overview(self) -> Mapping[str, object]:
+        unscored = (f"{one.num:,} clips have no {name}" for name, one in self.unscored.items())
+        return {
+            "scored": f"{self.done:,} clips in {duration(self.elapsed_s)}",
+            "columns": ", ".join(self.columns) or None,
+            "failed": "; ".join(unscored) or None,
+            "damaged": f"{self.num_damaged:,} clips, e.g. {self.damage}" if self.num_damaged else None,
+        }
 
     def add(self, row_id: str, outcome: StepValues | str) -> None:
         """Count a clip: its scores, or what is wrong with it."""
@@ -99,7 +106,7 @@ def score(
     has too, and replace them. num_threads: clips at once; None is one a core. Only scores that a clip lacks
     are measured, so the same call continues after an interruption. Raises FramefleetError.
     """
-    store, watch = Store(str(output), storage_options), Callback(on_progress)
+    store, watch = Output.open(str(output), storage_options).store, Callback(on_progress)
     if not parts_in(store, RECORDS):
         raise Output(store).no_records()
     values = {"scores": [*scores] or [*clip_scores.OWN_SCORES]}
@@ -116,7 +123,7 @@ def score(
     left = partial(_left, store, opened, where, nulls, again=again)
     total = sum(1 for _ in left(is_count=True))
     started, pace = time.monotonic(), ClipsPace("scored", total=total, watch=watch)
-    summary = ScoreSummary(columns=tuple(score.name for score in opened))
+    summary, measured = ScoreSummary(), set[str]()
     writers: dict[tuple[str, ...], PartWriter] = {}
     clips = scored_clips(store, left(), num_threads=num_threads or os.cpu_count() or 1)
     try:
@@ -125,6 +132,7 @@ def score(
                 summary.add(record["row_id"], outcome)
                 if not isinstance(outcome, str):
                     # Of what was measured alone: another score of the clip is more exact, or failed.
+                    measured |= outcome.values.keys() | outcome.errors.keys()
                     names = outcome.values.keys() - outcome.errors
                     if fields := pa.schema([field for field in columns if field.name in names]):
                         key = tuple(fields.names)
@@ -141,6 +149,7 @@ def score(
         for writer in writers.values():
             writer.flush()
     summary.elapsed_s = time.monotonic() - started
+    summary.columns = tuple(score.name for score in opened if score.name in measured)
     return summary
 
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ from framefleet.jobs.show.watch import Callback, Watch, wait_for
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.freezing import trained_component
 from framefleet.plugins.train.job import TrainJob
@@ -35,8 +37,8 @@ NUM_STEPS = 6  # the first finds kernels and makes the optimizer's moments
 TRAINED_COPIES = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainPlan:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TrainPlan(Overview):
     """What a training comes down to."""
 
     table: str
@@ -53,6 +55,17 @@ class TrainPlan:
     epochs: float  # passes over the rows
     weights_gb: float  # of weights, gradients and moments, without activations
     seconds_per_step: float | None = None  # on this machine; None: not probed
+
+    def overview(self) -> Mapping[str, object]:
+        time = None if self.elapsed_s is None else timedelta(seconds=round(self.elapsed_s))
+        return {
+            "rows": f"{self.num_rows:,}, {sum(self.unused.values()):,} of them never used",
+            "steps": f"{self.steps:,} of {self.rows_per_step:,} rows: {self.epochs:.3g} epochs",
+            "model": f"{self.model} ({self.pipeline}, {self.component})",
+            "memory": f"{self.weights_gb:.1f} GB, without activations",
+            "time": time,
+            "output": self.output,
+        }
 
     @property
     def elapsed_s(self) -> float | None:

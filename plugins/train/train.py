@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.job import TrainJob, TrainSettings
@@ -68,14 +70,21 @@ class Pace:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSummary:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TrainSummary(Overview):
     """How a run ended. steps: of the whole training; steps_done: of this run. result: where weights are."""
 
     steps: int
     steps_done: int
     elapsed_s: float
     result: str
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "steps": f"{self.steps_done:,} in this run, {self.steps:,} in all",
+            "time": timedelta(seconds=round(self.elapsed_s)),
+            "weights": self.result,
+        }
 
 
 def train(

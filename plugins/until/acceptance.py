@@ -18,6 +18,7 @@ from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.store import Store, read_json
+from framefleet.pipeline.overview import Overview
 
 UNRENDERED, UNJUDGED, REJECTED, PASSED = range(4)  # what is known of a clip
 _FILE = "until.json"  # of an output
@@ -194,12 +195,19 @@ class Quotas:
         return quotas
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acceptance:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Acceptance(Overview):
     """How far all groups of an output are."""
 
     groups: tuple[GroupState, ...]
     table: str  # folder in the output: the rows that its newest run asked for
+
+    def overview(self) -> Mapping[str, object]:
+        first, *groups = self.lines()
+        return {
+            "accepted": first.removeprefix("accepted: "),
+            **{f"group {number}": group.strip() for number, group in enumerate(groups[:5], 1)},
+        }
 
     @property
     def num_short(self) -> int:

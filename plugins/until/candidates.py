@@ -20,16 +20,17 @@ import pyarrow.parquet as pq
 
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.resolve import added_in, resolve_job
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid
 from framefleet.jobs.show.watch import Watch
-from framefleet.pipeline.errors import JobError, TableError, count_text, shown
+from framefleet.pipeline.errors import JobError, TableError, shown
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
+from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.request import MAX_SEED, Request
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.table import Table, open_table
@@ -118,7 +119,10 @@ class Candidates:
                 if name == "seed":
                     raise JobError(f"until.{key} has 'seed', which differs in each clip", "leave it out")
                 if name not in columns:
-                    raise JobError(f"until.{key}: rows have no {name!r}", argument_meant(name, columns))
+                    new = resolved.rows.carried.names.get(name)
+                    fix = f"the table's column {name!r} is stored as {new!r}: write that"
+                    fix = fix if new else argument_meant(name, columns)
+                    raise JobError(f"until.{key}: rows have no {name!r}", fix)
         records = resolved.record_columns()
         records = pa.schema([field for field in records if field.name not in MARKS.names])
         check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")
@@ -190,8 +194,8 @@ class Candidates:
                 if (*values, *own) not in by_stratum:
                     group = ", ".join(f"{name}={value}" for name, value in names.items())
                     raise JobError(
-                        f"until.share: no row has {group}, and {wanted} of "
-                        f"{count_text(section.accepted, 'clip')} should",
+                        f"until.share: {wanted} of {section.accepted} accepted clips must have {group}, and "
+                        "no row has that",
                         "add such rows, leave columns out of `until.per`, or change the shares",
                     )
                 at_most = max(wanted, section.at_most * wanted // section.accepted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,8 @@ _Text = Annotated[str, Field(min_length=1)]
 
 class UntilSection(Section):
     """New seeds of each row are rendered until enough clips of each group pass a condition."""
+
+    own_columns: ClassVar[tuple[str, ...]] = (ACCEPTED, SURPLUS)
 
     accepted: int = Field(ge=1)
     """Number of clips to accept of each group: the first that pass, in the order of their seeds."""

@@ -76,7 +76,7 @@ def test_rows_that_are_added_until_the_end_are_rendered_or_their_adder_hears_tha
             gate.set()
         finish(process)
         gates[-1].set()
-        answers = [one.result().will_render for one in adding]
+        answers = [one.result().rendered_by == "running" for one in adding]
     tags = [row["tag"] for row in rows[NUM_ROWS:]]
     assert dict(zip(later, answers, strict=True)) == {
         moment: tag in tags_of(output) for moment, tag in zip(later, tags, strict=True)

@@ -152,14 +152,14 @@ def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
     job = values(tmp_path, ray_cluster, GROUPS[:2], until=UNTIL | {"accepted": 2})
     job |= {"output": output, "fleet": fleet, **options}
     assert framefleet.render(job | {"budget": {"bytes": "1KB"}}).over_budget
-    assert not framefleet.add(job, GROUPS[2:3]).will_render
+    assert framefleet.add(job, GROUPS[2:3]).rendered_by == "next"
     with ThreadPoolExecutor(1) as people:
         rendering = people.submit(framefleet.render, job)
         while not framefleet.status(output, **options).is_under_way:
             assert not rendering.done()
             time.sleep(0.1)
         added = framefleet.add(job, GROUPS[3:4])
-        assert added.is_running and added.will_render
+        assert added.rendered_by == "running"
         assert rendering.result().exit_code == 0
     groups = framefleet.acceptance(output, **options).groups
     assert [(one.values["prompt"], one.accepted) for one in groups] == [

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 
 import framefleet
@@ -24,12 +25,13 @@ from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import claim
+from framefleet.jobs.render.python_table import with_table
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
 from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import FramefleetError
+from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.commands import command
@@ -105,6 +107,33 @@ def test_a_job_that_runs_renders_rows_that_are_added(turn: int, values: dict[str
     check_whole(values, [*ROWS[:7], *LATER])
 
 
+def test_added_rows_are_left_until_a_run_has_taken_them(values: dict[str, Any]) -> None:
+    output = values["output"]
+    run(values)
+    assert "7/7 rows done" in command("status", output).output
+    added = framefleet.add(values, ROWS[7:])
+    assert "no job runs: the next `framefleet render` renders them" in repr(added)
+    listed = command("status", output, "--check")
+    assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
+    run(values)
+    assert "9/9 rows done" in command("status", output).output
+
+
+def test_rows_of_python_have_those_that_were_added_to_them(values: dict[str, Any]) -> None:
+    run(values | {"table": with_table(values, ROWS[:7]).table})
+    later = pa.Table.from_pylist(ROWS[7:8])
+    large = [
+        field.with_type(pa.large_string()) if field.type == pa.string() else field for field in later.schema
+    ]
+    framefleet.add(values["output"], later.cast(pa.schema(large)))
+    del values["table"]
+    planned = framefleet.plan(values, table=ROWS[:7])
+    assert (planned.counts.done, planned.to_render) == (7, 1)
+    fewer = [{name: row[name] for name in row.keys() - {"seed", "tag"}} for row in ROWS[:7]]
+    with pytest.raises(TableError, match=r"has no column 'seed', 'tag'.*\n.*these columns too, empty where"):
+        framefleet.plan(values, table=fewer)
+
+
 def test_rows_are_added_to_an_output_with_scores_of_ones_own(values: dict[str, Any]) -> None:
     run(values | {"scores": ["tests.unit.test_score:number"]})
     assert framefleet.add(values["output"], LATER).num_rows == 3
@@ -140,7 +169,7 @@ def test_who_adds_rows_hears_whether_they_are_rendered(
         is_there.set()
         added = later.result()
     is_rendered = len(records_of(values["output"])) == 9
-    assert added.will_render is is_rendered
+    assert added.rendered_by == ("running" if is_rendered else "next")
     assert is_rendered or turn > 1
     run(values)
     check_whole(values, [*ROWS[:7], *LATER])
@@ -155,10 +184,10 @@ def test_a_driver_that_is_gone_or_does_not_answer_is_not_waited_for_without_end(
     ended.wait()
     store.write(epoch_path(2), replace(driver, pid=ended.pid, process_started="1").to_bytes())
     added = framefleet.add(values, ROWS[7:8])
-    assert (added.is_running, added.will_render) == (False, False)
+    assert added.rendered_by == "next"
     store.write(epoch_path(2), replace(driver, machine="elsewhere").to_bytes())
     added = framefleet.add(values, ROWS[8:], wait_s=0.1)
-    assert (added.is_running, added.will_render) == (True, None)
+    assert added.rendered_by == "unknown"
 
 
 def test_rows_that_were_rendered_before_they_left_the_table_are_not_rendered_again(

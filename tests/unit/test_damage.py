@@ -170,6 +170,9 @@ def test_damage_is_found_told_and_taken_out(
 ) -> None:
     out, is_harmless = job.parent / "out", found == {"foreign"}
     damage(out)
+    for option in (("--row", "9bd6"), ("--sample", "3"), ("--fleet",)):
+        refused = command("verify", out, "--files", *option)
+        assert refused.exit_code == 2 and f"{option[0]} is about rows to render" in refused.stderr
     verified = command("verify", out, "--files", "--json")
     lines = [json.loads(line) for line in verified.stdout.splitlines()]
     assert verified.exit_code == (0 if is_harmless else 1)

@@ -30,6 +30,13 @@ from tests.tiny import tiny
         ),
         ("prompt: a ball", "unknown key `prompt`", "write `sweep: {prompt: 'a ball'}`"),
         ("sweep: {seed: 0-3}", "the rows have no 'prompt'", "`sweep: {prompt: [...]}`"),
+        ("sweep: {prompt: {style} ball}", "a text begins with {", "put the text in quotes"),
+        ("sweep:\n  prompt: {style} ball", "a text begins with {", "put the text in quotes"),
+        (
+            "sweep: {prompt: prompts.txt}",
+            "job.yaml line 3: sweep.prompt has 'prompts.txt', which is the name of a file",
+            "write `sweep: {prompt: {file: prompts.txt}}`",
+        ),
         ("tabel: t.csv", "unknown key `tabel`", "did you mean `table`?"),
     ],
 )
@@ -37,6 +44,7 @@ def test_a_job_is_refused_with_the_line_that_mends_it(
     text: str, problem: str, fix: str, tmp_path: Path
 ) -> None:
     job = tmp_path / "job.yaml"
+    (tmp_path / "prompts.txt").write_text("a ball\n")
     job.write_text(f"model: {tiny('wan')}\noutput: out\n{text}\n")
     planned = command("plan", job)
     assert planned.exit_code == 2 and problem in planned.stderr and fix in planned.stderr, planned.stderr

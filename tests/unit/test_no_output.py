@@ -22,6 +22,7 @@ COMMANDS = [
     ["retry"],
     ["score", "--scores", "motion"],
     ["export", "exported", "--format", "webdataset"],
+    ["pack"],
     ["replay", "0123"],
     ["render"],
     ["plan"],
@@ -36,8 +37,10 @@ def test_a_folder_of_something_else_is_refused_and_stays_as_it_is(
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "cat.png").write_bytes(b"a cat")
     name, *options = arguments
-    ended = command(name, "pictures", *options)
-    assert ended.exit_code == 2, ended.output
+    for place in ("pictures", "nowhere"):
+        ended = command(name, place, *options)
+        assert ended.exit_code == 2, ended.output
+        assert "has no records" not in ended.output
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "pictures",
         "pictures/cat.png",

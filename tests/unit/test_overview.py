@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_a_summary_says_in_a_few_lines_what_became_of_the_rows() -> None:
         "  mean batch: 4.6",
         "  audits: 3 compared, equal",
     ]
+    assert "audits: none" in repr(replace(summary, audits=AuditFigures(num_unaudited=9)))
 
 
 def test_a_summary_of_a_finished_job_says_what_was_done_before() -> None:
@@ -49,6 +51,28 @@ def test_a_status_and_an_export_have_at_most_eight_lines(tmp_path: Path) -> None
         assert lines[0] == type(value).__name__
         assert 2 < len(lines) <= 8
     assert "  rows: 4" in repr(exported).splitlines()
+
+
+def test_what_functions_return_has_at_most_eight_lines(tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    rendered(framefleet.Store(output), 40)
+    score = framefleet.score(output, ["sharpness"])
+    [traced] = framefleet.trace(next((tmp_path / "out" / "clips").glob("*/*")), outputs=output)
+    values = (
+        framefleet.verify(output, files=True),
+        score,
+        traced,
+        framefleet.sheet(output, tmp_path / "sheet.png"),
+        framefleet.repair(output, dry_run=True),
+        framefleet.compact(output),
+    )
+    for value in values:
+        lines = repr(value).splitlines()
+        assert lines[0] == type(value).__name__
+        assert 2 <= len(lines) <= 8
+        assert len(repr(value)) < 1000
+    assert "  read: the files of 40 rows" in repr(values[0])
+    assert "  scored: 40 clips" in repr(score)
 
 
 def test_an_argument_that_is_no_field_of_a_request_is_shown_where_it_belongs() -> None:

@@ -56,6 +56,18 @@ def text_of(shown: Standing) -> str:
     return text.getvalue()
 
 
+def test_several_runs_of_a_job_say_what_they_open_once() -> None:
+    on, shown = console()
+    with Lines(on) as lines:
+        for name in ("a", "b"):
+            lines.show(Awaited(what="opening the model", since=time.monotonic()))
+            lines.say("note: it is small")
+            lines.show(Checked(num_rows=10))
+            lines.say(f"run {name}")
+    said = ["opening the model", "note: it is small", "10 rows checked", "run a", "run b"]
+    assert shown.getvalue().splitlines() == said
+
+
 class Clock:
     now = 0.0
 

@@ -111,10 +111,13 @@ def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
     with pytest.raises(JobError, match="no column 'sharpnes'") as caught:
         check_where(TABLE.schema, '"sharpnes" > 0.4')
-    assert caught.value.fix == "did you mean 'sharpness'?"
+    assert caught.value.fix == "write a text in single quotes: 'sharpnes'; or did you mean 'sharpness'?"
     with pytest.raises(JobError, match="no column 'a ball'") as caught:
         check_where(TABLE.schema, 'prompt = "a ball"')
     assert caught.value.fix == "write a text in single quotes: 'a ball'"
+    with pytest.raises(JobError) as caught:
+        check_where(TABLE.schema, "accepted")
+    assert caught.value.fix == "only outputs of a job with `until:` have it"
     with pytest.raises(JobError) as caught:
         check_where(TABLE.schema, "zzzz > 0.4")
     assert "prompt, seed, sharpness" in caught.value.fix

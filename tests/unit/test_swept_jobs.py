@@ -159,6 +159,7 @@ def test_a_job_json_names_no_text_file_that_records_would_show(file: str, tmp_pa
     [
         ({"num_inference_steps": ["a", "b"]}, "sweep.num_inference_steps has 'a'", "whole number"),
         ({"seed": ["0..63"]}, "sweep.seed has '0..63'", "write 0-63"),
+        ({"seed": "0-3,7"}, "sweep.seed has '0-3,7'", "write a list: [0-3, 7]"),
         ({"height": "64-66"}, "sweep.height has 66", "64 or 80"),
         ({"scheduler": ["dimm"]}, "sweep.scheduler has 'dimm'", ""),
         ({"num_videos_per_prompt": [2]}, "no such argument", "repeat the row"),
@@ -171,6 +172,11 @@ def test_a_value_that_no_row_can_have_is_told_once(
         resolved(tmp_path, sweep={**SWEEP, **more})
     assert problem in caught.value.problem
     assert fix in caught.value.fix
+
+
+def test_a_text_in_another_column_is_refused_by_its_argument(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"sweep\.prompt uses \{colour\}"):
+        resolved(tmp_path, sweep={"prompt": "a {colour} ball"}, columns={"prompt": "caption"})
 
 
 def test_the_example_is_a_sweep_of_24_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -234,6 +234,7 @@ def test_bad_input_is_refused_with_a_fix(marked: Marked, tmp_path: Path) -> None
     for arguments, said in (
         ((tmp_path / "none.mp4",), "does not exist"),
         ((marked.clips[0], "--output", tmp_path), "is not an output"),
+        ((marked.clips[0], "--output", marked.clips[0]), "neither an output nor a text file that lists"),
         ((marked.clips[0], "--trust", tmp_path / "none"), "--trust: "),
         ((marked.clips[0], "--watermark", "spraed=x"), "there is no such watermark"),
     ):
@@ -341,3 +342,19 @@ def test_it_is_said_why_a_copy_is_not_found(marked: Marked, tmp_path: Path) -> N
     assert f"hint: clips of {tmp_path / 'bare'} carry no watermark" in asked.stdout
     assert "hint: no output was given" in command("trace", copy).stdout
     assert "hint" not in command("trace", copy, "--output", marked.output).stdout
+
+
+def test_a_file_whose_row_no_output_has_is_not_found(marked: Marked, tmp_path: Path) -> None:
+    write_output(tmp_path / "other", ROWS)
+    (tagged := tmp_path / "tagged.mp4").write_bytes(again(scene(2), row_id="ee" * 16))
+    (bare := tmp_path / "bare.mp4").write_bytes(again(decode(marked.clips[1].read_bytes())))
+    names = {
+        tagged: f"tags name row {'ee' * 16}, which none of the outputs has (anybody can write tags)",
+        marked.clips[1]: f"manifest names row {ids(1)}, which none of the outputs has",
+        bare: f"watermark names row {ids(1)[:12]}, which none of the outputs has",
+    }
+    for file, hint in names.items():
+        asked = command("trace", file, "--output", tmp_path / "other")
+        assert (asked.exit_code, f"hint: its {hint}" in asked.stdout) == (1, True), asked.output
+    asked = command("trace", tagged, "--output", marked.output)
+    assert asked.exit_code == 1

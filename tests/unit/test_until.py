@@ -37,6 +37,12 @@ def job_with(folder: Path, rows: list[dict[str, Any]] = ROWS, *, job: Any = None
     return load_job(values | (job or {}))
 
 
+def test_a_column_that_records_call_otherwise_is_told_by_that_name(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "license": "cc"}]
+    with pytest.raises(UserError, match="column 'license' is stored as 'source_license': write that"):
+        plan_job(job_with(tmp_path, rows, share={"license": {"cc": 1.0}}), Callback())
+
+
 @pytest.mark.parametrize(
     ("until", "said"),
     [
@@ -56,7 +62,10 @@ def job_with(folder: Path, rows: list[dict[str, Any]] = ROWS, *, job: Any = None
             {"share": {"style": {"x": 1.0}}},
             "row 2: style is 'y', which until.share.style lacks (use one of x",
         ),
-        ({"share": {"style": {"x": 0.5, "y": 0.5}}}, "no row has prompt=a, style=y, and 1 of 2 clips should"),
+        (
+            {"share": {"style": {"x": 0.5, "y": 0.5}}},
+            "1 of 2 accepted clips must have prompt=a, style=y",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

@@ -37,12 +37,13 @@ from framefleet.pipeline.outputs.parts.parts import job_in_parts, replace_part, 
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
 from framefleet.pipeline.outputs.parts.seals import Hold, new_run
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 
 _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repaired:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Repaired(Overview):
     """What was done to an output."""
 
     store: Store
@@ -50,6 +51,16 @@ class Repaired:
     is_job_back: bool = False  # job.json was put back
     summary: Summary | None = None  # of the render, if any
     inner: Mapping[str, Repaired] = field(default_factory=dict)  # the same of each inner output, by name
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "output": self.store.url_of(""),
+            "damages": f"{sum(self.mended.num_found.values()):,}",
+            "rows without record": f"{self.mended.num_rows:,}",
+            "job.json": "put back" if self.is_job_back else None,
+            "rendered": None if self.summary is None else f"{self.summary.done:,} rows",
+            **{name: f"{sum(one.mended.num_found.values()):,} damages" for name, one in self.inner.items()},
+        }
 
 
 def repair(

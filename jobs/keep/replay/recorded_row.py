@@ -285,10 +285,10 @@ def recipe_of(recorded: Recorded, given: Given) -> Recipe:
         return BUILT_IN[name]
     if given.recipe == name:
         return find_recipe(name)
-    problem = f"row {recorded.record.row_id} was rendered by the recipe {name!r}"
     if given.recipe is not None:
-        raise JobError(f"{problem}, not by {given.recipe!r}", "name that one, if it is yours")
+        problem = f"its record names the recipe {name!r}, not {given.recipe!r}"
+        raise JobError(problem, "name that one, if it is yours")
     raise JobError(
-        f"{problem}, and code is not run just because a record names it",
+        f"its recipe is {name!r}, and code is not run just because a record names it",
         f"if it is yours, run from the folder that holds it, with {quoted('--recipe', name)}",
     )

@@ -96,20 +96,16 @@ def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
     given: what the output is not trusted with; its values stand in the script as literals.
     """
     recorded = find_recorded(output, row_id, given)
-    if recorded.request.recipe != "generate":
-        raise JobError(
-            f"row {row_id} was rendered by the recipe {recorded.request.recipe!r}, and --script cannot "
-            "include the code of a recipe",
-            "use `framefleet replay` without --script",
-        )
+    recipe = recorded.request.recipe
+    if recipe != "generate":
+        module = "" if recipe in BUILT_IN else "; send its module too"
+        problem = f"a script cannot include the code of the recipe {recipe!r}{module}"
+        raise JobError(problem, "use `framefleet replay` without --script")
     arguments = recorded.request.arguments
     unsaid = [name for name, value in arguments.items() if inputs_in(value) or is_schedule(name, value)]
     if unsaid:
-        raise JobError(
-            f"row {row_id} was rendered with a file or a schedule as {', '.join(unsaid)}, and --script can "
-            "include only numbers and text",
-            "use `framefleet replay` without --script",
-        )
+        problem = f"a script can include only numbers and text, and no file or schedule: {', '.join(unsaid)}"
+        raise JobError(problem, "use `framefleet replay` without --script")
     source = source_of(recorded.model)
     if "://" in source.path:
         problem = f"row {row_id} was rendered with the model {source.name}, and diffusers opens no URLs"
@@ -208,7 +204,7 @@ def _parts(
     lines, names = {}, set()
     for name, file in by_name.items():
         if classes[name].loader != "diffusers" or is_modular(spec.class_name):
-            problem = f"its {name} is of the file {file.where}, which --script cannot include"
+            problem = f"its {name} is of the file {file.where}, which a script cannot include"
             raise JobError(problem, "use `framefleet replay` without --script")
         dtype = dtypes.get(name, dtypes["default"]) if isinstance(dtypes, Mapping) else dtypes
         packing = f", quantization_config={GGUF_CONFIG}(compute_dtype={dtype!r})" * file.is_gguf

@@ -44,7 +44,10 @@ _SAID: dict[DamageKind, str] = {
 _Files = Annotated[
     bool, Option("--files", help="Compare the SHA-256 of every file with its record. Render nothing.")
 ]
-_Sample = Annotated[int, Option("--sample", min=1, metavar="N", help="Number of rows to render again.")]
+_Sample = Annotated[
+    int | None,
+    Option("--sample", min=1, metavar="N", help="Number of rows to render again. Default: 8."),
+]
 _Seed = Annotated[int, Option("--seed", help="Random seed for choosing which rows to check.")]
 _RowIds = Annotated[
     list[str] | None,
@@ -61,7 +64,7 @@ _ByFleet = Annotated[
 def verify_command(
     output: OutputToRead,
     files: _Files = False,
-    sample: _Sample = 8,  # it is minutes where one takes one
+    sample: _Sample = None,
     seed: _Seed = 0,
     row_ids: _RowIds = None,
     by_fleet: _ByFleet = False,
@@ -84,17 +87,17 @@ def verify_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options, storage_options_alone
+        from framefleet.jobs.keep.verify.verify import check_choice, verified_rows
 
         options = (storage_options if by_fleet else storage_options_alone)(sets)
         consent = replay.given_of(
             models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
         )
         quiet_libraries()
+        check_choice(files, sample=sample, row_ids=row_ids or (), by_fleet=by_fleet)
         if files:
             is_well = show_damages(output, options, as_json=as_json)
         else:
-            from framefleet.jobs.keep.verify.verify import verified_rows
-
             verify = partial(
                 verified_rows,
                 output,
@@ -161,9 +164,9 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
                 continue
             verdict, record = row.compared.verdict, row.record
             line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
-            parts = ["", *replay.said_of(row.compared), *([row.error.problem] if row.error else [])]
-            about = f"{', '.join(parts)}, rendered by {record.worker} on {record.node}"
-            stdout.say(line.append(replay.unforged(about)))
+            rendered = f"rendered by {record.worker} on {record.node}"
+            parts = [*replay.said_of(row.compared), row.error.problem if row.error else rendered]
+            stdout.say(line.append(replay.unforged("".join(f", {part}" for part in parts))))
             if row.compared.doubt:
                 stdout.say(replay.unforged(f"  {row.compared.doubt}"))
             for damage in row.damages:

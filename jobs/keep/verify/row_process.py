@@ -32,7 +32,7 @@ def replay_alone(output: str, record: Record, given: Given) -> Replayed:
     )
     if ended.returncode:
         raise JobError(
-            f"row {record.row_id}: the process that rendered it again ended with {ending(ended.returncode)}",
+            f"the process that rendered it again ended with {ending(ended.returncode)}",
             "render it with `framefleet replay` to see more",
         )
     outcome: Replayed | FramefleetError = pickle.loads(ended.stdout)  # our own process's

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -63,6 +63,7 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import lane_named
 
@@ -71,15 +72,28 @@ _NOT_FOUND = JobError("the table has no such row any more", "leave it out; or pu
 _LOSSLESS = {"format": "mkv", "encoder": None, "crf": None}
 _KIND = ("recipe", "height", "width", "num_frames")
 _FIELDS = fields_named(FIRST_FIELDS, "row_id", *_KIND, "node", "worker")
+NUM_SAMPLED = 8  # it is minutes where one takes one
 _MAX_CANDIDATES = 100_000  # some 50 MB, however many records there are
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
-    """What was found. rows: that were rendered again. damages: of files, leftovers too."""
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Verified(Overview):
+    """What was found."""
 
-    rows: tuple[VerifiedRow, ...] = ()
-    damages: tuple[Damage, ...] = ()
+    rows: tuple[VerifiedRow, ...] = ()  # that were rendered again
+    damages: tuple[Damage, ...] = ()  # of files, leftovers too
+    num_read: int | None = None  # rows whose files were read; None: no files were asked for
+
+    def overview(self) -> Mapping[str, object]:
+        damages = [one for one in self.damages if not one.is_leftover]
+        return {
+            "rendered again": f"{len(self.rows):,} rows" if self.rows else None,
+            "verdicts": ", ".join(f"{count:,} {verdict}" for verdict, count in self.verdicts.items()) or None,
+            "read": None if self.num_read is None else f"the files of {self.num_read:,} rows",
+            "damages": None if self.num_read is None else f"{len(damages):,}",
+            "leftovers": f"{len(self.damages) - len(damages):,}" if self.damages else None,
+            "is well": self.is_well,
+        }
 
     @property
     def verdicts(self) -> Counter[Likeness]:
@@ -88,6 +102,7 @@ class Verified:
 
     @property
     def is_well(self) -> bool:
+        """Whether all rows are bit-exact, and no file is damaged."""
         return all(row.is_well for row in self.rows) and all(one.is_leftover for one in self.damages)
 
 
@@ -95,7 +110,7 @@ def verify(
     output: str | Path,
     *,
     files: bool = False,
-    sample: AtLeastOne = 8,
+    sample: AtLeastOne | None = None,
     seed: int = 0,
     row_ids: Collection[str] = (),
     by_fleet: bool = False,
@@ -104,35 +119,61 @@ def verify(
 ) -> Verified:
     """Render some rows of an output again and compare them; or read all of its files, and compare digests.
 
-    files: the latter. sample: number of rows, chosen by seed; row_ids: these, and no sample. by_fleet: as
-    the job rendered them, with sets, as "fleet.workers=2", in place of what job.json says; else in this
-    process. given: what the output is not trusted with. Raises JobError where it has no such rows.
+    files: the latter. sample: number of rows, chosen by seed, 8 if unset; row_ids: these, and no sample.
+    by_fleet: as the job rendered them, with sets, as "fleet.workers=2", in place of what job.json says; else
+    in this process. given: what the output is not trusted with. Raises JobError where it has no such rows.
     """
     watch, output = Callback(), str(output)
+    check_choice(files, sample=sample, row_ids=row_ids, by_fleet=by_fleet)
     if files:
         store = Output.open(output, given.storage_options).store
-        return Verified(damages=tuple(damages_of(store, watch)))
+        num_read = 0
+
+        def count(checked: Checked) -> None:
+            nonlocal num_read
+            num_read = checked.num_rows
+
+        damages = tuple(damages_of(store, Callback(count, Checked)))
+        return Verified(damages=damages, num_read=num_read)
     rows = verified_rows(
         output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
     )
     return Verified(rows=tuple(rows))
 
 
+def check_choice(files: bool, *, sample: int | None, row_ids: Collection[str], by_fleet: bool) -> None:
+    """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways."""
+    chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet}
+    if files and (others := [option for option, value in chosen.items() if value]):
+        problem = f"--files reads every file and renders nothing, and {others[0]} is about rows to render"
+        raise JobError(problem, "leave one of them out")
+    if row_ids and sample:
+        raise JobError("--row names the rows, and --sample chooses some", "leave one of them out")
+
+
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
     """Read every file of an output, and of its inner outputs; yield what is wrong, as it is found."""
     inner = Output(store).inner
+    num_before = num_read = 0
+
+    def checked(count: int) -> None:
+        nonlocal num_read
+        num_read = num_before + count
+        watch.show(Checked(num_rows=num_read))
+
     if not inner or parts_in(store, RECORDS) or store.exists(CLAIM):
-        yield from _damages_in(store, watch)
+        yield from _damages_in(store, watch, checked)
     for name, one in inner.items():
-        yield from (damage_below(name, damage) for damage in _damages_in(one.store, watch))
+        num_before = num_read
+        yield from (damage_below(name, damage) for damage in _damages_in(one.store, watch, checked))
 
 
-def _damages_in(store: Store, watch: Watch) -> Iterator[Damage]:
+def _damages_in(store: Store, watch: Watch, checked: Callable[[int], None]) -> Iterator[Damage]:
     if damage := job_damage(store):
         yield damage
     wait_for(watch, f"reading the files of {store.url_of('')}")
     with closing(ClipIndex()) as index:
-        yield from damaged_records(store, index, lambda count: watch.show(Checked(num_rows=count)))
+        yield from damaged_records(store, index, checked)
         yield from beside_parts(store)
         yield from strays(store, index)
 
@@ -175,7 +216,7 @@ def verified_rows(
     output: str,
     watch: Watch,
     *,
-    sample: int,
+    sample: int | None,
     seed: int,
     row_ids: Collection[str],
     by_fleet: bool,
@@ -183,11 +224,11 @@ def verified_rows(
     sets: Sequence[str],
 ) -> Iterator[VerifiedRow]:
     """Render rows again as `verify` does; yield each as it is done."""
-    store = Store(output, given.storage_options)
+    store = Output.open(output, given.storage_options).store
     if row_ids:
         records = [find_record(store, row_id) for row_id in row_ids]
     else:
-        chosen = sample_rows(store, sample, seed=seed)
+        chosen = sample_rows(store, sample or NUM_SAMPLED, seed=seed)
         records = [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
     if not records:
         raise Output(store).no_records()
@@ -228,7 +269,7 @@ def _by_fleet(
         fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
         failed = read_folder(scratch, FAILURES, fields)
         errors = {
-            row["row_id"]: JobError(f"row {row['row_id']} failed: {row['error_type']}: {row['message']}")
+            row["row_id"]: JobError(f"it failed: {row['error_type']}: {row['message']}")
             for row in rows_of(failed, scratch.url_of(FAILURES))
         }
         for then in records:

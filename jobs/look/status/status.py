@@ -19,8 +19,9 @@ from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
 from framefleet.pipeline.outputs.damage import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.part_file import num_rows_of
 from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
-from framefleet.pipeline.outputs.row_states import FailedRow, failed_rows
+from framefleet.pipeline.outputs.row_states import FailedRow, added_in, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 
@@ -36,8 +37,8 @@ DriverState = Literal["running", "silent", "gone", "ended", "unknown", "none"]
 SILENT_S = 60.0  # six beats; clocks of machines usually differ by seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriverSeen:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DriverSeen(Overview):
     """The newest driver of an output."""
 
     state: DriverState
@@ -48,7 +49,15 @@ class DriverSeen:
     told_s: float | None = None  # seconds since its last report, if it gave the time
     error: str = ""  # that ended it
     progress: Progress | None = None  # its last report
-    tables: tuple[str, ...] = ()  # files of added rows that it has promised to render
+    tables: tuple[str, ...] = ()  # files of added rows that it has taken
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "state": self.state,
+            "process": f"{self.pid} on {self.host}, since {self.started_at}" if self.epoch else None,
+            "heard": None if self.told_s is None else f"{self.told_s:.0f} s ago",
+            "error": self.error or None,
+        }
 
     @property
     def is_at_work(self) -> bool:
@@ -131,7 +140,9 @@ class Status(Overview):
     """Progress of an output. num_done, num_failed and num_left add up to num_rows."""
 
     output: str
-    num_rows: int | None  # distinct and valid rows of the table; None if nobody wrote that down
+    # Distinct and valid rows of the table, and rows that were added since it was last read; None if nobody
+    # wrote that down.
+    num_rows: int | None
     num_done: int
     num_failed: int
     num_invalid: int
@@ -225,6 +236,8 @@ class StatusReader:
         paused_since = report.paused_since if report and is_at_work else ""
         if paused_since or not is_at_work:
             num_begun = sum(1 for _ in half_done_in(self._output.store))
+        if num_rows is not None:
+            num_rows += self._num_added()
         gone = None if is_at_work else self._look_for_clips(done + num_former)
         num_left = None if num_rows is None else max(0, num_rows - done - failed)
         return Status(
@@ -250,6 +263,15 @@ class StatusReader:
             over_budget=report.over_budget if report and not is_at_work else None,
             to_continue=report.to_continue if report and not is_at_work else None,
         )
+
+    def _num_added(self) -> int:
+        """Return how many rows were added that no driver has taken."""
+        store = self._output.store
+        if added := added_in(store):
+            holders = filter(None, (read_holder(store, epoch) for epoch in epochs_of(store)))
+            taken = {path for holder in holders for path in holder.tables}
+            added = [path for path in added if path not in taken]
+        return sum(num_rows_of(store, path) for path in added)
 
     def _look_for_clips(self, num_records: int) -> Gone | None:
         store = self._output.store

@@ -51,14 +51,24 @@ def metadata_of(store: Store, path: str) -> dict[str, str]:
 
 def columns_of(store: Store, path: str) -> tuple[pa.Schema, dict[str, str]]:
     """Return the columns of a part, and what `metadata_of` does. Raises JobError as `read_part`."""
-    content = part_content(store, path)
-    try:
-        footer = pq.read_metadata(pa.BufferReader(content))
-    except (pa.ArrowException, OSError) as error:
-        raise _not_ours(store, path, str(error)) from error
+    footer = _footer(store, path)
     values = {name: (footer.metadata or {}).get(name.encode()) for name in (JOB, REPLACES)}
     texts = {name: value.decode("utf-8", "replace") for name, value in values.items() if value is not None}
     return footer.schema.to_arrow_schema().remove_metadata(), texts
+
+
+def num_rows_of(store: Store, path: str) -> int:
+    """Return how many rows a Parquet file of an output has. Raises JobError as `read_part`."""
+    num_rows: int = _footer(store, path).num_rows
+    return num_rows
+
+
+def _footer(store: Store, path: str) -> Any:
+    content = part_content(store, path)
+    try:
+        return pq.read_metadata(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
+        raise _not_ours(store, path, str(error)) from error
 
 
 def read_part(store: Store, path: str, fields: pa.Schema | None) -> pa.Table:

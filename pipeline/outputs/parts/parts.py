@@ -190,7 +190,7 @@ def find_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str | None:
 
 def no_record(store: Store, row_id: str) -> JobError:
     problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
-    return JobError(problem, "take a row_id from a record or a clip's name")
+    raise JobError(problem, "take a row_id from a record or a clip's name")
 
 
 def record_in(store: Store, path: str, row_id: str) -> Record | None:

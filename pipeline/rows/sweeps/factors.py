@@ -348,7 +348,8 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
             with fsspec.open(file, "rb", **storage_options) as opened:
                 content = opened.read(_MAX_BYTES + 1)
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        problem = f"{place} is {shown}, and cannot be read: {public_text(str(error))}"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        problem = f"{place} is {shown}, which cannot be read: {public_text(reason)}"
         raise JobError(problem, "check its path") from None
     if len(content) > _MAX_BYTES:
         raise JobError(f"{place} {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")

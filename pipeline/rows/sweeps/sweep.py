@@ -52,7 +52,7 @@ def open_sweep(
     varied = [column for factor in factors for column in factor.columns]
     arguments = {column: argument for argument, column in columns.items()}
     names = [*table.schema.names] if table else []
-    templates = _templates(varied, names)
+    templates = _templates(varied, names, arguments)
     used = frozenset[str]().union(*templates.values())
     for name, kind in ((column.name, column.kind) for column in varied):
         if kind is None and name not in used:
@@ -83,8 +83,13 @@ def open_sweep(
     return swept
 
 
-def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, frozenset[str]]:
-    """Return which columns are texts to be filled in, with the names that they use."""
+def _templates(
+    varied: Sequence[Column], found: Sequence[str], arguments: Mapping[str, str]
+) -> dict[str, frozenset[str]]:
+    """Return which columns are texts to be filled in, with the names that they use.
+
+    arguments: those that stand in other columns, by these.
+    """
     templates: dict[str, frozenset[str]] = {}
     for column in varied:
         texts = column.some() if column.kind in TEXT_KINDS else []
@@ -94,6 +99,7 @@ def _templates(varied: Sequence[Column], found: Sequence[str]) -> dict[str, froz
     words = {*found, *(column.name for column in varied if column.name not in templates)}
     for place, names in templates.items():
         if missing := sorted(names - words):
+            place = arguments.get(place, place)
             word, near = missing[0], nearest(missing[0], words)
             meant = f"did you mean {{{near[0]}}}? Otherwise " if near else ""
             raise JobError(
@@ -114,15 +120,21 @@ def check_sweep(swept: Swept, plans: Collection[RowPlan]) -> None:
     """Raise JobError for a value that no row of any model can have: once, and not for each row."""
     readers = [reader for plan in plans for reader in plan.readers if reader.kind not in PLACES]
     for column in (column for factor in swept.factors for column in factor.columns):
-        checks = [reader.check for reader in readers if reader.column == column.name]
+        of_column = [reader for reader in readers if reader.column == column.name]
+        checks = [reader.check for reader in of_column]
         for value in column.some() if checks and column.name not in swept.templates else ():
             answers = [None if value is None else check(value) for check in checks]
             refused = [one for one in answers if isinstance(one, Refused)]
             if len(refused) == len(checks):
                 is_number = column.kind in ("int", "float", "ints", "floats")
-                ends = re.fullmatch(r"(\d+)\s*\.{2,3}\s*(\d+)", str(value)) if is_number else None
-                problem = f"sweep.{column.name} has {shown(value)}, but {refused[0].reason}"
-                raise JobError(problem, f"write {ends[1]}-{ends[2]}" if ends else refused[0].fix)
+                fix, text = refused[0].fix, str(value) if is_number else ""
+                if ends := re.fullmatch(r"(\d+)\s*\.{2,3}\s*(\d+)", text):
+                    fix = f"write {ends[1]}-{ends[2]}"
+                elif re.fullmatch(r"(?=.*\d-)[-:\d\s]+(,[-:\d\s]+)+", text):
+                    fix = f"write a list: [{', '.join(map(str.strip, text.split(',')))}]"
+                raise JobError(
+                    f"sweep.{of_column[0].target} has {shown(value)}, but {refused[0].reason}", fix
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,11 +151,23 @@ class Table:
     def joined(self, others: Sequence[Table]) -> Table:
         """Return this table with the rows of others after its own. Raises TableError for other columns."""
         for other in others:
+            if missing := [name for name in other.schema.names if name not in self.schema.names]:
+                raise TableError(
+                    f"table {self.location} has no column {_listed(missing)}, and rows that were added to it "
+                    f"have: {other.location}",
+                    "give the table these columns too, empty where its rows have no value",
+                )
+            if more := [name for name in self.schema.names if name not in other.schema.names]:
+                raise TableError(
+                    f"table {self.location} has the column {_listed(more)}, and rows that were added to it "
+                    f"have not: {other.location}",
+                    "leave these columns out of the table, or choose another output",
+                )
             if other.schema.names != self.schema.names:
                 raise TableError(
-                    f"{other.location} and table {self.location} have different columns: "
-                    f"{_difference(other.schema, self.schema)}",
-                    "give the table its columns back, or delete that file and add its rows again",
+                    f"table {self.location} has its columns in another order than rows that were added to "
+                    f"it: {other.location}",
+                    f"write them in this order: {_listed(other.schema.names)}",
                 )
         every = [self.lengths, *(other.lengths for other in others)]
         sources = [source for table in (self, *others) for source in table.sources]
@@ -370,6 +382,10 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, .
                 "write all files of a table with the same columns, in one order and with the same types",
             )
     return schema, tuple(lengths)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _difference(one: pa.Schema, other: pa.Schema) -> str:

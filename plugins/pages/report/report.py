@@ -175,7 +175,7 @@ def _cause(network: str) -> str:
 def _rows(status: Status, counts: OutputCounts) -> values.RowsByState:
     done, failed = counts.done, counts.failed
     reported = None if status.num_rows is None else max(status.num_rows, done + failed)
-    total = reported if counts.rows is None else counts.rows
+    total = reported if counts.rows is None else max(counts.rows, reported or 0)  # with rows added since
     left = None if total is None else total - done - failed
     return values.RowsByState(
         total=total, done=done, failed=failed, invalid=status.num_invalid, left=left, former=counts.former

@@ -22,6 +22,7 @@ from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.output import Output, recorded_frames
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import clip_fps
 from framefleet.plugins.pages.sheet.choice import (
     Chosen,
@@ -48,14 +49,18 @@ _NAMES = {"num_inference_steps": "steps", "guidance_scale": "guidance"}
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Drawn(Overview):
     """A picture, and what it shows. num_more: clips whose cell is already taken."""
 
     path: Path
     num_clips: int
     num_found: int
     num_more: int
+
+    def overview(self) -> Mapping[str, object]:
+        more = f", {self.num_more:,} more in the same cells" if self.num_more else ""
+        return {"file": self.path, "clips": f"{self.num_clips:,} of {self.num_found:,}{more}"}
 
 
 def sheet(
