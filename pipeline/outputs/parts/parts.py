@@ -167,7 +167,8 @@ def find_record(store: Store, row_id: str) -> Record:
             return record
     if whole := find_row_id(store, row_id, parts):
         return find_record(store, whole)
-    raise no_record(store, row_id)
+    problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
+    raise JobError(problem, "take a row_id from a record or a clip's name")
 
 
 def find_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str | None:
@@ -186,11 +187,6 @@ def find_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str | None:
         problem = f"{store.url_of('')} has {len(matches):,} rows that begin with {first}: {examples}"
         raise JobError(problem, "give more digits")
     return next(iter(matches), None)
-
-
-def no_record(store: Store, row_id: str) -> JobError:
-    problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
-    raise JobError(problem, "take a row_id from a record or a clip's name")
 
 
 def record_in(store: Store, path: str, row_id: str) -> Record | None:
