@@ -110,7 +110,7 @@ def test_an_axis_that_is_no_column_is_refused_with_those_there_are(tmp_path: Pat
     with pytest.raises(JobError, match="no column 'steps'"):
         framefleet.gallery(tmp_path, x="steps")
     told = command("gallery", str(tmp_path), "--x", "steps")
-    assert told.exit_code == 2 and "prompt" in told.stderr
+    assert told.exit_code == 2 and "seed" in told.stderr
     assert command("gallery", str(tmp_path)).stdout == f"{tmp_path}/gallery/index.html\n"
 
 
