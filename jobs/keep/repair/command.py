@@ -35,12 +35,15 @@ def repair_command(
             repaired = repair_job(job, watch, dry_run=dry_run, sets=sets or [], found=damages.add)
         damages.show()
         for name, done in {"": repaired, **repaired.inner}.items():
-            mended, would = done.mended, "would be " if dry_run else ""
+            repairs, would = done.repairs, "would be " if dry_run else ""
             for is_done, line in (
                 (done.is_job_back, f"job.json {would or 'was '}put back"),
-                (mended.num_rows, f"{mended.num_rows:,} records {would}taken out"),
-                (mended.num_set_aside, f"{mended.num_set_aside:,} damaged parts {would}moved to {DAMAGED}/"),
-                (mended.num_swept, f"{mended.num_swept:,} files that nothing names {would}deleted"),
+                (repairs.num_rows, f"{repairs.num_rows:,} records {would}taken out"),
+                (
+                    repairs.num_set_aside,
+                    f"{repairs.num_set_aside:,} damaged parts {would}moved to {DAMAGED}/",
+                ),
+                (repairs.num_swept, f"{repairs.num_swept:,} files that nothing names {would}deleted"),
             ):
                 if is_done:
                     stderr.say(f"{name}: {line}" if name else line)
