@@ -298,7 +298,7 @@ def _described(name: str, value: Any) -> Iterator[str]:
 
 
 def _returned(function: Any) -> Iterator[type]:
-    """Yield our classes that a function returns, alone or in a list: also those that its module imports for types."""
+    """Yield our classes that a function returns, alone or in a list, also those imported for types alone."""
     function = inspect.unwrap(function)
     source = inspect.getsource(inspect.getmodule(function))
     for name in re.findall(r"\w+", inspect.signature(function).return_annotation):

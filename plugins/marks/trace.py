@@ -317,22 +317,22 @@ def _settled(
     for one in records:
         if file.sha256 in map(one.record.get, _DIGESTS):
             return _with_row(file, "digest", one.row_id, one)
-    named: list[tuple[FoundBy, str, TracedRecord | None]] = []
+    layers: list[tuple[FoundBy, str, TracedRecord | None]] = []
     if file.signed and file.signer != "foreign":
-        named.append(("manifest", file.signed, by_row_id.get(file.signed)))
+        layers.append(("manifest", file.signed, by_row_id.get(file.signed)))
     candidates: tuple[str, ...] = ()
     for mark in file.marks.watermarks if file.marks else ():
         fitting = [one for one in by_row_id.values() if one.row_id.startswith(mark.prefix)]
         if len(fitting) > 1:
             candidates = tuple(one.row_id for one in fitting)
         elif fitting or mark.is_checked:
-            named.append(("watermark", mark.prefix, fitting[0] if fitting else None))
+            layers.append(("watermark", mark.prefix, fitting[0] if fitting else None))
     if file.tagged:
-        named.append(("tags", file.tagged, by_row_id.get(file.tagged)))
-    for layer, row_id, of_row in named:
+        layers.append(("tags", file.tagged, by_row_id.get(file.tagged)))
+    for layer, row_id, of_row in layers:
         if of_row or not has_outputs:
             return _with_row(file, layer, row_id, of_row)
-    for layer, row_id, _ in named[:1]:
+    for layer, row_id, _ in layers[:1]:
         names = "name" if layer == "tags" else "names"
         forged = " (anybody can write tags)" if layer == "tags" else ""
         file = replace(file, hint=f"its {layer} {names} row {row_id}, which none of the outputs has{forged}")

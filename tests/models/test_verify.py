@@ -78,7 +78,7 @@ def test_an_output_that_was_moved_is_verified_replayed_and_rendered_on(
     try:
         assert framefleet.verify(str(moved), files=True).is_well
         assert replay(str(moved), row_ids[0]).is_equal
-        assert framefleet.repair(str(moved)).mended.num_rows == 0
+        assert framefleet.repair(str(moved)).repairs.num_rows == 0
         store = Store(str(moved))
         parts = [part.path for part in live_parts(store)]
         assert look_for_clips(store, parts, num_records=len(row_ids)) is None

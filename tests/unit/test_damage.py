@@ -16,7 +16,7 @@ import pytest
 
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.keep.repair.repair import Mended, mend, put_back
+from framefleet.jobs.keep.repair.repair import Repairs, mend, put_back
 from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import StoreError
@@ -121,14 +121,14 @@ class Held:
         """It is ours."""
 
 
-def mended(out: Path) -> Mended:
+def mended(out: Path) -> Repairs:
     with DriverLock(Store(str(out))) as lock:
         found = mended_by(out, lock)
         lock.seal()
     return found
 
 
-def mended_by(out: Path, hold: Hold) -> Mended:
+def mended_by(out: Path, hold: Hold) -> Repairs:
     store = Store(str(out))
     put_back(store, hold)
     return mend(store, hold, Callback())

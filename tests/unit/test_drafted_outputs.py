@@ -204,12 +204,12 @@ def test_drafts_are_repaired_with_their_output(tmp_path: Path, monkeypatch: pyte
     commit_in_full(job)
     for place in (job, str(tmp_path / "out")):
         dry = repair.repair(place, dry_run=True)
-        assert dry.inner["drafts"].mended.num_set_aside == 1
+        assert dry.inner["drafts"].repairs.num_set_aside == 1
     nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
     monkeypatch.setattr(repair, "render_job", lambda *_: nothing)
     found: list[Damage] = []
     mended = repair.repair_job(str(tmp_path / "out"), Callback(), found=found.append)
-    assert mended.inner["drafts"].mended.num_set_aside == 1
+    assert mended.inner["drafts"].repairs.num_set_aside == 1
     assert Store(mended.inner["drafts"].store.url_of("")).list("records") == []
     assert sum(damage.path.startswith("drafts/records/") for damage in found) == 1
 

@@ -221,5 +221,5 @@ def test_a_score_never_takes_the_place_of_a_carried_number(store: Store) -> None
 
 
 def test_an_output_without_records_is_refused(store: Store) -> None:
-    with pytest.raises(JobError, match="has no records"):
+    with pytest.raises(JobError, match="is not an output"):
         framefleet.score(store.url_of(""))

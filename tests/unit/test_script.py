@@ -118,14 +118,14 @@ def test_on_a_gpu_a_script_sums_products_as_they_were_summed(tmp_path: Path) -> 
 
 def test_a_row_of_a_users_recipe_has_no_script(tmp_path: Path) -> None:
     output = output_with(tmp_path, recipe="mine:refine")
-    with pytest.raises(JobError, match="rendered by the recipe 'mine:refine'"):
+    with pytest.raises(JobError, match="the code of the recipe 'mine:refine'; send its module too"):
         replay_script(output, ROW_ID)
 
 
 @pytest.mark.parametrize("value", ["linear(7.0, 3.0)", {"uri": "a.png", "sha256": "0" * 64}])
 def test_a_row_of_a_schedule_or_a_file_has_no_script(tmp_path: Path, value: Any) -> None:
     output = output_with(tmp_path, arguments=json.dumps({"prompt": "x", "guidance_scale": value}))
-    with pytest.raises(JobError, match="a file or a schedule as guidance_scale"):
+    with pytest.raises(JobError, match="no file or schedule: guidance_scale"):
         replay_script(output, ROW_ID)
 
 

@@ -36,14 +36,14 @@ def repair_command(
             repaired = repair_job(job, watch, dry_run=dry_run, sets=sets or [], found=damages.add)
         damages.show()
         for name, done in {"": repaired, **repaired.inner}.items():
-            mended, would = done.mended, "would be " if dry_run else ""
-            files = count_text(mended.num_swept, "file")
-            parts = count_text(mended.num_set_aside, "damaged part")
+            repairs, would = done.repairs, "would be " if dry_run else ""
+            files = count_text(repairs.num_swept, "file")
+            parts = count_text(repairs.num_set_aside, "damaged part")
             for is_done, line in (
                 (done.is_job_back, f"job.json {would or 'was '}put back"),
-                (mended.num_rows, f"{count_text(mended.num_rows, 'record')} {would}taken out"),
-                (mended.num_set_aside, f"{parts} {would}moved to {DAMAGED}/"),
-                (mended.num_swept, f"{files} that nothing names {would}deleted"),
+                (repairs.num_rows, f"{count_text(repairs.num_rows, 'record')} {would}taken out"),
+                (repairs.num_set_aside, f"{parts} {would}moved to {DAMAGED}/"),
+                (repairs.num_swept, f"{files} that nothing names {would}deleted"),
             ):
                 if is_done:
                     stderr.say(f"{name}: {line}" if name else line)

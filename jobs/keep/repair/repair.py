@@ -47,7 +47,7 @@ class Repaired(Overview):
     """What was done to an output."""
 
     store: Store
-    mended: Mended
+    repairs: Repairs
     is_job_back: bool = False  # job.json was put back
     summary: Summary | None = None  # of the render, if any
     inner: Mapping[str, Repaired] = field(default_factory=dict)  # the same of each inner output, by name
@@ -55,11 +55,11 @@ class Repaired(Overview):
     def overview(self) -> Mapping[str, object]:
         return {
             "output": self.store.url_of(""),
-            "damages": f"{sum(self.mended.num_found.values()):,}",
-            "rows without record": f"{self.mended.num_rows:,}",
+            "damages": f"{sum(self.repairs.num_found.values()):,}",
+            "rows without record": f"{self.repairs.num_rows:,}",
             "job.json": "put back" if self.is_job_back else None,
-            "rendered": None if self.summary is None else f"{self.summary.done:,} rows",
-            **{name: f"{sum(one.mended.num_found.values()):,} damages" for name, one in self.inner.items()},
+            "rendered": None if self.summary is None else count_text(self.summary.done, "row"),
+            **{name: count_text(sum(one.repairs.num_found.values()), "damage") for name, one in self.inner.items()},
         }
 
 
@@ -112,13 +112,13 @@ def _mended(
     if damage := job_damage(store):
         found(damage)
     if resolve is None:
-        return Repaired(store=store, mended=mend(store, None, watch, found), is_job_back=damage is not None)
+        return Repaired(store=store, repairs=mend(store, None, watch, found), is_job_back=damage is not None)
     with DriverLock(store, renders=False) as lock:
         is_job_back = put_back(store, lock)
         resolve()  # raises before anything is taken out
-        mended = mend(store, lock, watch, found)
+        repairs = mend(store, lock, watch, found)
         lock.seal()  # parts were replaced
-    return Repaired(store=store, mended=mended, is_job_back=is_job_back)
+    return Repaired(store=store, repairs=repairs, is_job_back=is_job_back)
 
 
 def put_back(store: Store, hold: Hold) -> bool:
@@ -140,7 +140,7 @@ def put_back(store: Store, hold: Hold) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mended:
+class Repairs:
     """What was wrong, and what was done about it, or would be."""
 
     num_found: Mapping[DamageKind, int]
@@ -151,7 +151,7 @@ class Mended:
 
 def mend(
     store: Store, hold: Hold | None, watch: Watch, found: Callable[[Damage], None] = lambda damage: None
-) -> Mended:
+) -> Repairs:
     """Read the whole output, and take out of it what is damaged. found: called for each damage.
 
     hold: of the output; None changes nothing, and returns what would be done.
@@ -196,4 +196,4 @@ def mend(
                 store.delete_many(some)
         if hold:
             disown(store, intents)
-    return Mended(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)
+    return Repairs(num_found=counts, num_rows=num_rows, num_set_aside=len(aside), num_swept=num_swept)

@@ -87,14 +87,14 @@ def verify_command(
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options, storage_options_alone
-        from framefleet.jobs.keep.verify.verify import check_choice, verified_rows
+        from framefleet.jobs.keep.verify.verify import check_one_way, verified_rows
 
         options = (storage_options if by_fleet else storage_options_alone)(sets)
         consent = replay.given_of(
             models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
         )
         quiet_libraries()
-        check_choice(files, sample=sample, row_ids=row_ids or (), by_fleet=by_fleet)
+        check_one_way(files, sample=sample, row_ids=row_ids or (), by_fleet=by_fleet)
         if files:
             is_well = show_damages(output, options, as_json=as_json)
         else:

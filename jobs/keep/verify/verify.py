@@ -87,9 +87,9 @@ class Verified(Overview):
     def overview(self) -> Mapping[str, object]:
         damages = [one for one in self.damages if not one.is_leftover]
         return {
-            "rendered again": f"{len(self.rows):,} rows" if self.rows else None,
+            "rendered again": count_text(len(self.rows), "row") if self.rows else None,
             "verdicts": ", ".join(f"{count:,} {verdict}" for verdict, count in self.verdicts.items()) or None,
-            "read": None if self.num_read is None else f"the files of {self.num_read:,} rows",
+            "read": None if self.num_read is None else f"the files of {count_text(self.num_read, 'row')}",
             "damages": None if self.num_read is None else f"{len(damages):,}",
             "leftovers": f"{len(self.damages) - len(damages):,}" if self.damages else None,
             "is well": self.is_well,
@@ -124,7 +124,7 @@ def verify(
     in this process. given: what the output is not trusted with. Raises JobError where it has no such rows.
     """
     watch, output = Callback(), str(output)
-    check_choice(files, sample=sample, row_ids=row_ids, by_fleet=by_fleet)
+    check_one_way(files, sample=sample, row_ids=row_ids, by_fleet=by_fleet)
     if files:
         store = Output.open(output, given.storage_options).store
         num_read = 0
@@ -141,7 +141,7 @@ def verify(
     return Verified(rows=tuple(rows))
 
 
-def check_choice(files: bool, *, sample: int | None, row_ids: Collection[str], by_fleet: bool) -> None:
+def check_one_way(files: bool, *, sample: int | None, row_ids: Collection[str], by_fleet: bool) -> None:
     """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways."""
     chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet}
     if files and (others := [option for option, value in chosen.items() if value]):
