@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from framefleet.cluster.driver.progress import LackingColumn
 from framefleet.jobs.job.mistakes import mistakes_in
 from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, duration
-from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.errors import JobError, StoreError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.strict_model import Strict
 from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
@@ -62,12 +62,14 @@ class ScoreSummary(Overview):
     unscored: dict[str, LackingColumn] = field(default_factory=dict)
 
     def overview(self) -> Mapping[str, object]:
-        unscored = (f"{one.num:,} clips have no {name}" for name, one in self.unscored.items())
+        unscored = (f"{count_text(one.num, 'clip')} without {name}" for name, one in self.unscored.items())
         return {
-            "scored": f"{self.done:,} clips in {duration(self.elapsed_s)}",
+            "scored": f"{count_text(self.done, 'clip')} in {duration(self.elapsed_s)}",
             "columns": ", ".join(self.columns) or None,
             "failed": "; ".join(unscored) or None,
-            "damaged": f"{self.num_damaged:,} clips, e.g. {self.damage}" if self.num_damaged else None,
+            "damaged": f"{count_text(self.num_damaged, 'clip')}, e.g. {self.damage}"
+            if self.num_damaged
+            else None,
         }
 
     def add(self, row_id: str, outcome: StepValues | str) -> None:

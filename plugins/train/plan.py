@@ -18,6 +18,7 @@ import torch
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.plan.footprint import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
@@ -60,7 +61,7 @@ class TrainPlan(Overview):
         time = None if self.elapsed_s is None else timedelta(seconds=round(self.elapsed_s))
         return {
             "rows": f"{self.num_rows:,}, {sum(self.unused.values()):,} of them never used",
-            "steps": f"{self.steps:,} of {self.rows_per_step:,} rows: {self.epochs:.3g} epochs",
+            "steps": f"{self.steps:,} of {count_text(self.rows_per_step, 'row')}: {self.epochs:.3g} epochs",
             "model": f"{self.model} ({self.pipeline}, {self.component})",
             "memory": f"{self.weights_gb:.1f} GB, without activations",
             "time": time,

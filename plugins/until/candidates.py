@@ -194,7 +194,7 @@ class Candidates:
                 if (*values, *own) not in by_stratum:
                     group = ", ".join(f"{name}={value}" for name, value in names.items())
                     raise JobError(
-                        f"until.share: {wanted} of {section.accepted} accepted clips must have {group}, and "
+                        f"until.share: {wanted} of {count_text(section.accepted, 'accepted clip')} must have {group}, and "
                         "no row has that",
                         "add such rows, leave columns out of `until.per`, or change the shares",
                     )

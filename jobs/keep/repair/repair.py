@@ -21,7 +21,7 @@ from framefleet.jobs.keep.verify.verify import job_damage
 from framefleet.jobs.render.claim import is_job_file, job_of
 from framefleet.jobs.render.render import render_job
 from framefleet.jobs.show.watch import Callback, Checked, Watch
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.outputs.damage import (
     ClipIndex,
     Damage,
@@ -59,7 +59,10 @@ class Repaired(Overview):
             "rows without record": f"{self.repairs.num_rows:,}",
             "job.json": "put back" if self.is_job_back else None,
             "rendered": None if self.summary is None else count_text(self.summary.done, "row"),
-            **{name: count_text(sum(one.repairs.num_found.values()), "damage") for name, one in self.inner.items()},
+            **{
+                name: count_text(sum(one.repairs.num_found.values()), "damage")
+                for name, one in self.inner.items()
+            },
         }
 
 

@@ -25,7 +25,7 @@ from framefleet.jobs.keep.verify.row_process import replay_alone
 from framefleet.jobs.render.claim import claimed_job, differences_of
 from framefleet.jobs.render.render import render_rows
 from framefleet.jobs.show.watch import Callback, Checked, Watch, wait_for
-from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.errors import FramefleetError, JobError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.clips import Clip
