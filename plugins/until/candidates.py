@@ -23,7 +23,7 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid
 from framefleet.jobs.show.watch import Watch
-from framefleet.pipeline.errors import JobError, TableError, shown
+from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
@@ -194,8 +194,8 @@ class Candidates:
                 if (*values, *own) not in by_stratum:
                     group = ", ".join(f"{name}={value}" for name, value in names.items())
                     raise JobError(
-                        f"until.share: {wanted} of {count_text(section.accepted, 'accepted clip')} must have {group}, and "
-                        "no row has that",
+                        f"until.share: {wanted} of {count_text(section.accepted, 'accepted clip')} must have "
+                        f"{group}, and no row has that",
                         "add such rows, leave columns out of `until.per`, or change the shares",
                     )
                 at_most = max(wanted, section.at_most * wanted // section.accepted)
