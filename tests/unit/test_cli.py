@@ -18,6 +18,7 @@ from framefleet import Store, Summary
 from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.cli import command_line
 from tests.commands import command
+from tests.jobs import write_job
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,6 +147,28 @@ def test_commands_that_read_no_job_take_no_other_key_than_storage_options(name: 
     ended = command(name, tmp_path, "--set", "nonsense=1")
     assert ended.exit_code == 2
     assert "--set nonsense: only storage_options can be set here" in ended.stderr, ended.output
+
+
+def test_an_option_of_a_store_is_named_with_its_section(tmp_path: Path) -> None:
+    ended = command("status", tmp_path, "--set", "endpoint_url=http://x")
+    assert "an option of the store is written `storage_options.endpoint_url`" in ended.stderr
+    job = {"model": "m", "sweep": {"prompt": "a"}, "output": str(tmp_path / "out")}
+    ended = command("render", write_job(tmp_path / "job.yaml", job), "--set", "store.endpoint=http://x")
+    assert (ended.exit_code, "did you mean `storage_options`?" in ended.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["status", "logs", "stop", "retry", "replay"])
+def test_the_date_in_an_output_is_todays_for_every_command(name: str, tmp_path: Path) -> None:
+    ended = command(name, f"{tmp_path}/night-{{date}}", *["ab12"] * (name == "replay"))
+    assert ended.exit_code == 2 and f"{tmp_path}/night-20" in ended.stderr, ended.output
+
+
+@pytest.mark.parametrize("at", ["host", "80000", "-1"])
+def test_a_port_for_metrics_is_a_port(at: str, tmp_path: Path) -> None:
+    job = {"model": "m", "sweep": {"prompt": "a"}, "output": str(tmp_path / "out")}
+    ended = command("render", write_job(tmp_path / "job.yaml", job), f"--metrics-port={at}")
+    assert ended.exit_code == 2
+    assert f"--metrics-port: '{at}' is not PORT or HOST:PORT" in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["render", "train", "retry"])

@@ -60,6 +60,10 @@ def test_an_address_that_is_not_of_a_head_is_refused_with_its_form(address: str)
     assert "10.0.0.5:6379" in refusal.value.fix and refusal.value.exit_code == 2
 
 
+def test_a_missing_token_is_a_mistake_that_is_not_tried_again() -> None:
+    assert connection.needs_token("the Ray cluster").exit_code == 2
+
+
 @pytest.mark.parametrize("variable", [None, "RAY_ADDRESS"])
 def test_a_client_of_ray_is_no_job_server(variable: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if variable:
