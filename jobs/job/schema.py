@@ -225,6 +225,7 @@ class TableJob(Section):
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)  # may hold credentials
     """fsspec options to open table, model and output: key, secret, endpoint_url, ..."""
     _folder: str | None = PrivateAttr(default=None)
+    _rows_file: str | None = PrivateAttr(default=None)
 
     def in_folder(self, folder: str) -> Self:
         """Return the job as that of a file in this folder, where its modules are."""
@@ -235,6 +236,17 @@ class TableJob(Section):
     def __eq__(self, other: object) -> bool:
         """Whether they say the same, wherever their files are."""
         return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def with_rows_in(self, file: str) -> Self:
+        """Return the job whose table is not there yet: its rows are in this file."""
+        job = self.model_copy()
+        job._rows_file = file
+        return job
+
+    @property
+    def rows_place(self) -> str | None:
+        """Where the table's rows are."""
+        return self._rows_file or self.table
 
     @property
     def folder(self) -> str | None:

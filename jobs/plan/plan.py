@@ -9,22 +9,18 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
-
-import pyarrow.parquet as pq
 
 from framefleet import doors
 from framefleet.cluster.fleet.start import as_joined, check_own_ray
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
-from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, native_row, read_memory
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
 from framefleet.jobs.render.python_table import given_rows
-from framefleet.jobs.render.resolve import ResolvedJob, resolve_job, with_added
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError, count_text
@@ -35,7 +31,6 @@ from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.damage import Gone
-from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
 from framefleet.pipeline.render.findings import Found, Places, memory_name
@@ -45,7 +40,6 @@ from framefleet.pipeline.rows.identity import Shapes
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowCounts, RowIndex
 from framefleet.pipeline.rows.tables.rows import RowPlan
-from framefleet.pipeline.rows.tables.table import open_table
 
 log = logging.getLogger(__name__)
 
@@ -157,14 +151,9 @@ def plan(
     wanted = PlanOptions(hollow=hollow, probe=probe, gpu_memory=card, limit=limit)
     with ExitStack() as stack:
         loaded, rows = (load_job(job), None) if table is None else stack.enter_context(given_rows(job, table))
-        if rows and (added := added_in(store_of_job(loaded))):
-            file = Path(stack.enter_context(TemporaryDirectory(prefix="framefleet-")), "joined.parquet")
-            joined = with_added(open_table(rows), loaded, added)
-            with pq.ParquetWriter(file, joined.schema) as writer:
-                for _, batch in joined.batches():
-                    writer.write_batch(batch)
-            rows = str(file)
-        return plan_job(loaded, Callback(), wanted, table=rows)
+        if rows:
+            loaded = loaded.with_rows_in(rows)
+        return plan_job(loaded, Callback(), wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +166,8 @@ class PlanOptions:
     limit: int | None = None
 
 
-def plan_job(
-    job: Job, watch: Watch, wanted: PlanOptions | None = None, *, table: str | None = None
-) -> JobPlan:
-    """Do what `plan` promises, reporting to `watch`. table: where the job's rows are, if not there."""
+def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPlan:
+    """Do what `plan` promises, reporting to `watch`."""
     wanted = wanted or PlanOptions()
     job = job.model_copy(update={"fleet": as_joined(job.fleet)})
     check_own_ray(job.fleet)
@@ -192,7 +179,7 @@ def plan_job(
     run: doors.PlanRun = _plan_of
     for runner in reversed(doors.runners_of(job)):
         run = partial(runner.plan, run=run)
-    return run(job, watch, wanted, table=table)
+    return run(job, watch, wanted)
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None) -> JobPlan:

@@ -123,7 +123,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             with naming_model(place_of(name)):
                 check_called(cache, classes_called(recipe, model.spec), own=model.spec.pipeline_class)
     wait_for(watch, "opening the table")
-    of_rows = job if table is None else job.model_copy(update={"table": table, "sweep": Sweep()})
+    of_rows = job if table is None else job.with_rows_in(table).model_copy(update={"sweep": Sweep()})
     recipes, finder, mistakes = {job.recipe: recipe}, InputIndex(inputs), Mistakes()
     with mistakes.noted():
         source, plans = open_rows(
@@ -322,11 +322,11 @@ def table_of_job(
     """
     table = None
     of_models: dict[str, ArgumentKind] = {MODEL_COLUMN: "str"} if job.models else {}
-    if job.table is not None:
-        options = job.storage_options if "://" in job.table else {}
+    if (place := job.rows_place) is not None:
+        options = job.storage_options if "://" in place else {}
         own = {job.columns.get(name, name): kind for name, kind in of_models.items()}
         arguments = joined_kinds([own, *(argument_columns(spec, job.columns, recipe) for spec in called)])
-        table = open_table(job.table, options, arguments=arguments, outage_s=job.retries.store_outage_s)
+        table = open_table(place, options, arguments=arguments, outage_s=job.retries.store_outage_s)
         if (kind := table.media) and kind not in arguments:
             classes = " and ".join(dict.fromkeys(spec.class_name for spec in called))
             raise TableError(

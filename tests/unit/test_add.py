@@ -25,7 +25,7 @@ from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.look.status.status import driver_of
 from framefleet.jobs.render.claim import claim
-from framefleet.jobs.render.python_table import with_table
+from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.row_parts import Additions, recall_survey, write_rows
@@ -120,7 +120,8 @@ def test_added_rows_are_left_until_a_run_has_taken_them(values: dict[str, Any]) 
 
 
 def test_rows_of_python_have_those_that_were_added_to_them(values: dict[str, Any]) -> None:
-    run(values | {"table": with_table(values, ROWS[:7]).table})
+    with stored_rows(values, ROWS[:7]) as job:
+        run(values | {"table": job.table})
     later = pa.Table.from_pylist(ROWS[7:8])
     large = [
         field.with_type(pa.large_string()) if field.type == pa.string() else field for field in later.schema

@@ -87,6 +87,8 @@ def test_a_plan_takes_rows_as_render_does_and_writes_nothing(tmp_path: Path) -> 
     plan = framefleet.plan(job, table=rows)
     assert (plan.num_rows, plan.counts.pending) == (3, 2)
     assert framefleet.plan(job, table=rows, limit=1).counts.pending == 1
+    swept = framefleet.plan({**job, "sweep": {"guidance_scale": [1, 2]}}, table=rows)
+    assert swept.counts.pending == 2 * plan.counts.pending
     misspelt = framefleet.plan(job, table=[{"prompt": "a fox", "negative_promt": "a cat"}])
     assert "'negative_promt' is not read; did you mean negative_prompt?" in repr(misspelt)
     assert not (tmp_path / "out").exists()
