@@ -12,7 +12,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.errors import RenderError, StoreError
+from framefleet.pipeline.errors import RenderError, StoreError, count_text
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range, eight_bits
 from framefleet.pipeline.outputs.frames.result import Audio, Pcm
 from framefleet.pipeline.outputs.media import picture_files
@@ -63,7 +63,9 @@ def encode(
     except av.FFmpegError as error:
         if error.errno in NO_ROOM:  # the machine's, and no fault of the row's
             raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
-        shown = "sound" if frames is None else f"frames of {frames.shape[2]}x{frames.shape[1]}"
+        shown = "sound"
+        if frames is not None:
+            shown = f"{count_text(len(frames), 'frame')} of {frames.shape[2]}x{frames.shape[1]}"
         problem = f"{shown} could not be written as {media.format}: {error}"
         raise RenderError(problem, "use a larger or an even size, or another media.format") from error
 

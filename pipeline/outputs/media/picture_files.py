@@ -162,7 +162,7 @@ def encode_animation(frames: Pictures, *, media: Media, rate: Fraction, tags: Ma
         images[0].save(buffer, media.format, save_all=True, **options)
     except (OSError, ValueError) as error:  # sizes beyond 16,383 pixels
         raise RenderError(
-            f"frames of {frames.shape[2]}x{frames.shape[1]} could not be written as {media.format}: {error}",
+            f"{count_text(len(frames), 'frame')} of {frames.shape[2]}x{frames.shape[1]} could not be written as {media.format}: {error}",
             "use a smaller size, or another media.format",
         ) from error
     return buffer.getvalue()

@@ -182,6 +182,8 @@ def find_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str | None:
     for part in parts:
         row_ids = read_part(store, part.path, _ROW_ID)["row_id"]
         matches.update(row_ids.filter(pc.starts_with(row_ids, first)).to_pylist())
+        if first in matches:  # whole
+            return first
     if len(matches) > 1:
         examples = ", ".join(sorted(matches)[:3])
         problem = f"{store.url_of('')} has {len(matches):,} rows that begin with {first}: {examples}"
