@@ -204,7 +204,7 @@ class DriverLock:
         self.asked: frozenset[str] = frozenset()  # of this driver, as of the last beat: STOP, PAUSE
         self.num_tables = 0  # in tables/, where rows are added
         self.lost = threading.Event()  # another driver was seen to have the output
-        self._outage: StoreError | None = None  # that lasted longer than it may
+        self._outage: StoreError | None = None  # that has lasted longer than it may, and lasts
         self._released = threading.Event()
         self._writing = threading.Lock()
         self._beating = threading.Thread(target=self._beat, name="driver.lock", daemon=True)
@@ -378,9 +378,9 @@ class DriverLock:
                 there = set(self._store.list(DRIVERS))
                 self.asked = frozenset(one for one in ASKED if seals.request_path(self.epoch, one) in there)
                 self.num_tables = len(self._store.list(TABLES))
+                self._outage = None
             except StoreError as error:
                 if error.kind == "unreachable":  # for as long as it may be
                     self._outage = error
-                    return
                 # Maybe it can be written at the next beat; if not, writing a part will say so.
                 log.warning("could not renew %s: %s", self._store.url_of(self._path), error.problem)

@@ -47,7 +47,7 @@ class Lines:
         self._console = console
         self._clock = clock
         self._last_at = -math.inf
-        self._hidden = ""
+        self._hidden, self._is_again = "", False
         self._said: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -58,9 +58,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         self._show_hidden()
-        if text not in self._said:
-            self._said.add(text)
-            self._console.say(text)
+        self._say(text, again=False)
 
     def show(self, standing: Standing) -> None:
         text, now = headline(standing), self._clock()
@@ -76,15 +74,20 @@ class Lines:
             self.say(text)
         elif is_due:
             self._last_at, self._hidden = now, ""
-            self.say(text)
+            self._say(text, again=isinstance(standing, Progress))
         else:
-            self._hidden = text
+            self._hidden, self._is_again = text, isinstance(standing, Progress)
+
+    def _say(self, text: str, *, again: bool) -> None:
+        if again or text not in self._said:
+            self._said.add(text)
+            self._console.say(text)
 
     def _show_hidden(self) -> None:
         """Show how far it was: what is said next is of what comes after."""
         if self._hidden:
-            text, self._hidden = self._hidden, ""
-            self.say(text)
+            self._say(self._hidden, again=self._is_again)
+            self._hidden = ""
 
 
 class Screen:

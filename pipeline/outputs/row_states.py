@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -21,10 +20,10 @@ from framefleet.pipeline.outputs.layout import ADDED, FAILURES, LOGS, ROWS, TABL
 from framefleet.pipeline.outputs.parts.part_file import read_part
 from framefleet.pipeline.outputs.parts.parts import (
     find_record,
-    find_row_id,
     read_parts,
     rows_in_table,
     rows_of,
+    whole_row_id,
 )
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
@@ -201,20 +200,24 @@ def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
     A driver keeps these lines as far as a row's record does not say it: a row that was rendered at its first
     attempt has none. row_id: or its first digits (four or more), or a clip's name. Raises JobError for none.
     """
+    parts, num_lines = [], 0
     if row_id is not None:
-        parts = (*live_parts(store), *(part for at in (ROWS, FAILURES, LOGS) for part in parts_in(store, at)))
-        whole = find_row_id(store, row_id, parts)
-        if whole is None:
-            problem = f"{store.url_of('')} has no row {row_id}"
-            raise JobError(problem, "take a row_id from a record, a failure or a clip's name")
-        row_id = whole
+        parts = [*live_parts(store), *(part for at in (LOGS, FAILURES, ROWS) for part in parts_in(store, at))]
+        row_id = whole_row_id(store, row_id, parts) or row_id
     for table in read_parts(store, [part.path for part in parts_in(store, LOGS)], LOG_FIELDS):
         lines = table if row_id is None else table.filter(pc.equal(table["row_id"], row_id))
+        num_lines += len(lines)
         yield from (LogLine(**row) for row in rows_of(lines, store.url_of(LOGS)))
     if row_id is None:
         return
-    with suppress(JobError):  # it has no record
+    try:
         record = find_record(store, row_id)
+    except JobError:  # it has no record
+        if not num_lines and not _among({row_id}, _row_ids(store, parts)):
+            problem = f"{store.url_of('')} has no row {row_id}"
+            fix = "take a row_id from a record, a failure or a clip's name"
+            raise JobError(problem, fix) from None
+    else:
         seconds = {"text": record.encode_s, "denoising": record.denoise_s}  # not while no job ran
         seconds |= {"decoding": record.decode_s, "writing": record.write_s}
         times = ", ".join(f"{part} {taken_s:.1f} s" for part, taken_s in seconds.items())

@@ -29,7 +29,7 @@ from framefleet.pipeline.outputs.output import (
     recorded_extras,
     sound_content,
 )
-from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, tables_by_part
+from framefleet.pipeline.outputs.parts.parts import PartWriter, no_record, tables_by_part, whole_row_id
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, record_of
 from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
@@ -116,9 +116,13 @@ def pack_rows(
         raise JobError(f"{folder} is not an empty folder", "give a new one")
     claim = claim_of(store)
     if row_ids:
-        part_of = dict.fromkeys(find_record(store, row_id).row_id for row_id in row_ids)
+        wanted = [whole_row_id(store, row_id, live_parts(store)) or row_id for row_id in row_ids]
+        in_parts: dict[str, str] = {}
         for path, table in tables_by_part(store, _ROW_ID):
-            part_of |= dict.fromkeys(part_of.keys() & {*table["row_id"].to_pylist()}, path)
+            in_parts |= dict.fromkeys({*wanted} & {*table["row_id"].to_pylist()}, path)
+        if missing := [row_id for row_id in wanted if row_id not in in_parts]:
+            raise no_record(store, missing[0])
+        part_of = {row_id: in_parts[row_id] for row_id in wanted}
     else:
         part_of = {row.row_id: row.part for row in sample_rows(store, rows, seed=seed)}
     if not part_of:

@@ -15,6 +15,7 @@ from framefleet.cluster.driver.commit import half_done_in
 from framefleet.cluster.driver.lock import read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
 from framefleet.doors import notes
+from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.metrics import CLIP_BYTES, of_runs
 from framefleet.pipeline.outputs.damage import Gone, look_for_clips
 from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
@@ -219,6 +220,8 @@ class StatusReader:
         )
         self._inner: dict[str, StatusReader] = {}
         self._gone: tuple[list[str], float, Gone | None] | None = None  # parts, when, and what was found
+        self._taken: set[str] = set()  # files of added rows that a driver has read
+        self._lengths: dict[str, int] = {}  # rows of the others
 
     def status(self) -> Status:
         if not self._inner:  # once there is one, it stays
@@ -265,13 +268,18 @@ class StatusReader:
         )
 
     def _num_added(self) -> int:
-        """Return how many rows were added that no driver has taken."""
+        """Return how many rows were added that no driver has taken. A file that is none of ours has none."""
         store = self._output.store
-        if added := added_in(store):
+        if waiting := {*added_in(store)} - self._taken:
             holders = filter(None, (read_holder(store, epoch) for epoch in epochs_of(store)))
-            taken = {path for holder in holders for path in holder.tables}
-            added = [path for path in added if path not in taken]
-        return sum(num_rows_of(store, path) for path in added)
+            self._taken.update(path for holder in holders for path in holder.tables)
+            waiting -= self._taken
+        for path in waiting - self._lengths.keys():
+            try:
+                self._lengths[path] = num_rows_of(store, path)
+            except JobError:  # the next run says so
+                self._lengths[path] = 0
+        return sum(self._lengths[path] for path in waiting)
 
     def _look_for_clips(self, num_records: int) -> Gone | None:
         store = self._output.store

@@ -162,33 +162,37 @@ def rows_in_table(table: pa.Table, where: str) -> Iterator[list[dict[str, Any]]]
 def find_record(store: Store, row_id: str) -> Record:
     """Return the record of a row_id, its first digits (four or more) or a clip's name. Raises JobError."""
     parts = live_parts(store)
-    for part in reversed(parts):  # of doubles the last counts
-        if record := record_in(store, part.path, row_id):
+    whole = whole_row_id(store, row_id, parts)
+    for part in reversed(parts) if whole else ():  # of doubles the last counts
+        if record := record_in(store, part.path, whole):
             return record
-    if whole := find_row_id(store, row_id, parts):
-        return find_record(store, whole)
-    problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
-    raise JobError(problem, "take a row_id from a record or a clip's name")
+    raise no_record(store, row_id)
 
 
-def find_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str | None:
-    """Return the one row_id in these parts that `find_record` would take for this; None for none."""
+def whole_row_id(store: Store, row_id: str, parts: Iterable[Part]) -> str:
+    """Return the row_id that first digits or a clip's name stand for, as in these parts; "" for none.
+
+    One that is whole is not looked for. Raises JobError for too few digits.
+    """
     first = row_id.rpartition("/")[2].partition(".")[0].partition("-")[0]
+    if len(first) >= _ROW_ID_DIGITS:
+        return first
     if first == row_id and len(first) < _LEAST_DIGITS:
         raise JobError(f"{row_id!r} is too short for a row_id", f"give at least {_LEAST_DIGITS} digits of it")
-    if first == row_id and len(first) > _ROW_ID_DIGITS:
-        return None
     matches: set[str] = set()
-    for part in parts:
-        row_ids = read_part(store, part.path, _ROW_ID)["row_id"]
+    for table in read_parts(store, [part.path for part in parts], _ROW_ID):
+        row_ids = table["row_id"]
         matches.update(row_ids.filter(pc.starts_with(row_ids, first)).to_pylist())
-        if first in matches:  # whole
-            return first
     if len(matches) > 1:
         examples = ", ".join(sorted(matches)[:3])
         problem = f"{store.url_of('')} has {len(matches):,} rows that begin with {first}: {examples}"
         raise JobError(problem, "give more digits")
-    return next(iter(matches), None)
+    return next(iter(matches), "")
+
+
+def no_record(store: Store, row_id: str) -> JobError:
+    problem = f"{store.url_of(RECORDS)} has no record of row {row_id}"
+    return JobError(problem, "take a row_id from a record or a clip's name")
 
 
 def record_in(store: Store, path: str, row_id: str) -> Record | None:

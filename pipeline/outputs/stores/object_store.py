@@ -40,7 +40,7 @@ from framefleet.pipeline.outputs.stores.retries import (
 _SCHEMES = ("gs", "gcs")
 # aiohttp's own is five minutes for all of a request, also of a large one that comes along well.
 _CONNECT_S = 20
-_SILENCE_S, _LEAST_SILENCE_S = 30.0, 5.0  # botocore waits for 60; a busy gateway needs some
+_SILENCE_S, _LEAST_SILENCE_S = 60.0, 10.0  # as botocore; a busy gateway needs some
 # Methods that gcsfs makes six attempts of, with half a minute of pauses.
 _REPEATED = ("_request", "_get_file_request", "_get_file_concurrent")
 
