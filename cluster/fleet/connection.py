@@ -33,13 +33,8 @@ from ray.util.metrics import Counter, Gauge
 
 from framefleet.cluster.fleet.losses import ANSI
 from framefleet.cluster.fleet.machines import Machine
-from framefleet.cluster.fleet.ray_start import (
-    check_parent,
-    make_socket_folder,
-    replaced,
-    start_ray,
-    warn_of_open_folder,
-)
+from framefleet.cluster.fleet.ray_folder import check_parent, make_socket_folder, warn_of_open_folder
+from framefleet.cluster.fleet.ray_start import replaced, start_ray
 from framefleet.pipeline.errors import FleetError, UserError
 from framefleet.pipeline.metrics import METRICS
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from framefleet.cluster.dispatch.faults import FaultPolicy
-from framefleet.cluster.fleet.ray_start import check_parent
+from framefleet.cluster.fleet.ray_folder import check_parent
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.fleet.warm.start import Warm, may_fork, warm
 from framefleet.cluster.worker.messages import WorkerSetup

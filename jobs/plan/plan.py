@@ -33,7 +33,7 @@ from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.damage import Gone
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.render.audit.schedule import MAX_KINDS, Audit, Odds
-from framefleet.pipeline.render.findings import Found, Places, memory_name
+from framefleet.pipeline.render.findings_storage import Found, Places, memory_name
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import clip_fps, each_input, one_step
 from framefleet.pipeline.rows.identity import Shapes

@@ -18,7 +18,7 @@ from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, on_device, room_bytes
 from framefleet.pipeline.model.model import Model
-from framefleet.pipeline.render.findings import Found, Places, RowMemory, memory_name
+from framefleet.pipeline.render.findings_storage import Found, Places, RowMemory, memory_name
 from framefleet.pipeline.render.fused.batcher import RowTask
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.row_queue import RenderRow, failure_of

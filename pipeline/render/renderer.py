@@ -31,7 +31,8 @@ from framefleet.pipeline.render.audit.verdict import DIFFERED, Audited
 from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
 from framefleet.pipeline.render.checkpoints.handover import HandOver, tell_begun_again
 from framefleet.pipeline.render.clock import Charges, Clock
-from framefleet.pipeline.render.findings import Findings, Places, surroundings
+from framefleet.pipeline.render.findings import Findings, surroundings
+from framefleet.pipeline.render.findings_storage import Places
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask, as_in_pipelines
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.render.fused.forwards import Forwards, StateWatch, second_try

@@ -285,7 +285,7 @@ def inspect_open_files() -> Iterator[CheckResult]:
 
 def inspect_ray_folder() -> Iterator[CheckResult]:
     """Yield whether other users can write Ray's folder: of the cluster, or of one that a job starts here."""
-    from framefleet.cluster.fleet.ray_start import PRIVATE, ray_folder_problem
+    from framefleet.cluster.fleet.ray_folder import PRIVATE, ray_folder_problem
 
     if problem := ray_folder_problem():
         yield warning(problem, PRIVATE)

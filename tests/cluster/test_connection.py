@@ -94,7 +94,7 @@ import logging, sys
 import ray
 from framefleet.cluster.fleet.connection import connect
 from framefleet.plugins.doctor.services import everywhere, run_on
-from framefleet.cluster.fleet.ray_start import ray_folder_problem
+from framefleet.cluster.fleet.ray_folder import ray_folder_problem
 
 logging.basicConfig(level=logging.WARNING)
 ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=2**27, _temp_dir=sys.argv[1])

@@ -8,7 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings, strategies as st
 
 from framefleet import Batching
-from framefleet.pipeline.render.findings import BatchSize, Findings, Found, Pins, Places
+from framefleet.pipeline.render.findings import Findings
+from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places
 from framefleet.pipeline.render.fused.batcher import Batcher
 from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.long import examples

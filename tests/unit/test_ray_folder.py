@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import yaml
 
-from framefleet.cluster.fleet.ray_start import open_place
+from framefleet.cluster.fleet.ray_folder import open_place
 from tests.jobs import ROOT
 
 TEMPLATES = ROOT / "examples/deploy"

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from framefleet import Batching, Store
-from framefleet.pipeline.render import findings as kept
-from framefleet.pipeline.render.findings import BatchSize, Findings, Found, Pins, Places, united
+from framefleet.pipeline.render import findings_storage as kept
+from framefleet.pipeline.render.findings import Findings
+from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, united
 from framefleet.pipeline.render.fused.batcher import Batcher, RowTask
 from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.unit.denoising import Denoiser, alone, render, steps

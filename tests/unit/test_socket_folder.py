@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from framefleet.cluster.fleet.ray_start import MAX_FOLDER, make_socket_folder
+from framefleet.cluster.fleet.ray_folder import MAX_FOLDER, make_socket_folder
 from framefleet.cluster.fleet.warm.start import warm
 from framefleet.pipeline.errors import FleetError
 

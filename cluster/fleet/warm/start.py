@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import framefleet
-from framefleet.cluster.fleet.ray_start import make_socket_folder
+from framefleet.cluster.fleet.ray_folder import make_socket_folder
 from framefleet.cluster.fleet.settings import FleetSettings
 
 RELAY = Path(__file__).with_name("relay.py")

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from framefleet.pipeline.memory import free_memory, is_out_of_memory, whole_workspaces
-from framefleet.pipeline.render.findings import Findings, Worth
+from framefleet.pipeline.render.findings import Findings
+from framefleet.pipeline.render.findings_storage import Worth
 from framefleet.pipeline.render.fused.batching import TRIAL_COST, Batching, Sizes
 from framefleet.pipeline.render.fused.calls import Call, Methods, adapters_of, are_unlike
 from framefleet.pipeline.render.fused.compatibility import Company
