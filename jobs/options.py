@@ -18,6 +18,8 @@ def _job_or_output(context: Context, place: str) -> str:
 
 
 def _checked(place: str, context: Context, *, or_job: bool) -> str:
+    if context.resilient_parsing:  # a shell completes what is typed
+        return place
     if os.path.isfile(place):
         from framefleet.jobs.job.file import check_output_place
         from framefleet.jobs.show.console import reporting

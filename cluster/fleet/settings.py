@@ -133,7 +133,7 @@ class Shares:
     asked: int | None
 
     def __str__(self) -> str:
-        return f"{count_text(round(self.gpus, 3), 'GPU')} and {count_text(round(self.cpus, 3), 'CPU')}"
+        return f"{count_text(self.gpus, 'GPU')} and {count_text(self.cpus, 'CPU')}"
 
     def room(self, machines: Sequence[Machine], *, but: Collection[str] = ()) -> int:
         """Return how many workers have room on these machines, without those in `but`."""

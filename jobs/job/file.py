@@ -109,14 +109,18 @@ def _as_in_a_file(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else copy.deepcopy(value)
 
 
+def devices_of(job: TableJob) -> dict[tuple[str, ...], str]:
+    """Return what the job's models are to be on, each by its key in the job."""
+    sections = {("models", name) if name else ("model",): one for name, one in job.by_name.items()}
+    return {(*key, "device"): section.device for key, section in sections.items()}
+
+
 def check_gpu(job: Job, places: Mapping[Key, str] = _NOWHERE) -> None:
     """Raise JobError where workers would start on this machine, and want a GPU that it does not have.
 
     places: where values stand, by their keys.
     """
-    sections = {("models", name) if name else ("model",): one for name, one in job.by_name.items()}
-    devices = {(*key, "device"): section.device for key, section in sections.items()}
-    if lack := lacking_gpu(job.fleet, devices):
+    if lack := lacking_gpu(job.fleet, devices_of(job)):
         place = f"{places[lack.key]}: " if lack.key in places else ""
         raise JobError(f"{place}{lack.problem}", lack.fix)
 

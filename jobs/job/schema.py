@@ -244,6 +244,11 @@ class TableJob(Section):
         return job
 
     @property
+    def by_name(self) -> dict[str, ModelSection]:
+        """Return all models; a job's only one has no name."""
+        return {"": self.model}
+
+    @property
     def rows_place(self) -> str | None:
         """Where the table's rows are."""
         return self._rows_file or self.table
@@ -316,7 +321,6 @@ class CoreJob(TableJob):
 
     @property
     def by_name(self) -> dict[str, ModelSection]:
-        """Return all models; a job's only one has no name."""
         return self.models if self.model is None else {"": self.model}
 
     @field_validator("order")

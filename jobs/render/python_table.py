@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -19,12 +20,13 @@ from framefleet.doors import inner_outputs
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import TableError, UserError, shown
+from framefleet.pipeline.errors import FramefleetError, TableError, UserError, shown
 from framefleet.pipeline.guards.redaction import USERINFO, public_url
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.layout import DRIVERS, TABLES
 from framefleet.pipeline.outputs.stores.store import Store
 
+log = logging.getLogger(__name__)
 _URL_WITH_USER = r"^\s*[A-Za-z][A-Za-z0-9+.:-]*://\S*@"  # may be one: an @ may be of its path
 _TAKEN = "give a table of pandas or Arrow, a Ray Dataset, dicts, a dict of lists, prompts, or a path"
 
@@ -52,11 +54,14 @@ def stored_rows(job: Job | str | Path | Mapping[str, Any], rows: object) -> Iter
         try:
             yield loaded
         except UserError:
-            if _drivers_of(store) == drivers:
-                store.delete(name)
-                with suppress(OSError):  # something else was put there meanwhile
-                    for folder in new_folders:
-                        folder.rmdir()
+            try:
+                if _drivers_of(store) == drivers:
+                    store.delete(name)
+                    with suppress(OSError):  # something else was put there meanwhile
+                        for folder in new_folders:
+                            folder.rmdir()
+            except FramefleetError as error:  # the next run uses the same rows again
+                log.info("%s is left: %s", store.url_of(name), error.problem)
             raise
 
 
@@ -74,6 +79,8 @@ def naming_table(place: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        if not any(place in text for text in error.args):
+            raise
         texts = (text.replace(f"table {place}", "table=").replace(place, "table=") for text in error.args)
         raise type(error)(*texts) from None
 

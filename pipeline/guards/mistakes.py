@@ -58,7 +58,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the fix of an error that tells of a name nothing has."""
     names = list(known)
     longer = [name for name in names if len(word) > 2 and word in name]
-    if near := longer or nearest(word, names, cutoff=0.62):
+    if near := nearest(word, names, cutoff=0.62) or nearest(word, longer, cutoff=0):
         return f"did you mean {near[0]!r}?"
     names = sorted(names) if len(names) <= _MOST_SHOWN else [*names[:_MOST_SHOWN], "..."]
     return f"use one of {', '.join(names)}"

@@ -81,24 +81,26 @@ def doctor(
     `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
     """
     targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
-    fleet = FleetSettings()
+    fleet, devices = FleetSettings(), dict[tuple[str, ...], str]()
     if job is not None:
-        from framefleet.jobs.job.file import load_job
+        from framefleet.jobs.job.file import devices_of, load_job
         from framefleet.jobs.job.schema import TableJob
 
         read = job if isinstance(job, TableJob) else load_job(job)
         if targets.store is None:  # what was named stays
             targets = replace(targets, store=read.output, storage_options=read.storage_options)
-        targets = replace(targets, model=read.model.path, revision=read.model.revision)
-        fleet = read.fleet
+        model = next(iter(read.by_name.values()))
+        targets = replace(targets, model=model.path, revision=model.revision)
+        fleet, devices = read.fleet, devices_of(read)
         address = address or fleet.address
     names = {*checks_of(Targets(store="")), "ports", "fleet"}
     if unknown := set(only) - names:
         raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(names))}")
     if address is None:
-        here = platform.node()
-        results = [*check_machine(targets)[0], *_of_room(fleet, [], only=targets.only)]
-        return Diagnosis(results=tuple(replace(one, machine=here) for one in results))
+        results = check_machine(targets)[0]
+        if (not only or "fleet" in only) and (lack := lacking_gpu(fleet, devices)):
+            results.append(replace(error(lack.problem, lack.fix), check="fleet"))
+        return Diagnosis(results=tuple(replace(one, machine=platform.node()) for one in results))
     return Diagnosis(results=tuple(_check_cluster(targets, address, fleet)))
 
 
@@ -140,12 +142,8 @@ def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iter
 def _of_room(
     fleet: FleetSettings, machines: Sequence[Machine], *, only: Collection[str]
 ) -> Iterator[CheckResult]:
-    """Yield whether any of these machines has room for a worker; of none, whether this one has its GPU."""
+    """Yield a warning where none of these machines has room for a worker."""
     if only and "fleet" not in only:
-        return
-    if not machines:
-        if lack := lacking_gpu(fleet, {}):
-            yield replace(error(lack.problem, lack.fix), check="fleet")
         return
     worker = shares(fleet, machines)
     if not worker.room(machines):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.schema import Job
@@ -14,6 +15,8 @@ from framefleet.plugins.notify.section import HeartbeatSection
 
 _SECTION = "heartbeat"
 _START_S = 1.0  # how long an interrupted run waits for the request of its start
+# Of the run: it says so once, however many outputs it renders, and however often.
+_STARTING: ContextVar[threading.Thread | None] = ContextVar("starting", default=None)
 
 
 def checked_urls(job: Job) -> dict[str, str]:
@@ -30,6 +33,8 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
     Raises JobError for URLs whose environment variables are not set.
     """
     urls = checked_urls(job)
+    starting = threading.Thread(target=_ping, args=("start", urls.get("start")), daemon=True)
+    token = _STARTING.set(starting)
     summaries: list[Summary] = []
     is_well, num_attempts = False, MAX_TRIES
     try:
@@ -42,21 +47,18 @@ def beating(job: Job) -> Iterator[Callable[[Summary], None]]:
         num_attempts = MAX_TRIES if isinstance(error, Exception) else 1
         raise
     finally:
+        _STARTING.reset(token)
+        if starting.ident is not None:  # the last that a monitor hears is how the run ended
+            starting.join(None if num_attempts > 1 else _START_S)
         key = "failed" if "failed" in urls and not is_well else "end"
         _ping(key, urls.get(key), num_attempts)
 
 
-@contextmanager
-def begun(job: Job) -> Iterator[None]:
-    """Say that a run has its output. A monitor that does not answer neither delays nor fails it."""
-    starting = threading.Thread(target=_ping, args=("start", checked_urls(job).get("start")), daemon=True)
-    starting.start()
-    try:
-        yield
-    except BaseException as error:
-        starting.join(None if isinstance(error, Exception) else _START_S)
-        raise
-    starting.join()  # the last that a monitor hears is how the run ended
+def begin() -> None:
+    """Say that the run has its output, unless that is done. A monitor that does not answer delays nothing."""
+    starting = _STARTING.get()
+    if starting and starting.ident is None:
+        starting.start()
 
 
 def _ping(key: str, url: str | None, num_attempts: int = MAX_TRIES) -> None:

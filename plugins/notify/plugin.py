@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from framefleet.doors import Listener, Plugin
@@ -38,9 +38,10 @@ class HeartbeatListener(Listener):
         return beating(job)
 
     def following(self, job: Job, watch: Watch) -> AbstractContextManager[None]:
-        from framefleet.plugins.notify.heartbeat import begun
+        from framefleet.plugins.notify.heartbeat import begin
 
-        return begun(job)
+        begin()
+        return nullcontext()
 
 
 PLUGIN = Plugin(

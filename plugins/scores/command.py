@@ -54,14 +54,14 @@ def score_command(
                 storage_options=options,
                 on_progress=watch.show,
             )
-        if not summary.done and not summary.num_damaged:
-            stderr.say("nothing to do: every clip has these scores; --again measures them again")
-        else:
+        if summary.done:
             columns = ", ".join(summary.columns)
             stderr.say(
                 f"{count_text(summary.done, 'clip')} scored in {duration(summary.elapsed_s)}: {columns}"
             )
             stderr.say(f"scores: {Store(output, options).url_of(SCORES)}")
+        elif not summary.num_damaged:
+            stderr.say("nothing to do: every clip has these scores; --again measures them again")
         for name, failed in summary.unscored.items():
             stderr.say(f"{count_text(failed.num, 'clip')} without {name}, e.g. {failed.example}")
         if summary.num_damaged:

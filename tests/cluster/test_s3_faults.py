@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pyarrow as pa
@@ -189,11 +190,20 @@ def test_https_to_a_server_of_http_is_a_mistake_that_is_told_at_once(s3_server: 
     assert time.monotonic() - started < 15 and caught.value.exit_code == 2
 
 
-def test_an_option_that_no_store_has_is_named_with_the_one_that_is_like_it(s3_server: S3Server) -> None:
-    store = Store(s3_server.url, {"endpoint": s3_server.endpoint})
-    with pytest.raises(JobError, match="storage_options has 'endpoint'") as caught:
+@pytest.mark.parametrize(
+    ("options", "name", "fix"),
+    [
+        ({"endpoint": "http://127.0.0.1:9"}, "endpoint", "did you mean 'endpoint_url'?; or leave it out"),
+        ({"client_kwargs": {"foo": 1}}, "foo", "leave it out"),
+    ],
+)
+def test_an_option_that_no_store_has_is_named_with_the_one_that_is_like_it(
+    options: dict[str, Any], name: str, fix: str, s3_server: S3Server
+) -> None:
+    store = Store(s3_server.url, options)
+    with pytest.raises(JobError, match=f"storage_options: no library takes '{name}'") as caught:
         store.read("job.json")
-    assert caught.value.fix == "did you mean 'endpoint_url'?"
+    assert caught.value.fix == fix
 
 
 def test_a_store_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:

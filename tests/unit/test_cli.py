@@ -194,6 +194,9 @@ def test_a_shell_completes_commands_and_options() -> None:
         "COMP_CWORD": "2",
     }
     assert run(**asked).stdout.split() == ["--steps"]
+    words = f"framefleet score {ROOT / 'README.md'} --sc"  # which is no output, and is not judged yet
+    completed = run(**asked | {"COMP_WORDS": words, "COMP_CWORD": "3"})
+    assert (completed.stdout.split(), completed.stderr) == (["--scores"], "")
 
 
 def test_an_unknown_command_of_models_lists_those_there_are() -> None:

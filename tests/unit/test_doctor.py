@@ -18,6 +18,7 @@ import pytest
 
 import framefleet
 from framefleet import CheckResult
+from framefleet.cluster.fleet import settings
 from framefleet.pipeline.model import place_trial
 from framefleet.plugins.doctor import doctor as doctor_file, machine
 from framefleet.plugins.doctor.doctor import Targets, checks_of
@@ -239,3 +240,20 @@ def test_an_unknown_check_is_refused_with_those_there_are() -> None:
 def test_a_job_gives_its_store_and_model(tmp_path: Path) -> None:
     job = {"table": "t.csv", "output": str(tmp_path / "run"), "model": "org/name"}
     assert str(tmp_path / "run") in found("store", job=job)["store"]
+
+
+@pytest.mark.parametrize(
+    ("key", "models"),
+    [
+        ("model.device", {"model": {"path": "m", "device": "cuda"}}),
+        ("models.b.device", {"models": {"a": "m", "b": {"path": "m", "device": "cuda"}}}),
+    ],
+)
+def test_a_device_of_the_job_that_is_not_here_is_an_error(
+    key: str, models: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"table": "t.csv", "output": "out", **models}
+    for num, answers in ((0, {"fleet": f"error: {key} is cuda, and this machine has no GPU"}), (1, {})):
+        monkeypatch.setattr(settings, "num_gpus_here", lambda num=num: num)
+        seen = {check: text.partition(" |")[0] for check, text in found("fleet", job=job).items()}
+        assert seen == answers

@@ -21,11 +21,12 @@ from hypothesis import given, strategies as st
 import framefleet
 from framefleet.jobs.render import python_table
 from framefleet.jobs.render.claim import claim, claimed_job
-from framefleet.jobs.render.python_table import arrow_of
+from framefleet.jobs.render.python_table import arrow_of, naming_table
 from framefleet.jobs.render.resolve import base_of, resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, TableError
+from framefleet.pipeline.errors import JobError, StoreError, TableError
+from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, with_rows, write_job
 
@@ -136,6 +137,26 @@ def test_rows_that_are_refused_leave_nothing_and_are_named_as_the_caller_does(
         assert caught.value.problem.splitlines()[0] == "table=: 1 of 2 rows cannot be rendered"
         assert caught.value.problem.splitlines()[1].startswith("row 1: seed is -1")
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_that_fails_meanwhile_does_not_hide_what_is_wrong_with_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise StoreError("it does not answer", "wait")
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(Store, "delete", fails)
+    with pytest.raises(TableError, match="1 of 1 row cannot be rendered"):
+        framefleet.render(values(tmp_path), table=[{"prompt": "b", "seed": -1}])
+    assert ".parquet is left: it does not answer" in caplog.text
+
+
+def test_an_error_that_does_not_name_the_table_keeps_its_cause() -> None:
+    cause = OSError("no route")
+    with pytest.raises(JobError) as caught, naming_table("/out/tables/t.parquet"):
+        raise JobError("the model cannot be read", "mend it") from cause
+    assert caught.value.__cause__ is cause
 
 
 def test_an_output_takes_its_rows_along(tmp_path: Path) -> None:

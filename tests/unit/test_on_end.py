@@ -28,8 +28,9 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, OutputInUse, StoreError, UserError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
 from framefleet.plugins.notify import heartbeat, on_end
-from framefleet.plugins.notify.heartbeat import beating, begun
+from framefleet.plugins.notify.heartbeat import beating
 from framefleet.plugins.notify.on_end import report_end
+from framefleet.plugins.notify.plugin import HeartbeatListener
 from framefleet.plugins.notify.section import HeartbeatSection
 from tests.jobs import job_values, prompt_rows, write_table
 
@@ -102,11 +103,14 @@ def test_a_monitor_hears_that_a_run_starts_and_how_it_ends(tmp_path: Path) -> No
         for wanted in (urls, {"end": urls["end"]}):
             values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "heartbeat": wanted}
             beats = load_job(values)
-            with beating(beats) as end, begun(beats):
+            with beating(beats) as end, HeartbeatListener().following(beats, Callback()):
                 end(replace(SUMMARY, failed=0))
-            with beating(beats) as end, begun(beats):
+            with beating(beats) as end, HeartbeatListener().following(beats, Callback()):
                 end(SUMMARY)
-            with pytest.raises(StoreError), beating(beats), begun(beats):
+            with pytest.raises(StoreError), beating(beats):
+                for _ in ("drafts", "in full"):
+                    with HeartbeatListener().following(beats, Callback()):
+                        """It is one run."""
                 raise StoreError("no answer", "wait")
     both = ["GET start", "GET end", "GET start", "GET failed", "GET start", "GET failed"]
     assert sent == [*both, "GET end", "GET end", "GET end"]

@@ -158,6 +158,7 @@ def test_a_clip_that_is_not_as_committed_has_no_score_and_is_told(store: Store) 
     ended = command("score", store.url_of(""), "--scores", "sharpness")
     assert ended.exit_code == 1
     assert "3 damaged clips without scores" in ended.stderr
+    assert "scored in" not in ended.stderr and "nothing to do" not in ended.stderr
 
 
 def test_a_clip_of_no_known_kind_is_damaged_though_its_digest_is_right(store: Store) -> None:

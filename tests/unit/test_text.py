@@ -79,8 +79,8 @@ def counts_in(text: str) -> Iterator[str]:
 
 
 def test_one_thing_is_not_counted_as_many() -> None:
-    assert [count_text(num, "row") for num in (0, 1, 1.0, 1234, 0.5)] == [
-        *("0 rows", "1 row", "1 row", "1,234 rows", "0.5 rows"),
+    assert [count_text(num, "row") for num in (0, 1, 1.0, 1234, 0.5, 15.999000001)] == [
+        *("0 rows", "1 row", "1 row", "1,234 rows", "0.5 rows", "15.999 rows"),
     ]
     paths = [*SOURCES, *(ROOT / "plugins").rglob("*.py"), *(ROOT / "framefleet").glob("*.py")]
     counts = {count: path for path in paths for count in counts_in(path.read_text())}

@@ -241,8 +241,8 @@ class Store:
             # Of an option that a library passes on as it connects.
             if is_remote and isinstance(error, TypeError) and (option := _NO_OPTION.search(shown)):
                 near = nearest(option[1], _S3_OPTIONS) if is_s3(self._url) else []
-                fix = f"did you mean {near[0]!r}?" if near else "stores take different options"
-                problem = f"{self.url_of('')}: storage_options has {option[1]!r}, which no library takes"
+                fix = f"did you mean {near[0]!r}?; or leave it out" if near else "leave it out"
+                problem = f"{self.url_of('')}: storage_options: no library takes {option[1]!r}"
                 raise JobError(problem, fix) from None
             failure = StoreError(problem, fix)
             failure.kind = trouble
