@@ -332,7 +332,7 @@ def test_uploads_left_half_done_are_swept_and_only_ours(
 
 def test_attempts_that_a_user_has_set_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     config = object_store.s3_options({})["config_kwargs"]
-    assert (config["retries"]["total_max_attempts"], config["read_timeout"]) == (2, 30)
+    assert (config["retries"]["total_max_attempts"], config["read_timeout"]) == (2, 60)
     chosen = {"config_kwargs": {"retries": {"mode": "adaptive"}, "read_timeout": 90}}
     config = object_store.s3_options(chosen)["config_kwargs"]
     assert (config["retries"], config["read_timeout"]) == ({"mode": "adaptive"}, 90)
