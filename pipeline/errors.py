@@ -92,7 +92,7 @@ def setting(key: str, value: object) -> str:
 def count_text(num: float, noun: str) -> str:
     """Return 1 row as "1 row", and 1,234 of them as "1,234 rows"."""
     num = round(num, 3)  # Ray's sums are not exact
-    return f"{num:,.15g} {noun}{'s' * (num != 1)}"
+    return f"{num:,.15g} {noun}{'' if num == 1 else 's'}"
 
 
 def read_bytes(size: str | int) -> int:
