@@ -83,7 +83,7 @@ def test_the_log_says_how_many_bytes_were_freed(
         parked.run("text_encoder", encoder.forward, IDS)
         parked.leave()
         parked.leave()
-    assert caplog.messages == ["text_encoder left meta: 144 bytes are free"]  # 8 * 4 + 4 floats
+    assert caplog.messages == ["text_encoder left meta and freed 144 bytes"]  # 8 * 4 + 4 floats
 
 
 def test_a_module_that_is_not_parked_is_called_as_it_is(encoder: Encoder) -> None:

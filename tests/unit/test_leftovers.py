@@ -19,7 +19,7 @@ def test_leftovers_are_removed_beside_the_run(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.INFO):
         sweep_in_background(Store(str(tmp_path))).join(10)
     assert not left.exists()
-    assert "removed 1 half-written" in caplog.text
+    assert "removed half-written files of earlier runs: 1" in caplog.text
 
 
 def test_a_store_that_cannot_be_swept_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
