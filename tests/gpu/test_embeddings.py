@@ -71,4 +71,4 @@ def test_its_memory_is_free_while_rows_are_denoised(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.INFO, logger="framefleet.pipeline.render.text_encoders"):
         renderer.step()
     assert before - torch.cuda.memory_allocated() >= size
-    assert caplog.messages == [f"text_encoder left cuda: {size:,} bytes are free"]
+    assert caplog.messages == [f"text_encoder left cuda and freed {size:,} bytes"]
