@@ -117,7 +117,7 @@ def test_rows_of_earlier_runs_are_taken_back_too_but_not_those_that_the_table_la
     assert left.total() == 30
     assert (gone_parts(store), summary.num_parts_gone) == ([], 0), "what was written anew is not lost"
     assert left[WRONG] in (4, 5), "rows 0 to 4, one of which may be the one that was compared"
-    assert f"{left[WRONG]} that are not in the table keep their records" in caplog.text
+    assert f"that are not in the table, keep their records and may be wrong: {left[WRONG]};" in caplog.text
     assert summary.done >= 10 + 14, "rows 5 to 19 count as done by this run, but for the one compared"
     later = run(0, 40, {})
     assert _records(store) == {RIGHT: 40}, "kinds that were found wrong stay apart; old rows were put back"
