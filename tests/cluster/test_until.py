@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import framefleet
+from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.metrics import idle_shares
 from tests.commands import command
 from tests.jobs import holder_of, job_values, start_render, write_job, write_table
@@ -123,7 +124,7 @@ def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_
     assert "style=b: " in (out / "report.html").read_text()
     exported = command("export", out, tmp_path / "set", "--format", "parquet", "--where", "accepted")
     assert exported.exit_code == 0, exported.stderr
-    assert f"{len(accepted_in(out)):,} clips in" in exported.stderr
+    assert f"{count_text(len(accepted_in(out)), 'clip')} in" in exported.stderr
     write_table(tmp_path / "wrong.parquet", [{"prompt": "a star c", "tag": "c", "style": "c"}])
     refused = command("add", tmp_path / "job.yaml", tmp_path / "wrong.parquet")
     assert refused.exit_code == 2 and "style is 'c', which until.share.style lacks" in refused.stderr
