@@ -91,7 +91,7 @@ class FaultPolicy(Strict):
         return is_alone and num_deaths >= self.worker_deaths
 
     def despairs(self, num_deaths: int, *, num_given_up: int, num_suspects: int, is_proven: bool) -> bool:
-        """Tell whether workers die of something else than of a row.
+        """Return whether workers die of something else than of a row.
 
         num_deaths: since a row was last done or given up there; num_given_up: since one was last done.
         num_suspects: rows that are rendered alone by now. is_proven: rows were done on that machine before.

@@ -316,7 +316,7 @@ class OversizedRows:
         self._rows.append((entry, room, now))
 
     def is_final(self, shape: str, *, room: int, largest: int, is_new: bool) -> bool:
-        """Tell whether a row that failed would fail everywhere. is_new: it had a new process for itself."""
+        """Return whether a row that failed would fail everywhere. is_new: it had a new process for itself."""
         if room + SLACK_BYTES < largest:
             return False
         if is_new and len(self._too_large) < MAX_PACES:

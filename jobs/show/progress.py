@@ -37,6 +37,22 @@ BAR_WIDTH = 20  # leaves room for the headline on 80 columns
 STYLES = {"rendering": "green", "idle": "dim", "drained": "dim", "starting": "yellow", "lost": "red"}
 
 
+class _Once:
+    """Prints each text once, unless it is to be repeated."""
+
+    def __init__(self, console: EscapingConsole) -> None:
+        self._console = console
+        self._printed: set[str] = set()
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._printed
+
+    def say(self, text: str, *, again: bool = False) -> None:
+        if again or text not in self._printed:
+            self._printed.add(text)
+            self._console.say(text)
+
+
 class Lines:
     """Plain lines, for logs and pipes. The first and the last progress are always shown.
 
@@ -44,11 +60,10 @@ class Lines:
     """
 
     def __init__(self, console: EscapingConsole, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console
+        self._lines = _Once(console)
         self._clock = clock
         self._last_at = -math.inf
         self._hidden, self._is_again = "", False
-        self._said: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +73,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         self._show_hidden()
-        self._say(text, again=False)
+        self._lines.say(text)
 
     def show(self, standing: Standing) -> None:
         text, now = headline(standing), self._clock()
@@ -66,7 +81,7 @@ class Lines:
             text += f", workers rendering: {num_rendering(standing.workers)}"
         is_due = now - self._last_at >= LINE_EVERY_S
         if isinstance(standing, Awaited):  # once, and then every few seconds for how long already
-            if standing.what not in self._said:
+            if standing.what not in self._lines:
                 text = standing.what
             elif not is_due or time.monotonic() - standing.since < LINE_EVERY_S:
                 return
@@ -74,19 +89,14 @@ class Lines:
             self.say(text)
         elif is_due:
             self._last_at, self._hidden = now, ""
-            self._say(text, again=isinstance(standing, Progress))
+            self._lines.say(text, again=isinstance(standing, Progress))
         else:
             self._hidden, self._is_again = text, isinstance(standing, Progress)
-
-    def _say(self, text: str, *, again: bool) -> None:
-        if again or text not in self._said:
-            self._said.add(text)
-            self._console.say(text)
 
     def _show_hidden(self) -> None:
         """Show how far it was: what is said next is of what comes after."""
         if self._hidden:
-            self._say(self._hidden, again=self._is_again)
+            self._lines.say(self._hidden, again=self._is_again)
             self._hidden = ""
 
 
@@ -94,9 +104,8 @@ class Screen:
     """A display that is redrawn in place, for terminals. Lines above it are said once, as by `Lines`."""
 
     def __init__(self, console: EscapingConsole) -> None:
-        self._console = console
+        self._lines = _Once(console)
         self._standing: Standing | None = None
-        self._said: set[str] = set()
         self._live = Live(
             console=console,
             refresh_per_second=REDRAWS_PER_S,
@@ -112,9 +121,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         self._standing = None
-        if text not in self._said:
-            self._said.add(text)
-            self._console.say(text)
+        self._lines.say(text)
 
     def show(self, standing: Standing) -> None:
         self._standing = standing

@@ -217,7 +217,7 @@ class Ranks:
             self.failed_in = _module_of(error, name, self.twins.get(name))
             cause = self._cause(error)
             self.close()
-            if not self._is_uneven and "must be divisible" in str(cause):  # slower: ranks tell their lengths
+            if not self._is_uneven and "must be divisible" in str(cause):  # slower: ranks exchange lengths
                 self._is_uneven = True
                 return self(name, *args, **kwargs)
             self._is_broken = isinstance(cause, BrokenWorker)

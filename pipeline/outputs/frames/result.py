@@ -22,7 +22,7 @@ from framefleet.pipeline.outputs.frames.frames import Pictures, Pixels, to_pixel
 
 Pcm: TypeAlias = npt.NDArray[np.int16]  # (samples, channels), C-contiguous: as the data of a wav file
 
-_MAX_CHANNELS = 2  # layouts of more have names, which no output tells
+_MAX_CHANNELS = 2  # layouts of more have names, which no output states
 _MAX_RATE = 655_350  # of FLAC
 
 

@@ -30,12 +30,7 @@ from botocore.exceptions import FlexibleChecksumError
 
 from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.redaction import public_text, public_url
-from framefleet.pipeline.outputs.stores.retries import (
-    OUTAGE_S,
-    DamagedUpload,
-    said_by_server,
-    trouble_of,
-)
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, DamagedUpload, said_by_server, trouble_of
 
 _SCHEMES = ("gs", "gcs")
 # aiohttp's own is five minutes for all of a request, also of a large one that comes along well.
