@@ -28,7 +28,7 @@ from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hu
 
 if TYPE_CHECKING:
     from framefleet.jobs.job.schema import TableJob
-    from framefleet.plugins.doctor.services import Met
+    from framefleet.plugins.doctor.everywhere import Met
 
 _CLUSTER_S = 60.0  # for all checks of a machine, and for Ray to start a process there
 _MEET_S = 30.0
@@ -122,7 +122,7 @@ def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
 
 
 def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iterator[CheckResult]:
-    from framefleet.plugins.doctor.services import everywhere, meet, run_on
+    from framefleet.plugins.doctor.everywhere import everywhere, meet, run_on
 
     with everywhere(address) as machines:
         installed = versions()

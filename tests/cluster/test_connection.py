@@ -93,7 +93,7 @@ JOIN = """
 import logging, sys
 import ray
 from framefleet.cluster.fleet.connection import connect
-from framefleet.plugins.doctor.services import everywhere, run_on
+from framefleet.plugins.doctor.everywhere import everywhere, run_on
 from framefleet.cluster.fleet.ray_folder import ray_folder_problem
 
 logging.basicConfig(level=logging.WARNING)

@@ -1,0 +1,102 @@
+"""In: the address of a Ray cluster, and functions. Out: what each returns on every machine, or why not.
+
+Takes no cores and no GPUs from the cluster, so it runs while a job does.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util import get_node_ip_address
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from framefleet.cluster.fleet.connection import Head, connect
+from framefleet.cluster.fleet.machines import Machine
+from framefleet.cluster.fleet.settings import worker_variables
+from framefleet.pipeline.errors import FleetError
+
+_CONNECT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """What a machine found of the others. unreachable: their names. offset_s: of its clock, at least."""
+
+    unreachable: tuple[str, ...]
+    offset_s: float
+
+
+@contextmanager
+def everywhere(address: str) -> Iterator[list[Machine]]:
+    """Join a cluster until the context ends; yield its machines. Raises FleetError."""
+    with connect(address, num_cpus=0):
+        yield [machine for machine in Head().machines() if machine.is_alive]
+
+
+def run_on(
+    machines: Sequence[Machine], function: Callable[..., Any], *arguments: Any, timeout_s: float
+) -> dict[str, Any]:
+    """Call a function on all machines at once; return what it returns, by the machine's name.
+
+    In the place of an answer stands a FleetError where there is none.
+    """
+    remote = ray.remote(function)
+    calls = {
+        machine.name: remote.options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(machine.node_id, soft=False),
+            runtime_env={"env_vars": worker_variables(threads=1)},
+        ).remote(*arguments)
+        for machine in machines
+    }
+    done, _ = ray.wait(list(calls.values()), num_returns=len(calls), timeout=timeout_s)
+    return {name: _answer(ref, name, timeout_s, is_done=ref in done) for name, ref in calls.items()}
+
+
+def meet(machines: Sequence[Machine], *, timeout_s: float) -> dict[str, Any]:
+    """Let each machine connect to Ray on all others, and to a free port of this process."""
+    with socket.create_server((get_node_ip_address(), 0)) as here:
+        places = {machine.name: (machine.address, machine.port) for machine in machines}
+        places["the driver's machine, a free port"] = here.getsockname()[:2]
+        sent = time.time()
+        answers = run_on(machines, _connect_to, places, timeout_s=timeout_s)
+        received = time.time()
+    for name, answer in answers.items():
+        if not isinstance(answer, FleetError):
+            began, unreachable, ended = answer
+            # It began after we sent, and ended before we received: what contradicts that is the clocks'
+            # difference.
+            offset_s = min(began - sent, 0.0) + max(ended - received, 0.0)
+            answers[name] = Met(unreachable=unreachable, offset_s=offset_s)
+    return answers
+
+
+def _answer(ref: Any, name: str, timeout_s: float, *, is_done: bool) -> Any:
+    if not is_done:
+        return FleetError(f"{name} has not answered after {timeout_s:.0f} s", "look whether it is overloaded")
+    try:
+        return ray.get(ref)
+    except Exception as error:  # Ray's, or what unpickling raises where another framefleet is installed
+        last = str(error).strip().rpartition("\n")[2]
+        return FleetError(
+            f"{name} cannot run a check: {last}", "install the same version of framefleet there"
+        )
+
+
+def _connect_to(places: Mapping[str, tuple[str, int]]) -> tuple[float, tuple[str, ...], float]:
+    """Run on a machine: return when it began and ended, by its own clock, and whom it did not reach."""
+    began = time.time()
+    unreachable = []
+    for name, (address, port) in places.items():
+        try:
+            socket.create_connection((address, port), timeout=_CONNECT_S).close()
+        except OSError as error:
+            unreachable.append(f"{name} at {address}:{port} ({error})")
+    return began, tuple(unreachable), time.time()
