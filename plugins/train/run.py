@@ -228,11 +228,11 @@ def task_for(pipe: Any, settings: TrainSettings) -> TrainingTask:
 
         task = DenoiserTask(pipe, settings)
     elif settings.part == "autoencoder":
-        from framefleet.plugins.train.task import AutoencoderTask
+        from framefleet.plugins.train.autoencoder import AutoencoderTask
 
         task = AutoencoderTask(pipe)
     else:
-        from framefleet.plugins.train.task import TextEncoderTask
+        from framefleet.plugins.train.text_encoder import TextEncoderTask
 
         task = TextEncoderTask(pipe)
     choose_parameters(task.trained, settings.only, settings.freeze, settings.lora is not None)

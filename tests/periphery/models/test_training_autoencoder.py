@@ -9,14 +9,8 @@ import pytest
 import torch
 
 from framefleet import load_model
-from framefleet.plugins.train.task import (
-    OBJECT_WEIGHT,
-    AutoencoderTask,
-    Bucket,
-    Prepared,
-    TrainingRow,
-    _weights,
-)
+from framefleet.plugins.train.autoencoder import OBJECT_WEIGHT, AutoencoderTask, _weights
+from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 from tests.tiny import tiny
 
 

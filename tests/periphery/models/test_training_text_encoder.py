@@ -9,7 +9,8 @@ import torch
 
 from framefleet import load_model
 from framefleet.pipeline.errors import ModelError
-from framefleet.plugins.train.task import NO_FRAMES, Prepared, TextEncoderTask, TrainingRow
+from framefleet.plugins.train.task import NO_FRAMES, Prepared, TrainingRow
+from framefleet.plugins.train.text_encoder import TextEncoderTask
 from tests.tiny import tiny
 
 PAIRS = [
