@@ -35,6 +35,8 @@ def faulty(pipe: Any, request: Request, *, faults: str = "", fault: str = "") ->
     if stage == "start":
         harm.when_there()
     elif stage == "encode":
+        if rank != "0" and not _child():  # a new worker's ranks are started by its first step
+            generate(pipe, request)
         harm.now()
     else:
         last = request.arguments["num_inference_steps"] - 1
