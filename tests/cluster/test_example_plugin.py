@@ -21,6 +21,7 @@ def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, text=True, capture_output=True)
 
 
+@pytest.mark.ci
 def test_an_installed_plugin_adds_a_score_a_format_and_a_command(tmp_path: Path) -> None:
     assert len((EXAMPLE / "framefleet_arrays.py").read_text().splitlines()) <= 60
     shutil.copytree(EXAMPLE, tmp_path / "plugin")  # pip builds in the folder

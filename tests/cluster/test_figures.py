@@ -84,6 +84,7 @@ def rendered(job: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
     return run
 
 
+@pytest.mark.ci
 def test_all_who_tell_how_a_run_went_tell_the_same(tmp_path: Path, hook: str) -> None:
     table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS))
     out = tmp_path / "out"

@@ -71,6 +71,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_job_after_the_rows_of_the_other(
     assert done == [name for name in MODELS if name != bad] * 4
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize("num_models", [1, 2])
 def test_half_of_the_rows_kill_their_workers_and_all_others_are_done(
     num_models: int, tmp_path: Path, ray_cluster: str

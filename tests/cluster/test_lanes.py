@@ -100,6 +100,7 @@ def test_of_a_mixed_job_no_other_row_is_wrong_and_none_is_called_equal_that_is_n
     assert not any(is_equal for _, is_equal in remarks), remarks
 
 
+@pytest.mark.ci
 def test_rows_that_spoil_later_rows_of_their_recipe_are_judged_by_new_processes_and_get_one_each(
     tmp_path: Path, ray_cluster: str
 ) -> None:

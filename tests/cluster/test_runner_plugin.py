@@ -54,6 +54,7 @@ def framefleet(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[
     return subprocess.run(arguments, env={**os.environ, "PYTHONPATH": path}, text=True, capture_output=True)
 
 
+@pytest.mark.ci
 def test_a_plugin_renders_rows_until_enough_are_good(tmp_path: Path, ray_cluster: str) -> None:
     (tmp_path / "enough_package.py").write_text(dedent(PLUGIN))
     about = tmp_path / "enough_package-1.0.dist-info"

@@ -16,6 +16,7 @@ from tests.rendered import run_script
 from tests.tiny import tiny
 
 
+@pytest.mark.ci
 def test_a_job_with_files_in_place_of_weights(tmp_path: Path, ray_cluster: str) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny("wan"), base)

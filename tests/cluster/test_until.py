@@ -144,6 +144,7 @@ def test_drafts_are_judged_and_the_winners_rendered_in_full(tmp_path: Path, ray_
     assert "in full, at most" in command("plan", write_job(tmp_path / "job.yaml", job)).stdout
 
 
+@pytest.mark.ci
 def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
     tmp_path: Path, ray_cluster: str, s3_server: S3Server
 ) -> None:
@@ -169,6 +170,7 @@ def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
     assert framefleet.render(job).done == 0
 
 
+@pytest.mark.ci
 def test_groups_may_be_of_several_models(tmp_path: Path, ray_cluster: str) -> None:
     until = UNTIL | {"accepted": 2, "per": ["model"]}
     job = two_models(tmp_path, two_model_rows(4), address=ray_cluster, scores=SCORES, until=until)

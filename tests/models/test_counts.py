@@ -12,6 +12,7 @@ ALWAYS = ("alone", "batched", "batched, fast", "cached steps", "own recipe", "im
 IN_CI = ("drafts, then full", "extend", "refine", "keyframes", "several models")
 
 
+@pytest.mark.daily(4)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts waits on the stand-in for a GPU")
 @pytest.mark.parametrize("way", long_but([*WAYS, *JOBS], *ALWAYS, in_ci=IN_CI))
 def test_rows_cost_what_plain_calls_do_and_nothing_twice(way: str) -> None:

@@ -57,6 +57,7 @@ def counted(folder: Path, row: dict[str, Any], way: Way | None = None, **options
         return counts.count(Request(arguments=row), way or Way())
 
 
+@pytest.mark.daily(3)
 @pytest.mark.parametrize("name", long_but(NAMES, *WHOLE))
 def test_every_class_is_counted_or_says_why_not(name: str) -> None:
     prompt = {} if name == "ddpm" else {"prompt": "a red ball"}
@@ -160,6 +161,7 @@ def test_a_group_holds_the_largest_block_and_what_is_in_none(tmp_path: Path) -> 
     assert found.held == pytest.approx(whole - sum(blocks) + max(blocks), rel=0.01)
 
 
+@pytest.mark.ci
 def test_a_class_that_looks_at_values_is_counted_as_far_as_it_comes_and_says_so(tmp_path: Path) -> None:
     folder = shutil.copytree(tiny("wan"), tmp_path / "m")
     found = counted(folder, SMALLEST["wan"] | {"prompt": "a", "height": 17})
@@ -169,6 +171,7 @@ def test_a_class_that_looks_at_values_is_counted_as_far_as_it_comes_and_says_so(
     assert counted(folder, row).weights_gb > 0
 
 
+@pytest.mark.ci
 def test_a_config_that_asks_for_all_memory_ends_the_call_and_nothing_else(tmp_path: Path) -> None:
     folder = shutil.copytree(tiny("wan"), tmp_path / "m")
     path = folder / "transformer/config.json"
@@ -222,6 +225,7 @@ def test_equal_rows_take_the_same_each_time_they_are_called() -> None:
     assert first.networks["unet"].peak > 0 and first.networks["vae"].peak > 0
 
 
+@pytest.mark.ci
 def test_only_calls_without_an_objection_are_remembered_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +261,7 @@ def test_a_recipe_of_the_users_own_is_called_only_where_that_was_announced(recip
     assert footprint.activations_gb > 0
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize(
     ("function", "text"),
     [
@@ -285,6 +290,7 @@ def test_what_a_recipe_says_is_one_short_line_without_the_secrets_of_this_proces
     assert len(call.objection.text) == 300
 
 
+@pytest.mark.ci
 def test_a_call_that_ended_its_process_is_not_made_a_second_time(recipes: tuple[Path, str]) -> None:
     folder, name = recipes
     row = Request(arguments=ROW, recipe=f"{name}:hangs")
@@ -301,6 +307,7 @@ def test_weights_that_are_read_from_files_alone_count_in_the_dtype_that_is_loade
     assert whole.networks["unet"].weights == 2 * half.networks["unet"].weights > 0
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize("name", long_but(STARTING, "wan_i2v", "svd", "flux_kontext", "qwen_edit"))
 def test_the_models_own_row_has_the_pictures_and_videos_that_its_call_needs(name: str) -> None:
     row = dict(native_row(inspect_model(tiny(name))).arguments)
@@ -309,6 +316,7 @@ def test_the_models_own_row_has_the_pictures_and_videos_that_its_call_needs(name
     assert not footprint.missing and footprint.activations_gb > 0
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize("name", ["minimax_h3", "sd"])
 def test_plan_of_a_model_without_a_preset_counts_all_phases(name: str, tmp_path: Path) -> None:
     job = {

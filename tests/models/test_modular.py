@@ -134,6 +134,7 @@ def parameters_named(class_name: str) -> dict[str, Any]:
     return {p.name: p for p in parameters_of(class_named(class_name).__call__)}
 
 
+@pytest.mark.daily(2)
 @pytest.mark.parametrize(
     ("name", "cells", "problem"),
     [

@@ -70,6 +70,7 @@ def run(*arguments: str, package: Path | None = None) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.ci
 def test_plan_names_the_package_and_without_it_the_model_is_refused(
     tmp_path: Path, package: Path, model: Path
 ) -> None:

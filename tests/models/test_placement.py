@@ -118,6 +118,7 @@ def run(program: str, name: str, kind: str) -> None:
     assert process.returncode == 0, printed
 
 
+@pytest.mark.daily(1)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -81,6 +81,7 @@ def job(folder: Path, rows: list[dict[str, Any]], name: str, **defaults: Any) ->
     return folder / "job.yaml"
 
 
+@pytest.mark.ci
 def test_plan_probe_names_the_row_the_value_what_the_pipeline_says_and_the_fix(tmp_path: Path) -> None:
     fine = {"prompt": "a", "num_inference_steps": 2, "timesteps": None}
     rows = [fine, fine | {"num_inference_steps": None, "timesteps": [999, 500]}]

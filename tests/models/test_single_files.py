@@ -233,6 +233,7 @@ def test_what_cannot_be_read_is_refused_with_its_reason(
         load_model(**{"path": str(tiny("wan") if given.keys() == {"quantization"} else bare), **given})
 
 
+@pytest.mark.daily(2)
 @pytest.mark.parametrize(
     ("part", "reason"),
     [

@@ -104,6 +104,7 @@ def test_the_documented_query_sees_the_newest_scores(store: Store) -> None:
     assert sorted(rows) == sorted(tuple(row.values()) for row in columns(store, "path", "sharpness"))
 
 
+@pytest.mark.ci
 def test_a_score_that_failed_is_tried_again_and_others_stay(store: Store) -> None:
     rendered(store, 2)
     scores = ["sharpness", named("only_even")]
