@@ -22,23 +22,18 @@ from framefleet.jobs.render.python_table import arrow_of, check_no_password, nam
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job, table_of_job
 from framefleet.jobs.render.survey import Survey, check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import JobError, TableError, count_text, shown
+from framefleet.pipeline.errors import JobError, TableError, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.outputs.layout import ADDED, ROWS, TABLES
-from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, ROW_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import live_parts, parts_in
+from framefleet.pipeline.outputs.layout import ADDED, TABLES
 from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.pipeline.rows.tables.row_ids import ids_of, positions_of, to_ids
 from framefleet.pipeline.rows.tables.table import open_table
 
 ANSWER_S = 30.0  # for a driver's answer: three of its beats
 _LOOK_S = 0.5
 _DIGITS = 12  # of a file's digest, in its name
-_ROW_ID = fields_named(FIRST_FIELDS, "row_id")
 
 
 # running: the job that runs does. next: the next run does, as no job runs. unknown: a job runs, and has not
@@ -57,8 +52,6 @@ class Addition(Overview):
 
     url: str  # of its file, in the output
     num_rows: int
-    # Of them, rows that the job did not have, each once; None: not known, as a runner makes rows of them.
-    num_new: int | None
     left_out: tuple[str, ...]  # what is wrong with rows that cannot be rendered, a line for each
     is_new: bool  # False where the output had just these rows in a file already
     rendered_by: RenderedBy
@@ -68,19 +61,9 @@ class Addition(Overview):
         """Who renders the rows, for people."""
         return _OUTLOOKS[self.rendered_by]
 
-    @property
-    def rows_text(self) -> str:
-        """What was added, for people."""
-        text = f"{count_text(self.num_rows, 'row')} added"
-        if not self.is_new:
-            return f"{text} before"
-        if self.num_new is None:
-            return text
-        return f"{text} ({self.num_new:,} new, {self.num_rows - self.num_new:,} there already)"
-
     def overview(self) -> Mapping[str, object]:
         return {
-            "rows": self.rows_text,
+            "rows": f"{self.num_rows:,} {'added' if self.is_new else 'were added before'}",
             "left out": "; ".join(self.left_out[:1]) or None,
             "file": self.url,
             "outlook": self.outlook,
@@ -132,7 +115,7 @@ def add_rows(
             rows = rows_file
         with naming_table(str(rows_file)), closing(_resolved(job, watch, str(rows))) as resolved:
             check_claim(resolved)
-            survey, num_new = _write(resolved, file, watch)
+            survey = _write(resolved, file, watch)
             for runner in runners:
                 runner.check_added(job, watch, str(file))
         digest = sha256_of(file)[:_DIGITS]
@@ -159,7 +142,6 @@ def add_rows(
         return Addition(
             url=resolved.store.url_of(path),
             num_rows=survey.num_rows - survey.num_invalid,
-            num_new=num_new,
             left_out=tuple(survey.invalid_lines()),
             is_new=earlier is None,
             rendered_by=rendered_by,
@@ -178,8 +160,8 @@ def _resolved(job: Job, watch: Watch, rows: str) -> ResolvedJob:
     return resolve_job(job, watch, rows)
 
 
-def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> tuple[Survey, int | None]:
-    """Write the rows as the job's table has them; return what they are, and `Addition.num_new`."""
+def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> Survey:
+    """Write the rows as the job's table has them; return what they are."""
     recipe = resolved.recipes[resolved.job.recipe]
     called = [model.plan.spec for model in resolved.models.values()]
     table = table_of_job(resolved.job, called, recipe, added_in(resolved.store))
@@ -196,22 +178,7 @@ def _write(resolved: ResolvedJob, file: Path, watch: Watch) -> tuple[Survey, int
             if left_out:
                 batch = batch.take(pa.array([at - first for at in positions], pa.int64()))
             writer.write_batch(_as_in(schema, batch, positions))
-        return survey, None if runners_of(resolved.job) else _count_new(resolved, index, watch)
-
-
-def _count_new(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> int:
-    """Return how many distinct rows of the index the job does not have, with or without a record."""
-    store, num_read = resolved.store, 0
-    for rows in read_parts(store, [part.path for part in parts_in(store, ROWS)], ROW_FIELDS):
-        index.mark_done(ids_of(rows["row_id"]))
-        num_read = max(num_read, int(positions_of(rows["row_index"]).max(initial=-1)) + 1)
-    for records in read_parts(store, [part.path for part in live_parts(store)], _ROW_ID):
-        index.mark_done(ids_of(records["row_id"]))
-    if not num_read or {*added_in(store)} - {*driver_of(store).tables}:  # no run has read all of the table
-        with closing(resolve_job(resolved.job, watch)) as own, closing(RowIndex()) as unread:
-            num_rows = survey_rows(own, unread, watch, start=num_read).num_rows
-            index.mark_done(to_ids([row_id for _, row_id in unread.row_ids_in(num_read, num_rows)]))
-    return index.counts().pending
+    return survey
 
 
 def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ from typer import Argument
 
 from framefleet.jobs.options import JobOrOutput, OutputToRead, Sets, StorageSets, SummaryAsJson, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command
+from framefleet.pipeline.errors import command, count_text
 
 
 def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:
@@ -83,6 +83,8 @@ def add_command(
             stderr.say(f"left out: {line}")
         if as_json:
             stdout.say(json.dumps(asdict(added)))
+        elif added.is_new:
+            stdout.say(f"{count_text(added.num_rows, 'row')} added: {added.url}")
         else:
-            stdout.say(f"{added.rows_text}: {added.url}")
+            stdout.say(f"{count_text(added.num_rows, 'row')} added before: {added.url}")
         stderr.say(added.outlook)

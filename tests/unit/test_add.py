@@ -35,7 +35,7 @@ from framefleet.pipeline.errors import FramefleetError, TableError
 from framefleet.pipeline.outputs.parts.seals import epoch_path, new_run
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.commands import command
-from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
+from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.unit.test_drain import Workers, interrupt
 
 ROWS = prompt_rows(9, num_inference_steps=2)
@@ -218,26 +218,12 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
         + "".join(f"{r['tag']},{r['prompt']},{r['seed']},{r['guidance_scale']},2\n" for r in ROWS[7:])
     )
     found = command("add", values["output"], more)
-    assert found.exit_code == 0 and found.stdout.startswith("2 rows added (2 new, 0 there already): "), (
-        found.output
-    )
+    assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
     assert "the next `framefleet render` renders them" in found.stderr
     assert command("add", values["output"], more).stdout.startswith("2 rows added before")
     summary = run(values)
     assert summary and summary.done == 2
     check_whole(values, ROWS)
-
-
-def test_rows_that_are_there_already_are_counted(values: dict[str, Any], tmp_path: Path) -> None:
-    """Those of the job's table, before and after its first run; those of earlier files; those named twice."""
-    more = write_table(tmp_path / "more.parquet", [*ROWS[6:8], ROWS[7]])
-    found = command("add", write_job(tmp_path / "job.yaml", values), more)
-    assert found.stdout.startswith("3 rows added (1 new, 2 there already): "), found.output
-    assert framefleet.add(values, ROWS[7:]).num_new == 1, "no run has taken the file before it"
-    run(values)
-    again = framefleet.add(values["output"], [*ROWS, {**ROWS[0], "seed": 99}])
-    assert (again.num_rows, again.num_new) == (10, 1)
-    assert "10 rows added (1 new, 9 there already)" in repr(again)
 
 
 def test_a_damaged_file_of_added_rows_does_not_end_a_run(
