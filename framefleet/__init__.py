@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
     from framefleet.jobs.keep.repair.repair import repair
+    from framefleet.jobs.keep.replay.recorded_row import Given
+    from framefleet.jobs.keep.replay.replay import replay
+    from framefleet.jobs.keep.replay.script import replay_script
     from framefleet.jobs.keep.verify.verify import verify
     from framefleet.jobs.look.failures import failures
     from framefleet.jobs.look.status.status import Status, status
@@ -60,6 +63,8 @@ if TYPE_CHECKING:
     from framefleet.plugins.train.plan import TrainPlan, plan_training
     from framefleet.plugins.train.train import train
     from framefleet.plugins.until.acceptance import Acceptance, acceptance
+    from framefleet.plugins.words.answers import judge
+    from framefleet.plugins.words.prompts import prompts
 
 __version__ = "0.1.0"
 
@@ -75,6 +80,7 @@ __all__ = [
     "Failure",
     "FramefleetError",
     "GalleryServer",
+    "Given",
     "HalfDone",
     "Inputs",
     "JobPlan",
@@ -102,6 +108,7 @@ __all__ = [
     "fleet",
     "gallery",
     "grid",
+    "judge",
     "load_model",
     "logs",
     "open_output",
@@ -109,10 +116,13 @@ __all__ = [
     "pause",
     "plan",
     "plan_training",
+    "prompts",
     "read_records",
     "recipe",
     "render",
     "repair",
+    "replay",
+    "replay_script",
     "report",
     "resume",
     "retry",
@@ -139,6 +149,7 @@ _HOMES = {
     "FailedRow": "framefleet.pipeline.outputs.row_states",
     "FramefleetError": "framefleet.pipeline.errors",
     "GalleryServer": "framefleet.plugins.pages.gallery.serve",
+    "Given": "framefleet.jobs.keep.replay.recorded_row",
     "HalfDone": "framefleet.pipeline.render.checkpoints.checkpoint",
     "Inputs": "framefleet.pipeline.rows.inputs.access",
     "JobPlan": "framefleet.jobs.plan.plan",
@@ -166,6 +177,7 @@ _HOMES = {
     "gallery": "framefleet.plugins.pages.gallery.gallery",
     "failures": "framefleet.jobs.look.failures",
     "grid": "framefleet.plugins.pages.sheet.sheet",
+    "judge": "framefleet.plugins.words.answers",
     "load_model": "framefleet.pipeline.model.load_model",
     "logs": "framefleet.plugins.deploy.submission",
     "open_output": "framefleet.pipeline.outputs.output",
@@ -173,10 +185,13 @@ _HOMES = {
     "pause": "framefleet.jobs.control.control",
     "plan": "framefleet.jobs.plan.plan",
     "plan_training": "framefleet.plugins.train.plan",
+    "prompts": "framefleet.plugins.words.prompts",
     "read_records": "framefleet.plugins.export.records",
     "recipe": "framefleet.pipeline.recipes.recipe",
     "render": "framefleet.jobs.render.render",
     "repair": "framefleet.jobs.keep.repair.repair",
+    "replay": "framefleet.jobs.keep.replay.replay",
+    "replay_script": "framefleet.jobs.keep.replay.script",
     "report": "framefleet.plugins.pages.report.report",
     "resume": "framefleet.jobs.control.control",
     "retry": "framefleet.jobs.render.render",

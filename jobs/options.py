@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from typer import Argument, Context, Option
 
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.outputs.layout import dated
 
 
@@ -48,8 +50,8 @@ OutputToRead = Annotated[
     str,
     Argument(metavar="OUTPUT", help="Output: a folder or a URL, e.g. s3://bucket/run-7.", callback=_output),
 ]
-TablePlace = Annotated[
-    str | None,
+TablePlaces = Annotated[
+    list[str] | None,
     Option(
         "--table",
         "--images",
@@ -57,6 +59,16 @@ TablePlace = Annotated[
         "videos, one row for each.",
     ),
 ]
+
+
+def one_table(places: list[str] | None) -> str | None:
+    """Return the table of `TablePlaces`. Raises JobError for two."""
+    if places and len(places) > 1:
+        problem = f"two tables are given with --table or --images: {' and '.join(map(public_url, places))}"
+        raise JobError(problem, "give one of them; `framefleet add` adds rows to a job")
+    return places[0] if places else None
+
+
 ModelPlace = Annotated[
     str | None, Option("--model", help="Diffusers pipeline: a folder, a hub id (org/name) or a URL.")
 ]

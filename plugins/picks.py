@@ -1,4 +1,4 @@
-"""Stars and notes that people give to clips, through several servers at once.
+"""Stars and notes that people give to clips, through several servers at once; and the rows of a file of them.
 
     stars/<server>.jsonl   what one server was asked to keep, a line for each clip; written by it alone
     stars.jsonl            all of them together, for people and other programs; made again after every change
@@ -11,19 +11,29 @@ a row_id and no stars.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import uuid
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS
 from framefleet.pipeline.outputs.parts.records import ROW_ID
+from framefleet.pipeline.outputs.parts.seals import Part
+from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store, read_as
 
-_MAX_BYTES = 1 << 28
+_MAX_BYTES = 1 << 28  # half a million picks with prompts and notes
+_MAX_STARS = 5
 
 
 class PickChange(BaseModel):
@@ -32,7 +42,7 @@ class PickChange(BaseModel):
     model_config = ConfigDict(strict=True)
 
     row_id: Annotated[str, Field(pattern=ROW_ID)]
-    stars: Annotated[int, Field(ge=0, le=5)] = 0
+    stars: Annotated[int, Field(ge=0, le=_MAX_STARS)] = 0
     note: Annotated[str, Field(max_length=10_000)] = ""
 
 
@@ -73,6 +83,75 @@ def _merged(store: Store) -> dict[str, KeptPick]:
             if pick.row_id not in latest or latest[pick.row_id].at <= pick.at:
                 latest[pick.row_id] = pick
     return latest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pick:
+    """What a file of picks says of a row; None where it says nothing."""
+
+    stars: int | None = None
+    note: str | None = None
+
+
+def picked(
+    picks: str | Path | Collection[str] | None, storage_options: Mapping[str, Any]
+) -> dict[str, Pick] | None:
+    """Return the chosen rows; None for all.
+
+    picks: row_ids, or the path or URL of a JSONL file that names each row by its `row_id`, with stars and
+    note. Rows with 0 stars are not chosen.
+    """
+    if picks is None:
+        return None
+    if not isinstance(picks, str | Path):
+        return {row_id: Pick() for row_id in picks}
+    place = str(picks)
+    folder, _, name = place.rpartition("/")
+    store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
+    try:
+        content = store.read(name, _MAX_BYTES + 1)
+        if name == PICKS and store.list(PICK_FILES):  # where servers keep more
+            content = gathered_picks(store)
+    except FileNotFoundError:
+        problem = f"picks: {place} is not there"
+        raise JobError(problem, "save it from the gallery, or check its path") from None
+    if len(content) > _MAX_BYTES:
+        raise JobError(f"picks: {place} has more than {_MAX_BYTES:,} bytes", "split it, or use --where")
+    lines = enumerate(content.splitlines(), start=1)
+    rows = dict(_pick(line, f"{place} line {number}") for number, line in lines if line.strip())
+    chosen = {row_id: pick for row_id, pick in rows.items() if pick.stars != 0}
+    if not chosen:
+        raise JobError(f"picks: {place} has no row with a star", 'write lines as {"row_id": "..."}')
+    return chosen
+
+
+def _pick(line: bytes, where: str) -> tuple[str, Pick]:
+    try:
+        pick = parse_json(line)
+    except ValueError as error:
+        raise JobError(f"picks: {where} is not JSON: {error}", 'write lines as {"row_id": "..."}') from None
+    row_id = pick.get("row_id") if isinstance(pick, dict) else None
+    if not isinstance(row_id, str) or not re.fullmatch(ROW_ID.strip("^$"), row_id, re.ASCII):
+        raise JobError(f"picks: {where} has no row_id of 32 hex digits", "take it from a record")
+    stars, note = pick.get("stars"), pick.get("note")
+    if stars is not None and (type(stars) is not int or not 0 <= stars <= _MAX_STARS):
+        raise JobError(f"picks: {where}: stars is {stars!r}", f"use a whole number from 0 to {_MAX_STARS}")
+    if note is not None and not isinstance(note, str):
+        raise JobError(f"picks: {where}: note is {note!r}", "write the note as text, or rename the key")
+    return row_id, Pick(stars=stars, note=note)
+
+
+def chosen_records(
+    store: Store,
+    names: Iterable[str],
+    where: str | None,
+    picks: Mapping[str, Pick] | None,
+    parts: Sequence[Part] | None = None,
+) -> Iterator[pa.Table]:
+    """Yield an output's records as `records_where` does; of picks, only those that are picked."""
+    row_ids = None if picks is None else pa.array(picks, pa.string())
+    for table in records_where(store, names, where, parts):
+        yield table if row_ids is None else table.filter(pc.is_in(table["row_id"], row_ids))
 
 
 class PickKeeper:

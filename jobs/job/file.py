@@ -24,6 +24,7 @@ from framefleet.pipeline.errors import FramefleetError, JobError, command, quote
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
 from framefleet.pipeline.guards.regular_file import check_regular
+from framefleet.pipeline.model.specs.dtypes import without_torch
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
@@ -91,22 +92,28 @@ def _check_texts_of_sweep(values: Mapping[str, Any], places: Mapping[Key, str], 
     """Raise JobError for a text to sweep that is the name of a file. folder: of the job file."""
     sweep = values.get("sweep")
     for name, written in sweep.items() if isinstance(sweep, dict) else ():
+        place = places.get(("sweep", name), "")
+        is_option = place.startswith("--")  # whose paths start in the current folder
         for text in written if isinstance(written, list) else [written]:
             is_named = isinstance(text, str) and (text.endswith(".txt") or (name == "prompt" and "." in text))
-            if is_named and os.path.isfile(folder / text):
-                where = f"{places[key]}: " if (key := ("sweep", name)) in places else ""
+            file = text.removeprefix("@") if is_named and isinstance(written, list) else text
+            if is_named and os.path.isfile(file if is_option else folder / file):
+                where = f"{place}: " if place and not is_option else ""
                 problem = f"{where}sweep.{name} has {text!r}, which is the name of a file"
-                fix = f"to render each of its lines, write `sweep: {{{name}: {{file: {text}}}}}`"
-                raise JobError(problem, fix)
+                fix = f"write `sweep: {{{name}: {{file: {file}}}}}`"
+                if is_option:
+                    words = ("--prompt", f"@{file}") if name == "prompt" else ("--sweep", f"{name}=@{file}")
+                    fix = f"write {quoted(*words)}, and no other values of it"
+                raise JobError(problem, f"to render each of its lines, {fix}")
 
 
 def _as_in_a_file(value: Any) -> Any:
-    """Return a copy, with the texts of paths."""
+    """Return a copy, with the texts of paths and of torch's dtypes and devices."""
     if isinstance(value, Mapping):
         return {key: _as_in_a_file(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_as_in_a_file(part) for part in value]
-    return str(value) if isinstance(value, PurePath) else copy.deepcopy(value)
+    return str(value) if isinstance(value, PurePath) else copy.deepcopy(without_torch(value))
 
 
 def devices_of(job: TableJob) -> dict[tuple[str, ...], str]:
@@ -165,11 +172,15 @@ def option_sets(
     sets: Sequence[str] | None = None,
 ) -> list[str]:
     """Return these options as `--set` has them, e.g. "sweep.seed=[0-63]", before those. Raises JobError."""
+    options = {"prompt": "--prompt"} if prompts else {}
+    options |= {"seed": "--seeds"} if seeds else {}
+    for name in (sweep.partition("=")[0].strip() for sweep in sweeps or ()):
+        option = quoted("--sweep", f"{name}=...")
+        if name in options:
+            problem = f"{options[name]} and {option} both give values of {name}"
+            raise JobError(problem, "give all of them with one of the two")
+        options[name] = option
     swept = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
-    for prompt in prompts or ():
-        if "." in prompt and os.path.isfile(prompt):
-            fix = f"to render each of its lines, write {quoted('--prompt', f'@{prompt}')}"
-            raise JobError(f"the prompt {prompt!r} is the name of a file", fix)
     if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
         swept = [_set_of(f"prompt={prompts[0]}")]
     swept += [] if seeds is None else [_set_of(f"seed={seeds}")]

@@ -52,7 +52,7 @@ _GpuMemory = Annotated[
 
 def plan_command(
     job: options.JobFile = None,
-    table: options.TablePlace = None,
+    tables: options.TablePlaces = None,
     prompts: options.Prompts = None,
     seeds: options.Seeds = None,
     sweeps: options.Sweeps = None,
@@ -81,10 +81,12 @@ def plan_command(
         if kind := job_kind_of(job, sets):
             if limit is not None:
                 raise JobError("--limit: the job renders no rows", "leave it out")
-            of_kind = load_job(job, sets, table=table, model=model, output=output, kind=kind.schema)
+            of_kind = load_job(
+                job, sets, table=options.one_table(tables), model=model, output=output, kind=kind.schema
+            )
             kind.show_plan(of_kind, probe=probe, as_json=as_json)
             return
-        loaded = load_job(job, sets, table=table, model=model, output=output)
+        loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output)
         from framefleet.jobs.plan.memory import read_memory
         from framefleet.jobs.plan.plan import PlanOptions  # takes seconds: report mistakes first
 

@@ -33,7 +33,7 @@ _IDLE = {
 
 def render_command(
     job: options.JobFile = None,
-    table: options.TablePlace = None,
+    tables: options.TablePlaces = None,
     prompts: options.Prompts = None,
     seeds: options.Seeds = None,
     sweeps: options.Sweeps = None,
@@ -60,7 +60,9 @@ def render_command(
         sets = option_sets(
             prompts=prompts, seeds=seeds, sweeps=sweeps, workers=workers, steps=steps, sets=sets
         )
-        loaded = load_job(job, sets, table=table, model=model, output=output, is_rendered=True)
+        loaded = load_job(
+            job, sets, table=options.one_table(tables), model=model, output=output, is_rendered=True
+        )
 
         with _imports_ahead(loaded):
             code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)

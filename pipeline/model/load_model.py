@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.model.device_placement import Placement, placement_of
@@ -14,7 +14,10 @@ from framefleet.pipeline.model.model import Model, ModelSettings
 from framefleet.pipeline.model.options.schema import read_options
 from framefleet.pipeline.model.options.torchao_import import keep_import_warnings
 from framefleet.pipeline.model.sources.parts import ModelPart, base_and_parts
-from framefleet.pipeline.model.specs.dtypes import DType
+from framefleet.pipeline.model.specs.dtypes import DType, DTypeName, check_dtype, without_torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def load_model(
@@ -26,8 +29,8 @@ def load_model(
     lock: str | Path | None = None,
     allow_pickle: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-    dtype: DType = "auto",
-    device: str = "auto",
+    dtype: DType | torch.dtype | Mapping[str, DTypeName | torch.dtype] = "auto",
+    device: str | torch.device = "auto",
     threads: AtLeastOne = 1,
     placement: Placement | Mapping[str, Any] | str | None = None,
     loras: Mapping[str, str | Path | Mapping[str, Any] | Lora] | None = None,
@@ -40,14 +43,16 @@ def load_model(
     gives configs, tokenizers and what the file lacks. revision: of the hub, a branch, tag or commit. parts:
     files with the weights of single components, as {"transformer": "wan-Q4_K_M.gguf"}. lock: the lock file
     that the files must agree with, if not the model's own. allow_pickle: load pickles of tensors where there
-    are no safetensors. dtype: auto, fp32, fp16, bf16, or of each component, as {"default": "bf16", "vae":
-    "fp32"}. placement: how the model uses several devices, as below `model:` in a job; see
+    are no safetensors. dtype: auto, fp32, fp16, bf16, or torch's own; or of each component, as {"default":
+    "bf16", "vae": "fp32"}. placement: how the model uses several devices, as below `model:` in a job; see
     docs/several_gpus.md. loras: by the name that requests give them, each a path or a mapping with the
     fields of `Lora`. ip_adapter: a mapping with the fields of `IpAdapter`. options: as below `model:` in a
     job, `offload="group"`; see `Options`.
     Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
     Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
+    plain: DType = without_torch(dtype)
+    check_dtype(plain, [*plain] if isinstance(plain, Mapping) else [])
     keep_import_warnings()
     from framefleet.pipeline.model.load import load
 
@@ -59,8 +64,8 @@ def load_model(
         lock=str(lock) if lock is not None else None,
         allow_pickle=allow_pickle,
         storage_options=dict(storage_options or {}),
-        dtype=dtype,
-        device=device,
+        dtype=plain,
+        device=str(device),
         threads=threads,
         placement=placement_of(placement),
         loras=loras_of(loras or {}),

@@ -185,9 +185,9 @@ class Output:
         expected(self.store, Store, "store", "open an output by framefleet.open_output(...)")
 
     @classmethod
-    def open(cls, place: str, storage_options: Mapping[str, Any] | None = None) -> Output:
-        """Return the output at a path or URL. Raises JobError where there is none, not even an inner one."""
-        output = cls(Store(place, storage_options))
+    def open(cls, place: str | Store, storage_options: Mapping[str, Any] | None = None) -> Output:
+        """Return the output in a store, or at a path or URL. Raises JobError where there is none."""
+        output = cls(place if isinstance(place, Store) else Store(place, storage_options))
         if not output.is_begun and not output.inner:
             problem = f"{output.url} does not exist, or is not an output: it has neither {CLAIM} nor records"
             raise JobError(problem, "check the path")

@@ -51,15 +51,17 @@ def submit_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import load_job
         from framefleet.jobs.job.output import store_of_job
+        from framefleet.jobs.job.paths import absolute_paths, paths_in
         from framefleet.plugins.deploy.submission import submit
 
         loaded = load_job(job, sets or [])
         submission = submit(loaded, address=address)
         stdout.say(f"submitted to {submission.address} as {submission.submission_id}")
         output = store_of_job(loaded).url_of("")
-        own = {"table": loaded.table, "output": loaded.output}
-        if paths := [f"{name} {place}" for name, place in own.items() if place and "://" not in place]:
-            stderr.say(f"note: the cluster must have the same files at {' and '.join(paths)}")
+        absolute_paths(values := loaded.model_dump(mode="json", exclude_unset=True))
+        paths = [f"{one.place} {one.text}" for one in paths_in(values) if one.text.startswith("/")]
+        if paths:
+            stderr.say(f"note: the cluster must have the same files at {', '.join(paths)}")
         stderr.say(f"to see it: {command('status', output)}; {command('logs', output)} --submitted")
         stderr.say(f"to end it: {command('stop', output)}")
 

@@ -6,9 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from framefleet.pipeline.errors import JobError
+
+if TYPE_CHECKING:
+    from framefleet.plugins.picks import Pick
 
 OpenFormat = Literal["iceberg", "delta", "lance"]  # of records alone, whose clips stay where they are
 ExportFormat = Literal["webdataset", "parquet", "hf", "vbench", "iceberg", "delta", "lance"]
@@ -17,14 +20,6 @@ ClipFile = Literal["clip", "derived"]  # the row's own, or the second one that a
 SHARD_ROWS, SHARD_MB = 5000, 512
 ALL_COLUMNS = ("all",)
 _MAX_DISTANCE = 32  # of 64 bits: hashes of two unrelated pictures differ in about as many
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pick:
-    """What somebody says of a row; None where nothing is said."""
-
-    stars: int | None = None
-    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +70,8 @@ class ExportChoice:
 
     def description(self) -> dict[str, Any]:
         """Return what decides which rows are in which shard, as JSON has it."""
+        from framefleet.plugins.picks import Pick  # slow to import
+
         texts = [
             row_id if pick == Pick() else json.dumps([row_id, pick.stars, pick.note])
             for row_id, pick in sorted((self.picks or {}).items())

@@ -110,8 +110,8 @@ def export_command(
         from framefleet.pipeline.outputs.output import Output
         from framefleet.plugins.export.choice import ExportChoice
         from framefleet.plugins.export.export import export_chosen
-        from framefleet.plugins.export.labels import picked
         from framefleet.plugins.export.push import Hub
+        from framefleet.plugins.picks import picked
 
         options = set_values(sets or [])
         theirs = options.get("storage_options") or {}

@@ -24,7 +24,7 @@ from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.overview import Overview
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice, ExportFormat
-from framefleet.plugins.export.labels import CAPTION, picked, prompt_of
+from framefleet.plugins.export.labels import CAPTION, prompt_of
 from framefleet.plugins.export.open_table import CATALOG, export_table
 from framefleet.plugins.export.selection import (
     CLIPS_AT_ONCE,
@@ -49,6 +49,7 @@ from framefleet.plugins.export.shard import (
     parts_to_export,
     plan_of,
 )
+from framefleet.plugins.picks import picked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
-from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS, RECORDS
+from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.records import ROW_ID
-from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.export.choice import Pick
-from framefleet.plugins.picks import gathered_picks
+from framefleet.plugins.picks import Pick
 
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
-_MAX_BYTES = 1 << 28  # half a million choices with prompts and notes
-_MAX_STARS = 5  # as the gallery has it
 
 
 # Texts between columns: each pair is a text and the column behind it; None at the end.
@@ -96,51 +88,3 @@ class Labels:
             return "".join(before + ("" if cell is None else str(cell)) for before, cell in cells)
         pick = self.picks.get(row["row_id"], Pick())
         return pick.stars if name == STARS else pick.note
-
-
-def picked(
-    picks: str | Path | Collection[str] | None, storage_options: Mapping[str, Any]
-) -> dict[str, Pick] | None:
-    """Return the chosen rows; None for all.
-
-    picks: row_ids, or the path or URL of a JSONL file that names each row by its `row_id`, with stars and
-    note. Rows with 0 stars are not chosen.
-    """
-    if picks is None:
-        return None
-    if not isinstance(picks, str | Path):
-        return {row_id: Pick() for row_id in picks}
-    place = str(picks)
-    folder, _, name = place.rpartition("/")
-    store = Store(folder or ("/" if place.startswith("/") else "."), storage_options)
-    try:
-        content = store.read(name, _MAX_BYTES + 1)
-        if name == PICKS and store.list(PICK_FILES):  # where servers keep more
-            content = gathered_picks(store)
-    except FileNotFoundError:
-        problem = f"picks: {place} is not there"
-        raise JobError(problem, "save it from the gallery, or check its path") from None
-    if len(content) > _MAX_BYTES:
-        raise JobError(f"picks: {place} has more than {_MAX_BYTES:,} bytes", "split it, or use --where")
-    lines = enumerate(content.splitlines(), start=1)
-    rows = dict(_pick(line, f"{place} line {number}") for number, line in lines if line.strip())
-    chosen = {row_id: pick for row_id, pick in rows.items() if pick.stars != 0}
-    if not chosen:
-        raise JobError(f"picks: {place} has no row with a star", 'write lines as {"row_id": "..."}')
-    return chosen
-
-
-def _pick(line: bytes, where: str) -> tuple[str, Pick]:
-    try:
-        pick = parse_json(line)
-    except ValueError as error:
-        raise JobError(f"picks: {where} is not JSON: {error}", 'write lines as {"row_id": "..."}') from None
-    row_id = pick.get("row_id") if isinstance(pick, dict) else None
-    if not isinstance(row_id, str) or not re.fullmatch(ROW_ID.strip("^$"), row_id, re.ASCII):
-        raise JobError(f"picks: {where} has no row_id of 32 hex digits", "take it from a record")
-    stars, note = pick.get("stars"), pick.get("note")
-    if stars is not None and (type(stars) is not int or not 0 <= stars <= _MAX_STARS):
-        raise JobError(f"picks: {where}: stars is {stars!r}", f"use a whole number from 0 to {_MAX_STARS}")
-    if note is not None and not isinstance(note, str):
-        raise JobError(f"picks: {where}: note is {note!r}", "write the note as text, or rename the key")
-    return row_id, Pick(stars=stars, note=note)

@@ -33,10 +33,11 @@ from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output, recorded_
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.parts.seals import Part
-from framefleet.pipeline.outputs.query import check_where, columns_in, records_where
+from framefleet.pipeline.outputs.query import check_where, columns_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
+from framefleet.plugins.picks import chosen_records
 
 # Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
 _LEAN = frozenset(
@@ -171,10 +172,9 @@ class Selection:
         if self._choice.file == "clip":
             others = {}
         read = dict.fromkeys((*names, *others.values()))
-        for table in records_where(self._store, read, self._choice.where, self._parts):
+        choice = self._choice
+        for table in chosen_records(self._store, read, choice.where, choice.picks, self._parts):
             rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
-            if self._choice.picks is not None:
-                rows = rows.filter(pc.is_in(rows["row_id"], pa.array(self._choice.picks, pa.string())))
             if split is not None and self._choice.validation is not None:
                 # A row without a prompt has nothing in common with others.
                 texts_of = rows.select(["row_id", *self._texts]).to_pylist()

@@ -11,7 +11,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from framefleet.jobs.keep.replay.command import MovedModels, ReadableRoots, given_of
-from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose
+from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import count_text
 
@@ -21,7 +21,18 @@ _Folder = Annotated[
         metavar="FOLDER", help="Folder to write: new, or empty. Default: NAME-pack here, for an output NAME."
     ),
 ]
-_Rows = Annotated[int, Option("--rows", min=1, metavar="N", help="Number of rows to pack.")]
+_Rows = Annotated[
+    int | None,
+    Option(
+        "--rows",
+        min=1,
+        metavar="N",
+        help="Number of rows to pack. Default: 8, or all that --where and --picks choose.",
+    ),
+]
+_Picks = Annotated[
+    str | None, Option("--picks", metavar="PICKS.JSONL", help="File of row_ids to choose from.")
+]
 _Seed = Annotated[int, Option("--seed", help="Random seed for choosing the rows.")]
 _RowIds = Annotated[
     list[str] | None, Option("--row", metavar="ROW_ID", help="Pack this row instead of a sample; repeatable.")
@@ -31,8 +42,10 @@ _RowIds = Annotated[
 def pack_command(
     output: OutputToRead,
     folder: _Folder = None,
-    rows: _Rows = 8,
+    rows: _Rows = None,
     seed: _Seed = 0,
+    where: Where = None,
+    picks: _Picks = None,
     row_ids: _RowIds = None,
     models: MovedModels = None,
     roots: ReadableRoots = None,
@@ -48,9 +61,24 @@ def pack_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options_alone
         from framefleet.plugins.pack.pack import pack_rows
+        from framefleet.plugins.picks import picked
 
-        consent = given_of(models, [], [], None, [], None, roots, False, storage_options_alone(sets))
-        packed = pack_rows(output, folder, rows=rows, seed=seed, row_ids=row_ids or [], given=consent)
+        options = storage_options_alone(sets)
+        consent = given_of(models, [], [], None, [], None, roots, False, options)
+        picked_rows = picked(picks, options)
+        packed = pack_rows(
+            output,
+            folder,
+            rows=rows,
+            seed=seed,
+            row_ids=row_ids or [],
+            where=where,
+            picks=picked_rows,
+            given=consent,
+        )
+        is_of_picks = picked_rows is not None and where is None and rows is None
+        if is_of_picks and (num_unknown := len(picked_rows or ()) - len(packed.row_ids)):
+            stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
         if as_json:
             stdout.say(json.dumps(asdict(packed)))
             return

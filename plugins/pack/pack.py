@@ -15,7 +15,7 @@ from typing import Any
 from framefleet.jobs.job.job_json import Claim, claim_of
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
 from framefleet.jobs.keep.replay.script import replay_script
-from framefleet.jobs.keep.verify.verify import sample_rows
+from framefleet.jobs.keep.verify.verify import NUM_SAMPLED, sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError, quoted
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
@@ -38,6 +38,7 @@ from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import each_input
 from framefleet.pipeline.rows.inputs.access import naming
 from framefleet.pipeline.rows.inputs.arguments import checked_content
+from framefleet.plugins.picks import Pick, chosen_records, picked
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _INPUTS = "inputs"  # folder of the images and videos that rows take
@@ -89,27 +90,44 @@ def pack(
     output: str | Path,
     folder: str | Path | None = None,
     *,
-    rows: AtLeastOne = 8,
+    rows: AtLeastOne | None = None,
     seed: int = 0,
     row_ids: Collection[str] = (),
+    where: str | None = None,
+    picks: str | Path | Collection[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Packed:
     """Pack some rows of an output, so that somebody else can render them again and compare.
 
     folder: new or empty; None is NAME-pack in the current folder, for an output NAME. rows: how many, spread
-    over kinds of rows and machines, chosen by seed; row_ids: these, and no sample, by their first digits or
-    their clips' names too. Raises JobError for rows
-    without a record, a folder that has files, and a clip that is not as its record says; InputError for such
-    an input.
+    over kinds of rows and machines, chosen by seed; None: 8, or all that where and picks choose, which are
+    those of `export`. row_ids: these, and no others, by their first digits or their clips' names too. Raises
+    JobError for rows without a record, a folder that has files, and a clip that is not as its record says;
+    InputError for such an input.
     """
     consent = replace(NOTHING, storage_options=storage_options or {})
-    return pack_rows(str(output), folder, rows=rows, seed=seed, row_ids=row_ids, given=consent)
+    chosen = picked(picks, consent.storage_options)
+    return pack_rows(
+        str(output), folder, rows=rows, seed=seed, row_ids=row_ids, where=where, picks=chosen, given=consent
+    )
 
 
 def pack_rows(
-    output: str, folder: str | Path | None, *, rows: int, seed: int, row_ids: Collection[str], given: Given
+    output: str,
+    folder: str | Path | None,
+    *,
+    rows: int | None,
+    seed: int,
+    row_ids: Collection[str],
+    where: str | None,
+    picks: Mapping[str, Pick] | None,
+    given: Given,
 ) -> Packed:
     """Do what `pack` does. given: what the output is not trusted with."""
+    others = {"--rows": rows, "--where": where, "--picks": picks}
+    if row_ids and (chosen_by := [option for option, value in others.items() if value is not None]):
+        problem = f"--row names the rows, and {chosen_by[0]} chooses some"
+        raise JobError(problem, "leave one of them out")
     store = Output.open(output, given.storage_options).store
     folder = Path(folder or f"{PurePosixPath(store.url_of('')).name}-pack")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -124,7 +142,14 @@ def pack_rows(
             raise no_record(store, missing[0])
         part_of = {row_id: in_parts[row_id] for row_id in wanted}
     else:
-        part_of = {row.row_id: row.part for row in sample_rows(store, rows, seed=seed)}
+        among = None
+        if live_parts(store) and (where is not None or picks is not None):
+            tables = chosen_records(store, ["row_id"], where, picks)
+            among = {row_id for table in tables for row_id in table["row_id"].to_pylist()}
+            if not among:
+                raise JobError("no row is chosen", "loosen --where, or pick other clips of this output")
+        count = rows or (NUM_SAMPLED if among is None else len(among))
+        part_of = {row.row_id: row.part for row in sample_rows(store, count, seed=seed, among=among)}
     if not part_of:
         raise Output(store).no_records()
     paths, pack_store = {*part_of.values()}, Store(str(folder))

@@ -15,7 +15,7 @@ from framefleet.plugins.train.job import TrainJob
 
 def train_command(
     job: options.JobFile = None,
-    table: options.TablePlace = None,
+    tables: options.TablePlaces = None,
     model: options.ModelPlace = None,
     output: options.OutputPlace = None,
     log_format: options.LogFormat = "text",
@@ -34,7 +34,9 @@ def train_command(
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import duration
 
-        loaded = load_job(job, sets or [], table=table, model=model, output=output, kind=TrainJob)
+        loaded = load_job(
+            job, sets or [], table=options.one_table(tables), model=model, output=output, kind=TrainJob
+        )
         quiet_libraries()
         from framefleet.plugins.train.train import train_job
 

@@ -13,20 +13,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from framefleet.jobs.job.output import store_of_job
+from framefleet.doors import runners_of
+from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import kinds_of
-from framefleet.jobs.show.watch import ClipsPace, Watch, wait_for
+from framefleet.jobs.job.steps import for_choice, kinds_of
+from framefleet.jobs.render.claim import job_of
+from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError, count_text
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_columns
 from framefleet.pipeline.outputs.frames.frames import plain_frames
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
-from framefleet.pipeline.outputs.output import recorded_frames
+from framefleet.pipeline.outputs.output import Output, recorded_frames
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, taken_columns
@@ -276,3 +279,33 @@ def fill_at_end(job: Job, watch: Watch) -> None:
     steps, store = late_steps(job, at_end=True), store_of_job(job)
     if steps and parts_in(store, RECORDS):
         fill_all(Answers(store, steps), watch)
+
+
+def judge(job: Job | str | Path | Mapping[str, Any], *, sets: Sequence[str] = ()) -> bool:
+    """Ask about the clips of a job that have no answers yet; return whether every clip has its answers now.
+
+    job: an output, whose job.json says the rest; or a job file, or its content. sets: as "judge=[...]". The
+    same call continues after an interruption. Raises JobError for a job that asks nothing, or has no clips.
+    """
+    return judge_clips(job, Callback(), sets)
+
+
+def judge_clips(place: Job | str | Path | Mapping[str, Any], watch: Watch, sets: Sequence[str] = ()) -> bool:
+    """Do what `judge` does, reporting to `watch`."""
+    job = job_of(place, ["fleet.address=auto", *sets], unused=["marks", "post", "recipe", "scores"])
+    names = [runner.inner for runner in runners_of(job) if runner.inner]
+    inner = {name: job.model_copy(update={"output": below(job, name), **for_choice(job)}) for name in names}
+    with_clips = {
+        name: one for name, one in {**inner, "": job}.items() if parts_in(store_of_job(one), RECORDS)
+    }
+    if not late_steps(job):
+        raise JobError("the job asks nothing about its clips", "give it a section `judge` or `captions`")
+    if not with_clips:
+        raise Output(store_of_job(job)).no_records()
+    is_whole = True
+    for name, one in with_clips.items():
+        if steps := late_steps(one):
+            if name:
+                watch.say(f"{name}:")
+            is_whole &= fill_all(Answers(store_of_job(one), steps), watch)
+    return is_whole

@@ -26,13 +26,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.jobs.job.file import storage_options_alone
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.render.claim import check_claim
+from framefleet.jobs.render.claim import check_claim, is_job_file, job_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, TableError, shown
+from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
@@ -200,6 +201,45 @@ class WrittenTable:
     place: str | None
 
 
+def prompts(
+    job: Job | str | Path | Mapping[str, Any],
+    *,
+    corrections: Mapping[str, str] | None = None,
+    sets: Sequence[str] = (),
+) -> dict[str, str]:
+    """Return the prompts that were written for a job, by their originals.
+
+    job: an output; or a job file, or its content, for which those that are missing are written first.
+    corrections: texts in place of written ones, by their originals; the next run renders their rows again.
+    sets: as "storage_options.key=...". Raises JobError for an output without written prompts, and as `render`
+    does for a job; TableError for a prompt that gets no answer or has nothing to correct, EndpointError.
+    """
+    return corrected_prompts(job, Callback(), sets, corrections=corrections)
+
+
+def corrected_prompts(
+    place: Job | str | Path | Mapping[str, Any],
+    watch: Watch,
+    sets: Sequence[str],
+    *,
+    corrections: Mapping[str, str] | None,
+) -> dict[str, str]:
+    """Do what `prompts` does, reporting to `watch`."""
+    if isinstance(place, str | Path) and not is_job_file(place):
+        store = Store(str(place), storage_options_alone(sets))
+    else:
+        job = job_of(place, sets)
+        store = store_of_job(job)
+        write_prompts(job, watch)
+    if corrections is not None:
+        watch.say(f"{count_text(replace_prompts(store, corrections), 'prompt')} replaced")
+    written = {row[ORIGINAL]: row[_PROMPT] for row in written_in(store).values()}
+    if not written:
+        problem = f"{store.url_of('')} has no written prompts"
+        raise JobError(problem, "give the job file, which has a section `prompts`")
+    return written
+
+
 def rewrite_of(job: Job) -> RewriteSection:
     section: PromptsSection | None = getattr(job, _SECTION)
     if section is None:
@@ -237,11 +277,7 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
             survey = survey_rows(resolved, index, watch)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
         watch.say(f"prompts: {len(left):,} of {len(questions):,} to be written by {section.model}")
-        with DriverLock(
-            store, renders=False
-        ) as lock:  # one process asks, so that there is one answer to each
-            writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
-            _ask_all(writer, resolved, column, section, left, watch)
+        _ask_all(store, resolved, column, section, left, watch)
     return write_prompts(job, watch, table)
 
 
@@ -311,7 +347,7 @@ def _questions(
 
 
 def _ask_all(
-    writer: PartWriter,
+    store: Store,
     resolved: ResolvedJob,
     column: str,
     section: RewriteSection,
@@ -340,10 +376,16 @@ def _ask_all(
 
     with closing(_questions(resolved, column, section)) as every:
         questions = (row for row in every if row[0] in places)
-        try:
-            each_answer(questions, ask_for, take, parallel=section.parallel, end=end_requests)
-        finally:
-            writer.flush()
+        first = next(questions)
+        answer = ask_for(first)  # before the lock is made: where nobody answers, nothing is left in the store
+        # One process asks, so that there is one answer to each.
+        with DriverLock(store, renders=False) as lock:
+            writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
+            try:
+                take(first, answer)
+                each_answer(questions, ask_for, take, parallel=section.parallel, end=end_requests)
+            finally:
+                writer.flush()
 
 
 def _table(

@@ -75,6 +75,27 @@ def test_what_rows_take_is_packed_too(tmp_path: Path, monkeypatch: pytest.Monkey
     assert verified.is_well and len(verified.rows) == 2
 
 
+def test_rows_are_chosen_as_export_chooses_them(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(4)), tmp_path / "out")
+    render_driven(values)
+    out = tmp_path / "out"
+    row_ids = [record["row_id"] for record in sorted(records_of(out), key=lambda record: record["seed"])]
+    picks = tmp_path / "picks.jsonl"
+    stars = zip([*row_ids, "0" * 32], (5, 0, 1, 1, 1), strict=True)
+    picks.write_text("".join(f'{{"row_id": "{row_id}", "stars": {number}}}\n' for row_id, number in stars))
+    packed = command("pack", out, tmp_path / "picked", "--picks", picks)
+    assert packed.exit_code == 0 and "1 pick without a record" in packed.stderr, packed.output
+    assert {one["row_id"] for one in records_of(tmp_path / "picked")} == {*row_ids} - {row_ids[1]}
+    both = framefleet.pack(out, tmp_path / "both", where="seed > 0", picks=row_ids[:3])
+    assert {*both.row_ids} == {*row_ids[1:3]}
+    assert framefleet.pack(out, tmp_path / "one", rows=1, where="seed = 3").row_ids == (row_ids[3],)
+    none = command("pack", out, tmp_path / "none", "--where", "seed > 9")
+    assert none.exit_code == 2 and "no row is chosen" in none.stderr, none.output
+    twice = command("pack", out, tmp_path / "none", "--row", row_ids[0], "--where", "seed > 0")
+    assert twice.exit_code == 2 and "--row names the rows, and --where chooses some" in twice.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(2)), tmp_path / "out")
     render_driven(values)

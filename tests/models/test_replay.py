@@ -10,9 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from framefleet.jobs.keep.replay.recorded_row import Given
-from framefleet.jobs.keep.replay.replay import replay
-from framefleet.jobs.keep.replay.script import replay_script
+from framefleet import Given, replay, replay_script
 from framefleet.pipeline.errors import JobError, ModelError, TableError
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe
 from tests.rendered import KINDS, rendered, run_script
@@ -54,7 +52,10 @@ def test_a_script_says_when_frames_differ(tmp_path: Path) -> None:
 def test_a_model_whose_files_changed_is_refused_and_one_that_moved_is_taken(tmp_path: Path) -> None:
     output, row_ids = rendered(tmp_path, "wan")
     moved = (tmp_path / "model").rename(tmp_path / "elsewhere")
-    assert replay(output, row_ids[0], Given(model=str(moved))).is_equal
+    replayed = replay(Path(output), row_ids[0][:8], Given(model=str(moved)))
+    assert replayed.is_equal
+    lines = repr(replayed).splitlines()
+    assert lines[:3] == ["Replayed", f"  row: {row_ids[0]}", "  verdict: bit-exact"] and len(lines) <= 6
     config = moved / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text() + "\n")
     with pytest.raises(ModelError, match=r"other files: scheduler/scheduler_config\.json"):

@@ -34,7 +34,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (lambda: framefleet.read_records("out", columns="prompt"), "read_records: columns is 'prompt'"),
     (lambda: framefleet.export("out", "to", format="hf", columns="prompt"), "export: columns is 'prompt'"),
     (lambda: framefleet.export("out", "to", format="hf", picks=3), "export: picks is 3"),  # type: ignore[arg-type]
-    (lambda: framefleet.load_model("m", dtype=3), "load_model: dtype is 3"),  # type: ignore[arg-type]
+    (lambda: framefleet.load_model("m", dtype=3), "dtype is 3"),  # type: ignore[arg-type]
     (lambda: framefleet.retry("job.yaml", error_types="OutOfMemory"), "retry: error_types is"),
     (lambda: framefleet.status("out", storage_options="key"), "status: storage_options"),  # type: ignore[arg-type]
     (lambda: framefleet.Output("out"), "store is 'out', of type str"),  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import framefleet
@@ -57,6 +58,26 @@ def test_prompts_come_from_a_file_by_its_name(tmp_path: Path) -> None:
     assert "2 prompts" in planned.stdout, planned.stderr
     planned = command("plan", "--prompt", prompts, "--model", tiny("wan"), "--output", tmp_path / "out")
     assert planned.exit_code == 2 and f"write --prompt @{prompts}" in " ".join(planned.stderr.split())
+    of_job = ("--model", tiny("wan"), "--output", tmp_path / "out")
+    for option, texts in (("--prompt", (f"@{prompts}", "a")), ("--sweep", (f"style={prompts}",))):
+        planned = command("plan", *of_job, *(word for text in texts for word in (option, text)))
+        assert planned.exit_code == 2 and f"@{prompts}, and no other values" in planned.stderr, planned.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--table", "a.csv", "--images", "photos"), "--table or --images: a.csv and photos"),
+        (("--images", "a", "--images", "b"), "--table or --images: a and b"),
+        (("--prompt", "a", "--sweep", "prompt=@b.txt"), "--prompt and --sweep prompt=... both give values"),
+        (("--seeds", "0-3", "--sweep", "seed=1,2"), "--seeds and --sweep seed=... both give values"),
+        (("--sweep", "eta=0", "--sweep", "eta=1"), "--sweep eta=... and --sweep eta=... both give values"),
+    ],
+)
+def test_two_places_of_rows_are_refused_with_both(options: tuple[str, ...], problem: str) -> None:
+    for name in ("plan", "render"):
+        refused = command(name, "--model", "m", "--output", "out", *options)
+        assert refused.exit_code == 2 and problem in " ".join(refused.stderr.split()), refused.stderr
 
 
 def test_a_model_that_is_no_folder_of_a_pipeline_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -89,6 +110,17 @@ def test_a_mapping_may_hold_paths_and_a_plan_says_why_a_row_is_invalid(tmp_path:
     job = {"model": Path(tiny("wan")), "output": tmp_path / "out"}
     plan = framefleet.plan(job, table=[{"prompt": "a", "num_frames": 10}])
     assert "row 0: num_frames is 10" in repr(plan) and "sizes" not in repr(plan)
+
+
+def test_values_of_torch_are_taken_where_a_dtype_or_a_device_is_named(tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    model = framefleet.load_model(tiny("wan"), device=cpu, dtype={"default": torch.float32, "vae": "fp32"})
+    assert (model.settings.device, model.environment["dtype"]) == ("cpu", "fp32")
+    section = {"path": tiny("wan"), "device": cpu, "dtype": torch.bfloat16}
+    plan = framefleet.plan({"model": section, "output": tmp_path / "out"}, table=[{"prompt": "a"}])
+    assert plan.counts.pending == 1
+    with pytest.raises(ModelError, match=r"dtype is 'torch\.float64'"):
+        framefleet.load_model(tiny("wan"), dtype=torch.float64)
 
 
 def test_options_of_other_libraries_are_answered_with_ours() -> None:

@@ -23,7 +23,7 @@ import pytest
 
 from framefleet import GalleryServer, Store, gallery
 from framefleet.pipeline.errors import JobError
-from framefleet.plugins.export.labels import picked
+from framefleet.plugins.picks import picked
 from tests.gallery_output import write_output
 
 ROW = f"{1:032x}"

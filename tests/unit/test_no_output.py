@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import command
+from tests.jobs import write_job
 
 COMMANDS = [
     ["gallery"],
@@ -45,3 +46,14 @@ def test_a_folder_of_something_else_is_refused_and_stays_as_it_is(
         "pictures",
         "pictures/cat.png",
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["repair"], ["repair", "--dry-run"], ["judge"], ["prompts"]], ids=" ".join
+)
+def test_a_job_that_has_not_run_has_no_output_afterwards_either(arguments: list[str], tmp_path: Path) -> None:
+    job = write_job(tmp_path / "job.yaml", {"table": "t.csv", "output": "out", "model": "m"})
+    name, *options = arguments
+    ended = command(name, job, *options)
+    assert ended.exit_code == 2, ended.output
+    assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]

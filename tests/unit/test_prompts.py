@@ -13,6 +13,7 @@ import pytest
 import yaml
 from tenacity import wait_none
 
+import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.progress import Summary
 from framefleet.doors import Scope
@@ -173,6 +174,20 @@ def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_pat
     edited.write_text('{"original_prompt": "nobody", "prompt": "x"}')
     unknown = command("prompts", tmp_path / "out", "--from", edited)
     assert (unknown.exit_code, "nothing written for the prompt 'nobody'" in unknown.stderr) == (2, True)
+
+
+def test_python_writes_and_corrects_as_the_command_does(tmp_path: Path, chat: Chat) -> None:
+    texts = framefleet.prompts(job_file(tmp_path, chat))
+    assert texts["rain"] == "In golden light: Write: rain" and len(texts) == 3
+    corrected = framefleet.prompts(tmp_path / "out", corrections={"rain": "rain on a tin roof"})
+    assert corrected == texts | {"rain": "rain on a tin roof"} and len(chat.log) == 3
+
+
+def test_an_endpoint_that_does_not_answer_leaves_nothing_in_the_output(tmp_path: Path, chat: Chat) -> None:
+    for mood in ({"status": 400, "always": True}, {"status": 500, "always": True}):
+        chat.will(mood)
+        failed = command("prompts", job_file(tmp_path, chat, attempts=1))
+        assert failed.exit_code and not (tmp_path / "out").exists(), failed.output
 
 
 def test_job_json_is_not_believed_about_who_writes(tmp_path: Path, chat: Chat) -> None:

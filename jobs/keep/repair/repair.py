@@ -93,7 +93,7 @@ def repair_job(
     if isinstance(job, str | Path) and not is_job_file(job):
         store = Output.open(str(job), storage_options(sets)).store
     else:
-        store = store_of_job(job_of(job, sets))
+        store = Output.open(store_of_job(job_of(job, sets))).store
     resolve = partial(job_of, job, sets)
     open_job = None if dry_run else resolve
     repaired = _mended(store, watch, found, open_job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from framefleet.jobs.job.job_json import ClaimedJob
@@ -28,6 +29,7 @@ from framefleet.pipeline.outputs.encode_clip import encode_clip
 from framefleet.pipeline.outputs.frames.result import kept_in
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.records import Record, values_of
+from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.render.audit.schedule import Audit
 from framefleet.pipeline.render.audit.verdict import AUDIT
@@ -40,8 +42,8 @@ _UNKNOWN = "?"  # not recorded, so never said to differ
 _RECIPE = "recipe source"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Replayed(Overview):
     """A row rendered again."""
 
     digests: tuple[tuple[str, str | None, str | None], ...]  # (name, then, now), of what there is
@@ -50,6 +52,16 @@ class Replayed:
     record: Record  # of that
     damages: tuple[Damage, ...]  # of the files that are stored
     compared: Compared  # what all this means
+
+    def overview(self) -> Mapping[str, object]:
+        digests = (f"{name} {'equal' if then == now else 'different'}" for name, then, now in self.digests)
+        return {
+            "row": self.record.row_id,
+            "verdict": self.compared.verdict,
+            "digests": ", ".join(digests),
+            "stored files": ", ".join(f"{one.path}: {one.kind}" for one in self.damages) or None,
+            "changed since": ", ".join(name for name, _, _ in self.differences) or None,
+        }
 
     @property
     def is_equal(self) -> bool:
@@ -117,13 +129,14 @@ class Replayer:
         )
 
 
-def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
+def replay(output: str | Path, row_id: str, given: Given = NOTHING) -> Replayed:
     """Render one row again, in this process, and compare it with its record, and that with what is stored.
 
-    given: what the output is not trusted with. Raises JobError when there is no such record, or it is not one
-    that a row could have, and ModelError when files are not those of the record.
+    row_id: its first digits or its clip's name too. given: what the output is not trusted with. Raises
+    JobError when there is no such record, or it is not one that a row could have, and ModelError when files
+    are not those of the record.
     """
-    return Replayer(given).replay(find_recorded(output, row_id, given))
+    return Replayer(given).replay(find_recorded(str(output), row_id, given))
 
 
 def media_again(job: ClaimedJob) -> Media:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, Recorded, find_recorded
@@ -90,12 +91,12 @@ print(f"the same sound: {{digest}}")
 """
 
 
-def replay_script(output: str, row_id: str, given: Given = NOTHING) -> str:
+def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> str:
     """Return the script for one row. It exits with 0 when frames and sound are the record's, else with 1.
 
     given: what the output is not trusted with; its values stand in the script as literals.
     """
-    recorded = find_recorded(output, row_id, given)
+    recorded = find_recorded(str(output), row_id, given)
     recipe = recorded.request.recipe
     if recipe != "generate":
         module = "" if recipe in BUILT_IN else "; send its module too"

@@ -367,10 +367,12 @@ class Candidate:
     worker: str
 
 
-def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
+def sample_rows(
+    store: Store, count: int, *, seed: int = 0, among: Collection[str] | None = None
+) -> list[Candidate]:
     """Return `count` rows, or all if there are fewer: spread over kinds, nodes and workers.
 
-    Equal records and an equal seed give the same rows.
+    Equal records and an equal seed give the same rows. among: the row_ids to choose from; None: all.
     """
     # Of each group of like rows those with the lowest lots.
     groups: dict[tuple[str, ...], list[Candidate]] = {}
@@ -380,6 +382,7 @@ def sample_rows(store: Store, count: int, *, seed: int = 0) -> list[Candidate]:
         for path, table in tables_by_part(store, _FIELDS)
         for some in rows_in_table(table, store.url_of(path))
         for row in some
+        if among is None or row["row_id"] in among
     )
     for path, row in rows:
         lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]

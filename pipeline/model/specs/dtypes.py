@@ -7,7 +7,7 @@ A name is of all components; a mapping is diffusers' own form, `{default: bf16, 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from framefleet.pipeline.errors import ModelError
 
@@ -20,6 +20,7 @@ ResolvedDType = DTypeName | dict[str, DTypeName]
 NAMES = get_args(DTypeName)
 WITHOUT_PRESET: Mapping[str, DTypeName] = {"default": "bf16"}
 _TORCH = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_NAMES = {f"torch.{theirs}": name for name, theirs in _TORCH.items()}
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -30,12 +31,21 @@ def torch_dtype(name: str) -> torch.dtype:
     return dtype
 
 
+def without_torch(value: Any) -> Any:
+    """Return the name of a dtype or device of torch, also in a mapping; other values as they are."""
+    if isinstance(value, Mapping):
+        return {key: without_torch(one) for key, one in value.items()}
+    kind = type(value)
+    is_torchs = kind.__module__ == "torch" and kind.__name__ in ("dtype", "device")
+    return _NAMES.get(str(value), str(value)) if is_torchs else value
+
+
 def check_dtype(dtype: DType, components: Collection[str]) -> None:
     """Raise ModelError for what is no dtype, and for components that the model does not have.
 
     diffusers takes both in silence, and loads in another dtype than was meant.
     """
-    if isinstance(dtype, str) and dtype not in ("auto", *NAMES):
+    if not isinstance(dtype, Mapping) and dtype not in ("auto", *NAMES):
         raise ModelError(f"dtype is {dtype!r}", f"use one of auto, {', '.join(NAMES)}, or a mapping")
     for component, name in dtype.items() if isinstance(dtype, Mapping) else ():
         if component != "default" and component not in components:
