@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pyarrow.parquet as pq
+import pytest
 
 from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
 

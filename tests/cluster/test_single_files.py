@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import gguf
+import pytest
 
 from tests.commands import command
 from tests.gguf_files import wan_weights, write_gguf
