@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verbose, Where
+from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.outputs.layout import PICKS
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def gallery_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     x: Annotated[
         str | None, Option("--x", "--columns", metavar="COLUMN", help="Column across the grid, e.g. seed.")
     ] = None,
@@ -36,9 +36,9 @@ def gallery_command(
         bool,
         Option("--serve", help="Serve the page on this machine, and save stars and notes in the output."),
     ] = False,
-    port: Port = 0,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    port: options.Port = 0,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write a page into an output, to view, filter, compare and pick its clips. Prints its location.
 
@@ -89,13 +89,13 @@ _Limit = Annotated[
 
 
 def sheet_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     to: Annotated[
         Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")
     ] = Path("sheet.png"),
     rows: _Rows = None,
     columns: _Columns = None,
-    where: Where = None,
+    where: options.Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
     tile: Annotated[
@@ -108,8 +108,8 @@ def sheet_command(
             help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
         ),
     ] = None,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Draw the clips of an output in one picture: three frames of each, in the order of the table.
 
@@ -135,20 +135,20 @@ def sheet_command(
 
 
 def grid_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     to: Annotated[
         Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
     ] = Path("grid.mp4"),
     rows: _Rows = None,
     columns: _Columns = None,
-    where: Where = None,
+    where: options.Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
     tile: Annotated[
         int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
     ] = 192,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
@@ -192,7 +192,7 @@ def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
 
 
 def report_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     price: Annotated[
         float | None,
         Option(
@@ -214,11 +214,11 @@ def report_command(
     serve: Annotated[
         bool, Option("--serve", help="Serve a page on this machine that follows the job and plays new clips.")
     ] = False,
-    port: Port = 0,
-    every_s: Every = 5.0,
+    port: options.Port = 0,
+    every_s: options.Every = 5.0,
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")] = False,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write report.html and report.json into an output: throughput, failures, cost and more.
 

@@ -8,15 +8,8 @@ from typing import Any
 
 from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.job.steps import steps_again
+from framefleet.jobs.keep.replay import recorded_row
 from framefleet.jobs.keep.replay.compare import Again, Compared, compare, compared_digests
-from framefleet.jobs.keep.replay.recorded_row import (
-    NOTHING,
-    Given,
-    Recorded,
-    environment_of,
-    find_recorded,
-    recipe_of,
-)
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
@@ -63,15 +56,15 @@ class Replayed:
 class Replayer:
     """Renders recorded rows again, one after the other, in this process; keeps the model of the last."""
 
-    def __init__(self, given: Given = NOTHING) -> None:
+    def __init__(self, given: recorded_row.Given = recorded_row.NOTHING) -> None:
         """given: what the output is not trusted with."""
         self._given = given
         self._settings: ModelSettings | None = None
         self._model: Model | None = None
 
-    def replay(self, recorded: Recorded) -> Replayed:
+    def replay(self, recorded: recorded_row.Recorded) -> Replayed:
         """Do what `replay` promises."""
-        recipe = recipe_of(recorded, self._given)
+        recipe = recorded_row.recipe_of(recorded, self._given)
         job = recorded.claim.job
         media = media_again(job)
         steps = steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
@@ -117,13 +110,13 @@ class Replayer:
         )
 
 
-def replay(output: str, row_id: str, given: Given = NOTHING) -> Replayed:
+def replay(output: str, row_id: str, given: recorded_row.Given = recorded_row.NOTHING) -> Replayed:
     """Render one row again, in this process, and compare it with its record, and that with what is stored.
 
     given: what the output is not trusted with. Raises JobError when there is no such record, or it is not one
     that a row could have, and ModelError when files are not those of the record.
     """
-    return Replayer(given).replay(find_recorded(output, row_id, given))
+    return Replayer(given).replay(recorded_row.find_recorded(output, row_id, given))
 
 
 def media_again(job: ClaimedJob) -> Media:
@@ -137,7 +130,9 @@ def media_again(job: ClaimedJob) -> Media:
 
 def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:
     """Return (name, then, now) of what of the environment has become another."""
-    there, here = (environment_of(record).model_dump(exclude_none=True) for record in (then, now))
+    there, here = (
+        recorded_row.environment_of(record).model_dump(exclude_none=True) for record in (then, now)
+    )
     return tuple(_differences(there, here))
 
 
@@ -159,7 +154,7 @@ def _not_rendered(row_id: str, error: Exception) -> FramefleetError:
     return failure
 
 
-def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> None:
+def check_files(recorded: recorded_row.Recorded, digests: Mapping[str, str], name: str) -> None:
     """Raise ModelError where the files of the model called `name` are not those that rendered the row."""
     if model_digest(digests) == recorded.record.model_digest:
         return
