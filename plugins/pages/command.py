@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -116,22 +116,10 @@ def sheet_command(
     With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.plugins.pages.sheet.sheet import sheet
 
-        draw = partial(
-            sheet,
-            output,
-            to,
-            rows=rows,
-            columns=columns,
-            where=where,
-            captions=captions or (),
-            limit=limit,
-            tile=tile,
-            storage_options=storage_options_alone(sets),
-        )
-        _show(draw, (rows, columns))
+        draw = partial(sheet, output, to, where=where, captions=captions or (), limit=limit, tile=tile)
+        _show(draw, rows, columns, sets)
 
 
 def grid_command(
@@ -152,39 +140,31 @@ def grid_command(
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.plugins.pages.sheet.sheet import grid
 
-        draw = partial(
-            grid,
-            output,
-            to,
-            rows=rows,
-            columns=columns,
-            where=where,
-            captions=captions or (),
-            limit=limit,
-            tile=tile,
-            storage_options=storage_options_alone(sets),
-        )
-        _show(draw, (rows, columns))
+        draw = partial(grid, output, to, where=where, captions=captions or (), limit=limit, tile=tile)
+        _show(draw, rows, columns, sets)
 
 
-def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
+def _show(
+    draw: Callable[..., Drawn], rows: str | None, columns: str | None, sets: options.StorageSets
+) -> None:
     """Draw; print where the picture is, and how many clips are not in it."""
+    from framefleet.jobs.job.file import storage_options_alone
     from framefleet.jobs.show.progress import watch_on
     from framefleet.jobs.show.watch import wait_for
 
+    options_of_store = storage_options_alone(sets)
     with watch_on(stderr) as watch:
         wait_for(watch, "reading records")
-        drawn = draw(on_progress=watch.show)
+        drawn = draw(rows=rows, columns=columns, storage_options=options_of_store, on_progress=watch.show)
     if drawn.num_found > drawn.num_clips + drawn.num_more:
         fix = "the grid has more cells than --limit; raise it, or use other columns"
-        if not any(axes):
+        if not (rows or columns):
             fix = "raise --limit, or choose clips with --where"
         stderr.say(f"shown: {drawn.num_clips:,} of {count_text(drawn.num_found, 'clip')}: {fix}")
     if drawn.num_more:
-        same = " and ".join(filter(None, axes))
+        same = " and ".join(filter(None, (rows, columns)))
         why = f"because another clip has the same {same}"
         fix = "choose clips with --where, or use other columns"
         stderr.say(f"not shown: {count_text(drawn.num_more, 'clip')}, {why}; {fix}")
