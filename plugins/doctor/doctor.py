@@ -14,6 +14,7 @@ from framefleet.cluster.fleet.settings import FleetSettings, lacking_gpu, machin
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.overview import Overview
 from framefleet.plugins.doctor import machine
+from framefleet.plugins.doctor.machine import CheckResult
 from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Targets:
 class Diagnosis(Overview):
     """What all checks found, machine by machine."""
 
-    results: tuple[machine.CheckResult, ...]
+    results: tuple[CheckResult, ...]
 
     def overview(self) -> Mapping[str, object]:
         wrong = [one for one in self.results if one.state != "ok"]
@@ -106,12 +107,12 @@ def checks_of(targets: Targets) -> dict[str, machine.Check]:
     return {name: check for name, check in checks.items() if not targets.only or name in targets.only}
 
 
-def check_machine(targets: Targets) -> tuple[list[machine.CheckResult], dict[str, str]]:
+def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
     """Run on a machine: return what is found there, and the versions of what is installed."""
     return machine.run_checks(checks_of(targets)), machine.versions()
 
 
-def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iterator[machine.CheckResult]:
+def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iterator[CheckResult]:
     from framefleet.plugins.doctor.everywhere import everywhere, meet, run_on
 
     with everywhere(address) as machines:
@@ -131,7 +132,7 @@ def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iter
 
 def _of_room(
     fleet: FleetSettings, machines: Sequence[Machine], *, only: Collection[str]
-) -> Iterator[machine.CheckResult]:
+) -> Iterator[CheckResult]:
     """Yield a warning where none of these machines has room for a worker."""
     if only and "fleet" not in only:
         return
@@ -142,7 +143,7 @@ def _of_room(
         yield replace(machine.warning(problem, fix), check="fleet")
 
 
-def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> machine.CheckResult:
+def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> CheckResult:
     wrong = {
         name: f"{name} {theirs.get(name)} (here {ours[name]})"
         for name in ours
@@ -155,7 +156,7 @@ def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> machine.Che
     return (machine.error if is_refused else machine.warning)(", ".join(wrong.values()), fix)
 
 
-def _of_meeting(met: Met | FleetError | None) -> Iterator[machine.CheckResult]:
+def _of_meeting(met: Met | FleetError | None) -> Iterator[CheckResult]:
     if isinstance(met, FleetError):
         yield machine.error(met.problem, met.fix)
     elif met and met.unreachable:
