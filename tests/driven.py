@@ -15,8 +15,8 @@ from framefleet import Progress, Renderer, Summary
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Event, Ready, Reported
 from framefleet.cluster.worker.messages import Assignment, Hello, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job

@@ -17,8 +17,8 @@ from framefleet import Store, Summary
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.fleet.events import Event, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Event, Ready, Reported
 from framefleet.cluster.worker.messages import Assignment, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob

@@ -20,19 +20,9 @@ from framefleet.cluster.driver.lock import PAUSE, STOP, moment
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.driver.stop import BudgetLimit, Stop, wait_for_rows
 from framefleet.cluster.driver.tally import Scale, Tally
+from framefleet.cluster.fleet import events
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import (
-    Cause,
-    Event,
-    LaneLost,
-    Leaving,
-    Lost,
-    Ready,
-    Reported,
-    Starting,
-    Storing,
-    cause_to_end,
-)
+from framefleet.cluster.fleet.losses import Cause, Storing, cause_to_end
 from framefleet.cluster.worker.messages import Assignment, Failed, StoredRow, WorkerReport
 from framefleet.pipeline.errors import (
     FleetError,
@@ -152,10 +142,10 @@ class Driver:
         return self._stop.is_asked or self._has_failed or self._over_budget is not None
 
     def _turn(self, fleet: Fleet) -> None:
-        events = fleet.wait(WAIT_S)
+        arrived = fleet.wait(WAIT_S)
         self._work.lock.check_seen()
         self._heed_requests(fleet)
-        for event in events:
+        for event in arrived:
             self._follow(event, fleet)
         self._committer.flush_due(time.monotonic())
         self._tally.unused = fleet.unused
@@ -232,18 +222,18 @@ class Driver:
         self._tally.adopted(record.bytes)
         return True
 
-    def _follow(self, event: Event, fleet: Fleet) -> None:
+    def _follow(self, event: events.Event, fleet: Fleet) -> None:
         match event:
-            case Lost():
+            case events.Lost():
                 return self._lose(event, fleet)
-            case LaneLost():
+            case events.LaneLost():
                 return self._lose_lane(event)
-            case Starting():
+            case events.Starting():
                 self._tally.waiting_for = event.doing
                 return
-            case Leaving():
+            case events.Leaving():
                 return self._leave(event.worker, "its machine is to go")
-            case Ready():
+            case events.Ready():
                 lane = self._lanes.join(event.worker, event.lane, load_s=event.load_s)
                 cause = self._refused(event, lane)
                 if cause is None:
@@ -251,7 +241,7 @@ class Driver:
                     if event.hello.has_run:
                         self._lanes.docket.used.add(event.worker)
                     self._tally.joined(event.worker, event.hello.node, str(event.lane))
-            case Reported():
+            case events.Reported():
                 # What fails as on a broken machine is the row's where the machine still renders others.
                 is_rows_own = self._lanes.of(event.worker).dispatcher.is_rows_own
                 failed = tuple(
@@ -457,7 +447,7 @@ class Driver:
         if given_up:
             self._give_up(given_up)
 
-    def _lose(self, event: Lost, fleet: Fleet) -> None:
+    def _lose(self, event: events.Lost, fleet: Fleet) -> None:
         lane, cause = self._lanes.of(event.worker), event.cause
         self._tally.left(event.worker, "lost")
         if cause.kind == "died" or cause.suspects:
@@ -479,7 +469,7 @@ class Driver:
         )
         fleet.replace(event, loss)
 
-    def _lose_lane(self, event: LaneLost) -> None:
+    def _lose_lane(self, event: events.LaneLost) -> None:
         """Continue with the rows of other lanes, if there are any; else the job ends."""
         for worker in event.workers:
             self._lanes.of(worker).dispatcher.lost(worker, suspects=())
@@ -543,7 +533,7 @@ class Driver:
         lane.dispatcher.put_back(worker, [leased.row.row_id for leased in lease.rows[1:]])
         return lease.rows[:1]
 
-    def _refused(self, event: Ready, lane: Lane) -> Cause | None:
+    def _refused(self, event: events.Ready, lane: Lane) -> Cause | None:
         """Return why a worker must end: its machine has another model, or another GPU than the job wants."""
         who, device = f"{event.worker} on {event.hello.node}", device_name(event.hello.environment)
         if event.hello.model_digest != lane.digest:

@@ -15,8 +15,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from framefleet.cluster.driver.lock import DriverLock, read_holder
-from framefleet.cluster.driver.progress import Progress
+from framefleet.cluster.driver.lock import DriverLock, last_reports
 from framefleet.cluster.driver.stop import Spent
 from framefleet.cluster.worker.messages import Rendering, StoredRow
 from framefleet.pipeline.guards.json_text import canonical_json
@@ -26,7 +25,6 @@ from framefleet.pipeline.outputs.layout import APART
 from framefleet.pipeline.outputs.parts.parts import tables_by_part, withdraw
 from framefleet.pipeline.outputs.parts.pending_clips import FinishedClip, Intent, finished_clips
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named, public_arguments
-from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of, kind_of_record
@@ -44,7 +42,7 @@ def spent_before(store: Store) -> Spent:
     num_bytes = sum(pc.sum(records["bytes"]).as_py() or 0 for _, records in tables)
     times = (
         Spent(elapsed_s=progress.elapsed_s, worker_s=WORKER_SECONDS.total(progress.figures))
-        for progress in _reports(store)
+        for progress in last_reports(store)
     )
     sound = (time for time in times if _are_sound(time.elapsed_s, time.worker_s))
     return sum(sound, Spent(num_bytes=num_bytes))
@@ -52,14 +50,8 @@ def spent_before(store: Store) -> Spent:
 
 def model_time_before(store: Store) -> ComputeTime:
     """Return how long models computed in all runs, as their drivers last reported."""
-    times = (ComputeTime.of(progress.figures) for progress in _reports(store))
+    times = (ComputeTime.of(progress.figures) for progress in last_reports(store))
     return sum((time for time in times if _are_sound(time.rows_s, time.audits_s)), ComputeTime())
-
-
-def _reports(store: Store) -> list[Progress]:
-    """Return each driver's last report, as far as it can be read; files may be anybody's."""
-    holders = (read_holder(store, epoch) for epoch in epochs_of(store))
-    return [holder.progress for holder in holders if holder and holder.progress]
 
 
 def _are_sound(*seconds: float) -> bool:

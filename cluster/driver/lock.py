@@ -142,6 +142,12 @@ def read_holder(store: Store, epoch: int) -> Holder | None:
         return None
 
 
+def last_reports(store: Store) -> list[Progress]:
+    """Return each driver's last report, as far as it can be read; files may be anybody's."""
+    holders = (read_holder(store, epoch) for epoch in seals.epochs_of(store))
+    return [holder.progress for holder in holders if holder and holder.progress]
+
+
 def in_use(output: str, holder: Holder | None) -> JobError:
     """Return that another driver writes to an output."""
     who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"

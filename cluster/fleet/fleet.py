@@ -20,20 +20,10 @@ import ray
 from ray.exceptions import RayError
 
 from framefleet.cluster.dispatch.faults import MAX_REST_S, REST_S, FaultPolicy, Hosts, LostRows
+from framefleet.cluster.fleet import events
 from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
-from framefleet.cluster.fleet.losses import (
-    Cause,
-    Event,
-    LaneHosts,
-    LaneLost,
-    Leaving,
-    Lost,
-    Ready,
-    Reported,
-    Starting,
-    cause_of_loss,
-)
+from framefleet.cluster.fleet.losses import Cause, LaneHosts, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
@@ -248,11 +238,11 @@ class Fleet:
         """A row was given up: earlier faults of the worker were that row's doing."""
         self._hosts(self._slots[worker]).cleared(self._slots[worker].name)
 
-    def end(self, worker: str, cause: Cause) -> Lost:
+    def end(self, worker: str, cause: Cause) -> events.Lost:
         """End a worker that is no longer of use; tell `replace` about it as if it were lost."""
         return self._lose(self._slots[worker], cause)
 
-    def replace(self, lost: Lost, loss: LostRows = LostRows()) -> None:  # noqa: B008 - frozen
+    def replace(self, lost: events.Lost, loss: LostRows = LostRows()) -> None:  # noqa: B008 - frozen
         """Start another process in its place, if that may help."""
         slot, unused = self._losses.pop(lost.worker), self.unused
         starts_at = self._lanes.fault(slot.lane, slot.name, lost.cause, loss=loss, now=time.monotonic())
@@ -281,7 +271,7 @@ class Fleet:
         if self._metrics:
             self._metrics.publish(figures)
 
-    def wait(self, timeout_s: float) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[events.Event]:
         """Return what happened, as soon as something did. Raises FramefleetError when nothing more can."""
         self._clock.tick(time.monotonic(), at_most=2 * timeout_s)
         self._check_cluster()
@@ -297,7 +287,7 @@ class Fleet:
         answers = [self._event(slot, ref) for slot, ref in self._actors.answered(0 if closed else timeout_s)]
         going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
         ready = (slot for slot in self._slots.values() if slot.state == "ready")
-        leaving = [Leaving(slot.worker) for slot in ready if slot.host in going]
+        leaving = [events.Leaving(slot.worker) for slot in ready if slot.host in going]
         return [*closed, *leaving, *(event for event in answers if event is not None), *self._silent()]
 
     def _fill(self) -> None:
@@ -346,7 +336,7 @@ class Fleet:
                 disliked.add(lane)
         return disliked
 
-    def _event(self, slot: Slot, ref: Any) -> Event | None:
+    def _event(self, slot: Slot, ref: Any) -> events.Event | None:
         try:
             answer = ray.get(ref)
         except RayError as error:
@@ -363,7 +353,7 @@ class Fleet:
             return None
         if isinstance(answer, Loading):
             self._actors.ask(slot, slot.actor.start.remote())
-            return Starting(slot.worker, f"{answer.doing} on {self._at(slot)}")
+            return events.Starting(slot.worker, f"{answer.doing} on {self._at(slot)}")
         if isinstance(answer, Hello):
             try:
                 check_hello(self._at(slot), answer)
@@ -371,10 +361,10 @@ class Fleet:
                 return self._lose(slot, Cause(reason=error.problem, kind="refused", error=error))
             slot.state, slot.load_s = "ready", slot.load_s or self._clock.seconds - slot.since
             at = (slot.host, slot.name) if slot.host else (slot.name,)
-            return Ready(slot.worker, answer, at, slot.lane, slot.load_s)
-        return Reported(slot.worker, answer)
+            return events.Ready(slot.worker, answer, at, slot.lane, slot.load_s)
+        return events.Reported(slot.worker, answer)
 
-    def _place(self, slot: Slot, host: str) -> Event | None:
+    def _place(self, slot: Slot, host: str) -> events.Event | None:
         """Note where the worker is, and load its model there, unless its machine is no longer used."""
         machine = self._machines.find(node_id=host)
         slot.host = host
@@ -385,9 +375,9 @@ class Fleet:
             return None
         slot.state, slot.since = "loading", self._clock.seconds
         self._actors.ask(slot, slot.actor.start.remote())
-        return Starting(slot.worker, f"starting a worker on {self._hosts(slot).name_of(slot.name)}")
+        return events.Starting(slot.worker, f"starting a worker on {self._hosts(slot).name_of(slot.name)}")
 
-    def _silent(self) -> list[Lost]:
+    def _silent(self) -> list[events.Lost]:
         lost, now = [], self._clock.seconds
         for slot in self._actors.pending():
             if slot.state == "loading" and now - slot.since > self._settings.ready_timeout_s:
@@ -404,13 +394,13 @@ class Fleet:
                 lost.append(self._lose(slot, Cause(reason=reason, kind="silent")))
         return lost
 
-    def _lose(self, slot: Slot, cause: Cause) -> Lost:
+    def _lose(self, slot: Slot, cause: Cause) -> events.Lost:
         cause = replace(cause, reason=public_text(cause.reason))
         log.warning("%s is lost: %s", self._at(slot), cause.reason)
         self._connection.keep_logs = True
         self._forget(slot)
         self._losses[slot.worker] = slot
-        return Lost(slot.worker, cause)
+        return events.Lost(slot.worker, cause)
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.worker]
@@ -433,7 +423,7 @@ class Fleet:
             self._connection.is_lost = True
             raise
 
-    def _close_lanes(self) -> list[LaneLost]:
+    def _close_lanes(self) -> list[events.LaneLost]:
         """Give up the lanes that no worker can serve any more; their workers serve others from now on."""
         if self._shares.asked == 0:
             self._was_ready = {}
@@ -444,7 +434,7 @@ class Fleet:
             if error is None:
                 continue
             self._lanes.closed[lane] = error
-            lost.append(LaneLost(lane, error))
+            lost.append(events.LaneLost(lane, error))
             for slot in [slot for slot in self._slots.values() if slot.lane == lane]:
                 self._forget(slot)
                 self._hosts(slot).left(slot.name)

@@ -1,8 +1,6 @@
 """In: what Ray raised for a call, or what a worker reports. Out: why the worker is lost, or must end.
 
 And what that says of its machine, lane by lane, and of its rows.
-
-Events, which a fleet reports to its driver one at a time, are here too.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -19,7 +17,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from framefleet.cluster.dispatch.faults import SILENT_REST_S, FaultPolicy, Hosts, LossKind, LostRows
 from framefleet.cluster.worker.blame import culprit_of
-from framefleet.cluster.worker.messages import Hello, WorkerReport
+from framefleet.cluster.worker.messages import WorkerReport
 from framefleet.pipeline.errors import FramefleetError, count_text
 from framefleet.pipeline.model.environment import lines_beginning
 from framefleet.pipeline.rows.identity import LaneKey
@@ -226,53 +224,3 @@ class LaneHosts:
             for lane, hosts in self._by_lane.items()
             for place in hosts.unused
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    worker: str
-    hello: Hello
-    at: tuple[str, ...] = ()  # the widest first: its machine, and the name that it shares with its successors
-    lane: LaneKey = LaneKey()  # noqa: RUF009
-    load_s: float = 0.0  # seconds from its process's start
-
-
-@dataclass(frozen=True, slots=True)
-class Starting:
-    """The worker is on its way. doing: what takes its time."""
-
-    worker: str
-    doing: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    worker: str
-    report: WorkerReport
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The worker is gone for this cause; `Fleet.replace` decides whether another takes its place."""
-
-    worker: str
-    cause: Cause
-
-
-@dataclass(frozen=True, slots=True)
-class LaneLost:
-    """No worker can serve a lane any more, for this reason. workers: had rows of it, and are gone."""
-
-    lane: LaneKey
-    error: FramefleetError
-    workers: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """The worker's machine will go soon, so it should hand back its rows. Sent again and again."""
-
-    worker: str
-
-
-Event = Starting | Ready | Reported | Lost | LaneLost | Leaving

@@ -19,17 +19,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import framefleet
+from framefleet.cluster.worker import messages
 from framefleet.cluster.worker.checkpointer import Checkpointer
-from framefleet.cluster.worker.messages import (
-    Assignment,
-    Failed,
-    Hello,
-    Loading,
-    Remark,
-    StoredRow,
-    WorkerReport,
-    WorkerSetup,
-)
 from framefleet.cluster.worker.queues import Arrived, Inbox, Writers
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
@@ -63,7 +54,7 @@ class Remarks(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self._kept: deque[Remark] = deque(maxlen=_MAX_KEPT)
+        self._kept: deque[messages.Remark] = deque(maxlen=_MAX_KEPT)
 
     def listen(self) -> None:
         logger = logging.getLogger(framefleet.__name__)
@@ -74,9 +65,9 @@ class Remarks(logging.Handler):
         row_id = getattr(record, "row_id", "")
         if row_id or (record.levelno >= logging.WARNING and record.name.startswith(LOGGERS)):
             text = public_text(record.getMessage())[:_MAX_LENGTH]
-            self._kept.append(Remark(text=text, level=record.levelno, row_id=row_id))
+            self._kept.append(messages.Remark(text=text, level=record.levelno, row_id=row_id))
 
-    def take(self) -> tuple[Remark, ...]:
+    def take(self) -> tuple[messages.Remark, ...]:
         return tuple(self._kept.popleft() for _ in range(len(self._kept)))
 
 
@@ -98,7 +89,7 @@ class Notice:
 class Worker:
     """Holds one model for its life."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    def __init__(self, setup: messages.WorkerSetup) -> None:
         self._setup = setup
         self._news = threading.Condition()  # guards the six below, and the inbox
         self._attempts: dict[str, int] = {}  # of the rows that the renderer or a writer has
@@ -127,7 +118,7 @@ class Worker:
         self._has_run = False  # a row
         self._later: set[str] = set()  # rows of a user's recipe that were not the first of this process
 
-    def start(self) -> Hello | Loading:
+    def start(self) -> messages.Hello | messages.Loading:
         """Load the model, in several calls; raise what prevents that, or that clips are stored as asked."""
         if self._render is None:
             check_encoder(self._setup.media)
@@ -137,7 +128,7 @@ class Worker:
             self._render = threading.Thread(target=self._run, name="render", daemon=True)
             self._render.start()
         if not self._loaded.wait(_POLL_S):
-            return Loading(self._doing)
+            return messages.Loading(self._doing)
         if self._broken is not None:
             raise self._broken
         assert self._renderer is not None
@@ -145,9 +136,9 @@ class Worker:
         if self._is_renewed:
             self._is_renewed, self._counted = False, {}
             self._counted = self._figures()
-        return replace(Hello.of(self._renderer.model), has_run=self._has_run)
+        return replace(messages.Hello.of(self._renderer.model), has_run=self._has_run)
 
-    def renew(self, update: ModelUpdate | None) -> Loading:
+    def renew(self, update: ModelUpdate | None) -> messages.Loading:
         """Leave all rows, and have these weights as soon as none is under way. `start` then answers again."""
         with self._news:
             self._inbox.take_all()
@@ -157,11 +148,15 @@ class Worker:
                 self._loaded.clear()
             self._is_renewed = True
             self._news.notify_all()
-        return Loading(self._doing)
+        return messages.Loading(self._doing)
 
     def exchange(
-        self, assignments: Sequence[Assignment], dropped: Collection[str] = (), *, drain: bool = False
-    ) -> WorkerReport:
+        self,
+        assignments: Sequence[messages.Assignment],
+        dropped: Collection[str] = (),
+        *,
+        drain: bool = False,
+    ) -> messages.WorkerReport:
         """Take new rows; return what became of earlier ones, as soon as there is news or after a second.
 
         dropped: rows to leave as soon as they can be, of which nothing more is to be reported. drain: hand
@@ -184,7 +179,7 @@ class Worker:
             # Once: tokenizers are megabytes. Pickled: the driver opens none.
             lengths = self._renderer.prompt_lengths if self._renderer and not self._told_lengths else None
             self._told_lengths |= lengths is not None
-            report = WorkerReport(
+            report = messages.WorkerReport(
                 **rows,
                 is_leaving=self._notice.is_given,
                 remarks=self._remarks.take(),
@@ -291,7 +286,7 @@ class Worker:
                     with renderer.clock.spending("store"):
                         self._checkpointer.keep_now(outcome.half_done, is_over=False)
                 room = room_bytes(renderer.model.environment["device"])
-                self._report(Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
+                self._report(messages.Failed.of(outcome.row_id, outcome.error, outcome.traceback, room=room))
             else:
                 self._checkpointer.keep(outcome, is_over=True)
 
@@ -343,8 +338,8 @@ class Worker:
         self._checkpointer.begun(assignment.row_id)
         renderer.submit(assignment.request, assignment.row_id, checkpoint, is_audited=assignment.is_audited)
 
-    def _report(self, news: StoredRow | Failed) -> None:
-        if isinstance(news, StoredRow):
+    def _report(self, news: messages.StoredRow | messages.Failed) -> None:
+        if isinstance(news, messages.StoredRow):
             self._tell(ended=news.record.row_id, rendered=news)
         else:
             self._tell(ended=news.row_id, failed=news)

@@ -7,13 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
-from framefleet.jobs.job.schema import (
-    IpAdapterSection,
-    LoraSection,
-    MediaSection,
-    PartSection,
-    SecondModelSection,
-)
+from framefleet.jobs.job import schema
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.output import Output, find_claim_as
@@ -28,20 +22,20 @@ class Written(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
 
-class ClaimedLora(LoraSection):
+class ClaimedLora(schema.LoraSection):
     model_config = ConfigDict(extra="allow")
     sha256: Sha256
 
 
-class ClaimedSecondModel(SecondModelSection):
+class ClaimedSecondModel(schema.SecondModelSection):
     model_config = ConfigDict(extra="allow")
     digest: Sha256
 
 
 class ClaimedModel(Written):
     allow_pickle: bool = False
-    parts: dict[str, PartSection] = {}
-    ip_adapter: IpAdapterSection | None = None
+    parts: dict[str, schema.PartSection] = {}
+    ip_adapter: schema.IpAdapterSection | None = None
 
 
 class ClaimedOfSeveral(ClaimedModel):
@@ -58,7 +52,7 @@ class ClaimedJob(Written):
     model: ClaimedModel | None = ClaimedModel()
     models: dict[str, ClaimedOfSeveral] = {}
     recipe: str = "generate"
-    media: MediaSection = MediaSection()
+    media: schema.MediaSection = schema.MediaSection()
     loras: dict[str, ClaimedLora] = {}
     second_models: dict[str, ClaimedSecondModel] = {}
 

@@ -11,13 +11,8 @@ from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.schema import Job, ModelSection
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import naming_model
+from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import Placement, placer_of
-from framefleet.pipeline.model.ip_adapter import (
-    check_ip_adapter_fits,
-    fetch_ip_adapter,
-    ip_adapter_of,
-    with_ip_adapter,
-)
 from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
@@ -53,7 +48,7 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
     path, parts = base_and_parts(section.path, section.base, values["parts"])
     unresolved = ModelSettings(
         **values
-        | {"path": path, "parts": parts, "ip_adapter": ip_adapter_of(values["ip_adapter"])}
+        | {"path": path, "parts": parts, "ip_adapter": ip_adapter.ip_adapter_of(values["ip_adapter"])}
         | {"placement": section.placement},
         options=section.options,
         storage_options=storage_options,
@@ -70,9 +65,9 @@ def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> Ope
         parts={file.name: file.part for file in weights.parts},
         license=license.name,
     )
-    if adapter := fetch_ip_adapter(unresolved.ip_adapter, unresolved.storage_options):
+    if adapter := ip_adapter.fetch_ip_adapter(unresolved.ip_adapter, unresolved.storage_options):
         settings = replace(settings, ip_adapter=adapter.adapter)
-        spec = with_ip_adapter(spec, unresolved.options)
+        spec = ip_adapter.with_ip_adapter(spec, unresolved.options)
     return OpenedModel(
         settings=settings,
         weights=weights,
@@ -90,9 +85,9 @@ def check_model_fits(model: OpenedModel) -> None:
     """
     settings = model.settings
     _check_weights_fit(model.weights, settings)
-    if adapter := fetch_ip_adapter(settings.ip_adapter, settings.storage_options):
+    if adapter := ip_adapter.fetch_ip_adapter(settings.ip_adapter, settings.storage_options):
         allow_unmatched = settings.options.allow_unmatched_weights
-        check_ip_adapter_fits(adapter, model.weights, model.spec, allow_unmatched=allow_unmatched)
+        ip_adapter.check_ip_adapter_fits(adapter, model.weights, model.spec, allow_unmatched=allow_unmatched)
 
 
 def check_second_model_fits(model: SecondModel) -> None:

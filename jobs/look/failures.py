@@ -13,7 +13,7 @@ from rich.text import Text
 from typer import Option
 
 from framefleet.doors import inner_outputs
-from framefleet.jobs.options import AsJson, ErrorTypes, OutputToRead, StorageSets, Verbose
+from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import command, count_text, escaped
 
@@ -30,13 +30,13 @@ _Limit = Annotated[int, Option("--limit", min=1, help="Number of rows to show fo
 
 
 def failures_command(
-    output: OutputToRead,
-    error_types: ErrorTypes = None,
+    output: options.OutputToRead,
+    error_types: options.ErrorTypes = None,
     limit: _Limit = 10,
     traceback: _Traceback = False,
-    as_json: AsJson = False,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    as_json: options.AsJson = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """List the rows that failed, with the reason, the fix, the number of attempts and the workers.
 

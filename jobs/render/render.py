@@ -12,13 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from framefleet.cluster.driver import earlier_runs
 from framefleet.cluster.driver.commit import half_done_in
-from framefleet.cluster.driver.earlier_runs import (
-    find_adoptable,
-    finish_taking_back,
-    model_time_before,
-    spent_before,
-)
 from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
@@ -28,17 +23,11 @@ from framefleet.doors import Run, Scope, listeners, runners_of
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.render import row_parts
 from framefleet.jobs.render.claim import check_claim, claim, job_of
 from framefleet.jobs.render.lanes import lanes_named, lanes_of, plan_lanes, setup_of
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
-from framefleet.jobs.render.row_parts import (
-    Additions,
-    distrust_parts,
-    recall_survey,
-    remember_survey,
-    write_rows,
-)
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.progress import progress_bar, serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
@@ -122,19 +111,19 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
             # With a recipe of a module of the job's own, rows may name others of it, which workers need.
             is_early = is_new and ":" not in job.recipe
             begin = partial(_begin, start, resolved)
-            recalled = None if is_new else recall_survey(resolved, index, watch)
+            recalled = None if is_new else row_parts.recall_survey(resolved, index, watch)
             survey = recalled or survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
             for line in survey.unusual_lines({name: one.plan.spec for name, one in resolved.models.items()}):
                 watch.say(f"note: {line}")
             with DriverLock(resolved.store) as lock:
                 claim(resolved)
-                finish_taking_back(resolved.store, index, lock)
+                earlier_runs.finish_taking_back(resolved.store, index, lock)
                 gone = mark_done(resolved, index, watch)
                 if not recalled:
                     wait_for(watch, f"writing {ROWS}/, the columns of each row")
-                    write_rows(resolved, index, lock)
-                    remember_survey(resolved, survey)
+                    row_parts.write_rows(resolved, index, lock)
+                    row_parts.remember_survey(resolved, survey)
                 lock.promise(added)
                 if scope.limit is not None:
                     scope = replace(scope, only=[row_id for _, row_id in index.pending_in(0, scope.limit)])
@@ -149,7 +138,7 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                                 following.enter_context(listener.rendering(resolved.store))
                         summary = render_pending(resolved, survey, index, lock, watch, start, scope)
                 except TableError:
-                    distrust_parts(resolved.store)
+                    row_parts.distrust_parts(resolved.store)
                     raise
                 return replace(summary, gone=gone, store=resolved.store)
 
@@ -184,7 +173,7 @@ def render_pending(
         deadline = resolved.job.budget.deadline(scope.began)
         work = replace(work, spent_elsewhere=scope.spent, deadline=deadline)
         if index.is_whole:
-            additions = Additions(resolved, survey, index, lock, scope.more)
+            additions = row_parts.Additions(resolved, survey, index, lock, scope.more)
             work = replace(work, more=additions.take, is_extended=scope.more is not None)
         if limit := work.over_budget(Spent(), now=datetime.now().astimezone()):
             return _not_begun(work, limit, summary)
@@ -279,8 +268,8 @@ def work_of(
         index=index,
         lock=lock,
         lanes=plan_lanes(resolved, index, survey or Survey()),
-        spent=spent_before(store) if job.budget.is_limited else Spent(),
-        model_time=ComputeTime() if resolved.audit.limit is None else model_time_before(store),
+        spent=earlier_runs.spent_before(store) if job.budget.is_limited else Spent(),
+        model_time=ComputeTime() if resolved.audit.limit is None else earlier_runs.model_time_before(store),
         device_name=_first_device(store) if job.fleet.same_gpu else None,
     )
     if job.budget.is_limited and work.over_budget(Spent(), now=datetime.now().astimezone()):
@@ -288,7 +277,7 @@ def work_of(
     left = [intent for intent in intents_in(store) if index.is_pending(intent.row_id)]
     opened = resolved.models.items()
     models = {name: (model.settings.name, model.identity.model_digest) for name, model in opened}
-    return replace(work, adoption=find_adoptable(resolved, left, models))
+    return replace(work, adoption=earlier_runs.find_adoptable(resolved, left, models))
 
 
 def _first_device(store: Store) -> str:

@@ -22,19 +22,8 @@ from pydantic import BaseModel, TypeAdapter
 from framefleet.doors import inner_outputs
 from framefleet.pipeline.errors import JobError, NoFile, StoreError, not_ours
 from framefleet.pipeline.guards.mistakes import expected
-from framefleet.pipeline.outputs import row_states
+from framefleet.pipeline.outputs import layout, row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import (
-    CLAIM,
-    DERIVED,
-    DRIVERS,
-    EXTRAS,
-    INVALID,
-    RECORDS,
-    ROWS,
-    recorded_path,
-    row_named_by,
-)
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable, read_part
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
@@ -66,9 +55,9 @@ class RecordedFile:
     size: int | None  # None: the record does not say
 
 
-def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFile:
+def recorded_clip(record: Mapping[str, Any], where: str = layout.RECORDS) -> RecordedFile:
     """Return a record's clip. Raises JobError for a path or size that no clip of this row has."""
-    path = recorded_path(record, where)
+    path = layout.recorded_path(record, where)
     if record["bytes"] < 0:
         raise not_ours(where, f"the clip of {record['row_id']} has {record['bytes']:,} bytes")
     return RecordedFile(path=path, sha256=record["media_sha256"], size=record["bytes"])
@@ -76,12 +65,12 @@ def recorded_clip(record: Mapping[str, Any], where: str = RECORDS) -> RecordedFi
 
 def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the file of arrays next to a clip, if any. Raises as `recorded_clip` does."""
-    return _second_file(record, EXTRAS, "extra_outputs", "the arrays")
+    return _second_file(record, layout.EXTRAS, "extra_outputs", "the arrays")
 
 
 def recorded_derived(record: Mapping[str, Any]) -> RecordedFile | None:
     """Return the second clip that a step made from a clip, if any. Raises as `recorded_clip` does."""
-    return _second_file(record, DERIVED, "derived", "the derived clip")
+    return _second_file(record, layout.DERIVED, "derived", "the derived clip")
 
 
 def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str) -> RecordedFile | None:
@@ -89,8 +78,8 @@ def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str
     sha256, path = record.get(f"{columns}_sha256"), record.get(f"{columns}_path") or ""
     if sha256 is None:
         return None
-    if not path.startswith(f"{folder}/") or row_named_by(path) != record["row_id"]:
-        raise not_ours(RECORDS, f"the path of {what} of {record['row_id']} is {path!r}")
+    if not path.startswith(f"{folder}/") or layout.row_named_by(path) != record["row_id"]:
+        raise not_ours(layout.RECORDS, f"the path of {what} of {record['row_id']} is {path!r}")
     return RecordedFile(path=path, sha256=sha256, size=record.get(f"{columns}_bytes"))
 
 
@@ -134,7 +123,7 @@ def _why_not(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
 
 def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
     """Return uint8 RGB (T, H, W, 3). Raises StoreError when the clip is gone, JobError when it is another."""
-    file = recorded_clip(record, store.url_of(RECORDS))
+    file = recorded_clip(record, store.url_of(layout.RECORDS))
     where = store.url_of(file.path)
     if record["bytes"] > MAX_CLIP_BYTES:
         raise JobError(f"{where} has more than {MAX_CLIP_BYTES:,} bytes", "leave it out, by a condition")
@@ -189,7 +178,9 @@ class Output:
         """Return the output in a store, or at a path or URL. Raises JobError where there is none."""
         output = cls(place if isinstance(place, Store) else Store(place, storage_options))
         if not output.is_begun and not output.inner:
-            problem = f"{output.url} does not exist, or is not an output: it has neither {CLAIM} nor records"
+            problem = (
+                f"{output.url} does not exist, or is not an output: it has neither {layout.CLAIM} nor records"
+            )
             raise JobError(problem, "check the path")
         return output
 
@@ -209,7 +200,9 @@ class Output:
     @property
     def is_begun(self) -> bool:
         """Whether a driver has begun to render the job's own rows, or some are done."""
-        return self.store.exists(CLAIM) or bool(self.store.list(DRIVERS) or self.store.list(RECORDS))
+        return self.store.exists(layout.CLAIM) or bool(
+            self.store.list(layout.DRIVERS) or self.store.list(layout.RECORDS)
+        )
 
     @property
     def inner(self) -> Mapping[str, Output]:
@@ -217,7 +210,7 @@ class Output:
         outputs = {
             name: runner.section
             for name, runner in inner_outputs().items()
-            if (inner := self.store.below(name)).list(DRIVERS) or parts_in(inner, RECORDS)
+            if (inner := self.store.below(name)).list(layout.DRIVERS) or parts_in(inner, layout.RECORDS)
         }
         try:
             claim = find_claim_as(self.store, _CLAIMED) if outputs else None
@@ -264,12 +257,12 @@ class Output:
 
         As the table was when it was last rendered, in its order.
         """
-        for part in parts_in(self.store, ROWS):
+        for part in parts_in(self.store, layout.ROWS):
             yield read_part(self.store, part.path, None)
 
     def invalid_rows(self) -> Iterator[pa.Table]:
         """Yield the rows that were left out by `on_invalid: skip`: their columns, row_index, reason, fix."""
-        for part in parts_in(self.store, INVALID):
+        for part in parts_in(self.store, layout.INVALID):
             yield read_part(self.store, part.path, None)
 
     def frames(self, record: Mapping[str, Any]) -> Frames:
@@ -289,7 +282,9 @@ class Output:
         for name, one in self.inner.items():
             problem = f"{self.url} has {name}, and no row in full so far"
             return JobError(problem, f"{name} are an output of their own: give {one.url}")
-        return JobError(f"{self.store.url_of(RECORDS)} has no records", "give the output of a render job")
+        return JobError(
+            f"{self.store.url_of(layout.RECORDS)} has no records", "give the output of a render job"
+        )
 
 
 def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Output:
@@ -306,23 +301,23 @@ def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
     Raises JobError where it is damaged, or lost although there are records, and no part has it.
     """
     try:
-        return read_json(store, CLAIM, kind)
+        return read_json(store, layout.CLAIM, kind)
     except FileNotFoundError:
-        if not parts_in(store, RECORDS):
+        if not parts_in(store, layout.RECORDS):
             return None
         lost = JobError(
-            f"{store.url_of('')} has records, but no {CLAIM}, which says of what job",
+            f"{store.url_of('')} has records, but no {layout.CLAIM}, which says of what job",
             "put it back, or choose another output",
         )
     except JobError as error:
         lost = error
     if (claim := claim_in_parts_as(store, kind)) is None:
         raise lost
-    log.warning("%s: %s; the parts of its records have it", store.url_of(CLAIM), lost.problem)
+    log.warning("%s: %s; the parts of its records have it", store.url_of(layout.CLAIM), lost.problem)
     return claim
 
 
 def claim_in_parts_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
     """Return what job.json says by the newest part that has it; None where none does."""
     text = job_in_parts(store)
-    return None if text is None else read_as(kind, text, store.url_of(RECORDS))
+    return None if text is None else read_as(kind, text, store.url_of(layout.RECORDS))

@@ -19,15 +19,8 @@ from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames, Pixels, to_frames
 from framefleet.pipeline.outputs.frames.result import Audio, Rendered, to_rendered
+from framefleet.pipeline.recipes import second_model
 from framefleet.pipeline.recipes.conditioning import check_strength, takes
-from framefleet.pipeline.recipes.second_model import (
-    accepted,
-    as_sibling,
-    call_parameters,
-    configs_of,
-    find_sibling,
-    fitted_arguments,
-)
 from framefleet.pipeline.request import Request
 
 MIN_S, MAX_S = 1, 60
@@ -193,7 +186,7 @@ def join_segment(film: Frames, length: int, segment: Frames, *, overlap: int) ->
 
 def check_extendable(class_name: str, configs: Configs) -> str:
     """Return the class itself. Raises RecipeError when it renders no video."""
-    parameters = call_parameters(class_name)
+    parameters = second_model.call_parameters(class_name)
     if not any(name in parameters for name in (*FRAME_PARAMETERS, "video")):
         raise RecipeError(f"{class_name} renders images, which cannot be extended", "use a video model")
     return class_name
@@ -203,7 +196,7 @@ def following_class(class_name: str, configs: Configs) -> str | None:
     """Return the pipeline that goes on from frames, from a picture if it can; None where segments are new."""
     if takes(class_name, "image"):
         return class_name
-    return find_sibling(class_name, "image_to_video", configs) or find_sibling(
+    return second_model.find_sibling(class_name, "image_to_video", configs) or second_model.find_sibling(
         class_name, "video_to_video", configs, redraws=True
     )
 
@@ -237,22 +230,25 @@ def _follower(
     strength: float,
 ) -> tuple[Follow, int]:
     """Return how the model goes on, and how many frames of a segment lie over the last of the film."""
-    class_name, configs = type(pipe).__name__, configs_of(pipe)
+    class_name, configs = type(pipe).__name__, second_model.configs_of(pipe)
     following = following_class(class_name, configs)
     if following is None:
         return lambda film, num_frames: rendered(pipe, arguments), overlap
-    able = as_sibling(pipe, following)
+    able = second_model.as_sibling(pipe, following)
     if takes(following, "image"):
 
         def follow(film: Frames, num_frames: int) -> Segment:
-            inputs = accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
-            return rendered(able, fitted_arguments(able, inputs)).from_second(fps)  # the first is the image
+            inputs = second_model.accepted(able, {**arguments, "image": Image.fromarray(film[-1])})
+            segment = rendered(able, second_model.fitted_arguments(able, inputs))
+            return segment.from_second(fps)  # the first is the image
 
         return follow, 0
 
     def follow_over(film: Frames, num_frames: int) -> Segment:
         still = [film[-1]] * (num_frames - overlap)
         video = [Image.fromarray(frame) for frame in [*film[len(film) - overlap :], *still]]
-        return rendered(able, accepted(able, {**arguments, "video": video, "strength": strength}))
+        return rendered(
+            able, second_model.accepted(able, {**arguments, "video": video, "strength": strength})
+        )
 
     return follow_over, overlap

@@ -15,13 +15,8 @@ from framefleet.pipeline.model.specs.check import coerce
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.frames.frames import Frames, to_frames
+from framefleet.pipeline.recipes import second_model
 from framefleet.pipeline.recipes.extend import MAX_FILM_FRAMES, check_duration, num_frames_of, silent_frames
-from framefleet.pipeline.recipes.second_model import (
-    arguments_for,
-    call_parameters,
-    fitted_arguments,
-    is_first_only,
-)
 from framefleet.pipeline.request import Request
 
 if TYPE_CHECKING:
@@ -74,7 +69,7 @@ def text_to_keyframes_to_video(
     """
     assert keyframe_model is not None  # it is needed: no row is rendered without
     generator = request.generator()
-    arguments = arguments_for(
+    arguments = second_model.arguments_for(
         keyframe_model,
         request,
         height=keyframe_height,
@@ -106,7 +101,7 @@ def refined(
     def interpolate(first: Frames, last: Frames) -> Frames:
         ends = {"image": Image.fromarray(first), "last_image": Image.fromarray(last)}
         rest = {name: value for name, value in request.arguments.items() if name not in _OF_THE_ROW}
-        arguments = fitted_arguments(pipe, {**rest, **ends})
+        arguments = second_model.fitted_arguments(pipe, {**rest, **ends})
         return silent_frames(pipe(**arguments, generator=generator, output_type="np"), pipe)
 
     at = sorted({round(share * (num_frames - 1)) for share in shares})  # frames of the film
@@ -152,8 +147,8 @@ def check_keyframes(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Ite
 
 def keyframe_class(class_name: str, configs: Configs) -> str:
     """Return the class itself. Raises RecipeError when it does not lead from one image to another."""
-    parameters = call_parameters(class_name)
-    if not {"image", "last_image"} <= set(parameters) or is_first_only(configs):
+    parameters = second_model.call_parameters(class_name)
+    if not {"image", "last_image"} <= set(parameters) or second_model.is_first_only(configs):
         raise RecipeError(
             f"{class_name} of this model takes no `image` and `last_image`, between which keyframes renders",
             f"use {FROM_IMAGE_TO_IMAGE}",

@@ -12,13 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.prompt_lengths import (
-    PromptLengths,
-    PromptReading,
-    TextReader,
-    reading_of,
-    texts_of,
-)
+from framefleet.pipeline.rows import prompt_lengths
 from framefleet.pipeline.rows.tables.rows import SHAPING
 
 log = logging.getLogger(__name__)
@@ -34,24 +28,26 @@ class PromptWatch:
 
     def __init__(self, components: Iterable[Any]) -> None:
         """components: of the pipeline, among them its tokenizers."""
-        self.lengths: PromptLengths | None = None
+        self.lengths: prompt_lengths.PromptLengths | None = None
         tokenized = (getattr(component, "tokenizer", component) for component in components)
         tokenizers = [
             tokenizer
             for tokenizer in tokenized
             if callable(tokenizer) and hasattr(tokenizer, "pad_token_id") and hasattr(tokenizer, "decode")
         ]
-        self._counters = [PromptLengths(tokenizer) for tokenizer in tokenizers]
+        self._counters = [prompt_lengths.PromptLengths(tokenizer) for tokenizer in tokenizers]
         self._readers = []
         for tokenizer, counter in zip(tokenizers, self._counters, strict=True):
             name, longest = type(tokenizer).__name__, getattr(tokenizer, "model_max_length", None)
-            self._readers.append(TextReader(class_name=name, max_length=longest, count=counter.count))
+            self._readers.append(
+                prompt_lengths.TextReader(class_name=name, max_length=longest, count=counter.count)
+            )
         self._seen: dict[Hashable, dict[Hashable, Mapping[str, Any]]] = {}  # by kind of row and sizes
 
-    def reading(self, request: Request) -> PromptReading | None:
+    def reading(self, request: Request) -> prompt_lengths.PromptReading | None:
         """Return how much of a row's prompts is read; None if that is unknown."""
         try:
-            return reading_of(self._readers, request.arguments)
+            return prompt_lengths.reading_of(self._readers, request.arguments)
         except Exception as error:  # a model's own tokenizer; its clip is there all the same
             log.info("prompts are not counted: %s: %s", type(error).__name__, error)
             return None
@@ -78,6 +74,6 @@ def _rest(arguments: Mapping[str, Any]) -> Hashable:
     numbers = {
         name for name, v in arguments.items() if isinstance(v, int | float) and not isinstance(v, bool)
     }
-    free = numbers - {*SHAPING} | dict(texts_of(arguments)).keys()
+    free = numbers - {*SHAPING} | dict(prompt_lengths.texts_of(arguments)).keys()
     own = sorted(arguments.items())
     return tuple((name, None if name in free else repr(v)) for name, v in own if v is not None)

@@ -32,16 +32,8 @@ from framefleet.pipeline.model.model import Model
 from framefleet.pipeline.model.own_pipeline import OwnPipelines, own_settings
 from framefleet.pipeline.model.specs.schedulers import schedulers_of
 from framefleet.pipeline.model.specs.signature import references_of
+from framefleet.pipeline.outputs.frames import result
 from framefleet.pipeline.outputs.frames.frames import LateFrames
-from framefleet.pipeline.outputs.frames.result import (
-    KEPT,
-    WRITTEN_PROMPT,
-    Extras,
-    KeptSteps,
-    Rendered,
-    to_extras,
-    to_rendered,
-)
 from framefleet.pipeline.recipes.recipe import KnownRecipes, frames_read
 from framefleet.pipeline.recipes.second_model import AROUND_SIBLINGS, SecondModels
 from framefleet.pipeline.render.clock import Clock
@@ -133,7 +125,7 @@ class RecipeCall:
     _ahead: ReadAhead
     _clock: Clock
     _second_try: Around
-    _keep: KeptSteps
+    _keep: result.KeptSteps
     _tails: Tails
     _schedulers: dict[str | None, dict[str, OwnPipelines]] = field(default_factory=dict)  # by the row's name
     _pipelines: OwnPipelines = field(init=False)  # for each row: pipelines keep the state of a call
@@ -151,7 +143,7 @@ class RecipeCall:
         begun = (self._ahead.start(part["uri"]) for part in parts)
         return [read for read in begun if read]
 
-    def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> Rendered:
+    def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> result.Rendered:
         """pipelines: what the row gets a copy of, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
         if request.scheduler not in self._schedulers:  # built once for each name: that takes milliseconds
@@ -186,24 +178,24 @@ class RecipeCall:
             output = recipe.render(pipe, replace(request, arguments=opened))
         if tail:
             tail.end()  # before pixels are made, which is no look of the row's code
-        rendered: Rendered = self._finish(to_rendered, output, pipe)
+        rendered: result.Rendered = self._finish(result.to_rendered, output, pipe)
         rendered = with_written(rendered, written)
         return self._finish(self._with_steps, rendered, trace) if trace else rendered
 
-    def _finish(self, step: Callable[..., Rendered], *arguments: Any) -> Rendered:
+    def _finish(self, step: Callable[..., result.Rendered], *arguments: Any) -> result.Rendered:
         """Do what is left to do for a row; the clock and second tries are for the renderer's thread."""
         if is_away():
             return step(*arguments)
         with self._clock.spending("frames"):
-            rendered: Rendered = self._second_try("frames", step, *arguments)
+            rendered: result.Rendered = self._second_try("frames", step, *arguments)
         return rendered
 
-    def _with_steps(self, rendered: Rendered, trace: StepTrace) -> Rendered:
+    def _with_steps(self, rendered: result.Rendered, trace: StepTrace) -> result.Rendered:
         """Add what is kept of a row's steps to what its pipeline returned."""
-        extras = to_extras(trace.fields())
-        values = {**rendered.extras.values, KEPT: asdict(self._keep)}
+        extras = result.to_extras(trace.fields())
+        values = {**rendered.extras.values, result.KEPT: asdict(self._keep)}
         arrays = {**rendered.extras.arrays, **extras.arrays}
-        return replace(rendered, extras=Extras(arrays=arrays, values=values))
+        return replace(rendered, extras=result.Extras(arrays=arrays, values=values))
 
 
 def note_written(pipe: Any) -> list[str]:
@@ -223,12 +215,12 @@ def note_written(pipe: Any) -> list[str]:
     return written
 
 
-def with_written(rendered: Rendered, written: Sequence[str]) -> Rendered:
+def with_written(rendered: result.Rendered, written: Sequence[str]) -> result.Rendered:
     """Return what a row rendered, with the prompts that were written for it, unless it names them itself."""
     if not written:
         return rendered
     texts = list(dict.fromkeys(written))
-    values = {WRITTEN_PROMPT: texts[0] if len(texts) == 1 else texts, **rendered.extras.values}
+    values = {result.WRITTEN_PROMPT: texts[0] if len(texts) == 1 else texts, **rendered.extras.values}
     return replace(rendered, extras=replace(rendered.extras, values=values))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from framefleet.jobs.options import AsJson, OutputToRead, Sets, StorageSets, Verbose
+from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError, command
 
@@ -41,7 +41,7 @@ _Follow = Annotated[
 
 
 def submit_command(
-    job: _OwnFile, address: _JobServer = None, sets: Sets = None, verbose: Verbose = False
+    job: _OwnFile, address: _JobServer = None, sets: options.Sets = None, verbose: options.Verbose = False
 ) -> None:
     """Submit a job to a Ray cluster. This machine may then be switched off.
 
@@ -67,14 +67,14 @@ def submit_command(
 
 
 def logs_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     row_id: _RowId = None,
     submitted: _Submitted = False,
     address: _JobServer = None,
     follow: _Follow = False,
-    as_json: AsJson = False,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    as_json: options.AsJson = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Show what happened to a row: errors, lost workers, attempts, audits, and how it ended.
 

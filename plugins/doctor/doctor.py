@@ -13,17 +13,8 @@ from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import FleetSettings, lacking_gpu, machines_in_words, shares
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.overview import Overview
-from framefleet.plugins.doctor.machine import (
-    MACHINE_CHECKS,
-    STORE,
-    Check,
-    CheckResult,
-    error,
-    ok,
-    run_checks,
-    versions,
-    warning,
-)
+from framefleet.plugins.doctor import machine
+from framefleet.plugins.doctor.machine import CheckResult
 from framefleet.plugins.doctor.services import NEAR_S, inspect_clock, inspect_hub, inspect_store
 
 if TYPE_CHECKING:
@@ -99,39 +90,39 @@ def doctor(
     if address is None:
         results = check_machine(targets)[0]
         if (not only or "fleet" in only) and (lack := lacking_gpu(fleet, devices)):
-            results.append(replace(error(lack.problem, lack.fix), check="fleet"))
+            results.append(replace(machine.error(lack.problem, lack.fix), check="fleet"))
         return Diagnosis(results=tuple(replace(one, machine=platform.node()) for one in results))
     return Diagnosis(results=tuple(_check_cluster(targets, address, fleet)))
 
 
-def checks_of(targets: Targets) -> dict[str, Check]:
+def checks_of(targets: Targets) -> dict[str, machine.Check]:
     """Return the checks of one machine, by name."""
-    checks: dict[str, Check] = {
-        **MACHINE_CHECKS,
+    checks: dict[str, machine.Check] = {
+        **machine.MACHINE_CHECKS,
         "hub": partial(inspect_hub, targets.model, targets.revision),
         "clock": partial(inspect_clock, targets.store, targets.storage_options),
     }
     if targets.store is not None:
-        checks[STORE] = partial(inspect_store, targets.store, targets.storage_options)
+        checks[machine.STORE] = partial(inspect_store, targets.store, targets.storage_options)
     return {name: check for name, check in checks.items() if not targets.only or name in targets.only}
 
 
 def check_machine(targets: Targets) -> tuple[list[CheckResult], dict[str, str]]:
     """Run on a machine: return what is found there, and the versions of what is installed."""
-    return run_checks(checks_of(targets)), versions()
+    return machine.run_checks(checks_of(targets)), machine.versions()
 
 
 def _check_cluster(targets: Targets, address: str, fleet: FleetSettings) -> Iterator[CheckResult]:
     from framefleet.plugins.doctor.everywhere import everywhere, meet, run_on
 
     with everywhere(address) as machines:
-        installed = versions()
+        installed = machine.versions()
         answers = run_on(machines, check_machine, targets, timeout_s=_CLUSTER_S)
         met = {} if targets.only and "ports" not in targets.only else meet(machines, timeout_s=_MEET_S)
     yield from (replace(one, machine=address) for one in _of_room(fleet, machines, only=targets.only))
     for name, answer in answers.items():
         if isinstance(answer, FleetError):
-            yield replace(error(answer.problem, answer.fix), machine=name, check="libraries")
+            yield replace(machine.error(answer.problem, answer.fix), machine=name, check="libraries")
             continue
         results, theirs = answer
         compared = replace(_compared(theirs, installed), check="libraries")
@@ -149,7 +140,7 @@ def _of_room(
     if not worker.room(machines):
         problem = f"no machine has room for a worker, which takes {worker}"
         fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others"
-        yield replace(warning(problem, fix), check="fleet")
+        yield replace(machine.warning(problem, fix), check="fleet")
 
 
 def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> CheckResult:
@@ -159,21 +150,23 @@ def _compared(theirs: Mapping[str, str], ours: Mapping[str, str]) -> CheckResult
         if theirs.get(name) != ours[name]
     }
     if not wrong:
-        return ok("the same versions as on the driver's machine")
+        return machine.ok("the same versions as on the driver's machine")
     is_refused = not wrong.keys().isdisjoint(("framefleet", "source", "ray", "python"))
     fix = "install the same versions on every machine, e.g. by one image"
-    return (error if is_refused else warning)(", ".join(wrong.values()), fix)
+    return (machine.error if is_refused else machine.warning)(", ".join(wrong.values()), fix)
 
 
 def _of_meeting(met: Met | FleetError | None) -> Iterator[CheckResult]:
     if isinstance(met, FleetError):
-        yield error(met.problem, met.fix)
+        yield machine.error(met.problem, met.fix)
     elif met and met.unreachable:
-        yield error(
+        yield machine.error(
             f"cannot connect to {'; '.join(met.unreachable)}",
             "open all TCP ports between the machines of the cluster, or those that Ray is given",
         )
     elif met:
-        yield ok("reaches Ray on every machine, and the driver")
+        yield machine.ok("reaches Ray on every machine, and the driver")
         if abs(met.offset_s) > NEAR_S:
-            yield warning(f"the clock is {met.offset_s:+.0f} s off the driver's", "synchronize it (chrony)")
+            yield machine.warning(
+                f"the clock is {met.offset_s:+.0f} s off the driver's", "synchronize it (chrony)"
+            )

@@ -22,6 +22,7 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
 from framefleet.pipeline.overview import Overview
+from framefleet.plugins.export import shard
 from framefleet.plugins.export.card import write_card
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportChoice, ExportFormat
 from framefleet.plugins.export.labels import CAPTION, prompt_of
@@ -34,6 +35,7 @@ from framefleet.plugins.export.selection import (
     find_near_duplicates,
     read_clips,
 )
+<<<<<<< HEAD
 from framefleet.plugins.export.shard import (
     NOTES,
     ExportPlan,
@@ -50,6 +52,8 @@ from framefleet.plugins.export.shard import (
     plan_of,
 )
 from framefleet.plugins.picks import picked
+=======
+>>>>>>> s49
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -152,7 +156,7 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     if choice.near_duplicates is not None and find_spec("imagehash") is None:
         raise JobError("near_duplicates needs imagehash", "pip install 'framefleet[dedup]'")
     wait_for(watch, "reading the records")
-    parts, num_newer = parts_to_export(store, place)
+    parts, num_newer = shard.parts_to_export(store, place)
     if num_newer:
         watch.say(
             f"note: left out: {count_text(num_newer, 'part')} of records, newer than this export; "
@@ -163,18 +167,18 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     if choice.near_duplicates is not None:
         duplicates, num_not_compared = find_near_duplicates(store, selection, choice.near_duplicates, watch)
         selection.leave_out([duplicate.row_id for duplicate in duplicates])
-    plan = plan_of(selection)
-    feature = feature_of(plan.endings)
+    plan = shard.plan_of(selection)
+    feature = shard.feature_of(plan.endings)
     if choice.format == "hf":
-        check_folder(plan.endings, feature, selection.schema)
+        shard.check_folder(plan.endings, feature, selection.schema)
     names = vbench_names(selection, plan.endings) if choice.format == "vbench" else {}
-    claim_place(place, choice, plan, parts)
+    shard.claim_place(place, choice, plan, parts)
     sweep_in_background(place)
     with (
         ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,
         tempfile.TemporaryDirectory(prefix="framefleet-") as scratch,
     ):
-        target = Target(
+        target = shard.Target(
             place=place,
             columns=selection.columns,
             added=frozenset(selection.added),
@@ -188,9 +192,9 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
         write_card(store, place, parts, columns=selection.fields, endings=plan.endings)
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     splits: dict[str, int] = {} if choice.validation is None else dict.fromkeys(SPLITS, 0)
-    for number, shard in enumerate(plan.shards):
-        if shard.split is not None:
-            splits[shard.split] += shard.num_rows - len(damages.get(number, ()))
+    for number, planned in enumerate(plan.shards):
+        if planned.split is not None:
+            splits[planned.split] += planned.num_rows - len(damages.get(number, ()))
     return Exported(
         place=place,
         num_rows=plan.num_rows - len(left_out),
@@ -206,22 +210,27 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     )
 
 
-_KINDS: dict[ExportFormat, type[ShardWriter]] = {
-    "webdataset": TarShard,
-    "parquet": ParquetShard,
-    "hf": FolderShard,
-    "vbench": VBenchShard,
+_KINDS: dict[ExportFormat, type[shard.ShardWriter]] = {
+    "webdataset": shard.TarShard,
+    "parquet": shard.ParquetShard,
+    "hf": shard.FolderShard,
+    "vbench": shard.VBenchShard,
 }
 
 
 def write_shards(
-    store: Store, selection: Selection, choice: ExportChoice, plan: ExportPlan, target: Target, watch: Watch
+    store: Store,
+    selection: Selection,
+    choice: ExportChoice,
+    plan: shard.ExportPlan,
+    target: shard.Target,
+    watch: Watch,
 ) -> dict[int, list[Damage]]:
     """Write the shards that are not there yet; return what had to be left out, by the number of the shard."""
     kind = _KINDS[choice.format]
     # A shard that lacks rows is made again: they may be back.
-    names = [kind.path_of(shard.name) for shard in plan.shards]
-    wanting = {Path(path).stem for path in target.place.list(f"{NOTES}/left-out")}
+    names = [kind.path_of(planned.name) for planned in plan.shards]
+    wanting = {Path(path).stem for path in target.place.list(f"{shard.NOTES}/left-out")}
     there = target.copiers.map(target.place.exists, names)
     done = {number for number, is_there in enumerate(there) if is_there and f"{number:06}" not in wanting}
     before = sum(plan.shards[number].num_rows for number in done)
@@ -231,24 +240,24 @@ def write_shards(
     clips = read_clips(store, pieces, target.copiers)
     for number, read in groupby(clips, key=lambda pair: pair[0].shard):
         # All at once, and only if it holds the rows that were planned.
-        shard: ShardWriter | None = None
+        writer: shard.ShardWriter | None = None
         digest, left_out = hashlib.sha256(), list[Damage]()
         for piece, contents in read:
             piece.digest(digest)
             left_out += [clip for clip in contents if isinstance(clip, Damage)]
             sound = [clip for clip in contents if isinstance(clip, bytes)]
             if sound:
-                shard = kind(target, plan.shards[number].name) if shard is None else shard
-                shard.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), sound)
+                writer = kind(target, plan.shards[number].name) if writer is None else writer
+                writer.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), sound)
             pace.add(len(contents), sum(map(len, sound)))
         if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
             raise _changed()
-        note = f"{NOTES}/left-out/{number:06}.jsonl"
+        note = f"{shard.NOTES}/left-out/{number:06}.jsonl"
         if left_out:
             lines = [json.dumps(asdict(damage), ensure_ascii=False) for damage in left_out]
             target.place.write(note, "\n".join(lines).encode() + b"\n")
-        if shard is not None:
-            shard.finish()
+        if writer is not None:
+            writer.finish()
         if not left_out:
             target.place.delete(note)
         damages[number] = left_out

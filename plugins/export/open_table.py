@@ -23,7 +23,7 @@ from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, ServiceError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.layout import SCORES
-from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record_schema_of
+from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, record_schema_of, shaped
 from framefleet.pipeline.outputs.parts.seals import Part, is_sealed, live_parts, parts_in, sealed_of
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store, read_json
@@ -98,11 +98,8 @@ def export_table(
             nonlocal num_rows
             try:
                 for records in records_where(store, schema.names, choice.where, new if is_more else parts):
-                    for field in schema:
-                        if field.name not in records.column_names:
-                            records = records.append_column(field, pa.nulls(len(records), field.type))
                     try:
-                        rows = records.select(schema.names).cast(schema)
+                        rows = shaped(records, schema)
                     except pa.ArrowException as error:  # a number beyond int64, the largest of all formats
                         problem = f"a record has a value that the table cannot hold: {error}"
                         raise JobError(problem, "leave it out with --columns") from error

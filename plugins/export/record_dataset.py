@@ -11,7 +11,7 @@ import ray.data
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from framefleet.pipeline.outputs.parts.record_tables import doubled_rows
+from framefleet.pipeline.outputs.parts.record_tables import doubled_rows, shaped
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
@@ -54,11 +54,4 @@ def _read(
 ) -> Iterator[pa.Table]:
     left_out = pa.array(elsewhere, pa.string())
     for table in records_where(store, ["row_id", *schema.names], where, parts):
-        rows = table.filter(pc.invert(pc.is_in(table["row_id"], left_out)))
-        columns = [
-            rows[field.name].cast(field.type)
-            if field.name in rows.column_names
-            else pa.nulls(len(rows), field.type)
-            for field in schema
-        ]
-        yield pa.table(columns, schema=schema)
+        yield shaped(table.filter(pc.invert(pc.is_in(table["row_id"], left_out))), schema)

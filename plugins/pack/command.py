@@ -10,8 +10,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from framefleet.jobs import options
 from framefleet.jobs.keep.replay.command import MovedModels, ReadableRoots, given_of
-from framefleet.jobs.options import AsJson, OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import count_text
 
@@ -40,18 +40,18 @@ _RowIds = Annotated[
 
 
 def pack_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     folder: _Folder = None,
     rows: _Rows = None,
     seed: _Seed = 0,
-    where: Where = None,
+    where: options.Where = None,
     picks: _Picks = None,
     row_ids: _RowIds = None,
     models: MovedModels = None,
     roots: ReadableRoots = None,
-    as_json: AsJson = False,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    as_json: options.AsJson = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Pack some clips, so that somebody else can render them again and compare.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from framefleet.jobs.options import Every, OutputToRead, Port, StorageSets, Verbose, Where
+from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.outputs.layout import PICKS
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def gallery_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     x: Annotated[
         str | None, Option("--x", "--columns", metavar="COLUMN", help="Column across the grid, e.g. seed.")
     ] = None,
@@ -36,9 +36,9 @@ def gallery_command(
         bool,
         Option("--serve", help="Serve the page on this machine, and save stars and notes in the output."),
     ] = False,
-    port: Port = 0,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    port: options.Port = 0,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write a page into an output, to view, filter, compare and pick its clips. Prints its location.
 
@@ -89,13 +89,13 @@ _Limit = Annotated[
 
 
 def sheet_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     to: Annotated[
         Path, Option("--to", "-o", metavar="FILE", help="Picture to write: .png, .jpg or .webp.")
     ] = Path("sheet.png"),
     rows: _Rows = None,
     columns: _Columns = None,
-    where: Where = None,
+    where: options.Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
     tile: Annotated[
@@ -108,83 +108,63 @@ def sheet_command(
             help="Width of a clip in pixels. Default: 480 for three frames, 192 for one.",
         ),
     ] = None,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Draw the clips of an output in one picture: three frames of each, in the order of the table.
 
     With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.plugins.pages.sheet.sheet import sheet
 
-        draw = partial(
-            sheet,
-            output,
-            to,
-            rows=rows,
-            columns=columns,
-            where=where,
-            captions=captions or (),
-            limit=limit,
-            tile=tile,
-            storage_options=storage_options_alone(sets),
-        )
-        _show(draw, (rows, columns))
+        draw = partial(sheet, output, to, where=where, captions=captions or (), limit=limit, tile=tile)
+        _show(draw, rows, columns, sets)
 
 
 def grid_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     to: Annotated[
         Path, Option("--to", "-o", metavar="FILE", help="File to write: .mp4, .mkv, .gif or .webp.")
     ] = Path("grid.mp4"),
     rows: _Rows = None,
     columns: _Columns = None,
-    where: Where = None,
+    where: options.Where = None,
     captions: _Captions = None,
     limit: _Limit = 60,
     tile: Annotated[
         int, Option("--tile", min=16, max=2048, metavar="PIXELS", help="Width of a clip in pixels.")
     ] = 192,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Draw the clips of an output side by side in one video, e.g. --rows prompt --columns seed."""
     with reporting(verbose=verbose):
-        from framefleet.jobs.job.file import storage_options_alone
         from framefleet.plugins.pages.sheet.sheet import grid
 
-        draw = partial(
-            grid,
-            output,
-            to,
-            rows=rows,
-            columns=columns,
-            where=where,
-            captions=captions or (),
-            limit=limit,
-            tile=tile,
-            storage_options=storage_options_alone(sets),
-        )
-        _show(draw, (rows, columns))
+        draw = partial(grid, output, to, where=where, captions=captions or (), limit=limit, tile=tile)
+        _show(draw, rows, columns, sets)
 
 
-def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
+def _show(
+    draw: Callable[..., Drawn], rows: str | None, columns: str | None, sets: options.StorageSets
+) -> None:
     """Draw; print where the picture is, and how many clips are not in it."""
+    from framefleet.jobs.job.file import storage_options_alone
     from framefleet.jobs.show.progress import watch_on
     from framefleet.jobs.show.watch import wait_for
 
+    options_of_store = storage_options_alone(sets)
     with watch_on(stderr) as watch:
         wait_for(watch, "reading records")
-        drawn = draw(on_progress=watch.show)
+        drawn = draw(rows=rows, columns=columns, storage_options=options_of_store, on_progress=watch.show)
     if drawn.num_found > drawn.num_clips + drawn.num_more:
         fix = "the grid has more cells than --limit; raise it, or use other columns"
-        if not any(axes):
+        if not (rows or columns):
             fix = "raise --limit, or choose clips with --where"
         stderr.say(f"shown: {drawn.num_clips:,} of {count_text(drawn.num_found, 'clip')}: {fix}")
     if drawn.num_more:
-        same = " and ".join(filter(None, axes))
+        same = " and ".join(filter(None, (rows, columns)))
         why = f"because another clip has the same {same}"
         fix = "choose clips with --where, or use other columns"
         stderr.say(f"not shown: {count_text(drawn.num_more, 'clip')}, {why}; {fix}")
@@ -192,7 +172,7 @@ def _show(draw: Callable[..., Drawn], axes: Sequence[str | None]) -> None:
 
 
 def report_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     price: Annotated[
         float | None,
         Option(
@@ -214,11 +194,11 @@ def report_command(
     serve: Annotated[
         bool, Option("--serve", help="Serve a page on this machine that follows the job and plays new clips.")
     ] = False,
-    port: Port = 0,
-    every_s: Every = 5.0,
+    port: options.Port = 0,
+    every_s: options.Every = 5.0,
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")] = False,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write report.html and report.json into an output: throughput, failures, cost and more.
 

@@ -23,15 +23,7 @@ from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues, late_field
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, plain_frames
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, with_arguments
-from framefleet.plugins.scores import measures
-from framefleet.plugins.scores.model_scores import (
-    Aesthetic,
-    PictureText,
-    Unsafe,
-    open_aesthetic,
-    open_text,
-    open_unsafe,
-)
+from framefleet.plugins.scores import measures, model_scores
 from framefleet.plugins.scores.section import (
     SIMILARITY,
     AestheticSection,
@@ -127,19 +119,19 @@ def open_scores(
     return scores
 
 
-def _by_model(section: ModelScore) -> Similarity | Aesthetic | Unsafe:
+def _by_model(section: ModelScore) -> Similarity | model_scores.Aesthetic | model_scores.Unsafe:
     if isinstance(section, SimilaritySection):
         return open_similarity(section.similarity)
     if isinstance(section, AestheticSection):
-        return open_aesthetic(section.aesthetic, section.clip, allow_pickle=section.allow_pickle)
-    return open_unsafe(section.nsfw)
+        return model_scores.open_aesthetic(section.aesthetic, section.clip, allow_pickle=section.allow_pickle)
+    return model_scores.open_unsafe(section.nsfw)
 
 
 def _score(name: str, folder: str | None) -> ClipScore:
     if name in OWN_SCORES:
         return OWN_SCORES[name]
     if name == _TEXT:
-        text = open_text()
+        text = model_scores.open_text()
         return ClipScore(name=_TEXT, kind=pa.float64(), function=text, digest=text.digest)
     if name in _WRITTEN_AS:
         raise JobError(f"scores: {name} needs a model", f"write it as `{_WRITTEN_AS[name]}`")
@@ -253,7 +245,10 @@ class ScoreStep(ClipStep):
     def prepare(self) -> None:
         """Load models before others compute: libraries set torch's default dtype and draw random numbers."""
         for score in self.scores:
-            if isinstance(score.function, Similarity | Aesthetic | Unsafe | PictureText):
+            if isinstance(
+                score.function,
+                Similarity | model_scores.Aesthetic | model_scores.Unsafe | model_scores.PictureText,
+            ):
                 score.function.load()
 
     def values(self, of: StepInput, content: bytes, record: Mapping[str, Any]) -> StepValues:

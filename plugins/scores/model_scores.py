@@ -21,15 +21,8 @@ import numpy as np
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.scores import similarity
 from framefleet.plugins.scores.measures import some_frames
-from framefleet.plugins.scores.similarity import (
-    Similarity,
-    loaded_network,
-    loading,
-    model_files,
-    model_folder,
-    open_similarity,
-)
 
 _MAX_HEAD_BYTES = 64 << 20  # LAION's have 3 KB and 3.7 MB
 _UNSAFE = re.compile(r"nsfw|unsafe|porn|hentai|sexy|sexual|nud|explicit", re.IGNORECASE)
@@ -48,7 +41,7 @@ class Aesthetic:
     head_sha256: of the file with the layers.
     """
 
-    clip: Similarity
+    clip: similarity.Similarity
     head: str
     head_sha256: str
 
@@ -58,14 +51,14 @@ class Aesthetic:
 
     def load(self) -> None:
         self.clip.load()
-        with loading:
+        with similarity.loading:
             _layers(self)
 
     def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float:
         import torch
 
         values = self.clip.image_embeddings(frames)
-        with loading:
+        with similarity.loading:
             layers = _layers(self)
         with torch.inference_mode():
             for weight, bias in layers:
@@ -89,7 +82,7 @@ def open_aesthetic(head: str, clip: str, *, allow_pickle: bool) -> Aesthetic:
     if place.stat().st_size > _MAX_HEAD_BYTES:
         raise ModelError(f"aesthetic: {place} is too large for some linear layers", "fetch it again")
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
-    return Aesthetic(clip=open_similarity(clip, "aesthetic"), head=str(place), head_sha256=digest)
+    return Aesthetic(clip=similarity.open_similarity(clip, "aesthetic"), head=str(place), head_sha256=digest)
 
 
 @cache
@@ -146,11 +139,11 @@ class Unsafe:
     digest: str
 
     def load(self) -> None:
-        with loading:
+        with similarity.loading:
             _classifier(self)
 
     def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float:
-        with loading:
+        with similarity.loading:
             model, processor = _classifier(self)
         import torch
 
@@ -167,7 +160,7 @@ def open_unsafe(folder: str) -> Unsafe:
     Raises JobError where there is no such folder, ModelError for one of another kind.
     """
     example = "Falconsai/nsfw_image_detection --local-dir nsfw"
-    place, config = model_folder(folder, "nsfw", "an image classifier", example)
+    place, config = similarity.model_folder(folder, "nsfw", "an image classifier", example)
     (class_name,) = [*(config.get("architectures") or [None])][:1]
     if not isinstance(class_name, str) or not _CLASS.fullmatch(class_name):
         raise ModelError(
@@ -182,7 +175,7 @@ def open_unsafe(folder: str) -> Unsafe:
             f"nsfw: the classes of {place} are {', '.join(texts.values()) or 'not named'}",
             "use a classifier with a class such as nsfw or porn",
         )
-    files = model_files(place, "nsfw")
+    files = similarity.model_files(place, "nsfw")
     return Unsafe(
         folder=str(place),
         class_name=class_name,
@@ -196,7 +189,8 @@ def open_unsafe(folder: str) -> Unsafe:
 def _classifier(unsafe: Unsafe) -> tuple[Any, Any]:
     from transformers import AutoImageProcessor
 
-    with loaded_network(Path(unsafe.folder), dict(unsafe.files), unsafe.class_name) as (place, model):
+    network = similarity.loaded_network(Path(unsafe.folder), dict(unsafe.files), unsafe.class_name)
+    with network as (place, model):
         return model, AutoImageProcessor.from_pretrained(place)
 
 
@@ -210,13 +204,13 @@ class PictureText:
     digest: str
 
     def load(self) -> None:
-        with loading:
+        with similarity.loading:
             _reader()
 
     def __call__(self, frames: Frames, record: Mapping[str, Any]) -> float:
         shares = []
         for frame in some_frames(frames):
-            with loading:  # it is not for several threads
+            with similarity.loading:  # it is not for several threads
                 boxes = _reader()(frame[..., ::-1].copy(), use_cls=False).boxes  # BGR
             area = 0.0 if boxes is None else sum(_area(np.asarray(box)) for box in boxes)
             shares.append(min(1.0, area / (frame.shape[0] * frame.shape[1])))

@@ -28,14 +28,9 @@ from framefleet.pipeline.outputs.clip_step import StepValues, fitting_cells
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import HOW, MAX_CLIP_BYTES, Output, recorded_clip, sound_content
+from framefleet.pipeline.outputs.parts import record_tables
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
-from framefleet.pipeline.outputs.parts.record_tables import (
-    OF_CLIP,
-    clips_of,
-    record_schema_of,
-    taken_columns,
-)
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, column_digest, fields_named
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
@@ -139,7 +134,7 @@ def score(
                     if fields := pa.schema([field for field in columns if field.name in names]):
                         key = tuple(fields.names)
                         if key not in writers:
-                            schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *fields])
+                            schema = pa.schema([("row_id", pa.string()), *record_tables.OF_CLIP, *fields])
                             writers[key] = PartWriter(store, SCORES, schema, run=new_run(0))
                         of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
                         writers[key].add(None, of_clip | fitting_cells(fields, outcome.values))
@@ -157,7 +152,7 @@ def score(
 
 def _check_free(store: Store, scores: Sequence[clip_scores.ClipScore]) -> None:
     """Raise JobError for a column of that name that can be no earlier run of the score."""
-    columns, taken = record_schema_of(store), taken_columns(store)
+    columns, taken = record_tables.record_schema_of(store), record_tables.taken_columns(store)
     for score in scores:
         is_other = score.name in columns.names and columns.field(score.name).type != score.kind
         if is_other or score.name in taken:
@@ -181,11 +176,11 @@ def _null_scores(
         paths_by_names.setdefault(tuple(same), []).append(part.path)
     nulls: dict[str, set[bytes]] = defaultdict(set)
     for names, paths in paths_by_names.items():
-        fields = pa.schema([*_ROW_ID, *OF_CLIP, *(columns.field(name) for name in names)])
+        fields = pa.schema([*_ROW_ID, *record_tables.OF_CLIP, *(columns.field(name) for name in names)])
         for table in read_parts(store, paths, fields) if names else ():
             for name in names:
                 lacking = table.filter(pc.is_null(table[name]))
-                clips = zip(lacking["row_id"].to_pylist(), clips_of(lacking), strict=True)
+                clips = zip(lacking["row_id"].to_pylist(), record_tables.clips_of(lacking), strict=True)
                 nulls[name].update(_key(row_id, clip) for row_id, clip in clips)
     return nulls
 
@@ -213,7 +208,7 @@ def _left(
 
     names = [score.name for score in scores]
     is_whole = any(score.is_own for score in scores) and not is_count
-    wanted = record_schema_of(store).names if is_whole else [*_READ, *names]
+    wanted = record_tables.record_schema_of(store).names if is_whole else [*_READ, *names]
     for table in records_where(store, wanted, where):
         for row in table.to_pylist():
             lacking = [score for score in scores if again or is_missing(row, score.name)]

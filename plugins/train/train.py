@@ -20,17 +20,11 @@ from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
+from framefleet.plugins.train import resolve
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.job import TrainJob, TrainSettings
 from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, TrainProgress, read_losses
-from framefleet.plugins.train.resolve import (
-    ResolvedTraining,
-    check_output,
-    claim_training,
-    resolve_training,
-    survey_training,
-)
 from framefleet.plugins.train.run import Training
 from framefleet.plugins.train.trainers import Trainers
 
@@ -103,17 +97,18 @@ def train(
 def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, and report to `watch`."""
     started = time.monotonic()
-    resolved = resolve_training(job, watch)
+    resolved = resolve.resolve_training(job, watch)
     num_workers = job.fleet.max_workers
-    check_output(resolved, workers=num_workers)  # before the lock, which leaves its file in what is another's
+    # Before the lock, which leaves its file in what is another's.
+    resolve.check_output(resolved, workers=num_workers)
     with (
         DriverLock(resolved.store) as lock,
         Trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,
     ):
-        check_output(resolved, workers=trainers.num_workers)
-        rows = survey_training(resolved, watch)
+        resolve.check_output(resolved, workers=trainers.num_workers)
+        rows = resolve.survey_training(resolved, watch)
         say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
-        claim_training(resolved, rows, workers=trainers.num_workers)
+        resolve.claim_training(resolved, rows, workers=trainers.num_workers)
         pace = Pace(job.train.steps)
 
         def tell(report: TrainingReport) -> None:
@@ -153,7 +148,7 @@ def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
         watch.say(f"never used: {rows} of {bucket}: a batch has {settings.batch_size:,} of one size")
 
 
-def training_of(resolved: ResolvedTraining, rows: TrainingRows) -> Training:
+def training_of(resolved: resolve.ResolvedTraining, rows: TrainingRows) -> Training:
     return Training(
         model=resolved.model,
         files=resolved.files,

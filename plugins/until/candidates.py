@@ -35,16 +35,7 @@ from framefleet.pipeline.request import MAX_SEED, Request
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.plugins.until.acceptance import (
-    PASSED,
-    REJECTED,
-    UNJUDGED,
-    UNRENDERED,
-    Acceptance,
-    Group,
-    Quotas,
-    rows_to_ask,
-)
+from framefleet.plugins.until import acceptance
 from framefleet.plugins.until.section import ACCEPTED, SURPLUS, UNTIL, UntilSection
 from framefleet.plugins.until.step import MARKS
 
@@ -175,9 +166,9 @@ class Candidates:
 
     def _grouped(
         self, by_stratum: Mapping[tuple[str, ...], list[int]]
-    ) -> tuple[list[Group], list[Iterator[SeedRow]]]:
+    ) -> tuple[list[acceptance.Group], list[Iterator[SeedRow]]]:
         """Return the groups, of shares too, with the seeds of each."""
-        section, groups, seeds = self.section, list[Group](), list[Iterator[SeedRow]]()
+        section, groups, seeds = self.section, list[acceptance.Group](), list[Iterator[SeedRow]]()
         num_per = len(section.per)
         classes = {
             values: math.prod(
@@ -185,7 +176,7 @@ class Candidates:
             )
             for values in product(*section.share.values())
         }
-        quotas = Quotas(classes)
+        quotas = acceptance.Quotas(classes)
         for values in dict.fromkeys(values[:num_per] for values in by_stratum):
             for own, wanted in quotas.split(section.accepted).items():
                 names = dict(zip([*section.per, *section.share], (*values, *own), strict=True))
@@ -199,7 +190,7 @@ class Candidates:
                         "add such rows, leave columns out of `until.per`, or change the shares",
                     )
                 at_most = max(wanted, section.at_most * wanted // section.accepted)
-                groups.append(Group(values=names, wanted=wanted, at_most=at_most))
+                groups.append(acceptance.Group(values=names, wanted=wanted, at_most=at_most))
                 seeds.append(self._seeds_of(by_stratum[(*values, *own)]))
         return groups, seeds
 
@@ -227,7 +218,7 @@ class Candidates:
         """
         scores = {part.path for part in parts_in(self._store, SCORES)}
         scores, self._scores = scores - self._scores, scores
-        if anew or (scores and any(UNJUDGED in group.outcomes for group in self.groups)):
+        if anew or (scores and any(acceptance.UNJUDGED in group.outcomes for group in self.groups)):
             self._seen = set(self._earlier)
             for group in self.groups:
                 group.outcomes[:] = bytes(len(group.outcomes))
@@ -239,8 +230,8 @@ class Candidates:
         for table in read_parts(self._store, [part.path for part in failures], _ROW_ID):
             for row_id in table["row_id"].to_pylist():
                 place = self._places.get(bytes.fromhex(row_id))
-                if place and self.groups[place[0]].outcomes[place[1]] == UNRENDERED:
-                    self.groups[place[0]].outcomes[place[1]] = REJECTED
+                if place and self.groups[place[0]].outcomes[place[1]] == acceptance.UNRENDERED:
+                    self.groups[place[0]].outcomes[place[1]] = acceptance.REJECTED
         for row_id, outcome in self._judged_rows(records) if records else ():
             key = bytes.fromhex(row_id)
             if place := self._places.get(key):
@@ -256,8 +247,11 @@ class Candidates:
             for field in self._judged:
                 if field.name not in names:  # of a run without that score
                     table = table.append_column(field, pa.nulls(len(table), field.type))
-            outcomes = dict.fromkeys(table["row_id"].to_pylist(), REJECTED)
-            for condition, outcome in ((where, PASSED), (f"({where}\n) IS NULL", UNJUDGED)):
+            outcomes = dict.fromkeys(table["row_id"].to_pylist(), acceptance.REJECTED)
+            for condition, outcome in (
+                (where, acceptance.PASSED),
+                (f"({where}\n) IS NULL", acceptance.UNJUDGED),
+            ):
                 (rows,) = rows_where(iter([table]), condition)
                 outcomes |= dict.fromkeys(rows["row_id"].to_pylist(), outcome)
             yield from outcomes.items()
@@ -267,7 +261,9 @@ class Candidates:
     def resume(self) -> list[SeedRow]:
         """Ask again for the rows that earlier runs asked for, take in what records say, and return them."""
         for table in read_parts(self._store, [part.path for part in parts_in(self._store, ROWS)], _ROW_ID):
-            self._others |= {bytes.fromhex(row_id): UNRENDERED for row_id in table["row_id"].to_pylist()}
+            self._others |= {
+                bytes.fromhex(row_id): acceptance.UNRENDERED for row_id in table["row_id"].to_pylist()
+            }
         self.read()
         rows = []
         for at, group in enumerate(self.groups):
@@ -296,7 +292,7 @@ class Candidates:
     def ask(self, num_rows: int) -> list[SeedRow]:
         """Ask for more rows, as `rows_to_ask` says; return them, with those that have a record already."""
         rows: list[SeedRow] = []
-        while numbers := rows_to_ask(self.groups, num_rows, self.section.rate):
+        while numbers := acceptance.rows_to_ask(self.groups, num_rows, self.section.rate):
             rows += [row for at, number in numbers.items() for row in self.extend(at, number)]
             num_rows = 0
         return rows
@@ -308,7 +304,7 @@ class Candidates:
     def _take(self, at: int, row: SeedRow) -> SeedRow:
         outcomes = self.groups[at].outcomes
         self._places[row.row_id] = at, len(outcomes)
-        outcomes.append(self._others.pop(row.row_id, UNRENDERED))
+        outcomes.append(self._others.pop(row.row_id, acceptance.UNRENDERED))
         return row
 
     def write(self, rows: Sequence[SeedRow]) -> str:
@@ -331,12 +327,12 @@ class Candidates:
 
     # -- What is accepted --
 
-    def write_acceptance(self) -> Acceptance:
+    def write_acceptance(self) -> acceptance.Acceptance:
         """Note in the output how far the groups are; return it."""
         groups = tuple(group.state() for group in self.groups)
-        acceptance = Acceptance(groups=groups, table=self._folder)
-        acceptance.write(self._store)
-        return acceptance
+        accepted = acceptance.Acceptance(groups=groups, table=self._folder)
+        accepted.write(self._store)
+        return accepted
 
     def write_marks(self) -> None:
         """Note in scores/ which clips are accepted, and which are surplus, where it does not say so yet."""

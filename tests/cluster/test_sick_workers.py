@@ -18,8 +18,8 @@ import pytest
 import framefleet
 from framefleet import Store
 from framefleet.cluster.dispatch.faults import FaultPolicy
+from framefleet.cluster.fleet.events import Event, LaneLost, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Event, LaneLost, Lost, Ready, Reported
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
 from framefleet.pipeline.errors import FleetError, ModelError

@@ -21,10 +21,9 @@ from framefleet.pipeline import memory
 from framefleet.pipeline.errors import ModelError, OutOfMemory, RenderError, TableError
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.outputs.clips import Outcome
-from framefleet.pipeline.outputs.frames import frames as frames_module
+from framefleet.pipeline.outputs.frames import frames as frames_module, result
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.recipes.recipe import Recipe, generate
-from framefleet.pipeline.render import recipe_call
 from framefleet.pipeline.render.fused.batching import Mode
 from framefleet.pipeline.render.row_queue import with_frames
 from tests.tiny import SMALLEST, tiny
@@ -228,7 +227,7 @@ def test_a_row_that_lacks_memory_beside_others_waits_for_them_and_denoises_no_st
             raise torch.OutOfMemoryError("others are in the way")
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(recipe_call, "to_rendered", partial(full, "", recipe_call.to_rendered))
+    monkeypatch.setattr(result, "to_rendered", partial(full, "", result.to_rendered))
     if where == "decode":
         monkeypatch.undo()
     with intercept({"vae": model.pipe.vae} if where == "decode" else {}, full, method="decode"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from framefleet import Store, Summary
+from framefleet.cluster.driver import earlier_runs
 from framefleet.cluster.driver.earlier_runs import Adoption, spent_before
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.stop import JobBudget, Spent
@@ -162,7 +163,7 @@ def test_no_clip_is_read_to_be_adopted_where_the_budget_is_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    monkeypatch.setattr(render, "find_adoptable", lambda *_, **__: looked.append(1) or Adoption())
+    monkeypatch.setattr(earlier_runs, "find_adoptable", lambda *_, **__: looked.append(1) or Adoption())
     values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
     with closing(resolve_job(load_job(values | {"budget": {"hours": 2}}), Callback())) as resolved:
         write_driver(resolved.store, progress=replace(UNDER_WAY, elapsed_s=2 * 3600))

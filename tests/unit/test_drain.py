@@ -19,8 +19,8 @@ from framefleet import Progress, Store, Summary
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
 from framefleet.cluster.driver.stop import Stop
+from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Event, LaneLost, Leaving, Ready, Reported
 from framefleet.cluster.worker.checkpointer import checkpoint_path
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.jobs.job.file import load_job

@@ -16,8 +16,9 @@ from framefleet.cluster.dispatch.faults import LostRows
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Cause, Event, Lost, Ready, Reported
+from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.jobs.job.file import load_job

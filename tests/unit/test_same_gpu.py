@@ -14,8 +14,9 @@ import pytest
 from framefleet.cluster.dispatch.faults import LostRows
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.fleet.events import Event, Lost, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.fleet.losses import Cause, Event, Lost, Ready, Reported
+from framefleet.cluster.fleet.losses import Cause
 from framefleet.cluster.worker.messages import Hello, StoredRow, WorkerReport
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.render import work_of

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from framefleet.jobs.options import AsJson, JobOrOutput, Sets, Verbose
+from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.layout import DAMAGED
@@ -15,11 +15,11 @@ _DryRun = Annotated[bool, Option("--dry-run", help="Print what would be done. Ch
 
 
 def repair_command(
-    job: JobOrOutput,
+    job: options.JobOrOutput,
     dry_run: _DryRun = False,
-    as_json: AsJson = False,
-    sets: Sets = None,
-    verbose: Verbose = False,
+    as_json: options.AsJson = False,
+    sets: options.Sets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Read every file of an output, remove what is damaged, and render what is missing.
 

@@ -9,15 +9,8 @@ from typing import Any
 
 from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.job.steps import steps_again
+from framefleet.jobs.keep.replay import recorded_row
 from framefleet.jobs.keep.replay.compare import Again, Compared, compare, compared_digests
-from framefleet.jobs.keep.replay.recorded_row import (
-    NOTHING,
-    Given,
-    Recorded,
-    environment_of,
-    find_recorded,
-    recipe_of,
-)
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
@@ -75,15 +68,15 @@ class Replayed(Overview):
 class Replayer:
     """Renders recorded rows again, one after the other, in this process; keeps the model of the last."""
 
-    def __init__(self, given: Given = NOTHING) -> None:
+    def __init__(self, given: recorded_row.Given = recorded_row.NOTHING) -> None:
         """given: what the output is not trusted with."""
         self._given = given
         self._settings: ModelSettings | None = None
         self._model: Model | None = None
 
-    def replay(self, recorded: Recorded) -> Replayed:
+    def replay(self, recorded: recorded_row.Recorded) -> Replayed:
         """Do what `replay` promises."""
-        recipe = recipe_of(recorded, self._given)
+        recipe = recorded_row.recipe_of(recorded, self._given)
         job = recorded.claim.job
         media = media_again(job)
         steps = steps_again(job.model_dump(), allow_pickle=self._given.allow_pickle)
@@ -129,14 +122,22 @@ class Replayer:
         )
 
 
+<<<<<<< HEAD
 def replay(output: str | Path, row_id: str, given: Given = NOTHING) -> Replayed:
+=======
+def replay(output: str, row_id: str, given: recorded_row.Given = recorded_row.NOTHING) -> Replayed:
+>>>>>>> s49
     """Render one row again, in this process, and compare it with its record, and that with what is stored.
 
     row_id: its first digits or its clip's name too. given: what the output is not trusted with. Raises
     JobError when there is no such record, or it is not one that a row could have, and ModelError when files
     are not those of the record.
     """
+<<<<<<< HEAD
     return Replayer(given).replay(find_recorded(str(output), row_id, given))
+=======
+    return Replayer(given).replay(recorded_row.find_recorded(output, row_id, given))
+>>>>>>> s49
 
 
 def media_again(job: ClaimedJob) -> Media:
@@ -150,7 +151,9 @@ def media_again(job: ClaimedJob) -> Media:
 
 def environment_differences(then: Record, now: Record) -> tuple[tuple[str, str, str], ...]:
     """Return (name, then, now) of what of the environment has become another."""
-    there, here = (environment_of(record).model_dump(exclude_none=True) for record in (then, now))
+    there, here = (
+        recorded_row.environment_of(record).model_dump(exclude_none=True) for record in (then, now)
+    )
     return tuple(_differences(there, here))
 
 
@@ -172,7 +175,7 @@ def _not_rendered(row_id: str, error: Exception) -> FramefleetError:
     return failure
 
 
-def check_files(recorded: Recorded, digests: Mapping[str, str], name: str) -> None:
+def check_files(recorded: recorded_row.Recorded, digests: Mapping[str, str], name: str) -> None:
     """Raise ModelError where the files of the model called `name` are not those that rendered the row."""
     if model_digest(digests) == recorded.record.model_digest:
         return

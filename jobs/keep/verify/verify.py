@@ -44,14 +44,7 @@ from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, recorded_clip
-from framefleet.pipeline.outputs.parts.parts import (
-    find_record,
-    read_folder,
-    record_in,
-    rows_in_table,
-    rows_of,
-    tables_by_part,
-)
+from framefleet.pipeline.outputs.parts import parts
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
     FIRST_FIELDS,
@@ -226,10 +219,10 @@ def verified_rows(
     """Render rows again as `verify` does; yield each as it is done."""
     store = Output.open(output, given.storage_options).store
     if row_ids:
-        records = [find_record(store, row_id) for row_id in row_ids]
+        records = [parts.find_record(store, row_id) for row_id in row_ids]
     else:
         chosen = sample_rows(store, sample or NUM_SAMPLED, seed=seed)
-        records = [*filter(None, (record_in(store, row.part, row.row_id) for row in chosen))]
+        records = [*filter(None, (parts.record_in(store, row.part, row.row_id) for row in chosen))]
     if not records:
         raise Output(store).no_records()
     if by_fleet:
@@ -265,12 +258,14 @@ def _by_fleet(
     steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
     with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
         where = scratch.url_of(RECORDS)
-        again = {row["row_id"]: record_of(row, where) for row in rows_of(read_folder(scratch), where)}
+        again = {
+            row["row_id"]: record_of(row, where) for row in parts.rows_of(parts.read_folder(scratch), where)
+        }
         fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
-        failed = read_folder(scratch, FAILURES, fields)
+        failed = parts.read_folder(scratch, FAILURES, fields)
         errors = {
             row["row_id"]: JobError(f"it failed: {row['error_type']}: {row['message']}")
-            for row in rows_of(failed, scratch.url_of(FAILURES))
+            for row in parts.rows_of(failed, scratch.url_of(FAILURES))
         }
         for then in records:
             if then.row_id not in again:
@@ -379,8 +374,8 @@ def sample_rows(
     max_groups = max(1, _MAX_CANDIDATES // count)
     rows = (
         (path, row)
-        for path, table in tables_by_part(store, _FIELDS)
-        for some in rows_in_table(table, store.url_of(path))
+        for path, table in parts.tables_by_part(store, _FIELDS)
+        for some in parts.rows_in_table(table, store.url_of(path))
         for row in some
         if among is None or row["row_id"] in among
     )

@@ -14,8 +14,8 @@ from rich.text import Text
 from typer import Exit, Option
 
 from framefleet.cluster.driver.progress import num_rendering, with_inner
+from framefleet.jobs import options
 from framefleet.jobs.look.failures import failure_values, one_line
-from framefleet.jobs.options import AsJson, Every, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.jobs.show.watch import audit_line, duration, gone_line
 from framefleet.pipeline.errors import command, count_text
@@ -35,13 +35,13 @@ _Check = Annotated[
 
 
 def status_command(
-    output: OutputToRead,
+    output: options.OutputToRead,
     watch: _Watch = False,
-    every_s: Every = 5.0,
+    every_s: options.Every = 5.0,
     check: _Check = False,
-    as_json: AsJson = False,
-    sets: StorageSets = None,
-    verbose: Verbose = False,
+    as_json: options.AsJson = False,
+    sets: options.StorageSets = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Show the progress of an output: rows done, failed and left, rate, time left, workers and last errors.
 

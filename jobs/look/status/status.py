@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from framefleet.cluster.driver.commit import half_done_in
-from framefleet.cluster.driver.lock import read_holder
+from framefleet.cluster.driver.lock import last_reports, read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
 from framefleet.doors import notes
 from framefleet.pipeline.errors import JobError
@@ -96,12 +96,6 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
     )
 
 
-def _last_reports(store: Store) -> list[Progress]:
-    """Return what each driver of an output said last."""
-    holders = (read_holder(store, epoch) for epoch in epochs_of(store))
-    return [holder.progress for holder in holders if holder and holder.progress]
-
-
 def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
     """Return what audits say of all rows with a record; None where no driver said anything.
 
@@ -109,7 +103,7 @@ def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
     """
     reports = [
         one
-        for one in _last_reports(store)
+        for one in last_reports(store)
         if one.audits and all(0 <= n < _MOST for n in (one.done, *astuple(one.audits)))
     ]
     if not reports:
@@ -125,7 +119,7 @@ def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
 
 def figures_of(store: Store) -> dict[str, float]:
     """Return what all drivers of an output counted, as far as they said; files may be anybody's."""
-    figures = (report.figures for report in _last_reports(store))
+    figures = (report.figures for report in last_reports(store))
     return of_runs(*filter(_are_sound, figures))
 
 

@@ -22,28 +22,13 @@ from torch import nn
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.device_placement import Placer
-from framefleet.pipeline.model.options import attention, offload, step_cache
+from framefleet.pipeline.model.options import attention, offload, schema, step_cache
 from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
-from framefleet.pipeline.model.options.schema import (
-    CacheDit,
-    GroupOffload,
-    Options,
-    OtherQuantization,
-    Quantization,
-    Quanto,
-    TorchAo,
-)
 from framefleet.pipeline.model.options.torchao_import import say_import_warnings
+from framefleet.pipeline.model.sources import packing
 from framefleet.pipeline.model.sources.components import Component, class_of
-from framefleet.pipeline.model.sources.packing import (
-    METHOD_PACKAGES,
-    ON_GPUS,
-    check_package,
-    config_classes,
-    method_of,
-)
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -69,12 +54,12 @@ _CAPABILITIES = {
 _ONLY_PACKED = ("gguf", "bfl", "auto-round")
 
 
-def check_quantization(quantization: Quantization, *, device: str | None) -> None:
+def check_quantization(quantization: schema.Quantization, *, device: str | None) -> None:
     """Raise ModelError when its package is not there, or a device that is known does not do it."""
     backend = quantization.backend
-    if isinstance(quantization, OtherQuantization):
+    if isinstance(quantization, schema.OtherQuantization):
         _check_arguments(quantization)
-        if backend in ON_GPUS and device == "cpu":
+        if backend in packing.ON_GPUS and device == "cpu":
             raise ModelError(f"quantization by {backend} needs a GPU", "use torchao, quanto or sdnq")
         return
     needed = _CAPABILITIES.get(quantization.type)
@@ -86,12 +71,12 @@ def check_quantization(quantization: Quantization, *, device: str | None) -> Non
             f"capability {needed[0]}.{needed[1]} and later ones",
             "use float8_weight_only, or leave it out; in place of `speed: fastest` use `speed: compiled`",
         )
-    check_package(backend, f"quantization by {backend}")
-    if isinstance(quantization, TorchAo):
+    packing.check_package(backend, f"quantization by {backend}")
+    if isinstance(quantization, schema.TorchAo):
         say_import_warnings()
 
 
-def _check_arguments(quantization: OtherQuantization) -> None:
+def _check_arguments(quantization: schema.OtherQuantization) -> None:
     """Raise ModelError for a backend that diffusers does not have, or arguments that it does not take."""
     backend = quantization.backend
     if backend in _ONLY_PACKED:
@@ -99,11 +84,11 @@ def _check_arguments(quantization: OtherQuantization) -> None:
         if backend == "gguf":
             fix = "give the file: `model.parts: {transformer: FILE.gguf}`"
         raise ModelError(f"quantization: {backend} is a format of files, and packs no weights here", fix)
-    classes = config_classes()
+    classes = packing.config_classes()
     if backend not in classes:
         fix = did_you_mean(backend, classes.keys() - {*_ONLY_PACKED})
         raise ModelError(f"quantization.backend is {backend!r}, which diffusers does not have", fix)
-    check_package(backend, f"quantization by {backend}")
+    packing.check_package(backend, f"quantization by {backend}")
     name = classes[backend].__name__
     try:
         config = classes[backend](**quantization.arguments)
@@ -117,7 +102,7 @@ def _check_arguments(quantization: OtherQuantization) -> None:
         raise ModelError(problem, did_you_mean(unknown[0], taken))
 
 
-def check_quantized(components: Mapping[str, Any], quantization: Quantization) -> None:
+def check_quantized(components: Mapping[str, Any], quantization: schema.Quantization) -> None:
     """Raise ModelError for a component that came out as it went in: the libraries skip layers in silence."""
     for name, module in components.items():
         if not any(map(_is_quantized, module.modules())):
@@ -125,15 +110,15 @@ def check_quantized(components: Mapping[str, Any], quantization: Quantization) -
             raise ModelError(problem, "leave it out of quantization.components, or use another type")
 
 
-def component_config(quantization: Quantization, library: str) -> New:
+def component_config(quantization: schema.Quantization, library: str) -> New:
     """Return the config of one component. library: where its class is from; each library has its own."""
     # Our own classes, and parts of diffusers, are loaded as diffusers' own are.
     library = library if library == "transformers" else "diffusers"
-    if isinstance(quantization, OtherQuantization):
-        name = config_classes(library)[quantization.backend].__name__
+    if isinstance(quantization, schema.OtherQuantization):
+        name = packing.config_classes(library)[quantization.backend].__name__
         module = library if hasattr(import_module(library), name) else quantization.backend
         return New(module=module, name=name, arguments=quantization.arguments)
-    if isinstance(quantization, TorchAo):
+    if isinstance(quantization, schema.TorchAo):
         module, name = TORCHAO[quantization.type]
         kind = New(module=module, name=name)
         return New(module=library, name="TorchAoConfig", arguments={"quant_type": kind})
@@ -163,7 +148,7 @@ def denoisers_in(components: Iterable[str]) -> list[str]:
     return [name for name in components if name.startswith(DENOISERS)]
 
 
-def quantization_config(options: Options, libraries: Mapping[str, str]) -> New | None:
+def quantization_config(options: schema.Options, libraries: Mapping[str, str]) -> New | None:
     """Return what from_pretrained is given. libraries: where each component's class is from."""
     if options.quantization is None:
         return None
@@ -174,7 +159,9 @@ def quantization_config(options: Options, libraries: Mapping[str, str]) -> New |
     return New(module="diffusers", name="PipelineQuantizationConfig", arguments={"quant_mapping": mapping})
 
 
-def tune(pipe: Any, options: Options, *, device: str, placer: Placer | None = None) -> Attention | None:
+def tune(
+    pipe: Any, options: schema.Options, *, device: str, placer: Placer | None = None
+) -> Attention | None:
     """Set up a loaded pipeline on the device, but for the step cache. Raises ModelError."""
     modules = offload.modules_of(pipe)
     denoisers = {name: modules[name] for name in denoisers_in(modules)}
@@ -210,11 +197,11 @@ class Setup:
     classes: Collection[str]  # that it imports from diffusers
 
 
-def script_setup(options: Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
+def script_setup(options: schema.Options, libraries: Mapping[str, str], *, device: str, steps: int) -> Setup:
     denoisers = denoisers_in(libraries)
     quantized = quantization_config(options, libraries)
     first = weight_calls(options, libraries)
-    if isinstance(group := options.offload, GroupOffload):
+    if isinstance(group := options.offload, schema.GroupOffload):
         folders = dict.fromkeys(denoisers, offload.OWN_FOLDER) if group.disk else {}
         first += offload.group_calls(group, libraries, device=device, denoisers=denoisers, folders=folders)
     elif options.offload:  # one row at a time, so diffusers' own hooks do
@@ -240,16 +227,18 @@ def script_setup(options: Options, libraries: Mapping[str, str], *, device: str,
     )
 
 
-def packages_of(options: Options, device: str, methods: Collection[str] = ()) -> list[str]:
+def packages_of(options: schema.Options, device: str, methods: Collection[str] = ()) -> list[str]:
     """Return the packages whose versions decide bits. methods: by which the model's weights are packed."""
     methods = {*methods, *([options.quantization.backend] if options.quantization else [])}
-    packages = sorted(METHOD_PACKAGES[method] for method in methods if method in METHOD_PACKAGES)
+    packages = sorted(
+        packing.METHOD_PACKAGES[method] for method in methods if method in packing.METHOD_PACKAGES
+    )
     has_kernels = options.compile or options.matmul == "triton"
-    packages += ["cache-dit"] * isinstance(options.cache, CacheDit)
+    packages += ["cache-dit"] * isinstance(options.cache, schema.CacheDit)
     return packages + ["triton"] * (has_kernels and device.startswith("cuda"))
 
 
-def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall]:
+def weight_calls(options: schema.Options, components: Collection[str]) -> list[PipeCall]:
     calls, denoisers = [], denoisers_in(components)
     if options.fuse_qkv:  # of weights as they were read
         calls += [_of(name, "fuse_qkv_projections") for name in denoisers]
@@ -266,7 +255,7 @@ def weight_calls(options: Options, components: Collection[str]) -> list[PipeCall
     return calls
 
 
-def compile_calls(options: Options, denoisers: Iterable[str]) -> list[PipeCall]:
+def compile_calls(options: schema.Options, denoisers: Iterable[str]) -> list[PipeCall]:
     settings = {"fullgraph": True, "dynamic": NEVER, "options": DETERMINISTIC}
     return [_of(name, "compile_repeated_blocks", **settings) for name in denoisers] * options.compile
 
@@ -292,7 +281,7 @@ _APART = (
 
 
 def check_options(
-    options: Options,
+    options: schema.Options,
     spec: PipelineSpec,
     *,
     folder: Path,
@@ -304,14 +293,14 @@ def check_options(
     The denoisers and the autoencoder are built from their configs, without memory for their weights: some of
     what decides is set in constructors. folder: holds the configs. device: None where it is not known yet.
     """
-    if options == Options():
+    if options == schema.Options():
         return
-    group = options.offload if isinstance(options.offload, GroupOffload) else None
+    group = options.offload if isinstance(options.offload, schema.GroupOffload) else None
     used = {
         **{"compile": options.compile, "fuse_qkv": options.fuse_qkv, "cache": options.cache},
         **{"layerwise_casting": options.layerwise_casting, "quantization": options.quantization},
         "matmul triton": options.matmul == "triton",
-        "quantization by quanto": isinstance(options.quantization, Quanto),
+        "quantization by quanto": isinstance(options.quantization, schema.Quanto),
         "offload group": group,
         "offload.disk": group and group.disk,
     }
@@ -355,7 +344,7 @@ def check_options(
             if name not in usable:
                 problem = f"quantization.components names {name!r}, which has no weights in this model"
                 raise ModelError(problem, f"use some of {', '.join(usable)}")
-            if method := method_of(folder, name):
+            if method := packing.method_of(folder, name):
                 fix = "leave `model.quantization` out, or use the model's plain weights"
                 raise ModelError(f"quantization: the weights of {name} are packed already, by {method}", fix)
     if options.offload:
@@ -367,7 +356,7 @@ def check_options(
             raise ModelError(f"vae_{name}: {type(vae).__name__} has no {name}", "leave it out")
 
 
-def check_beside_loras(options: Options) -> None:
+def check_beside_loras(options: schema.Options) -> None:
     """Raise ModelError for an option with which LoRAs would be left out without a word."""
     if options.fuse_qkv:
         problem = "fuse_qkv does not go together with LoRAs: they change the weights that it has joined"

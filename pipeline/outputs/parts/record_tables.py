@@ -69,14 +69,14 @@ def record_tables(
     names = {*schema.names, "row_id", *(OF_CLIP.names if later.names else ())}
     tables = _counting_records(store, _paths(parts), [f for f in all_columns.records if f.name in names])
     if not later.names:
-        yield from (_shaped(table, schema) for table in tables)
+        yield from (shaped(table, schema) for table in tables)
         return
     fields = pa.schema([*_ROW_ID, *OF_CLIP, *later])
     with closing(ScoreIndex(later)) as scores:
         for table in read_parts(store, _paths(parts_in(store, SCORES)), fields):
             scores.add(table)
         for table in tables:
-            yield _shaped(scores.joined(table), schema)
+            yield shaped(scores.joined(table), schema)
 
 
 def doubled_rows(store: Store, parts: Sequence[Part]) -> dict[str, str]:
@@ -217,8 +217,8 @@ def _which_count(store: Store, paths: list[str]) -> list[npt.NDArray[np.bool_]]:
     return np.split(is_last, np.cumsum([len(some) for some in numbers])[:-1])
 
 
-def _shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the table with all columns of `schema`, in its order."""
+def shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the table with all columns of `schema`, in its order; null where it lacks one."""
     columns = [
         table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
         for field in schema

@@ -24,15 +24,7 @@ from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import clip_fps
-from framefleet.plugins.pages.sheet.choice import (
-    Chosen,
-    ClipChoice,
-    GridPicture,
-    Tile,
-    caption_text,
-    chosen_of,
-    value_of,
-)
+from framefleet.plugins.pages.sheet import choice
 from framefleet.plugins.pictures.contact_sheet import contact_sheet, shown_of, within
 from framefleet.plugins.pictures.lettering import warn_of_missing_fonts
 
@@ -83,16 +75,16 @@ def sheet(
     tile: width of a clip in pixels; None is 480 for three frames and 192 for one. on_progress: called after
     each clip that was read. Raises JobError for what cannot be drawn.
     """
-    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    wanted = choice.ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     path, store = _checked_path(to, STILLS, tile), Output.open_rendered(output, storage_options).store
     tile = tile or (GRID_TILE if rows or columns else STRIP_TILE)
-    chosen = chosen_of(store, choice)
+    chosen = choice.chosen_of(store, wanted)
     if rows or columns:
-        tiles = _tiles(store, chosen, choice, tile, on_progress, lambda num_frames: [num_frames // 2])
+        tiles = _tiles(store, chosen, wanted, tile, on_progress, lambda num_frames: [num_frames // 2])
         picture = _picture(chosen, tiles, has_captions=bool(captions))
         image = Image.fromarray(next(picture.frames()))
     else:
-        tiles = _tiles(store, chosen, choice, tile, on_progress, shown_of)
+        tiles = _tiles(store, chosen, wanted, tile, on_progress, shown_of)
         cards = ((one.frames, one.caption) for one in tiles)
         image = contact_sheet(cards, columns=min(_SHEET_COLUMNS, len(chosen.clips)), tile_width=tile)
     _written(path, lambda to: image.save(to, quality=_WEBP_QUALITY))
@@ -116,10 +108,10 @@ def grid(
 
     to: an .mp4, .mkv, .gif or .webp file; the rest as for `sheet`.
     """
-    choice = ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
+    wanted = choice.ClipChoice(rows=rows, columns=columns, where=where, limit=limit, captions=tuple(captions))
     path, store = _checked_path(to, MOVING, tile), Output.open_rendered(output, storage_options).store
-    chosen = chosen_of(store, choice)
-    tiles = _tiles(store, chosen, choice, tile, on_progress, range)
+    chosen = choice.chosen_of(store, wanted)
+    tiles = _tiles(store, chosen, wanted, tile, on_progress, range)
     picture = _picture(chosen, tiles, has_captions=bool(captions) or not (rows or columns))
     width, height = picture.size
     if (size_bytes := width * height * 3 * picture.num_frames) > MAX_SHOWN_BYTES:
@@ -144,26 +136,28 @@ def _checked_path(to: str | Path, endings: Sequence[str], tile: int | None) -> P
 
 def _tiles(
     store: Store,
-    chosen: Chosen,
-    choice: ClipChoice,
+    chosen: choice.Chosen,
+    wanted: choice.ClipChoice,
     width: int,
     on_progress: OnProgress | None,
     which: Callable[[int], Sequence[int]],
-) -> Iterator[Tile]:
+) -> Iterator[choice.Tile]:
     """Yield clips as they are shown. which: from the number of frames to those to show."""
     num_read = 0
     for place in chosen.clips:
-        caption = caption_of(place.record, choice.captions)
+        caption = caption_of(place.record, wanted.captions)
         shown = _shown(store, place.record, width, which)
         num_read += shown is not None
         frames, fps = shown or (np.full((1, width, width, 3), _GONE, np.uint8), 1.0)
-        yield Tile(frames=frames, fps=fps, row=place.row, column=place.column, caption=caption)
+        yield choice.Tile(frames=frames, fps=fps, row=place.row, column=place.column, caption=caption)
         if on_progress:
             on_progress(ClipsProgress(doing="read", done=num_read, total=len(chosen.clips)))
 
 
-def _picture(chosen: Chosen, tiles: Iterator[Tile], *, has_captions: bool) -> GridPicture:
-    shown, size_bytes = list[Tile](), 0
+def _picture(
+    chosen: choice.Chosen, tiles: Iterator[choice.Tile], *, has_captions: bool
+) -> choice.GridPicture:
+    shown, size_bytes = list[choice.Tile](), 0
     for tile in tiles:
         shown.append(tile if has_captions else replace(tile, caption=""))
         size_bytes += tile.frames.nbytes
@@ -171,7 +165,7 @@ def _picture(chosen: Chosen, tiles: Iterator[Tile], *, has_captions: bool) -> Gr
             raise more_than_shown(f"{len(shown):,} of these clips", size_bytes)
     titles = [tile.caption.partition("\n")[0] for tile in shown]
     warn_of_missing_fonts([*titles, *chosen.row_names, *chosen.column_names])
-    return GridPicture(tiles=shown, row_names=chosen.row_names, column_names=chosen.column_names)
+    return choice.GridPicture(tiles=shown, row_names=chosen.row_names, column_names=chosen.column_names)
 
 
 def _written(path: Path, write: Callable[[Path], object]) -> None:
@@ -184,7 +178,7 @@ def _written(path: Path, write: Callable[[Path], object]) -> None:
         half.unlink(missing_ok=True)
 
 
-def _drawn(path: Path, chosen: Chosen) -> Drawn:
+def _drawn(path: Path, chosen: choice.Chosen) -> Drawn:
     return Drawn(path=path, num_clips=len(chosen.clips), num_found=chosen.num_found, num_more=chosen.num_more)
 
 
@@ -216,12 +210,12 @@ def more_than_shown(what: str, size_bytes: int) -> JobError:
 def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return a caption: these columns, the first as its title; or prompt, seed and steps."""
     if names:
-        title, *details = (str(value_of(record, name)) for name in names)
+        title, *details = (str(choice.value_of(record, name)) for name in names)
         labelled = [f"{name} {value}" for name, value in zip(names[1:], details, strict=True)]
         return f"{title}\n{', '.join(labelled)}"
     arguments = told_arguments(record)
     details = [f"seed {record['seed']}"]
     for name, short in _NAMES.items():
         if isinstance(value := arguments.get(name), int | float):
-            details.append(f"{short} {caption_text(value)}")
+            details.append(f"{short} {choice.caption_text(value)}")
     return f"{arguments.get('prompt') or ''}\n{', '.join(details)}"
