@@ -35,25 +35,7 @@ from framefleet.plugins.export.selection import (
     find_near_duplicates,
     read_clips,
 )
-<<<<<<< HEAD
-from framefleet.plugins.export.shard import (
-    NOTES,
-    ExportPlan,
-    FolderShard,
-    ParquetShard,
-    ShardWriter,
-    Target,
-    TarShard,
-    VBenchShard,
-    check_folder,
-    claim_place,
-    feature_of,
-    parts_to_export,
-    plan_of,
-)
 from framefleet.plugins.picks import picked
-=======
->>>>>>> s49
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -122,22 +122,14 @@ class Replayer:
         )
 
 
-<<<<<<< HEAD
-def replay(output: str | Path, row_id: str, given: Given = NOTHING) -> Replayed:
-=======
-def replay(output: str, row_id: str, given: recorded_row.Given = recorded_row.NOTHING) -> Replayed:
->>>>>>> s49
+def replay(output: str | Path, row_id: str, given: recorded_row.Given = recorded_row.NOTHING) -> Replayed:
     """Render one row again, in this process, and compare it with its record, and that with what is stored.
 
     row_id: its first digits or its clip's name too. given: what the output is not trusted with. Raises
     JobError when there is no such record, or it is not one that a row could have, and ModelError when files
     are not those of the record.
     """
-<<<<<<< HEAD
-    return Replayer(given).replay(find_recorded(str(output), row_id, given))
-=======
-    return Replayer(given).replay(recorded_row.find_recorded(output, row_id, given))
->>>>>>> s49
+    return Replayer(given).replay(recorded_row.find_recorded(str(output), row_id, given))
 
 
 def media_again(job: ClaimedJob) -> Media:
