@@ -34,7 +34,9 @@ def train_command(
         from framefleet.jobs.show.progress import watch_on
         from framefleet.jobs.show.watch import duration
 
-        loaded = load_job(job, sets or [], table=table, model=model, output=output, kind=TrainJob)
+        loaded = load_job(
+            job, sets or [], table=table, model=model, output=output, kind=TrainJob, is_run=True
+        )
         quiet_libraries()
         from framefleet.plugins.train.train import train_job
 
