@@ -35,7 +35,6 @@ from framefleet.pipeline.outputs.layout import (
     recorded_path,
     row_named_by,
 )
-from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable, read_part
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
@@ -134,6 +133,8 @@ def _why_not(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
 
 def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
     """Return uint8 RGB (T, H, W, 3). Raises StoreError when the clip is gone, JobError when it is another."""
+    from framefleet.pipeline.outputs.media.media import decode  # imports av
+
     file = recorded_clip(record, store.url_of(RECORDS))
     where = store.url_of(file.path)
     if record["bytes"] > MAX_CLIP_BYTES:
