@@ -66,6 +66,7 @@ class Holder:
     progress: Progress | None = None  # at its last beat, for those who read the output from elsewhere
     beat_at: str = ""  # for people too
     tables: tuple[str, ...] = ()  # of added rows, which it has taken: its answer to `add`
+    is_partial: bool = False  # it renders some rows, e.g. by `--limit`, and none that are added
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
@@ -311,15 +312,16 @@ class DriverLock:
         """Add progress that is reported from now on, about other rows, to what was reported so far."""
         self._told_before = self._told
 
-    def promise(self, tables: Iterable[str]) -> None:
+    def promise(self, tables: Iterable[str], *, is_partial: bool = False) -> None:
         """Say in this driver's file that rows/ has these, to whoever added them and waits for an answer.
 
-        tables: files of added rows, which were read. They are rendered before this driver ends.
+        tables: files of added rows, which were read. They are rendered before this driver ends, unless the
+        run is partial.
         """
         with self._writing:
-            before = self._ours.tables
-            self._ours = replace(self._ours, tables=tuple(sorted({*before, *tables})))
-        if self._ours.tables != before:
+            before, tables = self._ours, sorted({*self._ours.tables, *tables})
+            self._ours = replace(before, tables=tuple(tables), is_partial=is_partial)
+        if self._ours != before:
             self._write()
 
     def _read(self, path: str) -> bytes | None:

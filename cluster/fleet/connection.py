@@ -27,12 +27,13 @@ from typing import Any, cast
 
 import ray
 from ray._private.runtime_env.py_modules import upload_py_modules_if_needed
+from ray.core.generated import autoscaler_pb2
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.util.metrics import Counter, Gauge
 
 from framefleet.cluster.fleet.losses import ANSI
-from framefleet.cluster.fleet.machines import Machine
+from framefleet.cluster.fleet.machines import Machine, Room
 from framefleet.cluster.fleet.ray_folder import check_parent, make_socket_folder, warn_of_open_folder
 from framefleet.cluster.fleet.ray_start import replaced, start_ray
 from framefleet.pipeline.errors import FleetError, UserError
@@ -78,6 +79,26 @@ class Head:
             )
             for node_id, node in self._client.get_all_node_info(timeout=_LIMIT_S).items()
         ]
+
+    def room(self) -> Room:
+        """Return what of the cluster is free, and what waits for room."""
+        reply = cast("Any", autoscaler_pb2).GetClusterResourceStateReply()
+        reply.ParseFromString(self._client.get_cluster_resource_state(timeout_s=_LIMIT_S))
+        state = reply.cluster_resource_state
+        waiting = (one.request.resources_bundle for one in state.pending_resource_requests)
+        return Room(
+            free=tuple(
+                Machine(
+                    node_id=node.node_id.hex(),
+                    host=node.node_ip_address,
+                    address=node.node_ip_address,
+                    cpus=node.available_resources.get("CPU", 0.0),
+                    gpus=node.available_resources.get("GPU", 0.0),
+                )
+                for node in state.node_states
+            ),
+            awaited=frozenset((bundle.get("CPU", 0.0), bundle.get("GPU", 0.0)) for bundle in waiting),
+        )
 
 
 class RayMetrics:

@@ -25,7 +25,7 @@ from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.losses import Cause, LaneHosts, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
-from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, shares
+from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, resources_in_words, shares
 from framefleet.cluster.worker.messages import Assignment, Hello, Loading, WorkerSetup
 from framefleet.cluster.worker.worker import Worker
 from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # Until a first row is done libraries are loaded, in calls that may keep all of Python waiting.
 LOADING_SILENCE_S = 120.0
+HELD_S = 10.0  # of waiting for room: a process of ours that has just ended holds some for a moment
 
 
 class Fleet:
@@ -72,7 +73,8 @@ class Fleet:
         self._heard = 0.0  # the cluster; as the clock counts
         self._was_ready: dict[LaneKey, float] = {}  # the last worker of each lane
         self._num_looks = 0
-        self._told_room = False
+        self._told_room = self._told_held = False
+        self._had_room = 0.0  # when no worker waited for what others hold; as the clock counts
         self._metrics = RayMetrics(next(iter(setups.values())).store.url_of("")) if settings.address else None
         self._stack = ExitStack()
 
@@ -84,8 +86,8 @@ class Fleet:
             self._connection = stack.enter_context(
                 connect(self._settings.address, num_cpus=self._settings.num_cpus, modules=modules)
             )
-            own = ray.get_runtime_context().get_node_id()
-            self._machines = stack.enter_context(Machines(own, look=Head().machines))
+            own, head = ray.get_runtime_context().get_node_id(), Head()
+            self._machines = stack.enter_context(Machines(own, look=head.machines, look_for_room=head.room))
             self._shares = shares(self._settings, self._machines.alive)
             self._asked = self._shares.asked
             self._setups = {lane: self._fitted(setup) for lane, setup in self._setups.items()}
@@ -288,7 +290,13 @@ class Fleet:
         going = {machine.node_id for machine in self._machines.alive if machine.is_draining}
         ready = (slot for slot in self._slots.values() if slot.state == "ready")
         leaving = [events.Leaving(slot.worker) for slot in ready if slot.host in going]
-        return [*closed, *leaving, *(event for event in answers if event is not None), *self._silent()]
+        return [
+            *closed,
+            *leaving,
+            *self._held_up(),
+            *(event for event in answers if event is not None),
+            *self._silent(),
+        ]
 
     def _fill(self) -> None:
         """Start as many workers as were asked for, or have room, but no more than there are rows."""
@@ -309,6 +317,31 @@ class Fleet:
                 self._shares,
                 machines_in_words(self._machines.alive),
             )
+
+    def _held_up(self) -> list[events.Starting]:
+        """Return the first worker that waits for what others hold, once that has lasted. Log it once."""
+        room, pending = self._machines.room, [one for one in self._slots.values() if one.state == "pending"]
+        self._machines.wants_room = bool(pending)
+        is_held = (
+            (self._shares.cpus, self._shares.gpus) in room.awaited
+            and not self._shares.room(room.free)
+            and any(self._num_free(lane) > 0 for lane in self._num_pending())
+        )
+        if not is_held:
+            self._had_room = self._clock.seconds
+        if self._clock.seconds - self._had_room < HELD_S:
+            return []
+        if not self._told_held:
+            self._told_held = True
+            log.warning(
+                "others hold the room for %s: each takes %s, the cluster has %s, and %s are free; they start "
+                "when there is room",
+                count_text(len(pending), "worker"),
+                self._shares,
+                machines_in_words(self._machines.alive),
+                resources_in_words(room.free),
+            )
+        return [events.Starting(one.worker, "waiting for room that others hold") for one in pending[:1]]
 
     def _start(self, slot: Slot, lane: LaneKey | None = None) -> None:
         if lane is None or lane in self._lanes.closed:
@@ -482,6 +515,7 @@ class Fleet:
         return FleetError(
             f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
             f"{states['loading']} load the model, {states['to start']} wait to restart after a fault; each "
-            f"needs {self._shares}, the cluster has {machines_in_words(self._machines.alive)}",
+            f"needs {self._shares}, the cluster has {machines_in_words(self._machines.alive)}, "
+            f"free: {resources_in_words(self._machines.room.free)}",
             "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
         )

@@ -45,12 +45,24 @@ class Machine:
         return int(min(rooms)) if rooms else 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What of a cluster is free, and what waits for more."""
+
+    free: tuple[Machine, ...] = ()  # each machine with the CPUs and GPUs that nobody holds
+    awaited: frozenset[tuple[float, float]] = frozenset()  # CPUs and GPUs of processes that have no place
+
+
 class Machines:
     """The machines of the cluster, as a context. Reading never waits for the cluster."""
 
-    def __init__(self, own: str, *, look: Callable[[], list[Machine]]) -> None:
-        """own: the id of this process's. look: returns all there are, as `Head.machines` does."""
-        self._own, self._look = own, look
+    def __init__(
+        self, own: str, *, look: Callable[[], list[Machine]], look_for_room: Callable[[], Room] = Room
+    ) -> None:
+        """own: the id of this process's. look, look_for_room: as `Head.machines` and `Head.room`."""
+        self._own, self._look, self._look_for_room = own, look, look_for_room
+        self.wants_room = False  # whether to look for it too
+        self.room = Room()
         self.num_looks = 0  # that were answered
         self.alive: tuple[Machine, ...] = ()
         self._lost: str | None = None
@@ -97,6 +109,8 @@ class Machines:
         if any(machine.node_id == self._own and not machine.is_alive for machine in machines):
             self._lost = "the Ray cluster has given this machine up"
         self.num_looks += 1
+        if self.wants_room:
+            self.room = self._look_for_room()
 
     def _check_own(self) -> None:
         """Check that the Ray of this machine, which all our calls pass, is still there."""

@@ -173,9 +173,12 @@ def shares(settings: FleetSettings, machines: Sequence[Machine]) -> Shares:
 
 
 def machines_in_words(machines: Sequence[Machine]) -> str:
+    return f"{resources_in_words(machines)} on {count_text(len(machines), 'machine')}"
+
+
+def resources_in_words(machines: Sequence[Machine]) -> str:
     gpus, cpus = sum(machine.gpus for machine in machines), sum(machine.cpus for machine in machines)
-    there = f"{count_text(round(gpus), 'GPU')} and {count_text(round(cpus), 'CPU')}"
-    return f"{there} on {count_text(len(machines), 'machine')}"
+    return f"{count_text(gpus, 'GPU')} and {count_text(cpus, 'CPU')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

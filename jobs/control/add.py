@@ -36,12 +36,12 @@ _LOOK_S = 0.5
 _DIGITS = 12  # of a file's digest, in its name
 
 
-# running: the job that runs does. next: the next run does, as no job runs. unknown: a job runs, and has not
-# answered.
+# running: the job that runs does. next: the next run does, as no job runs that takes rows. unknown: a job
+# runs, and has not answered.
 RenderedBy = Literal["running", "next", "unknown"]
 _OUTLOOKS: Mapping[RenderedBy, str] = {
     "running": "the job that runs will render them",
-    "next": "no job runs: the next `framefleet render` renders them",
+    "next": "the next `framefleet render` renders them",
     "unknown": "the job that runs has not answered: if it ends without these rows, run it again",
 }
 
@@ -131,9 +131,9 @@ def add_rows(
             deadline, rendered_by = time.monotonic() + wait_s, "unknown"
             while rendered_by == "unknown":
                 driver = driver_of(resolved.store)
-                if path in driver.tables:
+                if path in driver.tables and driver.takes_added:
                     rendered_by = "running"
-                elif not driver.is_at_work:
+                elif not (driver.is_at_work and driver.takes_added):
                     rendered_by = "next"
                 elif (left_s := deadline - time.monotonic()) <= 0:
                     break

@@ -71,7 +71,7 @@ def add_command(
     """Add rows to a job, whether it is running or not. They are checked here, and copied into the output.
 
     A running job renders them after the rows of its table, and confirms this within ten seconds. If no job is
-    running, or it ends before it confirms, the next run renders them.
+    running, or it has a `--limit` or ends before it confirms, the next run renders them.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.control.add import add_rows

@@ -42,12 +42,12 @@ def load_job(
     table: str | None = None,
     model: str | None = None,
     output: str | None = None,
-    is_rendered: bool = False,
+    is_run: bool = False,
 ) -> AnyJob:
     """Return a job as it is, of its file, of what a file would hold, or of options alone. Raises JobError.
 
     sets: values to replace, as "fleet.workers=2", the value in YAML. table, model, output: the same, as text.
-    The sets win; a `Job` takes neither. is_rendered: now, so this machine must have what its workers need.
+    The sets win; a `Job` takes neither. is_run: now, so this machine must have what its workers need.
     """
     if isinstance(job, kind):
         return job
@@ -83,7 +83,7 @@ def load_job(
         raise JobError(problem, fix) from None
     if file is not None:
         loaded = loaded.in_folder(str(file.parent.resolve()))
-    if is_rendered and isinstance(loaded, Job):
+    if is_run:
         check_gpu(loaded, places)
     return loaded
 
@@ -122,7 +122,7 @@ def devices_of(job: TableJob) -> dict[tuple[str, ...], str]:
     return {(*key, "device"): section.device for key, section in sections.items()}
 
 
-def check_gpu(job: Job, places: Mapping[Key, str] = _NOWHERE) -> None:
+def check_gpu(job: TableJob, places: Mapping[Key, str] = _NOWHERE) -> None:
     """Raise JobError where workers would start on this machine, and want a GPU that it does not have.
 
     places: where values stand, by their keys.

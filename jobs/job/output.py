@@ -12,9 +12,8 @@ from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.encode_clip import out_of_step
 from framefleet.pipeline.outputs.layout import ANSWERS, CHOSEN, PROMPT_TABLES, TABLES
-from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat
+from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media, MediaFormat, out_of_step
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
@@ -54,6 +53,13 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
                 "give the output a folder of its own",
             )
     return store
+
+
+def base_of(job: Job) -> str:
+    """Return where paths that rows name start from."""
+    if job.inputs.base is not None:
+        return job.inputs.base
+    return job.folder or os.getcwd() if job.table is None else folder_of(job.table)
 
 
 def files_of_others(store: Store, table: str | None = None) -> str | None:

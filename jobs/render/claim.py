@@ -15,17 +15,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import framefleet
 from framefleet.doors import clip_steps, inner_outputs, sections
 from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, claim_of, read_claim
 from framefleet.jobs.job.model import place_of
+from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.paths import JOB_FILES
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections, kinds_of, sections_with_steps
-from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel, base_of
 from framefleet.pipeline.errors import JobError, setting
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_url
@@ -39,6 +39,9 @@ from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TR
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import inputs_in
+
+if TYPE_CHECKING:
+    from framefleet.jobs.render.resolve import ResolvedJob, ResolvedModel  # imports codecs
 
 # Keys of job.json that a job file does not have: digests of what was found.
 _FOUND = {

@@ -60,9 +60,7 @@ def render_command(
         sets = option_sets(
             prompts=prompts, seeds=seeds, sweeps=sweeps, workers=workers, steps=steps, sets=sets
         )
-        loaded = load_job(
-            job, sets, table=options.one_table(tables), model=model, output=output, is_rendered=True
-        )
+        loaded = load_job(job, sets, table=options.one_table(tables), model=model, output=output, is_run=True)
 
         with _imports_ahead(loaded):
             code = show_render(loaded, limit=limit, metrics_port=metrics_port, as_json=as_json, quiet=quiet)

@@ -41,7 +41,6 @@ from framefleet.pipeline.outputs.parts.parts import replace_part, tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import gone_parts, new_run, parts_in, sweep_late
-from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.rows.identity import LaneKey
@@ -105,7 +104,6 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
         if is_new:
             model = next(iter(job.by_name.values()))
             start.import_libraries(device=model.device, threads=model.threads)
-        added = added_in(store_of_job(job))  # before the table is read, which has them
         with closing(resolve_job(job, watch, scope.table)) as resolved, closing(RowIndex()) as index:
             check_claim(resolved)
             # With a recipe of a module of the job's own, rows may name others of it, which workers need.
@@ -124,11 +122,11 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                     wait_for(watch, f"writing {ROWS}/, the columns of each row")
                     row_parts.write_rows(resolved, index, lock)
                     row_parts.remember_survey(resolved, survey)
-                lock.promise(added)
                 if scope.limit is not None:
                     scope = replace(scope, only=[row_id for _, row_id in index.pending_in(0, scope.limit)])
                 if scope.only is not None:
                     index.leave_only(scope.only)
+                lock.promise(resolved.added, is_partial=not index.is_whole)
                 is_new_to_see = index.counts().pending > 0
                 try:
                     with ExitStack() as following:

@@ -6,8 +6,7 @@ and how those of each model become requests.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow as pa
 
 from framefleet.cluster.driver.feed import JobRun
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
-from framefleet.jobs.job.output import files_of_others, media_of, store_of_job
+from framefleet.jobs.job.output import base_of, files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import check_free, check_steps, open_steps
 from framefleet.jobs.show.watch import Watch, wait_for
@@ -52,7 +51,7 @@ from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept, check_sweep,
 from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_kinds, meanings, plan_rows
 from framefleet.pipeline.rows.tables.rows import Finder, RowPlan
-from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
+from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, TableRows, joined_columns
 
 
@@ -81,6 +80,7 @@ class ResolvedJob(JobRun):
     models: Mapping[str, ResolvedModel]  # by name; a job's only model has none
     recipes: dict[str, Recipe]  # grows as rows name others
     finder: InputIndex
+    added: Sequence[str]  # files of added rows, as of when the table was opened
 
     @property
     def first(self) -> ResolvedModel:
@@ -125,6 +125,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     wait_for(watch, "opening the table")
     of_rows = job if table is None else job.with_rows_in(table).model_copy(update={"sweep": Sweep()})
     recipes, finder, mistakes = {job.recipe: recipe}, InputIndex(inputs), Mistakes()
+    added = added_in(store)
     with mistakes.noted():
         source, plans = open_rows(
             of_rows,
@@ -133,7 +134,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
             finder,
             second_models,
             steps=steps,
-            added=added_in(store) if table is None else (),
+            added=added if table is None else (),
         )
         check_model_column(of_rows, source)
         columns = joined_columns(list(plans.values()))
@@ -168,6 +169,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         store=store,
         inputs=inputs,
         finder=finder,
+        added=added,
         steps=steps,
         keep=KeptSteps(
             latents=latents if isinstance(latents, str) else tuple(latents), log_probs=job.keep.log_probs
@@ -199,13 +201,6 @@ def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
                 "set `media.format` to one that can hold both, e.g. mkv; or render them in two jobs",
             )
     return media
-
-
-def base_of(job: Job) -> str:
-    """Return where paths that rows name start from."""
-    if job.inputs.base is not None:
-        return job.inputs.base
-    return job.folder or os.getcwd() if job.table is None else folder_of(job.table)
 
 
 def open_rows(

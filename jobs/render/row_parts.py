@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -279,9 +279,7 @@ class Additions:
         self._resolved, self._survey, self._index, self._lock = resolved, survey, index, lock
         self._more = more
         self._table = resolved.table if isinstance(resolved.table, Table) else None
-        sources = self._table.sources if self._table else ()
-        self._seen = {PurePosixPath(source.path).name for source in sources}
-        lock.promise(path for path in added_in(resolved.store) if PurePosixPath(path).name in self._seen)
+        self._seen = {*resolved.added}
 
     def take(self, num_rows: int = 0) -> Added | None:
         """Take the rows of the oldest file that is new; None where there is none. num_rows: as in `More`.
@@ -312,8 +310,8 @@ class Additions:
 
     def _new_files(self) -> Iterator[str]:
         for path in added_in(self._resolved.store):
-            if (name := PurePosixPath(path).name) not in self._seen:
-                self._seen.add(name)
+            if path not in self._seen:
+                self._seen.add(path)
                 yield path
 
     def _taken(self, path: str) -> Added:

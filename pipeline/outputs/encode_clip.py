@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.pipeline.errors import RenderError, StoreConflict
+from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, suffix_of
 from framefleet.pipeline.outputs.frames.frames import Pictures, frames_format, frames_sha256
 from framefleet.pipeline.outputs.frames.result import Audio, audio_sha256
 from framefleet.pipeline.outputs.media.media import encode, preview_of
-from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
+from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media, out_of_step
 from framefleet.pipeline.outputs.parts.records import Record, public_arguments
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import clip_fps
@@ -168,13 +168,6 @@ def rate_of(clip: Clip, media: Media) -> tuple[float, str]:
                 extra={"row_id": clip.row_id},
             )
     return fps, source
-
-
-def out_of_step(fps: float, native_fps: float | None) -> RenderError:
-    return RenderError(
-        f"at {fps:g} fps the frames would not keep step with their sound, made for {native_fps:g}",
-        "leave fps out; or give the pipeline its frame_rate, if it takes one; or set media.audio to false",
-    )
 
 
 def _lengths(clip: Clip, media: Media, fps: float, fps_source: str) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from framefleet.pipeline.errors import JobError, NoFile, StoreError, not_ours
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.outputs import layout, row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.part_file import is_unreadable, read_part
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
@@ -123,6 +122,8 @@ def _why_not(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
 
 def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
     """Return uint8 RGB (T, H, W, 3). Raises StoreError when the clip is gone, JobError when it is another."""
+    from framefleet.pipeline.outputs.media.media import decode  # imports av
+
     file = recorded_clip(record, store.url_of(layout.RECORDS))
     where = store.url_of(file.path)
     if record["bytes"] > MAX_CLIP_BYTES:

@@ -27,12 +27,11 @@ from framefleet.cluster.driver.lock import BEAT_S, Holder, in_use, read_holder
 from framefleet.cluster.fleet.actors import modules_to_ship
 from framefleet.cluster.fleet.connection import needs_token
 from framefleet.jobs.job.file import load_job
-from framefleet.jobs.job.output import store_of_job
+from framefleet.jobs.job.output import base_of, store_of_job
 from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.render.python_table import stored_rows
-from framefleet.jobs.render.resolve import base_of
 from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, command
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.parts.seals import epochs_of

@@ -21,7 +21,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 def doctor_command(
     path: Annotated[
         Path | None,
-        Argument(metavar="JOB.YAML", help="Job file whose store, model and cluster to check too."),
+        Argument(metavar="JOB.YAML", help="Job file whose store, models and cluster to check too."),
     ] = None,
     address: Annotated[
         str | None,

@@ -31,8 +31,7 @@ class Targets:
 
     store: str | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    model: str | None = None
-    revision: str | None = None
+    models: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # as `open_source` takes each
     only: tuple[str, ...] = ()
 
 
@@ -66,7 +65,7 @@ def doctor(
     storage_options: Mapping[str, Any] | None = None,
     only: Collection[str] = (),
 ) -> Diagnosis:
-    """Check this machine, or every machine of a Ray cluster; a job adds its output, model and cluster.
+    """Check this machine, or every machine of a Ray cluster; a job adds its output, models and cluster.
 
     address: of a Ray cluster. store: a URL or folder to write to for a moment. only: names of checks, as in
     `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
@@ -80,8 +79,13 @@ def doctor(
         read = job if isinstance(job, TableJob) else load_job(job)
         if targets.store is None:  # what was named stays
             targets = replace(targets, store=read.output, storage_options=read.storage_options)
-        model = next(iter(read.by_name.values()))
-        targets = replace(targets, model=model.path, revision=model.revision)
+        options = {"storage_options": read.storage_options}
+        sections = (
+            *read.by_name.values(),
+            *getattr(read, "second_models", {}).values(),
+        )  # a training has none
+        models = tuple({"path": one.path, "revision": one.revision, **options} for one in sections)
+        targets = replace(targets, models=models)
         fleet, devices = read.fleet, devices_of(read)
         address = address or fleet.address
     names = {*checks_of(Targets(store="")), "ports", "fleet"}
@@ -99,7 +103,7 @@ def checks_of(targets: Targets) -> dict[str, machine.Check]:
     """Return the checks of one machine, by name."""
     checks: dict[str, machine.Check] = {
         **machine.MACHINE_CHECKS,
-        "hub": partial(inspect_hub, targets.model, targets.revision),
+        "hub": partial(inspect_hub, targets.models),
         "clock": partial(inspect_clock, targets.store, targets.storage_options),
     }
     if targets.store is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -64,17 +64,21 @@ def _seconds(request: Callable[[], object]) -> float:
     return max(time.monotonic() - began, 1e-6)
 
 
-def inspect_hub(model: str | None, revision: str | None) -> Iterator[CheckResult]:
-    """Yield whether models of the hub can be fetched; of a job, its own."""
+def inspect_hub(models: Collection[Mapping[str, Any]]) -> Iterator[CheckResult]:
+    """Yield whether each of these models is there, in the hub or elsewhere; of none, whether the hub answers.
+
+    models: as `open_source` takes each.
+    """
     from huggingface_hub import HfApi, constants, get_token
 
-    from framefleet.pipeline.model.sources.source import HUB_ID, open_source
+    from framefleet.pipeline.model.sources.source import open_source
 
-    if model is not None and (os.path.exists(model) or not HUB_ID.fullmatch(model)):
-        yield ok("not needed: the model is not one of the hub")
-        return
-    if model is not None:
-        yield ok(f"{open_source(model, revision=revision).name} can be fetched, or is in the cache")
+    for model in models:
+        try:
+            yield ok(f"{open_source(**model).name} can be opened")
+        except FramefleetError as failure:
+            yield error(failure.problem, failure.fix)
+    if models:
         return
     if constants.HF_HUB_OFFLINE:
         yield ok("not asked: HF_HUB_OFFLINE is set")

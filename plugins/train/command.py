@@ -35,7 +35,13 @@ def train_command(
         from framefleet.jobs.show.watch import duration
 
         loaded = load_job(
-            job, sets or [], table=options.one_table(tables), model=model, output=output, kind=TrainJob
+            job,
+            sets or [],
+            table=options.one_table(tables),
+            model=model,
+            output=output,
+            kind=TrainJob,
+            is_run=True,
         )
         quiet_libraries()
         from framefleet.plugins.train.train import train_job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections import Counter
@@ -15,10 +16,10 @@ from typing import Any
 
 import torch
 
-from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.plan.footprint import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
@@ -31,6 +32,8 @@ from framefleet.plugins.train.resolve import ResolvedTraining, check_output, res
 from framefleet.plugins.train.run import run_training
 from framefleet.plugins.train.train import training_of
 from framefleet.plugins.train.world import World
+
+log = logging.getLogger(__name__)
 
 NUM_STEPS = 6  # the first finds kernels and makes the optimizer's moments
 
@@ -85,6 +88,10 @@ def plan_training(job: TrainJob | str | Path | Mapping[str, Any], *, probe: bool
 
 def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> TrainPlan:
     """Do what `plan_training` promises, reporting to `watch`."""
+    try:
+        check_gpu(job)
+    except JobError as error:  # another machine may train it
+        log.warning("`train` would stop on this machine: %s; %s", error.problem, error.fix)
     resolved = resolve_training(job, watch)
     num_workers = job.fleet.max_workers
     check_output(resolved, workers=num_workers)

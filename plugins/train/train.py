@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from framefleet.cluster.driver.lock import DriverLock
-from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.stores.store import Store
@@ -97,6 +97,7 @@ def train(
 def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     """Do what `train` promises, and report to `watch`."""
     started = time.monotonic()
+    check_gpu(job)
     resolved = resolve.resolve_training(job, watch)
     num_workers = job.fleet.max_workers
     # Before the lock, which leaves its file in what is another's.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from queue import Empty
@@ -78,7 +78,7 @@ class Trainers:
 
     def run(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
-        if not self._gpus:
+        if not self._gpus and training.model.device == "auto":
             training = replace(training, model=replace(training.model, device="cpu"))
         if ray.is_initialized():
             self._run_on_ray(training, tell)
@@ -100,13 +100,11 @@ class Trainers:
                 event = events.get(timeout=_POLL_S)
             except Empty:
                 if not is_ready and time.monotonic() > deadline:
-                    settings, present = self._settings, ray.cluster_resources()
+                    needs = {"GPU": self._gpus, "CPU": self._settings.worker_cpus()}
                     raise FleetError(
-                        f"the workers were not ready after {settings.ready_timeout_s:.0f} s; "
-                        f"each of {self.num_workers} asks for {count_text(self._gpus, 'GPU')} and "
-                        f"{count_text(settings.worker_cpus(), 'CPU')}, the cluster has "
-                        f"{count_text(present.get('GPU', 0), 'GPU')} and "
-                        f"{count_text(present.get('CPU', 0), 'CPU')}",
+                        f"the workers were not ready after {self._settings.ready_timeout_s:.0f} s; each of "
+                        f"{self.num_workers} asks for {_in_words(needs)}, the cluster has "
+                        f"{_in_words(ray.cluster_resources())}, free: {_in_words(ray.available_resources())}",
                         "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
                         "fleet.ready_timeout_s",
                     ) from None
@@ -188,6 +186,10 @@ def _train(config: dict[str, Any]) -> None:
         device = torch.device("cpu")
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
     run_training(replace(training, model=replace(training.model, device=str(device))), world, config["tell"])
+
+
+def _in_words(resources: Mapping[str, float]) -> str:
+    return " and ".join(count_text(resources.get(name, 0), name) for name in ("GPU", "CPU"))
 
 
 def _build() -> tuple[str, str]:

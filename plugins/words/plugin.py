@@ -32,7 +32,7 @@ class PromptsRunner(JobRunner):
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
     ) -> JobPlan:
-        from framefleet.jobs.render.resolve import base_of
+        from framefleet.jobs.job.output import base_of
         from framefleet.pipeline.rows.sweeps.settings import Sweep
         from framefleet.plugins.words.prompts import rewrite_of, write_prompts
 

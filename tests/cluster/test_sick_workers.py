@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import ray
 
 import framefleet
 from framefleet import Store
 from framefleet.cluster.dispatch.faults import FaultPolicy
-from framefleet.cluster.fleet.events import Event, LaneLost, Lost, Ready, Reported
+from framefleet.cluster.fleet import fleet as fleet_module
+from framefleet.cluster.fleet.connection import connect
+from framefleet.cluster.fleet.events import Event, LaneLost, Lost, Ready, Reported, Starting
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.cluster.worker.messages import Hello, Loading, WorkerReport, WorkerSetup
@@ -196,6 +199,27 @@ def test_workers_without_room_are_told_once_and_the_others_work(
     told = [record.getMessage() for record in caplog.records if "there is room for" in record.getMessage()]
     assert len(told) == 1
     assert "there is room for 3 of 9 workers: each takes 0 GPUs and 1 CPU" in told[0]
+
+
+def test_workers_that_wait_for_what_others_hold_are_reported(
+    tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_module, "HELD_S", 0.5)
+
+    def waits(event: object) -> bool:
+        return isinstance(event, Starting) and event.doing == "waiting for room that others hold"
+
+    with connect(ray_cluster, num_cpus=0):
+        other = ray.remote(num_cpus=3)(dict).remote()
+        ray.get(other.__ray_ready__.remote())
+        with fleet_of(tmp_path, "", ray_cluster, workers=2) as fleet:
+            until(fleet, waits)
+            ray.kill(other)
+            until(fleet, ready)
+    messages = [record.getMessage() for record in caplog.records if "others hold" in record.getMessage()]
+    assert len(messages) == 1
+    assert messages[0].startswith("others hold the room for 2 workers: each takes 0 GPUs and 1 CPU, ")
+    assert "the cluster has 0 GPUs and 3 CPUs on 1 machine, and 0 GPUs and 0 CPUs are free" in messages[0]
 
 
 def test_a_job_without_a_worker_ends_in_time_and_says_what_each_waits_for(

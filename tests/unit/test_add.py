@@ -18,6 +18,7 @@ import pytest
 import framefleet
 from framefleet import Store, Summary
 from framefleet.cluster.driver.driver import Driver
+from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.driver.lock import DriverLock, this_process
 from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.fleet import Fleet
@@ -63,6 +64,7 @@ def run(values: Mapping[str, Any], at: Mapping[int, Callable[[], None]] | None =
         claim(resolved)
         mark_done(resolved, index, Callback())
         write_rows(resolved, index, lock)
+        lock.promise(resolved.added)
         work = work_of(resolved, index, lock, run=new_run(lock.epoch))
         work = replace(work, more=Additions(resolved, survey, index, lock).take)
 
@@ -112,7 +114,7 @@ def test_added_rows_are_left_until_a_run_has_taken_them(values: dict[str, Any]) 
     run(values)
     assert "7/7 rows done" in command("status", output).output
     added = framefleet.add(values, ROWS[7:])
-    assert "no job runs: the next `framefleet render` renders them" in repr(added)
+    assert "the next `framefleet render` renders them" in repr(added)
     listed = command("status", output, "--check")
     assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
     run(values)
@@ -174,6 +176,27 @@ def test_who_adds_rows_hears_whether_they_are_rendered(
     assert is_rendered or turn > 1
     run(values)
     check_whole(values, [*ROWS[:7], *LATER])
+
+
+@pytest.mark.parametrize(("limit", "rendered_by"), [(None, "running"), (2, "next")])
+def test_rows_that_a_limit_leaves_out_wait_for_the_next_run(
+    limit: int | None, rendered_by: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = []
+
+    def meanwhile(work: Work, *_: object) -> Summary:
+        answers.append(framefleet.add(values, ROWS[7:8]))
+        if limit:
+            answers.append(framefleet.add(values, ROWS[8:]))
+        return Summary(done=0, failed=0, elapsed_s=0, mean_batch=None)
+
+    run({**values, "table": str(write_table(Path(values["table"]), ROWS[:1]))})
+    write_table(Path(values["table"]), ROWS[:7])
+    framefleet.add(values, ROWS[7:8])
+    monkeypatch.setattr("framefleet.jobs.render.render._drive", meanwhile)
+    framefleet.render(values, limit=limit)
+    assert [one.rendered_by for one in answers] == [rendered_by] * len(answers)
+    assert [one.is_new for one in answers] == [False, True][: len(answers)]
 
 
 def test_a_driver_that_is_gone_or_does_not_answer_is_not_waited_for_without_end(

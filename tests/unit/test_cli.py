@@ -38,7 +38,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
 
 
-HEAVY = {"torch", "ray", "diffusers", "transformers", "pyarrow", "numpy", "fsspec"}
+HEAVY = {"torch", "ray", "diffusers", "transformers", "pyarrow", "numpy", "fsspec", "av"}
 
 
 def ended_with(*arguments: str) -> tuple[int, list[str]]:
@@ -62,6 +62,12 @@ def test_help_waits_for_no_heavy_import(arguments: list[str]) -> None:
 @pytest.mark.parametrize("name", ["render", "train"])
 def test_a_mistake_in_a_job_file_waits_for_no_heavy_import(name: str) -> None:
     assert ended_with(name, "nowhere.yaml") == (2, [])
+
+
+@pytest.mark.parametrize("name", ["judge", "status"])
+def test_a_command_waits_for_no_codec_before_it_has_an_output(name: str) -> None:
+    code, imported = ended_with(name, "nowhere")
+    assert code == 2 and not {"av", "torch", "ray"} & {*imported}
 
 
 def test_help_names_every_command() -> None:

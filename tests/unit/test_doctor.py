@@ -242,6 +242,17 @@ def test_a_job_gives_its_store_and_model(tmp_path: Path) -> None:
     assert str(tmp_path / "run") in found("store", job=job)["store"]
 
 
+def test_each_model_of_a_job_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    models = {"models": {"a": str(tmp_path / "a"), "b": str(tmp_path / "b")}}
+    job = {"table": "t.csv", "output": "out", **models, "second_models": {"c": str(tmp_path / "c")}}
+    texts = found("hub", job=job)["hub"].splitlines()
+    assert [text.partition(" |")[0] for text in texts] == [
+        f"ok: {tmp_path}/a can be opened",
+        *(f"error: model '{tmp_path}/{name}' is not a folder" for name in "bc"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("key", "models"),
     [

@@ -19,10 +19,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 import framefleet
+from framefleet.jobs.job.output import base_of
 from framefleet.jobs.render import python_table
 from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.python_table import arrow_of, naming_table
-from framefleet.jobs.render.resolve import base_of, resolve_job
+from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, StoreError, TableError

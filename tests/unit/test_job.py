@@ -12,8 +12,8 @@ import pytest
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import job_kind_of, load_job, option_sets
 from framefleet.jobs.job.model import _placed
+from framefleet.jobs.job.output import base_of
 from framefleet.jobs.job.schema import Job, ModelSection, job_schema
-from framefleet.jobs.render.resolve import base_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ def test_the_lines_of_a_row_come_in_order_and_end_with_its_record(output: Path) 
 def test_without_a_row_the_lines_of_all_are_shown_and_none_forges_another(output: Path) -> None:
     shown = command("logs", output).stdout
     assert len(shown.splitlines()) == 3 and OTHER in shown and "\x1b" not in shown
+
+
+def test_what_happened_to_several_rows_at_once_is_one_line(tmp_path: Path) -> None:
+    store = write_output(tmp_path, [DONE])
+    writer = PartWriter(store, LOGS, LOG_FIELDS, run=RUN)
+    for at, row_id in enumerate((ROW, OTHER, WAITING.row_id, ROW)):
+        moment = NOON + timedelta(milliseconds=at, seconds=3 * (at == 3))
+        values = {"at": moment, "level": "warning", "worker": "worker-0", "row_id": row_id}
+        writer.add(None, values | {"message": "its worker is lost: it died"})
+    writer.flush()
+    first, later = command("logs", tmp_path).stdout.splitlines()
+    assert ROW in first and first.endswith("its worker is lost: it died (and 2 other rows)")
+    assert ROW in later and later.endswith("it died")
+    assert len(command("logs", tmp_path, "--json").stdout.splitlines()) == 4
+    assert len(command("logs", tmp_path, OTHER).stdout.splitlines()) == 1
 
 
 def test_a_row_is_shown_by_its_first_digits_and_by_its_clip_too(output: Path) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import RpcError
 
+import framefleet
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet import connection, settings
@@ -167,7 +168,7 @@ def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
     with pytest.raises(JobError, match=said):
         check_gpu(load_job(values))
     with pytest.raises(JobError, match=rf"job\.yaml line \d+: {said}"):
-        load_job(job, is_rendered=True)
+        load_job(job, is_run=True)
     assert load_job(job), "elsewhere there may be one"
     for elsewhere in ([], ["--set", "fleet.address=10.0.0.1:6379"]):
         planned = " ".join(command("plan", job, *elsewhere).stderr.split())
@@ -175,7 +176,27 @@ def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
     check_gpu(load_job(values | {"fleet": {"address": "10.0.0.1:6379"}}))
     if more != {"model": {"path": "m", "device": "mps"}}:
         monkeypatch.setattr(settings, "num_gpus_here", lambda: 2)
-        load_job(job, is_rendered=True)
+        load_job(job, is_run=True)
+
+
+def test_a_training_refuses_a_gpu_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "num_gpus_here", lambda: 0)
+    values = {
+        "table": str(tmp_path / "t.parquet"),
+        "output": str(tmp_path / "out"),
+        "model": {"path": "m", "device": "cuda"},
+        "train": {"steps": 1},
+    }
+    job = write_job(tmp_path / "train.yaml", values)
+    problem = "model.device is cuda, and this machine has no GPU"
+    ended = command("train", job)
+    assert ended.exit_code == 2 and problem in ended.stderr and "train.yaml line" in ended.stderr
+    with pytest.raises(JobError, match=problem):
+        framefleet.train(values)
+    planned = " ".join(command("plan", job).stderr.split())
+    assert f"`train` would stop on this machine: {problem}" in planned
+    elsewhere = command("train", job, "--set", "fleet.address=10.0.0.1:6379").stderr
+    assert "is not a folder" in elsewhere and problem not in elsewhere
 
 
 def test_more_gpus_for_a_worker_than_this_machine_has_are_refused(

@@ -51,6 +51,7 @@ class DriverSeen(Overview):
     error: str = ""  # that ended it
     progress: Progress | None = None  # its last report
     tables: tuple[str, ...] = ()  # files of added rows that it has taken
+    takes_added: bool = True  # False where it renders no rows, or only those that were chosen before
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -93,6 +94,7 @@ def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
         error=holder.error,
         progress=holder.progress,
         tables=holder.tables,
+        takes_added=holder.renders and not holder.is_partial,
     )
 
 

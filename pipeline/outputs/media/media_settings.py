@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, cast, get_args
 
-from framefleet.pipeline.errors import FramefleetError, JobError
+from framefleet.pipeline.errors import FramefleetError, JobError, RenderError
 from framefleet.pipeline.request import MAX_FPS, MIN_FPS
 
 LARGEST_FRAME = 1 << 26  # 8192 x 8192, as in docs/inputs.md
@@ -135,3 +135,10 @@ def check_pace(fps: float, format: MediaFormat, error: type[FramefleetError]) ->
             f"{format} at {fps:g} fps: browsers show no more than {most}",
             f"set media.fps to {most} or less, or media.format to webm or mp4",
         )
+
+
+def out_of_step(fps: float, native_fps: float | None) -> RenderError:
+    return RenderError(
+        f"at {fps:g} fps the frames would not keep step with their sound, made for {native_fps:g}",
+        "leave fps out; or give the pipeline its frame_rate, if it takes one; or set media.audio to false",
+    )
