@@ -18,7 +18,13 @@ from framefleet.pipeline.rows.tables.table import open_table
 
 
 def test_a_store_whose_package_is_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for scheme, extra in {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}.items():
+    for scheme, extra in {
+        "gs": "gcs",
+        "gcs": "gcs",
+        "az": "azure",
+        "abfs": "azure",
+        "abfss": "azure",
+    }.items():
         fix = known_implementations[scheme]["err"]
         monkeypatch.setitem(known_implementations, f"{scheme}x", {"class": "no_such.Files", "err": fix})
         for read, place in ((Store, "run"), (open_table, "t.csv")):

@@ -139,8 +139,8 @@ def _answers(
     try:
         file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        message, fix = why_unread(error)
-        raise TableError(f"{source.path} cannot be read: {message}", fix) from error
+        reason, fix = why_unread(error)
+        raise TableError(f"{source.path} cannot be read: {reason}", fix) from error
     with file:
         with suppress(OSError, ValueError):  # it can only be read in order, as from some web servers
             request["size"] = file.seek(0, 2)
@@ -173,8 +173,8 @@ def _part(file: Any, offset: int, count: int, *, name: str) -> bytes:
     except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        message, fix = why_unread(error)
-        raise TableError(f"{name} cannot be read: {message}", fix) from error
+        reason, fix = why_unread(error)
+        raise TableError(f"{name} cannot be read: {reason}", fix) from error
 
 
 def _answer(connection: Connection) -> None:
