@@ -104,9 +104,10 @@ def claimed_job(output: str, sets: Sequence[str] = (), unused: Sequence[str] = (
     job = load_job(content | {"output": output}, sets)
     for key, value in _untrusted(job):
         if not _is_given(key, values):
+            how = "run from the folder that holds the module, with" if _is_code(value) else "give it as"
             raise JobError(
                 f"job.json says {key}: {value!r}, which is not used without your consent",
-                f"if that is right, give it as {setting(key, value)}; or give the job file",
+                f"if that is right, {how} {setting(key, value)}; or give the job file",
             )
     return job
 
@@ -130,6 +131,12 @@ def _is_given(key: str, section: Any) -> bool:
             return False
         section = section[name]
     return True
+
+
+def _is_code(value: Any) -> bool:
+    """Return whether a value, or one of a list, is of the form `module:function`."""
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(one, str) and re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", one) for one in values)
 
 
 def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:

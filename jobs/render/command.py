@@ -98,17 +98,21 @@ def show_render(
         summary = render_job(job, watch, only=only, limit=limit)
     if as_json:
         stdout.say(summary.to_json())
-    return summary.exit_code if quiet or as_json else show_ending(summary)
+    is_shown = not quiet and (not as_json or stderr.about is not None)
+    return show_ending(summary) if is_shown else summary.exit_code
 
 
 def show_ending(summary: Summary) -> int:
-    """Say how a job has ended, its inner outputs first; return the exit code."""
+    """Say how a job has ended, its inner outputs first; return the exit code, which a log ends with."""
     for name, ended in {**summary.inner, "": summary}.items():
         assert ended.store is not None  # of every summary that `render_job` returns
         problems = _problem_lines(ended, ended.store)
         for line in ending_lines(ended, ended.store):
             level = "warning" if line in problems else "info"
             stderr.say(f"{name}: {line}" if name else line, level=level)
+    if stderr.about is not None:
+        level = "warning" if summary.exit_code else "info"
+        stderr.say(f"the run has ended with exit code {summary.exit_code}", level=level)
     return summary.exit_code
 
 

@@ -179,12 +179,11 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         needed = "no audits were needed: each row was rendered by a plain call"
         return needed if num_rows else "no rows to audit"
     if not audits.num_equal:
-        return f"rows rendered again and compared: none of {num_rows:,}"
-    were, all_equal = ("was", "equal") if audits.num_equal == 1 else ("were", "all equal")
-    rows = f"{audits.num_equal:,} of {count_text(num_rows, 'row')}"
-    line = f"{rows} {were} rendered again and compared: {all_equal}"
+        return f"rows compared: none of {num_rows:,}"
+    equal = "equal" if audits.num_equal == 1 else "all equal"
+    line = f"{audits.num_equal:,} of {count_text(num_rows, 'row')} compared: {equal}"
     if audits.most_wrong > VAGUE * num_rows:
-        line += ", too few to say how many others may differ (to compare more, set `audit: {at_most: 0.01}`)"
+        line += ", too few for an estimate (to compare more, set `audit: {at_most: 0.01}`)"
     else:
         line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     num_never = audits.num_kinds - audits.num_kinds_compared

@@ -61,5 +61,5 @@ def compact_output(output: Output, watch: Watch) -> Compacted:
     return Compacted(
         num_before=sum(one.num_before for one in compacted),
         num_after=sum(one.num_after for one in compacted),
-        num_rows=sum(one.num_rows for one in compacted),
+        num_rows_merged=sum(one.num_rows_merged for one in compacted),
     )

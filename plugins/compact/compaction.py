@@ -32,10 +32,11 @@ class Compacted(Overview):
 
     num_before: int
     num_after: int
-    num_rows: int  # of the parts that were merged
+    num_rows_merged: int  # of the parts that were merged
 
     def overview(self) -> Mapping[str, object]:
-        return {"parts": f"{self.num_before:,} before, {self.num_after:,} now", "rows": f"{self.num_rows:,}"}
+        parts = f"{self.num_before:,} before, {self.num_after:,} now"
+        return {"parts": parts, "rows merged": f"{self.num_rows_merged:,}"}
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ def merge_small_parts(
         num_rows += group.num_rows
         on_rows(num_rows)
     pa.default_memory_pool().release_unused()
-    return Compacted(num_before=len(parts), num_after=num_after, num_rows=num_rows)
+    return Compacted(num_before=len(parts), num_after=num_after, num_rows_merged=num_rows)
 
 
 def _groups(store: Store, parts: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[_Group]:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import OutputInUse
+from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.plugins.notify.on_end import MAX_TRIES, host_of, send_request, tried, url_at
 from framefleet.plugins.notify.section import HeartbeatSection
 
@@ -22,8 +23,13 @@ _STARTING: ContextVar[threading.Thread | None] = ContextVar("starting", default=
 def checked_urls(job: Job) -> dict[str, str]:
     """Return the section's addresses. Raises JobError for those whose environment variables are not set."""
     wanted: HeartbeatSection = getattr(job, _SECTION)
-    keys = ("start", "end", "failed")
-    return {key: url_at(f"{_SECTION}.{key}", url) for key in keys if (url := getattr(wanted, key))}
+    urls, mistakes = {}, Mistakes()
+    for key in ("start", "end", "failed"):
+        with mistakes.noted():
+            if url := getattr(wanted, key):
+                urls[key] = url_at(f"{_SECTION}.{key}", url)
+    mistakes.report()
+    return urls
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import FramefleetError, JobError, OutputInUse
+from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
 from framefleet.plugins.notify.section import OnEndSection
 
@@ -39,16 +40,20 @@ log = logging.getLogger(__name__)
 def checked_end(job: Job) -> OnEndSection:
     """Return the section with its address and its program as they are used. Raises JobError."""
     wanted: OnEndSection = getattr(job, _SECTION)
-    if wanted.webhook:
-        wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
-    if wanted.command:
-        program, *arguments = wanted.command
-        in_folder = os.path.join(job.folder or "", program)
-        if "/" in program and shutil.which(in_folder):
-            wanted = wanted.model_copy(update={"command": [in_folder, *arguments]})
-        elif not shutil.which(program):
-            problem = f"{_SECTION}.command: {program} is not a program on this machine"
-            raise JobError(problem, "correct its path, which starts in the job file's folder")
+    mistakes = Mistakes()
+    with mistakes.noted():
+        if wanted.webhook:
+            wanted = wanted.model_copy(update={"webhook": url_at(f"{_SECTION}.webhook", wanted.webhook)})
+    with mistakes.noted():
+        if wanted.command:
+            program, *arguments = wanted.command
+            in_folder = os.path.join(job.folder or "", program)
+            if "/" in program and shutil.which(in_folder):
+                wanted = wanted.model_copy(update={"command": [in_folder, *arguments]})
+            elif not shutil.which(program):
+                problem = f"{_SECTION}.command: {program} is not a program on this machine"
+                raise JobError(problem, "correct its path, which starts in the job file's folder")
+    mistakes.report()
     return wanted
 
 

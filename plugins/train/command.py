@@ -48,15 +48,12 @@ def train_command(
 
         with watch_on(stderr, quiet=quiet) as watch:
             summary = train_job(loaded, watch)
-        if as_json:
-            stdout.say(json.dumps(asdict(summary)))
-            return
-        if not quiet:
+        if not quiet and (not as_json or stderr.about is not None):
             text = f"nothing to do: trained for all of {count_text(summary.steps, 'step')}"
             if summary.steps_done:
                 text = f"{count_text(summary.steps_done, 'step')} trained in {duration(summary.elapsed_s)}"
             stderr.say(text)
-        stdout.say(summary.result)
+        stdout.say(json.dumps(asdict(summary)) if as_json else summary.result)
 
 
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:

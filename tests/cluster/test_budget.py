@@ -24,10 +24,11 @@ def test_a_job_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path,
     assert f"to continue: raise budget.bytes above {used}" in shown
     assert 0 < done < 40
     check_whole(tmp_path / "out")
-    again = command("render", job, "--log-format", "json")
+    again = command("render", job, "--json", "--log-format", "json")
     assert (again.exit_code, len(records_of(tmp_path / "out"))) == (1, done)
     levels = {line["message"]: line["level"] for line in map(json.loads, again.stderr.splitlines())}
     assert [level for line, level in levels.items() if line.startswith("stopped: ")] == ["warning"]
+    assert [*levels.items()][-1] == ("the run has ended with exit code 1", "warning")
     assert f"to continue: raise budget.bytes above {used}" in command("status", tmp_path / "out").stdout
     whole = command("render", job, "--set", "budget.bytes=1GB")
     assert (whole.exit_code, f"budget: enough for all {40 - done} rows left" in whole.stderr) == (0, True)

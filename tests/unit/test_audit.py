@@ -152,15 +152,15 @@ def test_a_job_says_how_often() -> None:
 def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
     said = audit_line(AuditFigures(num_equal=107, num_unaudited=99_893, most_wrong=2994), 100_000)
     assert (
-        said == "107 of 100,000 rows were rendered again and compared: all equal; with 95 % confidence, "
+        said == "107 of 100,000 rows compared: all equal; with 95 % confidence, "
         "at most 2,994 of all rows (3.0 %) may differ"
     )
     said = audit_line(AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100)
-    few = "too few to say how many others may differ (to compare more, set `audit: {at_most: 0.01}`)"
-    assert said == f"5 of 100 rows were rendered again and compared: all equal, {few}"
+    few = "too few for an estimate (to compare more, set `audit: {at_most: 0.01}`)"
+    assert said == f"5 of 100 rows compared: all equal, {few}"
     figures = AuditFigures(num_equal=1, num_unaudited=25, most_wrong=25, num_kinds=3, num_kinds_compared=1)
     said = audit_line(figures, 26)
-    assert said.startswith(f"1 of 26 rows was rendered again and compared: equal, {few}")
+    assert said.startswith(f"1 of 26 rows compared: equal, {few}")
     assert said.endswith("; no row of 2 of the 3 kinds was compared")
     assert audit_line(AuditFigures(), 7) == "no audits were needed: each row was rendered by a plain call"
     shares = [share_text(share) for share in (0, 0.02991, 1.0, 0.00101, 1e-7)]

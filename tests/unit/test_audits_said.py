@@ -42,8 +42,8 @@ def test_what_drivers_said_is_added_up_and_rows_of_which_none_spoke_may_all_be_w
         print_status(framefleet.status(str(tmp_path)), as_json=as_json)
     said, values = capsys.readouterr().out.rsplit("\n{", 1)
     line = (
-        "audit: 8 of 40 rows were rendered again and compared: all equal, too few to say how many others "
-        "may differ (to compare more, set `audit: {at_most: 0.01}`)"
+        "audit: 8 of 40 rows compared: all equal, too few for an estimate "
+        "(to compare more, set `audit: {at_most: 0.01}`)"
     )
     assert line in said.splitlines(), "in a pipe a line is as long as it is"
     assert json.loads("{" + values)["audits"]["most_wrong"] == 24
@@ -81,7 +81,7 @@ def test_what_is_known_of_a_row_is_no_difference_of_environments() -> None:
 def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
     store = write_output(tmp_path, ROWS)
     summary = Summary(done=40, failed=0, elapsed_s=1.0, mean_batch=2.0, audits=FIGURES)
-    said = "4 of 40 rows were rendered again and compared: all equal"
+    said = "4 of 40 rows compared: all equal"
     said += "; with 95 % confidence, at most 10 of all rows (25 %) may differ"
     assert f"audit: {said}" in ending_lines(summary, store)
     found = ending_lines(replace(summary, apart=("a kind",)), store)

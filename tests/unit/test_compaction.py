@@ -61,7 +61,7 @@ def records_in(store: Store) -> list[dict[str, object]]:
 def test_many_parts_become_one_in_the_order_of_the_table(store: Store) -> None:
     before = records_in(store)
     found = framefleet.compact(store.url_of(""))
-    assert (found.num_before, found.num_after, found.num_rows) == (50, 1, NUM_ROWS)
+    assert (found.num_before, found.num_after, found.num_rows_merged) == (50, 1, NUM_ROWS)
     assert len(store.list(RECORDS)) == 1
     assert records_in(store) == before and len(before) == NUM_ROWS
     indices = [row["row_indices"][0] for table in Output(store).records() for row in table.to_pylist()]
@@ -95,7 +95,7 @@ def test_large_parts_and_those_of_people_stay(store: Store, monkeypatch: pytest.
     large = max(sizes, key=lambda path: sizes[path])
     monkeypatch.setattr(compaction, "LARGE_BYTES", 2 * sizes[large])
     found = framefleet.compact(store.url_of(""))
-    assert found.num_rows == 40 and found.num_after < found.num_before
+    assert found.num_rows_merged == 40 and found.num_after < found.num_before
     assert {large, f"{RECORDS}/from-elsewhere.parquet"} < set(store.list(RECORDS))
     assert len(records_in(store)) == NUM_ROWS + 40
 
@@ -223,4 +223,4 @@ def test_the_command_says_how_many_there_were(store: Store) -> None:
     found = command("compact", store.url_of(""))
     assert (found.exit_code, found.stdout.strip()) == (0, "parts of records: 50 before, 1 now")
     found = command("compact", store.url_of(""), "--json")
-    assert json.loads(found.stdout) == {"num_before": 1, "num_after": 1, "num_rows": 0}
+    assert json.loads(found.stdout) == {"num_before": 1, "num_after": 1, "num_rows_merged": 0}

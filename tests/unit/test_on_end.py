@@ -322,6 +322,19 @@ def test_variables_that_give_no_url_are_refused_before_the_run(
         assert re.search(f"on this machine: .*{problem}", caplog.text)
 
 
+def test_all_that_this_machine_lacks_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("HOOK", "START", "END"):
+        monkeypatch.delenv(name, raising=False)
+    values = {"table": "t.csv", "output": str(tmp_path / "out"), "model": "m"}
+    ends = {"webhook": "https://x.y/${HOOK}", "command": ["./none-of-this-name"]}
+    with pytest.raises(UserError, match="model"):
+        plan({**values, "on_end": ends, "heartbeat": {"start": "${START}", "end": "${END}"}})
+    lacking = ("variable HOOK is not set", "none-of-this-name is not a program", "START is not", "END is not")
+    assert [text for text in lacking if text not in caplog.text] == []
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_webhook_that_redirects_is_not_followed_and_did_not_take_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int

@@ -10,19 +10,27 @@ import pytest
 from fsspec.registry import known_implementations
 
 from framefleet import Store
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.stores import object_store
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
 from framefleet.pipeline.outputs.stores.retries import DamagedUpload, Patience
+from framefleet.pipeline.rows.tables.table import open_table
 
 
 def test_a_store_whose_package_is_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for scheme in ("gs", "gcs"):
+    for scheme, extra in {
+        "gs": "gcs",
+        "gcs": "gcs",
+        "az": "azure",
+        "abfs": "azure",
+        "abfss": "azure",
+    }.items():
         fix = known_implementations[scheme]["err"]
         monkeypatch.setitem(known_implementations, f"{scheme}x", {"class": "no_such.Files", "err": fix})
-        with pytest.raises(JobError, match="its package is not installed") as refusal:
-            Store(f"{scheme}x://bucket/run")
-        assert refusal.value.fix == "pip install 'framefleet[gcs]'"
+        for read, place in ((Store, "run"), (open_table, "t.csv")):
+            with pytest.raises(UserError, match="its package is not installed") as refusal:
+                read(f"{scheme}x://bucket/{place}")
+            assert refusal.value.fix == f"pip install 'framefleet[{extra}]'"
 
 
 def six_times(once: Callable[..., str]) -> Callable[..., str]:

@@ -17,9 +17,10 @@ from botocore.exceptions import (
 from s3fs.errors import translate_boto_error
 
 from framefleet import Store
-from framefleet.pipeline.errors import StoreError, StoreTrouble
+from framefleet.pipeline.errors import StoreError, StoreTrouble, TableError
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore
 from framefleet.pipeline.outputs.stores.retries import in_a_line, trouble_of
+from framefleet.pipeline.rows.tables.table import open_table
 
 
 def said(code: str, status: int) -> BaseException:
@@ -104,6 +105,19 @@ def test_only_what_may_pass_asks_for_the_same_command_again(
     with pytest.raises(StoreError) as caught:
         store.list("records")
     assert (caught.value.exit_code, pickle.loads(pickle.dumps(caught.value)).exit_code) == (exit_code,) * 2
+
+
+def test_who_has_no_credentials_reads_how_to_give_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise NoCredentialsError
+
+    monkeypatch.setattr(ObjectStore, "list", fail)
+    with pytest.raises(StoreError, match="Unable to locate credentials") as of_store:
+        Store("memory://run", outage_s=0).list("records")
+    monkeypatch.setattr("fsspec.core.url_to_fs", fail)
+    with pytest.raises(TableError, match="Unable to locate credentials") as of_table:
+        open_table("s3://bucket/t.csv")
+    assert "AWS_ACCESS_KEY_ID" in of_store.value.fix and of_table.value.fix == of_store.value.fix
 
 
 def test_what_azure_says_is_told_on_one_line() -> None:

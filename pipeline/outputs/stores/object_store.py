@@ -33,6 +33,7 @@ from framefleet.pipeline.guards.redaction import public_text, public_url
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, DamagedUpload, said_by_server, trouble_of
 
 _SCHEMES = ("gs", "gcs")
+_AZURE = ("az", "abfs", "abfss")
 # aiohttp's own is five minutes for all of a request, also of a large one that comes along well.
 _CONNECT_S = 20
 _SILENCE_S, _LEAST_SILENCE_S = 60.0, 10.0  # as botocore; a busy gateway needs some
@@ -41,10 +42,10 @@ _REPEATED = ("_request", "_get_file_request", "_get_file_concurrent")
 
 # Not gcsfs's newer class, which asks another service of what kind a bucket is, and does so with every request
 # where that is not allowed. It is for zonal buckets.
-for _scheme in _SCHEMES:
-    fsspec.register_implementation(
-        _scheme, "gcsfs.core.GCSFileSystem", clobber=True, errtxt="pip install 'framefleet[gcs]'"
-    )
+_CLASSES = dict.fromkeys(_SCHEMES, ("gcsfs.core.GCSFileSystem", "pip install 'framefleet[gcs]'"))
+_CLASSES |= dict.fromkeys(_AZURE, ("adlfs.AzureBlobFileSystem", "pip install 'framefleet[azure]'"))
+for _scheme, (_class, _fix) in _CLASSES.items():
+    fsspec.register_implementation(_scheme, _class, clobber=True, errtxt=_fix)
 
 
 def is_gcs(url: str) -> bool:
@@ -370,7 +371,7 @@ def _raise_if_missing(error: FileNotFoundError) -> None:
 
 
 def is_azure(url: str) -> bool:
-    return url.partition("://")[0] in ("az", "abfs", "abfss")
+    return url.partition("://")[0] in _AZURE
 
 
 def ask_azure_once(files: Any) -> None:

@@ -84,7 +84,11 @@ LOCAL_FIXES: dict[StoreTrouble, str] = {
     "invalid": "correct the path",
     "other": "check that disk, then run the same command again",
 }
-
+# Where S3's library has looked for them, and found none.
+NO_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; or write ~/.aws/credentials; or give "
+    "`storage_options: {key: ..., secret: ...}`"
+)
 
 # The same command would fail again until somebody has changed something.
 LASTING: tuple[StoreTrouble, ...] = ("refused", "missing", "invalid")
@@ -114,6 +118,17 @@ def trouble_of(error: BaseException) -> StoreTrouble:
     if names & _INVALID_CLASSES or str(error).startswith(_INVALID_ENDPOINT):
         return "invalid"
     return "other"
+
+
+def has_no_credentials(error: BaseException) -> bool:
+    return type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError")
+
+
+def why_unread(error: Exception, fix: str = "check the path and the access") -> tuple[str, str]:
+    """Return why fsspec could not read a place, and what to do about it, if nothing better: fix."""
+    if isinstance(error, ImportError):
+        return "its package is not installed", str(error)
+    return public_text(str(error)), NO_CREDENTIALS if has_no_credentials(error) else fix
 
 
 def in_a_line(error: BaseException) -> str:

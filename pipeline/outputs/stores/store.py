@@ -237,6 +237,8 @@ class Store:
             is_public = public_text(str(reason)) == str(reason)
             shown = public_text(f"{type(error).__name__}: {retries.in_a_line(reason)}")
             fix = (retries.FIXES if is_remote else retries.LOCAL_FIXES)[trouble]
+            if retries.has_no_credentials(error):
+                fix = retries.NO_CREDENTIALS
             problem = f"could not {verb} {self.url_of(path)}: {shown}"
             # Of an option that a library passes on as it connects.
             if is_remote and isinstance(error, TypeError) and (option := _NO_OPTION.search(shown)):

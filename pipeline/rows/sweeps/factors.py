@@ -30,6 +30,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.outputs.stores.retries import why_unread
 from framefleet.pipeline.rows.sweeps import settings
 from framefleet.pipeline.rows.tables import formats
 
@@ -348,9 +349,9 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
             with fsspec.open(file, "rb", **storage_options) as opened:
                 content = opened.read(_MAX_BYTES + 1)
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        problem = f"{place} is {shown}, which cannot be read: {public_text(reason)}"
-        raise JobError(problem, "check its path") from None
+        reason, fix = why_unread(error, "check its path")
+        reason = public_text(getattr(error, "strerror", None) or reason)
+        raise JobError(f"{place} is {shown}, which cannot be read: {reason}", fix) from None
     if len(content) > _MAX_BYTES:
         raise JobError(f"{place} {shown} is longer than {_MAX_BYTES >> 20} MiB", "use a table")
     if encoding := formats.marked_encoding(content):

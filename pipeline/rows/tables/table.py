@@ -30,10 +30,15 @@ from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
-from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, why_unread
 from framefleet.pipeline.rows.tables import table_files
 from framefleet.pipeline.rows.tables.formats import ENDINGS, TO_UTF_8, file_format
-from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
+from framefleet.pipeline.rows.tables.table_files import (
+    TableFile,
+    find_rows,
+    open_batches,
+    read_schema,
+)
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi")
@@ -256,9 +261,9 @@ def open_table(
     except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        message = public_text(str(error))
-        raise TableError(f"table {shown} cannot be read: {message}", "check the path and the access") from (
-            error if message == str(error) else None  # a traceback would print its own text
+        message, fix = why_unread(error)
+        raise TableError(f"table {shown} cannot be read: {message}", fix) from (
+            error if public_text(str(error)) == str(error) else None  # a traceback would print its own text
         )
     if lengths is not None and not sum(lengths):
         raise TableError(f"table {shown} has no rows", "add rows, or give another table")

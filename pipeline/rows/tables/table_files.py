@@ -32,7 +32,7 @@ from framefleet.pipeline.errors import FramefleetError, StoreError, TableError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.outputs.stores.retries import FIXES, Patience, in_a_line, trouble_of
+from framefleet.pipeline.outputs.stores.retries import FIXES, Patience, in_a_line, trouble_of, why_unread
 from framefleet.pipeline.rows.tables.file_reading import FileToRead, batches_of, explained, schema_of
 from framefleet.pipeline.rows.tables.formats import TableFormat, packed
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
@@ -139,7 +139,8 @@ def _answers(
     try:
         file = source.patience.ride_out(lambda: source.filesystem.open(source.path, "rb"))
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        raise TableError(f"{source.path} cannot be read: {error}", "check the path and the access") from error
+        reason, fix = why_unread(error)
+        raise TableError(f"{source.path} cannot be read: {reason}", fix) from error
     with file:
         with suppress(OSError, ValueError):  # it can only be read in order, as from some web servers
             request["size"] = file.seek(0, 2)
@@ -172,7 +173,8 @@ def _part(file: Any, offset: int, count: int, *, name: str) -> bytes:
     except FramefleetError:
         raise
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
-        raise TableError(f"{name} cannot be read: {error}", "check the path and the access") from error
+        reason, fix = why_unread(error)
+        raise TableError(f"{name} cannot be read: {reason}", fix) from error
 
 
 def _answer(connection: Connection) -> None:
