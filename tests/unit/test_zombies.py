@@ -15,7 +15,7 @@ import pytest
 from framefleet import Store
 from framefleet.cluster.driver.commit import Committer
 from framefleet.cluster.driver.lock import Holder
-from framefleet.cluster.fleet.fleet import Event
+from framefleet.cluster.fleet.events import Event
 from framefleet.cluster.worker.messages import Assignment
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
