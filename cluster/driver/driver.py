@@ -321,6 +321,11 @@ class Driver:
         self._tally.counted(worker, report.figures, store_silent_s=report.store_silent_s)
         if report.prompt_lengths:
             self._lanes.of(worker).feed.heed_lengths(report.prompt_lengths)
+        for remark in report.remarks:  # first: they led to what follows
+            about = {"worker": worker, "row_id": remark.row_id}
+            log.log(remark.level, "%s: %s", worker, remark.text, extra=about)
+            if remark.row_id:
+                self._committer.note(remark.level, worker, remark.row_id, remark.text)
         for audited in report.audited:
             self._heed_audit(worker, audited)
         for rendered in report.rendered:
@@ -341,11 +346,6 @@ class Driver:
             self._committer.note(logging.INFO, worker, row_id, "handed back")
             self._lanes.of(worker).dispatcher.put_back(worker, [row_id])
             self._tally.returned(worker)
-        for remark in report.remarks:
-            about = {"worker": worker, "row_id": remark.row_id}
-            log.log(remark.level, "%s: %s", worker, remark.text, extra=about)
-            if remark.row_id:
-                self._committer.note(remark.level, worker, remark.row_id, remark.text)
         if report.is_leaving:
             self._leave(worker, "it was asked to end")
 

@@ -41,7 +41,7 @@ _DIGITS = 12  # of a file's digest, in its name
 RenderedBy = Literal["running", "next", "unknown"]
 _OUTLOOKS: Mapping[RenderedBy, str] = {
     "running": "the job that runs will render them",
-    "next": "the next `framefleet render` renders them",
+    "next": "the next run with the output {output} renders them",
     "unknown": "the job that runs has not answered: if it ends without these rows, run it again",
 }
 
@@ -59,7 +59,7 @@ class Addition(Overview):
     @property
     def outlook(self) -> str:
         """Who renders the rows, for people."""
-        return _OUTLOOKS[self.rendered_by]
+        return _OUTLOOKS[self.rendered_by].format(output=self.url.rpartition(f"/{TABLES}/")[0])
 
     def overview(self) -> Mapping[str, object]:
         return {

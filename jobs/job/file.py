@@ -319,7 +319,11 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
             below = {"path": below}
         at[part] = below if isinstance(below, dict) else {}
         at = at[part]
+        above = key[: index + 1]
+        places[above] = f"{places[above]} and {place}" if above in places else place
     at[key[-1]] = value
+    for below in [one for one in places if one[: len(key)] == key]:  # lines of a file, which count no more
+        del places[below]
     places[key] = place
 
 

@@ -35,7 +35,7 @@ from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
-from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING
+from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING, dated
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import inputs_in
@@ -77,7 +77,7 @@ def claimed_job(output: str, sets: Sequence[str] = (), unused: Sequence[str] = (
     Raises JobError where there is no job.json, or it is damaged, and for what it is not trusted with.
     """
     values = set_values(sets)
-    store = Store(output, values.get("storage_options"))
+    store = Store(output := dated(output), values.get("storage_options"))
     claim = claim_of(store)
     content: dict[str, Any] = claim.model_dump(exclude_unset=True)["job"]
     content.pop("storage_options", None)  # never written there: they say to whom our credentials are shown

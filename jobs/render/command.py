@@ -179,7 +179,7 @@ def idle_lines(summary: Summary) -> list[str]:
         return []
     causes = [f"{_IDLE.get(cause, cause)} {part:.1%}" for cause, part in shares.items() if part >= 0.001]
     waited = f", and waited for {', '.join(causes)}" if causes else ""
-    return [f"the models worked {1 - sum(shares.values()):.1%} of the time{waited}"]
+    return [f"once loaded, the models worked {1 - sum(shares.values()):.1%} of the time{waited}"]
 
 
 def retry_command(

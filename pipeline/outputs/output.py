@@ -20,11 +20,11 @@ import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter
 
 from framefleet.doors import inner_outputs
-from framefleet.pipeline.errors import JobError, NoFile, StoreError, not_ours
+from framefleet.pipeline.errors import JobError, NoFile, StoreError, count_text, not_ours
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.outputs import layout, row_states
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.parts.part_file import is_unreadable, read_part
+from framefleet.pipeline.outputs.parts.part_file import is_unreadable, num_rows_of, read_part
 from framefleet.pipeline.outputs.parts.parts import job_in_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.seals import parts_in
@@ -176,9 +176,17 @@ class Output:
 
     @classmethod
     def open(cls, place: str | Store, storage_options: Mapping[str, Any] | None = None) -> Output:
-        """Return the output in a store, or at a path or URL. Raises JobError where there is none."""
-        output = cls(place if isinstance(place, Store) else Store(place, storage_options))
+        """Return the output in a store, or at a path or URL, in which {date} stands for today's date in UTC.
+
+        Raises JobError where there is none, not even an inner one.
+        """
+        store = place if isinstance(place, Store) else Store(layout.dated(place), storage_options)
+        output = cls(store)
         if not output.is_begun and not output.inner:
+            if added := row_states.added_in(store):
+                rows = count_text(sum(num_rows_of(store, path) for path in added), "added row")
+                problem = f"{output.url} has no run yet, only {rows}"
+                raise JobError(problem, "run its job with this output, which renders them too")
             problem = (
                 f"{output.url} does not exist, or is not an output: it has neither {layout.CLAIM} nor records"
             )
@@ -240,7 +248,7 @@ class Output:
         schema = record_schema_of(self.store)
         wanted = list(schema.names if columns is None else columns)
         names = dict.fromkeys([*wanted, *columns_in(where, schema)])
-        tables = rows_where(record_tables(self.store, list(names)), where)
+        tables = rows_where(record_tables(self.store, list(names)), where, schema.names)
         return (table.select(wanted) for table in tables)
 
     def failures(self) -> Iterator[row_states.FailedRow]:

@@ -52,13 +52,19 @@ def records_where(
     needed = columns_in(condition, schema) if condition is not None else []
     columns = [name for name in dict.fromkeys([*names, *needed]) if name in schema.names]
     tables = record_tables(store, columns, parts)
-    return tables if condition is None else rows_where(tables, condition)
+    return tables if condition is None else rows_where(tables, condition, schema.names)
 
 
-def rows_where(tables: Iterator[pa.Table], condition: str) -> Iterator[pa.Table]:
-    """Yield the rows for which the condition is true. Raises JobError for what is no condition on a row."""
+def rows_where(
+    tables: Iterator[pa.Table], condition: str, names: Sequence[str] = (), *, place: str = "where"
+) -> Iterator[pa.Table]:
+    """Yield the rows for which the condition is true. Raises JobError for what is no condition on a row.
+
+    names: of all columns that the condition may be about, of which the tables may have fewer. place: of the
+    condition, as the error calls it.
+    """
     for table in tables:
-        yield table.take(_rows(table, condition))
+        yield table.take(_rows(table, condition, names, place))
 
 
 def check_where(columns: pa.Schema, condition: str, *, place: str = "where", source: str = "") -> None:
@@ -67,13 +73,13 @@ def check_where(columns: pa.Schema, condition: str, *, place: str = "where", sou
     place: in the job. source: what could add a column that is not there.
     """
     try:
-        _rows(columns.empty_table(), condition)
+        _rows(columns.empty_table(), condition, place=place)
     except JobError as error:
         also = f"; or add {source}" if source and "no column" in error.problem else ""
-        raise JobError(error.problem.replace("where:", f"{place}:", 1), error.fix + also) from None
+        raise JobError(error.problem, error.fix + also) from None
 
 
-def columns_in(condition: str, columns: pa.Schema) -> list[str]:
+def columns_in(condition: str, columns: pa.Schema, *, place: str = "where") -> list[str]:
     """Return the columns that a condition may be about: those whose name stands in it.
 
     Records of several tables may have names that differ in case alone, which SQL takes for one: that column
@@ -89,16 +95,17 @@ def columns_in(condition: str, columns: pa.Schema) -> list[str]:
         exact = [name for name in names if name in condition] if len(names) > 1 else names
         if len(exact) != 1:
             raise JobError(
-                f"where: records have the columns {' and '.join(map(repr, names))}, which SQL takes for one",
+                f"{place}: records have the columns {' and '.join(map(repr, names))}, "
+                "which SQL takes for one",
                 "write the name of one of them in its own case",
             )
         chosen += exact
     return chosen
 
 
-def _rows(table: pa.Table, condition: str) -> pa.Array:
+def _rows(table: pa.Table, condition: str, all_names: Sequence[str] = (), place: str = "where") -> pa.Array:
     """Return where the wanted rows stand, by a sandbox: SQL may take any memory and time."""
-    names = {*columns_in(condition, table.schema)}  # not every type of Arrow is one of DuckDB's
+    names = {*columns_in(condition, table.schema, place=place)}  # not every type of Arrow is one of DuckDB's
     about = table.select([place for place, name in enumerate(table.column_names) if name in names])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, about.schema) as stream:
@@ -109,15 +116,16 @@ def _rows(table: pa.Table, condition: str) -> pa.Array:
             box.send(sink.getvalue())
             answer = box.receive()
     except Ended as ended:
-        raise JobError(f"where: {condition!r} has no answer: {ended}", _EXAMPLE) from None
+        raise JobError(f"{place}: {condition!r} has no answer: {ended}", _EXAMPLE) from None
     except UnicodeError as error:
-        raise _wrong(condition, str(error), table.column_names) from None
+        raise _wrong(condition, str(error), all_names or table.column_names, place) from None
     if answer.startswith(WRONG):
-        raise _wrong(condition, answer.removeprefix(WRONG).decode(), table.column_names)
+        problem = answer.removeprefix(WRONG).decode()
+        raise _wrong(condition, problem, all_names or table.column_names, place)
     return pa.array(memoryview(answer.removeprefix(FOUND)).cast("q"), pa.int64())
 
 
-def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
+def _wrong(condition: str, problem: str, names: Sequence[str], place: str) -> JobError:
     if unknown := _UNKNOWN.search(problem):
         name = unknown["name"]
         fix = did_you_mean(name, names)
@@ -126,8 +134,8 @@ def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
         elif f'"{name}"' in condition and "'" not in name:
             near = nearest(name, names)
             fix = f"write a text in single quotes: '{name}'" + (f"; or {fix}" if near else "")
-        return JobError(f"where: there is no column {name!r}", fix)
-    problem = f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"
+        return JobError(f"{place}: there is no column {name!r}", fix)
+    problem = f"{place}: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"
     return JobError(problem, _EXAMPLE)
 
 

@@ -499,7 +499,12 @@ class Renderer:
             return outcome
         row.checkpoint = self._hand_over.checkpoint(row, task) if is_full else None
         about, message = {"row_id": row.row_id}, public_message(task.error)
-        log.info("row %s failed, and is tried again alone: %s", row.row_id, message, extra=about)
+        log.info(
+            "row %s failed, and is tried again alone in the same attempt: %s",
+            row.row_id,
+            message,
+            extra=about,
+        )
         self._rows.add_again(row, is_alone=True, is_plain=is_plain)
         return None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import FleetSettings, lacking_gpu, machines_in_words, shares
 from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.overview import Overview
 from framefleet.plugins.doctor import machine
 from framefleet.plugins.doctor.machine import CheckResult
@@ -70,7 +71,7 @@ def doctor(
     address: of a Ray cluster. store: a URL or folder to write to for a moment. only: names of checks, as in
     `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
     """
-    targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
+    targets = Targets(store=store and dated(store), storage_options=storage_options or {}, only=tuple(only))
     fleet, devices = FleetSettings(), dict[tuple[str, ...], str]()
     if job is not None:
         from framefleet.jobs.job.file import devices_of, load_job

@@ -18,6 +18,7 @@ from framefleet.jobs.show.watch import Callback, ClipsPace, ClipsProgress, Watch
 from framefleet.pipeline.errors import JobError, bytes_text, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.damage import Damage
+from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.stores.store import Store, sweep_in_background
@@ -122,6 +123,7 @@ def export_chosen(
     store: Store, to: str, options: Mapping[str, Any], choice: ExportChoice, watch: Watch
 ) -> Exported:
     """Do what `export` promises, reporting to `watch`. options: storage_options of `to`."""
+    to = dated(to)
     if choice.is_table and to.startswith(CATALOG):
         return Exported(place=None, num_rows=export_table(store, to, options, choice, watch))
     place = Store(to, options)

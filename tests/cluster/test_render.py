@@ -46,7 +46,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     printed = finish(start_render(write_job(folder / "job.yaml", values)))
     assert "11 rows, 2 duplicates, 0 done, 9 to render" in printed
     assert "9 rows rendered in" in printed
-    assert re.search(r"the models worked \d+\.\d% of the time, and waited for ", printed)
+    assert re.search(r"once loaded, the models worked \d+\.\d% of the time, and waited for ", printed)
     assert f"records: {folder / 'out' / 'records'}" in printed
     return folder
 

@@ -114,11 +114,18 @@ def test_added_rows_are_left_until_a_run_has_taken_them(values: dict[str, Any]) 
     run(values)
     assert "7/7 rows done" in command("status", output).output
     added = framefleet.add(values, ROWS[7:])
-    assert "the next `framefleet render` renders them" in repr(added)
+    assert f"the next run with the output {output} renders them" in repr(added)
     listed = command("status", output, "--check")
     assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
     run(values)
     assert "9/9 rows done" in command("status", output).output
+
+
+def test_before_the_first_run_status_says_that_added_rows_wait(values: dict[str, Any]) -> None:
+    dated = f"{values['output']}-{{date}}"
+    framefleet.add(values | {"output": dated}, ROWS[7:])
+    listed = command("status", dated, "--check")
+    assert listed.exit_code == 2 and "has no run yet, only 2 added rows" in listed.stderr, listed.output
 
 
 def test_rows_of_python_have_those_that_were_added_to_them(values: dict[str, Any]) -> None:
@@ -242,7 +249,7 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
     )
     found = command("add", values["output"], more)
     assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
-    assert "the next `framefleet render` renders them" in found.stderr
+    assert f"the next run with the output {values['output']} renders them" in found.stderr
     assert command("add", values["output"], more).stdout.startswith("2 rows added before")
     summary = run(values)
     assert summary and summary.done == 2

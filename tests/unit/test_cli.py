@@ -19,6 +19,7 @@ from framefleet.cluster.driver.progress import AuditFigures
 from framefleet.jobs.cli import command_line
 from tests.commands import command
 from tests.jobs import write_job
+from tests.small_output import rendered
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,6 +168,19 @@ def test_an_option_of_a_store_is_named_with_its_section(tmp_path: Path) -> None:
 def test_the_date_in_an_output_is_todays_for_every_command(name: str, tmp_path: Path) -> None:
     ended = command(name, f"{tmp_path}/night-{{date}}", *["ab12"] * (name == "replay"))
     assert ended.exit_code == 2 and f"{tmp_path}/night-20" in ended.stderr, ended.output
+
+
+def test_the_date_in_options_and_destinations_is_todays_too(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").touch()
+    night = f"{tmp_path}/night-{{date}}"
+    traced = command("trace", tmp_path / "clip.mp4", "--output", night)
+    assert f"{tmp_path}/night-20" in traced.stderr, traced.output
+    checked = command("doctor", "--only", "store", "--store", night)
+    assert f"{tmp_path}/night-20" in checked.stdout, checked.output
+    rendered(Store(str(tmp_path / "out")))
+    exported = command("export", tmp_path / "out", night, "--format", "webdataset")
+    assert f"{tmp_path}/night-20" in exported.stdout, exported.output
+    assert not (tmp_path / "night-{date}").exists()
 
 
 @pytest.mark.parametrize("at", ["host", "80000", "-1"])

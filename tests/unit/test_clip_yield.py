@@ -51,9 +51,9 @@ def test_all_time_is_shared_out_by_what_became_of_it(
 
 def test_what_is_printed_names_the_share_and_the_price_of_each(output: Path) -> None:
     shown = command("report", output, "--price", "36", "--accepted", "stars >= 3").stdout.splitlines()
-    clips = "of the workers' time, 11% made accepted clips (1 of 4 clips; 9 for each), other clips 33%, "
+    clips = "11% made accepted clips (1 of 4 clips; 9 for each), other clips 33%, "
     rest = "drafts 33%, failed or repeated 13%, loading 4%, waiting 4%"
-    line = f"yield: the models worked 51% of the time; {clips}{rest}"
+    line = f"yield: of the workers' time, networks computed for 51%; {clips}{rest}"
     assert shown[:2] == ["cost: 6.00 (worker hours: 0.167 x 36)", line]
     values = json.loads((output / "report.json").read_text())
     assert values["clip_yield"]["accepted_share"] == pytest.approx(1 / 9)

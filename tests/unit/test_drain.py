@@ -6,6 +6,7 @@ finish a row at each turn.
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -22,7 +23,15 @@ from framefleet.cluster.driver.stop import Stop
 from framefleet.cluster.fleet.events import Event, LaneLost, Leaving, Ready, Reported
 from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.checkpointer import checkpoint_path
-from framefleet.cluster.worker.messages import Assignment, Failed, Hello, StoredRow, WorkerReport, WorkerSetup
+from framefleet.cluster.worker.messages import (
+    Assignment,
+    Failed,
+    Hello,
+    Remark,
+    StoredRow,
+    WorkerReport,
+    WorkerSetup,
+)
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.render import work_of
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
@@ -30,6 +39,7 @@ from framefleet.jobs.render.survey import mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import FleetError
 from framefleet.pipeline.outputs.layout import CHECKPOINTS
+from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
@@ -49,7 +59,8 @@ class Workers:
     store: Store
     hello: Hello
     at: dict[int, Callable[[], Event | None]] = field(default_factory=dict)
-    failing: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)  # once
+    hopeless: set[str] = field(default_factory=set)  # that fail each time
     hands: dict[str, list[Assignment]] = field(default_factory=dict)
     draining: set[str] = field(default_factory=set)
     goes_on: list[str] = field(default_factory=list)  # rows that were given with a checkpoint
@@ -80,6 +91,9 @@ class Workers:
         self.has_too_many = num_workers == 0
 
     def rendered(self, worker: str, row_id: str) -> None:
+        """They have no faults."""
+
+    def acquitted(self, worker: str, row_id: str) -> None:
         """They have no faults."""
 
     def drain(self, worker: str) -> None:
@@ -119,9 +133,12 @@ class Workers:
         if not rows:
             return WorkerReport()
         row_id = rows.pop(0).row_id
-        if row_id in self.failing:
+        if row_id in self.failing | self.hopeless:
             self.failing.discard(row_id)
-            return WorkerReport(failed=(Failed(row_id=row_id, error_type="E", message="", traceback=""),))
+            return WorkerReport(
+                failed=(Failed(row_id=row_id, error_type="E", message="", traceback=""),),
+                remarks=(Remark(text="tried again alone", level=logging.INFO, row_id=row_id),),
+            )
         return WorkerReport(rendered=(StoredRow(record=replace(RECORD, row_id=row_id)),))
 
 
@@ -235,6 +252,17 @@ def test_a_row_that_failed_begins_again(run: Run, resolved: ResolvedJob, tmp_pat
     workers, summary = run(failing={kept})
     assert workers.goes_on.count(kept) == 1
     assert summary and (summary.done, summary.failed) == (NUM_ROWS - 2, 0)
+
+
+def test_what_led_to_the_end_of_a_row_is_logged_before_it(
+    run: Run, resolved: ResolvedJob, tmp_path: Path
+) -> None:
+    run(at={1: interrupt})
+    (row_id, _) = sorted(path.stem for path in (tmp_path / "out" / CHECKPOINTS).iterdir())
+    _, summary = run(hopeless={row_id})
+    assert summary and summary.failed == 1
+    log = [line.message for line in Output(resolved.store).log(row_id)]
+    assert log[-3:-1] == ["tried again alone", "E: "] and log[-1].startswith("given up: "), log
 
 
 def test_checkpoints_of_rows_that_have_a_record_are_swept_at_the_start(

@@ -103,7 +103,7 @@ def test_idle_time_is_summed_over_workers_and_told_by_cause() -> None:
     summary = tally.summary(tally.progress(60.0))
     assert list(idle_shares(summary.figures).items()) == [("media", 0.05), ("rows", 0.03)]
     assert idle_lines(summary) == [
-        "the models worked 92.0% of the time, and waited for encoding 5.0%, rows 3.0%"
+        "once loaded, the models worked 92.0% of the time, and waited for encoding 5.0%, rows 3.0%"
     ]
     assert tally.progress(60.0).spent.worker_s == 2 * (9 + 50)
 

@@ -289,10 +289,18 @@ def test_a_wrong_value_is_refused_with_line_value_and_fix(
         ("on_end={when: fail}", "--set on_end: `on_end.when` is 'fail'"),
         ("on_end={email: x}", "--set on_end: unknown key `on_end.email`"),
         ("fleet.workers={min: 8}", "--set fleet.workers: the job has no `fleet.workers.max`"),
+        ("budget={per: week}", "--set budget: `budget.per` is 'week'"),
+        ("audit.at_most=2", "--set audit.at_most: `audit.at_most` is 2"),
     ],
 )
 def test_a_mistake_in_a_mapping_of_set_names_the_option(tmp_path: Path, option: str, problem: str) -> None:
-    assert refusal(tmp_path, LEAST, option).problem == problem
+    text = f"{LEAST}budget: {{per: run, hours: 1}}\n"
+    assert refusal(tmp_path, text, option).problem == problem
+    with pytest.raises(JobError) as caught:
+        load_job(write(tmp_path, text), ["budget.money=5"])
+    assert caught.value.problem.startswith(
+        f"{tmp_path / 'job.yaml'} line 4 and --set budget.money: `budget` is "
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,20 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from framefleet import Store
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.sandbox import Sandboxes
 from framefleet.pipeline.outputs import query
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
+from tests.commands import command
+from tests.outputs import UNDER_WAY, write_driver
+from tests.small_output import rendered
 
 TABLE = pa.table(
     {
@@ -121,6 +126,19 @@ def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
     with pytest.raises(JobError) as caught:
         check_where(TABLE.schema, "zzzz > 0.4")
     assert "prompt, seed, sharpness" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "arguments", [["report", "--accepted", "promt > 1"], ["sheet", "-o", "{to}", "--where", "promt > 1"]]
+)
+def test_a_column_that_is_not_there_is_looked_for_in_all(tmp_path: Path, arguments: list[str]) -> None:
+    store = Store(str(tmp_path / "out"))
+    rendered(store, num_rows=1)
+    write_driver(store, progress=replace(UNDER_WAY, figures={"worker_seconds/denoise": 1.0}), ended=True)
+    name, *options = [text.format(to=tmp_path / "sheet.png") for text in arguments]
+    ended = command(name, tmp_path / "out", *options)
+    place = options[-2].removeprefix("--")
+    assert f"error: {place}: there is no column 'promt'\nhint: did you mean 'prompt'?" in ended.stderr
 
 
 def test_columns_that_a_condition_does_not_name_may_be_of_any_type_and_name() -> None:

@@ -219,6 +219,22 @@ def test_the_lock_says_with_its_beat_how_far_its_job_is(tmp_path: Path) -> None:
         assert (datetime.now(UTC) - datetime.fromisoformat(held.beat_at)).total_seconds() < 60
 
 
+def test_a_driver_that_only_merged_takes_no_figures_away(tmp_path: Path) -> None:
+    store = write_output(tmp_path, [record(1)])
+    report = replace(UNDER_WAY, figures={WORKER_SECONDS.key("denoise"): 5.0})
+    write_driver(store, progress=report, ended=True, left_nothing=True)
+    before = json.loads(command("status", tmp_path, "--json").stdout)
+    assert command("compact", tmp_path).exit_code == 0
+    after = json.loads(command("status", tmp_path, "--json").stdout)
+    assert (after["figures"], after["rows_per_s"]) == ({WORKER_SECONDS.key("denoise"): 5.0}, 0.5)
+    assert after["driver"] | {"told_s": 0} == before["driver"] | {"told_s": 0}
+    write_driver(store, 3, progress=None, renders=False)
+    assert driver_of(store).is_at_work, "one that merges now has the output"
+    write_driver(store, **THERE, ended=False)
+    write_driver(store, 3, progress=None, renders=False, ended=True)
+    assert driver_of(store).state == "gone", "a later one has had the output since"
+
+
 def test_the_error_that_ended_the_last_run_is_shown(tmp_path: Path) -> None:
     keep_secrets({"password": "hunter2-of-the-store"})
     store = write_output(tmp_path, [record(1)])

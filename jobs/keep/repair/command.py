@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Exit, Option
 
 from framefleet.jobs import options
-from framefleet.jobs.show.console import reporting, stderr
+from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.outputs.layout import DAMAGED
 
@@ -47,6 +47,10 @@ def repair_command(
             ):
                 if is_done:
                     stderr.say(f"{name}: {line}" if name else line)
+        if not damages.num_found and not as_json:
+            stdout.say("nothing to repair")
+        elif dry_run and damages.num_damages:
+            stderr.say("rows that then have no record would be rendered")
         code = 1 if damages.num_damages else 0
         if repaired.summary is not None:
             code = show_ending(repaired.summary)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from framefleet.cluster.driver.commit import half_done_in
-from framefleet.cluster.driver.lock import last_reports, read_holder
+from framefleet.cluster.driver.lock import Holder, last_reports, read_holder
 from framefleet.cluster.driver.progress import AuditFigures, Progress, WorkerState, num_rendering
 from framefleet.doors import notes
 from framefleet.pipeline.errors import JobError
@@ -68,25 +68,35 @@ class DriverSeen(Overview):
 
 
 def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
-    """Return the newest driver of an output. now: the present, but for tests."""
-    epochs = epochs_of(store)
-    if not epochs:
-        return DriverSeen(state="none")
-    holder = read_holder(store, epochs[-1])
-    if holder is None:
-        return DriverSeen(state="unknown", epoch=epochs[-1])
+    """Return the newest driver of an output. now: the present, but for tests.
+
+    Where one only repaired or merged, and is gone, the one before it: that has rendered the rows.
+    """
+    newest: DriverSeen | None = None
+    for epoch in reversed(epochs_of(store)):
+        holder = read_holder(store, epoch)
+        if holder is None:
+            return newest or DriverSeen(state="unknown", epoch=epoch)
+        driver = _driver_at(epoch, holder, now, is_newest=newest is None)
+        if holder.renders or driver.is_at_work:
+            return driver
+        newest = newest or driver
+    return newest or DriverSeen(state="none")
+
+
+def _driver_at(epoch: int, holder: Holder, now: datetime | None, *, is_newest: bool) -> DriverSeen:
     told_s: float | None = None
     with suppress(ValueError, TypeError):  # files may be anybody's
         since = (now or datetime.now(UTC)) - datetime.fromisoformat(holder.beat_at)
         told_s = max(0.0, since.total_seconds())
     state: DriverState = "running"
-    if holder.ended or holder.is_gone():
+    if holder.ended or holder.is_gone() or not is_newest:
         state = "ended" if holder.ended else "gone"
     elif told_s and told_s > SILENT_S:
         state = "silent"
     return DriverSeen(
         state=state,
-        epoch=epochs[-1],
+        epoch=epoch,
         pid=holder.pid,
         host=holder.host,
         started_at=holder.started_at,

@@ -250,7 +250,8 @@ def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
     """Yield what records took, of those for which the condition is true."""
     if not condition:
         return record_tables(store, [COMPUTE])
-    names = dict.fromkeys([COMPUTE, "row_id", *columns_in(condition, record_schema_of(store))])
+    schema, place = record_schema_of(store), "accepted"
+    names = dict.fromkeys([COMPUTE, "row_id", *columns_in(condition, schema, place=place)])
     tables = record_tables(store, [*names])
     picks = read_picks(store).items()
     stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
@@ -261,7 +262,7 @@ def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
         ranks = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]
         return table.append_column(_STARS, pa.array(ranks, pa.int64()))
 
-    return rows_where(map(with_stars, tables), condition)
+    return rows_where(map(with_stars, tables), condition, [*schema.names, _STARS], place=place)
 
 
 def _sums(tables: Iterator[pa.Table]) -> tuple[int, float]:

@@ -32,15 +32,16 @@ class Yield:
         return self.seconds["accepted clips"] / sum(self.seconds.values())
 
     def text(self) -> str:
-        """Return it in words: "the models worked 94% of the time; of the workers' time, 31% made ..."."""
+        """Return it in words: "of the workers' time, networks computed for 94%; 31% made ..."."""
         clips = f"{self.num_accepted:,} of {count_text(self.num_clips, 'clip')}"
         cost = "" if self.cost_per_accepted is None else f"; {self.cost_per_accepted:,.4g} for each"
         whole = sum(self.seconds.values())
         rest = [
             f"{name} {part / whole:.0%}" for name, part in self.seconds.items() if name != "accepted clips"
         ]
-        made = f"of the workers' time, {self.accepted_share:.0%} made accepted clips ({clips}{cost})"
-        return f"the models worked {self.networks_share:.0%} of the time; {', '.join([made, *rest])}"
+        networks = f"of the workers' time, networks computed for {self.networks_share:.0%}"
+        made = f"{self.accepted_share:.0%} made accepted clips ({clips}{cost})"
+        return f"{networks}; {', '.join([made, *rest])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
