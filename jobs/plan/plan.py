@@ -72,7 +72,7 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JobPlan(Overview, ModelPlan):
-    """What a job comes down to. Of several models, what a `ModelPlan` has is of the first."""
+    """What a job comes down to. Of several models, what is of one model is of the first."""
 
     table: str
     sweep: str | None  # where rows come from, counted, if they do
@@ -88,7 +88,7 @@ class JobPlan(Overview, ModelPlan):
     # Rows to render, by those that share a process: of a model, and of our recipes or one of the user's.
     lanes: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, ModelPlan] = field(default_factory=dict)  # each by name, where there are several
-    prediction: Any = None  # what plugins predict, a `doors.Shown`; None: not asked for
+    prediction: Any = None  # what plugins predict, in lines of `shown()`; None: not asked for
     audits: AuditPlan | None = None  # None: there are none, or it is not known yet which rows there are
     gone: Gone | None = None  # clips of records that are not there
     limit: int | None = None  # rows that were read, from the first of the table; None: all
