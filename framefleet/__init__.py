@@ -28,7 +28,28 @@ if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import Status, status
     from framefleet.jobs.plan.plan import JobPlan, plan
     from framefleet.jobs.render.render import render, retry
-    from framefleet.pipeline.errors import FramefleetError
+    from framefleet.pipeline.errors import (
+        AuthorityError,
+        BrokenWorker,
+        EndpointError,
+        FleetError,
+        FramefleetError,
+        InputError,
+        JobError,
+        ModelError,
+        NoFile,
+        OutOfMemory,
+        OutputInUse,
+        PluginError,
+        RecipeError,
+        RenderError,
+        RowError,
+        ServiceError,
+        StoreConflict,
+        StoreError,
+        TableError,
+        UserError,
+    )
     from framefleet.pipeline.model.load_model import load_model
     from framefleet.pipeline.model.model import Model
     from framefleet.pipeline.outputs.clips import Clip, Failure
@@ -71,33 +92,52 @@ __version__ = "0.1.0"
 __all__ = [
     "Acceptance",
     "Audit",
+    "AuthorityError",
     "Batching",
+    "BrokenWorker",
     "CheckResult",
     "Clip",
     "Diagnosis",
     "Drawn",
+    "EndpointError",
     "FailedRow",
     "Failure",
+    "FleetError",
     "FramefleetError",
     "GalleryServer",
     "Given",
     "HalfDone",
+    "InputError",
     "Inputs",
+    "JobError",
     "JobPlan",
     "KeptSteps",
     "Model",
+    "ModelError",
+    "NoFile",
+    "OutOfMemory",
     "Output",
     "OutputCounts",
+    "OutputInUse",
+    "PluginError",
     "Progress",
+    "RecipeError",
+    "RenderError",
     "Renderer",
     "Report",
     "Request",
+    "RowError",
+    "ServiceError",
     "Status",
     "StatusServer",
     "Store",
+    "StoreConflict",
+    "StoreError",
     "Summary",
+    "TableError",
     "Traced",
     "TrainPlan",
+    "UserError",
     "WarmFleet",
     "acceptance",
     "add",
@@ -147,7 +187,6 @@ _HOMES = {
     "Diagnosis": "framefleet.plugins.doctor.doctor",
     "Drawn": "framefleet.plugins.pages.sheet.sheet",
     "FailedRow": "framefleet.pipeline.outputs.row_states",
-    "FramefleetError": "framefleet.pipeline.errors",
     "GalleryServer": "framefleet.plugins.pages.gallery.serve",
     "Given": "framefleet.jobs.keep.replay.recorded_row",
     "HalfDone": "framefleet.pipeline.render.checkpoints.checkpoint",
@@ -205,6 +244,8 @@ _HOMES = {
     "train": "framefleet.plugins.train.train",
     "verify": "framefleet.jobs.keep.verify.verify",
 }
+# All others are errors.
+_HOMES |= {name: "framefleet.pipeline.errors" for name in __all__ if name not in _HOMES}
 
 
 def __getattr__(name: str) -> object:

@@ -120,9 +120,10 @@ PUT_BACK = "put it back as it was, or choose another output"
 
 
 class FramefleetError(Exception):
-    """A problem and its fix, escaped, as they quote what others wrote.
+    """Every error that framefleet raises on purpose.
 
-    Both positional: keyword-only arguments do not survive Ray's pickling.
+    problem, fix: escaped, as they quote what others wrote; positional, as keyword-only arguments do not
+    survive Ray's pickling.
     """
 
     exit_code = 1
@@ -149,6 +150,8 @@ def message_of(error: BaseException) -> str:
 
 
 class UserError(FramefleetError):
+    """The job, the table or the model must change."""
+
     exit_code = 2
 
 
@@ -177,6 +180,8 @@ class PluginError(UserError):
 
 
 class ServiceError(FramefleetError):
+    """The world around the job failed: run it again."""
+
     exit_code = 3
 
 

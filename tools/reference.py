@@ -22,7 +22,7 @@ import yaml
 import framefleet
 from framefleet.jobs.cli import command_line
 from framefleet.jobs.job.schema import Job, job_schema
-from framefleet.pipeline import errors
+from framefleet.pipeline.errors import FramefleetError
 from framefleet.plugins.train.job import TrainJob
 from tools.house.house import Finding, House
 
@@ -240,7 +240,9 @@ def python_page() -> str:
         "when it is first used: `import framefleet` loads neither torch nor Ray. What can be a job file can "
         "also be a mapping. Arguments after `*` are given by name.",
     ]
-    values = {name: getattr(framefleet, name) for name in framefleet.__all__ if name != "FramefleetError"}
+    public = {name: getattr(framefleet, name) for name in framefleet.__all__}
+    kinds = [one for one in public.values() if inspect.isclass(one) and issubclass(one, FramefleetError)]
+    values = {name: value for name, value in public.items() if value not in kinds}
     functions = {name: value for name, value in values.items() if inspect.isfunction(value)}
     returned = {
         kind.__name__: kind
@@ -258,16 +260,13 @@ def python_page() -> str:
         "",
         "## Errors",
         "",
-        "All are in `framefleet.pipeline.errors`, and are `framefleet.FramefleetError`.",
+        "All are imported from `framefleet`, too.",
         "",
     ]
-    lines += ["| error | meaning |", "| --- | --- |"]
-    kinds = (kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception))
+    lines += ["| error | is a | meaning |", "| --- | --- | --- |"]
     for kind in kinds:
-        if kind.__module__ == errors.__name__:
-            lines.append(
-                f"| `{kind.__name__}` | {_sentence((inspect.getdoc(kind) or '').partition(chr(10) * 2)[0])} |"
-            )
+        meaning = (kind.__doc__ or "").partition("\n\n")[0]  # its own, not that of another error
+        lines.append(f"| `{kind.__name__}` | `{kind.__base__.__name__}` | {_sentence(meaning)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -67,7 +67,7 @@ class RunFigures:
     failed: int  # rows of this run
     elapsed_s: float
     mean_batch: float | None  # rows per forward, mean over rows
-    # All that was counted, see `pipeline/metrics.py`.
+    # All that was counted, as {"worker_seconds/denoise": 81.4}; docs/report.md lists the metrics.
     figures: Mapping[str, float] = field(default_factory=dict)
     audits: AuditFigures | None = None  # None if there are to be none
     unused: tuple[str, ...] = ()  # workers and machines that are no longer used, each with its reason
@@ -92,7 +92,7 @@ class Progress(RunFigures):
     total: int  # rows that this run has to render
     in_flight: int
     rows_per_s: float | None  # since the first row was begun; None before the first is done
-    eta_s: float | None  # None while it would be a guess, see `cluster/driver/tally.py`
+    eta_s: float | None  # None while it would be a guess
     workers: tuple[WorkerState, ...]  # all that are there, then those that left last
     last_failure: str | None = None
     waiting_for: str | None = None  # what a worker is doing that is not ready yet
@@ -117,7 +117,7 @@ class Summary(Overview, RunFigures):
     gone: Gone | None = None  # clips of earlier runs that are gone, if any
     num_parts_gone: int = 0  # parts of records that somebody took away during the run
     lacking: Mapping[str, LackingColumn] = field(default_factory=dict)  # columns of clip steps that failed
-    # How each of its inner outputs ended, which were rendered before (see `doors.JobRunner`), by name.
+    # How each of its inner outputs ended, which were rendered before, by name.
     inner: Mapping[str, Summary] = field(default_factory=dict)
     is_none_kept: bool = False  # of these no row was chosen to be rendered
     num_short: int = 0  # groups of rows that have not reached what a section asks for

@@ -61,8 +61,8 @@ class FleetSettings(Strict):
     )
     workers: Annotated[int, Field(ge=1)] | ElasticWorkers | Literal["auto"] = Field(
         default="auto",
-        description="auto: one for each GPU, or for each CPU core where there is no GPU. "
-        "{min: 1, max: 64}: as many as the rows left need.",
+        description="auto: as many as the GPUs allow, e.g. 4 workers of 2 GPUs each; where there is no GPU, "
+        "one for each CPU core. {min: 1, max: 64}: as many as the rows left need.",
     )
     gpus_per_worker: (
         Annotated[float, Field(ge=0, le=_MAX_GPUS), AfterValidator(_are_whole)] | Literal["auto"]

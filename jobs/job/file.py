@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 AnyJob = TypeVar("AnyJob", bound=TableJob, default=Job)
 _BEGINNING = 256  # bytes by which other kinds of files are recognized
+_SEED = r"\s*\d+\s*(?:-\s*\d+\s*(?::\s*\d+\s*)?)?"  # 5, 0-63 or 0-64:8
+_SEEDS = re.compile(rf"{_SEED}(?:,{_SEED})*|\s*[@[{{].*", re.DOTALL)  # or what `_set_of` reads
 _NOWHERE: Mapping[Key, str] = {}
 
 
@@ -183,7 +185,11 @@ def option_sets(
     swept = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
     if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
         swept = [_set_of(f"prompt={prompts[0]}")]
-    swept += [] if seeds is None else [_set_of(f"seed={seeds}")]
+    if seeds is not None:
+        if not _SEEDS.fullmatch(seeds):
+            problem = f"--seeds {public_text(seeds)}: not whole numbers or ranges of them"
+            raise JobError(problem, "write them as --seeds 0-63 or --seeds 1,5,9")
+        swept += [_set_of(f"seed={seeds}")]
     numbers = {"fleet.workers": workers, "overrides.num_inference_steps": steps}
     short = (f"{key}={value}" for key, value in numbers.items() if value is not None)
     return [*swept, *map(_set_of, sweeps or []), *short, *(sets or [])]

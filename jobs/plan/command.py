@@ -298,12 +298,12 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
     num = round(audits.num_audits)
     limit = "audit.share does not limit them"
     if audits.limit is not None:
-        limit = f"audit.share: {share_text(audits.limit)} of the model's time, or one row more"
+        limit = f"audit.share: at most {share_text(audits.limit)} of the model's time, and one row"
     how_many = (
         f"about {num:,} of {count_text(num_pending, 'row')}{share} are" if num > 1 else "perhaps one row is"
     )
     all_are = "all are" if num > 1 else "it is"
-    line = f"audits: {how_many} rendered a second time, alone, and compared ({limit})"
+    line = f"audits: {how_many} rendered again, alone, as a check ({limit})"
     if not 0 < audits.most_wrong <= VAGUE * num_pending:  # nothing is open, or too few to say anything
         return line
     return f"{line}; if {all_are} equal, {bound_text(audits.most_wrong, num_pending)}, with 95 % confidence"
@@ -322,13 +322,13 @@ def memory_line(memory: Memory) -> str:
     if memory.missing:
         else_ = "" if memory.activations_gb is None else " else"
         parts += f"; what{else_} the row needs is not counted: {memory.missing}"
-    line = f"memory: about {_size(memory.peak_gb)} ({parts})"
+    fullest = f" on the fullest of {memory.num_gpus} GPUs" if memory.num_gpus > 1 else ""
+    line = f"memory: about {_size(memory.peak_gb)}{fullest} ({parts})"
     if memory.measured_gb is not None:
         line += f", measured {_size(memory.measured_gb)}"
     if memory.has_gb is None:
         return f"{line}; there is no GPU here to compare with: use e.g. --gpu-memory 24GB"
-    fullest = f", on the fullest of {memory.num_gpus} GPUs" if memory.num_gpus > 1 else ""
-    line += f"{fullest}, of {_size(memory.has_gb)} of {memory.place}"
+    line += f", of {_size(memory.has_gb)} of {memory.place}"
     if memory.fits:
         return line
     several = f"; several GPUs: {memory.placement}" if memory.placement else ""

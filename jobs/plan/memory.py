@@ -146,8 +146,7 @@ class MemoryCounts:
             return self._stored(f"the row calls a second model, its {models[0]}", precision)
         note = ""
         if request.recipe not in BUILT_IN and self._recipes is None:
-            own = f"your recipe {request.recipe}"
-            note = f"{own} is only called with --hollow; this is one call of the pipeline"
+            note = f"this is one call of the pipeline; add --hollow to count your recipe {request.recipe}"
             arguments = {n: value for n, value in request.arguments.items() if n in self._spec.parameters}
             needed = native_row(self._spec).arguments  # what the recipe may make itself
             request = replace(request, recipe="generate", arguments={**needed, **arguments})

@@ -72,7 +72,7 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class JobPlan(Overview, ModelPlan):
-    """What a job comes down to. Of several models, what a `ModelPlan` has is of the first."""
+    """What a job comes down to. Of several models, what is of one model is of the first."""
 
     table: str
     sweep: str | None  # where rows come from, counted, if they do
@@ -82,13 +82,13 @@ class JobPlan(Overview, ModelPlan):
     num_invalid: int  # of these, those that cannot be rendered
     invalid: tuple[str, ...]  # why, of the first of them
     counts: RowCounts
-    carried: tuple[str, ...]  # columns without a meaning
+    carried: tuple[str, ...]  # columns without a meaning, by their names in records
     lookalikes: tuple[tuple[str, str], ...]  # those of them that are named like an argument, each with that
     shapes: Mapping[str, int]  # valid rows by shape, the most frequent first
     # Rows to render, by those that share a process: of a model, and of our recipes or one of the user's.
     lanes: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, ModelPlan] = field(default_factory=dict)  # each by name, where there are several
-    prediction: Any = None  # what plugins predict, a `doors.Shown`; None: not asked for
+    prediction: Any = None  # what plugins predict, in lines of `shown()`; None: not asked for
     audits: AuditPlan | None = None  # None: there are none, or it is not known yet which rows there are
     gone: Gone | None = None  # clips of records that are not there
     limit: int | None = None  # rows that were read, from the first of the table; None: all
@@ -243,7 +243,7 @@ def _plan(
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),
         counts=counts,
-        carried=tuple(rows.carried.names),
+        carried=tuple(rows.carried.names.values()),
         lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
         lanes={lane.title: num for lane in index.lanes if (num := index.num_pending(lane))},
@@ -259,7 +259,7 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
     is_on_cpu = wanted.gpu_memory is None and (
         settings.device == "cpu"
         or job.fleet.gpus_per_worker == 0
-        or (job.fleet.address is None and not gpus_here())
+        or (job.fleet.gpus_per_worker == "auto" and job.fleet.address is None and not gpus_here())
     )
     measured_bytes = None
     if largest and not is_on_cpu:  # what workers found that such a row holds, on any kind of GPU

@@ -277,18 +277,19 @@ def rows_by_model(job: Job, table: RowSource, rows: Mapping[str, TableRows]) -> 
 def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | None]:
     """Return the column that says a row's model, and the model of a row that does not, if there are any.
 
-    Raises UserError where rows have neither.
+    Raises UserError where rows have neither, and for a name in the job that no model has.
     """
     if not job.models:
         return None, ""
     fixed: Any = job.overrides.get(MODEL_COLUMN)
     usual: Any = job.defaults.get(MODEL_COLUMN)
-    for section, name in (("overrides", fixed), ("defaults", usual)):
+    column, names = job.columns.get(MODEL_COLUMN, MODEL_COLUMN), table.schema.names
+    swept = table.fixed_values(column) if isinstance(table, Swept) else []
+    for section, name in (("overrides", fixed), ("defaults", usual), *(("sweep", one) for one in swept)):
         if name is not None and not (isinstance(name, str) and name in job.models):
             problem = f"{section}.{MODEL_COLUMN} is {shown(name)}, and `models` has none of that name"
             raise JobError(problem, did_you_mean(str(name), job.models))
     default = fixed or usual or (next(iter(job.models)) if len(job.models) == 1 else None)
-    column, names = job.columns.get(MODEL_COLUMN, MODEL_COLUMN), table.schema.names
     if column in names and not fixed:
         check_type(table.schema.field(column), MODEL_COLUMN, "str")
         return column, default

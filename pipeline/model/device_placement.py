@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, ValidationError
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.mistakes import must_be
+from framefleet.pipeline.guards.mistakes import did_you_mean, must_be
 from framefleet.pipeline.guards.strict_model import Strict
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ class Placer:
 
 
 def placer_of(placement: Placement, device: str) -> Placer:
-    """Return what puts a model on several devices. Raises ModelError for a type that no plugin has."""
+    """Return what puts a model on several devices. Raises ModelError for one that is not there."""
     from framefleet.doors import placements  # plugins use this module
 
     if placement.type not in (types := placements()):
-        problem = f"model.placement is {placement.type!r}, which no plugin has"
-        raise ModelError(problem, f"use one of {', '.join(types)}")
+        problem = f"model.placement is {placement.type!r}, and there is no such placement"
+        raise ModelError(problem, did_you_mean(placement.type, types))
     kind = types[placement.type]()
     if placement.ranks and not kind.takes_ranks:
         problem = f"model.placement: {placement.type} is set with ranks: {placement.ranks}"

@@ -45,10 +45,9 @@ def load_model(
     that the files must agree with, if not the model's own. allow_pickle: load pickles of tensors where there
     are no safetensors. dtype: auto, fp32, fp16, bf16, or torch's own; or of each component, as {"default":
     "bf16", "vae": "fp32"}. placement: how the model uses several devices, as below `model:` in a job; see
-    docs/several_gpus.md. loras: by the name that requests give them, each a path or a mapping with the
-    fields of `Lora`. ip_adapter: a mapping with the fields of `IpAdapter`. options: as below `model:` in a
-    job, `offload="group"`; see `Options`.
-    Sets torch's numerics for the whole process (see `Numerics`), on a GPU before anything else uses it.
+    docs/several_gpus.md. loras: by the name that requests give them, each a path or a mapping, as below
+    `loras:` in a job. ip_adapter, options: as below `model:` in a job, `offload="group"`.
+    Sets torch's numerics for the whole process, on a GPU before anything else uses it.
     Raises ModelError when the model is incomplete, corrupted, not the locked one, or holds pickles only.
     """
     plain: DType = without_torch(dtype)

@@ -63,6 +63,7 @@ class Clip:
 
     @property
     def frames_sha256(self) -> str | None:
+        """The digest of its frames; None for sound alone."""
         return self.pixels.sha256 if self.pixels else None
 
     def save(self, path: str | Path, *, fps: float | None = None, crf: int | None = None) -> Path:

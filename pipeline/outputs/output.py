@@ -215,7 +215,7 @@ class Output:
 
     @property
     def inner(self) -> Mapping[str, Output]:
-        """The outputs in it that its job has rendered to choose rows, by name (see `doors.JobRunner`)."""
+        """The outputs in it that its job has rendered to choose rows, by name."""
         outputs = {
             name: runner.section
             for name, runner in inner_outputs().items()
@@ -258,7 +258,7 @@ class Output:
         yield from row_states.failed_rows(self.store)
 
     def log(self, row_id: str | None = None) -> Iterator[row_states.LogLine]:
-        """Yield what happened to a row, or to all rows, the oldest first; see `outputs/row_states.py`."""
+        """Yield what happened to a row, or to all rows, the oldest first."""
         return row_states.log_lines(self.store, row_id)
 
     def rows(self) -> Iterator[pa.Table]:

@@ -227,7 +227,7 @@ class Renderer:
         self._rows.add(RenderRow(row_id, request, checkpoint=checkpoint, is_alone=is_alone))
 
     def rehearse(self, request: Request) -> None:
-        """Find out what memory a checked request takes, before any other is submitted: see `Rehearsal`."""
+        """Find out what memory a checked request takes, by one step of it. Before any other is submitted."""
         row = RenderRow("rehearsal", one_step(request), is_plain=True)
         has_all = not self._encoders.parked  # a plain call brings these back
         is_alike = has_all and not self._call.is_own(row)
@@ -237,7 +237,7 @@ class Renderer:
             self._learn_anew()
 
     def render_plainly(self, request: Request, row_id: str) -> Outcome:
-        """Render a request that was checked already by a plain call, at once: an audit; see `PlainCalls`."""
+        """Render a request that was checked already by a plain call, at once: an audit."""
         self._recipe_set.check(self._recipes[request.recipe])
         row = RenderRow(row_id, request, is_plain=True)
         with self.clock.spending("audit"):

@@ -142,7 +142,7 @@ def info_command(
         preset = spec.preset.name if spec.preset else "none: defaults are those of its class and configs"
         stdout.say(f"preset:    {preset}")
         if findings := read_measured().of_class(spec.class_name):
-            stdout.say(f"measured:  {in_company(findings)}, with tiny models")
+            stdout.say(f"measured:  {in_company(findings)} (with tiny models)")
         license = license_of(weights.source, spec.preset, None, usual=spec.family.license)
         stdout.say(f"license:   {license}")
         for name, text in _rules(spec).items():

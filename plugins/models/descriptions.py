@@ -85,12 +85,12 @@ def class_states(measured: Measurements) -> Iterator[tuple[str, str, str]]:
 def in_company(findings: Sequence[Finding]) -> str:
     """Return whether rows of a class keep their bits in a batch, and how many share a forward."""
     rows, equal = sum(finding.rows for finding in findings), sum(finding.equal for finding in findings)
-    exact = "exact in a batch" if equal == rows else f"{equal} of {count_text(rows, 'row')} exact in a batch"
-    return f"{exact}; {shared(findings)} rows to a forward in the mean"
+    exact = "batches are bit-exact" if equal == rows else f"{equal} of {count_text(rows, 'row')} bit-exact"
+    return f"{exact}; on average {shared(findings)} rows share a forward"
 
 
 def shared(findings: Sequence[Finding]) -> str:
-    """Return how many rows share a forward, in the mean of each tiny model."""
+    """Return how many rows share a forward, on average of each tiny model."""
     batches = [finding.mean_batch for finding in findings]
     least, most = f"{min(batches):.1f}", f"{max(batches):.1f}"
     return least if least == most else f"{least} to {most}"

@@ -211,6 +211,7 @@ class Acceptance(Overview):
 
     @property
     def num_short(self) -> int:
+        """How many groups have fewer accepted clips than they want."""
         return sum(group.is_short for group in self.groups)
 
     def write(self, store: Store) -> None:

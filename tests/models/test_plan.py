@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.jobs.plan import memory, plan
 from framefleet.pipeline.errors import JobError
 from tests.commands import command
 from tests.committed import committed
@@ -61,6 +62,26 @@ def test_python_gets_what_the_command_prints(tmp_path: Path) -> None:
     assert (plan.counts.pending, plan.prediction, plan.memory.has_gb) == (2, None, 24.0)
     assert plan.lookalikes == (("sampler", "scheduler"),)
     assert plan.carried == ("tag", "sampler")
+
+
+def test_a_plan_calls_carried_columns_as_records_do(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.parquet", [{"Prompt": "a red ball", "tag": 1}])
+    values = job_values(table, tmp_path / "out", columns={"prompt": "Prompt"})
+    ended = command("plan", write_job(tmp_path / "job.yaml", values))
+    assert "\ncarried into the records: source_Prompt, tag\n" in ended.stdout, ended.stderr
+
+
+def test_a_plan_compares_workers_with_gpus_with_no_memory_of_a_machine_without_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (memory, plan):
+        monkeypatch.setattr(module, "gpus_here", lambda: ())
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
+    values["model"] = {"path": values["model"], "device": "auto"}
+    ended = command("plan", write_job(tmp_path / "job.yaml", values), "--set", "fleet.gpus_per_worker=2")
+    (line,) = (line for line in ended.stdout.splitlines() if line.startswith("memory: "))
+    assert " GB on the fullest of 2 GPUs (" in line
+    assert line.endswith("there is no GPU here to compare with: use e.g. --gpu-memory 24GB")
 
 
 def test_a_plan_says_what_ends_a_run_and_who_hears_of_it(tmp_path: Path) -> None:

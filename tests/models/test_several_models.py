@@ -80,6 +80,10 @@ def test_rows_are_refused_with_the_model_that_they_name(tmp_path: Path) -> None:
     [
         ({"models": {"wan": "/nowhere/wan", "ltx": "/nowhere/ltx"}}, r"models\.wan: .*/nowhere/wan"),
         ({"defaults": {"model": "flux"}}, r"defaults\.model is 'flux', and `models` has none of that name"),
+        (
+            {"table": None, "sweep": {"prompt": "a", "model": ["wan", "wan2"]}},
+            r"sweep\.model is 'wan2', and `models` has none of that name\nhint: did you mean 'wan'",
+        ),
         ({"defaults": {"num_frame": 9}}, r"models\.wan: defaults\.num_frame: rows have no such argument"),
         (
             {"columns": {"model": "which"}},

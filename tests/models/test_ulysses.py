@@ -265,7 +265,7 @@ def test_ranks_end_with_a_process_that_is_killed() -> None:
         ("wan", {"placement": {"type": "ulysses", "devices": 4}}, "has 2 attention heads"),
         ("wan", {"placement": "ulysses+components"}, "needs several GPUs"),
         ("wan", {"placement": {"type": "ulysses", "devices": 3, "ranks": 2}}, "is set with ranks: 2"),
-        ("wan", {"placement": "ring"}, "which no plugin has"),
+        ("wan", {"placement": "ulyses"}, "there is no such placement\nhint: did you mean 'ulysses'"),
         ("wan", {"placement": {"type": "ulysses", "devices": 1}}, "placement.devices is 1"),
     ],
 )

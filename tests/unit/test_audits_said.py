@@ -94,7 +94,7 @@ def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
 
 def test_a_plan_says_no_bound_that_few_audits_would_leave() -> None:
     line = audits_line(AuditPlan(num_audits=1.0, share=0.25, most_wrong=3, limit=None), 4)
-    assert line.startswith("audits: perhaps one row is rendered a second time, alone, and compared")
+    assert line.startswith("audits: perhaps one row is rendered again, alone, as a check")
     assert line.endswith("(audit.share does not limit them)")
     line = audits_line(AuditPlan(num_audits=40.0, share=0.4, most_wrong=3, limit=None), 100)
     assert line.endswith("if all are equal, at most 3 of all rows (3.0 %) may differ, with 95 % confidence")

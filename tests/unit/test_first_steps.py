@@ -51,6 +51,13 @@ def test_a_job_is_refused_with_the_line_that_mends_it(
     assert planned.exit_code == 2 and problem in planned.stderr and fix in planned.stderr, planned.stderr
 
 
+@pytest.mark.parametrize("seeds", ["0..3", "1;5", "", "a", "0-3-5", "1,,2"])
+def test_seeds_that_are_none_are_refused_by_their_option(seeds: str, tmp_path: Path) -> None:
+    planned = command("plan", "--prompt", "a", "--seeds", seeds, "--model", tiny("wan"), "--output", tmp_path)
+    assert planned.exit_code == 2 and f"--seeds {seeds}: not whole numbers" in planned.stderr, planned.stderr
+    assert "write them as --seeds 0-63 or --seeds 1,5,9" in planned.stderr
+
+
 def test_prompts_come_from_a_file_by_its_name(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a ball\na star\n")

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import yaml
 
+import framefleet
 from framefleet.jobs.job.schema import Job, job_schema
+from framefleet.pipeline import errors
 from framefleet.plugins.train.job import TrainJob
 from tools.house.house import House
-from tools.reference import PAGES, ROOT, commands_page, example_of, job_keys, job_page, stale_pages
+from tools.reference import (
+    PAGES,
+    ROOT,
+    commands_page,
+    example_of,
+    job_keys,
+    job_page,
+    python_page,
+    stale_pages,
+)
 from tools.words import words_by_page
 
 EXAMPLES = yaml.safe_load((ROOT / "tools/reference_examples.yaml").read_text("utf-8"))
@@ -36,6 +48,26 @@ def test_a_page_is_refused_once_a_key_or_an_option_changes() -> None:
     assert list(stale_pages(House(texts))) == []
     changed = texts | {"docs/reference/commands.md": commands_page().replace("--limit", "--first")}
     assert [finding.path for finding in stale_pages(House(changed))] == ["docs/reference/commands.md"]
+
+
+def test_every_error_is_imported_from_framefleet_and_has_a_meaning_of_its_own() -> None:
+    kinds = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)]
+    rows = re.findall(
+        r"^\| `(\w+)` \| `\w+` \| (.+) \|$", python_page().partition("## Errors")[2], re.MULTILINE
+    )
+    assert {name for name, _ in rows} == {kind.__name__ for kind in kinds}
+    assert all(getattr(framefleet, kind.__name__) is kind for kind in kinds)
+    assert len({meaning for _, meaning in rows}) == len(rows)
+
+
+def test_the_python_page_explains_all_members_and_sends_nobody_to_sources() -> None:
+    page = python_page()
+    assert re.findall(r"^- `.*`: *$", page, re.MULTILINE) == []
+    explained = set(re.findall(r"^(?:### (?:framefleet\.)?|\| `)(\w+)", page, re.MULTILINE))
+    quoted = re.findall(r"`([\w.]*[A-Z][a-z]\w+|[\w/]+\.py)`", page.partition("## Errors")[0]) + re.findall(
+        r"see `?([A-Z]\w+)", page
+    )
+    assert {name for name in quoted if name not in explained} == set()
 
 
 def test_the_first_pages_stay_short() -> None:

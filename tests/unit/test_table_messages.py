@@ -50,6 +50,13 @@ def test_an_unknown_ending_lists_the_known_ones(tmp_path: Path, wan: PipelineSpe
     assert "--sweep prompt=@prompts.txt" in error.fix
 
 
+@pytest.mark.parametrize("ending", ["xlsx", "XLSM", "xls", "ods"])
+def test_a_spreadsheet_is_called_one(ending: str, tmp_path: Path, wan: PipelineSpec) -> None:
+    (tmp_path / f"p.{ending}").write_bytes(b"PK\x03\x04")
+    error = refused(tmp_path / f"p.{ending}", wan)
+    assert error.problem.endswith(f"p.{ending} is a spreadsheet, which is not read")
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
 def test_another_encoding_is_named_with_how_to_save(encoding: str, tmp_path: Path, wan: PipelineSpec) -> None:
     (tmp_path / "t.csv").write_text("prompt,seed\na fox,1\n", encoding=encoding)
@@ -188,7 +195,7 @@ def test_a_column_that_other_pipelines_take_is_reported(wan: PipelineSpec) -> No
         ("t.parquet", b"ARROW1" + bytes(9), "convert it to Parquet"),
         ("t.parquet", b"prompt,seed\na,1\n", "give it the ending of what it is"),
         ("t.csv", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),
-        ("t.xlsx", b"PK\x03\x04" + bytes(9), "save the sheet as CSV"),
+        ("t.xlsx", b"PK\x03\x04" + bytes(9), "save the sheet as CSV UTF-8"),
         ("t.parquet", b"PARE" + bytes(40) + b"PARE", "without encryption"),
         ("t.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "git lfs pull"),
         ("t.csv.xz", b"<!doctype html>", "download the file itself"),

@@ -163,7 +163,7 @@ class Status(Overview):
     audits: AuditFigures | None = None  # of all rows with a record; None if nothing is known
     paused_since: str = ""  # "" if its job is not paused
     num_half_done: int = 0  # of the rows left, those with a checkpoint, while nothing renders
-    figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, see `pipeline/metrics.py`
+    figures: Mapping[str, float] = field(default_factory=dict)  # of the newest run, as in `Summary`
     inner: Mapping[str, Status] = field(default_factory=dict)  # of each inner output, by its name
     notes: tuple[str, ...] = ()  # of plugins
     gone: Gone | None = None  # clips of rows that are done, as far as is soon seen while no driver is at work

@@ -41,7 +41,8 @@ class Batching:
 
     mode: Mode = "exact"  # which changes no bit of any row; "fast" lets rows round differently in a batch
     max_rows: int = 8  # in one forward
-    min_gain: float = MIN_GAIN  # see Sizes; 0 uses every size, whether or not it was measured to pay
+    # How many times the rows per second of the next smaller size make a size worth using; 0: every size is.
+    min_gain: float = MIN_GAIN
     remember: bool = True  # what is measured of sizes, beyond the process; see docs/exactness.md
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ class Inputs:
     """What the rows of one table may read. Travels to other processes; may be used from several threads.
 
     roots: folders and URLs below which everything may be read; outside of them only http and https to public
-    addresses is read. base: the table's own folder, where relative paths start; see `Roots`.
+    addresses is read. base: the table's own folder, where relative paths start.
     storage_options: for object stores. outage_s: how long one may be out of reach.
     """
 

@@ -168,6 +168,11 @@ class Swept:
         sizes = [count_text(self.num_table_rows, "row")] if self.table else []
         return f"{' x '.join([*sizes, *map(str, self.factors)])} = {count_text(self.num_rows, 'row')}"
 
+    def fixed_values(self, name: str) -> list[Any]:
+        """Return the values that a column is swept through, as far as they are the same in all rows."""
+        columns = (column for factor in self.factors for column in factor.columns if column.name == name)
+        return [value for column in columns if name not in self.templates for value in column.some()]
+
     def batches(self, batch_rows: int = 1024, *, start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield (index of the first row, up to `batch_rows` rows) in order, from `start` or before it."""
         if self.table is None:

@@ -354,10 +354,11 @@ def _no_table(filesystem: Any, path: str, location: str) -> TableError:
     except Exception:  # the folder is not there either, or the store cannot list: only a hint is lost
         names = []
     if name in names:
+        if name.lower().endswith((".xlsx", ".xlsm", ".xls", ".ods")):
+            problem = f"table {location} is a spreadsheet, which is not read"
+            return TableError(problem, "save the sheet as CSV UTF-8")
         of_lines = "; lines of prompts are a sweep: --sweep prompt=@prompts.txt" * name.endswith(".txt")
-        is_sheet = name.lower().endswith((".xlsx", ".xls", ".ods"))
-        fix = "save the sheet as CSV" if is_sheet else ENDINGS + of_lines
-        return TableError(f"table {location} does not end like a table", fix)
+        return TableError(f"table {location} does not end like a table", ENDINGS + of_lines)
     near = nearest(name, names, cutoff=_ALIKE)
     fix = (
         f"did you mean {near[0]!r}?"

@@ -158,7 +158,7 @@ class Report(Overview):
     throughput: Throughput
     work: ModelTime
     audits: AuditedRows
-    spent: Mapping[str, float]  # what all runs counted, see `pipeline/metrics.py`
+    spent: Mapping[str, float]  # what all runs counted, as figures of `Summary`
     gpus_per_worker: float
     gpu_idle: Mapping[str, float]  # of workers with several GPUs: idle share, by the networks on each
     gpu_hours: float  # hours of workers, times the GPUs of each; of a worker without a GPU its own hours
