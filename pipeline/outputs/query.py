@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.doors import section_of
+from framefleet.doors import command_adding, section_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
@@ -67,10 +67,9 @@ def check_where(columns: pa.Schema, condition: str, *, place: str = "where", sou
     place: in the job. source: what could add a column that is not there.
     """
     try:
-        _rows(columns.empty_table(), condition)
+        _rows(columns.empty_table(), condition, source=source)
     except JobError as error:
-        also = f"; or add {source}" if source and "no column" in error.problem else ""
-        raise JobError(error.problem.replace("where:", f"{place}:", 1), error.fix + also) from None
+        raise JobError(error.problem.replace("where:", f"{place}:", 1), error.fix) from None
 
 
 def columns_in(condition: str, columns: pa.Schema) -> list[str]:
@@ -96,7 +95,7 @@ def columns_in(condition: str, columns: pa.Schema) -> list[str]:
     return chosen
 
 
-def _rows(table: pa.Table, condition: str) -> pa.Array:
+def _rows(table: pa.Table, condition: str, *, source: str = "") -> pa.Array:
     """Return where the wanted rows stand, by a sandbox: SQL may take any memory and time."""
     names = {*columns_in(condition, table.schema)}  # not every type of Arrow is one of DuckDB's
     about = table.select([place for place, name in enumerate(table.column_names) if name in names])
@@ -113,18 +112,16 @@ def _rows(table: pa.Table, condition: str) -> pa.Array:
     except UnicodeError as error:
         raise _wrong(condition, str(error), table.column_names) from None
     if answer.startswith(WRONG):
-        raise _wrong(condition, answer.removeprefix(WRONG).decode(), table.column_names)
+        raise _wrong(condition, answer.removeprefix(WRONG).decode(), table.column_names, source=source)
     return pa.array(memoryview(answer.removeprefix(FOUND)).cast("q"), pa.int64())
 
 
-def _wrong(condition: str, problem: str, names: list[str]) -> JobError:
+def _wrong(condition: str, problem: str, names: list[str], *, source: str = "") -> JobError:
     if unknown := _UNKNOWN.search(problem):
         name = unknown["name"]
-        fix = did_you_mean(name, names)
-        if section := section_of(name):
-            fix = f"only outputs of a job with `{section}:` have it"
-        elif f'"{name}"' in condition and "'" not in name:
-            near = nearest(name, names)
+        fix = fix_of_missing(name, names, source=source)
+        if not section_of(name) and f'"{name}"' in condition and "'" not in name:
+            near = source or nearest(name, names) or command_adding(name)
             fix = f"write a text in single quotes: '{name}'" + (f"; or {fix}" if near else "")
         return JobError(f"where: there is no column {name!r}", fix)
     problem = f"where: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"

@@ -33,7 +33,7 @@ from framefleet.plugins.scores.model_scores import (
     open_unsafe,
 )
 from framefleet.plugins.scores.section import (
-    SIMILARITY,
+    BY_MODEL,
     AestheticSection,
     ModelScore,
     ScoresSection,
@@ -44,11 +44,6 @@ from framefleet.plugins.scores.users_process import ScoreFailed, UsersScore
 
 ScoreValue = bool | int | float | None
 _TEXT = "text"
-_WRITTEN_AS = {
-    SIMILARITY: "{similarity: /models/clip}",
-    "aesthetic": "{aesthetic: /models/head.safetensors, clip: /models/clip-vit-large-patch14}",
-    "nsfw": "{nsfw: /models/nsfw}",
-}
 _MAX_MESSAGE = 300  # characters of what a function said
 
 log = logging.getLogger(__name__)
@@ -141,8 +136,8 @@ def _score(name: str, folder: str | None) -> ClipScore:
     if name == _TEXT:
         text = open_text()
         return ClipScore(name=_TEXT, kind=pa.float64(), function=text, digest=text.digest)
-    if name in _WRITTEN_AS:
-        raise JobError(f"scores: {name} needs a model", f"write it as `{_WRITTEN_AS[name]}`")
+    if name in BY_MODEL:
+        raise JobError(f"scores: {name} needs a model", f"write it as `{BY_MODEL[name]}`")
     if ":" not in name:
         fix = did_you_mean(name, OWN_SCORES)
         raise JobError(f"scores: there is no score {name!r}", f"{fix}; or name yours as module:function")
