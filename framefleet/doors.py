@@ -273,6 +273,11 @@ def section_of(column: str) -> str | None:
     return next((name for name, model in sections().items() if column in model.own_columns), None)
 
 
+def command_adding(column: str) -> Sequence[str]:
+    """Return the words of the command that adds such a column to records; (): there is none."""
+    return next((model.added_by[column] for model in sections().values() if column in model.added_by), ())
+
+
 @cache
 def clip_steps() -> Mapping[str, Callable[[], type[ClipStep]]]:
     """Return the step that each of these sections may ask for; imported when called."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, RootModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from framefleet.jobs.job.schema import LoraSection, ModelSection, SecondModelSection
 from framefleet.jobs.job.section import Key
@@ -116,8 +117,10 @@ def _sentence(key: Key, errors: list[Any], job: type[BaseModel], has_options: bo
     # The member of a union that a value comes closest to is the one that was looked into.
     depth = max(len(error["loc"]) for error in errors)
     wanted: dict[str, None] = {}
+    fields = [*_fields_of(key, job)]
+    description = (fields[-1].description or "") if len(fields) == len(key) else ""
     for error in (error for error in errors if len(error["loc"]) == depth):
-        text = must_be(error)
+        text = must_be(error, description)
         wanted[text + " of seconds" * (name.endswith("_s") and text.endswith("number"))] = None
     fix = f"it must be {' or '.join(wanted)}"
     if isinstance(errors[0]["input"], Mapping) and QUOTED_TEXT in wanted:
@@ -137,14 +140,20 @@ def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
 
 
-def _is_hidden(key: Key, model: type[BaseModel] | None) -> bool:
+def _is_hidden(key: Key, model: type[BaseModel]) -> bool:
     """Return whether a model hides the value of a key, or a part of it, with `repr=False`."""
+    fields = [*_fields_of(key, model)]
+    inner = next(_models_in(fields[-1].annotation), None) if len(fields) == len(key) else None
+    return not all(field.repr for field in (*fields, *(inner.model_fields.values() if inner else ())))
+
+
+def _fields_of(key: Key, model: type[BaseModel] | None) -> Iterator[FieldInfo]:
+    """Yield the field of each part of a key, as far as models have one."""
     for part in key:
-        field = model.model_fields.get(str(part)) if model else None
-        if field is None or not field.repr:
-            return field is not None
+        if model is None or (field := model.model_fields.get(str(part))) is None:
+            return
+        yield field
         model = next(_models_in(field.annotation), None)
-    return model is not None and not all(field.repr for field in model.model_fields.values())
 
 
 def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:

@@ -153,7 +153,14 @@ def _check_model(job: Job, model: OpenedModel) -> None:
             raise ModelError(problem, "set `model.device` to cpu, cuda or auto") from None
     check_dtype(model.settings.dtype, model.spec.components)
     if placement := model.settings.placement:
-        placer_of(placement, model.settings.device).check(model.settings, model.spec)
+        placer = placer_of(placement, model.settings.device)
+        placer.check(model.settings, model.spec)
+        gpus = job.fleet.gpus_per_worker
+        num = placement.devices or (1 if gpus == "auto" else int(gpus))
+        if num > 1:
+            from framefleet.pipeline.model.options.tuning import blank_denoisers  # imports torch
+
+            placer.check_denoisers(blank_denoisers(model.weights.components, model.configs), num)
     if model.settings.options == Options():
         return
     from framefleet.pipeline.model.options.tuning import check_beside_loras, check_options  # imports torch

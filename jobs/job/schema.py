@@ -217,7 +217,7 @@ class TableJob(Section):
     defaults: Arguments = Field(default_factory=dict)
     """Arguments for rows that do not set them; null removes the model's own default."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Columns of the table to read arguments from, e.g. `prompt: caption`."""
+    """Columns of the table to read arguments from, e.g. {prompt: caption}."""
     inputs: InputsSection = InputsSection()
     fleet: FleetSettings = FleetSettings()
     on_invalid: Literal["fail", "skip"] = "fail"

@@ -25,6 +25,8 @@ class SectionFacts:
     record_columns: ClassVar[Mapping[str, str]] = {}
     # Columns that records have if the job has the section, and else not.
     own_columns: ClassVar[tuple[str, ...]] = ()
+    # Columns that a command adds to the records of any output: its words, by the column's name.
+    added_by: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # Whether job.json has it, so that whoever reads an output takes it over.
     is_stored: ClassVar[bool] = True
     # Whether job.json, which may be anybody's, is believed about it. If not, whoever continues an output

@@ -86,11 +86,11 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
         stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
 
 
-def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
+def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
     """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
     counts: Counter[str] = Counter()
     shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
-    for row in rows:
+    for row in failed:
         counts[row.error_type] += 1
         if counts[row.error_type] <= limit and (row.error_type in shown or len(shown) < _MAX_TYPES):
             shown.setdefault(row.error_type, []).append(row)
@@ -103,6 +103,8 @@ def _show_by_type(rows: Iterator[FailedRow], url: str, *, limit: int, traceback:
             _show(row, traceback=traceback)
         if count > limit:
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
+    if not traceback and any(row.traceback for rows in shown.values() for row in rows):
+        stderr.say(f"to see where each was raised: {command('failures', url, '--traceback')}")
     stderr.say(f"to retry them: {command('retry', url)}")
 
 

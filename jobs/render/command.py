@@ -12,9 +12,9 @@ from typer import Exit
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.jobs.show.watch import audit_line, gone_line
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import command, count_text
 from framefleet.pipeline.metrics import REMEMBERED_SIZES, ROW_OUTCOMES, idle_shares
-from framefleet.pipeline.outputs.layout import FAILURES, RECORDS
+from framefleet.pipeline.outputs.layout import RECORDS
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
@@ -169,7 +169,9 @@ def _problem_lines(summary: Summary, store: Store) -> list[str]:
         lines.append(f"finished clips are kept; to continue: {summary.to_continue}")
     if summary.failed:
         rows = count_text(summary.failed, "row")
-        lines.append(f"{rows} failed, see {store.url_of(FAILURES)}; run again to retry")
+        lines.append(
+            f"{rows} failed; run again to retry; to see why: {command('failures', store.url_of(''))}"
+        )
     return lines
 
 

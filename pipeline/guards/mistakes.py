@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,11 +15,13 @@ _AGAIN = "correct these, then run the same command again"
 _MOST_SHOWN = 20  # names in a message
 Expected = TypeVar("Expected")
 
+_MAPPING = "a mapping (key: value)"
+_EXAMPLE = re.compile(r"\{[^{}]*\}")  # of a mapping, in a description
 QUOTED_TEXT = "text (in quotes, where YAML takes it for something else)"
 # By pydantic's type of error, whose own words are for programmers.
 _SHOULD_BE = {
     "bool_type": "true or false",
-    "dict_type": "a mapping (key: value)",
+    "dict_type": _MAPPING,
     "extra_forbidden": "left out",
     "finite_number": "a finite number",
     "float_type": "a number",
@@ -33,8 +36,8 @@ _SHOULD_BE = {
     "list_type": "a list ([...])",
     "literal_error": "{expected}",
     "missing": "there",
-    "model_attributes_type": "a mapping (key: value)",
-    "model_type": "a mapping (key: value)",
+    "model_attributes_type": _MAPPING,
+    "model_type": _MAPPING,
     "string_pattern_mismatch": "text of the form that `framefleet schema` shows",
     "string_too_short": "not empty",
     "too_short": "not empty",
@@ -42,10 +45,12 @@ _SHOULD_BE = {
 }
 
 
-def must_be(error: Any) -> str:
-    """Return what a value must be, by pydantic's error about it."""
+def must_be(error: Any, description: str = "") -> str:
+    """Return what a value must be, by pydantic's error about it. description: its key's, for an example."""
     usual = str(error["msg"]).replace("Input should be ", "").removeprefix("Value error, ")
     text = _SHOULD_BE.get(error["type"])
+    if text is _MAPPING and (example := _EXAMPLE.search(description)):
+        return f"a mapping (e.g. {example[0]})"
     return usual if text is None else text.format(**error.get("ctx", {})).replace("'", "")
 
 

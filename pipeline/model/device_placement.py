@@ -13,6 +13,8 @@ from framefleet.pipeline.guards.mistakes import did_you_mean, must_be
 from framefleet.pipeline.guards.strict_model import Strict
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from framefleet.pipeline.model.model import ModelSettings
     from framefleet.pipeline.model.specs.spec import PipelineSpec
 
@@ -67,6 +69,9 @@ class Placer:
 
     def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
         """Raise ModelError for what cannot be placed so. Before weights are read, also where no GPU is."""
+
+    def check_denoisers(self, denoisers: Mapping[str, nn.Module], num: int) -> None:
+        """Raise ModelError for denoisers that `num` devices cannot compute. They may be without weights."""
 
     def place(self, pipe: Any) -> None:
         """Put the networks of a pipeline on the devices, in place of `pipe.to(device)`."""

@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from framefleet.doors import section_of
+from framefleet.doors import command_adding, section_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
+from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import plain_name
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
@@ -64,7 +64,7 @@ def rows_where(
     condition, as the error calls it.
     """
     for table in tables:
-        yield table.take(_rows(table, condition, names, place))
+        yield table.take(_rows(table, condition, names, place=place))
 
 
 def check_where(columns: pa.Schema, condition: str, *, place: str = "where", source: str = "") -> None:
@@ -72,11 +72,7 @@ def check_where(columns: pa.Schema, condition: str, *, place: str = "where", sou
 
     place: in the job. source: what could add a column that is not there.
     """
-    try:
-        _rows(columns.empty_table(), condition, place=place)
-    except JobError as error:
-        also = f"; or add {source}" if source and "no column" in error.problem else ""
-        raise JobError(error.problem, error.fix + also) from None
+    _rows(columns.empty_table(), condition, place=place, source=source)
 
 
 def columns_in(condition: str, columns: pa.Schema, *, place: str = "where") -> list[str]:
@@ -103,10 +99,17 @@ def columns_in(condition: str, columns: pa.Schema, *, place: str = "where") -> l
     return chosen
 
 
-def _rows(table: pa.Table, condition: str, all_names: Sequence[str] = (), place: str = "where") -> pa.Array:
+def _rows(
+    table: pa.Table,
+    condition: str,
+    all_names: Sequence[str] = (),
+    *,
+    place: str = "where",
+    source: str = "",
+) -> pa.Array:
     """Return where the wanted rows stand, by a sandbox: SQL may take any memory and time."""
     names = {*columns_in(condition, table.schema, place=place)}  # not every type of Arrow is one of DuckDB's
-    about = table.select([place for place, name in enumerate(table.column_names) if name in names])
+    about = table.select([index for index, name in enumerate(table.column_names) if name in names])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, about.schema) as stream:
         stream.write_table(about)
@@ -118,21 +121,19 @@ def _rows(table: pa.Table, condition: str, all_names: Sequence[str] = (), place:
     except Ended as ended:
         raise JobError(f"{place}: {condition!r} has no answer: {ended}", _EXAMPLE) from None
     except UnicodeError as error:
-        raise _wrong(condition, str(error), all_names or table.column_names, place) from None
+        raise _wrong(condition, str(error), all_names or table.column_names, place, source) from None
     if answer.startswith(WRONG):
         problem = answer.removeprefix(WRONG).decode()
-        raise _wrong(condition, problem, all_names or table.column_names, place)
+        raise _wrong(condition, problem, all_names or table.column_names, place, source)
     return pa.array(memoryview(answer.removeprefix(FOUND)).cast("q"), pa.int64())
 
 
-def _wrong(condition: str, problem: str, names: Sequence[str], place: str) -> JobError:
+def _wrong(condition: str, problem: str, names: Sequence[str], place: str, source: str) -> JobError:
     if unknown := _UNKNOWN.search(problem):
         name = unknown["name"]
-        fix = did_you_mean(name, names)
-        if section := section_of(name):
-            fix = f"only outputs of a job with `{section}:` have it"
-        elif f'"{name}"' in condition and "'" not in name:
-            near = nearest(name, names)
+        fix = fix_of_missing(name, names, source=source)
+        if not section_of(name) and f'"{name}"' in condition and "'" not in name:
+            near = source or nearest(name, names) or command_adding(name)
             fix = f"write a text in single quotes: '{name}'" + (f"; or {fix}" if near else "")
         return JobError(f"{place}: there is no column {name!r}", fix)
     problem = f"{place}: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import rows_of
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing
 from framefleet.plugins.picks import Pick
 
 CAPTION, PROMPT_COLUMN, STARS, NOTE = "caption", "prompt", "stars", "note"
@@ -34,7 +34,7 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
             problem = f"caption: {name!r} has a format, and format specs like {{x:.2f}} are not allowed"
             raise JobError(problem, "use only the name of a column")
         if name is not None and name not in known:
-            raise JobError(f"caption: there is no column {name!r}", did_you_mean(name, known))
+            raise JobError(f"caption: there is no column {name!r}", fix_of_missing(name, known))
     return tuple((before, name) for before, name, _, _ in parsed)
 
 

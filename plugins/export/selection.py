@@ -25,12 +25,11 @@ from framefleet.doors import section_of
 from framefleet.jobs.show.watch import ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, StoreError, command, count_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output, recorded_clip, sound_content
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.query import check_where, columns_in
@@ -121,7 +120,7 @@ class Selection:
             wanted = tuple(record_schema.names) if choice.columns == ALL_COLUMNS else choice.columns
         for name in wanted:
             if name not in record_schema.names and name not in self._labels.names:
-                raise JobError(f"columns: there is no {name!r}", did_you_mean(name, record_schema.names))
+                raise JobError(f"columns: there is no {name!r}", fix_of_missing(name, record_schema.names))
         names = [name for name in dict.fromkeys(("row_id", *wanted)) if name in record_schema.names]
         self.schema = pa.schema([record_schema.field(name) for name in names])
         self.added = self._labels.names

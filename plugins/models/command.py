@@ -13,7 +13,6 @@ import typer
 from rich import box
 from rich.table import Table
 
-import framefleet
 from framefleet.jobs.options import AllowPickle, Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError, ModelError, bytes_text, command, count_text
@@ -289,9 +288,7 @@ def _presets() -> Table:
     table.add_column("model", overflow="fold")
     for preset in PRESETS:
         steps, weights_gb = preset.arguments["num_inference_steps"], sum(preset.weights_gb().values())
-        folder = str(Path(framefleet.__file__).parent / preset.folder) if preset.folder else ""
-        model = preset.models[0] if preset.models else folder
         made = (makes(preset), size_text(preset), frames_text(preset))
         size_gb = f"{weights_gb:.1f}" if weights_gb >= 0.1 else f"{weights_gb:.2g}"
-        table.add_row(preset.name, *made, str(steps), size_gb, model)
+        table.add_row(preset.name, *made, str(steps), size_gb, preset.place)
     return table

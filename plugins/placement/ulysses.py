@@ -53,18 +53,8 @@ class Ulysses(Placer):
             problem = "model.placement: ulysses does not say how many processes compute on the CPU"
             raise ModelError(problem, "set it to {type: ulysses, devices: 2}")
 
-    def place(self, pipe: Any) -> None:
-        seen = torch.cuda.device_count()
-        num = self.placement.devices or seen
+    def check_denoisers(self, denoisers: Mapping[str, nn.Module], num: int) -> None:
         size = self.placement.ranks or num
-        if self.device != "cpu" and not 1 < size <= num <= seen:
-            needed = max(size, num, 2)
-            raise ModelError(
-                f"model.placement: {self.placement.type} needs {needed} GPUs, and this process sees {seen}",
-                f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
-            )
-        self.put_whole(pipe)
-        denoisers = modules_of(pipe, DENOISERS)
         for name, network in denoisers.items():
             if not getattr(network, "_cp_plan", None):
                 raise ModelError(
@@ -78,6 +68,20 @@ class Ulysses(Placer):
                     f"gives each of {size} devices some",
                     f"set model.placement.devices to {heads}" if heads > 1 else "use components or layers",
                 )
+
+    def place(self, pipe: Any) -> None:
+        seen = torch.cuda.device_count()
+        num = self.placement.devices or seen
+        size = self.placement.ranks or num
+        if self.device != "cpu" and not 1 < size <= num <= seen:
+            needed = max(size, num, 2)
+            raise ModelError(
+                f"model.placement: {self.placement.type} needs {needed} GPUs, and this process sees {seen}",
+                f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
+            )
+        self.put_whole(pipe)
+        denoisers = modules_of(pipe, DENOISERS)
+        self.check_denoisers(denoisers, num)
         self._is_alone = self._is_exact = False
         self._ranks = Ranks(denoisers, size=size, device=self.device, numerics=self._numerics)
         self._compared = Counter[Hashable]()

@@ -129,6 +129,10 @@ class Layers(Components):
         parts = {name: sizes[name] / num for name in denoisers_in(sizes)}
         return spread_others(sizes, [dict(parts) for _ in range(num)][::-1])[::-1]
 
+    def check_denoisers(self, denoisers: Mapping[str, nn.Module], num: int) -> None:
+        for network in denoisers.values():
+            _blocks_of(network, num)
+
     def put(self, network: nn.Module, devices: Sequence[torch.device]) -> None:
         if len(devices) > 1:
             _split(network, devices)
@@ -147,16 +151,24 @@ def spread_others(
     return after
 
 
-def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
-    """Put the blocks of a network on these devices, in their order, and all else on the first."""
+def _blocks_of(network: nn.Module, num: int) -> list[nn.Module]:
+    """Return the blocks of a network. Raises ModelError where there are fewer than `num` devices."""
     lists = [part for part in network.children() if isinstance(part, nn.ModuleList)]
     blocks = [block for part in lists for block in part if [*block.parameters()]]
-    if len(blocks) < len(devices):
+    if len(blocks) < num:
         raise ModelError(
             f"model.placement: layers finds {count_text(len(blocks), 'block')} in {type(network).__name__}, "
-            f"for {len(devices)} GPUs",
-            "use components",
+            f"for {num} GPUs",
+            f"set model.placement.devices to at most {len(blocks)}, or use components"
+            if len(blocks) > 1
+            else "use components",
         )
+    return blocks
+
+
+def _split(network: nn.Module, devices: Sequence[torch.device]) -> None:
+    """Put the blocks of a network on these devices, in their order, and all else on the first."""
+    blocks = _blocks_of(network, len(devices))
     done, whole = 0, sum(map(weight_bytes, blocks))
     for block in blocks:
         size = weight_bytes(block)

@@ -25,7 +25,7 @@ from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, plain_fr
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, with_arguments
 from framefleet.plugins.scores import measures, model_scores
 from framefleet.plugins.scores.section import (
-    SIMILARITY,
+    BY_MODEL,
     AestheticSection,
     ModelScore,
     ScoresSection,
@@ -36,11 +36,6 @@ from framefleet.plugins.scores.users_process import ScoreFailed, UsersScore
 
 ScoreValue = bool | int | float | None
 _TEXT = "text"
-_WRITTEN_AS = {
-    SIMILARITY: "{similarity: /models/clip}",
-    "aesthetic": "{aesthetic: /models/head.safetensors, clip: /models/clip-vit-large-patch14}",
-    "nsfw": "{nsfw: /models/nsfw}",
-}
 _MAX_MESSAGE = 300  # characters of what a function said
 
 log = logging.getLogger(__name__)
@@ -133,8 +128,8 @@ def _score(name: str, folder: str | None) -> ClipScore:
     if name == _TEXT:
         text = model_scores.open_text()
         return ClipScore(name=_TEXT, kind=pa.float64(), function=text, digest=text.digest)
-    if name in _WRITTEN_AS:
-        raise JobError(f"scores: {name} needs a model", f"write it as `{_WRITTEN_AS[name]}`")
+    if name in BY_MODEL:
+        raise JobError(f"scores: {name} needs a model", f"write it as `{BY_MODEL[name]}`")
     if ":" not in name:
         fix = did_you_mean(name, OWN_SCORES)
         raise JobError(f"scores: there is no score {name!r}", f"{fix}; or name yours as module:function")

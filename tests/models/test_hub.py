@@ -143,8 +143,9 @@ def test_offline_a_model_of_which_only_the_configs_were_fetched_is_refused(
 
 def test_a_hub_that_cannot_be_reached_ends_with_3(repo: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ServiceError, match="the hub does not answer"):
-        open_source(REPO)
+    with pytest.raises(ServiceError, match=r"the hub does not answer: (?!Got)") as caught:
+        open_source(REPO, revision="v2")
+    assert caught.value.fix.endswith(f"hf download {REPO} --revision v2")
 
 
 def test_a_shard_that_changed_in_the_cache_is_refused_and_fetched_anew_once_deleted(repo: HubServer) -> None:

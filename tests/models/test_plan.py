@@ -56,6 +56,22 @@ def test_a_probe_of_a_job_with_a_placement_compares_it_with_others(tmp_path: Pat
     assert "needs several GPUs" in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("placement", "message"),
+    [("layers", "layers finds 2 blocks"), ("ulysses", "transformer has 2 attention heads")],
+)
+def test_a_denoiser_too_small_for_the_gpus_of_a_worker_is_refused(
+    placement: str, message: str, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
+    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
+    for gpus, code in ((8, 2), (2, 0)):
+        sets = (f"model.placement={placement}", f"fleet.gpus_per_worker={gpus}")
+        ended = command("plan", job, *(word for one in sets for word in ("--set", one)))
+        assert ended.exit_code == code, ended.stderr
+        assert (message in ended.stderr) == (gpus == 8)
+
+
 def test_python_gets_what_the_command_prints(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", [row | {"sampler": "x"} for row in prompt_rows(2)])
     plan = framefleet.plan(job_values(table, tmp_path / "out"), gpu_memory="24GB")

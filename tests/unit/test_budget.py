@@ -193,6 +193,13 @@ def test_a_spent_budget_ends_with_exit_code_1_and_how_to_go_on(tmp_path: Path) -
     assert "to continue: raise budget.hours above 1.00 hours" in lines[-1]
 
 
+def test_rows_that_failed_are_counted_with_the_command_that_lists_them(tmp_path: Path) -> None:
+    summary = Summary(done=3, failed=2, elapsed_s=9.0, mean_batch=None)
+    lines = ending_lines(summary, Store(str(tmp_path)))
+    listing = f"framefleet failures {tmp_path}"
+    assert f"2 rows failed; run again to retry; to see why: {listing}" in lines
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("24GB", 24_000_000_000), ("1.5 TiB", 3 << 39), (7, 7), ("500mb", 500_000_000)]
 )

@@ -145,8 +145,18 @@ def test_offline_a_hub_model_or_its_page_that_is_not_in_the_cache_ends_with_3(
     monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "c"))
     ended = command("plan", "--table", "t.csv", "--output", "o", "--model", model)
     assert ended.exit_code == 3
-    assert "error: hub model Wan-AI/Wan2.1 is not whole in the cache" in ended.stderr
-    assert "HF_HUB_OFFLINE" in ended.stderr
+    assert (
+        "error: hub model Wan-AI/Wan2.1 is not whole in the cache, and HF_HUB_OFFLINE is set" in ended.stderr
+    )
+    assert "hf download Wan-AI/Wan2.1" in ended.stderr
+    assert "answer" not in ended.stderr  # the hub was not asked
+
+
+def test_the_name_of_a_preset_is_refused_with_its_model(tmp_path: Path) -> None:
+    for arguments in (["model", "info"], ["plan", "--prompt", "x", "--output", tmp_path, "--model"]):
+        ended = command(*arguments, "wan2.2-t2v-a14b")
+        assert ended.exit_code == 2
+        assert "name of a preset; its model is Wan-AI/Wan2.2-T2V-A14B-Diffusers" in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["status", "failures", "logs", "stop", "verify", "trace", "prompts"])

@@ -56,6 +56,15 @@ def test_types_can_be_chosen_and_tracebacks_shown(tmp_path: Path) -> None:
     assert "WorkerDied" not in shown
 
 
+def test_who_sees_no_traceback_is_told_how_to_see_it(tmp_path: Path) -> None:
+    write_output(tmp_path, failed=[failure(traceback="Traceback:\n  here")])
+    hint = "to see where each was raised: framefleet failures"
+    assert hint in command("failures", tmp_path).stderr
+    assert hint not in command("failures", tmp_path, "--traceback").stderr
+    write_output(tmp_path / "without", failed=[failure(traceback="")])
+    assert hint not in command("failures", tmp_path / "without").stderr
+
+
 def test_json_has_a_line_for_each(tmp_path: Path) -> None:
     write_output(tmp_path, failed=[failure(message="\x1b[31m\x9b\u2028")])
     (line,) = command("failures", tmp_path, "--json").stdout.splitlines()

@@ -220,12 +220,12 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
         (
             "fleet: {workers: two}",
             "`fleet.workers` is 'two'",
-            "a whole number or a mapping (key: value) or auto",
+            "a whole number or a mapping (e.g. {min: 1, max: 64}) or auto",
         ),
         (
             "fleet: {workers: 0}",
             "`fleet.workers` is 0",
-            "a number of at least 1 or a mapping (key: value) or auto",
+            "a number of at least 1 or a mapping (e.g. {min: 1, max: 64}) or auto",
         ),
         ("batching: {max_rows: 4.0}", "`batching.max_rows` is 4.0", "a whole number"),
         ("batching: {mode: quick}", "`batching.mode` is 'quick'", "exact or fast"),
@@ -474,7 +474,7 @@ def test_a_dtype_may_be_of_each_component(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dtype", "fix"),
     [
-        ("half", "it must be auto, fp32, fp16 or bf16 or a mapping (key: value)"),
+        ("half", "it must be auto, fp32, fp16 or bf16 or a mapping (e.g. {default: bf16, vae: fp32})"),
         ("{vae: half}", "it must be fp32, fp16 or bf16"),
         ("{vae: 16}", "it must be fp32, fp16 or bf16"),
     ],

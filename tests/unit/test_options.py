@@ -40,6 +40,9 @@ EVERY: dict[str, Any] = {
 LIBRARIES = {"transformer": "diffusers", "text_encoder": "transformers", "vae": "diffusers"}
 
 
+QUANTIZATION = "a mapping (e.g. {backend: torchao, type: int8_weight_only})"
+
+
 def refusal(**model: Any) -> JobError:
     with pytest.raises(JobError) as caught:
         load_job({"table": "t", "output": "o", "model": {"path": "m", **model}})
@@ -155,7 +158,7 @@ def test_a_job_takes_options_as_keys_below_model_and_on_the_command_line() -> No
             "write `model: {cache: {mag_",
         ),
         ({"cache": {"threshold": 1}}, "`model.cache` has no `type`", "write `model: {cache: {type: ...}}`"),
-        ({"quantization": "torchao"}, "`model.quantization` is 'torchao'", "it must be a mapping"),
+        ({"quantization": "torchao"}, "`model.quantization` is 'torchao'", f"it must be {QUANTIZATION}"),
         ({"offload": {"type": "group", "blocks": 0}}, "`model.offload.blocks` is 0", "it must be a number"),
         ({"speed": "fast"}, "`model.speed` is 'fast'", "it must be compiled or fastest"),
         ({"compile": "yes"}, "`model.compile` is 'yes'", "it must be true or false"),
@@ -165,6 +168,12 @@ def test_a_mistake_is_told_with_its_key_and_the_fix(model: dict[str, Any], probl
     error = refusal(**model)
     assert error.problem == problem
     assert error.fix.startswith(fix)
+
+
+def test_a_program_gets_the_same_example_of_a_mapping() -> None:
+    with pytest.raises(ModelError) as caught:
+        read_options({"quantization": "int8"})
+    assert caught.value.fix == f"it must be {QUANTIZATION}"
 
 
 def test_keyword_arguments_are_checked_as_the_job_is() -> None:

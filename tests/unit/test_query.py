@@ -16,6 +16,8 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.sandbox import Sandboxes
 from framefleet.pipeline.outputs import query
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
+from framefleet.plugins.scores.clip_scores import OWN_SCORES
+from framefleet.plugins.scores.section import ScoresSection
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver
 from tests.small_output import rendered
@@ -139,6 +141,21 @@ def test_a_column_that_is_not_there_is_looked_for_in_all(tmp_path: Path, argumen
     ended = command(name, tmp_path / "out", *options)
     place = options[-2].removeprefix("--")
     assert f"error: {place}: there is no column 'promt'\nhint: did you mean 'prompt'?" in ended.stderr
+
+
+def test_a_score_that_was_not_measured_is_named_with_the_command_that_measures_it() -> None:
+    for condition in ("flicker < 1", "nsfw < 1"):
+        with pytest.raises(JobError, match="no column") as caught:
+            check_where(TABLE.schema, condition)
+        assert caught.value.fix.startswith("add it first: framefleet score OUTPUT --scores ")
+    with pytest.raises(JobError) as caught:
+        check_where(TABLE.schema, '"flicker" < 1')
+    assert caught.value.fix.endswith("; or add it first: framefleet score OUTPUT --scores flicker")
+    with pytest.raises(JobError) as caught:  # of a job that is not rendered yet
+        check_where(TABLE.schema, "flicker < 1", source="it to `scores:`")
+    assert caught.value.fix.endswith("; or add it to `scores:`")
+    assert "framefleet score" not in caught.value.fix
+    assert {*ScoresSection.added_by} >= {*OWN_SCORES}
 
 
 def test_columns_that_a_condition_does_not_name_may_be_of_any_type_and_name() -> None:

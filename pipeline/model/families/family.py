@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+import framefleet
 from framefleet.pipeline.model.specs.dtypes import WITHOUT_PRESET, DTypeName
 from framefleet.pipeline.model.specs.signature import Scalar
 
@@ -66,6 +68,13 @@ class Preset:
             for component, values in self.match.items()
             for key, value in values.items()
         )
+
+    @property
+    def place(self) -> str:
+        """The hub model, or the folder of one that comes with the package; "" if it has neither."""
+        if self.models:
+            return self.models[0]
+        return str(Path(framefleet.__file__).parent / self.folder) if self.folder else ""
 
     @property
     def size(self) -> tuple[int, int] | None:

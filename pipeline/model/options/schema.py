@@ -302,4 +302,5 @@ def read_options(values: Mapping[str, Any]) -> Options:
         names = [*Options.model_fields, "dtype", "device", "loras", "placement", "revision", "threads"]
         raise ModelError(f"a model has no option {place!r}", did_you_mean(place, names))
     problem = f"model option {place} is {first['input']!r}"
-    raise ModelError(problem, f"it must be {must_be(first)}")
+    description = Options.model_fields[str(first["loc"][0])].description or ""
+    raise ModelError(problem, f"it must be {must_be(first, description)}")

@@ -308,7 +308,7 @@ def check_options(
         if used[one] and used[other]:
             raise ModelError(f"{one} does not go together with {other}: {reason}", "leave one of them out")
     by_name = {component.name: component for component in components}
-    denoisers = {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
+    denoisers = blank_denoisers(components, folder)
     needs_vae = options.channels_last or options.vae_tiling or options.vae_slicing
     vae = _without_weights(by_name["vae"], folder) if needs_vae and "vae" in by_name else None
     if options.attention:
@@ -361,6 +361,12 @@ def check_beside_loras(options: schema.Options) -> None:
     if options.fuse_qkv:
         problem = "fuse_qkv does not go together with LoRAs: they change the weights that it has joined"
         raise ModelError(problem, "leave one of them out")
+
+
+def blank_denoisers(components: Sequence[Component], folder: Path) -> dict[str, Any]:
+    """Return the denoisers, built from their configs without memory for their weights."""
+    by_name = {component.name: component for component in components}
+    return {name: _without_weights(by_name[name], folder) for name in denoisers_in(by_name)}
 
 
 def _without_weights(component: Component, folder: Path) -> Any:

@@ -19,12 +19,13 @@ from huggingface_hub import (
     errors,
     hf_hub_download,
     hf_hub_url,
+    is_offline_mode,
     snapshot_download,
     try_to_load_from_cache,
 )
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
-from framefleet.pipeline.errors import ModelError, ServiceError
+from framefleet.pipeline.errors import ModelError, ServiceError, quoted
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.class_cache import one_fetcher
 from framefleet.pipeline.model.sources.folder_source import Listed, Source, list_folder
@@ -127,7 +128,8 @@ def _download(repo: str, revision: str | None, files: Collection[str], *, needs_
 
 def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
     """Raise what a user can do about an error of the hub's client, whose text may quote a token."""
-    message = public_text(str(error)).strip().partition("\n")[0] or type(error).__name__
+    text = public_text(str(error)).strip().removeprefix("Got: ")  # what snapshot_download puts first
+    message = text.partition("\n")[0] or type(error).__name__
     if isinstance(error, errors.GatedRepoError):
         problem = f"hub model {repo} is gated: {message}"
         raise ModelError(problem, "accept its terms on its page at the hub, and set HF_TOKEN") from None
@@ -142,7 +144,13 @@ def _refuse(repo: str, revision: str | None, error: Exception) -> NoReturn:
         problem = f"{repo!r} is not a folder here, nor a hub id: {message}"
         raise ModelError(problem, "check the path") from None
     if isinstance(error, errors.LocalEntryNotFoundError | errors.HfHubHTTPError | OSError):
-        problem = f"hub model {repo} is not whole in the cache, and the hub does not answer: {message}"
-        fix = f"there is no folder {repo}; check the spelling, the connection, HF_ENDPOINT and HF_HUB_OFFLINE"
-        raise ServiceError(problem, fix) from error
+        why, check = f"the hub does not answer: {message}", "the connection and HF_ENDPOINT"
+        if is_offline_mode():
+            why, check = "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
+        download = quoted("hf", "download", repo, *(["--revision", revision] if revision else []))
+        raise ServiceError(
+            f"hub model {repo} is not whole in the cache, and {why}",
+            f"there is no folder {repo}; check the spelling, {check}, or fill the cache on a machine with "
+            f"internet: {download}",
+        ) from error
     raise ServiceError(f"hub model {repo}: {type(error).__name__}: {message}", "try again later") from error

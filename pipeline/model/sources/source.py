@@ -56,19 +56,26 @@ def open_source(
     if os.path.exists(folder) or not HUB_ID.fullmatch(place):
         _refuse_revision(folder, revision)
         if not os.path.isdir(folder):
-            parent, name = os.path.split(folder)
-            near: list[str] = []
-            with suppress(OSError):  # it is not there, or must not be listed
-                near = [] if os.path.exists(folder) else nearest(name, os.listdir(parent))
-            meant = f"did you mean {os.path.join(parent, near[0])!r}? Or " if near else ""
-            if name in INDEXES:
-                raise ModelError(f"model {folder!r} is not a folder", f"give the folder it is in: {parent!r}")
-            fix = "give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
-            raise ModelError(f"model {folder!r} is not a folder", meant + fix)
+            raise ModelError(f"model {folder!r} is not a folder", _meant(*os.path.split(folder)))
         return FolderSource(folder)
     from framefleet.pipeline.model.sources.hub import open_hub
 
     return open_hub(place, revision, needs)
+
+
+def _meant(parent: str, name: str) -> str:
+    """Return the fix for a name in a folder that is not a model's folder."""
+    from framefleet.pipeline.model.families.registry import PRESETS
+
+    if name in INDEXES:
+        return f"give the folder it is in: {parent!r}"
+    if place := next((preset.place for preset in PRESETS if preset.name == name), ""):
+        return f"that is the name of a preset; its model is {place}"
+    near: list[str] = []
+    with suppress(OSError):  # it is not there, or must not be listed
+        near = [] if os.path.exists(os.path.join(parent, name)) else nearest(name, os.listdir(parent))
+    meant = f"did you mean {os.path.join(parent, near[0])!r}? Or " if near else ""
+    return f"{meant}give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
 
 
 def split_name(path: str, revision: str | None) -> tuple[str, str | None]:

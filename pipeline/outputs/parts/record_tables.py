@@ -7,7 +7,7 @@ part of somebody's own does not say it, of any clip of the row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.doors import record_columns
-from framefleet.pipeline.errors import JobError, not_ours
+from framefleet.doors import command_adding, record_columns, section_of
+from framefleet.pipeline.errors import JobError, command, not_ours
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
@@ -141,8 +141,21 @@ class _Columns:
         for name in names:
             if name not in fields:
                 problem = f"{store.url_of(RECORDS)} has no column {name!r}"
-                raise JobError(problem, did_you_mean(name, fields))
+                raise JobError(problem, fix_of_missing(name, fields))
         return pa.schema([fields[name] for name in names])
+
+
+def fix_of_missing(column: str, names: Iterable[str], *, source: str = "") -> str:
+    """Return what to do about a column that records do not have. names: of those that they have.
+
+    source: what could add it to records of a job that is not rendered yet.
+    """
+    fix = did_you_mean(column, names)
+    if section := section_of(column):
+        fix = f"only outputs of a job with `{section}:` have it"
+    elif words := () if source else command_adding(column):
+        fix = f"add it first: {command(*words)}"
+    return f"{fix}; or add {source}" if source else fix
 
 
 def _paths(parts: Sequence[Part]) -> list[str]:

@@ -36,12 +36,11 @@ from framefleet.doors import notes
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.media.media import preview_of
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import FRAMES_OF, Output, recorded_frames
-from framefleet.pipeline.outputs.parts.record_tables import record_tables
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_tables
 from framefleet.pipeline.outputs.stores.store import Store, read_json
 from framefleet.plugins.pages.gallery.blocks import (
     BLOCK_ROWS,
@@ -128,7 +127,7 @@ def write_gallery(
         names = [column["name"] for column in tables["records"]["columns"]]
         for axis in filter(None, (x, y)):
             if axis not in names:
-                raise JobError(f"{store.url_of('')} has no column {axis!r}", did_you_mean(axis, names))
+                raise JobError(f"{store.url_of('')} has no column {axis!r}", fix_of_missing(axis, names))
         for file in sorted(_PAGE.iterdir()):
             _put(store, f"{layout.GALLERY}/{file.name}", file.read_bytes(), there)
         blocks.finish()

@@ -17,12 +17,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.output import FRAMES_OF
 from framefleet.pipeline.outputs.parts.parts import rows_of
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of
 from framefleet.pipeline.outputs.parts.records import told_arguments
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
@@ -101,7 +100,7 @@ def _check_names(store: Store, choice: ClipChoice) -> None:
     columns += [name for name in (told_arguments(first) if first else {}) if name not in columns]
     for name in choice.names if first else ():
         if name not in columns:
-            raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", did_you_mean(name, columns))
+            raise JobError(f"{store.url_of(RECORDS)} has no column {name!r}", fix_of_missing(name, columns))
 
 
 def _records(store: Store, choice: ClipChoice) -> Iterator[dict[str, Any]]:
