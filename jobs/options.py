@@ -62,11 +62,13 @@ TablePlaces = Annotated[
 
 
 def one_table(places: list[str] | None) -> str | None:
-    """Return the table of `TablePlaces`. Raises JobError for two."""
-    if places and len(places) > 1:
-        problem = f"two tables are given with --table or --images: {' and '.join(map(public_url, places))}"
+    """Return the table of `TablePlaces`. Raises JobError for several."""
+    different = [*dict.fromkeys(places or ())]
+    if len(different) > 1:
+        tables = " and ".join(map(public_url, different))
+        problem = f"several tables are given with --table or --images: {tables}"
         raise JobError(problem, "give one of them; `framefleet add` adds rows to a job")
-    return places[0] if places else None
+    return different[0] if different else None
 
 
 ModelPlace = Annotated[

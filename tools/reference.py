@@ -315,7 +315,7 @@ def _is_ours(kind: type) -> bool:
 
 def _signature(name: str, function: Callable[..., Any], *, width: int = 100) -> str:
     signature = inspect.signature(function)
-    parameters = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
+    parameters = [_short(one) for one in signature.parameters.values() if one.name not in ("self", "cls")]
     text = name + re.sub(
         r"(: |-> )(['\"])(.*?)\2", r"\1\3", str(signature.replace(parameters=parameters))
     ).replace("framefleet.", "")
@@ -324,6 +324,15 @@ def _signature(name: str, function: Callable[..., Any], *, width: int = 100) -> 
     inner, _, returned = text.partition("(")[2].rpartition(") -> ")
     parts = re.split(r", (?=\*?\*?\w+(?::|=|,|$)|\*,)", inner)
     return f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f") -> {returned}"
+
+
+def _short(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return it with a default of our classes as its class alone, e.g. `Given()`."""
+    kind = type(parameter.default)
+    if not dataclasses.is_dataclass(kind):
+        return parameter
+    shown = type(kind.__name__, (), {"__repr__": lambda _: f"{kind.__name__}()"})
+    return parameter.replace(default=shown())
 
 
 def _fields(kind: type) -> Iterator[str]:

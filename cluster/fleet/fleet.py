@@ -512,10 +512,10 @@ class Fleet:
         waited_s = now - self._was_ready.setdefault(lane, now)
         if waited_s <= self._settings.ready_timeout_s:
             return None
+        free = f", free: {resources_in_words(self._machines.room.free)}" if states["pending"] else ""
         return FleetError(
             f"no worker was ready for {waited_s:.0f} s: {states['pending']} wait for a machine, "
             f"{states['loading']} load the model, {states['to start']} wait to restart after a fault; each "
-            f"needs {self._shares}, the cluster has {machines_in_words(self._machines.alive)}, "
-            f"free: {resources_in_words(self._machines.room.free)}",
+            f"needs {self._shares}, the cluster has {machines_in_words(self._machines.alive)}{free}",
             "lower fleet.gpus_per_worker or fleet.cpus_per_worker, or raise fleet.ready_timeout_s",
         )

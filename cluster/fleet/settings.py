@@ -213,7 +213,7 @@ def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) ->
         problem=f"{'.'.join(keys[0])} is {value}, and this machine {has}",
         fix="lower it, or name a cluster with `fleet.address`"
         if num
-        else "leave it out to render on the CPU, or name a cluster with `fleet.address`",
+        else "leave it out to use the CPU, or name a cluster with `fleet.address`",
     )
 
 

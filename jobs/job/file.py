@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 AnyJob = TypeVar("AnyJob", bound=TableJob, default=Job)
 _BEGINNING = 256  # bytes by which other kinds of files are recognized
-_SEED = r"\s*\d+\s*(?:-\s*\d+\s*(?::\s*\d+\s*)?)?"  # 5, 0-63 or 0-64:8
-_SEEDS = re.compile(rf"{_SEED}(?:,{_SEED})*|\s*[@[{{].*", re.DOTALL)  # or what `_set_of` reads
+_SEED = r"\s*[\d_]+\s*(?:-\s*\d+\s*(?::\s*\d+\s*)?)?"  # 5, 0-63 or 0-64:8
+_SEEDS = re.compile(rf"{_SEED}(?:,{_SEED})*,?\s*|\s*[@[{{].*", re.DOTALL)  # or what `_set_of` reads
 _NOWHERE: Mapping[Key, str] = {}
 
 
@@ -326,7 +326,8 @@ def _put(values: dict[str, Any], places: dict[Key, str], key: Key, value: Any, *
         at[part] = below if isinstance(below, dict) else {}
         at = at[part]
         above = key[: index + 1]
-        places[above] = f"{places[above]} and {place}" if above in places else place
+        before = places.get(above, place)
+        places[above] = before if place in before else f"{before} and {place}"
     at[key[-1]] = value
     for below in [one for one in places if one[: len(key)] == key]:  # lines of a file, which count no more
         del places[below]

@@ -265,7 +265,7 @@ def _carried_lines(plan: JobPlan) -> list[str]:
     from framefleet.pipeline.rows.tables.column_checks import as_argument
 
     columns = [name for name, _ in plan.lookalikes]
-    others = [name for name in plan.carried if name not in columns]
+    others = [name for column, name in plan.carried.items() if column not in columns]
     more = f" and {len(others) - _MAX_NAMES:,} more" if len(others) > _MAX_NAMES else ""
     lines = [f"carried into the records: {', '.join(others[:_MAX_NAMES])}{more}"] if others else []
     return lines + [

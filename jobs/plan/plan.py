@@ -82,7 +82,7 @@ class JobPlan(Overview, ModelPlan):
     num_invalid: int  # of these, those that cannot be rendered
     invalid: tuple[str, ...]  # why, of the first of them
     counts: RowCounts
-    carried: tuple[str, ...]  # columns without a meaning, by their names in records
+    carried: Mapping[str, str]  # columns without a meaning, each with its name in records
     lookalikes: tuple[tuple[str, str], ...]  # those of them that are named like an argument, each with that
     shapes: Mapping[str, int]  # valid rows by shape, the most frequent first
     # Rows to render, by those that share a process: of a model, and of our recipes or one of the user's.
@@ -243,7 +243,7 @@ def _plan(
         num_invalid=survey.num_invalid,
         invalid=tuple(survey.invalid_lines()),
         counts=counts,
-        carried=tuple(rows.carried.names.values()),
+        carried=rows.carried.names,
         lookalikes=tuple(dict.fromkeys(lookalikes)),
         shapes=shapes,
         lanes={lane.title: num for lane in index.lanes if (num := index.num_pending(lane))},

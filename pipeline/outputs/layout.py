@@ -55,6 +55,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
 from framefleet.doors import clip_steps
@@ -147,6 +148,6 @@ def _suffixes_of_steps() -> set[str]:
     return {suffix for suffix in suffixes if isinstance(suffix, str)}  # else a property of the instances
 
 
-def dated(place: str) -> str:
+def dated(place: str | Path) -> str:
     """Return where an output is now: {date} stands for today's date in UTC."""
-    return place.replace("{date}", datetime.now(UTC).date().isoformat())
+    return str(place).replace("{date}", datetime.now(UTC).date().isoformat())

@@ -81,11 +81,11 @@ def doctor(
         if targets.store is None:  # what was named stays
             targets = replace(targets, store=read.output, storage_options=read.storage_options)
         options = {"storage_options": read.storage_options}
-        sections = (
-            *read.by_name.values(),
-            *getattr(read, "second_models", {}).values(),
-        )  # a training has none
-        models = tuple({"path": one.path, "revision": one.revision, **options} for one in sections)
+        second = getattr(read, "second_models", {})  # a training has none
+        # The base of a single file; of the file itself, `plan` reads the header.
+        places = [(one.base or one.path, one.revision) for one in read.by_name.values()]
+        places += [(one.path, one.revision) for one in second.values()]
+        models = tuple({"path": path, "revision": revision, **options} for path, revision in places)
         targets = replace(targets, models=models)
         fleet, devices = read.fleet, devices_of(read)
         address = address or fleet.address

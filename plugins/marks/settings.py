@@ -10,10 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field
 
 from framefleet.jobs.job.section import Key, Section, as_list
 from framefleet.pipeline.errors import JobError, ModelError
@@ -120,13 +119,6 @@ class MarksSection(Section):
     """Write the AIGC label of GB 45438-2025 and IPTC's digital source type into each file, or next to it."""
     training: TrainingUse = "notAllowed"
     """Whether others may train on the clips or mine them, as signed manifests state it."""
-
-    @model_validator(mode="after")
-    def _marks_something(self) -> Self:
-        is_said = self.provider or self.training != "notAllowed"
-        if is_said and not (self.sign or self.watermark or self.label):
-            raise PydanticCustomError("no_mark", "given with `sign`, `watermark` or `label`")
-        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from framefleet.jobs.job.section import Section
 from framefleet.pipeline.guards.strict_model import MustBe
@@ -30,12 +29,6 @@ class OnEndSection(Section):
     """URL to post the summary to, as JSON."""
     command: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, repr=False)
     """Command to run, e.g. [notify, --team, video]; it gets the summary as JSON on standard input."""
-
-    @model_validator(mode="after")
-    def _reaches_somebody(self) -> Self:
-        if self.when == "failed" and not (self.webhook or self.command):
-            raise PydanticCustomError("nobody", "given with `webhook` or `command`")
-        return self
 
 
 class HeartbeatSection(Section):

@@ -63,9 +63,9 @@ def pack_command(
         from framefleet.plugins.pack.pack import pack_rows
         from framefleet.plugins.picks import picked
 
-        options = storage_options_alone(sets)
-        consent = given_of(models, [], [], None, [], None, roots, False, options)
-        picked_rows = picked(picks, options)
+        storage_options = storage_options_alone(sets)
+        consent = given_of(models, [], [], None, [], None, roots, False, storage_options)
+        picked_rows = picked(picks, storage_options)
         packed = pack_rows(
             output,
             folder,

@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import framefleet
 from framefleet.cluster.fleet.connection import connect
 from framefleet.cluster.fleet.settings import FleetSettings, worker_variables
-from framefleet.pipeline.errors import FleetError, FramefleetError, count_text
+from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, count_text
 from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.plugins.train.reports import TrainingReport
 from framefleet.plugins.train.run import Training, run_training
@@ -78,7 +78,12 @@ class Trainers:
 
     def run(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
-        if not self._gpus and training.model.device == "auto":
+        device = training.model.device
+        if not self._gpus and device.startswith("cuda"):
+            problem = f"model.device is {device}, and workers of this training have no GPU"
+            fix = "leave it out to train on the CPU, or raise fleet.gpus_per_worker"
+            raise JobError(problem, fix)
+        if not self._gpus and device == "auto":
             training = replace(training, model=replace(training.model, device="cpu"))
         if ray.is_initialized():
             self._run_on_ray(training, tell)

@@ -378,7 +378,7 @@ def _ask_all(
         questions = (row for row in every if row[0] in places)
         first = next(questions)
         answer = ask_for(first)  # before the lock is made: where nobody answers, nothing is left in the store
-        # One process asks, so that there is one answer to each.
+        # One process asks for all others, so that there is one answer to each.
         with DriverLock(store, renders=False) as lock:
             writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
             try:

@@ -77,7 +77,7 @@ def test_python_gets_what_the_command_prints(tmp_path: Path) -> None:
     plan = framefleet.plan(job_values(table, tmp_path / "out"), gpu_memory="24GB")
     assert (plan.counts.pending, plan.prediction, plan.memory.has_gb) == (2, None, 24.0)
     assert plan.lookalikes == (("sampler", "scheduler"),)
-    assert plan.carried == ("tag", "sampler")
+    assert plan.carried == {"tag": "tag", "sampler": "sampler"}
 
 
 def test_a_plan_calls_carried_columns_as_records_do(tmp_path: Path) -> None:

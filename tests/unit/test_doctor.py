@@ -244,7 +244,8 @@ def test_a_job_gives_its_store_and_model(tmp_path: Path) -> None:
 
 def test_each_model_of_a_job_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    models = {"models": {"a": str(tmp_path / "a"), "b": str(tmp_path / "b")}}
+    single = {"path": "x.safetensors", "base": str(tmp_path / "a")}
+    models = {"models": {"a": single, "b": str(tmp_path / "b")}}
     job = {"table": "t.csv", "output": "out", **models, "second_models": {"c": str(tmp_path / "c")}}
     texts = found("hub", job=job)["hub"].splitlines()
     assert [text.partition(" |")[0] for text in texts] == [

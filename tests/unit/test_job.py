@@ -252,12 +252,6 @@ def test_an_unknown_key_of_set_is_refused_as_such(tmp_path: Path) -> None:
             "`budget` is {'per': 'run'}",
             "given with a limit: hours, money, bytes or stop_at",
         ),
-        ("on_end: {when: failed}", "`on_end` is not usable", "given with `webhook` or `command`"),
-        (
-            "marks: {training: allowed}",
-            "`marks` is {'training': 'allowed'}",
-            "given with `sign`, `watermark` or `label`",
-        ),
         ("inputs: {roots: x}", "`inputs.roots` is 'x'", "a list ([...])"),
         ("on_end: {command: ./n --secret}", "`on_end.command` is not usable", "a list ([...])"),
         ("on_end: {webhook: hooks.x/secret}", "`on_end.webhook` is not usable", URL),

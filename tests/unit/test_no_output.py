@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+import framefleet
 from tests.commands import command
 from tests.jobs import write_job
 
@@ -57,3 +59,22 @@ def test_a_job_that_has_not_run_has_no_output_afterwards_either(arguments: list[
     ended = command(name, job, *options)
     assert ended.exit_code == 2, ended.output
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+
+
+# What functions of an output need besides it.
+MORE = {"export": {"to": "to", "format": "hf"}, "grid": {"to": "to.mp4"}, "sheet": {"to": "to.png"}}
+MORE |= {"replay": {"row_id": "0123"}, "replay_script": {"row_id": "0123"}, "score": {"scores": ["motion"]}}
+
+
+def test_functions_take_the_place_of_an_output_as_a_path(tmp_path: Path) -> None:
+    functions = {name: getattr(framefleet, name) for name in framefleet.__all__}
+    named = [name for name, one in functions.items() if inspect.isfunction(one)]
+    of_outputs = [
+        name for name in named if [*inspect.signature(functions[name]).parameters][:1] == ["output"]
+    ]
+    of_outputs.remove("logs")  # of a submission, by a job server
+    assert len(of_outputs) > 15
+    for name in of_outputs:
+        with pytest.raises(framefleet.JobError, match="nowhere does not exist|no job"):
+            result = functions[name](tmp_path / "nowhere", **MORE.get(name, {}))
+            list(result) if inspect.isgenerator(result) else None

@@ -47,7 +47,7 @@ def repair_command(
             ):
                 if is_done:
                     stderr.say(f"{name}: {line}" if name else line)
-        if not damages.num_found and not as_json:
+        if not damages.num_found and repaired.summary is None and not as_json:
             stdout.say("nothing to repair")
         elif dry_run and damages.num_damages:
             stderr.say("rows that then have no record would be rendered")

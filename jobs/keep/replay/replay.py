@@ -11,6 +11,7 @@ from framefleet.jobs.job.job_json import ClaimedJob
 from framefleet.jobs.job.steps import steps_again
 from framefleet.jobs.keep.replay import recorded_row
 from framefleet.jobs.keep.replay.compare import Again, Compared, compare, compared_digests
+from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given
 from framefleet.pipeline.errors import FramefleetError, InputError, JobError, ModelError, quoted
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.load import load
@@ -68,7 +69,7 @@ class Replayed(Overview):
 class Replayer:
     """Renders recorded rows again, one after the other, in this process; keeps the model of the last."""
 
-    def __init__(self, given: recorded_row.Given = recorded_row.NOTHING) -> None:
+    def __init__(self, given: Given = NOTHING) -> None:
         """given: what the output is not trusted with."""
         self._given = given
         self._settings: ModelSettings | None = None
@@ -122,7 +123,7 @@ class Replayer:
         )
 
 
-def replay(output: str | Path, row_id: str, given: recorded_row.Given = recorded_row.NOTHING) -> Replayed:
+def replay(output: str | Path, row_id: str, given: Given = NOTHING) -> Replayed:
     """Render one row again, in this process, and compare it with its record, and that with what is stored.
 
     row_id: its first digits or its clip's name too. given: what the output is not trusted with. Raises

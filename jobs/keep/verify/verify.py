@@ -393,6 +393,8 @@ def sample_rows(
     lowest = (one for group in groups.values() for one in heapq.nsmallest(count, group))
     # Choose one after the other what there is least of among the chosen.
     left = sorted({one.row_id: one for one in lowest}.values())
+    if len(left) <= count:
+        return left
     chosen: list[Candidate] = []
     kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
     while left and len(chosen) < count:

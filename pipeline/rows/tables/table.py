@@ -33,12 +33,7 @@ from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, why_unread
 from framefleet.pipeline.rows.tables import table_files
 from framefleet.pipeline.rows.tables.formats import ENDINGS, TO_UTF_8, file_format
-from framefleet.pipeline.rows.tables.table_files import (
-    TableFile,
-    find_rows,
-    open_batches,
-    read_schema,
-)
+from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi")
