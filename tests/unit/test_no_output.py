@@ -75,6 +75,6 @@ def test_functions_take_the_place_of_an_output_as_a_path(tmp_path: Path) -> None
     of_outputs.remove("logs")  # of a submission, by a job server
     assert len(of_outputs) > 15
     for name in of_outputs:
-        with pytest.raises(framefleet.JobError, match="nowhere does not exist|no job"):
+        with pytest.raises(framefleet.JobError, match=r"nowhere does not exist|no job"):
             result = functions[name](tmp_path / "nowhere", **MORE.get(name, {}))
             list(result) if inspect.isgenerator(result) else None
