@@ -76,9 +76,10 @@ def pack_command(
             picks=picked_rows,
             given=consent,
         )
-        is_of_picks = picked_rows is not None and where is None and rows is None
-        if is_of_picks and (num_unknown := len(picked_rows or ()) - len(packed.row_ids)):
-            stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
+        if picked_rows is not None and where is None and rows is None:
+            num_unknown = len(picked_rows) - len(packed.row_ids)
+            if num_unknown:
+                stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
         if as_json:
             stdout.say(json.dumps(asdict(packed)))
             return

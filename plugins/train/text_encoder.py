@@ -1,9 +1,9 @@
-"""Train a text encoder on pairs that mean the same: the mean of its outputs is to tell which belong together.
+"""Train a text encoder on pairs of texts that mean the same, until the means of their outputs are close.
 
 InfoNCE (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748), both ways as in CLIP: every other row of
-the batch is a negative, unless one of its texts is the same, and so is every row's `contrast`. That is a text
-which differs in what other rows rarely differ in: with no "blue ball on red" to tell it from, the mean over
-"a red ball on blue" need not know which of them is blue.
+the batch is a negative, unless one of its texts is the same, and so is every row's `contrast`: a text with a
+difference that is rare between rows. Without "a blue ball on red" as its contrast, the mean for "a red ball
+on blue" need not show which of the two is blue.
 """
 
 from __future__ import annotations
