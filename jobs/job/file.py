@@ -156,12 +156,18 @@ def storage_options(sets: Sequence[str] | None) -> dict[str, Any]:
 
 def storage_options_alone(sets: Sequence[str] | None) -> dict[str, Any]:
     """Return the same for commands that read no job, and can set nothing else. Raises JobError."""
+    options: dict[str, Any] = options_alone(sets, "storage_options").get("storage_options", {})
+    return options
+
+
+def options_alone(sets: Sequence[str] | None, *sections: str) -> dict[str, Any]:
+    """Return what `--set` says of these sections, of options of stores. Raises JobError for any other key."""
     for key, _ in map(_parse_set, sets or []):
-        if key[0] != "storage_options" or len(key) < 2:
-            problem = f"--set {'.'.join(key)}: only storage_options can be set here"
-            option = f"storage_options.{key[-1]}"
+        if key[0] not in sections or len(key) < 2:
+            problem = f"--set {'.'.join(key)}: only {' and '.join(sections)} can be set here"
+            option = f"{sections[0]}.{key[-1]}"
             raise JobError(problem, f"leave it out; an option of the store is written `{option}`")
-    return storage_options(sets)
+    return set_values(sets or [])
 
 
 def option_sets(

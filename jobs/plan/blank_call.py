@@ -1,27 +1,27 @@
-"""Call a row's recipe over networks without weights, in a sandbox: what objects to it, and its memory.
+"""Call a row's recipe over networks without weights: what objects to it, and its memory.
 
-The sandbox runs this file: what a config makes networks do, or a size makes a pipeline reserve, ends that
-process and nothing else.
+In another process: what a config makes networks do, or a size makes a pipeline reserve, ends that and nothing
+else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import FramefleetError, bytes_text
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.guards.sandbox import Ended, Sandbox, bound_memory, serve
+from framefleet.pipeline.guards.sandbox import Ended, bound_memory
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS, LibraryProcess
 from framefleet.pipeline.request import Request
 
 if TYPE_CHECKING:
@@ -84,29 +84,25 @@ ANSWER = TypeAdapter(BlankCall)
 
 
 class BlankCalls:
-    """Calls over one model, in a sandbox that is started when needed, and again after a call ended it."""
+    """Calls over one model, in the libraries' process, or in one that recipes of the user may spoil."""
 
-    def __init__(
-        self, folder: Path, files: Sequence[str], *, max_silence_s: float, recipes: str | None = None
-    ) -> None:
+    def __init__(self, folder: Path, files: Sequence[str], *, recipes: str | None = None) -> None:
         """folder: of the model's configs, `files`. recipes: where modules of the user's recipes may be."""
         self._model = {"folder": str(folder), "files": [*files], "recipes": recipes}
-        self._max_silence_s = max_silence_s
-        self._box: Sandbox | None = None
+        self._process = LIBRARY_PROCESS if recipes is None else LibraryProcess()
+        self._use = ExitStack()
+        self._use.enter_context(self._process.use())
+        self.close = self._use.close
 
     def call(self, request: Request, precision: Precision | None = None) -> BlankCall:
         """Call a row's recipe, up to the first decoded latents where the recipe goes no further."""
         values = asdict(precision or Precision())
         wanted = {name: getattr(request, name) for name in ("seed", "scheduler", "recipe")}
         wanted["arguments"] = dict(request.arguments)
-        self._box = self._box or Sandbox(
-            __name__, max_silence_s=self._max_silence_s, work="called the pipeline"
-        )
         try:
-            self._box.send(canonical_json(self._model | {"precision": values, "request": wanted}).encode())
-            call = ANSWER.validate_python(parse_json(self._box.receive()))
+            question = canonical_json(self._model | {"precision": values, "request": wanted})
+            call = ANSWER.validate_python(self._process.ask(called, question))
         except Ended as error:
-            self.close()
             return BlankCall(objection=Objection(text=str(error), is_limit=True))
         if call.objection is None:
             return call
@@ -114,18 +110,13 @@ class BlankCalls:
         text = " ".join(public_text(call.objection.text).split())
         return replace(call, objection=replace(call.objection, text=text[:_MAX_TEXT]))
 
-    def close(self) -> None:
-        if self._box:
-            self._box.end()
-        self._box = None
 
-
-def _answer(connection: Connection) -> None:
-    question = json.loads(connection.recv_bytes())
+def called(question: str) -> dict[str, Any]:
+    """Return what became of a call, in plain values. question: of `BlankCalls`, as JSON text."""
     objection: Objection | None = None
     networks: dict[str, NetworkMemory] = {}
     try:
-        _call(question, networks)
+        _call(json.loads(question), networks)
     except FramefleetError as error:  # of ours: a recipe, a scheduler
         objection = Objection(text=str(error))
     except MemoryError:
@@ -134,7 +125,10 @@ def _answer(connection: Connection) -> None:
         text = f"{type(error).__name__}: {error}"
         is_limit = isinstance(error, NotImplementedError) or any(word in text for word in _LIMITS)
         objection = Objection(text=text[:_MAX_SENT], is_limit=is_limit)
-    connection.send_bytes(ANSWER.dump_json(BlankCall(objection=objection, networks=networks)))
+    answer: dict[str, Any] = ANSWER.dump_python(
+        BlankCall(objection=objection, networks=networks), mode="json"
+    )
+    return answer
 
 
 def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> None:
@@ -151,6 +145,7 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
     spec, pipe, peaks, sizes = _opened(
         canonical_json({**question, "request": None, "ends": recipe.then is None})
     )
+    bound_memory(_max_bytes())  # again: others asked this process meanwhile
     for calls in peaks.values():
         calls.clear()
     request = Request(**{**wanted, "arguments": _stand_ins(spec.from_json(wanted["arguments"]), pipe)})
@@ -169,7 +164,7 @@ def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> No
 @cache
 def _max_bytes() -> int:
     """Return how much more a call may take: at most half of what this machine has left."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         if available := re.search(r"MemAvailable:\s+(\d+) kB", _MEMORY.read_text()):
             return min(_MAX_BYTES, int(available[1]) * 1024 // 2)
     return _MAX_BYTES
@@ -273,7 +268,3 @@ def _stand_ins(arguments: Mapping[str, Any], pipe: Any) -> dict[str, Any]:
         return grey_reference(classes[name][value["kind"]], size) if is_reference else grey(value, size)
 
     return {name: each_input(value, partial(opened, name)) for name, value in plain.items()}
-
-
-if __name__ == "__main__":
-    serve(_answer)

@@ -38,8 +38,6 @@ from framefleet.pipeline.rows.tables.row_plan import required_arguments
 
 _ASK_S = 5.0  # of a driver that hangs
 _ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
-# Of one call without weights, with imports. Those of large videos take some seconds.
-_MAX_CALL_S = 90.0
 _NUM_GPUS = (2, 4, 8)  # of one machine
 _STEPS = 2  # the fewest with which models of two denoisers call both
 _FP8_BITS = 8
@@ -112,7 +110,7 @@ class MemoryCounts:
         device = "cpu" if is_on_cpu else "cuda"
         dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
         self._dtypes = {"default": dtype} if isinstance(dtype, str) else dict(dtype)
-        self._calls = BlankCalls(folder, weights.config_files, max_silence_s=_MAX_CALL_S, recipes=recipes)
+        self._calls = BlankCalls(folder, weights.config_files, recipes=recipes)
         self._footprints: dict[str, Footprint] = {}  # also of calls that hung, which are not made twice
         self.close = self._calls.close
 

@@ -27,6 +27,7 @@ from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
@@ -183,7 +184,7 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
 
 
 def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None = None) -> JobPlan:
-    with ExitStack() as stack:
+    with LIBRARY_PROCESS.use(), ExitStack() as stack:
         resolved = stack.enter_context(closing(resolve_job(job, watch, table)))
         index = stack.enter_context(closing(RowIndex()))
         check_claim(resolved)

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,7 +22,8 @@ import framefleet
 
 _HOME = str(Path(framefleet.__file__).parents[1])  # where `framefleet` is, should it not be installed
 _LEAVING_S = 10.0  # from the end of its connection to that of the process
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each reserves memory, which is bounded
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each reserves memory, which is bounded
+_THREADS = ("GOTO_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what OpenBLAS reads before
 
 
 class Ended(Exception):
@@ -38,13 +40,13 @@ class Sandbox:
         self._max_silence_s, self._work = max_silence_s, work
         ours, theirs = socket.socketpair()
         path = os.pathsep.join([*filter(None, sys.path), _HOME])
+        environment = {name: value for name, value in os.environ.items() if name not in _THREADS}
         with theirs:
             self._process = subprocess.Popen(
                 # -P: a module in the working folder must not take the place of one of ours
-                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-P", "-m", module],
+                env={**environment, **_ONE_THREAD, "PYTHONPATH": path},
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a library's last words
             )
@@ -87,8 +89,8 @@ class Sandbox:
 class Sandboxes:
     """Sandboxes of one module, kept for the next use. For several threads."""
 
-    def __init__(self, module: str, *, max_silence_s: float) -> None:
-        self._module, self._max_silence_s = module, max_silence_s
+    def __init__(self, module: str, *, max_silence_s: float, work: str = "read it") -> None:
+        self._open = partial(Sandbox, module, max_silence_s=max_silence_s, work=work)
         self._idle: list[Sandbox] = []
         os.register_at_fork(after_in_child=self._idle.clear)  # they answer to the parent
 
@@ -98,7 +100,7 @@ class Sandboxes:
         try:
             box = self._idle.pop()
         except IndexError:
-            box = Sandbox(self._module, max_silence_s=self._max_silence_s)
+            box = self._open()
         try:
             yield box
         except BaseException:
@@ -120,7 +122,8 @@ def ending(code: int) -> str:
 def serve(answer: Callable[[Connection], None]) -> None:
     """Run in a sandbox: call `answer` for one request after the other, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, with whom we end
-    connection = Connection(int(sys.argv[1]))
+    connection = Connection(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing else reads what is sent
     with contextlib.suppress(EOFError, OSError):
         while True:
             answer(connection)

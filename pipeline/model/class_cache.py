@@ -5,6 +5,7 @@ An answer follows from plain values and from what is installed here. It is kept 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -25,7 +26,9 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.guards.sandbox import Ended
 from framefleet.pipeline.model.environment import source_fingerprint
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +70,31 @@ _MAX_BYTES = 1 << 20  # the longest signature takes 20 KB
 
 
 def disk_cached(
-    kind: TypeAdapter[Cached], *, decided_by: Callable[..., list[Any] | None] = lambda *values: [*values]
+    kind: TypeAdapter[Cached],
+    *,
+    decided_by: Callable[..., list[Any] | None] = lambda *values: [*values],
+    asks_libraries: bool = False,
 ) -> Callable[[Callable[..., Cached]], Callable[..., Cached]]:
     """Keep what a function returns. What it raises is not kept.
 
     decided_by: from its arguments to the plain values that decide the answer; None where it is not to be
-    kept. How many there may be must not be for a table to say.
+    kept. How many there may be must not be for a table to say. asks_libraries: the function imports them, in
+    `LIBRARY_PROCESS` while that is in use, unless this process has imported them.
     """
 
     def decorated(function: Callable[..., Cached]) -> Callable[..., Cached]:
         name = f"{function.__module__}.{function.__qualname__}"
+
+        def in_json(*arguments: Any) -> Any:
+            return kind.dump_python(function(*arguments), mode="json")
+
+        in_json.__module__, in_json.__qualname__ = function.__module__, f"{function.__qualname__}.in_json"
+
+        def made(*arguments: Any) -> Any:
+            if asks_libraries and LIBRARY_PROCESS.is_in_use and "diffusers" not in sys.modules:
+                with contextlib.suppress(Ended):  # here it is seen why
+                    return LIBRARY_PROCESS.ask(in_json, *arguments)
+            return in_json(*arguments)
 
         @functools.wraps(function)
         def answer(*arguments: Any) -> Cached:
@@ -92,10 +110,11 @@ def disk_cached(
                 return kind.validate_python(parse_json(_read(file)))
             except (OSError, ValueError) as error:
                 log.debug("%s is made anew: %s", file, error)
-            written = kind.dump_python(function(*arguments), mode="json")
+            written = made(*arguments)
             _write(file, written)
             return kind.validate_python(written)  # as the next one gets it
 
+        answer.in_json = in_json  # type: ignore[attr-defined]
         return answer
 
     return decorated

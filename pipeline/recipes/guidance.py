@@ -177,7 +177,7 @@ def check_schedule(name: str, text: str, *, class_name: str, configs: Configs) -
     return schedule if isinstance(schedule, Refused) else str(schedule)
 
 
-@disk_cached(TypeAdapter(str | None))
+@disk_cached(TypeAdapter(str | None), asks_libraries=True)
 def _refusal(name: str, class_name: str, configs: Configs) -> str | None:
     parameters, short = call_parameters(class_name), class_name.removesuffix("Pipeline")
     if name in ("min_guidance_scale", "max_guidance_scale"):

@@ -34,6 +34,7 @@ from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, command
 from framefleet.pipeline.guards.redaction import public_text
+from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.parts.seals import epochs_of
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
@@ -114,7 +115,7 @@ def logs(
     address: as of `submit`. follow: until it ends. storage_options: what fsspec takes. Raises JobError where
     none was submitted, FleetError.
     """
-    submission = find_submission(address, Store(output, storage_options).url_of(""))
+    submission = find_submission(address, Store(dated(output), storage_options).url_of(""))
     return logs_of(submission, follow=follow)
 
 

@@ -78,8 +78,8 @@ def doctor(
         from framefleet.jobs.job.schema import TableJob
 
         read = job if isinstance(job, TableJob) else load_job(job)
-        if targets.store is None:  # what was named stays
-            targets = replace(targets, store=read.output, storage_options=read.storage_options)
+        theirs = targets.storage_options or read.storage_options
+        targets = replace(targets, store=targets.store or read.output, storage_options=theirs)
         options = {"storage_options": read.storage_options}
         second = getattr(read, "second_models", {})  # a training has none
         # The base of a single file; of the file itself, `plan` reads the header.

@@ -172,7 +172,9 @@ def inspect_peers() -> Iterator[CheckResult]:
     if not has_gpu():
         yield ok("no NVIDIA GPU")
         return
-    ended = subprocess.run([sys.executable, "-c", _PEERS], capture_output=True, text=True, timeout=LIMIT_S)
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", _PEERS], capture_output=True, text=True, timeout=LIMIT_S
+    )
     if ended.returncode:
         yield error("torch cannot ask the GPUs: " + ended.stderr.strip().rpartition("\n")[2], "see `gpus`")
         return
@@ -210,6 +212,8 @@ def _ask(query: str) -> list[list[str]]:
 
 def _memory_of(gpu: Gpu, users: list[list[str]]) -> CheckResult:
     """users: the rows of processes on this GPU. In a container they may be missing."""
+    if not gpu.free.isdecimal() or not gpu.total.isdecimal():  # "[N/A]", where the processor shares it
+        return ok(f"GPU {gpu.number}: {gpu.name}, driver {gpu.driver}; its memory is the machine's")
     free, total = float(gpu.free) / 1024, float(gpu.total) / 1024
     text = f"GPU {gpu.number}: {gpu.name}, driver {gpu.driver}, {free:.1f} of {total:.1f} GiB free"
     others = [f"{name} (pid {pid}, {used} MiB)" for _, pid, name, used in users if "ray::" not in name]

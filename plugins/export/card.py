@@ -6,7 +6,7 @@ Croissant 1.0: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -14,14 +14,11 @@ import yaml
 
 from framefleet.pipeline.errors import StoreConflict
 from framefleet.pipeline.model.license import License
-from framefleet.pipeline.outputs.parts.record_tables import record_tables
-from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.stores.store import Store
 
 # Not .json: `datasets` takes that for the data of a folder with few clips. `configs` in the card would help,
 # but of such a card `datasets` remembers the folder's name alone, and opens what another folder held.
 DATASET_CARD, CROISSANT = "README.md", "croissant.jsonld"
-_COLUMNS = ("model", "license")
 _MAX_MODELS = 20
 # Those of the hub's own names that known models have: https://huggingface.co/docs/hub/repositories-licenses
 _HUB_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "creativeml-openrail-m", "openrail++", "unknown")
@@ -48,22 +45,18 @@ _KINDS = {
 
 
 def write_card(
-    store: Store,
     place: Store,
-    parts: Sequence[Part],
+    licensed: Iterable[tuple[str, str]],
     *,
     columns: Sequence[pa.Field],
     endings: Collection[str],
 ) -> None:
     """Write card and metadata, unless the dataset has them: somebody may have written more into them.
 
-    columns: of its rows. endings: of its clips, as ".mp4".
+    licensed: models of its rows, each with its license. columns: of its rows, as it names them. endings: of
+    its clips, as ".mp4".
     """
-    licensed: dict[tuple[str, str], None] = {}
-    for table in record_tables(store, _COLUMNS, parts):
-        for row in table.group_by(list(_COLUMNS)).aggregate([]).to_pylist():
-            licensed[_public(row["model"]), row["license"] or "unknown"] = None
-    models = list(licensed)[:_MAX_MODELS]
+    models = list(dict.fromkeys((_public(model), license) for model, license in licensed))[:_MAX_MODELS]
     metadata = json.dumps(_croissant(models, columns, endings), indent=2, ensure_ascii=False)
     for path, text in ((DATASET_CARD, _card(models)), (CROISSANT, metadata + "\n")):
         with suppress(StoreConflict):

@@ -104,7 +104,7 @@ def export_command(
     --set to_options.KEY=VALUE of DEST only.
     """
     with reporting(verbose=verbose, resumable=True):
-        from framefleet.jobs.job.file import set_values
+        from framefleet.jobs.job.file import options_alone
         from framefleet.jobs.show.progress import watch_on
         from framefleet.pipeline.errors import JobError
         from framefleet.pipeline.outputs.output import Output
@@ -113,7 +113,7 @@ def export_command(
         from framefleet.plugins.export.push import Hub
         from framefleet.plugins.picks import picked
 
-        options = set_values(sets or [])
+        options = options_alone(sets, "storage_options", "to_options")
         theirs = options.get("storage_options") or {}
         names = [name.strip() for text in columns or [] for name in text.split(",")]
         choice = ExportChoice(

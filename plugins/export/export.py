@@ -173,7 +173,9 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
         )
         damages = write_shards(store, selection, choice, plan, target, watch)
     if choice.format == "hf":
-        write_card(store, place, parts, columns=selection.fields, endings=plan.endings)
+        names_there = shard.own_names(selection.columns, shard.taken_in_folder(feature, selection.columns))
+        fields = [one.with_name(name) for one, name in zip(selection.fields, names_there, strict=True)]
+        write_card(place, selection.licensed(), columns=fields, endings=plan.endings)
     left_out = tuple(damage for of_shard in damages.values() for damage in of_shard)
     splits: dict[str, int] = {} if choice.validation is None else dict.fromkeys(SPLITS, 0)
     for number, planned in enumerate(plan.shards):
@@ -285,7 +287,7 @@ def vbench_names(selection: Selection, endings: Collection[str]) -> dict[str, st
             )
         for index, (_, _, row_id) in enumerate(sorted(of_prompt)):
             name = names[row_id] = f"{prompt}-{index}{ending}"
-            if not prompt or "/" in name or "\0" in name or len(name.encode()) > _MAX_NAME:
+            if not prompt or {"/", "\\", "\0"} & {*name} or len(name.encode()) > _MAX_NAME:
                 problem = "is empty" if not prompt else "cannot be the name of a file"
                 problem = f"the prompt of row {row_id} {problem}: {prompt[:100]!r}"
                 raise JobError(problem, "leave it out with --where: VBench finds a video by its prompt")

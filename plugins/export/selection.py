@@ -58,6 +58,7 @@ _DECIDING = frozenset({"scheduler", "recipe", "model_digest"})  # besides argume
 
 CLIP_COLUMNS = ("row_id", "uri", "path", "bytes", "media_sha256")  # say where a clip is, and which one
 # What records say of the second clip, by what they say of the row's own.
+_LICENSED = ["model", "license"]
 _DERIVED = {"path": "derived_path", "media_sha256": "derived_sha256"} | {
     name: f"derived_{name}" for name in ("bytes", "height", "width", "num_frames", "fps")
 }
@@ -135,6 +136,14 @@ class Selection:
         columns = zip(self.schema, self.columns, strict=False)
         return [*(field.with_name(name) for field, name in columns), *added]
 
+    def licensed(self) -> dict[tuple[str, str], None]:
+        """Return the models of what is exported, each with its license."""
+        found: dict[tuple[str, str], None] = {}
+        for table in self._tables(None, False, _LICENSED):
+            for row in table.select(_LICENSED).group_by(_LICENSED).aggregate([]).to_pylist():
+                found[row["model"], row["license"] or "unknown"] = None
+        return found
+
     def nothing_chosen(self) -> JobError:
         if self._choice.picks is None or self._choice.where is not None:
             fix = "loosen --where, or choose other rows"
@@ -180,9 +189,9 @@ class Selection:
                 prompts = [prompt_of(row) or row["row_id"] for row in texts_of]
                 rows = rows.filter([split_of(one, self._choice.validation) == split for one in prompts])
             if others:
-                rows = rows.filter(pc.is_valid(rows["derived_sha256"])).drop_columns([*others])
-                renamed = {other: name for name, other in others.items()}
-                rows = rows.rename_columns([renamed.get(name, name) for name in rows.column_names])
+                rows = rows.filter(pc.is_valid(rows["derived_sha256"]))
+                for name, other in others.items():  # of the second file, under the names of the first
+                    rows = rows.set_column(rows.column_names.index(name), name, rows[other])
             rows = rows.select(list(names))
             yield self._labels.add_to(rows) if is_whole else rows
 

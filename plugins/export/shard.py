@@ -16,7 +16,7 @@ import re
 import tarfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
@@ -214,13 +214,22 @@ def own_columns(rows: pa.Table, columns: Sequence[str], *, taken: Sequence[str])
 
     One whose name the format needs for itself ends in `_of_row`.
     """
-    names = [f"{name}_of_row" if name in taken else name for name in columns]
+    names = own_names(columns, taken)
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise JobError(f"columns: two would be called {twice!r}", "leave one of them out with --columns")
     handed_on = rows.select(list(columns)).rename_columns(names)
     kinds = [readable_type(kind) for kind in handed_on.schema.types]
     return handed_on.cast(pa.schema(list(zip(names, kinds, strict=True))))
+
+
+def own_names(columns: Sequence[str], taken: Collection[str]) -> list[str]:
+    return [f"{name}_of_row" if name in taken else name for name in columns]
+
+
+def taken_in_folder(feature: str, columns: Iterable[str]) -> list[str]:
+    """Return the names that a folder of clips needs for itself, as `datasets` reads it."""
+    return [feature, *filter(_FILE_NAME.fullmatch, columns)]
 
 
 def readable_type(kind: pa.DataType) -> pa.DataType:
@@ -280,8 +289,7 @@ class FolderShard(ShardWriter):
         names = [target.names.get(name.partition(".")[0], name) for name in file_names(rows)]
         paths = [f"{folder}/{name}" for name in names]
         list(target.copiers.map(target.place.write, paths, clips))
-        taken = [target.feature, *filter(_FILE_NAME.fullmatch, target.columns)]
-        table = own_columns(rows, target.columns, taken=taken)
+        table = own_columns(rows, target.columns, taken=taken_in_folder(target.feature, target.columns))
         # `load_dataset` makes Python's values of the cells of a folder.
         for name, column in zip(table.column_names, table.columns, strict=True):
             largest = pc.max(column).as_py() if pa.types.is_uint64(column.type) else None

@@ -20,7 +20,6 @@ from framefleet.pipeline.request import Request, is_model
 from framefleet.pipeline.rows.identity import Shapes, decides_shape
 
 MAX_ALL_S = 900.0
-MAX_SILENCE_S = 180.0  # of one shape; the first one waits for imports and networks, half a minute
 
 
 def probe_shapes(
@@ -30,7 +29,7 @@ def probe_shapes(
 
     recipes: the folder where modules of the user's own recipes may be.
     """
-    calls = BlankCalls(folder, files, max_silence_s=MAX_SILENCE_S, recipes=recipes)
+    calls = BlankCalls(folder, files, recipes=recipes)
     probed = list(_probed(shapes, spec, calls))
     others = [f"{count_text(shapes.num_others, 'row')} of further shapes"] if shapes.num_others else []
     return Probed(

@@ -262,8 +262,13 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not os.path.exists(path):
             raise JobError(f"{path} does not exist", "check the path")
-        inner = sorted(path.rglob("*")) if path.is_dir() else [path]
-        yield from (one for one in inner if one == path or _is_media(one))
+        if not path.is_dir():
+            yield path
+            continue
+        media = [one for one in sorted(path.rglob("*")) if _is_media(one)]
+        if not media:
+            raise JobError(f"{path} holds no image, video or sound", "name the folder of the clips")
+        yield from media
 
 
 def _is_media(path: Path) -> bool:
@@ -385,9 +390,11 @@ def _changes(found: TracedRecord, marks: FoundMarks) -> Iterator[str]:
         return
     differences = [*_size(found, marks, marks.contents), *_length(found, marks.contents)]
     yield from differences
-    if not differences:
+    if not differences and marks.contents.sha256:
         same = (found.record["marked_sha256"], found.record["frames_sha256"])
         yield "its frames are the same" if marks.contents.sha256 in same else "encoded again"
+    elif not differences:
+        yield "another file, whose contents were not compared"
 
 
 def _size(found: TracedRecord, marks: FoundMarks, shown: Contents) -> Iterator[str]:

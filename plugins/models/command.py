@@ -14,8 +14,9 @@ from rich import box
 from rich.table import Table
 
 from framefleet.jobs.options import AllowPickle, Verbose
-from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
+from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import JobError, ModelError, bytes_text, command, count_text
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 
 if TYPE_CHECKING:
     from framefleet.pipeline.model.sources.weights import Weights
@@ -128,7 +129,7 @@ def info_command(
     verbose: Verbose = False,
 ) -> None:
     """Show what a model consists of and what it renders. Fetches only small files and headers."""
-    with reporting(verbose=verbose):
+    with reporting(verbose=verbose), LIBRARY_PROCESS.use():
         from framefleet.pipeline.model.license import license_of
         from framefleet.pipeline.model.sources.integrity import model_digest
         from framefleet.pipeline.model.specs.spec import inspect_model
@@ -197,10 +198,8 @@ def _opened(
 ) -> Weights:
     from framefleet.jobs.job.file import places
     from framefleet.pipeline.model.sources.parts import base_and_parts, open_parts
-    from framefleet.pipeline.model.sources.weights import open_weights
-
-    quiet_libraries()
     from framefleet.pipeline.model.sources.source import open_source
+    from framefleet.pipeline.model.sources.weights import open_weights
 
     place, files = base_and_parts(model, base, places(parts, "--part"))
     return open_weights(

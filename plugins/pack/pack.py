@@ -7,6 +7,8 @@ has what one needs without framefleet: scripts, versions, digests. The files tha
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -41,6 +43,7 @@ from framefleet.pipeline.rows.inputs.arguments import checked_content
 from framefleet.plugins.picks import Pick, chosen_records, picked
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
+_VERSION = re.compile(r"[0-9A-Za-z._+!-]+")
 _INPUTS = "inputs"  # folder of the images and videos that rows take
 _README = """\
 # Clips to render again
@@ -152,6 +155,21 @@ def pack_rows(
         part_of = {row.row_id: row.part for row in sample_rows(store, count, seed=seed, among=among)}
     if not part_of:
         raise Output(store).no_records()
+    was_there = folder.exists()
+    try:
+        without_script = _write(folder, store, claim, part_of, given)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half a pack is none, and would be in the way of the next
+        if was_there:
+            folder.mkdir()
+        raise
+    return Packed(folder=str(folder), row_ids=tuple(part_of), without_script=without_script)
+
+
+def _write(
+    folder: Path, store: Store, claim: Claim, part_of: Mapping[str, str], given: Given
+) -> dict[str, str]:
+    """Write the pack of these rows, by the part of each; return why some have no script."""
     paths, pack_store = {*part_of.values()}, Store(str(folder))
     parts = [part for part in live_parts(store) if part.path in paths]
     tables = record_tables(store, None, parts)
@@ -175,11 +193,7 @@ def pack_rows(
         else:
             pack_store.write(_script_of(record), script.encode())
     _describe(pack_store, claim, records, without_script)
-    return Packed(
-        folder=str(folder),
-        row_ids=tuple(part_of),
-        without_script=without_script,
-    )
+    return without_script
 
 
 def _copy_files(store: Store, record: dict[str, Any], to: Store) -> None:
@@ -221,10 +235,16 @@ def _describe(
     """Write versions, digests and the page that says what to do."""
     environment = parse_json(records[0]["environment"])
     libraries = {"framefleet", *(claim.model_extra or {}).get("versions", {})}
+    # As a record says: what is no version could be an option of pip, or a command of the reader's shell.
+    versions = {
+        name: value
+        for name, value in environment.items()
+        if isinstance(value, str) and _VERSION.fullmatch(value)
+    }
     pinned = [
         f"{name}=={version.partition('+')[0]}\n"
-        for name, version in sorted(environment.items())
-        if name in libraries
+        for name, version in sorted(versions.items())
+        if name in libraries and _VERSION.fullmatch(name)
     ]
     to.write("requirements.txt", "".join(pinned).encode())
     models = {name: one.files for name, one in claim.job.models.items()} or {"": claim.model_files}
@@ -232,20 +252,20 @@ def _describe(
     for name, files in models.items():
         options.append(quoted("--model", f"{name}=MODEL_{name}") if name else "--model MODEL")
         path = f"model-{name}.sha256" if name else "model.sha256"
-        checks.append(f"/path/of/this/{path}")
+        checks.append(quoted(f"/path/of/this/{path}"))
         to.write(path, "".join(f"{digest}  {file}\n" for file, digest in files.items()).encode())
     options += [quoted("--lora", f"{name}=LORA_{name}") for name in claim.job.loras]
     options += [quoted("--second-model", f"{name}=MODEL_{name}") for name in claim.job.second_models]
     recipes = sorted({record["recipe"] for record in records if ":" in record["recipe"]})
     options += [quoted("--recipe", recipe) for recipe in recipes]
-    python = environment.get("python", "3")
+    python = versions.get("python", "3")
     page = _README.format(
         python=".".join(python.split(".")[:2]),
         python_whole=python,
         options=" ".join(options),
         checks=" ".join(checks),
         rows="\n".join(_line(record, without_script) for record in records),
-        processor=device_name(environment),
+        processor=" ".join(device_name(environment).split()),
     )
     to.write("README.md", page.encode())
 

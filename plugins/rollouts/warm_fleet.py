@@ -16,7 +16,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.cluster.fleet.start import Start
 from framefleet.cluster.worker.messages import WorkerSetup
-from framefleet.doors import Scope, runners_of
+from framefleet.doors import Scope, plugins, runners_of
 from framefleet.jobs.job.file import check_gpu
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim
@@ -143,6 +143,10 @@ class WarmFleet:
         for runner in runners_of(job):
             problem = f"a fleet that stays renders no {runner.inner or runner.section}"
             raise JobError(problem, f"leave `{runner.section}` out of the job")
+        followed = (name for plugin in plugins().values() if plugin.listeners for name in plugin.sections)
+        for section in sorted(job.model_fields_set.intersection(followed)):
+            problem = f"a fleet that stays has no end or clips for `{section}` to follow"
+            raise JobError(problem, "leave it out of the job, and use the records that `render` returns")
         check_gpu(job)
         resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
         self._lock = self._stack.enter_context(DriverLock(resolved.store))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.errors import JobError, ModelError, shown
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.plugins.scores import similarity
@@ -161,14 +161,24 @@ def open_unsafe(folder: str) -> Unsafe:
     """
     example = "Falconsai/nsfw_image_detection --local-dir nsfw"
     place, config = similarity.model_folder(folder, "nsfw", "an image classifier", example)
-    (class_name,) = [*(config.get("architectures") or [None])][:1]
-    if not isinstance(class_name, str) or not _CLASS.fullmatch(class_name):
+    import transformers
+
+    classes = config.get("architectures")
+    class_name = classes[0] if isinstance(classes, list) and classes else classes
+    is_named = isinstance(class_name, str) and _CLASS.fullmatch(class_name)
+    if not is_named or class_name not in dir(transformers):
         raise ModelError(
             f"nsfw: {place} holds a {class_name}, which does not classify images",
             f"use e.g. {example.split()[0]}",
         )
     names = config.get("id2label")
-    texts = {int(key): str(name) for key, name in names.items()} if isinstance(names, dict) else {}
+    named = {key: str(name) for key, name in names.items()} if isinstance(names, dict) else {}
+    if named.keys() != {str(number) for number in range(len(named))}:
+        raise ModelError(
+            f"nsfw: {place}/config.json: id2label is {shown(names)}, but names classes from 0 on",
+            "download it again",
+        )
+    texts = {int(key): name for key, name in named.items()}
     labels = sorted(key for key, name in texts.items() if _UNSAFE.search(name) and not _SAFE.match(name))
     if not labels or len(labels) == len(texts):
         raise ModelError(

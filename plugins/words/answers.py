@@ -234,6 +234,8 @@ def following(job: Job, watch: Watch) -> Iterator[None]:
 
     An endpoint that is down delays nothing: its columns stay null. Entering it raises UserError.
     """
+    if at_end := late_steps(job, at_end=True):
+        Answers(store_of_job(job), at_end)  # before rows are rendered, whose answers it would refuse
     steps = late_steps(job, at_end=False)
     if not steps:
         yield

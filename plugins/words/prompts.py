@@ -39,7 +39,7 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_field
 from framefleet.pipeline.outputs.frames.frames import Frames
-from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES
+from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES, dated
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
@@ -226,7 +226,7 @@ def corrected_prompts(
 ) -> dict[str, str]:
     """Do what `prompts` does, reporting to `watch`."""
     if isinstance(place, str | Path) and not is_job_file(place):
-        store = Store(str(place), storage_options_alone(sets))
+        store = Store(dated(place), storage_options_alone(sets))
     else:
         job = job_of(place, sets)
         store = store_of_job(job)

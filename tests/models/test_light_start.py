@@ -1,4 +1,4 @@
-"""A command that renders nothing imports no library that renders, once a model's classes were asked."""
+"""A command that renders nothing imports no library that renders: another process is asked, once."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from framefleet import plan
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render.claim import claim
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.render.survey import survey_rows
 from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.guards.sandbox import Sandbox
 from framefleet.pipeline.outputs.layout import RECORDS, clip_path
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
@@ -75,10 +78,29 @@ def test_plan_imports_none(job: Path) -> None:
     assert command("plan", str(job))[-1] == "imported:"
 
 
-def test_the_first_look_imports_torchao_too_and_says_nothing_of_it(looked_at: list[str]) -> None:
+def test_the_first_plan_imports_none_either_and_shows_no_words_of_theirs(looked_at: list[str]) -> None:
     *said, imported = looked_at
-    assert "torchao" in imported
+    assert imported == "imported:"
     assert not [line for line in said if "torchao" in line or "Failed to load" in line or "arning" in line]
+
+
+def test_the_first_plan_starts_one_process_that_imports_them(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAMEFLEET_CACHE", str(tmp_path / "cache"))
+    started: list[str] = []
+    own = Sandbox.__init__
+
+    def start(box: Sandbox, module: str, **more: Any) -> None:
+        started.append(module)
+        own(box, module, **more)
+
+    monkeypatch.setattr(Sandbox, "__init__", start)
+    plan(str(job))
+    assert started.count("framefleet.pipeline.model.library_process") == 1
+    started.clear()
+    plan(str(job))
+    assert "framefleet.pipeline.model.library_process" not in started
 
 
 def test_a_render_with_nothing_to_do_imports_none(job: Path) -> None:

@@ -47,9 +47,9 @@ def counts_of(folder: Path, recipes: str | None = None, **options: Any) -> closi
     return closing(MemoryCounts(settings, weights, spec, folder, is_on_cpu=True, recipes=recipes))
 
 
-def calls_of(folder: Path, recipes: str | None = None, max_silence_s: float = 180) -> closing[BlankCalls]:
+def calls_of(folder: Path, recipes: str | None = None) -> closing[BlankCalls]:
     files = open_weights(open_source(str(folder))).config_files
-    return closing(BlankCalls(folder, files, max_silence_s=max_silence_s, recipes=recipes))
+    return closing(BlankCalls(folder, files, recipes=recipes))
 
 
 def counted(folder: Path, row: dict[str, Any], way: Way | None = None, **options: Any) -> Footprint:
@@ -266,14 +266,14 @@ def test_a_recipe_of_the_users_own_is_called_only_where_that_was_announced(recip
     ("function", "text"),
     [
         ("ends", "the recipe raised SystemExit: it leaves hint: raise an Exception"),
-        ("crashes", "the process that called the pipeline crashed (SIGABRT)"),
+        ("crashes", "the process that called the libraries crashed"),
     ],
 )
 def test_a_recipe_that_ends_its_process_objects(function: str, text: str, recipes: tuple[Path, str]) -> None:
     folder, name = recipes
     with calls_of(tiny("sd"), str(folder)) as calls:
         call = calls.call(Request(arguments=ROW, recipe=f"{name}:{function}"))
-        assert call.objection is not None and call.objection.text == text
+        assert call.objection is not None and call.objection.text.startswith(text)
         assert calls.call(Request(arguments=ROW)).objection is None
 
 

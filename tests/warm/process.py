@@ -39,6 +39,7 @@ PROGRAMS = (
     "dashboard.py",
     "tools.benchmarks.training",
     "cluster.fleet.warm.server",
+    "pipeline.model.library_process",
     "framefleet",
     "examples/pick.py",
     "examples/read_back.py",

@@ -25,6 +25,7 @@ from framefleet.pipeline.model.sources.parts import ModelPart, names_of
 from framefleet.pipeline.model.specs.check import MAX_IMAGES, MAX_LIST
 from framefleet.pipeline.model.specs.dtypes import DType, DTypeName
 from framefleet.pipeline.model.specs.signature import MediaKind
+from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.parts.parts import find_record
 from framefleet.pipeline.outputs.parts.records import Record
 from framefleet.pipeline.outputs.stores.store import Store, read_as
@@ -143,7 +144,7 @@ class Recorded:
 
 def find_recorded(output: str, row_id: str, given: Given = NOTHING) -> Recorded:
     """Return what is known about a committed row. Raises JobError when there is no record of it."""
-    store = Store(output, given.storage_options)
+    store = Store(dated(output), given.storage_options)
     return recorded_of(store, claim_of(store), find_record(store, row_id), given)
 
 

@@ -77,7 +77,11 @@ def class_of(library: str, name: str) -> Any:
     return exported(module, name) if isinstance(module, ModuleType) else None
 
 
-@disk_cached(TypeAdapter(Loader | None), decided_by=lambda library, class_name, called: [library, class_name])
+@disk_cached(
+    TypeAdapter(Loader | None),
+    decided_by=lambda library, class_name, called: [library, class_name],
+    asks_libraries=True,
+)
 def _loader_of(library: str, class_name: str, called: str) -> Loader | None:
     """Return who reads the weights of a component; None for one without. called: as messages say it."""
     from diffusers import BaseGuidance, ModelMixin, SchedulerMixin

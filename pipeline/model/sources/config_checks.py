@@ -8,19 +8,17 @@ memory is bounded does that, as lists and NumPy's arrays take memory there too.
 from __future__ import annotations
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
+from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.class_cache import disk_cached
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign, read_first
 from framefleet.pipeline.model.sources.packing import KEY, TIMES_PACKED, check_packing
@@ -28,7 +26,6 @@ from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.model.specs.model_index import CONTROLNETS, read_object
 
 _MAX_BYTES = 4 << 30  # of the process, beyond what libraries take: of lists and of NumPy's arrays
-_MAX_SILENCE_S = 180.0  # imports take most of it
 # A weight is built in 4 bytes and may be stored in one. Tables that no file holds, of positions, take less.
 _TIMES_STORED, _MAX_TABLES_BYTES = 4, 2 << 30
 # The largest number of a config squared; of transformers, which have thousands of words, its two largest
@@ -61,7 +58,6 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], tuple[str, str]]] = {
     "trust_remote_code": ((None, False), _CODE),
 }
 _MAX_SHOWN = 80
-_BOXES = Sandboxes(__name__, max_silence_s=_MAX_SILENCE_S)
 
 
 def check_sizes(
@@ -75,8 +71,7 @@ def check_sizes(
     stored: Counter[str] = Counter()
     for file in filter(is_weights, sizes):
         stored[file.rpartition("/")[0]] += sizes[file]
-    # Closed afterwards: with the libraries it holds as much memory as a worker before it loads its model.
-    with closing(_BOXES):
+    with LIBRARY_PROCESS.use():
         for component in components:
             several = component.class_name == CONTROLNETS
             class_name = "ControlNetModel" if several else component.class_name
@@ -89,7 +84,7 @@ def check_sizes(
                 problem, question = None, (component.library, class_name, config, most)
                 if first * (first if component.library == "diffusers" else second) > _SMALL:
                     try:
-                        problem = _said_in_sandbox(*question)
+                        problem = _said_elsewhere(*question)
                     except Ended as error:  # not kept: another time there may be more memory
                         problem = f"cannot be built ({error})"
                 elif is_built:
@@ -117,19 +112,16 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
 
 
 @disk_cached(TypeAdapter(str | None))
-def _said_in_sandbox(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
+def _said_elsewhere(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
     """Return why a network is too large; None where it is not, or where it cannot be built at all."""
-    with _BOXES.one() as box:
-        box.send(json.dumps([library, class_name, config, most]).encode())
-        problem: str | None = json.loads(box.receive())
+    problem: str | None = LIBRARY_PROCESS.ask(_said_in_bounds, library, class_name, config, most)
     return problem
 
 
-def _answer(connection: Connection) -> None:
-    request = json.loads(connection.recv_bytes())
-    class_of(*request[:2])  # imported before memory is bounded
+def _said_in_bounds(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
+    class_of(library, class_name)  # imported before memory is bounded
     bound_memory(_MAX_BYTES)
-    connection.send_bytes(json.dumps(_said_here(*request)).encode())
+    return _said_here(library, class_name, config, most)
 
 
 def _said_here(library: str, class_name: str, config: Mapping[str, Any], most: int) -> str | None:
@@ -200,7 +192,3 @@ def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
         yield from value.items()
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _pairs(inner)
-
-
-if __name__ == "__main__":
-    serve(_answer)

@@ -11,10 +11,8 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cache, partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,9 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
+from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.class_cache import disk_cached
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import Tensor, check_size, header_reader, read_header
@@ -38,8 +37,6 @@ log = logging.getLogger(__name__)
 
 # Beyond the files, which are mapped and of which few values are read. A config could ask for all there is.
 _MAX_BYTES = 4 << 30
-_MAX_SILENCE_S = 180.0  # imports take most of it
-_BOXES = Sandboxes(__name__, max_silence_s=_MAX_SILENCE_S)
 _PARTS = ".parts"  # the folder of single files, which no component is called
 _Error = tuple[str, str]  # problem, fix
 _Errors = tuple[_Error | None, _Error | None]  # where nothing may be left over; where weights may be
@@ -122,11 +119,9 @@ def check_placement(
 
 @disk_cached(TypeAdapter(_Errors), decided_by=lambda content, *_: [content])
 def _errors(content: str, request: dict[str, Any], write: Callable[[Path], None]) -> _Errors:
-    # Closed afterwards: with the libraries it holds as much memory as a worker before it loads its model.
-    with tempfile.TemporaryDirectory(prefix="framefleet-") as place, closing(_BOXES), _BOXES.one() as box:
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as place:
         write(Path(place))
-        box.send(json.dumps({"place": place, **request}).encode())
-        return TypeAdapter(_Errors).validate_json(box.receive())
+        return TypeAdapter(_Errors).validate_python(LIBRARY_PROCESS.ask(_errors_in_bounds, place, request))
 
 
 def write_hollow(path: Path, tensors: Iterable[Tensor], notes: Mapping[str, str] | None = None) -> None:
@@ -149,16 +144,14 @@ def write_hollow(path: Path, tensors: Iterable[Tensor], notes: Mapping[str, str]
         file.truncate(8 + len(content) + end)
 
 
-def _answer(connection: Connection) -> None:
-    request = json.loads(connection.recv_bytes())
-    place, compared = Path(request["place"]), request["compared"]
+def _errors_in_bounds(folder: str, request: Mapping[str, Any]) -> _Errors:
+    place, compared = Path(folder), request["compared"]
     components = TypeAdapter(list[Component]).validate_python(request["components"])
     for component in components:
         class_of(component.library, component.class_name)  # imported before memory is bounded
     bound_memory(sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) + _MAX_BYTES)
     where = Path(request["where"])
-    errors = errors_of(place, components, compared=compared, parts=request["parts"], where=where)
-    connection.send_bytes(json.dumps(errors).encode())
+    return errors_of(place, components, compared=compared, parts=request["parts"], where=where)
 
 
 def errors_of(
@@ -211,7 +204,3 @@ def errors_of(
             return refusal(allow_unmatched=False), refusal(allow_unmatched=True)
     except ModelError as error:
         return (error.problem, error.fix), (error.problem, error.fix)
-
-
-if __name__ == "__main__":
-    serve(_answer)

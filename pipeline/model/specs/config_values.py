@@ -113,7 +113,7 @@ def _num_listed(value: Any) -> int:
     return len(value) + sum(map(_num_listed, value)) if isinstance(value, list | tuple) else 0
 
 
-@disk_cached(TypeAdapter(dict[str, tuple[Form, ...]]))
+@disk_cached(TypeAdapter(dict[str, tuple[Form, ...]]), asks_libraries=True)
 def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
     """Return the forms of each parameter that says one, by its annotation, or else by its default.
 

@@ -41,7 +41,7 @@ class PipelineCall:
     facts: SourceFacts  # what the class states about what it renders
 
 
-@disk_cached(TypeAdapter(PipelineCall))
+@disk_cached(TypeAdapter(PipelineCall), asks_libraries=True)
 def call_of(class_name: str, configs: Configs) -> PipelineCall:
     """Return the call of a class. configs: of the components, model_index.json as "index"."""
     made = pipeline_named(class_name)
@@ -56,7 +56,11 @@ def call_of(class_name: str, configs: Configs) -> PipelineCall:
     return PipelineCall(parameters=tuple(parameters), returns=returns, facts=source_facts(made, pipe))
 
 
-@disk_cached(TypeAdapter(None), decided_by=lambda index, configs, folder: [index.class_name, configs])
+@disk_cached(
+    TypeAdapter(None),
+    decided_by=lambda index, configs, folder: [index.class_name, configs],
+    asks_libraries=True,
+)
 def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
     """Raise ModelError for a pipeline or a scheduler that neither diffusers nor we have, for lacking
     components, and for a pipeline that computes another factor than its autoencoder has.

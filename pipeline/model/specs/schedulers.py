@@ -123,7 +123,7 @@ def _deciding(name: str | None, spec: PipelineSpec) -> list[Any] | None:
     return None if has_settings else [name, spec.class_name, spec.scheduler_class, spec.scheduler_config]
 
 
-@disk_cached(TypeAdapter(SchedulerChoice), decided_by=_deciding)
+@disk_cached(TypeAdapter(SchedulerChoice), decided_by=_deciding, asks_libraries=True)
 def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
     """Return the scheduler that a cell means for this model; None is its own. Raises UserError."""
     if not spec.scheduler_class and name in (None, NO_SCHEDULER):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -179,10 +179,13 @@ class TableBlocks:
                     break
         present = [value for value in values if value is not None]
         if column.kind in ("number", "time") and present:
-            present = list(map(float, present)) if column.kind == "number" else present
-            least, most = min(present), max(present)
-            column.least = least if column.least is None else min(column.least, least)
-            column.most = most if column.most is None else max(column.most, most)
+            try:
+                present = list(map(float, present)) if column.kind == "number" else present
+                least, most = min(present), max(present)
+                column.least = least if column.least is None else min(column.least, least)
+                column.most = most if column.most is None else max(column.most, most)
+            except (TypeError, ValueError):  # an argument that is text in some rows
+                column.kind, column.least, column.most = "json", None, None
         shown = [_json_value(value) for value in values]
         if len(shown) == 1 and _length(shown[0]) <= _MAX_AT_ONCE:
             return {"all": shown[0]}
@@ -211,11 +214,29 @@ def in_blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         waiting.append(table)
         num_waiting += len(table)
         while num_waiting >= BLOCK_ROWS:
-            joined = pa.concat_tables(waiting, promote_options="permissive")
+            joined = _joined(waiting)
             yield joined.slice(0, BLOCK_ROWS)
             waiting, num_waiting = [joined.slice(BLOCK_ROWS)], num_waiting - BLOCK_ROWS
     if num_waiting:
-        yield pa.concat_tables(waiting, promote_options="permissive")
+        yield _joined(waiting)
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return one table. Arguments without a column of their own may be numbers in one and text in another."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowTypeError:
+        kinds = [{field.name: field.type for field in table.schema} for table in tables]
+        names = {name for one in kinds for name in one}
+        mixed = {name for name in names if len({one[name] for one in kinds if name in one}) > 1}
+        return pa.concat_tables([_texts_in(table, mixed) for table in tables], promote_options="permissive")
+
+
+def _texts_in(table: pa.Table, names: Collection[str]) -> pa.Table:
+    for number, name in enumerate(table.column_names):
+        if name in names and not pa.types.is_nested(table[name].type):
+            table = table.set_column(number, name, table[name].cast(pa.string()))
+    return table
 
 
 def _kind_of(kind: pa.DataType) -> ColumnKind:

@@ -71,7 +71,7 @@ function starsOf(app, rowId) {
 }
 
 function noteOf(app, rowId) {
-  const note = element("textarea", { id: "note", rows: 1, dir: "auto", placeholder: "Note (n)", "aria-label": "Note", value: app.picks.get(rowId).note });
+  const note = element("textarea", { id: "note", rows: 1, maxLength: MAX_NOTE, dir: "auto", placeholder: "Note (n)", "aria-label": "Note", value: app.picks.get(rowId).note });
   note.oninput = () => app.picks.set(rowId, { note: note.value });
   return note;
 }

@@ -4,6 +4,7 @@
 
 const MAX_CELL = 1 << 14; // characters of a cell that the page has whole
 const MAX_STARS = 5;
+const MAX_NOTE = 10000; // characters, as the server takes them
 const SYNC_EVERY_MS = 3_000;
 
 class Picks {
@@ -60,7 +61,8 @@ class Picks {
         const { stars, note } = this.get(rowId);
         this.unsent.delete(rowId); // before: it may change again while it is sent
         const sent = fetch(this.place, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ row_id: rowId, stars, note }) });
-        if (!(await sent.catch(() => null))?.ok) {
+        const answer = await sent.catch(() => null);
+        if (!answer || answer.status >= 500) {
           this.unsent.add(rowId);
           return; // the server is away for now
         }

@@ -1,0 +1,86 @@
+"""A process of torch, diffusers and transformers, asked what they make of a model's configs.
+
+What strangers wrote may crash it, or have it take any memory; and whoever asks need not import the libraries,
+which takes seven seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing.connection import Connection
+from operator import attrgetter
+from typing import Any
+
+from framefleet.pipeline import errors
+from framefleet.pipeline.guards.json_text import parse_json
+from framefleet.pipeline.guards.sandbox import Sandboxes, serve
+
+_NAME = "framefleet.pipeline.model.library_process"  # also where this is run
+_MAX_SILENCE_S = 120.0  # imports take most of it
+
+
+class LibraryProcess:
+    """Answers questions, one at a time, in a process that ends with its last user.
+
+    For several threads, which get a process each.
+    """
+
+    def __init__(self, *, max_silence_s: float = _MAX_SILENCE_S) -> None:
+        """max_silence_s: how long an answer may take."""
+        self._boxes = Sandboxes(_NAME, max_silence_s=max_silence_s, work="called the libraries")
+        self._num_users, self._lock = 0, threading.Lock()
+
+    @property
+    def is_in_use(self) -> bool:
+        return self._num_users > 0
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Have one process answer all questions of the block, rather than one each.
+
+        It holds as much memory as a worker that has loaded no model.
+        """
+        with self._lock:
+            self._num_users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_users -= 1
+                if not self._num_users:
+                    self._boxes.close()
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function of one of our modules returns there: plain values in, plain values out.
+
+        Raises UserError as the function does, and Ended where the process ends. The question is a pickle of
+        ours; the answer, of a process that has read what strangers wrote, is not.
+        """
+        question = pickle.dumps((function.__module__, function.__qualname__, arguments))
+        with self.use(), self._boxes.one() as box:
+            box.send(question)
+            answer = parse_json(box.receive())
+        if error := answer.get("error"):
+            raise getattr(errors, error)(answer["problem"], answer["fix"])
+        return answer["value"]
+
+
+LIBRARY_PROCESS = LibraryProcess()
+
+
+def _answer(connection: Connection) -> None:
+    module, name, arguments = pickle.loads(connection.recv_bytes())
+    try:
+        answer = {"value": attrgetter(name)(import_module(module))(*arguments)}
+    except errors.UserError as error:
+        answer = {"error": type(error).__name__, "problem": error.problem, "fix": error.fix}
+    connection.send_bytes(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    serve(_answer)
