@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import swap_tensors
+from transformers.utils import ModelOutput
 
 from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.hooks.adapters import of_one_row
@@ -39,6 +40,7 @@ from framefleet.pipeline.render.row_seconds import RowSeconds, timed
 log = logging.getLogger(__name__)
 
 Pairs = list[tuple[Tensor, Tensor]]  # each weight of a module on the device, and its twin in host memory
+_PIPELINES = ("diffusers.pipelines.", "diffusers.modular_pipelines.")
 # 64 prompts of a 4,096-wide encoder at 512 tokens in bf16.
 _MAX_BYTES = 256 * 2**20
 
@@ -90,7 +92,12 @@ class Encoders:
 
         A user's recipe may change it unseen, for its call, unless it says that it does not.
         """
-        return self._recipes.are_batched and self.is_untouched(name)
+        return self._recipes.are_batched and self.is_untouched(name) and not self._has_readers(name)
+
+    def _has_readers(self, name: str) -> bool:
+        """Whether a pipeline takes what it wants from layers of the encoder, by hooks, as it is called."""
+        hooks = (hook for part in self.called[name].modules() for hook in part._forward_hooks.values())
+        return any(getattr(hook, "__module__", "").startswith(_PIPELINES) for hook in hooks)
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""
@@ -200,7 +207,8 @@ class Memo:
             self._remember(key, *entry)
         elif key not in self._known:
             output = forward(*args, **kwargs)
-            leaves, structure = flatten(output, holders=[] if self._copies_objects else None)
+            encoding = output if kwargs.get("use_cache") else _without_cache(output)
+            leaves, structure = flatten(encoding, holders=[] if self._copies_objects else None)
             if not _are_values(leaves):
                 return output
             self._remember(key, leaves, structure)
@@ -219,6 +227,16 @@ class Memo:
         size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
         self._known[key] = (leaves, structure, size)
         self._bytes += size
+
+
+def _without_cache(output: Any) -> Any:
+    """Return an output without the keys and values that language models collect for a next token.
+
+    They do so unless they are told not to, and there is none: a text is encoded by one call.
+    """
+    if isinstance(output, ModelOutput) and output.get("past_key_values") is not None:
+        return type(output)(**{**output, "past_key_values": None})
+    return output
 
 
 def _copy(leaf: Any) -> Any:

@@ -346,6 +346,42 @@ def test_a_prompt_is_encoded_once_for_all_its_seeds(model: Model) -> None:
     assert len(calls) == 3  # two prompts and the empty negative one
 
 
+@pytest.mark.parametrize(("name", "times"), [("hunyuan", 1), ("ltx2", 2), ("z_image_modular", 1)])
+def test_a_language_model_encodes_a_prompt_once_too(name: str, times: int) -> None:
+    model, calls = load_model(tiny(name), dtype="fp32"), list[Any]()
+
+    def count(_: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        calls.append(original(*args, **kwargs))
+        return calls[-1]
+
+    with intercept({"text_encoder": model.pipe.text_encoder}, count):
+        rows = [Request(seed=seed, arguments=SMALLEST[name] | {"prompt": "a ball"}) for seed in range(3)]
+        clips = list(Renderer(model, audit=Audit(every=0)).render(rows))
+    assert len(clips) == 3
+    assert all(output.past_key_values is not None for output in calls)
+    assert len(calls) == times  # with the negative prompt
+
+
+def test_an_encoder_whose_layers_a_pipeline_reads_is_called_for_each_row(model: Model) -> None:
+    """As JoyImage's and Qwen-Image 2.1's do, by a hook around the call."""
+    calls: list[str] = []
+
+    def count(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    def read(*_: Any) -> None:
+        """Look at what a layer returns."""
+
+    read.__module__ = "diffusers.pipelines.joyimage.pipeline_joyimage_edit"
+    layer = [*model.pipe.text_encoder.modules()][-1]
+    with intercept({"text_encoder": model.pipe.text_encoder}, count):
+        hook = layer.register_forward_hook(read)
+        list(Renderer(model, audit=Audit(every=0)).render([_request(seed) for seed in range(3)]))
+        hook.remove()
+    assert len(calls) == 6  # prompt and negative prompt of each row
+
+
 def test_nothing_is_left_on_the_model(model: Model) -> None:
     request = _request(5)
     scheduler, before = model.pipe.scheduler, _plain(model, request)
