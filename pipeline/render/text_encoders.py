@@ -72,6 +72,7 @@ class Encoders:
         self._parked = Parked(parked, model.environment["device"])
         self.parked = parked.keys()  # encoders whose weights come and go
         self.called = model.text_encoders()  # what calls of rows are answered of
+        self._networks = model.networks()
 
     def __call__(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         row, encode = of_one_row(), partial(self._parked.run, name, forward)
@@ -96,7 +97,7 @@ class Encoders:
 
     def _has_readers(self, name: str) -> bool:
         """Whether a pipeline takes what it wants from layers of the encoder, by hooks, as it is called."""
-        hooks = (hook for part in self.called[name].modules() for hook in part._forward_hooks.values())
+        hooks = (hook for part in self._networks[name].modules() for hook in part._forward_hooks.values())
         return any(getattr(hook, "__module__", "").startswith(_PIPELINES) for hook in hooks)
 
     def leave(self) -> None:
@@ -232,7 +233,7 @@ class Memo:
 def _without_cache(output: Any) -> Any:
     """Return an output without the keys and values that language models collect for a next token.
 
-    They do so unless they are told not to, and there is none: a text is encoded by one call.
+    That is their default, and there is none: a text is encoded by one call.
     """
     if isinstance(output, ModelOutput) and output.get("past_key_values") is not None:
         return type(output)(**{**output, "past_key_values": None})

@@ -138,11 +138,11 @@ class Selection:
 
     def licensed(self) -> dict[tuple[str, str], None]:
         """Return the models of what is exported, each with its license."""
-        found: dict[tuple[str, str], None] = {}
+        licensed: dict[tuple[str, str], None] = {}
         for table in self._tables(None, False, _LICENSED):
             for row in table.select(_LICENSED).group_by(_LICENSED).aggregate([]).to_pylist():
-                found[row["model"], row["license"] or "unknown"] = None
-        return found
+                licensed[row["model"], row["license"] or "unknown"] = None
+        return licensed
 
     def nothing_chosen(self) -> JobError:
         if self._choice.picks is None or self._choice.where is not None:

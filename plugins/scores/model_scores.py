@@ -172,13 +172,13 @@ def open_unsafe(folder: str) -> Unsafe:
             f"use e.g. {example.split()[0]}",
         )
     names = config.get("id2label")
-    named = {key: str(name) for key, name in names.items()} if isinstance(names, dict) else {}
-    if named.keys() != {str(number) for number in range(len(named))}:
+    labels_of = {key: str(name) for key, name in names.items()} if isinstance(names, dict) else {}
+    if labels_of.keys() != {str(number) for number in range(len(labels_of))}:
         raise ModelError(
             f"nsfw: {place}/config.json: id2label is {shown(names)}, but names classes from 0 on",
             "download it again",
         )
-    texts = {int(key): name for key, name in named.items()}
+    texts = {int(key): name for key, name in labels_of.items()}
     labels = sorted(key for key, name in texts.items() if _UNSAFE.search(name) and not _SAFE.match(name))
     if not labels or len(labels) == len(texts):
         raise ModelError(

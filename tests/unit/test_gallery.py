@@ -202,6 +202,17 @@ def test_a_cell_of_pages_is_cut_and_rows_are_counted_into_blocks(monkeypatch: py
     assert (len(text), other, codes) == (blocks.MAX_CELL + 1, "b", None)
 
 
+def test_an_argument_may_be_a_number_in_some_rows_and_text_in_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 2)
+    mixed = [pa.table({"odd": values}) for values in ([1], ["a"], [True], [2.5])]
+    assert [block["odd"].to_pylist() for block in in_blocks(iter(mixed))] == [["1", "a"], ["true", "2.5"]]
+    table = TableBlocks(lambda name, content: None)
+    for block in mixed:
+        table.add(block, {"odd": "argument"})
+    (column,) = table.described()["columns"]
+    assert (column["kind"], column["blocks"][1]) == ("json", {"all": "a"})
+
+
 def test_a_column_that_comes_later_is_empty_before() -> None:
     table = TableBlocks(lambda name, content: None)
     table.add(pa.table({"a": [1, 1]}), {"a": "record"})

@@ -282,6 +282,9 @@ def test_captions_are_of_the_clips_of_their_condition(store: Store, chat: Chat) 
     assert command("judge", job).exit_code == 0
     assert [row["short"] is None for row in columns(store, "short")] == [False, False, True, True]
     assert late_steps(load_job(job), at_end=False) == {} and late_steps(load_job(job), at_end=True)
+    changed = job_file(store, captions=caption | {"model": "other"})
+    with pytest.raises(JobError, match="another question"), following(load_job(changed), Callback()):
+        raise AssertionError("nothing is rendered")
 
 
 def test_damaged_clips_are_reported_and_others_are_judged(store: Store, chat: Chat) -> None:

@@ -243,6 +243,15 @@ def test_exports_choose_the_file(encoded: EncodedClip, tmp_path: Path) -> None:
     assert row["video"]["bytes"] == store.read(record["derived_path"])
     assert (row["num_frames"], row["fps"], row["row_id"]) == (10, 32.0, CLIP.row_id)
     assert framefleet.export(str(tmp_path / "out"), str(tmp_path / "both"), format="hf").num_rows == 2
+    own = framefleet.export(
+        str(tmp_path / "out"),
+        str(tmp_path / "own"),
+        format="parquet",
+        file="derived",
+        columns=["fps", "derived_fps", "derived_path"],
+    )
+    (row,) = pq.read_table(own.place.url_of("")).to_pylist()
+    assert (row["fps"], row["derived_fps"], row["derived_path"]) == (32.0, 32.0, record["derived_path"])
     wrong = command(
         "export", tmp_path / "out", tmp_path / "x", "--format", "hf", "--file", "derived", "--where", "false"
     )

@@ -132,6 +132,15 @@ def test_a_stripped_file_is_found_by_its_watermark_and_it_is_said_what_was_done(
         assert {said, "the signed manifest was removed", "the label was removed"} <= {*found.changes}, name
 
 
+def test_many_frames_are_not_called_equal_unseen(tmp_path: Path) -> None:
+    frames = to_pixels(np.concatenate([scene(9)] * 4))
+    store = write_output(tmp_path / "out", ROWS[:1], change=lambda clip: replace(clip, pixels=frames))
+    (path,) = store.list("clips")
+    (copy := tmp_path / "copy.mp4").write_bytes(store.read(path) + b"\0\0\0\x08free")
+    [found] = framefleet.trace(copy, outputs=tmp_path / "out")
+    assert (found.found_by, found.changes) == ("tags", ("another file, whose contents were not compared",))
+
+
 def as_png(frame: Frames) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "PNG")
@@ -242,6 +251,8 @@ def test_bad_input_is_refused_with_a_fix(marked: Marked, tmp_path: Path) -> None
         assert (ended.exit_code, said in ended.stderr) == (2, True), ended.stderr
     with pytest.raises(JobError):
         framefleet.trace(marked.clips[0], watermarks={"nothing": "x"})
+    with pytest.raises(JobError, match="holds no image, video or sound"):
+        framefleet.trace(tmp_path)
 
 
 def test_rendered_sound_and_rate_are_compared(marked: Marked) -> None:
