@@ -6,12 +6,14 @@ Of the drafts, with their scores, the best of each group are kept.
 from __future__ import annotations
 
 import heapq
+import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -31,9 +33,13 @@ from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import EndpointError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.outputs.clip_step import added_columns, late_columns
+from framefleet.pipeline.outputs.clip_step import LateStep, added_columns, late_columns
+from framefleet.pipeline.outputs.frames.frames import plain_frames
 from framefleet.pipeline.outputs.layout import CHOSEN
+from framefleet.pipeline.outputs.output import recorded_frames
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
 from framefleet.pipeline.outputs.parts.records import plain_name, with_arguments
 from framefleet.pipeline.outputs.query import check_where, records_where
 from framefleet.pipeline.outputs.stores.store import Store
@@ -41,6 +47,8 @@ from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.drafts.section import DRAFTS, SECTION, DraftSection, KeepSection
+
+log = logging.getLogger(__name__)
 
 _READ = ("row_id", "path", "arguments")
 
@@ -94,6 +102,7 @@ def kept_drafts(
     return {draft.row_id: draft for heap in groups.heaps.values() for _, _, draft in heap}
 
 
+_MAX_ASKED = 16  # drafts that speak for all that lack an answer
 _ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
 
 
@@ -153,16 +162,42 @@ def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
 
 
 def _check_answered(drafted: ResolvedJob, keep: KeepSection, is_wanted: Callable[[str], bool]) -> None:
-    """Raise EndpointError for drafts whose columns for the choice are still to be filled in."""
+    """Raise EndpointError for drafts whose columns for the choice are still to be filled in.
+
+    Drafts of which nobody will ever say more, e.g. damaged ones, do not delay the others.
+    """
     where = plain_name(keep.where or "")
     late = late_columns(drafted.steps)
     for name in (name for name in late if name == keep.score or plain_name(name) in where):
         tables = records_where(drafted.store, ["row_id", name], None)
-        lacking = (row for table in tables for row in table.to_pylist() if row.get(name) is None)
-        if num := sum(is_wanted(row["row_id"]) for row in lacking):
-            raise EndpointError(
-                f"drafts without {name}, by which they are chosen: {num:,}", "run the same command again"
-            )
+        rows = (row for table in tables for row in table.to_pylist() if row.get(name) is None)
+        lacking = [row["row_id"] for row in rows if is_wanted(row["row_id"])]
+        if not lacking:
+            continue
+        text = f"drafts without {name}, by which they are chosen: {len(lacking):,}"
+        some = Random(len(lacking)).sample(lacking, min(len(lacking), _MAX_ASKED))
+        if not _are_hopeless(drafted, name, some):
+            raise EndpointError(text, "run the same command again")
+        log.warning("%s, e.g. %s: they come after all others", text, lacking[0])
+
+
+def _are_hopeless(drafted: ResolvedJob, name: str, row_ids: Sequence[str]) -> bool:
+    """Return whether each of these drafts is refused an answer, rather than waits for one."""
+    late = (step for step in drafted.steps.values() if isinstance(step, LateStep))
+    (step,) = (step for step in late if name in step.columns.names)
+    chosen = f"row_id in ({', '.join(map(repr, row_ids))})"
+    for table in records_where(drafted.store, record_schema_of(drafted.store).names, chosen):
+        for record in table.to_pylist():
+            try:
+                has_frames = record["frames_sha256"] is not None
+                frames = plain_frames(recorded_frames(drafted.store, record)) if has_frames else None
+                if step.ask(name, frames, with_arguments(record)) is not None:
+                    return False  # it is there now, and will be recorded
+            except (EndpointError, OSError):
+                return False
+            except Exception as error:  # anybody's step; a damaged clip
+                log.info("row %s: %s", record["row_id"], public_text(str(error)))
+    return True
 
 
 def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[str]:
