@@ -293,6 +293,7 @@ class Driver:
                 )
             fleet.exchange(worker, assignments, dropped)
         elif has_rows:
+            self._leaving.add(worker)  # for good, as a drained worker takes no more rows
             fleet.drain(worker)
         elif cause := self._faulty.pop(worker, None):
             self._lose(fleet.end(worker, cause), fleet)
