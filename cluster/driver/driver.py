@@ -311,7 +311,7 @@ class Driver:
         num_waiting = len(docket.waiting[lane.key]) + lane.dispatcher.num_for_new(worker)
         if worker not in docket.used or not num_waiting:
             return False
-        return fleet.num_by_lane()[lane.key] - lane.dispatcher.num_workers < num_waiting
+        return fleet.num_serving()[lane.key] - lane.dispatcher.num_workers < num_waiting
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:
