@@ -91,18 +91,19 @@ class Scale:
 
     def __init__(self, workers: ElasticWorkers) -> None:
         self._workers = workers
-        self._num_done = 0
+        self._num_rendered = 0
         self._elapsed_s = 0.0
         self._rows = self._busy_s = 0.0  # rows that ended and the seconds of workers that had rows, weighted
 
     def wanted(self, progress: Progress) -> int:
-        num_new = max(0, progress.done - self._num_done)
+        rendered = int(metrics.ROW_OUTCOMES.of(progress.figures, "done"))  # without adopted clips
+        num_new = rendered - self._num_rendered
         num_busy = sum(worker.state == "rendering" for worker in progress.workers)
         weight = _KEPT**num_new
         self._rows = self._rows * weight + num_new
         self._busy_s = self._busy_s * weight + num_busy * (progress.elapsed_s - self._elapsed_s)
-        self._num_done, self._elapsed_s = progress.done, progress.elapsed_s
-        if progress.done < MIN_ROWS:
+        self._num_rendered, self._elapsed_s = rendered, progress.elapsed_s
+        if rendered < MIN_ROWS:
             return self._workers.min
         left_s = (progress.total - progress.done - progress.failed) * self._busy_s / self._rows
         return max(self._workers.min, min(self._workers.max, math.ceil(left_s / self._workers.target_s)))
