@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import framefleet
@@ -22,7 +24,7 @@ from framefleet.jobs.look.status.status import DriverSeen, driver_of
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
-from framefleet.pipeline.outputs.layout import clip_path
+from framefleet.pipeline.outputs.layout import ROWS, clip_path
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import failure, record
@@ -96,6 +98,17 @@ def test_a_driver_that_works_is_believed_and_its_workers_are_told(tmp_path: Path
     assert [worker.name for worker in found.workers] == ["worker-0"]
     line = headline_of(found)
     assert line == "5/12 rows done, 1 failed, 6 left, 0.50 rows/s, 0:12 left, workers rendering: 1 of 1"
+
+
+def test_while_some_rows_are_rendered_all_of_the_output_are_counted(tmp_path: Path) -> None:
+    store = write_output(tmp_path, [record(1), record(2)], [failure()])
+    (tmp_path / ROWS).mkdir()
+    rows = pa.table({"row_id": [record(number).row_id for number in range(20)]})
+    pq.write_table(rows, tmp_path / ROWS / "part-000000.parquet")
+    write_driver(store, is_partial=True)
+    found = framefleet.status(str(tmp_path))
+    assert (found.num_rows, found.num_done, found.num_failed, found.num_left) == (20, 2, 1, 17)
+    assert (found.rows_per_s, len(found.workers)) == (0.5, 1)
 
 
 def test_figures_of_more_bytes_than_there_are_rows_are_believed_too(tmp_path: Path) -> None:
