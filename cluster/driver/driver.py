@@ -293,6 +293,7 @@ class Driver:
                 )
             fleet.exchange(worker, assignments, dropped)
         elif has_rows:
+            self._leaving.add(worker)  # for good, as a drained worker takes no more rows
             fleet.drain(worker)
         elif cause := self._faulty.pop(worker, None):
             self._lose(fleet.end(worker, cause), fleet)
@@ -310,7 +311,7 @@ class Driver:
         num_waiting = len(docket.waiting[lane.key]) + lane.dispatcher.num_for_new(worker)
         if worker not in docket.used or not num_waiting:
             return False
-        return fleet.num_by_lane()[lane.key] - lane.dispatcher.num_workers < num_waiting
+        return fleet.num_serving()[lane.key] - lane.dispatcher.num_workers < num_waiting
 
     def _leave(self, worker: str, reason: str) -> None:
         if worker not in self._leaving:

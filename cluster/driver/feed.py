@@ -246,7 +246,10 @@ def pending_rows(
                 raise _changed(table, f"row {row.index} has changed")
             num_yielded += 1
             request = row.request()
-            payload = Pending(request, carried.slice(row.index - first, 1), row.index, kind_of(request))
+            own = carried.slice(row.index - first, 1)
+            if len(row_ids) < batch.num_rows:
+                own = pa.concat_batches([own])  # a copy: a slice keeps all of its batch in memory
+            payload = Pending(request, own, row.index, kind_of(request))
             rank = 0.0 if order == AS_TABLE else rank_of(order, payload.request, payload.carried)
             yield Row(row_id=row.row_id, shape=row.shape, payload=payload, rank=rank)
     if num_yielded < num_pending:

@@ -91,18 +91,19 @@ class Scale:
 
     def __init__(self, workers: ElasticWorkers) -> None:
         self._workers = workers
-        self._num_done = 0
+        self._num_rendered = 0
         self._elapsed_s = 0.0
         self._rows = self._busy_s = 0.0  # rows that ended and the seconds of workers that had rows, weighted
 
     def wanted(self, progress: Progress) -> int:
-        num_new = max(0, progress.done - self._num_done)
+        rendered = int(metrics.ROW_OUTCOMES.of(progress.figures, "done"))  # without adopted clips
+        num_new = rendered - self._num_rendered
         num_busy = sum(worker.state == "rendering" for worker in progress.workers)
         weight = _KEPT**num_new
         self._rows = self._rows * weight + num_new
         self._busy_s = self._busy_s * weight + num_busy * (progress.elapsed_s - self._elapsed_s)
-        self._num_done, self._elapsed_s = progress.done, progress.elapsed_s
-        if progress.done < MIN_ROWS:
+        self._num_rendered, self._elapsed_s = rendered, progress.elapsed_s
+        if rendered < MIN_ROWS:
             return self._workers.min
         left_s = (progress.total - progress.done - progress.failed) * self._busy_s / self._rows
         return max(self._workers.min, min(self._workers.max, math.ceil(left_s / self._workers.target_s)))
@@ -135,7 +136,6 @@ class Tally:
         self._lacking: dict[str, LackingColumn] = {}
         self._apart: list[str] = []
         self._unrepeatable: list[str] = []
-        self._seats: dict[str, _Seat] = {}  # of all workers so far
         self._here: dict[str, _Seat] = {}
         self._gone: deque[WorkerState] = deque(maxlen=MAX_GONE_TOLD)  # the newest first
         self._num_gone: Counter[str] = Counter()
@@ -167,19 +167,19 @@ class Tally:
         return (self._paused_at if self.is_paused else now) - self._paused_s
 
     def joined(self, worker: str, node: str, model: str = "") -> None:
-        self._seats[worker] = self._here[worker] = _Seat(node, model)
+        self._here[worker] = _Seat(node, model)
 
     def leased(self, worker: str, rows: int, *, now: float) -> None:
         if rows and self._first_lease_at is None:
             self._first_lease_at = self._worked_until(now)
-        self._seats[worker].in_hand += rows
+        self._here[worker].in_hand += rows
 
     def done(self, worker: str, batch_size: float, num_bytes: int = 0) -> None:
         self._done += 1
         self.counts.add(metrics.ROW_OUTCOMES, label="done")
         self.counts.add(metrics.BATCH_SIZES, batch_size)
         self.counts.add(metrics.CLIP_BYTES, num_bytes)
-        self._seats[worker].done += 1
+        self._here[worker].done += 1
         self.returned(worker)
 
     def lacking(self, row_id: str, values: Mapping[str, StepValues]) -> None:
@@ -204,12 +204,12 @@ class Tally:
         self.counts.add(metrics.CLIP_BYTES, num_bytes)
 
     def counted(self, worker: str, figures: Mapping[str, float], *, store_silent_s: float = 0.0) -> None:
-        seat = self._seats[worker]
+        seat = self._here[worker]
         self.model_time += ComputeTime.of(figures) - ComputeTime.of(seat.figures)
         seat.figures, seat.store_silent_s = figures, store_silent_s
 
     def returned(self, worker: str) -> None:
-        self._seats[worker].in_hand -= 1
+        self._here[worker].in_hand -= 1
 
     def withdrawn(self, rows: int, *, num_bytes: int, num_before: int = 0) -> None:
         """Rows that were done are rendered again, over their clips of this many bytes.

@@ -199,9 +199,11 @@ class Fleet:
         return Counter(slot.lane for slot in self._slots.values())
 
     def num_serving(self) -> Counter[LaneKey]:
-        """Return how many workers each lane has, without those that wait for another's machine."""
-        waiting = self._num_pending().items()
-        without_room = {lane: max(0, num - max(0, self._num_free(lane))) for lane, num in waiting}
+        """Return how many workers each lane has, without those that wait for room that others have."""
+        waiting = self._num_pending()
+        if self._is_room_taken:
+            return self.num_by_lane() - waiting
+        without_room = {lane: max(0, num - max(0, self._num_free(lane))) for lane, num in waiting.items()}
         return self.num_by_lane() - Counter(without_room)
 
     def _num_pending(self) -> Counter[LaneKey]:
@@ -220,6 +222,7 @@ class Fleet:
         lane: of the one in its place; None: what `next_lane` says.
         """
         slot = self._slots[worker]
+        self._had_room = self._clock.seconds  # this one frees its own
         if self.has_too_many:
             self._give_up(slot)
         else:
@@ -318,6 +321,11 @@ class Fleet:
                 machines_in_words(self._machines.alive),
             )
 
+    @property
+    def _is_room_taken(self) -> bool:
+        """Whether workers have long waited for room that others have."""
+        return self._clock.seconds - self._had_room >= HELD_S
+
     def _held_up(self) -> list[events.Starting]:
         """Return the first worker that waits for what others hold, once that has lasted. Log it once."""
         room, pending = self._machines.room, [one for one in self._slots.values() if one.state == "pending"]
@@ -329,7 +337,7 @@ class Fleet:
         )
         if not is_held:
             self._had_room = self._clock.seconds
-        if self._clock.seconds - self._had_room < HELD_S:
+        if not self._is_room_taken:
             return []
         if not self._told_held:
             self._told_held = True

@@ -41,8 +41,16 @@ class Machine:
         return f"{self.host} ({self.address})"
 
     def holds(self, *, cpus: float, gpus: float) -> int:
-        rooms = [total / need for total, need in ((self.cpus, cpus), (self.gpus, gpus)) if need]
-        return int(min(rooms)) if rooms else 1
+        """Return how many workers have room here. A share of a GPU is a share of one card."""
+        rooms = [_times(self.cpus, cpus)] if cpus else []
+        if gpus:
+            cards = int(self.gpus) if gpus < 1 else 0  # each is shared by itself
+            rooms.append(cards * _times(1, gpus) + _times(self.gpus - cards, gpus))
+        return min(rooms, default=1)
+
+
+def _times(total: float, need: float) -> int:
+    return int(total / need + 1e-9)  # 0.7 / 0.1 is a little less than 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

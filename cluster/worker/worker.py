@@ -124,6 +124,7 @@ class Worker:
             check_encoder(self._setup.media)
             self._notice.heed()
             self._remarks.listen()
+            self._writers.start()
             # torch's number of threads belongs to the thread that renders: the model is loaded there too.
             self._render = threading.Thread(target=self._run, name="render", daemon=True)
             self._render.start()
@@ -132,7 +133,6 @@ class Worker:
         if self._broken is not None:
             raise self._broken
         assert self._renderer is not None
-        self._writers.start()
         if self._is_renewed:
             self._is_renewed, self._counted = False, {}
             self._counted = self._figures()

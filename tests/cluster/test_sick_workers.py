@@ -214,6 +214,7 @@ def test_workers_that_wait_for_what_others_hold_are_reported(
         ray.get(other.__ray_ready__.remote())
         with fleet_of(tmp_path, "", ray_cluster, workers=2) as fleet:
             until(fleet, waits)
+            assert fleet.num_by_lane().total() == 2 and not fleet.num_serving()
             ray.kill(other)
             until(fleet, ready)
     messages = [record.getMessage() for record in caplog.records if "others hold" in record.getMessage()]

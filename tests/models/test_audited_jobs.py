@@ -17,8 +17,9 @@ from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, generate
 from framefleet.pipeline.render.audit.auditor import PlainCalls
 from framefleet.pipeline.render.audit.verdict import DIFFERED, EQUAL, apart
 from framefleet.pipeline.render.row_queue import RenderRow
+from framefleet.pipeline.rows.identity import LaneKey
 from tests import hidden_state
-from tests.driven import render_driven
+from tests.driven import WorkersHere, render_driven
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import SMALLEST, tiny
 from tools.benchmarks.audits_simulated import simulate
@@ -110,3 +111,16 @@ def test_a_job_of_26_rows_renders_at_most_one_row_a_second_time(num_workers: int
     assert compared["width"] == 16, "of the kind with the most rows"
     assert summary.audits is not None
     assert (summary.audits.num_kinds, summary.audits.num_kinds_compared) == (2, 1)
+
+
+@pytest.mark.timeout(60)
+def test_a_row_is_judged_by_a_new_process_though_another_worker_has_no_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write_table(tmp_path / "t.parquet", [{"prompt": "a ball", "seed": 0}])
+    recipe, serving = "tests.spoilers:harmless", WorkersHere.num_serving
+    pending = Counter([LaneKey("", recipe)])
+    monkeypatch.setattr(WorkersHere, "num_by_lane", lambda workers: serving(workers) + pending)
+    values = job_values(table, tmp_path / "out", recipe=recipe, defaults=SIZES, audit={"every": 1})
+    summary = render_driven(values)
+    assert summary.audits is not None and (summary.done, summary.audits.num_equal) == (1, 1)

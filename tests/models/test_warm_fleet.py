@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -9,15 +10,17 @@ from typing import Any, cast
 import pytest
 
 import framefleet
-from framefleet import Store
+from framefleet import Inputs, Store
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import note_apart
 from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.fleet.fleet import Fleet
+from framefleet.cluster.worker.messages import Hello
 from framefleet.jobs.render import render as render_module
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record
 from tests.driven import WorkersHere
 from tests.jobs import job_values, prompt_rows
+from tests.one_worker import started_worker, worker_setup
 
 ROWS = prompt_rows(6, num_inference_steps=1)
 
@@ -51,3 +54,12 @@ def test_it_finishes_what_a_killed_withdrawal_left_and_what_a_killed_fleet_store
     then = {record["row_id"]: record["finished_at"] for record in before}
     assert {r["row_id"] for r in after if r["finished_at"] != then[r["row_id"]]} == doubtful
     assert not any(is_doubtful(record["environment"]) for record in after if record["row_id"] in doubtful)
+
+
+def test_a_worker_that_serves_another_driver_starts_no_more_threads(tmp_path: Path) -> None:
+    worker = started_worker(worker_setup("wan", Store(str(tmp_path)), Inputs([])))
+    threads = threading.active_count()
+    worker.renew(None)
+    assert isinstance(worker.start(), Hello)
+    assert threading.active_count() == threads
+    worker.exchange([], drain=True)

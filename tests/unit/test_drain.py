@@ -7,6 +7,7 @@ finish a row at each turn.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -70,7 +71,7 @@ class Workers:
     lock: DriverLock | None = None
     num_started: int = 0
     turn: int = 0
-    is_deaf: bool = False
+    deaf_until: float = 0  # this turn, once drained
     seen: list[Progress] = field(default_factory=list)
     unused: tuple[str, ...] = ()
     has_too_many: bool = False
@@ -79,6 +80,7 @@ class Workers:
         """They are there."""
 
     def exchange(self, worker: str, assignments: Sequence[Assignment], dropped: Sequence[str]) -> None:
+        assert worker not in self.draining, "it takes no more"
         self.goes_on += [given.row_id for given in assignments if given.has_checkpoint]
         kept = [one for one in self.hands.get(worker, []) if one.row_id not in dropped]
         self.hands[worker] = [*kept, *assignments]
@@ -122,7 +124,7 @@ class Workers:
 
     def _report(self, worker: str) -> WorkerReport:
         rows = self.hands[worker]
-        if worker in self.draining and self.is_deaf:
+        if worker in self.draining and self.turn < self.deaf_until:
             return WorkerReport()
         if worker in self.draining:
             self.hands[worker] = []
@@ -209,7 +211,7 @@ def test_ctrl_c_twice_waits_for_no_worker_and_keeps_what_finished(run: Run, tmp_
         interrupt()
         interrupt()
 
-    workers, _ = run(at={2: twice}, is_deaf=True)
+    workers, _ = run(at={2: twice}, deaf_until=math.inf)
     assert len(records_of(tmp_path / "out")) == 4
     assert workers.turn == 2
 
@@ -217,7 +219,7 @@ def test_ctrl_c_twice_waits_for_no_worker_and_keeps_what_finished(run: Run, tmp_
 def test_a_worker_that_does_not_answer_is_waited_for_only_so_long(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(at={1: interrupt}, is_deaf=True)
+    run(at={1: interrupt}, deaf_until=math.inf)
     assert len(records_of(tmp_path / "out")) == 2
     assert "rows that were not saved in time" in caplog.text
 
@@ -239,6 +241,12 @@ def test_while_a_job_is_paused_it_has_no_worker_and_its_time_stands(run: Run, tm
     assert len(paused) == 6 and len({one.elapsed_s for one in paused}) == 1
     assert not workers.seen[-1].paused_since
     assert len({record["row_id"] for record in records_of(tmp_path / "out")}) == NUM_ROWS
+
+
+def test_workers_that_still_drain_when_a_job_is_resumed_are_replaced(run: Run, tmp_path: Path) -> None:
+    workers, summary = run(asked={3: {PAUSE}, 5: set()}, deaf_until=7)
+    assert summary and summary.done == NUM_ROWS
+    assert workers.retired == [("worker-0", True), ("worker-1", True)] and workers.num_started == 4
 
 
 def test_a_paused_job_ends_when_it_is_asked_to(run: Run, tmp_path: Path) -> None:

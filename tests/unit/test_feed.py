@@ -146,6 +146,18 @@ def test_rows_that_are_added_before_the_first_is_read_are_not_missed(
         assert len(list(rows)) == len(ROWS)
 
 
+def test_a_row_that_waits_does_not_hold_what_was_read_of_others(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", [row | {"note": "x" * 10_000} for row in ROWS])
+    resolved = _resolved(tmp_path)
+    with closing(RowIndex()) as index:
+        survey_rows(resolved, index, Callback())
+        index.leave_only([row_id for _, row_id in index.pending_in(1, 1)])
+        (row,) = pending_rows(resolved.table, resolved.rows, index)
+    assert isinstance(row.payload, Pending)
+    assert row.payload.carried.to_pylist() == [{"tag": ROWS[1]["tag"], "note": "x" * 10_000}]
+    assert row.payload.carried.get_total_buffer_size() < 20_000
+
+
 def test_rows_alike_are_not_checked_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alike = prompt_rows(4, num_inference_steps=2, guidance_scale=5.0)
     write_table(tmp_path / "t.parquet", alike)

@@ -33,6 +33,9 @@ def test_room_is_counted_machine_by_machine() -> None:
     assert room([HEAD, SMALL, LARGE], cpus=1, gpus=0) == 72
     assert room([SMALL, LARGE], cpus=4, gpus=1, but=["b"]) == 1
     assert room([HEAD], cpus=1, gpus=0) == 0
+    assert room([LARGE], cpus=1, gpus=0.4) == 16, "two on each card"
+    assert room([SMALL], cpus=1, gpus=0.2) == 5
+    assert room([replace(SMALL, gpus=0.5)], cpus=1, gpus=0.25) == 2, "of a card that others share"
 
 
 def test_auto_is_as_many_workers_as_have_room_and_grows_with_the_cluster() -> None:

@@ -10,22 +10,25 @@ from framefleet.cluster.driver.tally import MIN_ROWS, Scale
 from framefleet.cluster.fleet.settings import ElasticWorkers, FleetSettings, shares
 from framefleet.jobs.job.file import load_job
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.metrics import ROW_OUTCOMES
 from framefleet.plugins.train.job import TrainJob
 
 WORKERS = ElasticWorkers(min=2, max=40, target_s=100)
 
 
-def progress(*, done: int, left: int, elapsed_s: float, num_busy: int = 1) -> Progress:
+def progress(*, done: int, left: int, elapsed_s: float, num_busy: int = 1, others: int = 0) -> Progress:
+    """others: rows that are done without having been rendered; less than 0: those taken back."""
     workers = [WorkerState(name=f"w{number}", state="rendering") for number in range(num_busy)]
     return Progress(
-        total=done + left,
-        done=done,
+        total=done + others + left,
+        done=done + others,
         failed=0,
         in_flight=0,
         elapsed_s=elapsed_s,
         rows_per_s=None,
         eta_s=None,
         mean_batch=None,
+        figures={ROW_OUTCOMES.key("done"): done},
         workers=(*workers, WorkerState(name="idle", state="idle"), WorkerState(name="gone", state="lost")),
     )
 
@@ -41,6 +44,12 @@ def test_as_many_as_finish_the_rows_left_in_time(left: int, wanted: int) -> None
     assert Scale(WORKERS).wanted(progress(done=20, left=left, elapsed_s=50, num_busy=2)) == wanted
 
 
+def test_clips_that_an_earlier_run_left_say_nothing_of_what_rows_take() -> None:
+    scale = Scale(WORKERS)
+    assert scale.wanted(progress(done=0, others=10**4, left=400, elapsed_s=1, num_busy=0)) == 2
+    assert scale.wanted(progress(done=20, others=10**4, left=400, elapsed_s=101)) == 20
+
+
 def test_what_rows_took_long_ago_is_forgotten() -> None:
     scale = Scale(WORKERS)
     scale.wanted(progress(done=MIN_ROWS, left=400, elapsed_s=50 * MIN_ROWS))
@@ -51,7 +60,7 @@ def test_what_rows_took_long_ago_is_forgotten() -> None:
 def test_rows_that_are_to_be_rendered_again_count_as_left() -> None:
     scale = Scale(WORKERS)
     assert scale.wanted(progress(done=100, left=0, elapsed_s=500)) == 2
-    assert scale.wanted(progress(done=50, left=50, elapsed_s=500)) == 3
+    assert scale.wanted(progress(done=100, others=-50, left=50, elapsed_s=500)) == 3
 
 
 def test_a_fleet_begins_with_the_least() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import framefleet
@@ -22,7 +25,7 @@ from framefleet.jobs.look.status.status import DriverSeen, driver_of
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.metrics import CLIP_BYTES, STORE_BYTES, WORKER_SECONDS, WORKERS
-from framefleet.pipeline.outputs.layout import clip_path
+from framefleet.pipeline.outputs.layout import ROWS, clip_path
 from tests.commands import command
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import failure, record
@@ -98,6 +101,17 @@ def test_a_driver_that_works_is_believed_and_its_workers_are_told(tmp_path: Path
     assert line == "5/12 rows done, 1 failed, 6 left, 0.50 rows/s, 0:12 left, workers rendering: 1 of 1"
 
 
+def test_while_some_rows_are_rendered_all_of_the_output_are_counted(tmp_path: Path) -> None:
+    store = write_output(tmp_path, [record(1), record(2)], [failure()])
+    (tmp_path / ROWS).mkdir()
+    rows = pa.table({"row_id": [record(number).row_id for number in range(20)]})
+    pq.write_table(rows, tmp_path / ROWS / "part-000000.parquet")
+    write_driver(store, is_partial=True)
+    found = framefleet.status(str(tmp_path))
+    assert (found.num_rows, found.num_done, found.num_failed, found.num_left) == (20, 2, 1, 17)
+    assert (found.rows_per_s, len(found.workers)) == (0.5, 1)
+
+
 def test_figures_of_more_bytes_than_there_are_rows_are_believed_too(tmp_path: Path) -> None:
     store, written = write_output(tmp_path), STORE_BYTES.key("written")
     for figures, said in [
@@ -124,6 +138,19 @@ def test_workers_that_are_there_come_first_and_those_that_went_are_few() -> None
     assert num_rendering(progress.workers) == "0 of 10"
     assert WORKERS.of(progress.figures, "lost") == 1495
     assert WORKER_SECONDS.total(progress.figures) == 6000.0
+
+
+def test_figures_of_workers_that_went_are_only_summed() -> None:
+    class Figures(dict[str, float]):
+        """A dict that can have weak references."""
+
+    tally, figures = Tally(10, now=0.0), Figures({WORKER_SECONDS.key("rows"): 2.0})
+    tally.joined("w", "here")
+    tally.counted("w", figures)
+    tally.left("w", "drained")
+    is_there = weakref.ref(figures)
+    del figures
+    assert is_there() is None and WORKER_SECONDS.total(tally.figures()) == 2.0
 
 
 def test_in_a_pipe_lines_are_as_long_as_they_are(tmp_path: Path) -> None:

@@ -208,8 +208,8 @@ class Status(Overview):
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
     """Return the progress of an output, from anywhere: reads its files, and needs no cluster.
 
-    While a driver renders, its last report (at most some ten seconds old); else the output's rows are
-    counted. Raises JobError where there is no output.
+    While a driver renders the whole table, its last report (at most some ten seconds old); else the output's
+    rows are counted. Raises JobError where there is no output.
     """
     return StatusReader(Output.open(output, storage_options)).status()
 
@@ -236,7 +236,7 @@ class StatusReader:
         report, is_at_work = driver.progress, driver.is_at_work
         num_rows = report.before + report.total if report else None
         num_former = num_begun = 0
-        if report and is_at_work:
+        if report and is_at_work and driver.takes_added:  # else it says nothing of rows that it leaves
             done, failed = report.before + report.done, report.failed
         else:
             counts = self._counts.value()
