@@ -22,7 +22,7 @@ from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.request import Request, clip_fps, each_input
+from framefleet.pipeline.request import Request, clip_fps, each_input, models_in
 from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
 from framefleet.pipeline.rows.tables.limits import late_problems, listed_steps
 from framefleet.pipeline.rows.tables.record_columns import Carried
@@ -307,9 +307,9 @@ class RowPlan:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
         names = {"scheduler": choice.canonical, "recipe": recipe.name, "model": self.model}
         request = Request(arguments=arguments, seed=seed, fps=fps, **names)
-        # rows of other lanes than the job's own never share forwards
+        # Rows of other lanes than the job's own never share forwards, and a worker has one second model loaded.
         is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
-        others = filter(None, [self.model, recipe.name if is_elsewhere else ""])
+        others = filter(None, [self.model, recipe.name if is_elsewhere else "", *models_in(arguments)])
         return CheckedRow(index=index, request=request, shape=": ".join([*others, shape_of(arguments)]))
 
     def _across(
