@@ -124,6 +124,7 @@ def plan_rows(
     return RowPlan(
         readers=tuple(readers),
         base=base,
+        overridden=frozenset(name for name, value in overrides.items() if value is not None),
         required=required,
         seed=special.get("seed"),
         scheduler=special.get("scheduler") or resolve_scheduler(None, spec),

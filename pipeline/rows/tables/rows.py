@@ -177,7 +177,8 @@ SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")
 # Texts that each row has for itself. No check looks at them together with other cells, but for whether they
 # are given: `table_rows.py` rests on it.
 OWN_TEXTS = ("prompt", "negative_prompt")
-# From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
+# From arguments and the names of those that the row or `overrides` gives, to what is rendered, and what is
+# wrong.
 Rules = Callable[[dict[str, Any], Set[str]], tuple[dict[str, Any], list[tuple[str, Refused]]]]
 
 
@@ -226,6 +227,7 @@ class RowPlan:
 
     readers: tuple[Reader, ...]
     base: Mapping[str, Any]  # the arguments of a row whose cells are all null
+    overridden: Set[str]  # those that the job gives to every row
     required: tuple[str, ...]
     seed: int | None
     scheduler: SchedulerChoice
@@ -277,7 +279,8 @@ class RowPlan:
                 arguments[reader.target] = value
             else:
                 special[reader.target] = value
-        own = {reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None}
+        filled = (reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None)
+        own = {*self.overridden, *filled}
         if self.rules and not problems:
             taken, refused = self.rules(arguments, own)
             problems += self._problems(refused, arguments | taken) if refused else []
@@ -307,7 +310,7 @@ class RowPlan:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
         names = {"scheduler": choice.canonical, "recipe": recipe.name, "model": self.model}
         request = Request(arguments=arguments, seed=seed, fps=fps, **names)
-        # Rows of other lanes than the job's own never share forwards, and a worker has one second model loaded.
+        # Rows of other lanes than the job's own never share forwards. A worker has one second model loaded.
         is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
         others = filter(None, [self.model, recipe.name if is_elsewhere else "", *models_in(arguments)])
         return CheckedRow(index=index, request=request, shape=": ".join([*others, shape_of(arguments)]))
