@@ -180,6 +180,8 @@ OWN_TEXTS = ("prompt", "negative_prompt")
 # From arguments and the names of those that the row or `overrides` gives, to what is rendered, and what is
 # wrong.
 Rules = Callable[[dict[str, Any], Set[str]], tuple[dict[str, Any], list[tuple[str, Refused]]]]
+# Why nothing of a row's steps can be stored.
+KeepCheck = Callable[[Recipe, SchedulerChoice, Mapping[str, Any]], Refused | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +240,7 @@ class RowPlan:
     spec: PipelineSpec
     # What a pipeline allows in a row beyond each argument's own rule.
     rules: Rules | None
+    check_keep: KeepCheck | None  # of a job that stores the steps
     carried: Carried  # columns that go into the record as they are
     argument_fields: pa.Schema  # columns that show the arguments
     lookalikes: tuple[tuple[str, str], ...]  # (carried column, argument that it may have meant)
@@ -301,6 +304,8 @@ class RowPlan:
                 too_short = check_video_length(video, arguments.get("num_frames"), self.spec)
                 late += [("video", too_short)] if too_short else []
             problems += self._problems(late, arguments)
+        if self.check_keep and (why := self.check_keep(recipe, choice, arguments)):
+            problems.append(Problem(self._column("scheduler"), choice.canonical, why))
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         if loras := special.get(LORA, self.loras):
