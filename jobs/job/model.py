@@ -17,7 +17,7 @@ from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.sources.parts import base_and_parts
+from framefleet.pipeline.model.sources.parts import base_and_parts, packed_by
 from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -40,6 +40,11 @@ class OpenedModel:
     spec: PipelineSpec
     adapter_files: Mapping[str, str]  # the SHA-256 of those of its IP-adapter
     license: License  # of the weights, and who says so
+
+    @property
+    def packed(self) -> dict[str, str]:
+        """The method of each component whose weights are packed."""
+        return packed_by(self.configs, self.weights.components, self.weights.parts)
 
 
 def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
@@ -154,7 +159,7 @@ def _check_model(job: Job, model: OpenedModel) -> None:
     check_dtype(model.settings.dtype, model.spec.components)
     if placement := model.settings.placement:
         placer = placer_of(placement, model.settings.device)
-        placer.check(model.settings, model.spec)
+        placer.check(model.settings, model.spec, model.packed)
         gpus = job.fleet.gpus_per_worker
         num = placement.devices or (1 if gpus == "auto" else int(gpus))
         if num > 1:
@@ -177,6 +182,7 @@ def _check_model(job: Job, model: OpenedModel) -> None:
         model.spec,
         folder=model.configs,
         components=model.weights.components,
+        packed=model.packed,
         # No worker can have a GPU; those of a cluster may, where this machine has none.
         device="cpu" if device == "cpu" else None,
     )
