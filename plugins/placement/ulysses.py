@@ -22,7 +22,6 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import denoisers_in
-from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF, are_equal
 from framefleet.plugins.placement.lockstep import Ranks
@@ -83,7 +82,8 @@ class Ulysses(Placer):
                 f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
             )
         self.put_whole(pipe)
-        denoisers = modules_of(pipe, DENOISERS)
+        networks = modules_of(pipe)
+        denoisers = {name: networks[name] for name in denoisers_in(networks)}
         self.check_denoisers(denoisers, num)
         self._is_alone = self._is_exact = False
         self._ranks = Ranks(denoisers, size=size, device=self.device, numerics=self._numerics)

@@ -30,7 +30,7 @@ from framefleet.pipeline.model.options.torchao_import import say_import_warnings
 from framefleet.pipeline.model.sources import packing
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.verified_folder import sealed
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 # torchao's own names; its names say what is meant, ours fit a job file.
@@ -145,7 +145,7 @@ DETERMINISTIC = {"deterministic": True}
 
 
 def denoisers_in(components: Iterable[str]) -> list[str]:
-    return [name for name in components if name.startswith(DENOISERS)]
+    return [name for name in components if is_denoiser(name)]
 
 
 def quantization_config(options: schema.Options, libraries: Mapping[str, str]) -> New | None:
