@@ -123,7 +123,7 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     for name, section in job.by_name.items():
         with naming_model(place_of(name)):
             models[name] = open_model(_placed(section, job.fleet), job.storage_options)
-            _check_model(job, models[name])
+            _check_model(job, section, models[name])
     declared = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in declared.items()}
     loras: dict[str, dict[str, Lora]] = {of: {} for of in models}
@@ -146,8 +146,11 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     }
 
 
-def _check_model(job: Job, model: OpenedModel) -> None:
-    """Raise UserError for a dtype or an option that the model does not have, and a device that nothing is."""
+def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
+    """Raise UserError for a dtype or an option that the model does not have, and a device that nothing is.
+
+    section: what the job says of it.
+    """
     if model.settings.device not in ("auto", "cpu"):  # workers say whether it is there
         import torch
 
@@ -159,9 +162,15 @@ def _check_model(job: Job, model: OpenedModel) -> None:
     check_dtype(model.settings.dtype, model.spec.components)
     if placement := model.settings.placement:
         placer = placer_of(placement, model.settings.device)
-        placer.check(model.settings, model.spec, model.packed)
         gpus = job.fleet.gpus_per_worker
         num = placement.devices or (1 if gpus == "auto" else int(gpus))
+        try:
+            placer.check(model.settings, model.spec, model.packed)
+        except ModelError as error:
+            if section.placement:
+                raise
+            problem = f"fleet.gpus_per_worker is {num}, so {error.problem}"
+            raise ModelError(problem, f"{error.fix}, or use one GPU per worker") from None
         if num > 1:
             from framefleet.pipeline.model.options.tuning import blank_denoisers  # imports torch
 
