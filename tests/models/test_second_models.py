@@ -20,6 +20,8 @@ from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.recipes.second_model import open_second_models
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from tests.commands import command
 from tests.here import render_here
@@ -131,6 +133,11 @@ def test_a_plan_compares_the_weights_of_second_models(tmp_path: Path) -> None:
 def test_a_name_that_no_row_could_give_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="'a b' cannot be a model's name"):
         resolved(tmp_path, {"a b": str(tiny("flux"))})
+
+
+def test_a_second_model_has_no_options() -> None:
+    with pytest.raises(JobError, match=r"second_models\.flux\.options is set"):
+        open_second_models({"flux": {"path": str(tiny("flux")), "options": Options(vae_tiling=True)}})
 
 
 def test_one_bad_cell_is_one_invalid_row(tmp_path: Path) -> None:
