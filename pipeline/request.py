@@ -119,3 +119,8 @@ def each_input(value: Any, change: Callable[[Mapping[str, Any]], Any]) -> Any:
 def is_model(value: Any) -> bool:
     """Tell whether an argument is a second model."""
     return isinstance(value, Mapping) and isinstance(value.get("digest"), str)
+
+
+def models_in(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the names of a row's second models."""
+    return sorted(value["name"] for value in arguments.values() if is_model(value))

@@ -15,7 +15,7 @@ from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import Weights
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.request import Request
 from framefleet.plugins.models.descriptions import fitting
@@ -151,7 +151,7 @@ def _memory(model: str) -> tuple[str, ...]:
         return counted(model, size, way.vae_tiling)
 
     whole = count(Way())
-    held = max(one.held for name, one in whole.networks.items() if name.startswith(DENOISERS)) / 1e9
+    held = max(one.held for name, one in whole.networks.items() if is_denoiser(name)) / 1e9
     computed = (held, whole.activations_gb, whole.decoding_gb, count(Way(vae_tiling=True)).decoding_gb)
     fits = [fitting(count, card) for card in CARDS_GB]
     return model, " x ".join(map(str, size)), *(f"{gb:.1f}" for gb in computed), *fits

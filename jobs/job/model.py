@@ -17,7 +17,7 @@ from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.sources.parts import base_and_parts
+from framefleet.pipeline.model.sources.parts import base_and_parts, packed_by
 from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -40,6 +40,11 @@ class OpenedModel:
     spec: PipelineSpec
     adapter_files: Mapping[str, str]  # the SHA-256 of those of its IP-adapter
     license: License  # of the weights, and who says so
+
+    @property
+    def packed(self) -> dict[str, str]:
+        """The method of each component whose weights are packed."""
+        return packed_by(self.configs, self.weights.components, self.weights.parts)
 
 
 def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
@@ -118,7 +123,7 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     for name, section in job.by_name.items():
         with naming_model(place_of(name)):
             models[name] = open_model(_placed(section, job.fleet), job.storage_options)
-            _check_model(job, models[name])
+            _check_model(job, section, models[name])
     declared = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in declared.items()}
     loras: dict[str, dict[str, Lora]] = {of: {} for of in models}
@@ -141,8 +146,11 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     }
 
 
-def _check_model(job: Job, model: OpenedModel) -> None:
-    """Raise UserError for a dtype or an option that the model does not have, and a device that nothing is."""
+def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
+    """Raise UserError for a dtype or an option that the model does not have, and a device that nothing is.
+
+    section: what the job says of it.
+    """
     if model.settings.device not in ("auto", "cpu"):  # workers say whether it is there
         import torch
 
@@ -154,9 +162,15 @@ def _check_model(job: Job, model: OpenedModel) -> None:
     check_dtype(model.settings.dtype, model.spec.components)
     if placement := model.settings.placement:
         placer = placer_of(placement, model.settings.device)
-        placer.check(model.settings, model.spec)
         gpus = job.fleet.gpus_per_worker
         num = placement.devices or (1 if gpus == "auto" else int(gpus))
+        try:
+            placer.check(model.settings, model.spec, model.packed)
+        except ModelError as error:
+            if section.placement:
+                raise
+            problem = f"fleet.gpus_per_worker is {num}, so {error.problem}"
+            raise ModelError(problem, f"{error.fix}, or use one GPU per worker") from None
         if num > 1:
             from framefleet.pipeline.model.options.tuning import blank_denoisers  # imports torch
 
@@ -177,6 +191,7 @@ def _check_model(job: Job, model: OpenedModel) -> None:
         model.spec,
         folder=model.configs,
         components=model.weights.components,
+        packed=model.packed,
         # No worker can have a GPU; those of a cluster may, where this machine has none.
         device="cpu" if device == "cpu" else None,
     )

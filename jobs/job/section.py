@@ -11,7 +11,8 @@ from framefleet.pipeline.guards.strict_model import Strict
 
 Key = tuple[str | int, ...]
 _Scalar = str | int | float | bool
-Arguments = dict[str, _Scalar | list[_Scalar] | None]
+# Files of several kinds in one list are mappings, e.g. {image: a.png}.
+Arguments = dict[str, _Scalar | list[_Scalar | dict[str, str]] | None]
 Content = TypeVar("Content")
 
 

@@ -14,7 +14,7 @@ from framefleet.jobs.plan.blank_call import NetworkMemory
 from framefleet.pipeline.model.device_placement import Placement, placer_of
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.specs.dtypes import DTypeName
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 
 OffloadWay = Literal["none", "model", "group"]
 OFFLOADS: tuple[OffloadWay, ...] = ("none", "model", "group")  # fastest first
@@ -65,7 +65,7 @@ class Footprint:
     @property
     def activations_gb(self) -> float:
         """What the denoisers compute with."""
-        peaks = (one.peak for name, one in self.networks.items() if name.startswith(DENOISERS))
+        peaks = (one.peak for name, one in self.networks.items() if is_denoiser(name))
         return max(peaks, default=0) / GB
 
     @property
@@ -75,7 +75,7 @@ class Footprint:
     @property
     def encoding_gb(self) -> float:
         """What text encoders, and encoders of images and videos, compute with."""
-        encoders = (one for name, one in self.networks.items() if not name.startswith(DENOISERS))
+        encoders = (one for name, one in self.networks.items() if not is_denoiser(name))
         sizes = (size for one in encoders for call, size in one.peaks.items() if call != "decode")
         return max(sizes, default=0) / GB
 

@@ -29,7 +29,7 @@ from framefleet.pipeline.model.sources.parts import by_component
 from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import DTypeName, resolved
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import BUILT_IN
@@ -233,7 +233,7 @@ def _cached_call(
 
 def _bits(options: Options, components: list[str]) -> dict[str, float]:
     """Return the bits of a weight, by component that the job quantises or casts."""
-    denoisers = [name for name in components if name.startswith(DENOISERS)]
+    denoisers = [name for name in components if is_denoiser(name)]
     bits: dict[str, float] = {}
     if options.layerwise_casting:
         bits |= dict.fromkeys(denoisers, _FP8_BITS)

@@ -111,7 +111,7 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
             begin = partial(_begin, start, resolved)
             recalled = None if is_new else row_parts.recall_survey(resolved, index, watch)
             survey = recalled or survey_rows(resolved, index, watch, when_sound=begin if is_early else None)
-            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
+            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered", limit=scope.limit)
             for line in survey.unusual_lines({name: one.plan.spec for name, one in resolved.models.items()}):
                 watch.say(f"note: {line}")
             with DriverLock(resolved.store) as lock:
@@ -158,7 +158,10 @@ def render_pending(
     if counts.duplicates:
         parts.append(count_text(counts.duplicates, "duplicate"))
     if survey.num_invalid:
-        parts.append(f"{survey.num_invalid:,} left out (see invalid/)")
+        where = (
+            "see invalid/" if resolved.job.on_invalid == "skip" else "correct them before they are rendered"
+        )
+        parts.append(f"{survey.num_invalid:,} left out ({where})")
     parts += [f"{counts.done:,} done", f"{counts.pending:,} to render"]
     if num_begun := sum(bool(index.is_pending(row_id)) for row_id in half_done_in(store)):
         parts[-1] += f" ({num_begun:,} of them half-done)"

@@ -50,7 +50,7 @@ from framefleet.pipeline.rows.sweeps.settings import Sweep
 from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept, check_sweep, open_sweep
 from framefleet.pipeline.rows.tables.column_checks import as_argument, check_type, of_others
 from framefleet.pipeline.rows.tables.row_plan import argument_columns, joined_kinds, meanings, plan_rows
-from framefleet.pipeline.rows.tables.rows import Finder, RowPlan
+from framefleet.pipeline.rows.tables.rows import Finder, KeepCheck, RowPlan
 from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import MODEL_COLUMN, ModelRows, TableRows, joined_columns
 
@@ -155,7 +155,6 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     say_of_columns(rows, watch)
     if others := files_of_others(store, job.table):
         watch.say(f"note: the output {store.url_of('')} holds other files, e.g. {others}")
-    latents = job.keep.latents
     resolved = ResolvedJob(
         job=job,
         models=models,
@@ -171,9 +170,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         finder=finder,
         added=added,
         steps=steps,
-        keep=KeptSteps(
-            latents=latents if isinstance(latents, str) else tuple(latents), log_probs=job.keep.log_probs
-        ),
+        keep=_keep_of(job),
         keep_embeddings=job.keep_embeddings,
         checkpoint_every_s=job.retries.checkpoint_every_s,
     )
@@ -184,6 +181,20 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
         for step in late:
             step.check_names(records, arguments)
     return resolved
+
+
+def _keep_of(job: Job) -> KeptSteps:
+    latents = job.keep.latents
+    every = latents if isinstance(latents, str) else tuple(latents)
+    return KeptSteps(latents=every, log_probs=job.keep.log_probs)
+
+
+def _keep_check(keep: KeptSteps, spec: PipelineSpec) -> KeepCheck | None:
+    if not keep:
+        return None
+    from framefleet.pipeline.render.scheduler_steps import keep_check  # imports torch
+
+    return keep_check(keep, spec)
 
 
 def _media_of(job: Job, models: Mapping[str, OpenedModel]) -> Media:
@@ -247,6 +258,7 @@ def open_rows(
                 second_models=second_models,
                 model=name,
                 elsewhere=columns,
+                check_keep=_keep_check(_keep_of(job), spec),
             )
     mistakes.report()
     if isinstance(table, Swept):

@@ -230,6 +230,8 @@ def recall_survey(resolved: ResolvedJob, index: RowIndex, watch: Watch) -> Surve
 
 def remember_survey(resolved: ResolvedJob, survey: Survey) -> None:
     """Write down what was found, if it can hold in a later run. Call after rows/ was written."""
+    if survey.num_invalid and resolved.job.on_invalid != "skip":
+        return  # a run without a limit has to see these rows, to say what is wrong
     key = _key(resolved, sound_parts(resolved.store))
     if key is None or len(survey.shapes) > _MAX_SHAPES:
         return

@@ -177,11 +177,16 @@ def survey_rows(
     return survey
 
 
-def check_valid(survey: Survey, table: RowSource, *, on_invalid: str, verb: str) -> None:
+def check_valid(
+    survey: Survey, table: RowSource, *, on_invalid: str, verb: str, limit: int | None = None
+) -> None:
     """Raise TableError for rows that cannot be used, unless the job leaves them out and others remain.
 
-    verb: what cannot be done with them, as "rendered".
+    verb: what cannot be done with them, as "rendered". limit: of the table's first rows; a run that comes to
+    the others refuses those.
     """
+    if limit is not None and on_invalid != "skip" and all(row.index >= limit for row in survey.invalid):
+        return
     check_valid_rows(
         survey.invalid_lines(),
         num_bad=survey.num_invalid,

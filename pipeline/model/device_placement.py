@@ -67,8 +67,11 @@ class Placer:
         """Return what each of `num` devices has of networks. sizes: in bytes, by their names."""
         raise NotImplementedError
 
-    def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
-        """Raise ModelError for what cannot be placed so. Before weights are read, also where no GPU is."""
+    def check(self, settings: ModelSettings, spec: PipelineSpec, packed: Mapping[str, str]) -> None:
+        """Raise ModelError for what cannot be placed so. Before weights are read, also where no GPU is.
+
+        packed: the method of each component whose weights are packed.
+        """
 
     def check_denoisers(self, denoisers: Mapping[str, nn.Module], num: int) -> None:
         """Raise ModelError for denoisers that `num` devices cannot compute. They may be without weights."""

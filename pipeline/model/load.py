@@ -23,11 +23,11 @@ from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.config_checks import check_sizes
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.network_loading import assembled, check_loaded, load_networks
-from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import (
     PartFile,
     by_component,
     open_parts,
+    packed_by,
     part_sizes,
     without_parts,
 )
@@ -61,10 +61,11 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     adapter = ip_adapter.fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
     if adapter:
         spec = ip_adapter.with_ip_adapter(spec, options)
-    tuning.check_options(options, spec, folder=folder, components=components, device=device)
+    packed = packed_by(folder, components, parts)
+    tuning.check_options(options, spec, folder=folder, components=components, packed=packed, device=device)
     placer = placer_of(settings.placement, device) if settings.placement else None
     if placer:
-        placer.check(settings, spec)
+        placer.check(settings, spec, packed)
     dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
     # A GPU that this process uses is proven, and a torch without GPUs has none.
     is_new = bool(torch.version.cuda or torch.version.hip) and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -82,11 +83,11 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         from framefleet.pipeline.model import lora_loading  # imports peft and diffusers' loaders: 3 s
 
         lora_loading.load_loras(pipe, loras, allow_unmatched=allow)
-    methods = {*packed_components(folder, digests).values(), *("gguf" for part in parts if part.is_gguf)}
     digests |= adapter.digests if adapter else {}
     attention = tuning.tune(pipe, options, device=device, placer=placer)
     pipe.set_progress_bar_config(disable=True)
-    facts = environment(device, dtype, numerics, packages=tuning.packages_of(options, device, methods))
+    packages = tuning.packages_of(options, device, packed.values())
+    facts = environment(device, dtype, numerics, packages=packages)
     return Model(
         settings=replace(
             settings,

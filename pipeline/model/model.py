@@ -15,7 +15,7 @@ from framefleet.pipeline.model.sources.parts import ModelPart, names_of, open_pa
 from framefleet.pipeline.model.sources.source import open_source, public_name
 from framefleet.pipeline.model.sources.weights import Weights, open_weights
 from framefleet.pipeline.model.specs.dtypes import DType, canonical_dtype
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.model.options.attention import Attention
     from framefleet.pipeline.outputs.stores.store import Store
 
-TEXT_ENCODERS = ("text_encoder",)
+TEXT_ENCODERS = ("text_encoder", "prior_text_encoder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class Model:
         return f"Model({settings.path!r}, {self.spec.class_name}, device={settings.device!r})"
 
     def denoisers(self) -> dict[str, nn.Module]:
-        return self.networks(DENOISERS)
+        return {name: network for name, network in self.networks().items() if is_denoiser(name)}
 
     def text_encoders(self) -> dict[str, nn.Module]:
         return self.networks(TEXT_ENCODERS)

@@ -21,6 +21,7 @@ from framefleet.pipeline.model.families.family import SiblingTask
 from framefleet.pipeline.model.families.registry import FAMILIES, IMAGES_FROM_TEXT, VIDEOS_FROM_TEXT
 from framefleet.pipeline.model.lora import NAME
 from framefleet.pipeline.model.model import Model, ModelSettings, source_of, weights_of
+from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype, check_dtype
@@ -72,6 +73,8 @@ def open_second_models(given: Mapping[str, Declared]) -> dict[str, SecondModel]:
             value = replace(value, path=str(value.path))
         if value.ip_adapter:
             raise JobError(f"second_models.{name}.ip_adapter is set", "leave it out: no row gives its image")
+        if value.options != Options():  # they would change frames, and no row_id
+            raise JobError(f"second_models.{name}.options is set", "leave it out: second models have none")
         with naming_model(f"second_models.{name}"):
             source = source_of(value)
             weights = weights_of(value, source)

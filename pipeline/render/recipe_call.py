@@ -39,7 +39,7 @@ from framefleet.pipeline.recipes.second_model import AROUND_SIBLINGS, SecondMode
 from framefleet.pipeline.render.clock import Clock
 from framefleet.pipeline.render.fused.row_thread import is_away, row_thread
 from framefleet.pipeline.render.row_queue import RenderRow
-from framefleet.pipeline.render.scheduler_steps import StepTrace
+from framefleet.pipeline.render.scheduler_steps import NO_KEEP, StepTrace
 from framefleet.pipeline.request import Request, inputs_in
 from framefleet.pipeline.rows.inputs.arguments import ReadAhead, open_arguments
 
@@ -154,7 +154,7 @@ class RecipeCall:
         if self._keep:
             if "scheduler" not in fresh:
                 name = model.spec.class_name
-                raise RowError(f"keep: {name} has no noise scheduler", "leave `keep` out of this job")
+                raise RowError(f"keep: {name} has no noise scheduler", NO_KEEP)
             trace = StepTrace(fresh["scheduler"], self._keep)
         is_ours = not pipelines and not recipe.is_own
         tokenizers = own_settings(model.pipe) if is_ours else {}  # people's own may change words as well

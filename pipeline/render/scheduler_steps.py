@@ -11,17 +11,29 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from framefleet.pipeline.errors import RowError, count_text
+from framefleet.pipeline.errors import Refused, RowError, count_text
+from framefleet.pipeline.model.specs.schedulers import SchedulerChoice, resolve_scheduler, with_steps
+from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.outputs.frames.result import KeptSteps
+from framefleet.pipeline.recipes.recipe import Recipe
+from framefleet.pipeline.rows.tables.rows import KeepCheck
 
 _DRAWS = {torch.randn: (torch.zeros, torch.ones), torch.randn_like: (torch.zeros_like, torch.ones_like)}
+NO_KEEP = "leave `keep` out of this job"
+_STOCHASTIC = (
+    "use a stochastic scheduler: ddim with eta above 0, ddpm, euler_a, dpmpp_2m_sde, or "
+    "flow_euler(stochastic_sampling=true)"
+)
+_TRIED = 4  # steps: the first or the last adds none in some schedulers
+_CACHED = 256
 _HALVES = (torch.float16, torch.bfloat16)
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
@@ -54,6 +66,38 @@ def step_log_prob(scheduler: Any, prev_sample: Tensor, *args: Any, **kwargs: Any
     return torch.where(is_noisy, density, 0.0).sum(dims) / torch.where(num_noisy > 0, num_noisy, math.nan)
 
 
+def keep_check(keep: KeptSteps, spec: PipelineSpec) -> KeepCheck:
+    """Return what says of a model's rows, before they are rendered, that their steps cannot be stored."""
+
+    @lru_cache(_CACHED)
+    def adds_noise(scheduler: str, num_steps: int, **eta: float) -> bool:
+        tried = with_steps(resolve_scheduler(scheduler, spec), spec, num_steps)
+        sample, step = torch.ones(1, 4, 2, 2), inspect.signature(type(tried).step).parameters
+        eta = {name: value for name, value in eta.items() if name in step}
+        try:
+            for timestep in tried.timesteps:
+                if not step_log_prob(tried, sample, sample, timestep, sample, **eta).isnan().all():
+                    return True
+                tried.step(sample, timestep, sample, **eta)
+        except Exception:  # it takes more, or other shapes: only the row itself can say
+            return True
+        return False
+
+    def check(recipe: Recipe, choice: SchedulerChoice, arguments: Mapping[str, Any]) -> Refused | None:
+        if not choice.class_name:
+            return Refused(reason=f"{spec.class_name} has no noise scheduler", fix=NO_KEEP)
+        if not keep.log_probs or recipe.is_own:  # whose calls may have any arguments
+            return None
+        num_steps = max(choice.min_steps, min(arguments.get("num_inference_steps", _TRIED), _TRIED))
+        eta = {"eta": arguments["eta"]} if "eta" in arguments else {}
+        if adds_noise(choice.canonical, num_steps, **eta):
+            return None
+        reason = f"keep.log_probs is set, and {choice.class_name} adds no noise in any step of this row"
+        return Refused(reason=reason, fix=_STOCHASTIC)
+
+    return check
+
+
 class StepTrace:
     """Follows a scheduler from its first step to its last."""
 
@@ -76,7 +120,7 @@ class StepTrace:
         """Return what is kept, by its names in a clip's extras. Raises RowError if something is missing."""
         num_steps = len(self._timesteps)
         if not num_steps:
-            raise RowError("keep: the row's noise scheduler made no step", "leave `keep` out of this job")
+            raise RowError("keep: the row's noise scheduler made no step", NO_KEEP)
         timesteps = [torch.as_tensor(one).detach().double().flatten()[0] for one in self._timesteps]
         steps: dict[str, Any] = {"timesteps": torch.stack(timesteps)}
         wanted = range(num_steps + 1) if self._keep.latents == "all" else self._keep.latents
@@ -93,8 +137,7 @@ class StepTrace:
             if bool(steps["log_probs"].isnan().all()):
                 raise RowError(
                     f"keep.log_probs: {type(self._scheduler).__name__} adds no noise in any step of this row",
-                    "use a stochastic scheduler: ddim with eta above 0, ddpm, euler_a, dpmpp_2m_sde, or "
-                    "flow_euler(stochastic_sampling=true)",
+                    _STOCHASTIC,
                 )
         return steps
 

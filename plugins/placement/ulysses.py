@@ -22,7 +22,6 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.options.tuning import denoisers_in
-from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.render.fused.exact import EVIDENCE_FLOAT, EVIDENCE_HALF, are_equal
 from framefleet.plugins.placement.lockstep import Ranks
@@ -42,13 +41,16 @@ class Ulysses(Placer):
         denoisers = {name: sizes[name] for name in denoisers_in(sizes)}
         return [dict(sizes), *(dict(denoisers) for _ in range(num - 1))]
 
-    def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
+    def check(self, settings: ModelSettings, spec: PipelineSpec, packed: Mapping[str, str]) -> None:
         self._numerics = numerics_of(settings.options, threads=settings.threads, device=self.device)
         names = [name for name in settings.options.numerics() if name not in _TAKEN]
         names += ["loras"] * bool(settings.loras) + ["ip_adapter"] * bool(settings.ip_adapter)
         if names:
             problem = f"model.placement: ulysses is set, and model.{names[0]} is too"
             raise ModelError(problem, "leave one of them out")
+        for name in denoisers_in(packed):  # the other processes build it from its config
+            problem = f"model.placement: ulysses takes plain weights, and those of {name} are packed, by "
+            raise ModelError(problem + packed[name], "use plain weights, or components or layers")
         if self.device == "cpu" and not self.placement.devices:
             problem = "model.placement: ulysses does not say how many processes compute on the CPU"
             raise ModelError(problem, "set it to {type: ulysses, devices: 2}")
@@ -80,7 +82,8 @@ class Ulysses(Placer):
                 f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
             )
         self.put_whole(pipe)
-        denoisers = modules_of(pipe, DENOISERS)
+        networks = modules_of(pipe)
+        denoisers = {name: networks[name] for name in denoisers_in(networks)}
         self.check_denoisers(denoisers, num)
         self._is_alone = self._is_exact = False
         self._ranks = Ranks(denoisers, size=size, device=self.device, numerics=self._numerics)
@@ -169,9 +172,9 @@ class UlyssesComponents(Ulysses, Components):
         denoisers = {name: sizes[name] for name in denoisers_in(sizes)}
         return spread_others(sizes, [denoisers if index < ranks else {} for index in range(num)])
 
-    def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
-        Components.check(self, settings, spec)
-        Ulysses.check(self, settings, spec)
+    def check(self, settings: ModelSettings, spec: PipelineSpec, packed: Mapping[str, str]) -> None:
+        Components.check(self, settings, spec, packed)
+        Ulysses.check(self, settings, spec, packed)
 
     def put_whole(self, pipe: Any) -> None:
         Components.place(self, pipe)

@@ -82,7 +82,7 @@ class Components(Placer):
         first = denoisers_in(sizes)[:1]
         return spread_others(sizes, [{name: sizes[name] for name in first}, *({} for _ in range(num - 1))])
 
-    def check(self, settings: ModelSettings, spec: PipelineSpec) -> None:
+    def check(self, settings: ModelSettings, spec: PipelineSpec, packed: Mapping[str, str]) -> None:
         kind, options = self.placement.type, settings.options
         if self.device not in ("cuda", "auto"):
             problem = f"model.placement: {kind} needs several GPUs, and the model's device is {self.device}"

@@ -16,7 +16,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.integrity import model_digest, sha256_of
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.outputs.layout import WEIGHTS
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def check_update(
     """
     import torch
 
-    networks = {one.name: one for one in components if one.has_weights and one.name.startswith(DENOISERS)}
+    networks = {one.name: one for one in components if one.has_weights and is_denoiser(one.name)}
     _check_updatable(component, networks, options)
     owner = class_of(networks[component].library, networks[component].class_name)
     with torch.device("meta"):

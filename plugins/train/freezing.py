@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.mistakes import nearest
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.plugins.train.job import LoraSettings, TrainSettings
 from framefleet.plugins.train.world import weights_by_name, whole_tensor
 
@@ -77,7 +77,7 @@ def trained_component(settings: TrainSettings, components: Iterable[str]) -> str
     if settings.part != "denoiser":
         names = [name for name in present if name == _COMPONENTS[settings.part]]
     else:
-        names = sorted(name for name in present if name.startswith(DENOISERS))
+        names = sorted(name for name in present if is_denoiser(name))
     if not names:
         raise JobError(
             f"train.part is {settings.part}, and the model has none", f"it has {', '.join(present)}"

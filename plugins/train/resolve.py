@@ -164,7 +164,8 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
         )
     if options.compile and job.train.lora:
         raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
-    check_options(options, model.spec, folder=model.configs, components=model.weights.components, device=None)
+    components, packed = model.weights.components, model.packed
+    check_options(options, model.spec, folder=model.configs, components=components, packed=packed)
 
 
 def _with_fp32(dtype: DType, component: str) -> DType:

@@ -274,6 +274,12 @@ def test_rows_of_weights_laid_out_by_pixels_share_forwards_and_are_those_of_plai
 
 
 @pytest.mark.ci
+def test_options_are_for_the_networks_of_a_prior_and_not_for_its_tokenizer() -> None:
+    model = load_model(tiny("stable_unclip"), dtype="fp32", vae_slicing=True)
+    assert sorted(model.denoisers()) == ["prior", "unet"]
+    assert sorted(model.text_encoders()) == ["prior_text_encoder", "text_encoder"]
+
+
 def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:
     quantization = {"backend": "torchao", "type": "int8_weight_only"}
     pipe = load_model(crafter(TEXT), dtype="fp32", vae_tiling=True, quantization=quantization).pipe

@@ -20,8 +20,11 @@ from diffusers.modular_pipelines.minimax_h3 import (
 from transformers import PaddleOCRVLProcessor
 
 from framefleet import Inputs, Request
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.plan.stub_networks import grey_reference
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import InputError
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
 from framefleet.pipeline.rows.inputs.arguments import open_arguments
@@ -164,6 +167,14 @@ def test_a_cell_is_a_list_of_structs_or_json_text_and_plan_takes_both(written: A
     assert ended.exit_code == 0, ended.stderr
 
 
+def test_a_job_gives_its_rows_references(folder: Path) -> None:
+    values = job_of(folder, [None])
+    values["defaults"] = values["defaults"] | {"references": [IMAGE, SOUND]}
+    resolved = resolve_job(load_job(write_job(folder / "job.yaml", values)), Callback())
+    named = resolved.first.plan.base["references"]
+    assert [part["kind"] for part in named] == ["image", "audio"]
+
+
 def test_a_call_without_weights_gets_grey_ones(folder: Path) -> None:
     values = job_of(folder, [[SOUND, IMAGE]])
     ended = command("plan", "--hollow", write_job(folder / "job.yaml", values))
@@ -200,7 +211,7 @@ def test_sound_is_described_by_its_samples_and_what_is_damaged_is_refused() -> N
     found = describe(wav_file(), "audio")
     assert (found.width, found.height, found.num_frames) == (0, 0, 32_000)
     assert num_samples(film_file()) == 32_000
-    assert num_samples(video_file()) == 0
+    assert num_samples(video_file()) == num_samples(video_file("gif", "gif", "rgb8")) == 0
     with pytest.raises(InputError, match="its sound cannot be decoded"):
         num_samples(wav_file()[:30])
     with pytest.raises(InputError, match="not a sound"):

@@ -26,8 +26,12 @@ from framefleet import (
     open_output,
     step_log_prob,
 )
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.keep.replay.replay import replay
+from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.frames.result import kept_in
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.here import render_here
 from tests.jobs import job_values, write_table
 from tests.tiny import SMALLEST, tiny
@@ -156,6 +160,31 @@ def test_what_cannot_be_kept_fails_the_row_with_the_fix(
     assert isinstance(failure, Failure)
     with pytest.raises(type(failure.error), match=said):
         raise failure.error
+
+
+@pytest.mark.parametrize(
+    ("model", "keep", "row", "said"),
+    [
+        ("wan", {"log_probs": True}, {}, "UniPCMultistepScheduler adds no noise in any step"),
+        ("wan", {"log_probs": True}, SDE, None),
+        ("wan", {"latents": [0]}, {}, None),
+        ("sd", {"log_probs": True}, {"scheduler": "ddim"}, "DDIMScheduler adds no noise in any step"),
+        ("sd", {"log_probs": True}, DDIM, None),
+        ("sd", {"log_probs": True}, {"scheduler": "euler_a"}, None),
+        ("sd", {"log_probs": True}, {"scheduler": "dpmpp_2m_sde"}, None),
+        ("sd", {"log_probs": True}, {"scheduler": "lcm"}, None),
+    ],
+)
+def test_a_plan_refuses_rows_of_which_nothing_can_be_kept(
+    model: str, keep: dict[str, Any], row: dict[str, Any], said: str | None, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "t.parquet", [{"prompt": "a fox"} | row])
+    values = job_values(table, tmp_path / "out", model=model) | {"defaults": SMALLEST[model], "keep": keep}
+    resolved = resolve_job(load_job(values), Callback())
+    ((first, batch),) = resolved.table.batches()
+    (found,) = resolved.first.plan.rows(first, batch)
+    problems = [problem for problem, _ in found.messages()] if isinstance(found, InvalidRow) else []
+    assert bool(problems) == bool(said) and all(said in problem for problem in problems if said)
 
 
 def test_a_job_stores_them_and_replays_them(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from framefleet.cluster.dispatch.lease import Row
+from framefleet.cluster.dispatch.order import TableOrder
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
 from framefleet.jobs.keep.replay.recorded_row import Given
@@ -18,6 +20,9 @@ from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.recipes.second_model import open_second_models
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from tests.commands import command
 from tests.here import render_here
 from tests.jobs import job_values, write_job, write_table
@@ -53,6 +58,18 @@ def test_a_row_can_be_rendered_again_and_from_a_model_that_moved(tmp_path: Path)
     other = changed_copy(tmp_path / "other")
     with pytest.raises(ModelError, match=r"second model at .*other is not the one that rendered this row"):
         replay(output, row_ids[0], Given(second_models={"flux": str(other)}))
+
+
+def test_a_lease_has_rows_of_one_second_model(tmp_path: Path) -> None:
+    models = {"flux": str(tiny("flux")), "other": str(changed_copy(tmp_path / "other"))}
+    job = resolve_job(load_job(values_of(tmp_path, models, ["flux", "other"] * 3)), Callback())
+    rows = [row for first, batch in job.table.batches() for row in job.first.rows.read(first, batch)]
+    order = TableOrder()
+    for row in rows:
+        assert isinstance(row, IdentifiedRow)
+        order.add(Row(row_id=row.row_id, shape=row.shape, payload=row.request().arguments["image_model"]))
+    leases = [order.take(order.next_shape(None, 9) or "", 9) for _ in range(2)]
+    assert [[row.payload["name"] for row in lease] for lease in leases] == [["flux"] * 3, ["other"] * 3]
 
 
 def test_job_json_says_where_a_model_is_and_no_secret(tmp_path: Path) -> None:
@@ -116,6 +133,11 @@ def test_a_plan_compares_the_weights_of_second_models(tmp_path: Path) -> None:
 def test_a_name_that_no_row_could_give_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="'a b' cannot be a model's name"):
         resolved(tmp_path, {"a b": str(tiny("flux"))})
+
+
+def test_a_second_model_has_no_options() -> None:
+    with pytest.raises(JobError, match=r"second_models\.flux\.options is set"):
+        open_second_models({"flux": {"path": str(tiny("flux")), "options": Options(vae_tiling=True)}})
 
 
 def test_one_bad_cell_is_one_invalid_row(tmp_path: Path) -> None:

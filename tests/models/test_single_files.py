@@ -39,6 +39,7 @@ from tests.tiny import tiny
 
 Weights = dict[str, torch.Tensor]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+TORCHAO = {"backend": "torchao", "type": "int8_weight_only"}
 
 
 def write(weights: Weights, path: Path) -> Path:
@@ -177,6 +178,31 @@ def test_a_packed_folder_renders_as_diffusers_does(
     assert_equal_rows(load_model(folder), WanPipeline.from_pretrained(folder, dtype=torch.float32))
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "reason"),
+    [
+        ("gguf", {"fuse_qkv": True}, "fuse_qkv: the weights of transformer are packed, by gguf"),
+        ("gguf", {"quantization": TORCHAO}, "the weights of transformer are packed already, by gguf"),
+        ("torchao", {"offload": {"type": "group", "disk": "."}}, "offload.disk: the weights of transformer"),
+        ("quanto", {"offload": "group"}, "offload group: the weights of transformer are packed, by quanto"),
+    ],
+)
+def test_a_plan_refuses_options_that_packed_weights_do_not_take(
+    method: str, option: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("wan"), tmp_path / "wan")
+    model = {"path": str(folder), **option}
+    if method == "gguf":
+        file = write_gguf(wan_weights(), tmp_path / "q8.gguf", gguf.GGMLQuantizationType.Q8_0)
+        model["parts"] = {"transformer": str(file)}
+    else:
+        config = folder / "transformer" / "config.json"
+        packing = {"quantization_config": {"quant_method": method}}
+        config.write_text(json.dumps(json.loads(config.read_text()) | packing))
+    with pytest.raises(ModelError, match=reason):
+        plan({"output": str(tmp_path / "out"), "sweep": {"prompt": ["a"]}, "model": model})
+
+
 def test_weights_are_quantized_by_any_backend_of_diffusers() -> None:
     options = {"backend": "sdnq", "weights_dtype": "int8", "minimum_allowed_numel": 64}
     transformer = WanTransformer3DModel.from_pretrained(
@@ -203,9 +229,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "packed twice": (
         {
             "parts": {"transformer": "q8.gguf"},
-            "quantization": {"backend": "torchao", "type": "int8_weight_only"},
+            "quantization": TORCHAO,
         },
         "packed already",
+    ),
+    "joined weights that are packed": (
+        {"parts": {"transformer": "q8.gguf"}, "fuse_qkv": True},
+        "fuse_qkv: the weights of transformer are packed, by gguf",
+    ),
+    "processes of packed weights": (
+        {"parts": {"transformer": "q8.gguf"}, "placement": {"type": "ulysses", "devices": 2}},
+        "ulysses takes plain weights, and those of transformer are packed, by gguf",
     ),
     "a backend that is a format": ({"quantization": {"backend": "gguf"}}, "is a format of files"),
     "a backend of nobody": ({"quantization": {"backend": "sdqn"}}, "did you mean 'sdnq'"),

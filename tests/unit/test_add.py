@@ -206,6 +206,19 @@ def test_rows_that_a_limit_leaves_out_wait_for_the_next_run(
     assert [one.is_new for one in answers] == [False, True][: len(answers)]
 
 
+def test_a_limit_leaves_out_rows_that_cannot_be_rendered_beyond_it(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Summary(done=0, failed=0, elapsed_s=0, mean_batch=None)
+    monkeypatch.setattr("framefleet.jobs.render.render._drive", lambda *_: ended)
+    write_table(Path(values["table"]), [*ROWS[:5], ROWS[5] | {"num_inference_steps": 0}, ROWS[6]])
+    assert framefleet.plan(values, limit=5).num_invalid == 0
+    framefleet.render(values, limit=5)
+    for limit in (6, None):
+        with pytest.raises(TableError, match="row 5"):
+            framefleet.render(values, limit=limit)
+
+
 def test_a_driver_that_is_gone_or_does_not_answer_is_not_waited_for_without_end(
     values: dict[str, Any],
 ) -> None:

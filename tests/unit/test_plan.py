@@ -12,13 +12,14 @@ import pytest
 from framefleet import Request
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.model import open_models
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.footprint import GB, Footprint, Way
 from framefleet.jobs.plan.memory import Memory, estimate, read_memory, room_of
 from framefleet.jobs.plan.plan import Argument, all_arguments
 from framefleet.jobs.render.survey import Survey
-from framefleet.pipeline.errors import JobError, shape_text
+from framefleet.pipeline.errors import JobError, ModelError, shape_text
 from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.model.families.registry import PRESETS
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
@@ -187,6 +188,15 @@ def test_a_row_that_does_not_fit_on_one_gpu_fits_on_several() -> None:
         own = estimate(count, Way(), place=("the GPU", 31.0), placement=Placement(type=kind), num_gpus=num)
         assert own.fits and own.peak_gb < memory.peak_gb
         assert f"on the fullest of {num} GPUs" in memory_line(own)
+
+
+def test_a_placement_that_follows_from_the_fleet_names_the_fleet() -> None:
+    model = {"path": str(tiny("wan")), "offload": "model"}
+    placed = "model.placement: components is set, and model.offload is too"
+    with pytest.raises(ModelError, match=f"^fleet.gpus_per_worker is 2, so {placed}"):
+        open_models(job(model=model, fleet={"gpus_per_worker": 2}))
+    with pytest.raises(ModelError, match=f"^{placed}"):
+        open_models(job(model={**model, "placement": "components"}))
 
 
 def test_what_cannot_be_counted_is_said_with_its_reason() -> None:

@@ -65,6 +65,16 @@ def test_an_override_holds_for_every_row_and_its_column_is_not_read(wan: Pipelin
         plan_rows(table.schema, wan, overrides={"heigth": 32})
 
 
+def test_an_override_of_the_steps_is_refused_where_rows_list_theirs(tmp_path: Path) -> None:
+    sdxl = inspect_model(write_model(tmp_path, "StableDiffusionXLPipeline", SD))
+    table = {"prompt": ["a"], "timesteps": [[999, 500]], "scheduler": ["lcm"]}
+    row = valid(sdxl, table, defaults={"num_inference_steps": 9})
+    assert row.request.arguments["num_inference_steps"] == 2
+    ((problem, fix),) = told(sdxl, table, overrides={"num_inference_steps": 9})
+    assert "num_inference_steps is 9, but `timesteps` lists 2 steps" in problem
+    assert fix == "leave it out, or use 2"
+
+
 def test_names_of_other_programs_are_told_with_ours_and_all_at_once(wan: PipelineSpec) -> None:
     schema = pa.schema([("caption", pa.string())])
     with pytest.raises(JobError, match=r"defaults\.steps: rows have no such argument") as caught:

@@ -119,6 +119,8 @@ def test_doubled_brackets_are_one_pair_around_a_name() -> None:
 def test_lines_of_a_text_file_are_values(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfa fox\r\n\r\n  a cat, two\n")
     assert values({"file": str(tmp_path / "p.txt")}, "prompt") == ["a fox", "a cat, two"]
+    (tmp_path / "p.txt").write_text("a\u2028b\x85c\fd\r\ne\rf\n", encoding="utf-8", newline="")
+    assert values({"file": str(tmp_path / "p.txt")}, "prompt") == ["a\u2028b\x85c\fd", "e", "f"]
 
 
 def test_each_row_of_a_table_takes_each_combination(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from framefleet.pipeline.hooks.adapters import RowAdapters, working_rows
 from framefleet.pipeline.hooks.tree import flatten
 from framefleet.pipeline.model.model import TEXT_ENCODERS
 from framefleet.pipeline.model.options.offload import modules_of
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.outputs.frames import frames as frames_module
 from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.render.renderer import Renderer
@@ -89,7 +89,7 @@ class Meter:
 
     def _counted(self, name: str, network: nn.Module) -> Mapping[tuple[type, str], Callable[..., None]]:
         kind = type(network)
-        if name.startswith(DENOISERS):
+        if is_denoiser(name):
             return {(kind, "forward"): self._forward}
         if name.startswith(TEXT_ENCODERS):
             return {(kind, "forward"): self._encode_text}

@@ -206,7 +206,8 @@ def pipeline_of(kind: Kind, folder: Path, options: argparse.Namespace) -> Model:
 
 def _tuned(model: Model, options: Options, folder: Path) -> Model:
     device = model.environment["device"]
-    check_options(options, model.spec, folder=folder, components=components_in(folder), device=device)
+    components = components_in(folder)
+    check_options(options, model.spec, folder=folder, components=components, packed={}, device=device)
     attention = tune(model.pipe, options, device=device)
     return replace(model, attention=attention, settings=replace(model.settings, options=options))
 

@@ -30,7 +30,7 @@ from framefleet.pipeline.model.options.torchao_import import say_import_warnings
 from framefleet.pipeline.model.sources import packing
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.verified_folder import sealed
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 # torchao's own names; its names say what is meant, ours fit a job file.
@@ -145,7 +145,7 @@ DETERMINISTIC = {"deterministic": True}
 
 
 def denoisers_in(components: Iterable[str]) -> list[str]:
-    return [name for name in components if name.startswith(DENOISERS)]
+    return [name for name in components if is_denoiser(name)]
 
 
 def quantization_config(options: schema.Options, libraries: Mapping[str, str]) -> New | None:
@@ -278,6 +278,14 @@ _APART = (
     ("fuse_qkv", "quantization", "diffusers joins plain weights only"),
     ("quantization by quanto", "offload group", "diffusers moves groups of torchao's weights only"),
 )
+# The same of weights that lie packed, by the methods with which it fails.
+_NOT_PACKED = (
+    ("fuse_qkv", ("gguf", "torchao"), "diffusers joins plain weights only"),
+    ("layerwise_casting", ("quanto",), "they have a type of their own"),
+    ("offload.disk", ("torchao", "quanto"), "they are not written to files"),
+    ("matmul triton", ("torchao",), "its kernel takes plain weights"),
+    ("offload group", ("quanto",), "diffusers moves groups of torchao's weights only"),
+)
 
 
 def check_options(
@@ -286,12 +294,14 @@ def check_options(
     *,
     folder: Path,
     components: Sequence[Component],
+    packed: Mapping[str, str],
     device: str | None = None,
 ) -> None:
     """Raise ModelError for an option that this model, or this device, cannot do, before any weight is read.
 
     The denoisers and the autoencoder are built from their configs, without memory for their weights: some of
-    what decides is set in constructors. folder: holds the configs. device: None where it is not known yet.
+    what decides is set in constructors. folder: holds the configs. packed: the method of each component whose
+    weights are packed. device: None where it is not known yet.
     """
     if options == schema.Options():
         return
@@ -307,6 +317,13 @@ def check_options(
     for one, other, reason in _APART:
         if used[one] and used[other]:
             raise ModelError(f"{one} does not go together with {other}: {reason}", "leave one of them out")
+    for option, methods, reason in _NOT_PACKED:
+        # Of an offload in groups, all networks are a part; else they are the denoisers.
+        names = packed if option == "offload group" else denoisers_in(packed)
+        for name in names:
+            if used[option] and packed[name] in methods:
+                problem = f"{option}: the weights of {name} are packed, by {packed[name]}: {reason}"
+                raise ModelError(problem, "leave it out, or use the model's plain weights")
     by_name = {component.name: component for component in components}
     denoisers = blank_denoisers(components, folder)
     needs_vae = options.channels_last or options.vae_tiling or options.vae_slicing
@@ -344,8 +361,8 @@ def check_options(
             if name not in usable:
                 problem = f"quantization.components names {name!r}, which has no weights in this model"
                 raise ModelError(problem, f"use some of {', '.join(usable)}")
-            if method := packing.method_of(folder, name):
-                fix = "leave `model.quantization` out, or use the model's plain weights"
+            if method := packed.get(name):
+                fix = "leave it out (`speed: compiled` has none), or use the model's plain weights"
                 raise ModelError(f"quantization: the weights of {name} are packed already, by {method}", fix)
     if options.offload:
         offload.check_offload(options.offload, denoisers, device=device)

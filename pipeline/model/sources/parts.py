@@ -23,7 +23,7 @@ from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
 from framefleet.pipeline.model.sources.integrity import check_sha256, sha256_of
-from framefleet.pipeline.model.sources.packing import check_package
+from framefleet.pipeline.model.sources.packing import check_package, method_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
 from framefleet.pipeline.model.sources.source import UrlSource, public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
@@ -190,6 +190,15 @@ def by_component(files: Iterable[PartFile], components: Iterable[Component]) -> 
     components = list(components)
     ordered = sorted(files, key=lambda file: file.name != CHECKPOINT)
     return {name: file for file in ordered for name in file.components(components)}
+
+
+def packed_by(folder: Path, components: Iterable[Component], files: Iterable[PartFile]) -> dict[str, str]:
+    """Return the method of each component whose weights are packed. folder: holds the configs."""
+    components = list(components)
+    folders = [name for one in components if one.has_weights for name in one.folders]
+    methods = {name: method_of(folder, name) for name in folders}
+    methods |= {name: "gguf" for name, file in by_component(files, components).items() if file.is_gguf}
+    return {name: method for name, method in methods.items() if method}
 
 
 def part_sizes(files: Iterable[PartFile], components: Iterable[Component]) -> dict[str, int]:

@@ -73,14 +73,14 @@ class SingleFile:
     def network(
         self, component: Component, configs: Path, dtype: torch.dtype, quantization: Any
     ) -> nn.Module:
-        """Return a component's network. configs: the base's folder. Raises ModelError for lacking weights."""
+        """Return a component's network. Raises ModelError for lacking weights.
+
+        configs: the base's folder. quantization: None for a GGUF file, which is packed.
+        """
         import diffusers
         from diffusers.models.model_loading_utils import load_gguf_checkpoint
         from safetensors.torch import load_file
 
-        if self.is_gguf and quantization:
-            problem = f"quantization: the weights of {component.name} are packed already, by gguf"
-            raise ModelError(problem, "leave it out of `model.quantization.components`")
         tensors: dict[str, Any]
         if self.is_gguf:
             tensors = load_gguf_checkpoint(self.path, return_tensors=True)

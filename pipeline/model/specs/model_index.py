@@ -6,6 +6,7 @@ Names only: nothing is imported here, and nobody may rely on what they say befor
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ MODEL_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 INDEXES = (MODEL_INDEX, MODULAR_INDEX)  # where a folder has both, the first counts
 # The components whose forwards are most of the work, and run once for each step and row.
 DENOISERS = ("transformer", "unet", "prior")
+# As pipelines name them: also several of a kind, and the prior of one that is combined with it.
+_DENOISER = re.compile(rf"({'|'.join(DENOISERS)})(_\d+)?|prior_prior")
 OWN_CODE = (
     "pipelines with code of their own are not loaded; use a model made for diffusers, update diffusers, or "
     "install the code as a plugin with a family"
@@ -44,6 +47,11 @@ class ModelIndex:
     components: Mapping[str, tuple[str, str]]  # library and class of each
     values: Mapping[str, Any]
     where: str  # what messages call it
+
+
+def is_denoiser(component: str) -> bool:
+    """Return whether a component is one of DENOISERS, by its name; prior_tokenizer is none."""
+    return _DENOISER.fullmatch(component) is not None
 
 
 def index_file(files: Container[str]) -> str:

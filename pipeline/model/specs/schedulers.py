@@ -169,14 +169,20 @@ def resolve_scheduler(name: str | None, spec: PipelineSpec) -> SchedulerChoice:
 def _fault_of(choice: SchedulerChoice, spec: PipelineSpec) -> str | None:
     """Return what a scheduler raises for a few steps, or None: of texts and numbers each knows its own."""
     try:
-        scheduler = build(choice, class_named(spec.scheduler_class).from_config(dict(spec.scheduler_config)))
-        taken = inspect.signature(scheduler.set_timesteps).parameters
-        mu = {"mu": 1.0} if "mu" in taken and scheduler.config.get("use_dynamic_shifting") else {}
-        scheduler.set_timesteps(min(_SOME_STEPS, choice.max_steps), **mu)
+        scheduler = with_steps(choice, spec, min(_SOME_STEPS, choice.max_steps))
         levels = getattr(scheduler, "sigmas", scheduler.timesteps).tolist()
     except Exception as error:  # what a scheduler raises is its own; some only fail where they compute
         return str(error) or type(error).__name__
     return "its noise levels are not numbers" if any(map(math.isnan, levels)) else None
+
+
+def with_steps(choice: SchedulerChoice, spec: PipelineSpec, num_steps: int) -> Any:
+    """Return a scheduler that is about to make its first step. What its class raises is not caught."""
+    scheduler: Any = build(choice, class_named(spec.scheduler_class).from_config(dict(spec.scheduler_config)))
+    taken = inspect.signature(scheduler.set_timesteps).parameters
+    mu = {"mu": 1.0} if "mu" in taken and scheduler.config.get("use_dynamic_shifting") else {}
+    scheduler.set_timesteps(num_steps, **mu)
+    return scheduler
 
 
 def build(choice: SchedulerChoice, base: SchedulerMixin) -> SchedulerMixin:

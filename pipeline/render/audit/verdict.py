@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.parts.records import Record, told_arguments
-from framefleet.pipeline.request import Request, is_model
+from framefleet.pipeline.request import Request, models_in
 from framefleet.pipeline.rows.identity import lane_named
 from framefleet.pipeline.rows.tables.rows import shape_of
 
@@ -50,7 +50,7 @@ class Audited:
 
 def kind_of(request: Request) -> str:
     """Return what rows share that an audit speaks for: model of several, recipe, second models, shape."""
-    models = sorted(value["name"] for value in request.arguments.values() if is_model(value))
+    models = models_in(request.arguments)
     return " ".join([request.model, request.recipe, *models, shape_of(request.arguments)]).strip()
 
 

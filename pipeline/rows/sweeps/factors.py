@@ -364,7 +364,8 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
         why = formats.refused_text(line, formats.likely_encoding(content), shown)
         problem = f"line {number + 1} is {line.decode('utf-8', 'replace')[:_SHOWN]!r}, but {why.reason}"
         raise JobError(f"{place} {shown}: {problem}", why.fix) from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # `str.splitlines` also cuts at U+2028, form feeds and others, which stand inside of prompts.
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     if not lines:
         raise JobError(f"{place} {shown} is empty", "write a value on each line")
     if len(lines) > settings.MAX_VALUES:

@@ -64,6 +64,7 @@ def plan_rows(
     second_models: Mapping[str, SecondModel] | None = None,
     model: str = "",
     elsewhere: Collection[str] = (),
+    check_keep: rows.KeepCheck | None = None,
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -124,6 +125,7 @@ def plan_rows(
     return RowPlan(
         readers=tuple(readers),
         base=base,
+        overridden=frozenset(name for name, value in overrides.items() if value is not None),
         required=required,
         seed=special.get("seed"),
         scheduler=special.get("scheduler") or resolve_scheduler(None, spec),
@@ -133,6 +135,7 @@ def plan_rows(
         finder=finder,
         spec=spec,
         rules=rules,
+        check_keep=check_keep,
         carried=carried,
         argument_fields=shown,
         lookalikes=column_checks.lookalikes(unread, [target for target in targets if target not in read]),

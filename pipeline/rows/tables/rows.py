@@ -22,7 +22,7 @@ from framefleet.pipeline.model.specs.schedulers import SchedulerChoice
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 from framefleet.pipeline.recipes.recipe import Recipe
-from framefleet.pipeline.request import Request, clip_fps, each_input
+from framefleet.pipeline.request import Request, clip_fps, each_input, models_in
 from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
 from framefleet.pipeline.rows.tables.limits import late_problems, listed_steps
 from framefleet.pipeline.rows.tables.record_columns import Carried
@@ -177,8 +177,11 @@ SHAPING = (*FRAME_PARAMETERS, "height", "width", "max_sequence_length")
 # Texts that each row has for itself. No check looks at them together with other cells, but for whether they
 # are given: `table_rows.py` rests on it.
 OWN_TEXTS = ("prompt", "negative_prompt")
-# From arguments and the names of those that the row itself gives, to what is rendered, and what is wrong.
+# From arguments and the names of those that the row or `overrides` gives, to what is rendered, and what is
+# wrong.
 Rules = Callable[[dict[str, Any], Set[str]], tuple[dict[str, Any], list[tuple[str, Refused]]]]
+# Why nothing of a row's steps can be stored.
+KeepCheck = Callable[[Recipe, SchedulerChoice, Mapping[str, Any]], Refused | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +229,7 @@ class RowPlan:
 
     readers: tuple[Reader, ...]
     base: Mapping[str, Any]  # the arguments of a row whose cells are all null
+    overridden: Set[str]  # those that the job gives to every row
     required: tuple[str, ...]
     seed: int | None
     scheduler: SchedulerChoice
@@ -236,6 +240,7 @@ class RowPlan:
     spec: PipelineSpec
     # What a pipeline allows in a row beyond each argument's own rule.
     rules: Rules | None
+    check_keep: KeepCheck | None  # of a job that stores the steps
     carried: Carried  # columns that go into the record as they are
     argument_fields: pa.Schema  # columns that show the arguments
     lookalikes: tuple[tuple[str, str], ...]  # (carried column, argument that it may have meant)
@@ -277,7 +282,8 @@ class RowPlan:
                 arguments[reader.target] = value
             else:
                 special[reader.target] = value
-        own = {reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None}
+        filled = (reader.target for reader, cell in zip(self.readers, cells, strict=True) if cell is not None)
+        own = {*self.overridden, *filled}
         if self.rules and not problems:
             taken, refused = self.rules(arguments, own)
             problems += self._problems(refused, arguments | taken) if refused else []
@@ -298,6 +304,8 @@ class RowPlan:
                 too_short = check_video_length(video, arguments.get("num_frames"), self.spec)
                 late += [("video", too_short)] if too_short else []
             problems += self._problems(late, arguments)
+        if self.check_keep and (why := self.check_keep(recipe, choice, arguments)):
+            problems.append(Problem(self._column("scheduler"), choice.canonical, why))
         if problems:
             return InvalidRow(index=index, problems=tuple(problems))
         if loras := special.get(LORA, self.loras):
@@ -307,9 +315,9 @@ class RowPlan:
             seed = derive_seed(arguments=arguments, scheduler=choice.canonical, recipe=recipe.name)
         names = {"scheduler": choice.canonical, "recipe": recipe.name, "model": self.model}
         request = Request(arguments=arguments, seed=seed, fps=fps, **names)
-        # rows of other lanes than the job's own never share forwards
+        # Rows of other lanes than the job's own never share forwards. A worker has one second model loaded.
         is_elsewhere = lane_of(request) != lane_named(self.model, self.recipe.name)
-        others = filter(None, [self.model, recipe.name if is_elsewhere else ""])
+        others = filter(None, [self.model, recipe.name if is_elsewhere else "", *models_in(arguments)])
         return CheckedRow(index=index, request=request, shape=": ".join([*others, shape_of(arguments)]))
 
     def _across(

@@ -15,7 +15,7 @@ import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.status.status import Status, StatusReader, figures_of
 from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
-from framefleet.pipeline.model.specs.model_index import DENOISERS
+from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.outputs.layout import preview_path
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
@@ -167,7 +167,7 @@ def gpu_idle(spent: Mapping[str, float], environments: Counter[str]) -> dict[str
 
 
 def _cause(network: str) -> str:
-    if network.startswith(DENOISERS):
+    if is_denoiser(network):
         return "denoise"
     return "encode" if "encoder" in network else "decode"
 

@@ -252,7 +252,7 @@ def row_rules(
 ) -> tuple[dict[str, Any], Refusals]:
     """Return the arguments with height and width for a named size, and what is wrong with them.
 
-    given: the names of those that the row itself gives, which go before the job's.
+    given: the names of those that the row or `overrides` gives, which go before the job's defaults.
     """
     sized, refused = _sized(arguments, given, spec)
     conditioned, more = _conditioned(sized, given, spec)
