@@ -222,7 +222,7 @@ def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, in
     """Return the bytes of its weights, and of those that `offload: group` has on the GPU at once."""
     from torch import nn
 
-    from framefleet.pipeline.model.specs.model_index import DENOISERS
+    from framefleet.pipeline.model.specs.model_index import is_denoiser
 
     bits, counted = precision.bits.get(name), set[int]()  # two layers may have one weight
 
@@ -243,7 +243,7 @@ def _sizes(network: nn.Module, name: str, precision: Precision) -> tuple[int, in
 
     whole, on_device = all_of(network), max(parts.values())
     groups = [child for child in network.children() if isinstance(child, nn.ModuleList | nn.Sequential)]
-    if name.startswith(DENOISERS) and not precision.by_leaf:
+    if is_denoiser(name) and not precision.by_leaf:
         blocks = [all_of(block) for group in groups for block in group]
         on_device = whole - sum(blocks) + max(blocks, default=0.0) * precision.blocks
     if stored := precision.stored.get(name):
