@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 from framefleet.pipeline.model.environment import lines_beginning
+from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
 from framefleet.pipeline.model.place_trial import prove
 from tests.lanes import pytest_xdist_make_scheduler
 from tests.long import (
@@ -88,6 +89,13 @@ def _not_looked_at_again() -> Iterator[None]:
 def _own_environment() -> Iterator[None]:
     """Variables that a file leaves, or libraries in it, reach no other file and nothing that it starts."""
     with own_environment():
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_library_process() -> Iterator[None]:
+    """A file's plans ask one process, which takes seven seconds to start, rather than one each."""
+    with LIBRARY_PROCESS.use():
         yield
 
 

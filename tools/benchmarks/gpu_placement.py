@@ -49,7 +49,7 @@ def _results(folder: Path, options: argparse.Namespace) -> Iterator[Result]:
             Request(arguments={**arguments, "prompt": "a red ball"}, seed=seed) for seed in range(NUM_ROWS)
         ]
         placer = placer_of(Placement(type=options.placement, devices=2), "cuda")
-        placer.check(model.settings, model.spec)
+        placer.check(model.settings, model.spec, {})
         model.pipe.to(options.device)
         expected, alone_s = _rendered(model, rows)
         model.pipe.to("cpu")
