@@ -61,8 +61,7 @@ class Picks {
         const { stars, note } = this.get(rowId);
         this.unsent.delete(rowId); // before: it may change again while it is sent
         const sent = fetch(this.place, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ row_id: rowId, stars, note }) });
-        const answer = await sent.catch(() => null);
-        if (!answer || answer.status >= 500) {
+        if (!(await sent.catch(() => null))?.ok) {
           this.unsent.add(rowId);
           return; // the server is away for now
         }
