@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Progress, Summary
     from framefleet.jobs.control.add import add
     from framefleet.jobs.control.control import pause, resume, stop
+    from framefleet.jobs.job.schema import job_schema
     from framefleet.jobs.keep.repair.repair import repair
     from framefleet.jobs.keep.replay.recorded_row import Given
     from framefleet.jobs.keep.replay.replay import replay
@@ -66,12 +67,14 @@ if TYPE_CHECKING:
     from framefleet.pipeline.request import Request
     from framefleet.pipeline.rows.inputs.access import Inputs
     from framefleet.plugins.compact.command import compact
+    from framefleet.plugins.demo.demo import demo
     from framefleet.plugins.deploy.submission import logs, submit
     from framefleet.plugins.doctor.doctor import Diagnosis, doctor
     from framefleet.plugins.doctor.machine import CheckResult
     from framefleet.plugins.export.export import export
     from framefleet.plugins.export.records import read_records
     from framefleet.plugins.marks.trace import Traced, trace
+    from framefleet.plugins.models.models import ModelFiles, ModelInfo, lock_model, model_info, verify_model
     from framefleet.plugins.pack.pack import pack
     from framefleet.plugins.pages.gallery.gallery import gallery
     from framefleet.plugins.pages.gallery.serve import GalleryServer
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
     from framefleet.plugins.pages.report.report import report
     from framefleet.plugins.pages.report.values import Report
     from framefleet.plugins.pages.sheet.sheet import Drawn, grid, sheet
+    from framefleet.plugins.ports.conversion.convert import Converted, convert_model
     from framefleet.plugins.rollouts.warm_fleet import WarmFleet, fleet
     from framefleet.plugins.scores.score_output import score
     from framefleet.plugins.train.plan import TrainPlan, plan_training
@@ -97,6 +101,7 @@ __all__ = [
     "BrokenWorker",
     "CheckResult",
     "Clip",
+    "Converted",
     "Diagnosis",
     "Drawn",
     "EndpointError",
@@ -114,6 +119,8 @@ __all__ = [
     "KeptSteps",
     "Model",
     "ModelError",
+    "ModelFiles",
+    "ModelInfo",
     "NoFile",
     "OutOfMemory",
     "Output",
@@ -142,15 +149,20 @@ __all__ = [
     "acceptance",
     "add",
     "compact",
+    "convert_model",
+    "demo",
     "doctor",
     "export",
     "failures",
     "fleet",
     "gallery",
     "grid",
+    "job_schema",
     "judge",
     "load_model",
+    "lock_model",
     "logs",
+    "model_info",
     "open_output",
     "pack",
     "pause",
@@ -175,9 +187,19 @@ __all__ = [
     "trace",
     "train",
     "verify",
+    "verify_model",
 ]
 
 _HOMES = {
+    "demo": "framefleet.plugins.demo.demo",
+    "job_schema": "framefleet.jobs.job.schema",
+    "Converted": "framefleet.plugins.ports.conversion.convert",
+    "convert_model": "framefleet.plugins.ports.conversion.convert",
+    "verify_model": "framefleet.plugins.models.models",
+    "lock_model": "framefleet.plugins.models.models",
+    "model_info": "framefleet.plugins.models.models",
+    "ModelFiles": "framefleet.plugins.models.models",
+    "ModelInfo": "framefleet.plugins.models.models",
     "Acceptance": "framefleet.plugins.until.acceptance",
     "Audit": "framefleet.pipeline.render.audit.schedule",
     "Batching": "framefleet.pipeline.render.fused.batching",

@@ -21,9 +21,8 @@ import yaml
 
 import framefleet
 from framefleet.jobs.cli import command_line
-from framefleet.jobs.job.schema import Job, job_schema
+from framefleet.jobs.job.schema import job_schema
 from framefleet.pipeline.errors import FramefleetError
-from framefleet.plugins.train.job import TrainJob
 from tools.house.house import Finding, House
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +92,7 @@ def job_page() -> str:
         "choose, `[]` each member of a list. A key without a value means its default. Unknown keys are "
         "refused. `framefleet schema` prints the same as a JSON Schema, for editors.",
     ]
-    render, train = job_schema(Job), job_schema(TrainJob)
+    render, train = job_schema(), job_schema("train")
     for schema, title in ((render, "Render jobs"), (train, "Trainings")):
         lines += ["", f"## {title}"]
         if schema is train:

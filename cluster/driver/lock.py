@@ -225,14 +225,15 @@ class DriverLock:
                 pause_s = min(2 * pause_s, self._beat_s)
             finish_replacing(self._store, self, self._unfinished())
             self.seal()  # before the first beat: one that comes late must not take the seal back
+            self._beating.start()  # before late parts are deleted, which may take longer than EXPIRY_S
             seals.sweep_late(self._store, self)
             self._store.delete_all(WEIGHTS)
             sweep_in_background(self._store)
             self.check()
         except BaseException:
+            self._released.set()
             HELD.discard(self._ours.owner)
             raise
-        self._beating.start()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from framefleet.jobs.show.console import reporting
-from framefleet.pipeline.errors import JobError
 
 
 def schema_command(
@@ -19,10 +18,6 @@ def schema_command(
 ) -> None:
     """Print the JSON Schema of a job file, for editors."""
     with reporting(verbose=False):
-        from framefleet.doors import job_kind
-        from framefleet.jobs.job.schema import Job, job_schema
+        from framefleet.jobs.job.schema import job_schema
 
-        kind = job_kind([section]) if section else None
-        if section and not kind:
-            raise JobError(f"{section}: no job has a schema of its own by this section", "leave it out")
-        print(json.dumps(job_schema(kind.schema if kind else Job), indent=2))
+        print(json.dumps(job_schema(section), indent=2))

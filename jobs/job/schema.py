@@ -26,9 +26,9 @@ from pydantic_core import PydanticCustomError
 from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.driver.stop import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.doors import runners, sections
+from framefleet.doors import job_kind, runners, sections
 from framefleet.jobs.job.section import Arguments, Section
-from framefleet.pipeline.errors import PluginError
+from framefleet.pipeline.errors import JobError, PluginError
 from framefleet.pipeline.guards.strict_model import MustBe
 from framefleet.pipeline.model.device_placement import Placement, by_type
 from framefleet.pipeline.model.model import ModelSettings
@@ -359,8 +359,15 @@ def sections_not_stored() -> set[str]:
     return {name for name, section in sections().items() if not section.is_stored}
 
 
-def job_schema(kind: type[TableJob] = Job) -> dict[str, Any]:
-    """Return the JSON Schema of a job file, for editors, with a description of every key."""
+def job_schema(section: str | None = None) -> dict[str, Any]:
+    """Return the JSON Schema of a job file, for editors, with a description of every key.
+
+    section: that makes another kind of job, as "train". Raises JobError for a section that makes none.
+    """
+    other = job_kind([section]) if section else None
+    if section and not other:
+        raise JobError(f"{section}: no job has a schema of its own by this section", "leave it out")
+    kind = other.schema if other else Job
     schema = kind.model_json_schema()
     definitions = schema["$defs"]
     for mapping in (schema, *definitions.values()):

@@ -10,9 +10,6 @@ import typer
 from framefleet.jobs.options import Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
 
-MAX_MOVING, _TILE = 18, 224  # clips in the animation, and the width of one in pixels
-_MAX_DRAWN = 200  # clips on the contact sheet
-
 
 def demo_command(
     words: Annotated[
@@ -46,6 +43,7 @@ def demo_command(
     """
     with reporting(verbose=verbose, resumable=True):
         from framefleet.jobs.render.command import show_render
+        from framefleet.plugins.demo.demo import draw_pictures
         from framefleet.plugins.demo.prepare import prepare_demo, read_size
         from framefleet.plugins.demo.vocabulary import hint_about
 
@@ -58,21 +56,3 @@ def demo_command(
         for name, place in {"clips": output / "clips", **draw_pictures(output)}.items():
             stdout.say(f"{name + ':':<15}{place}")
     raise typer.Exit(code)
-
-
-def draw_pictures(folder: Path) -> dict[str, Path]:
-    """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
-    import framefleet
-    from framefleet.pipeline.outputs.layout import RECORDS
-    from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
-    from framefleet.pipeline.outputs.stores.store import Store
-
-    store = Store(str(folder))
-    rows = sorted(record["row_indices"][0] for record in rows_of(read_folder(store), store.url_of(RECORDS)))
-    if not rows:
-        return {}
-    sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
-    framefleet.sheet(str(folder), sheet, limit=min(len(rows), _MAX_DRAWN))
-    newest = f"row_indices[1] >= {rows[-MAX_MOVING]}" if len(rows) > MAX_MOVING else None
-    framefleet.grid(str(folder), animation, limit=MAX_MOVING, where=newest, tile=_TILE)
-    return {"contact sheet": sheet, "animation": animation}

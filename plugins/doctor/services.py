@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -27,11 +28,12 @@ _OFF_S, NEAR_S = 300.0, 5.0
 def inspect_store(url: str, options: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Yield whether an output can be written, read, listed and locked there, and how fast.
 
-    What it writes lies in a folder of its own, which it deletes.
+    What it writes lies in a folder of its own, which it deletes, as it does folders on the way there.
     """
     from framefleet.pipeline.outputs.stores.store import Store
 
     store, folder = Store(url, options, outage_s=_PATIENCE_S), f".doctor-{secrets.token_hex(8)}"
+    absent = [] if "://" in url else [one for one in (Path(url), *Path(url).parents) if not one.exists()]
     small_s = _seconds(lambda: store.write(f"{folder}/small", b"1"))  # else there is nothing to delete
     try:
         if f"{folder}/small" not in store.list(folder):
@@ -50,6 +52,9 @@ def inspect_store(url: str, options: Mapping[str, Any]) -> Iterator[CheckResult]
     finally:
         with suppress(FramefleetError):  # said already
             store.delete_all(folder)
+        with suppress(OSError):  # somebody else has begun to write there
+            for made in absent:
+                made.rmdir()
     write, read = _SAMPLE_BYTES / 1e6 / write_s, _SAMPLE_BYTES / 1e6 / read_s
     text = f"write {write:,.0f} MB/s, read {read:,.0f} MB/s, {small_s * 1000:.0f} ms for a small file"
     if min(write, read) < _SLOW_MB_S or small_s > _SLOW_S:

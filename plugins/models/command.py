@@ -1,11 +1,7 @@
-"""`framefleet model`: what is in a model, a lock file of it, and whether it is still the same."""
+"""`framefleet model`: what is typed, and what it prints."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +11,11 @@ from rich.table import Table
 
 from framefleet.jobs.options import AllowPickle, Verbose
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, ModelError, bytes_text, command, count_text
-from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
+from framefleet.pipeline.errors import bytes_text, command, count_text
+from framefleet.pipeline.guards.redaction import public_url
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.sources.weights import Weights
-    from framefleet.pipeline.model.specs.spec import PipelineSpec
+    from framefleet.plugins.models.models import ModelFiles, ModelInfo
 
 _ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Pipeline: a folder, a hub id (org/name) or a URL.")
@@ -36,6 +31,8 @@ _Parts = Annotated[
         "--part", metavar="NAME=FILE", help="File with a component's weights, as in a job; repeatable."
     ),
 ]
+
+_COMPARED = {"lock": "locked", "cache": "named in the cache"}
 
 
 def lock_command(
@@ -56,29 +53,19 @@ def lock_command(
 ) -> None:
     """Write model.lock.json: size and SHA-256 of each file that is loaded. `render` refuses other files."""
     with reporting(verbose=verbose):
-        from framefleet.pipeline.model.sources.integrity import LOCK_FILE, ModelLock, model_digest
-        from framefleet.pipeline.outputs.stores.folder import Folder
+        from framefleet.jobs.job.file import places
+        from framefleet.plugins.models.models import lock_model
 
-        # An older lock of the folder does not count.
-        weights = _opened(model, revision, allow_pickle, ignore_lock=True, base=base, parts=parts or ())
-        with stderr.status(f"reading {weights.source.name}"):
-            digests = weights.digests()
-        lock = ModelLock(
-            source=weights.source.name,
-            revision=weights.source.revision,
-            class_name=weights.class_name,
-            sizes=_sizes(weights),
-            digests=digests,
-        )
-        is_in_model = weights.source.is_local and not weights.parts  # where it holds for the base alone
-        path = output or (Path(weights.source.path) if is_in_model else Path()) / LOCK_FILE
-        try:
-            # In the name's place, and not through it: it may be a link that came with the model.
-            Folder(path.absolute().parent).write(path.name, lock.to_json().encode())
-        except OSError as error:
-            raise JobError(f"{path} cannot be written: {error.strerror}", "give another --output") from error
-        size = bytes_text(sum(lock.sizes.values()))
-        stdout.say(f"{path}: {count_text(len(digests), 'file')}, {size}, digest {model_digest(digests)}")
+        with stderr.status(f"reading {public_url(model)}"):
+            locked = lock_model(
+                model,
+                output,
+                revision=revision,
+                base=base,
+                parts=places(parts or [], "--part"),
+                allow_pickle=allow_pickle,
+            )
+        stdout.say(f"{locked.lock}: {_counted(locked)}, digest {locked.digest}")
 
 
 def verify_command(
@@ -94,20 +81,20 @@ def verify_command(
 ) -> None:
     """Read every file that is loaded, and compare it with the lock and with the hub's digests."""
     with reporting(verbose=verbose):
-        from framefleet.pipeline.model.sources.integrity import LOCK_FILE, is_named, model_digest
+        from framefleet.jobs.job.file import places
+        from framefleet.plugins.models.models import verify_model
 
-        weights = _opened(model, revision, allow_pickle, lock=lock, base=base, parts=parts or ())
-        with stderr.status(f"reading {weights.source.name}"):
-            folder, digests = weights.fetched()
-        by_name = sum(is_named(folder / file) for file in weights.files)
-        if not weights.lock and not by_name:
-            raise ModelError(
-                f"{weights.source.name} has no {LOCK_FILE}, and its files are not named by their content",
-                f"make one where the model is known to be right: {command('model', 'lock', model)}",
+        with stderr.status(f"reading {public_url(model)}"):
+            read = verify_model(
+                model,
+                lock,
+                revision=revision,
+                base=base,
+                parts=places(parts or [], "--part"),
+                allow_pickle=allow_pickle,
             )
-        size = bytes_text(sum(_sizes(weights).values()))
-        by = " and ".join(["locked"] * bool(weights.lock) + ["named in the cache"] * bool(by_name))
-        stdout.say(f"{count_text(len(digests), 'file')}, {size}, as {by}, digest {model_digest(digests)}")
+        by = " and ".join(_COMPARED[one] for one in read.compared_with)
+        stdout.say(f"{_counted(read)}, as {by}, digest {read.digest}")
 
 
 def list_command(
@@ -129,140 +116,43 @@ def info_command(
     verbose: Verbose = False,
 ) -> None:
     """Show what a model consists of and what it renders. Fetches only small files and headers."""
-    with reporting(verbose=verbose), LIBRARY_PROCESS.use():
-        from framefleet.pipeline.model.license import license_of
-        from framefleet.pipeline.model.sources.integrity import model_digest
-        from framefleet.pipeline.model.specs.spec import inspect_model
+    with reporting(verbose=verbose):
         from framefleet.plugins.models.descriptions import in_company, read_measured
+        from framefleet.plugins.models.models import model_info
 
-        weights = _opened(model, revision, allow_pickle)
-        spec = inspect_model(weights.configs())
-        stdout.say(f"model:     {weights.source.name}")
-        stdout.say(f"pipeline:  {spec.class_name} ({spec.kind})")
-        preset = spec.preset.name if spec.preset else "none: defaults are those of its class and configs"
-        stdout.say(f"preset:    {preset}")
-        if findings := read_measured().of_class(spec.class_name):
-            stdout.say(f"measured:  {in_company(findings)} (with tiny models)")
-        license = license_of(weights.source, spec.preset, None, usual=spec.family.license)
-        stdout.say(f"license:   {license}")
-        for name, text in _rules(spec).items():
-            stdout.say(f"{name + ':':<11}{text}")
-        digest = (
-            model_digest(weights.lock.digests)
-            if weights.lock
-            else f"not locked ({command('model', 'lock', model)})"
-        )
-        stdout.say(f"digest:    {digest}")
-        stdout.print(_components(weights))
-        with stderr.status("counting the memory of one row"):  # which takes seconds, of some models a minute
-            memory = _fits(weights, spec)
-        stdout.say(f"memory:    {memory}")
+        with stderr.status(f"reading {public_url(model)}, and counting the memory of one row"):
+            info = model_info(model, revision=revision, allow_pickle=allow_pickle)
+        findings = read_measured().of_class(info.class_name)
+        lines = {
+            "model": info.name,
+            "pipeline": f"{info.class_name} ({info.kind})",
+            "preset": info.preset or "none: defaults are those of its class and configs",
+            "measured": f"{in_company(findings)} (with tiny models)" if findings else "",
+            "license": info.license,
+            **info.rules,
+            "digest": info.digest or f"not locked ({command('model', 'lock', model)})",
+        }
+        for name, text in lines.items():
+            if text:
+                stdout.say(f"{name + ':':<11}{text}")
+        stdout.print(_components(info))
+        stdout.say(f"memory:    {info.memory}")
 
 
-def _components(weights: Weights) -> Table:
-    """Return what each component holds, in the order of model_index.json. Reads headers, and no tensor."""
-    from framefleet.pipeline.model.sources.headers import read_header
-    from framefleet.pipeline.model.sources.selection import SAFETENSORS
+def _counted(files: ModelFiles) -> str:
+    return f"{count_text(files.num_files, 'file')}, {bytes_text(files.num_bytes)}"
 
+
+def _components(info: ModelInfo) -> Table:
     table = Table("component", "class", "dtype", box=box.SIMPLE_HEAD)
     for name in ("parameters", "bytes"):
         table.add_column(name, justify="right")
-    source, num_parameters, num_bytes = weights.source, 0, 0
-    for component in weights.components:
-        files = [file for file in weights.files if file.partition("/")[0] in component.folders]
-        by_dtype: Counter[str] = Counter()
-        for file in files:
-            if file.endswith(SAFETENSORS):
-                for tensor in read_header(partial(source.read, file), f"{source.name}/{file}")[1]:
-                    by_dtype[tensor.dtype] += tensor.num_parameters
-        dtypes = ", ".join(name.lower() for name, _ in by_dtype.most_common())  # the most frequent first
-        size, count = sum(source.files[file].size for file in files), by_dtype.total()
-        num_parameters, num_bytes = num_parameters + count, num_bytes + size
-        dtypes = dtypes or ("pickle" if component.has_weights else "")
-        table.add_row(
-            component.name, component.class_name, dtypes, f"{count:,}" if count else "", f"{size:,}"
-        )
-    table.add_row("all", "", "", f"{num_parameters:,}", f"{num_bytes:,}")
+    for one in info.components:
+        count = f"{one.num_parameters:,}" if one.num_parameters else ""
+        table.add_row(one.name, one.class_name, ", ".join(one.dtypes), count, f"{one.num_bytes:,}")
+    sums = (sum(one.num_parameters for one in info.components), sum(one.num_bytes for one in info.components))
+    table.add_row("all", "", "", *(f"{number:,}" for number in sums))
     return table
-
-
-def _opened(
-    model: str,
-    revision: str | None,
-    allow_pickle: bool,
-    *,
-    lock: Path | None = None,
-    ignore_lock: bool = False,
-    base: str | None = None,
-    parts: Sequence[str] = (),
-) -> Weights:
-    from framefleet.jobs.job.file import places
-    from framefleet.pipeline.model.sources.parts import base_and_parts, open_parts
-    from framefleet.pipeline.model.sources.source import open_source
-    from framefleet.pipeline.model.sources.weights import open_weights
-
-    place, files = base_and_parts(model, base, places(parts, "--part"))
-    return open_weights(
-        open_source(place, revision=revision),
-        lock=str(lock) if lock else None,
-        allow_pickle=allow_pickle,
-        ignore_lock=ignore_lock,
-        parts=open_parts(files, {}),
-    )
-
-
-def _sizes(weights: Weights) -> dict[str, int]:
-    """Return the bytes of every file that is loaded, of parts under the names that the model's digest has."""
-    own = {file: weights.source.files[file].size for file in weights.files}
-    return own | {part.key: part.size for part in weights.parts}
-
-
-def _rules(spec: PipelineSpec) -> dict[str, str]:
-    from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-    from framefleet.plugins.models.descriptions import in_words
-
-    step = spec.frame_step
-    rest = f" + {spec.frame_rest}" if spec.frame_rest else ""
-    frames = f"{step}k{rest}" if step and step > 1 else "any number"
-    if spec.only_frames:
-        frames = f"{spec.only_frames}, no other number"
-    shortest = f", at least {spec.min_frames}" if spec.min_frames else ""
-    longest = f", at most {spec.max_frames}" if spec.max_frames else ""
-    defaults = spec.defaults()
-    height, width = defaults.get("height"), defaults.get("width")
-    count = next((defaults[name] for name in FRAME_PARAMETERS if name in defaults), None)
-    size = f"multiples of {spec.size_multiple}" + (f", {height} x {width} unless given" if height else "")
-    rules = {} if spec.kind == "audio" else {"size": size}
-    if spec.kind == "video":
-        rules["frames"] = f"{frames}{shortest}{longest}" + (f", {count} unless given" if count else "")
-        rules["fps"] = f"{spec.native_fps:g}" if spec.native_fps else "not known"
-    if spec.has_sound:
-        rules["sound"] = "alone" if spec.kind == "audio" else "with the frames"
-    if spec.preset:
-        rules["defaults"] = ", ".join(f"{name} {value}" for name, value in spec.native().items())
-        rules["dtype"] = f"on a GPU {in_words(spec.preset)}"
-    return rules | {"scheduler": spec.scheduler_class or "none: its steps are its own"}
-
-
-def _fits(weights: Weights, spec: PipelineSpec) -> str:
-    """Return which offload fits which GPU, for a row of the model's own size."""
-    from framefleet.jobs.plan.footprint import CARDS_GB, Way
-    from framefleet.jobs.plan.memory import MemoryCounts, native_row
-    from framefleet.pipeline.model.model import ModelSettings
-    from framefleet.plugins.models.descriptions import fitting
-
-    settings = ModelSettings(path=weights.source.path)
-    with closing(MemoryCounts(settings, weights, spec, weights.configs(), is_on_cpu=False)) as counts:
-        count = partial(counts.count, native_row(spec))
-        if missing := count(Way()).missing:
-            return f"not counted: {missing}"
-        texts: list[str] = []
-        for card in CARDS_GB:
-            if (way := fitting(count, card)) == "all":  # also on every larger one
-                return "; ".join([*texts, f"fits whole on a GPU of {card} GB or more"])
-            how = {"no": "too small", "all, tiled": "with VAE tiling"}.get(way, f"with offload {way}")
-            texts.append(f"{card} GB: {how}")
-        return "; ".join(texts)
 
 
 def _classes() -> Table:

@@ -66,23 +66,24 @@ def convert_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import config_values, places
 
-        settings = config_values(sets or [])
+        settings, files = config_values(sets or []), places(parts or [], "--part")
         quiet_libraries()
-        if base:
-            from framefleet.plugins.ports.conversion.convert import convert_parts
+        from framefleet.plugins.ports.conversion.convert import convert_model
 
-            others = places(parts or [], "--part")
-            name, components = convert_parts(str(checkpoint), folder, base=base, parts=others, dtype=dtype)
-            stdout.say(f"{folder}: {name}, with {', '.join(components)} of the file")
-            stdout.say(f"next: {command('model', 'lock', folder)}")
-            return
-        from framefleet.plugins.ports.conversion.convert import convert
-
-        with _bytes_written() as progress:
-            done = convert(
-                checkpoint, folder, variant=variant, dtype=dtype, given=settings, progress=progress
+        with _bytes_written() as on_progress:
+            done = convert_model(
+                checkpoint,
+                folder,
+                base=base,
+                parts=files,
+                variant=variant,
+                dtype=dtype,
+                settings=settings,
+                on_progress=on_progress,
             )
-        stdout.say(f"{folder}: {done.variant}, {done.pipeline.__name__}")
+        of_file = f"with {', '.join(done.components)} of the file"
+        what = f"{done.variant}, {done.class_name}" if done.variant else f"{done.class_name}, {of_file}"
+        stdout.say(f"{folder}: {what}")
         stdout.say(f"next: {command('model', 'lock', folder)}")
 
 

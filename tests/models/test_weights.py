@@ -319,3 +319,21 @@ def test_small_files_that_were_not_fetched_are_named(
     with pytest.raises(ModelError, match=kind) as caught:
         open_weights(open_source(str(folder))).configs()
     assert str(folder / place) in caught.value.problem and "fetch" in caught.value.fix
+
+
+def test_python_shows_locks_and_verifies_a_model(folder: Path) -> None:
+    info = framefleet.model_info(str(folder))
+    assert (info.class_name, info.kind, info.digest) == ("WanPipeline", "video", None)
+    by_name = {component.name: component for component in info.components}
+    assert by_name["transformer"].num_parameters and by_name["transformer"].dtypes == ("f32",)
+    assert by_name["scheduler"].num_parameters == 0
+    assert repr(info).count("\n") <= 7
+    locked = framefleet.lock_model(str(folder))
+    assert locked.lock == folder / LOCK_FILE
+    assert locked.num_bytes == sum(read_lock(locked.lock).sizes.values())
+    verified = framefleet.verify_model(str(folder))
+    assert (verified.digest, verified.compared_with) == (locked.digest, ("lock",))
+    assert framefleet.model_info(str(folder)).digest == locked.digest
+    change_a_byte(folder / "transformer" / WEIGHTS)
+    with pytest.raises(ModelError, match="transformer"):
+        framefleet.verify_model(str(folder))

@@ -16,7 +16,7 @@ from framefleet.cluster.driver.lock import parse_holder, this_process
 from framefleet.pipeline.errors import JobError, TableError, UserError
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.rows.tables.table import open_table
-from framefleet.plugins.demo.command import draw_pictures
+from framefleet.plugins.demo.demo import draw_pictures
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.dataset.columns import plan_columns
 from framefleet.plugins.train.finish import read_finished

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from framefleet.plugins.demo import command as demo_command
-from framefleet.plugins.demo.command import draw_pictures
+from framefleet.plugins.demo import demo as demo_module
+from framefleet.plugins.demo.demo import draw_pictures
 from framefleet.plugins.demo.prepare import Size
 from framefleet.plugins.pictures import lettering
 from tests.commands import command
@@ -48,7 +48,7 @@ def test_without_clips_there_are_no_pictures(tmp_path: Path) -> None:
 def test_the_animation_shows_the_newest_clips_and_a_clip_that_is_gone_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_command, "MAX_MOVING", 1)
+    monkeypatch.setattr(demo_module, "MAX_MOVING", 1)
     rows = prompt_rows(num_scenes=2, languages=["en"], guidance_scales=[4.0], sizes=[SIZE, Size(17, 64, 96)])
     output_of(tmp_path, rows)
     first = min((tmp_path / "clips").rglob("*.mkv"), key=lambda clip: clip.stat().st_size)

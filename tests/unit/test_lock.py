@@ -16,6 +16,7 @@ from framefleet import Output, Store
 from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, Holder, parse_holder, this_process
 from framefleet.jobs.control.control import RESUME, ask_driver
 from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.parts import seals
 from framefleet.pipeline.outputs.parts.seals import epoch_path, epochs_of
 from framefleet.pipeline.outputs.stores.folder import Folder
 
@@ -98,6 +99,32 @@ with DriverLock(Store(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def test_a_driver_that_deletes_what_others_left_says_that_it_is_at_work(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = []
+
+    def sweep_slowly(store: Store, hold: DriverLock) -> None:
+        wait_until(lambda: held(store).beat > 1)
+        beats.append(held(store).beat)
+
+    monkeypatch.setattr(seals, "sweep_late", sweep_slowly)
+    with lock(store, beat_s=0.01):
+        assert beats
+
+
+def test_a_driver_that_cannot_delete_what_others_left_beats_no_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(store: Store, hold: DriverLock) -> None:
+        raise StoreError("no", "wait")
+
+    monkeypatch.setattr(seals, "sweep_late", fail)
+    with pytest.raises(StoreError):
+        lock(store, beat_s=0.01).__enter__()
+    wait_until(lambda: not [one for one in threading.enumerate() if one.name == "driver.lock"])
 
 
 def test_a_killed_driver_on_this_machine_is_replaced_at_once(store: Store) -> None:

@@ -230,5 +230,5 @@ def sweep_late(store: Store, hold: Hold) -> list[str]:
         hold.check()
     for path in late:
         log.info("%s came after its driver had lost the output, or was merged: deleted", store.url_of(path))
-        store.delete(path)
+    store.delete_many(late)
     return late

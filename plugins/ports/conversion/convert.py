@@ -12,6 +12,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,57 @@ from framefleet.plugins.ports.families import ORIGINALS
 _GB = 1e9
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A pipeline folder that was written."""
+
+    folder: Path
+    class_name: str  # of its pipeline
+    variant: str | None  # of VideoCrafter, DynamiCrafter or Open-Sora
+    components: tuple[str, ...]  # whose weights come from the files
+
+
+def convert_model(
+    checkpoint: str | Path,
+    folder: str | Path,
+    *,
+    base: str | None = None,
+    parts: Mapping[str, str | ModelPart] | None = None,
+    variant: str | None = None,
+    dtype: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Converted:
+    """Write a checkpoint as a pipeline folder with plain weights, which must not exist yet.
+
+    checkpoint: original files of VideoCrafter, DynamiCrafter or Open-Sora; with `base`, a file that diffusers
+    reads. base: the pipeline that it was made for. parts: files with weights of components, by name. variant,
+    settings: what the tensors of original files do not show, see `convert`. dtype: to write, as "bf16".
+    on_progress: is called with bytes written and in all. Raises ModelError for what cannot be converted.
+    """
+    idle = {"variant": variant, "settings": settings} if base else {"parts": parts}
+    for name, value in idle.items():
+        if value:
+            where = "with" if base else "without"
+            raise ModelError(f"{name} says nothing {where} a base", f"leave {name} out")
+    if base:
+        class_name, components = convert_parts(
+            str(checkpoint), Path(folder), base=base, parts=parts or {}, dtype=dtype
+        )
+        return Converted(
+            folder=Path(folder), class_name=class_name, variant=None, components=tuple(components)
+        )
+    done = convert(
+        Path(checkpoint), Path(folder), variant=variant, dtype=dtype, given=settings, progress=on_progress
+    )
+    return Converted(
+        folder=Path(folder),
+        class_name=done.pipeline.__name__,
+        variant=done.variant,
+        components=tuple(done.networks),
+    )
+
+
 def convert(
     path: Path,
     folder: Path,
@@ -45,7 +97,7 @@ def convert(
     variant: str | None = None,
     dtype: str | None = None,
     given: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """Write the pipeline folder of the checkpoint at `path`; `folder` appears when it is complete.
 
@@ -77,7 +129,8 @@ def convert(
     def wrote(size_bytes: int) -> None:
         nonlocal done
         done += size_bytes
-        progress(done, total)
+        if progress:
+            progress(done, total)
 
     with whole_folder(folder, total) as partial:
         write(conversion, checkpoint, partial, dtype=cast, wrote=wrote)

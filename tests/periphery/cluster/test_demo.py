@@ -42,3 +42,10 @@ def test_ones_own_words_become_clips_and_pictures(tmp_path: Path) -> None:
     assert re.search(r"^\d+ rows rendered in \d+:\d\d, mean batch ", ended.stderr, re.M)
     imported = ended.stderr.splitlines()[-1].split()
     assert "ray" in imported and not {"torch", "diffusers", "transformers"} & {*imported}, imported
+
+
+@pytest.mark.timeout(300)
+def test_python_renders_words_of_ones_own(tmp_path: Path) -> None:
+    summary = framefleet.demo([WORDS], output=tmp_path / "demo", size="9x64x64", seeds=2)
+    assert (summary.done, summary.failed) == (2, 0)
+    assert (tmp_path / "demo/contact-sheet.png").exists() and (tmp_path / "demo/demo.gif").exists()

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import framefleet
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.registry import own_class
 from framefleet.pipeline.model.specs.spec import inspect_model
@@ -41,6 +42,13 @@ def saved(tensors: dict[str, Tensor], folder: Path) -> Path:
     return folder / "model.ckpt"
 
 
+def test_what_says_nothing_about_such_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="settings says nothing with a base"):
+        framefleet.convert_model("x.gguf", tmp_path / "out", base="org/name", settings={"vae.z": 1})
+    with pytest.raises(ModelError, match="parts says nothing without a base"):
+        framefleet.convert_model("x.ckpt", tmp_path / "out", parts={"vae": "vae.safetensors"})
+
+
 def test_a_zip_that_cannot_be_read_is_refused_without_a_traceback(tmp_path: Path) -> None:
     many_disks = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 9)  # zipfile refuses to say whether it is one
     (tmp_path / "model.ckpt").write_bytes(bytes(100) + many_disks + b"PK\x05\x06" + bytes(18))
@@ -54,7 +62,7 @@ def test_a_checkpoint_becomes_a_folder_that_loads_with_its_weights(variant: str,
     tensors = checkpoint(variant)
     path = saved({f"_forward_module.{name}": tensor for name, tensor in tensors.items()}, tmp_path)
     named = variant if variant == "dynamicrafter-512" else None  # which has a sibling of equal tensors
-    done = convert(path, tmp_path / "out", variant=named)
+    done = framefleet.convert_model(path, tmp_path / "out", variant=named)
     assert done.variant == variant
     index = json.loads((tmp_path / "out" / "model_index.json").read_text())
     pipe = own_class(index["_class_name"]).from_pretrained(tmp_path / "out")

@@ -1,0 +1,57 @@
+"""Prompts rendered with the shipped model, and two pictures of the clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
+from framefleet.pipeline.outputs.stores.store import Store
+
+if TYPE_CHECKING:
+    from framefleet.cluster.driver.progress import Progress, Summary
+
+MAX_MOVING, _TILE = 18, 224  # clips in the animation, and the width of one in pixels
+_MAX_DRAWN = 200  # clips on the contact sheet
+
+
+def demo(
+    prompts: Sequence[str] = (),
+    *,
+    output: str | Path = "demo-output",
+    size: str | None = None,
+    seeds: int = 4,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Render prompts on two CPU workers, with a small model that is included; return how many were done.
+
+    It can only draw one ball, square, triangle, star or ring that moves on a plain background. prompts: added
+    to the table in `output`; none: a table of 28 rows. size: of their clips, as "33x64x64" for frames, height
+    and width. seeds: clips of each prompt. on_progress: as of `render`. Writes contact-sheet.png and demo.gif
+    into `output` too. Raises JobError for prompts and sizes that the model does not render, and for a folder
+    of another job.
+    """
+    from framefleet.jobs.render.render import render
+    from framefleet.plugins.demo.prepare import prepare_demo, read_size
+
+    job = prepare_demo(Path(output), prompts, read_size(size) if size else None, num_seeds=seeds)
+    summary = render(job, on_progress=on_progress)
+    draw_pictures(Path(output))
+    return summary
+
+
+def draw_pictures(folder: Path) -> dict[str, Path]:
+    """Draw the clips of a local output, in table order; return what is where, nothing without clips."""
+    import framefleet
+
+    store = Store(str(folder))
+    rows = sorted(record["row_indices"][0] for record in rows_of(read_folder(store), store.url_of(RECORDS)))
+    if not rows:
+        return {}
+    sheet, animation = folder / "contact-sheet.png", folder / "demo.gif"
+    framefleet.sheet(str(folder), sheet, limit=min(len(rows), _MAX_DRAWN))
+    newest = f"row_indices[1] >= {rows[-MAX_MOVING]}" if len(rows) > MAX_MOVING else None
+    framefleet.grid(str(folder), animation, limit=MAX_MOVING, where=newest, tile=_TILE)
+    return {"contact sheet": sheet, "animation": animation}
