@@ -318,7 +318,8 @@ def check_model_column(job: Job, table: RowSource) -> tuple[str | None, str | No
 def with_added(table: Table, job: Job, paths: Iterable[str]) -> Table:
     """Return the table with the rows of these files of the job's output after its own."""
     options, root = job.storage_options if "://" in job.output else {}, job.output.rstrip("/")
-    return table.joined([open_table(f"{root}/{path}", options) for path in paths])
+    patient = partial(open_table, outage_s=job.retries.store_outage_s, has_answered=True)
+    return table.joined([patient(f"{root}/{path}", options) for path in paths])
 
 
 def table_of_job(

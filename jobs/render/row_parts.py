@@ -331,13 +331,7 @@ class Additions:
             log.warning("%s: %s", path, line)
         self._table, self._resolved = table, resolved
         self._survey += survey
-        fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
-        num_done = sum(
-            self._index.mark_done(
-                ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
-            )
-            for _, records in tables_by_part(self._resolved.store, fields)
-        )
+        num_done = self._mark_done(first) if index.num_foreign else 0
         write_rows(resolved, index, self._lock, start=first)
         remember_survey(resolved, self._survey)
         if resolved.job.on_invalid == "skip":
@@ -347,6 +341,16 @@ class Additions:
             lanes=plan_lanes(resolved, index, self._survey),
             num_new=index.render_added(first),
             num_done=num_done,
+        )
+
+    def _mark_done(self, first: int) -> int:
+        """Note which rows from `first` on had a record before they were added; return how many."""
+        fields = fields_named(FIRST_FIELDS, "row_id", "row_indices")
+        return sum(
+            self._index.mark_done(
+                ids_of(records["row_id"]), first_positions_of(records["row_indices"]), since=first
+            )
+            for _, records in tables_by_part(self._resolved.store, fields)
         )
 
 

@@ -234,6 +234,14 @@ def test_a_driver_that_is_gone_or_does_not_answer_is_not_waited_for_without_end(
     assert added.rendered_by == "unknown"
 
 
+def test_no_record_is_read_again_for_added_rows_where_all_are_of_the_table(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framefleet.jobs.render.row_parts.tables_by_part", None)
+    run(values, at={4: lambda: framefleet.add(values, LATER, wait_s=0) and None})
+    check_whole(values, [*ROWS[:7], *LATER])
+
+
 def test_rows_that_were_rendered_before_they_left_the_table_are_not_rendered_again(
     values: dict[str, Any], tmp_path: Path
 ) -> None:

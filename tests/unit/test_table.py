@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.rows.tables.table import Table, open_table
@@ -110,6 +111,24 @@ def test_any_fsspec_url_is_read() -> None:
         pa.parquet.write_table(ROWS, file)
     assert rows(open_table("memory://tables/t.parquet")) == ROWS.to_pylist()
     assert rows(open_table("memory://tables")) == ROWS.to_pylist()
+
+
+def test_a_store_that_has_answered_before_may_be_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fsspec.open("memory://added/t.parquet", "wb") as file:
+        pa.parquet.write_table(ROWS, file)
+    failures = [ConnectionError("gone"), ConnectionError("gone")]
+    lists = MemoryFileSystem.isfile
+
+    def isfile(self: MemoryFileSystem, path: str) -> bool:
+        if failures:
+            raise failures.pop()
+        return lists(self, path)
+
+    monkeypatch.setattr(MemoryFileSystem, "isfile", isfile)
+    with pytest.raises(TableError, match="gone"):
+        open_table("memory://added/t.parquet")
+    failures.append(ConnectionError("gone"))
+    assert rows(open_table("memory://added/t.parquet", has_answered=True)) == ROWS.to_pylist()
 
 
 def test_a_table_can_be_read_twice(tmp_path: Path) -> None:

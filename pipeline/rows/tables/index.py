@@ -71,6 +71,7 @@ class RowIndex:
         self.num_left_out = 0
         self.is_whole = True  # all rows of the table without a record are to be rendered
         self.num_doubled = 0  # rows that were marked done more than once
+        self.num_foreign = 0  # marks of rows that are none of the table
 
     @property
     def lanes(self) -> tuple[LaneKey, ...]:
@@ -125,6 +126,7 @@ class RowIndex:
         which rows are ignored.
         """
         positions = self._rows(ids, expected_at)
+        self.num_foreign += len(ids) - len(positions)
         rows, times = np.unique(positions[positions >= since], return_counts=True)
         marks = self._marks[rows]
         is_doubled = ((marks & _DONE > 0) | (times > 1)) & (marks & _DOUBLED == 0)

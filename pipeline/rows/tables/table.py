@@ -13,6 +13,7 @@ import io
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat, takewhile
 from pathlib import PurePosixPath
 from typing import Any
@@ -218,6 +219,7 @@ def open_table(
     *,
     arguments: Mapping[str, ArgumentKind] | None = None,
     outage_s: float = OUTAGE_S,
+    has_answered: bool = False,
 ) -> Table:
     """Return the table at `location`: Parquet, CSV, TSV or JSONL (the latter three also as .gz, .bz2, .xz).
 
@@ -226,7 +228,8 @@ def open_table(
     arguments: columns whose cells are checked later, see `row_plan.argument_columns`. In CSV and JSONL they
     are text: one odd cell is then refused as a row and not with the whole file. Other columns of these get
     the type that fits the first megabyte; a later cell that does not fit it is an error that names the row.
-    outage_s: how long its store may be out of reach while it is read.
+    outage_s: how long its store may be out of reach while it is read. has_answered: it has before, so that
+    it may be out of reach at first, too.
     """
     shown = public_url(location)
     check_url(location)
@@ -238,13 +241,15 @@ def open_table(
         )
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
-        paths, root = _paths(filesystem, path, shown)
+        patience = Patience(shown, outage_s)
+        patience.has_answered = has_answered
+        listed = partial(_paths, filesystem, path, shown)
+        paths, root = patience.ride_out(listed) if has_answered else listed()
         if media_column(paths[0]):
             below = _below(filesystem, path, shown)
             filesystem = list_media(filesystem, paths, below, folder=path, location=shown)
             paths, root = [f"{path.rstrip('/')}/files.parquet"], path
         kinds = _TEXT_COLUMNS | dict(arguments or {})
-        patience = Patience(shown, outage_s)
         same = {"filesystem": filesystem, "arguments": kinds, "patience": patience}
         files = [TableFile(path=name, format=file_format(name), **same) for name in paths]
         sources = table_files.with_partitions(files, root)
