@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from framefleet.doors import runners_of
@@ -191,12 +192,12 @@ def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -
         column = batch.column(field.name)
         check_no_password(field.name, pa.chunked_array([column]))
         try:
-            columns.append(column.cast(field.type))
+            columns.append(_cast(column, field.type))
         except pa.ArrowException as error:
             problem = f"{field.name} does not fit the job's table: {error}"
             for position, cell in zip(positions, column, strict=True):  # to the first that does not fit
                 try:
-                    pa.array([cell.as_py()], column.type).cast(field.type)
+                    _cast(pa.array([cell.as_py()], column.type), field.type)
                 except pa.ArrowException:
                     value = shown(cell.as_py())
                     problem = (
@@ -205,3 +206,13 @@ def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -
                     break
             raise TableError(problem, f"write it as {field.type}") from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return a column as another type. Raises ArrowInvalid where a number would be another one."""
+    cast = column.cast(kind)
+    if pa.types.is_floating(column.type) and pa.types.is_floating(kind):  # which Arrow rounds
+        is_other = pc.and_(pc.not_equal(cast.cast(column.type), column), pc.is_finite(column))
+        if pc.any(is_other).as_py():
+            raise pa.ArrowInvalid(f"some numbers do not fit {kind}")
+    return cast

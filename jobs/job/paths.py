@@ -80,6 +80,11 @@ class NamedPath:
         self.at[self.key[-1]] = self.mark + text
 
 
+def without_scheme(location: str) -> str:
+    """Return a path without `file://`: one place has one name."""
+    return re.sub("^(file|local)://", "", location)
+
+
 def paths_in(values: Any) -> Iterator[NamedPath]:
     """Yield every path, URL and name of the hub of a job."""
     added = tuple((name, *key) for name, section in sections().items() for key in section.paths)

@@ -27,6 +27,7 @@ from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.driver.stop import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.doors import job_kind, runners, sections
+from framefleet.jobs.job.paths import without_scheme
 from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import JobError, PluginError
 from framefleet.pipeline.guards.strict_model import MustBe
@@ -208,9 +209,9 @@ _Model = Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_typ
 class TableJob(Section):
     """One table, one model, one output, and where the work is done."""
 
-    table: _Text | None = None
+    table: Annotated[_Text, AfterValidator(without_scheme)] | None = None
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; or a folder of images or videos."""
-    output: Annotated[_Text, AfterValidator(dated)]
+    output: Annotated[_Text, AfterValidator(dated), AfterValidator(without_scheme)]
     """Folder or fsspec URL, e.g. s3://bucket/run-7. {date} stands for today's date in UTC."""
     model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""

@@ -23,7 +23,7 @@ from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, claim_of, read_claim
 from framefleet.jobs.job.model import place_of
 from framefleet.jobs.job.output import base_of
-from framefleet.jobs.job.paths import JOB_FILES
+from framefleet.jobs.job.paths import JOB_FILES, absolute_paths, without_scheme
 from framefleet.jobs.job.schema import Job, sections_not_stored
 from framefleet.jobs.job.steps import decisive_sections, kinds_of, sections_with_steps
 from framefleet.pipeline.errors import JobError, setting
@@ -160,6 +160,8 @@ def _untrusted(job: Job) -> Iterator[tuple[str, Any]]:
         yield "inputs.base", job.inputs.base
     declared: dict[str, Any] = {place_of(name): model for name, model in job.by_name.items()}
     for place, model in declared.items():
+        if model.base is not None and not is_opened(model.base):
+            yield f"{place}.base", model.base
         if disk := getattr(model.offload, "disk", None):
             yield f"{place}.offload.disk", disk
         for part, file in model.parts.items():
@@ -240,7 +242,7 @@ def claim(resolved: ResolvedJob) -> None:
 def deciding_values(resolved: ResolvedJob) -> dict[str, Any]:
     """Return what of a job, its model and the libraries decides the row_ids of a table and its rows/."""
     description = _description(resolved)
-    job = {key: description["job"][key] for key in ("model", "models", *clip_steps(), "on_invalid")}
+    job = {key: description["job"][key] for key in ("model", "models", *clip_steps(), "on_invalid", "keep")}
     others = {key: description.get(key) for key in ("versions", "pipeline")}
     decisive = _decisive(description, sections_with_steps(description["job"]))
     return {**decisive, **job, **others}
@@ -280,7 +282,7 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
     else:
         models = values["model"] | _named_model(resolved.first)
     loras = {name: lora for model in resolved.models.values() for name, lora in model.settings.loras.items()}
-    return {
+    written = {
         **values,
         "table": None if job.table is None else public_location(job.table),
         "sweep": _in_any_folder(values["sweep"]) if job.sweep else None,
@@ -305,6 +307,8 @@ def _job_values(resolved: ResolvedJob) -> dict[str, Any]:
             for name, model in resolved.second_models.items()
         },
     }
+    absolute_paths(written)
+    return written
 
 
 def _named_model(model: ResolvedModel) -> dict[str, Any]:
@@ -395,7 +399,7 @@ def _decisive(description: Mapping[str, Any], names: Collection[str]) -> dict[st
     if table := job.get("table"):  # of those that the output stores, or the one above it, the folder alone
         output = str(job.get("output")).rstrip("/")
         is_own = table.startswith(f"{output}/{TABLES}/") or is_table_above(table, output)
-        values["table"] = TABLES if is_own else str(table)
+        values["table"] = TABLES if is_own else without_scheme(str(table))
     values |= decisive_sections(job, names)
     values["media"] = {key: value for key, value in job["media"].items() if key != "previews"}
     for kind, decides in _NAMED.items():

@@ -14,6 +14,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -162,7 +163,9 @@ def rank_of(order: str, request: Request, carried: pa.RecordBatch) -> float:
         return work_in(request)
     name = order.removeprefix(PRIORITY)
     value = carried[name][0].as_py() if name in carried.schema.names else request.arguments.get(name)
-    return -math.inf if value is None or math.isnan(value) else float(value)
+    if not isinstance(value, int | float | Decimal):  # an argument may be a list, or a schedule as text
+        return -math.inf
+    return -math.inf if math.isnan(value) else float(value)
 
 
 def work_in(request: Request) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 import framefleet
@@ -317,6 +318,16 @@ def test_what_cannot_be_added_is_refused_with_the_reason(
     with pytest.raises(FramefleetError, match=said):
         framefleet.add({**values, **changed}, rows)
     assert not Store(values["output"]).list("tables")
+
+
+def test_a_number_that_the_table_would_round_is_refused_with_its_row(values: dict[str, Any]) -> None:
+    scales = pa.array([7.5, 3.5], pa.float32())
+    table = pa.table({"prompt": ["a", "b"], "guidance_scale": scales})
+    pa.parquet.write_table(table, values["table"])
+    added = framefleet.add(values, [{"prompt": "c", "guidance_scale": 1.25}])
+    assert added.num_rows == 1
+    with pytest.raises(TableError, match=r"row 1: guidance_scale is 7\.3, and the job's table holds float"):
+        framefleet.add(values, [{"prompt": n, "guidance_scale": s} for n, s in (("c", 0.5), ("d", 7.3))])
 
 
 def test_rows_that_the_job_leaves_out_are_named(values: dict[str, Any]) -> None:

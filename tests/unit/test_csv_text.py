@@ -72,6 +72,7 @@ def test_the_usual_ways_to_write_a_value_are_read(text: str, value: Any, tmp_pat
         ("t.csv", 'n,prompt\n1,a\n2,  "a ""b""" \n', "spaces stand before its quote mark", "JSONL"),
         ("t.csv", '"prompt", "n"\n"a, b", 1\n', "line 1: the cell that begins with ' \"n", "JSONL"),
         ("t.csv", 'prompt,n\ra,1\r"b" c,2\r', "line 3", "JSONL"),
+        ("t.csv", '"prompt,n\n' + "a,1\n" * 40_000, "line 1", "JSONL"),
         ("t.tsv", 'prompt\tn\n"b" c\t2\n' + "d\t1\n" * 300_000 + '"say ""a"""\t1\n', "line 300003", "JSONL"),
     ],
 )

@@ -108,11 +108,13 @@ def test_the_output_keeps_the_rows_and_goes_on_from_them(tmp_path: Path) -> None
     assert claimed_job(str(tmp_path / "out")).table == job.table == with_rows(values(tmp_path), ROWS).table
 
 
-def test_other_rows_may_follow_and_a_named_table_may_not(tmp_path: Path) -> None:
-    claimed_rows(with_rows(values(tmp_path), ROWS))
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_other_rows_may_follow_and_a_named_table_may_not(scheme: str, tmp_path: Path) -> None:
+    named = {**values(tmp_path), "output": f"{scheme}{tmp_path / 'out'}"}
+    claimed_rows(with_rows(named, ROWS))
     (tmp_path / "out/clips").mkdir()
     (tmp_path / "out/clips/x.mp4").touch()
-    more = with_rows(values(tmp_path), [*ROWS, {"prompt": "rain"}])
+    more = with_rows(named, [*ROWS, {"prompt": "rain"}])
     assert claimed_rows(more) == 3
     assert claimed_job(str(tmp_path / "out")).table == more.table
     arrow_of(ROWS).to_pandas().to_csv(tmp_path / "t.csv")

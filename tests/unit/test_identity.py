@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from framefleet import Request
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.request import is_input, is_model
-from framefleet.pipeline.rows.identity import deciding, derive_seed
+from framefleet.pipeline.rows.identity import deciding, derive_seed, rank_of
 from tests.rows import row_id
 
 REQUEST = Request(arguments={"prompt": "a cat", "guidance_scale": 5.0}, seed=7, scheduler="DDIMScheduler")
@@ -25,6 +27,16 @@ def test_canonical_json_has_one_spelling() -> None:
 def test_canonical_json_refuses_what_json_has_not() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("value", "rank"),
+    [(3, 3.0), (7.5, 7.5), ("linear(7, 3)", -math.inf), ([1, 2], -math.inf), (None, -math.inf)],
+)
+def test_a_row_whose_argument_is_no_number_goes_last(value: Any, rank: float) -> None:
+    request = Request(arguments={"guidance_scale": value})
+    carried = pa.RecordBatch.from_pylist([{"tag": "x"}])
+    assert rank_of("priority:guidance_scale", request, carried) == rank
 
 
 def test_the_row_id_is_the_published_formula() -> None:

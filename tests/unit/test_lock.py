@@ -122,9 +122,10 @@ def test_a_driver_that_cannot_delete_what_others_left_beats_no_more(
         raise StoreError("no", "wait")
 
     monkeypatch.setattr(seals, "sweep_late", fail)
+    before = {*threading.enumerate()}
     with pytest.raises(StoreError):
         lock(store, beat_s=0.01).__enter__()
-    wait_until(lambda: not [one for one in threading.enumerate() if one.name == "driver.lock"])
+    wait_until(lambda: not {one for one in threading.enumerate() if one.name == "driver.lock"} - before)
 
 
 def test_a_killed_driver_on_this_machine_is_replaced_at_once(store: Store) -> None:

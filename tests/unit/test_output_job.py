@@ -117,6 +117,7 @@ LORA = {"style": {"path": "ftp://x/a", "sha256": "0" * 64}}
         ("inputs", {"base": "http://127.0.0.1/"}, "inputs.base"),
         ("model", {"allow_pickle": True}, "model.allow_pickle"),
         ("model", {"path": "simplecache::http://127.0.0.1/m"}, "model.path"),
+        ("model", {"base": "http://127.0.0.1/m"}, "model.base"),
         ("marks", {"watermark": [{"name": "trustmark", "weights": "/tmp/theirs"}]}, "marks.watermark"),
         ("marks", {"watermark": [{"name": "videoseal", "weights": "a'b.pth"}]}, "marks.watermark"),
         ("model", {"offload": {"type": "group", "disk": "/etc"}}, "model.offload.disk"),

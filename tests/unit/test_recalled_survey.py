@@ -78,6 +78,10 @@ def _other_defaults(values: dict[str, Any], _output: Path) -> None:
     values["defaults"] = {**values.get("defaults", {}), "guidance_scale": 3.5}
 
 
+def _another_keep(values: dict[str, Any], _output: Path) -> None:
+    values["keep"] = {"log_probs": True}  # which not every scheduler has
+
+
 def _no_part(_values: dict[str, Any], output: Path) -> None:
     next((output / "rows").glob("*.parquet")).unlink()
 
@@ -99,7 +103,7 @@ def _impossible_example(_values: dict[str, Any], output: Path) -> None:
     file.write_text(json.dumps(seen))
 
 
-CHANGES = [_other_rows, _other_defaults, _no_part, _other_part, _damage, _impossible_example]
+CHANGES = [_other_rows, _other_defaults, _another_keep, _no_part, _other_part, _damage, _impossible_example]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -116,11 +116,12 @@ def test_paths_start_where_the_job_began_also_when_it_goes_on_elsewhere(
     (tmp_path / "here").mkdir()
     (tmp_path / "here/a.png").write_bytes(b"a")
     monkeypatch.chdir(tmp_path / "here")
-    with closing(resolved(tmp_path)) as job:
+    with closing(resolved(tmp_path, inputs={"roots": ["."]})) as job:
         claim(job)
     monkeypatch.chdir(tmp_path)
     with closing(resolve_job(claimed_job(str(tmp_path / "out")), Callback())) as job:
         assert job.inputs.read("a.png") == b"a"
+        assert job.job.inputs.roots == [str(tmp_path / "here")]
 
 
 def test_what_is_new_in_a_sweep_is_all_that_is_rendered(tmp_path: Path) -> None:

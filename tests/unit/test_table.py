@@ -15,7 +15,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from framefleet.pipeline.errors import TableError
-from framefleet.pipeline.rows.tables.table import Table, open_table
+from framefleet.pipeline.rows.tables.table import Table, folder_of, open_table
 
 ROWS = pa.table({"prompt": ["a cat", "一只猫", "42"], "seed": [1, 2**62, 3], "score": [0.5, 1.5, 2.5]})
 JSONL = '{"prompt": "a cat", "seed": 1}\n{"prompt": "a dog", "seed": null, "tags": ["x"]}\n'
@@ -111,6 +111,23 @@ def test_any_fsspec_url_is_read() -> None:
         pa.parquet.write_table(ROWS, file)
     assert rows(open_table("memory://tables/t.parquet")) == ROWS.to_pylist()
     assert rows(open_table("memory://tables")) == ROWS.to_pylist()
+
+
+def test_a_table_is_listed_anew_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten = []
+    monkeypatch.setattr(MemoryFileSystem, "invalidate_cache", lambda self, path=None: forgotten.append(path))
+    with pytest.raises(TableError, match="does not exist"):
+        open_table("memory://later/t.parquet")
+    assert forgotten == [None]
+
+
+def test_a_folder_may_be_called_like_a_pattern(tmp_path: Path) -> None:
+    file = tmp_path / "run [v2]" / "t.parquet"
+    file.parent.mkdir()
+    pa.parquet.write_table(ROWS, file)
+    assert rows(open_table(str(file))) == ROWS.to_pylist()
+    assert folder_of(str(file)) == folder_of(str(file.parent)) == str(file.parent)
+    assert folder_of(str(tmp_path / "run *" / "t.parquet")) == str(tmp_path)
 
 
 def test_a_store_that_has_answered_before_may_be_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:

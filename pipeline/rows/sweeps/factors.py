@@ -346,7 +346,9 @@ def lines_of(file: str, place: str, storage_options: Mapping[str, Any]) -> list[
         if "://" not in file:
             content = read_regular(os.path.expanduser(file), _MAX_BYTES + 1)
         else:
-            with fsspec.open(file, "rb", **storage_options) as opened:
+            filesystem, path = fsspec.core.url_to_fs(file, **storage_options)
+            filesystem.invalidate_cache()  # of listings: this process may have looked there before
+            with filesystem.open(path, "rb") as opened:
                 content = opened.read(_MAX_BYTES + 1)
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
         reason, fix = why_unread(error, "check its path")

@@ -49,7 +49,10 @@ class CsvText(io.RawIOBase):
         self.separator = marked[1].decode("latin-1") if marked else likely
         self.is_quoted = self.separator != "\t" or not self._is_unquoted()
         text = io.StringIO(self._sample.decode("utf-8", "surrogateescape"), newline="")
-        self.header: list[str] = next(filter(None, self._reader(text)), [])
+        try:
+            self.header: list[str] = next(filter(None, self._reader(text)), [])
+        except csv.Error:  # a cell that goes on and on: its quote mark is refused where it stands
+            self.header = header.split(self.separator)
         self._check = _QuoteCheck(self)
 
     def readable(self) -> bool:

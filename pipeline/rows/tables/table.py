@@ -208,7 +208,8 @@ def folder_of(location: str) -> str:
     """Return the folder that a table lies in, or is: where paths in its cells start from."""
     plain = location.partition("?")[0] if "://" in location else os.path.abspath(os.path.expanduser(location))
     parts = plain.split("/")
-    fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
+    is_there = "://" not in location and os.path.lexists(plain)  # its name may look like a pattern
+    fixed = next((i for i, part in enumerate(parts) if not is_there and has_magic(part)), len(parts))
     is_file = fixed == len(parts) and file_format(plain) is not None and not os.path.isdir(plain)
     return "/".join(parts[: fixed - 1] if is_file else parts[:fixed]) or "/"
 
@@ -241,6 +242,7 @@ def open_table(
         )
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **(storage_options or {}))
+        filesystem.invalidate_cache()  # of listings: this process may have looked there before
         patience = Patience(shown, outage_s)
         patience.has_answered = has_answered
         listed = partial(_paths, filesystem, path, shown)
