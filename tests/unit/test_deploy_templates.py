@@ -121,7 +121,8 @@ def test_scripts_parse_and_nothing_holds_a_secret() -> None:
             assert os.access(file, os.X_OK)
 
 
-def test_hugging_faces_own_command_takes_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["", "0 1 * * *"])
+def test_hugging_faces_own_command_takes_the_job(schedule: str, tmp_path: Path) -> None:
     (tmp_path / "secrets").write_text("AWS_SECRET_ACCESS_KEY=not-to-be-seen\n")
     (tmp_path / "secrets").chmod(0o600)
     shutil.copy(TEMPLATES / "job.yaml", tmp_path)
@@ -131,6 +132,7 @@ def test_hugging_faces_own_command_takes_the_job(tmp_path: Path) -> None:
         "HF_TOKEN": "hf_none",
         "SECRETS": f"{tmp_path}/secrets",
         "HF_HOME": str(tmp_path),
+        "SCHEDULE": schedule,
     }
     ended = subprocess.run(
         ["sh", TEMPLATES / "hf_jobs.sh", tmp_path, "--dry-run", "--namespace", "me"],
@@ -140,6 +142,7 @@ def test_hugging_faces_own_command_takes_the_job(tmp_path: Path) -> None:
     )
     said = " ".join(ended.stdout.split())
     assert "framefleet render /job/job.yaml" in said and "flavor h200" in said, ended.stderr
+    assert schedule in said
     assert "AWS_SECRET_ACCESS_KEY=***" in said and "not-to-be-seen" not in said
 
 
