@@ -253,6 +253,12 @@ def commands() -> Mapping[str, Sequence[Command]]:
     return by_panel
 
 
+@cache
+def job_kinds() -> frozenset[str]:
+    """Return the sections that make a job one of another kind. Its output has <section>.json for job.json."""
+    return frozenset(section for plugin in plugins().values() for section in plugin.job_kinds)
+
+
 def job_kind(sections: Iterable[str]) -> JobKind | None:
     """Return the kind of a job file with these sections; None: it is rendered."""
     for name, plugin in plugins().items():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import framefleet
-from framefleet.doors import clip_steps, inner_outputs, sections
+from framefleet.doors import clip_steps, inner_outputs, job_kinds, sections
 from framefleet.jobs.job.file import load_job, set_values
 from framefleet.jobs.job.job_json import JOB_JSON, Claim, claim_of, read_claim
 from framefleet.jobs.job.model import place_of
@@ -35,7 +35,7 @@ from framefleet.pipeline.model.lora import Lora
 from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
-from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, TRAINING, dated
+from framefleet.pipeline.outputs.layout import CLAIM, CLIPS, RECORDS, TABLES, dated
 from framefleet.pipeline.outputs.output import find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.request import inputs_in
@@ -203,8 +203,10 @@ def check_claim(resolved: ResolvedJob) -> Claim | None:
     """Raise JobError when the output is another's; return what job.json says, None where it is nobody's."""
     theirs = find_claim_as(resolved.store, JOB_JSON)
     if theirs is None:
-        if resolved.store.exists(TRAINING):
-            raise JobError(f"{resolved.store.url_of('')} holds a training", "choose another output")
+        for section in job_kinds():
+            if resolved.store.exists(f"{section}.json"):
+                problem = f"{resolved.store.url_of('')} is of a job with `{section}`"
+                raise JobError(problem, "choose another output")
         return None
     differences = differences_of(theirs.model_dump(), _description(resolved))
     if differences and not (resolved.store.list(RECORDS) or resolved.store.list(CLIPS)):

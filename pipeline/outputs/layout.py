@@ -5,7 +5,7 @@ part in records/ names is committed; all else is found again, made again or swep
 
     path                          written by         deleted by      counts
     job.json                      driver, once       nobody          its job goes on here; parts repeat it
-    train.json                    training, once     nobody          as job.json, of a training
+    <section>.json                driver, once       nobody          as job.json, of a `doors.JobKind`
     drivers/<epoch>.json          its driver         nobody          the newest has the lock, and seals parts
     drivers/<epoch>.stop          stop               nobody          while its driver runs, which then ends
     drivers/<epoch>.pause         pause              resume          while its driver runs, which then waits
@@ -62,7 +62,7 @@ from framefleet.doors import clip_steps
 from framefleet.pipeline.errors import not_ours
 from framefleet.pipeline.outputs.media.media_settings import MediaFormat
 
-CLAIM, TRAINING = "job.json", "train.json"  # which of them is there tells the two kinds of outputs apart
+CLAIM = "job.json"
 DRIVERS, ROWS, RECORDS, SCORES = "drivers", "rows", "records", "scores"
 FAILURES, INVALID, LOGS = "failures", "invalid", "logs"
 CLIPS, EXTRAS, PREVIEWS, DERIVED = "clips", "extras", "previews", "derived"

@@ -36,7 +36,7 @@ from framefleet.pipeline.model.sources.source import public_name
 from framefleet.pipeline.model.specs.dtypes import DType, check_dtype
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS, PLACES
 from framefleet.pipeline.model.specs.spec import PipelineSpec
-from framefleet.pipeline.outputs.layout import CLAIM, INVALID, TRAINING
+from framefleet.pipeline.outputs.layout import CLAIM, INVALID
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import invalid_schema
 from framefleet.pipeline.outputs.stores.store import Store, read_json
@@ -59,6 +59,7 @@ from framefleet.plugins.train.freezing import trained_component
 from framefleet.plugins.train.job import TrainJob, TrainSettings
 from framefleet.plugins.train.task import Bucket
 
+_CLAIM = "train.json"  # of the output of a job with `train`
 # What else a model may be given changes its weights, or keeps them where no gradient reaches.
 _OPTIONS = {"attention", "compile", "vae_tiling", "vae_slicing", "allow_unmatched_weights"}
 # Those of diffusers' kernels that are known to give gradients; sage gives none, and says nothing.
@@ -273,7 +274,7 @@ class TrainingClaim(Written):
 
 def read_training_claim(store: Store) -> TrainingClaim:
     """Return what train.json says; FileNotFoundError where there is none, JobError where it is damaged."""
-    return read_json(store, TRAINING, TypeAdapter(TrainingClaim))
+    return read_json(store, _CLAIM, TypeAdapter(TrainingClaim))
 
 
 def check_output(resolved: ResolvedTraining, *, workers: int | None) -> None:
@@ -297,7 +298,7 @@ def claim_training(resolved: ResolvedTraining, rows: TrainingRows, *, workers: i
             f"train.steps is {settings.steps:,}, and {store.url_of('')} is trained for {last.step:,} already",
             f"raise it to {last.step} or more, or choose another output",
         )
-    resolved.store.write(TRAINING, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
+    resolved.store.write(_CLAIM, (json.dumps(ours, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _check_same(resolved: ResolvedTraining, ours: Mapping[str, Any]) -> None:
