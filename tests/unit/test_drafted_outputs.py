@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 import framefleet
 from framefleet import Store, Summary
-from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
 from framefleet.doors import Listener, Scope
 from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
@@ -42,6 +44,7 @@ from framefleet.plugins.drafts.drafts import (
 )
 from tests.commands import command
 from tests.jobs import job_values, with_rows, write_job, write_table
+from tests.outputs import write_driver
 from tests.rows import FAILURE, record
 from tests.unit.test_drafts import KEEP, drafted, identified, job_with
 
@@ -229,6 +232,24 @@ def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> N
     assert ended.exit_code == 0
     assert ended.stdout.index("drafts:") < ended.stdout.index("in full:") < ended.stdout.index("1 row done")
     assert json.loads(command("status", job.output, "--json").stdout)["drafts"]["num_done"] == 5
+
+
+@pytest.mark.parametrize("what", [STOP, PAUSE])
+def test_the_driver_that_renders_drafts_is_asked_and_not_one_that_was_killed_elsewhere(
+    what: str, tmp_path: Path
+) -> None:
+    job = job_with(tmp_path)
+    drafted(job)
+    commit_in_full(job)
+    output, before = framefleet.Output.open(job.output), datetime.now(UTC) - timedelta(hours=9)
+    write_driver(output.store, machine="another", host="spot", beat_at=before.isoformat())
+    assert ask_driver(output, what).host == "spot", "nobody else is there, and it may come back"
+    with DriverLock(Store(draft_job(job).output)) as lock:
+        assert ask_driver(output, what).pid == os.getpid()
+        assert requests_to(Store(draft_job(job).output), lock.epoch) == {what}
+        assert framefleet.status(job.output).is_under_way
+    found = framefleet.status(job.output)
+    assert (found.driver.state, found.is_under_way) == ("silent", False)
 
 
 class _Asking(Listener):
