@@ -24,8 +24,8 @@ from framefleet.jobs.keep.repair import repair
 from framefleet.jobs.plan import plan
 from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
-from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render import render
+from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.render import render_job, render_rows, rows_to_retry
 from framefleet.jobs.render.resolve import resolve_job
