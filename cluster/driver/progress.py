@@ -142,7 +142,7 @@ class Summary(Overview, RunFigures):
             "output": self.store.url_of("") if self.store else None,
         }
 
-    def followed_by(self, later: Summary) -> Summary:
+    def __add__(self, later: Summary) -> Summary:
         """Return how two runs ended that rendered the rows of one output, one after the other.
 
         The later one has tried rows again that failed in the earlier one.

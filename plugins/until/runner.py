@@ -38,7 +38,7 @@ class UntilRunner(JobRunner):
         summary: Summary | None = None
         while True:  # once more where answers of judges came after the last row
             ended, is_short = self._render(job, watch, scope, run)
-            summary = summary.followed_by(ended) if summary else ended
+            summary = summary + ended if summary else ended
             if not is_short or ended.over_budget:
                 return summary
             if job.budget.per == "run":

@@ -125,7 +125,7 @@ def test_a_job_of_several_runs_ends_with_what_each_of_them_found(
     )  # fmt: skip
     lines = ending_lines(ended, write_output(tmp_path, ROWS))
     assert any(line.startswith("audit: of other kinds, 4 of 40 rows compared") for line in lines)
-    off = replace(batched, audits=None).followed_by(replace(alone, audits=None))
+    off = replace(batched, audits=None) + replace(alone, audits=None)
     assert off.audits is None, "a job without audits says nothing of them"
 
 
