@@ -190,6 +190,12 @@ EXPIRY_S = 30.0  # three beats: one may be lost, one late
 log = logging.getLogger(__name__)
 
 
+def requests_to(store: Store, epoch: int) -> frozenset[str]:
+    """Return what others want of the driver of an epoch: STOP, PAUSE."""
+    there = set(store.list(DRIVERS))
+    return frozenset(one for one in ASKED if seals.request_path(epoch, one) in there)
+
+
 class DriverLock:
     """Holds the output within a `with` block. Entering raises JobError where another driver writes there."""
 
@@ -384,8 +390,7 @@ class DriverLock:
                     self.lost.set()
                     return
                 self._write(beat=self._ours.beat + 1)
-                there = set(self._store.list(DRIVERS))
-                self.asked = frozenset(one for one in ASKED if seals.request_path(self.epoch, one) in there)
+                self.asked = requests_to(self._store, self.epoch)
                 self.num_tables = len(self._store.list(TABLES))
                 self._outage = None
             except StoreError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.cluster.driver.stop import Spent
 from framefleet.doors import inner_outputs
-from framefleet.pipeline.metrics import CLIP_BYTES, WORKER_SECONDS
+from framefleet.pipeline.metrics import BATCH_SIZES, CLIP_BYTES, ROW_OUTCOMES, WORKER_SECONDS, of_runs
 from framefleet.pipeline.overview import Overview
 
 if TYPE_CHECKING:
@@ -141,6 +141,32 @@ class Summary(Overview, RunFigures):
             "budget": self.over_budget,
             "output": self.store.url_of("") if self.store else None,
         }
+
+    def __add__(self, later: Summary) -> Summary:
+        """Return how two runs ended that rendered the rows of one output, one after the other.
+
+        The later one has tried rows again that failed in the earlier one.
+        """
+        figures, lacking = of_runs(self.figures, later.figures), {**self.lacking, **later.lacking}
+        for name in self.lacking.keys() & later.lacking.keys():
+            num = self.lacking[name].num + later.lacking[name].num
+            lacking[name] = replace(self.lacking[name], num=num)
+        audits = [one.audits for one in (self, later) if one.audits]
+        num_rendered = ROW_OUTCOMES.of(figures, "done")
+        return replace(
+            later,
+            done=self.done + later.done,
+            elapsed_s=self.elapsed_s + later.elapsed_s,
+            mean_batch=BATCH_SIZES.total(figures) / num_rendered if num_rendered else None,
+            figures=figures,
+            audits=sum(audits, AuditFigures()) if audits else None,
+            unused=tuple(dict.fromkeys((*self.unused, *later.unused))),
+            before=self.before,
+            apart=tuple(dict.fromkeys((*self.apart, *later.apart))),
+            unrepeatable=tuple(dict.fromkeys((*self.unrepeatable, *later.unrepeatable))),
+            gone=later.gone or self.gone,
+            lacking=lacking,
+        )
 
     def to_json(self) -> str:
         """Return it for programs, with the store as its URL, and each inner one by its name."""

@@ -42,12 +42,14 @@ def ask_driver(output: Output, what: str) -> DriverSeen:
 
     what: `STOP`, `PAUSE` or `RESUME`, which takes the second back.
     """
-    for store in (output.store, *(one.store for one in output.inner.values())):
-        driver = driver_of(store)
-        if driver.is_at_work:
-            if what == RESUME:
-                store.delete(request_path(driver.epoch, PAUSE))
-            else:
-                store.write(request_path(driver.epoch, what), b"")
-            return driver
-    raise JobError(f"no job writes to {output.url}", f"see `{command('status', output.url)}`")
+    stores = (output.store, *(one.store for one in output.inner.values()))
+    drivers = [(driver, store) for store in stores if (driver := driver_of(store)).is_at_work]
+    if not drivers:
+        raise JobError(f"no job writes to {output.url}", f"see `{command('status', output.url)}`")
+    # One that is silent may have been killed elsewhere, before another machine began with an inner output.
+    driver, store = min(drivers, key=lambda one: one[0].state != "running")
+    if what == RESUME:
+        store.delete(request_path(driver.epoch, PAUSE))
+    else:
+        store.write(request_path(driver.epoch, what), b"")
+    return driver

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import JOB_FILES, check_paths, resolve_paths
 from framefleet.jobs.job.schema import Job, TableJob
 from framefleet.jobs.job.section import Key
-from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml
+from framefleet.jobs.job.yaml_text import MAX_CHARACTERS, MAX_YAML_DEPTH, parse_yaml, yaml_of
 from framefleet.pipeline.errors import FramefleetError, JobError, command, quoted
 from framefleet.pipeline.guards.mistakes import expected
 from framefleet.pipeline.guards.redaction import is_secret_name, keep_secrets, public_text
@@ -188,7 +187,7 @@ def option_sets(
             problem = f"{options[name]} and {option} both give values of {name}"
             raise JobError(problem, "give all of them with one of the two")
         options[name] = option
-    swept = [f"sweep.prompt={json.dumps([*prompts], ensure_ascii=False)}"] if prompts else []
+    swept = [f"sweep.prompt={yaml_of([*prompts])}"] if prompts else []
     if prompts and len(prompts) == 1 and prompts[0].startswith("@"):
         swept = [_set_of(f"prompt={prompts[0]}")]
     if seeds is not None:
@@ -208,7 +207,7 @@ def _set_of(sweep: str) -> str:
         problem = f"--sweep {public_text(sweep)}: not name=values"
         raise JobError(problem, "write it as --sweep guidance_scale=1,3,5")
     if values[0] == "@":
-        return f"sweep.{name}.file={json.dumps(values[1:], ensure_ascii=False)}"
+        return f"sweep.{name}.file={yaml_of(values[1:])}"
     is_one = values[0] in "[{" or name in ("wildcards", "sample.num", "sample.method", "sample.seed")
     return f"sweep.{name}={values if is_one else f'[{values}]'}"
 

@@ -6,6 +6,7 @@ cost memory. Values are those of JSON: dates are text, and sets and bytes are re
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -35,6 +36,14 @@ _NUMBERS = {
 }
 _BRACES_FIRST = re.compile(r"(?:^|[-:,\[]\s*)\{\w+\}\s*[^\s,\]}]")  # {style} ball
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # written as escapes: no path and no file can hold them
+# Characters that JSON has as they are, and that YAML refuses, or folds as ends of lines.
+_UNLIKE_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
+
+
+def yaml_of(value: Any) -> str:
+    """Return a value of JSON in one line, which `parse_yaml` reads as the same value."""
+    text = json.dumps(value, ensure_ascii=False)  # halves of characters, as escapes, would be refused
+    return _UNLIKE_JSON.sub(lambda character: f"\\u{ord(character[0]):04x}", text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -91,7 +100,8 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
     source: how errors call the text. Raises JobError when it is not YAML, beyond a bound, or has a key twice.
     """
     if len(text) > MAX_CHARACTERS:
-        raise JobError(f"{source} is longer than {MAX_CHARACTERS:,} characters", "shorten it")
+        problem = f"{source} is longer than {MAX_CHARACTERS:,} characters"
+        raise JobError(problem, "shorten it; keep long lists in files")
     loader: _Loader | None = None
     try:
         loader = _Loader(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from framefleet.cluster.driver import earlier_runs
 from framefleet.cluster.driver.commit import half_done_in
 from framefleet.cluster.driver.feed import Work
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
 from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
 from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
@@ -46,6 +47,8 @@ from framefleet.pipeline.render.audit.schedule import ComputeTime
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
+
+log = logging.getLogger(__name__)
 
 
 def render(
@@ -138,6 +141,12 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                 except TableError:
                     row_parts.distrust_parts(resolved.store)
                     raise
+                requests = requests_to(resolved.store, lock.epoch)  # the last beat may have been before them
+                if STOP in requests:  # another run of the job may follow, with an epoch of its own
+                    log.warning("asked to end by `framefleet stop`, after the last row of this run")
+                    raise KeyboardInterrupt
+                if PAUSE in requests:
+                    log.warning("not paused: all rows of this run have ended; if others follow, pause again")
                 return replace(summary, gone=gone, store=resolved.store)
 
 

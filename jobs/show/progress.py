@@ -48,7 +48,9 @@ class _Once:
         return text in self._printed
 
     def say(self, text: str, *, again: bool = False) -> None:
-        if again or text not in self._printed:
+        if again:
+            self._console.say(text)
+        elif text not in self._printed:
             self._printed.add(text)
             self._console.say(text)
 

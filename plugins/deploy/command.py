@@ -52,7 +52,7 @@ def submit_command(
         from framefleet.jobs.job.file import load_job
         from framefleet.jobs.job.output import store_of_job
         from framefleet.jobs.job.paths import absolute_paths, paths_in
-        from framefleet.plugins.deploy.submission import submit
+        from framefleet.plugins.deploy.submission import program_at_end, submit
 
         loaded = load_job(job, sets or [])
         submission = submit(loaded, address=address)
@@ -60,6 +60,8 @@ def submit_command(
         output = store_of_job(loaded).url_of("")
         absolute_paths(values := loaded.model_dump(mode="json", exclude_unset=True))
         paths = [f"{one.place} {one.text}" for one in paths_in(values) if one.text.startswith("/")]
+        if (program := program_at_end(values)).startswith("/"):
+            paths.append(f"on_end.command {program}")
         if paths:
             stderr.say(f"note: the cluster must have the same files at {', '.join(paths)}")
         stderr.say(f"to see it: {command('status', output)}; {command('logs', output)} --submitted")

@@ -1,21 +1,22 @@
 """From a job to a copy of it that a Ray cluster runs by itself, and from its output to what that has printed.
 
-With the job go the modules it names. Whoever may see the cluster sees a job's command, metadata and runtime
-environment: nothing secret is in them. The files of a job go to the machines that run it.
+With the job go the modules and the program it names. Whoever may see the cluster sees a job's command,
+metadata and runtime environment: nothing secret is in them. The files go to the machines that run the job.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -31,6 +32,7 @@ from framefleet.jobs.job.output import base_of, store_of_job
 from framefleet.jobs.job.paths import absolute_paths
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
+from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
 from framefleet.jobs.render.python_table import stored_rows
 from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, command
 from framefleet.pipeline.guards.redaction import public_text
@@ -41,6 +43,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.recipes.recipe import find_recipe
 
 _FILE = "job.json"
+_PROGRAMS = "framefleet_on_end"  # a folder of what goes with a job; no module of it has such a name
 _COMMAND = command("render", _FILE, "--set", "fleet.address=auto")
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # for Ray, they win over an address
 _LAST_LOGS = ", last available logs"  # after it, a message has the end of the log
@@ -67,8 +70,8 @@ def submit(
 
     table: rows in place of the job's table, as `render` takes them. address: of the cluster's job server, as
     http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
-    model, output. Modules of its recipe and its clip steps go with it. Raises OutputInUse where a driver is
-    at work on the output, JobError, FleetError.
+    model, output. Modules of its recipe and its clip steps go with it, and the program of `on_end` with a
+    relative path. Raises OutputInUse where a driver is at work on the output, JobError, FleetError.
     """
     with nullcontext(load_job(job)) if table is None else stored_rows(job, table) as loaded:
         output = store_of_job(loaded).url_of("")
@@ -84,14 +87,38 @@ def submit(
                 else:
                     shutil.copy(module, folder)
             values = values_elsewhere(loaded)
+            _ship_program(values, loaded, folder)
+            text = yaml_of(values)
+            parse_yaml(text, source="the job, written as JSON for the cluster,")  # as it will be read there
             file = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT, 0o600)  # as it stays on other machines
             with open(file, "w", encoding="utf-8") as opened:
-                json.dump(values, opened, ensure_ascii=False)
+                opened.write(text)
             with _client(address) as client:
                 submission_id = client.submit_job(
                     entrypoint=_COMMAND, runtime_env={"working_dir": name}, metadata={_OUTPUT: output}
                 )
                 return Submission(submission_id=submission_id, address=client.get_address())
+
+
+def _ship_program(values: dict[str, Any], job: Job, folder: Path) -> None:
+    """Copy the program that tells how a job ended, if its path starts in the job file's folder.
+
+    Raises JobError where it is not there.
+    """
+    program = program_at_end(values)
+    if "/" not in program or program.startswith("/"):
+        return
+    if not (file := shutil.which(os.path.join(job.folder or "", program))):
+        problem = f"on_end.command: {program} is not a program on this machine"
+        raise JobError(problem, "correct its path, which starts in the job file's folder")
+    (folder / _PROGRAMS).mkdir()
+    shutil.copy(file, folder / _PROGRAMS)
+    values["on_end"]["command"][0] = f"{_PROGRAMS}/{Path(file).name}"
+
+
+def program_at_end(values: Mapping[str, Any]) -> str:
+    """Return the program that tells how a job ended, by the job's values; "" if there is none."""
+    return next(iter(values.get("on_end", {}).get("command", ())), "")
 
 
 def values_elsewhere(job: Job) -> dict[str, Any]:
@@ -166,14 +193,23 @@ def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
         if not follow:
             yield client.get_job_logs(submission.submission_id)
             return
-        pieces = client.tail_job_logs(submission.submission_id)
+        pieces, loop = SimpleQueue[str | None](), asyncio.new_event_loop()
 
-        async def following() -> str | None:
-            return await anext(pieces, None)
+        async def following() -> None:
+            async for piece in client.tail_job_logs(submission.submission_id):
+                pieces.put(piece)
 
-        with asyncio.Runner() as runner:
-            while (piece := runner.run(following())) is not None:
-                yield piece
+        task = loop.create_task(following())
+        with ThreadPoolExecutor(1) as thread, closing(loop):
+            ended = thread.submit(loop.run_until_complete, task)  # a notebook's thread has a loop of its own
+            ended.add_done_callback(lambda _: pieces.put(None))
+            try:
+                while (piece := pieces.get()) is not None:
+                    yield piece
+                ended.result()
+            finally:
+                loop.call_soon_threadsafe(task.cancel)
+                wait([ended])
 
 
 @contextmanager

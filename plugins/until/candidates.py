@@ -229,8 +229,11 @@ class Candidates:
         self._seen |= {part.path for part in (*records, *failures)}
         for table in read_parts(self._store, [part.path for part in failures], _ROW_ID):
             for row_id in table["row_id"].to_pylist():
-                place = self._places.get(bytes.fromhex(row_id))
-                if place and self.groups[place[0]].outcomes[place[1]] == acceptance.UNRENDERED:
+                key = bytes.fromhex(row_id)
+                if not (place := self._places.get(key)):
+                    if self._others.get(key, acceptance.UNRENDERED) == acceptance.UNRENDERED:
+                        self._others[key] = acceptance.REJECTED
+                elif self.groups[place[0]].outcomes[place[1]] == acceptance.UNRENDERED:
                     self.groups[place[0]].outcomes[place[1]] = acceptance.REJECTED
         for row_id, outcome in self._judged_rows(records) if records else ():
             key = bytes.fromhex(row_id)

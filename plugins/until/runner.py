@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.metrics import of_runs
 from framefleet.plugins.until.section import UNTIL
 
 if TYPE_CHECKING:
@@ -36,13 +35,12 @@ class UntilRunner(JobRunner):
         if _is_chosen(job):
             return run(job, watch, scope)
         _check_limit(scope.limit)
-        num_done, elapsed_s, figures = 0, 0.0, dict[str, float]()
+        summary: Summary | None = None
         while True:  # once more where answers of judges came after the last row
             ended, is_short = self._render(job, watch, scope, run)
-            num_done, elapsed_s = num_done + ended.done, elapsed_s + ended.elapsed_s
-            figures = of_runs(figures, ended.figures)
+            summary = summary + ended if summary else ended
             if not is_short or ended.over_budget:
-                return replace(ended, done=num_done, elapsed_s=elapsed_s, figures=figures)
+                return summary
             if job.budget.per == "run":
                 scope = replace(scope, spent=ended.spent + scope.spent if scope.spent else ended.spent)
 

@@ -11,20 +11,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from framefleet.cluster.driver.lock import BEAT_S, STOP, requests_to
 from framefleet.doors import runners_of
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, kinds_of
 from framefleet.jobs.render.claim import job_of
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
-from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError, count_text
+from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError, StoreError, count_text
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_columns
 from framefleet.pipeline.outputs.frames.frames import plain_frames
@@ -34,7 +35,7 @@ from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, taken_columns
 from framefleet.pipeline.outputs.parts.records import column_digest, with_arguments
-from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
+from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.words.endpoint import each_answer, end_requests
@@ -227,6 +228,15 @@ class Answers:
                 log.info("%s", public_text(f"asking about clips: {error}"))
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
 
+    def end_if_stopped(self, ended: threading.Event) -> None:
+        """Have a pass end soon once `framefleet stop` asks for it; look until `ended` is set."""
+        while not ended.wait(BEAT_S):
+            with suppress(StoreError):  # the next look may succeed
+                if STOP in requests_to(self._store, max(epochs_of(self._store), default=0)):
+                    self.end()
+                    end_requests()
+                    return
+
 
 @contextmanager
 def following(job: Job, watch: Watch) -> Iterator[None]:
@@ -240,17 +250,19 @@ def following(job: Job, watch: Watch) -> Iterator[None]:
     if not steps:
         yield
         return
-    answers, ending = Answers(store_of_job(job), steps), threading.Event()
+    answers, ending, ended = Answers(store_of_job(job), steps), threading.Event(), threading.Event()
     thread = threading.Thread(target=answers.follow, args=(ending,), name="answers", daemon=True)
     thread.start()
     try:
         yield
         ending.set()
         wait_for(watch, f"waiting for {', '.join(late_columns(steps))}")
+        threading.Thread(target=answers.end_if_stopped, args=(ended,), name="stop", daemon=True).start()
         thread.join()
         fill_all(answers, watch)
     finally:
         ending.set()
+        ended.set()
         answers.end()
         if thread.is_alive():
             end_requests()

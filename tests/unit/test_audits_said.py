@@ -10,15 +10,20 @@ import pytest
 
 import framefleet
 from framefleet import Summary
-from framefleet.cluster.driver.progress import AuditFigures
+from framefleet.cluster.driver.progress import AuditFigures, LackingColumn
+from framefleet.doors import Scope
+from framefleet.jobs.job.file import load_job
 from framefleet.jobs.keep.replay.replay import environment_differences
 from framefleet.jobs.look.status.command import print_status
 from framefleet.jobs.plan.command import audits_line
 from framefleet.jobs.plan.plan import AuditPlan
 from framefleet.jobs.render.command import ending_lines
+from framefleet.jobs.show.watch import Callback
+from framefleet.pipeline.metrics import BATCH_SIZES, ROW_OUTCOMES, WORKERS
 from framefleet.pipeline.render.audit.verdict import EQUAL, NOT_COMPARED, not_compared, with_remark
 from framefleet.plugins.pages.report.page import page_of
 from framefleet.plugins.pages.report.report import report_of
+from framefleet.plugins.until.runner import UntilRunner
 from tests.outputs import UNDER_WAY, write_driver, write_output
 from tests.rows import record
 
@@ -90,6 +95,38 @@ def test_a_job_ends_with_how_many_rows_may_be_wrong(tmp_path: Path) -> None:
     assert "audit: no audits were needed: each row was rendered by a plain call" in alone
     off = ending_lines(replace(summary, audits=None), store)
     assert not any(line.startswith("audit") for line in off)
+
+
+def test_a_job_of_several_runs_ends_with_what_each_of_them_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that `until` adds once all answers are there are rendered by a run of their own."""
+    sizes = {ROW_OUTCOMES.key("done"): 36.0, BATCH_SIZES.key(): 72.0, WORKERS.key("idle"): 1.0}
+    lacking = LackingColumn(section="scores", num=2, example="row 1: no")
+    batched = Summary(
+        done=36, failed=3, elapsed_s=9.0, mean_batch=2.0, figures=sizes, audits=FIGURES, before=5,
+        apart=("a",), unrepeatable=("b",), unused=("machine 1: broken",), lacking={"warmth": lacking},
+    )  # fmt: skip
+    alone = Summary(
+        done=4, failed=1, elapsed_s=1.0, mean_batch=1.0, figures={name: 4.0 for name in sizes},
+        audits=AuditFigures(), before=41, apart=("a", "c"), lacking={"warmth": lacking, "grain": lacking},
+        unused=("machine 1: broken",), num_short=2,
+    )  # fmt: skip
+    runs = iter([(batched, True), (alone, False)])
+    monkeypatch.setattr(UntilRunner, "_render", lambda *_: next(runs))
+    until = {"accepted": 1, "at_most": 9, "where": "seed > 0"}
+    job = load_job({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", "until": until})
+    ended = UntilRunner().render(job, Callback(), Scope(), run=None)  # type: ignore[arg-type]
+    assert ended == Summary(
+        done=40, failed=1, elapsed_s=10.0, mean_batch=76 / 40, audits=FIGURES, before=5, num_short=2,
+        figures={ROW_OUTCOMES.key("done"): 40.0, BATCH_SIZES.key(): 76.0, WORKERS.key("idle"): 4.0},
+        apart=("a", "c"), unrepeatable=("b",), unused=("machine 1: broken",),
+        lacking={"warmth": replace(lacking, num=4), "grain": lacking},
+    )  # fmt: skip
+    lines = ending_lines(ended, write_output(tmp_path, ROWS))
+    assert any(line.startswith("audit: of other kinds, 4 of 40 rows compared") for line in lines)
+    off = replace(batched, audits=None) + replace(alone, audits=None)
+    assert off.audits is None, "a job without audits says nothing of them"
 
 
 def test_a_plan_says_no_bound_that_few_audits_would_leave() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +15,21 @@ import pytest
 
 import framefleet
 from framefleet import Store, Summary
-from framefleet.cluster.driver.lock import DriverLock
-from framefleet.doors import Scope
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
+from framefleet.doors import Listener, Scope
+from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.keep.repair import repair
 from framefleet.jobs.plan import plan
 from framefleet.jobs.plan.command import show_plan
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
+from framefleet.jobs.render import render
 from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.render import render_job, render_rows, rows_to_retry
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.show.watch import Callback
+from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -39,6 +44,7 @@ from framefleet.plugins.drafts.drafts import (
 )
 from tests.commands import command
 from tests.jobs import job_values, with_rows, write_job, write_table
+from tests.outputs import write_driver
 from tests.rows import FAILURE, record
 from tests.unit.test_drafts import KEEP, drafted, identified, job_with
 
@@ -226,6 +232,59 @@ def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> N
     assert ended.exit_code == 0
     assert ended.stdout.index("drafts:") < ended.stdout.index("in full:") < ended.stdout.index("1 row done")
     assert json.loads(command("status", job.output, "--json").stdout)["drafts"]["num_done"] == 5
+
+
+@pytest.mark.parametrize("what", [STOP, PAUSE])
+def test_the_driver_that_renders_drafts_is_asked_and_not_one_that_was_killed_elsewhere(
+    what: str, tmp_path: Path
+) -> None:
+    job = job_with(tmp_path)
+    drafted(job)
+    commit_in_full(job)
+    output, before = framefleet.Output.open(job.output), datetime.now(UTC) - timedelta(hours=9)
+    write_driver(output.store, machine="another", host="spot", beat_at=before.isoformat())
+    assert ask_driver(output, what).host == "spot", "nobody else is there, and it may come back"
+    with DriverLock(Store(draft_job(job).output)) as lock:
+        assert ask_driver(output, what).pid == os.getpid()
+        assert requests_to(Store(draft_job(job).output), lock.epoch) == {what}
+        assert framefleet.status(job.output).is_under_way
+    found = framefleet.status(job.output)
+    assert (found.driver.state, found.is_under_way) == ("silent", False)
+
+
+class _Asking(Listener):
+    """Has somebody ask the driver for something after the last draft, while answers are waited for."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    @contextmanager
+    def following(self, job: Job, watch: Watch) -> Iterator[None]:
+        yield
+        if job.output.endswith("drafts"):
+            ask_driver(framefleet.Output.open(Path(job.output).parent), self._what)
+
+
+def test_a_job_that_is_to_stop_after_its_last_draft_renders_none_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_with(tmp_path)
+    drafted(job)
+    monkeypatch.setattr(render, "listeners", lambda: [_Asking(STOP)])
+    with pytest.raises(KeyboardInterrupt):
+        render_job(job, Callback())
+    assert not Store(job.output).list("chosen") and not Store(job.output).list("drivers")
+    assert not framefleet.status(job.output).is_under_way
+
+
+def test_a_job_that_is_to_pause_after_its_last_draft_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = job_with(tmp_path, NONE_KEPT)
+    drafted(job)
+    monkeypatch.setattr(render, "listeners", lambda: [_Asking(PAUSE)])
+    assert render_job(job, Callback()).is_none_kept
+    assert "not paused: all rows of this run have ended" in caplog.text
 
 
 def test_failures_of_drafts_are_told_beside_those_in_full(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ import pytest
 from tenacity import wait_none
 
 import framefleet
-from framefleet import Store
+from framefleet import Output, Store
+from framefleet.cluster.driver.lock import STOP, DriverLock
+from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError
@@ -273,6 +275,20 @@ def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> No
     endpoint.end_requests()
     thread.join(10)
     assert not thread.is_alive() and judged(store) == [None, None]
+
+
+def test_a_job_that_is_to_stop_does_not_wait_for_the_answers_left(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("framefleet.plugins.words.answers.BEAT_S", 0.05)
+    job = load_job(job_file(store, judge=[question(chat)]))
+    chat.will({"wait_s": 30, "always": True})
+    began = time.monotonic()
+    with DriverLock(store), following(job, Callback()):
+        rendered(store, 2)
+        ask_driver(Output(store), STOP)
+    assert time.monotonic() - began < 15 and judged(store) == [None, None]
+    assert "2 clips without quality" in caplog.text
 
 
 def test_captions_are_of_the_clips_of_their_condition(store: Store, chat: Chat) -> None:

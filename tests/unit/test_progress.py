@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import time
 from typing import Any
 
@@ -115,6 +116,19 @@ def test_lines_come_at_most_every_five_seconds_with_the_first_and_the_last() -> 
             lines.show(progress(done=done))
     counts = [line.partition("/")[0] for line in shown.getvalue().splitlines()]
     assert counts == ["0", "5", "10", "13"]
+
+
+def test_a_log_of_a_long_job_is_not_kept_in_memory() -> None:
+    on, shown = console()
+    clock, num_bytes = Clock(), list[int]()
+    with Lines(on, clock=clock) as lines:
+        for done in range(2000):
+            clock.now += 5.0
+            lines.show(progress(done=done, total=10**6))
+            if done % 1000 == 10:
+                num_bytes.append(len(pickle.dumps(lines._lines._printed)))
+    assert num_bytes[0] == num_bytes[1]
+    assert len(shown.getvalue().splitlines()) == 2000
 
 
 def test_what_was_not_shown_yet_is_shown_before_what_is_said() -> None:

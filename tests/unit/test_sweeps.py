@@ -10,9 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import example, given, strategies
 
-from framefleet.jobs.job.file import load_job, option_sets
+from framefleet.jobs.job.file import load_job, option_sets, set_values
 from framefleet.jobs.job.schema import Job
+from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.sweeps.factors import lines_of
@@ -289,6 +291,25 @@ def test_a_name_behind_an_at_sign_is_a_file_unless_it_is_in_a_list(name: str) ->
 )
 def test_options_say_what_the_job_file_says(options: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     assert load_job(None, option_sets(**options), output="out", model="m") == job_of(found)
+
+
+ANY_TEXT = strategies.lists(
+    strategies.text(strategies.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+    min_size=1,
+)
+
+
+@given(ANY_TEXT)
+@example(["a \x7f b", "a \u2028 b", "a\u2029", "a \x85 b", "\x9f", "\ufffe\uffff", "\ufeff🦊\n\t"])
+def test_whatever_stands_in_a_prompt_is_what_it_is_for_the_job(prompts: list[str]) -> None:
+    value, _ = parse_yaml(yaml_of({"sweep": {"prompt": prompts}}), source="job.json")
+    assert value == {"sweep": {"prompt": prompts}}
+    prompts = [f"{prompt} " for prompt in prompts]  # that begins with @ names a file
+    (swept,) = option_sets(prompts=[f"a {prompt}" for prompt in prompts])
+    assert set_values([swept]) == {"sweep": {"prompt": [f"a {prompt}" for prompt in prompts]}}
+    name = f"a {prompts[0]}b".replace("=", "")
+    (swept,) = option_sets(sweeps=[f"prompt=@{name}"])
+    assert set_values([swept]) == {"sweep": {"prompt": {"file": name.strip()}}}
 
 
 def test_a_sweep_option_without_values_is_refused() -> None:

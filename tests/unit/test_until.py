@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import framefleet
+from framefleet import Store
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.plan import PlanOptions, plan_job
@@ -21,11 +22,20 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.outputs.clip_step import added_columns
 from framefleet.pipeline.outputs.parts.parts import PartWriter
-from framefleet.pipeline.outputs.parts.records import NO_COLUMNS, record_schema, values_of
+from framefleet.pipeline.outputs.parts.records import (
+    FAILURE_FIELDS,
+    NO_COLUMNS,
+    RECORD_FIELDS,
+    fields_named,
+    record_schema,
+    values_of,
+)
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.until.acceptance import PASSED, REJECTED, UNRENDERED
 from framefleet.plugins.until.candidates import Candidates, SeedRow
 from tests.jobs import job_values, write_table
-from tests.rows import record
+from tests.rows import FAILURE, record
 
 UNTIL: dict[str, Any] = {"accepted": 2, "per": ["prompt"], "where": "sharpness > 0.4", "at_most": 6}
 ROWS = [{"prompt": prompt, "style": style} for prompt, style in (("a", "x"), ("b", "x"), ("c", "y"))]
@@ -152,6 +162,30 @@ def test_marks_are_joined_by_readers_and_change_with_the_condition(tmp_path: Pat
         candidates.resume()
         candidates.write_marks()
     assert len(list((tmp_path / "out/scores").iterdir())) == parts, "nothing is new"
+
+
+def test_rows_that_failed_stay_failed_when_others_are_added(tmp_path: Path) -> None:
+    job = job_with(tmp_path, ROWS[:1])
+    with closing(Candidates(job, Callback())) as candidates:
+        asked = candidates.extend(0, 5)
+        commit(job, [(asked[0], 0.9)])
+        store = Store(job.output)
+        for folder, row_ids in (("rows", asked), ("failures", asked[1:4])):
+            schema = FAILURE_FIELDS if folder == "failures" else fields_named(RECORD_FIELDS, "row_id")
+            writer = PartWriter(store, folder, schema, run=new_run(1))
+            for row in row_ids:
+                values = values_of(FAILURE) if folder == "failures" else {}
+                writer.add(None, values | {"row_id": row.row_id.hex()})
+            writer.flush()
+        commit(job, [(asked[3], 0.1), (asked[1], 0.8)])  # whatever the order, a record counts
+        candidates.read()
+        outcomes = bytes(candidates.groups[0].outcomes)
+        assert outcomes == bytes([PASSED, PASSED, REJECTED, REJECTED, UNRENDERED])
+        framefleet.add(job, ROWS[1:2])
+        more, rows = candidates.take_added()
+        with closing(more):
+            assert [bytes(group.outcomes) for group in more.groups] == [outcomes, b""]
+            assert rows == asked
 
 
 def test_a_plan_is_of_the_rows_that_it_takes_at_the_rate(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.part_file import num_rows_of
 from framefleet.pipeline.outputs.parts.seals import epochs_of, live_parts
 from framefleet.pipeline.outputs.row_states import FailedRow, added_in, failed_rows
+from framefleet.pipeline.outputs.stores.retries import OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 
@@ -36,6 +37,8 @@ _MOST = 10**12  # more rows than any output has: files may be anybody's
 # output back. ended: it gave it back. unknown: its file cannot be read. none: there was no driver.
 DriverState = Literal["running", "silent", "gone", "ended", "unknown", "none"]
 SILENT_S = 60.0  # six beats; clocks of machines usually differ by seconds
+# A driver ends once it has not reached its output for OUTAGE_S; one that is silent for longer was killed.
+_KILLED_S = 2 * OUTAGE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -188,8 +191,9 @@ class Status(Overview):
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a driver is at work on it, or on an inner output."""
-        return self.driver.is_at_work or any(one.is_under_way for one in self.inner.values())
+        """Whether a driver is at work on it, or on an inner output, and not silent for 20 minutes."""
+        is_own = self.driver.is_at_work and (self.driver.told_s or 0.0) < _KILLED_S
+        return is_own or any(one.is_under_way for one in self.inner.values())
 
     @property
     def is_rendered(self) -> bool:
