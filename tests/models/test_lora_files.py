@@ -92,7 +92,7 @@ def test_a_file_below_folders_is_found_in_a_folder_and_offline(
     (folder / DEEP).parent.mkdir(parents=True)
     (folder / "style.safetensors").rename(folder / DEEP)
     assert fetch_lora("style", Lora(path=str(folder), file=DEEP)).path == folder / DEEP
-    with pytest.raises(ModelError, match="other/y.safetensors does not exist"):
+    with pytest.raises(ModelError, match=r"other/y\.safetensors does not exist"):
         fetch_lora("style", Lora(path=str(folder), file="sdxl/other/y.safetensors"))
     found = fetch_lora("style", Lora(path=REPO, file=DEEP))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

@@ -1,4 +1,4 @@
-"""Files in place of components' weights: looked at before anything starts, and used from the cache offline."""
+"""Files in place of components' weights: checked before anything starts, and used from the cache offline."""
 
 from __future__ import annotations
 
