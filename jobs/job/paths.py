@@ -129,9 +129,10 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
         if _VARIABLE.search(place.text) and not is_next:
             continue  # see `check_paths`
         is_elsewhere = is_here and not is_next and job.parent.resolve() != Path.cwd()
-        # Parts of a model are files of the hub: org/name/file.
+        # A model's path and parts may be files of the hub: org/name/file.
         is_file = is_weights(place.text) or place.text.endswith(GGUF)
-        is_file &= not ("parts" in place.key and place.text.count("/") > 1)
+        is_of_model = place.key[0] in ("model", "models") and not {"path", "parts"}.isdisjoint(place.key)
+        is_file &= not (is_of_model and place.text.count("/") > 1)
         may_be_of_hub = place.may_be_of_hub and not (is_file or place.text.startswith(("./", "../")))
         if place.place == "output" or is_next or not (is_here or may_be_of_hub):
             place.replace(str(job.parent / place.text))

@@ -17,7 +17,7 @@ from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_links, check_sha256, sha256_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
-from framefleet.pipeline.model.sources.source import HUB_ID, UrlSource, open_source
+from framefleet.pipeline.model.sources.source import HUB_ID, open_source
 
 ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is
@@ -115,11 +115,8 @@ class LoraFile:
 def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None = None) -> LoraFile:
     """Return its file, fetched once per machine. Raises ModelError where it is not what was declared."""
     folder, file = _split(name, lora)
-    if "://" in folder and file:
-        source: Source = UrlSource(folder, storage_options or {}, only=file)
-    else:
-        needs = [file] if file else []
-        source = open_source(folder, revision=lora.revision, storage_options=storage_options, needs=needs)
+    needs, revision = [file] if file else [], lora.revision
+    source = open_source(folder, revision=revision, storage_options=storage_options, needs=needs, only=file)
     try:
         if lora.sha256 is None or file is None:
             file = _chosen(name, source, file, lora)

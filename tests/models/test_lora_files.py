@@ -82,6 +82,24 @@ def test_a_hub_lora_in_the_cache_is_used_offline(repo: HubServer, monkeypatch: p
         fetch_lora("style", Lora(path="studio/other"))
 
 
+DEEP = "sdxl/style/x.safetensors"
+
+
+def test_a_file_below_folders_is_found_in_a_folder_and_offline(
+    repo: HubServer, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "repo"
+    (folder / DEEP).parent.mkdir(parents=True)
+    (folder / "style.safetensors").rename(folder / DEEP)
+    assert fetch_lora("style", Lora(path=str(folder), file=DEEP)).path == folder / DEEP
+    with pytest.raises(ModelError, match=r"other/y\.safetensors does not exist"):
+        fetch_lora("style", Lora(path=str(folder), file="sdxl/other/y.safetensors"))
+    found = fetch_lora("style", Lora(path=REPO, file=DEEP))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert fetch_lora("style", Lora(path=REPO, file=DEEP)) == found
+    assert fetch_lora("style", Lora(path=REPO)) == found
+
+
 def test_a_hub_lora_whose_bytes_changed_in_the_cache_is_refused(repo: HubServer) -> None:
     found = fetch_lora("style", Lora(path=REPO))
     content = bytearray(found.path.read_bytes())

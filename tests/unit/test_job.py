@@ -136,6 +136,15 @@ def test_a_file_that_is_not_there_is_looked_for_next_to_the_job(tmp_path: Path) 
     }
 
 
+def test_files_of_the_hub_keep_their_names(tmp_path: Path) -> None:
+    files = "path: org/name/x.safetensors, base: org/base, parts: {vae: org/name/vae/y.gguf}"
+    for text in (f"model: {{{files}}}\n", f"models: {{one: {{{files}}}}}\n"):
+        job = load_job(write(tmp_path, f"table: t.csv\noutput: out\n{text}"))
+        model = job.model or job.models["one"]
+        assert model.path == "org/name/x.safetensors"
+        assert model.parts["vae"].path == "org/name/vae/y.gguf"
+
+
 def test_inputs_of_a_job_without_a_table_start_in_the_folder_of_its_file(tmp_path: Path) -> None:
     job = load_job(write(tmp_path, "output: out\nmodel: m\nsweep: {seed: 0-3}\n"))
     assert base_of(job) == str(tmp_path)

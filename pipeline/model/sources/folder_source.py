@@ -49,13 +49,14 @@ class FolderSource(Source):
     is_local = True
 
     def __init__(self, path: str, *, only: str | None = None) -> None:
-        """only: the one file that is wanted; the others are not listed."""
+        """only: the one file that is wanted; where it is there, the others are not listed."""
         self.path = self.name = path
         self._only = only
 
     @cached_property
     def files(self) -> Mapping[str, Listed]:
-        return list_folder(Path(self.path), None if self._only is None else [self._only])
+        is_there = self._only is not None and Path(self.path, self._only).is_file()
+        return list_folder(Path(self.path), [self._only] if self._only and is_there else None)
 
     def read(self, file: str, count: int | None = None) -> bytes:
         return read_first(Path(self.path, file), count)

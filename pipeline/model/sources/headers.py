@@ -20,7 +20,7 @@ from framefleet.pipeline.guards.json_text import parse_json
 # A hundred bytes for each tensor, and the models with most have some thousands; safetensors itself would take
 # 100 MB, which are gigabytes once they are parsed.
 MAX_HEADER_BYTES = 16 * 2**20
-# Of one value. Of a type that is not known here nothing but its place in the file is looked at.
+# Of one value. A value of a type that is not known here has a bit or more.
 _BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
     **{"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
@@ -59,8 +59,9 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
         tensors = [_tensor(name, entry, start) for name, entry in header.items() if name != "__metadata__"]
         place = start
         for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
-            bits = _BITS.get(tensor.dtype)
-            if tensor.begin != place or (bits and tensor.num_parameters * bits != 8 * (tensor.end - place)):
+            bits, size_bits = _BITS.get(tensor.dtype), 8 * (tensor.end - place)
+            fits = tensor.num_parameters * bits == size_bits if bits else tensor.num_parameters <= size_bits
+            if tensor.begin != place or not fits:
                 raise ValueError(tensor)
             place = tensor.end
     except (struct.error, ValueError, AttributeError, LookupError, TypeError):
@@ -83,10 +84,12 @@ def check_file_size(path: Path) -> list[Tensor]:
     return tensors
 
 
-def check_size(where: str, size: int, start: int, tensors: Iterable[Tensor]) -> None:
+def check_size(
+    where: str, size: int, start: int, tensors: Iterable[Tensor], *, may_be_longer: bool = False
+) -> None:
     """Raise ModelError for a file that is shorter or longer than its header says. start: of its data."""
     expected = max((tensor.end for tensor in tensors), default=start)
-    if size != expected:
+    if size < expected or (size > expected and not may_be_longer):
         raise ModelError(f"{where} has {size} bytes, but its header says {expected}", "fetch it again")
 
 
@@ -206,9 +209,7 @@ def read_gguf_header(read: Callable[[int], bytes], where: str) -> tuple[int, lis
 def check_gguf_size(path: Path) -> list[Tensor]:
     """Return the tensors. Raises ModelError for a file that is shorter than its header says."""
     start, tensors = read_gguf_header(lambda count: read_first(path, count), str(path))
-    expected, size = max((tensor.end for tensor in tensors), default=start), path.stat().st_size
-    if size < expected:
-        raise ModelError(f"{path} has {size} bytes, but its header says {expected}", "fetch it again")
+    check_size(str(path), path.stat().st_size, start, tensors, may_be_longer=True)
     return tensors
 
 

@@ -40,21 +40,26 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 class HubSource(Source):
     """One commit of a hub model."""
 
-    def __init__(self, repo: str, commit: str) -> None:
-        self.path, self.revision = repo, commit
+    def __init__(self, repo: str, commit: str, *, only: str | None = None) -> None:
+        """only: the one file that is wanted; where it is in the cache, the hub is not asked."""
+        self.path, self.revision, self._only = repo, commit, only
         self.name = f"{repo}@{commit}"
 
     @cached_property
     def files(self) -> Mapping[str, Listed]:
         """What the hub says, or else the cache: offline, or when the hub does not answer."""
+        folder = _cached_folder(self.path, self.revision) if self._only else None
+        if folder and self._only and (folder / self._only).is_file():
+            return list_folder(folder, [self._only])
         try:
             facts = HfApi().model_info(self.path, revision=self.revision, files_metadata=True)
         except Exception as error:  # the client raises what its HTTP library does, and that changed twice
             folder = _cached_folder(self.path, self.revision)
-            if folder is None:
+            if folder is None or self._only:
                 _refuse(self.path, self.revision, error)
             log.info("%s: %s; using what is in the cache", self.name, type(error).__name__)
-            return list_folder(folder)
+            paths = [path for path in folder.rglob("*") if path.is_file()]
+            return list_folder(folder, sorted(path.relative_to(folder).as_posix() for path in paths))
         return {
             file.rfilename: Listed(size=file.size or 0, sha256=file.lfs.sha256 if file.lfs else None)
             for file in facts.siblings or []
@@ -90,16 +95,19 @@ class HubSource(Source):
             return whole() or _download(self.path, self.revision, files)
 
 
-def open_hub(repo: str, revision: str | None, needs: Collection[str] = INDEXES) -> Source:
+def open_hub(
+    repo: str, revision: str | None, needs: Collection[str] = INDEXES, *, only: str | None = None
+) -> Source:
     """Return a hub model at one commit. Raises ModelError when there is no such model or revision.
 
     A revision that is a commit already asks nobody: workers start without a request when all is in the cache.
-    needs: files of which one must be there.
+    needs: files of which one must be there, or `only`, the one that is wanted.
     """
     if revision is not None and COMMIT.fullmatch(revision):
-        return HubSource(repo, revision)
+        return HubSource(repo, revision, only=only)
     # Through the download: it notes in the cache which commit the name stands for, for offline runs.
-    return HubSource(repo, _download(repo, revision, needs, needs_all=False).name)
+    folder = _download(repo, revision, needs, one_of=[*needs, *([only] if only else [])])
+    return HubSource(repo, folder.name, only=only)
 
 
 def _cached_folder(repo: str, commit: str | None) -> Path | None:
@@ -110,14 +118,24 @@ def _cached_folder(repo: str, commit: str | None) -> Path | None:
         return None
 
 
-def _download(repo: str, revision: str | None, files: Collection[str], *, needs_all: bool = True) -> Path:
+def _download(
+    repo: str, revision: str | None, files: Collection[str], *, one_of: Collection[str] = ()
+) -> Path:
+    """Return the folder with these files. one_of: with one of which the others may be missing."""
+
+    def is_enough(folder: Path) -> bool:
+        return any((folder / file).is_file() for file in one_of)
+
     patterns = [glob.escape(file) for file in files]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:  # as above; what is meant for people is sorted out
-        _refuse(repo, revision, error)
+        cached = _cached_folder(repo, revision)
+        if not (isinstance(error, errors.LocalEntryNotFoundError) and cached and is_enough(cached)):
+            _refuse(repo, revision, error)
+        folder = cached  # the hub does not answer
     missing = [file for file in files if not (folder / file).is_file()]
-    if missing and (needs_all or len(missing) == len(files)):
+    if missing and not is_enough(folder):
         raise ModelError(
             f"{repo} at {folder.name} has no {missing[0]} (not in the cache, or not on the hub)",
             ("give a model in diffusers' format" if missing[0] in INDEXES else "check its name")

@@ -23,6 +23,7 @@ from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
 from framefleet.pipeline.model.sources.integrity import check_sha256, sha256_of
+from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
 from framefleet.pipeline.model.sources.packing import check_package, method_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
 from framefleet.pipeline.model.sources.source import UrlSource, public_name
@@ -108,15 +109,19 @@ class PartFile:
 
     @cached_property
     def tensors(self) -> tuple[headers.Tensor, ...]:
-        """The file's tensors. Raises ModelError where its header is not one."""
+        """The file's tensors. Raises ModelError where its header is not one, or the file is cut short."""
 
         def read(count: int) -> bytes:
             return self.source.read(self.file, count)
 
         if self.is_gguf:
             check_package("gguf", self.where)
-            return tuple(headers.read_gguf_header(read, self.where)[1])
-        return tuple(headers.read_header(headers.header_reader(read), self.where)[1])
+            start, tensors = headers.read_gguf_header(read, self.where)
+        else:
+            start, tensors = headers.read_header(headers.header_reader(read), self.where)
+            check_whole_numbers(self.where, tensors)
+        headers.check_size(self.where, self.size, start, tensors, may_be_longer=self.is_gguf)
+        return tuple(tensors)
 
     def locked(self, sha256: str | None) -> PartFile:
         return replace(self, part=replace(self.part, sha256=sha256))
@@ -129,6 +134,7 @@ class PartFile:
 
         A file of the hub that is not here is named by the hub; whoever loads it reads it.
         """
+        _ = self.tensors  # a file that is cut short gets no digest
         listed = self.source.files[self.file].sha256
         sha256 = listed if listed and not self.source.is_local else sha256_of(self.fetched())
         check_sha256(self.where, sha256, self.part.sha256)
@@ -233,7 +239,7 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
         from framefleet.pipeline.model.sources.hub import open_hub
 
         revision = part.revision or hub["revision"] or hub["page"]
-        source = open_hub(hub["repo"], revision, _SMALL)
+        source = open_hub(hub["repo"], revision, _SMALL, only=hub["file"])
         file = hub["file"]
         if file not in source.files:
             fix = did_you_mean(file, [one for one in source.files if one.endswith(FILE_FORMATS)])
@@ -241,6 +247,10 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
     elif "://" in path:
         folder, _, file = path.rpartition("/")
         source = UrlSource(folder, storage_options, only=file)
+        try:
+            _ = source.files
+        except FileNotFoundError as error:
+            raise ModelError(f"{where}: {error}", "check the URL") from None
     else:
         if not here.is_file():
             fix = "give a file, a URL of one, or org/name/file of the hub"

@@ -35,19 +35,20 @@ def open_source(
     revision: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     needs: Collection[str] = INDEXES,
+    only: str | None = None,
 ) -> Source:
     """Return where a model comes from. Raises ModelError when there is none.
 
     path: a folder, `org/name` or `org/name@revision` of the hub, or a URL that fsspec opens. A folder of that
     name wins over the hub. revision: a branch, tag or commit of the hub. needs: files, by one of which a URL
-    and a hub model are known to be what is looked for.
+    and a hub model are known to be what is looked for. only: the one file that is wanted, in any folder.
     """
     place, revision = split_name(path, revision)
     if place.startswith(("file://", "local://")):
         place = place.partition("://")[2]
     if "://" in place:
         _refuse_revision(place, revision)
-        source: Source = UrlSource(place, storage_options or {})
+        source: Source = UrlSource(place, storage_options or {}, only=only)
         if needs == INDEXES and not any(index in source.files for index in INDEXES):
             fix = "check the URL: it must be a diffusers pipeline's own folder"
             raise ModelError(f"{source.name} has no {INDEXES[0]}", fix)
@@ -57,10 +58,10 @@ def open_source(
         _refuse_revision(folder, revision)
         if not os.path.isdir(folder):
             raise ModelError(f"model {folder!r} is not a folder", _meant(*os.path.split(folder)))
-        return FolderSource(folder)
+        return FolderSource(folder, only=only)
     from framefleet.pipeline.model.sources.hub import open_hub
 
-    return open_hub(place, revision, needs)
+    return open_hub(place, revision, needs, only=only)
 
 
 def _meant(parent: str, name: str) -> str:

@@ -79,7 +79,7 @@ class Weights:
         named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
         integrity.check_digests(folder, digests, self.expected, named_by=named_by)
         # A file in a cache is named by its SHA-256 too.
-        blobs = {file: listed.sha256 for file, listed in list_folder(folder).items() if listed.sha256}
+        blobs = {file: listed.sha256 for file, listed in list_folder(folder, files).items() if listed.sha256}
         integrity.check_digests(folder, digests, blobs, named_by="its own name")
         integrity.check_git_names(folder, files)
         return digests

@@ -8,6 +8,7 @@ the pipeline that they were made for, become one folder with plain weights.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from framefleet.pipeline.errors import ModelError, count_text
 from framefleet.pipeline.model.families.registry import FAMILIES
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.registry import object_at
-from framefleet.pipeline.model.sources.parts import ModelPart, base_and_parts, by_component
+from framefleet.pipeline.model.sources.parts import ModelPart, PartFile, base_and_parts, by_component
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import alone
 from framefleet.pipeline.model.specs.dtypes import NAMES, torch_dtype
@@ -72,6 +73,8 @@ def convert_model(
         if value:
             where = "with" if base else "without"
             raise ModelError(f"{name} says nothing {where} a base", f"leave {name} out")
+    if dtype not in (None, *NAMES):
+        raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(NAMES)}")
     if base:
         class_name, components = convert_parts(
             str(checkpoint), Path(folder), base=base, parts=parts or {}, dtype=dtype
@@ -90,6 +93,7 @@ def convert_model(
     )
 
 
+@alone()
 def convert(
     path: Path,
     folder: Path,
@@ -108,8 +112,6 @@ def convert(
     Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
     where the folder cannot be written or has no room.
     """
-    if dtype not in (None, *NAMES):
-        raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(NAMES)}")
     check_new(folder)
     checkpoint, settings = open_checkpoint(path), dict(given or {})
     for component in [name for name in settings if "." not in name]:
@@ -251,7 +253,7 @@ def whole_folder(folder: Path, size_bytes: int) -> Iterator[Path]:
                     raise ModelError(
                         f"{folder} will take {size_bytes / _GB:.1f} GB, and {folder.parent.resolve()} has "
                         f"{free / _GB:.1f} GB free",
-                        "free space, name a folder on another disk, or ask for smaller weights: --dtype bf16",
+                        "free space, name a folder on another disk, or write fp32 weights with --dtype bf16",
                     )
                 yield partial
                 partial.rename(folder)
@@ -274,6 +276,7 @@ def check_new(folder: Path) -> None:
 
 
 WRITTEN = {dtype: name for name, dtype in DTYPES.items()}
+_WHOLE_NUMBERS = re.compile(r"BOOL|[IU]\d+")  # dtypes of positions and counters
 _ALIGNMENT = 8  # of the values, by spaces behind the JSON: safetensors itself writes them so
 
 
@@ -301,6 +304,12 @@ def write_safetensors(path: Path, shapes: Mapping[str, Tensor], read: Callable[[
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
+def dtype_of(part: PartFile) -> torch.dtype:
+    """Return the dtype that holds all weights of a file: fp32 for packed ones, and where it has several."""
+    stored = {tensor.dtype for tensor in part.tensors if not _WHOLE_NUMBERS.fullmatch(tensor.dtype)}
+    return {"F16": torch.float16, "BF16": torch.bfloat16}.get("".join(stored), torch.float32)
+
+
 def convert_parts(
     path: str,
     folder: Path,
@@ -312,7 +321,7 @@ def convert_parts(
     """Write a pipeline folder with plain safetensors; return its class, and the components of the files.
 
     path, base, parts: as below `model:` in a job. dtype: of the components that come from files; without it,
-    fp32 for what is packed, else as the file has it.
+    see `dtype_of`.
     Raises ModelError for files that a job would not render with.
     """
     check_new(folder)
@@ -321,23 +330,24 @@ def convert_parts(
     source = source_of(settings)
     weights = weights_of(settings, source)
     configs = weights.configs(is_built=True)
-    stored, digests = weights.fetched()
+    stored, _ = weights.fetched()
     by_name = by_component(weights.parts, weights.components)
-    opened = {part.key: SingleFile(part.fetched(), part.is_gguf, part.where) for part in by_name.values()}
-    unpacked = sum(tensor.num_parameters for part in weights.parts for tensor in part.tensors)
-    own = {"F16": torch.float16, "BF16": torch.bfloat16}
-    with whole_folder(folder, 4 * unpacked + weights.stored_bytes()) as new, alone():
-        for name in digests.keys() - opened.keys():
+    by_key = {part.key: part for part in by_name.values()}
+    opened = {key: SingleFile(part.fetched(), part.is_gguf, part.where) for key, part in by_key.items()}
+    dtypes = {key: torch_dtype(dtype) if dtype else dtype_of(part) for key, part in by_key.items()}
+    size = sum((stored / name).stat().st_size for name in weights.files)
+    size += sum(dtypes[key].itemsize * t.num_parameters for key, part in by_key.items() for t in part.tensors)
+    with whole_folder(folder, size) as new, alone():
+        for name in weights.files:
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(stored / name, new / name)
         for component in weights.components:
             if component.name in by_name:
                 part = by_name[component.name]
-                chosen = torch_dtype(dtype) if dtype else own.get(part.tensors[0].dtype, torch.float32)
-                network: Any = opened[part.key].network(component, configs, chosen, None)
+                network: Any = opened[part.key].network(component, configs, dtypes[part.key], None)
                 if part.is_gguf:
                     network.dequantize()
-                    network.to(chosen)
+                    network.to(dtypes[part.key])
                 network.save_pretrained(new / component.name)
         for file in opened.values():
             file.check_all_placed(allow_unmatched=False)

@@ -307,7 +307,12 @@ def convert_crafter(
     configs = plan.settled(configs, given, place=place)
     check_widths(parts, configs, checkpoint)
     networks = {name: part.network(name, configs[name], checkpoint) for name, part in parts.items()}
-    scheduler = VideoCrafterDDIMScheduler(**configs["scheduler"])
+    try:
+        scheduler = VideoCrafterDDIMScheduler(**configs["scheduler"])
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise ModelError(
+            f"{place}: the scheduler cannot be made: {error}", "check what `--set scheduler...` says"
+        ) from error
     used = {name for network in networks.values() for o in network.origins.values() for name in o.names}
     depth, encoders = configs["text_encoder"]["num_hidden_layers"], checkpoint.parts & ENCODERS.keys()
     return plan.Conversion(

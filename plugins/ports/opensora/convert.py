@@ -97,7 +97,7 @@ def _part(
 
 def _tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:  # files of it are missing
         raise ModelError(f"{folder} holds no tokenizer: {error}", _FIX) from error
     # Where the vocabulary is missing transformers 5 makes a tokenizer of special tokens alone.

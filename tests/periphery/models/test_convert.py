@@ -105,6 +105,18 @@ def test_unknown_missing_and_misshapen_tensors_are_named(original: dict[str, Ten
     assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"]  # nothing half done is left
 
 
+def test_settings_that_a_scheduler_cannot_have_are_refused(original: dict[str, Tensor]) -> None:
+    with pytest.raises(ModelError, match="the scheduler cannot be made"):
+        plan_conversion(in_memory(original), given={"scheduler.beta_start": "x"})
+
+
+def test_a_conversion_asks_nothing_at_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = lambda path: input("Do you wish to run the custom code? [y/N] ")  # noqa: E731
+    monkeypatch.setattr("framefleet.plugins.ports.conversion.convert.open_checkpoint", asking)
+    with pytest.raises(ModelError, match="leave to run code of its own"):
+        convert(tmp_path / "model.ckpt", tmp_path / "out")
+
+
 def test_another_familys_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="of no model that is known"):
         convert(saved({"layer.weight": torch.ones(1)}, tmp_path), tmp_path / "out")

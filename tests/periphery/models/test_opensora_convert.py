@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +28,9 @@ from tests.opensora import (
     weights_of,
 )
 from tests.opensora_texts import write_texts
-from tests.tinies.encoders import TEXT_WIDTH
+from tests.tinies.encoders import TEXT_WIDTH, clip
 
+CLIP = "openai/clip-vit-large-patch14"
 SMALL = Size(depth=1, single_depth=1, text=TEXT_WIDTH, pooled=TEXT_WIDTH)
 DC = Size(depth=1, single_depth=1, text=TEXT_WIDTH, pooled=TEXT_WIDTH, token=16, condition=17)
 
@@ -89,6 +91,21 @@ def test_the_result_can_be_locked_and_verified(original: Path, tmp_path: Path) -
     assert "as locked" in command("model", "verify", out).stdout
     printed = command("model", "info", out).stdout
     assert "FluxTransformer2DModel" in printed and "multiples of 16" in printed
+
+
+def test_a_tokenizer_of_own_code_is_refused_unasked(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"tokenizer_config.json": {"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["x.X", None]}}}
+    files["config.json"] = clip().config.to_dict()  # of the text alone, for which no tokenizer is listed
+    folder = without(tmp_path / "in", original, *(f"{CLIP}/{name}" for name in files))
+    for name, content in files.items():
+        (folder / CLIP / name).write_text(json.dumps(content))
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", questions.append)
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        convert(folder, tmp_path / "out")
+    assert not questions
 
 
 def test_encoders_may_be_links_to_another_models_folders(original: Path, tmp_path: Path) -> None:
