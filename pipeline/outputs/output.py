@@ -87,16 +87,16 @@ def file_state(store: Store, file: RecordedFile) -> FileState:
     if file.size is not None and file.size <= _AT_ONCE_BYTES:
         content = sound_content(store, file)
         return "sound" if isinstance(content, bytes) else content
-    try:
-        if file.size not in (None, store.stat(file.path).size):
-            return "size"
-        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-            copy = Path(folder, "file")
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:  # raises OSError: outside of `try`
+        copy = Path(folder, "file")
+        try:
+            if file.size not in (None, store.stat(file.path).size):
+                return "size"
             store.download(file.path, copy)
-            with open(copy, "rb") as opened:
-                is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
-    except (FileNotFoundError, StoreError) as error:
-        return _why_not(store, error)
+        except (FileNotFoundError, StoreError) as error:
+            return _why_not(store, error)
+        with open(copy, "rb") as opened:
+            is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
     return "sound" if is_same else "bytes"
 
 
