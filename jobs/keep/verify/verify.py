@@ -9,7 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from framefleet.doors import Scope, runners_of, table_of
 from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
+from framefleet.jobs.job.schema import StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again
 from framefleet.jobs.keep.replay.compare import Again, Compared, Likeness, compare
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
@@ -39,7 +40,7 @@ from framefleet.pipeline.outputs.damage import (
     strays,
 )
 from framefleet.pipeline.outputs.encode_clip import encode_file
-from framefleet.pipeline.outputs.frames.result import Audio
+from framefleet.pipeline.outputs.frames.result import Audio, KeptSteps, kept_in
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
@@ -55,6 +56,7 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
+from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import Request
@@ -226,7 +228,11 @@ def verified_rows(
     if not records:
         raise Output(store).no_records()
     if by_fleet:
-        yield from _by_fleet(output, store, records, sets, watch)
+        # What is stored of a row's steps may change between runs: each is rendered with what its record has.
+        kept = [kept_in(record.extra_outputs) for record in records]
+        for keep in dict.fromkeys(kept):
+            alike = [record for record, its in zip(records, kept, strict=True) if its == keep]
+            yield from _by_fleet(output, store, alike, sets, watch, keep)
         return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
@@ -248,15 +254,16 @@ def verified_rows(
 
 
 def _by_fleet(
-    output: str, store: Store, records: Sequence[Record], sets: Sequence[str], watch: Watch
+    output: str, store: Store, records: Sequence[Record], sets: Sequence[str], watch: Watch, keep: KeptSteps
 ) -> Iterator[VerifiedRow]:
-    """Render rows again as their job did; yield them when all are done."""
+    """Render rows again as their job did; yield them when all are done. keep: what these rows have of it."""
     row_ids = [record.row_id for record in records]
     claimed = claim_of(store).job
     media = media_again(claimed)
     # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
     steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
-    with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
+    run = new_run(0)
+    with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, keep=keep, run=run) as scratch:
         where = scratch.url_of(RECORDS)
         again = {
             row["row_id"]: record_of(row, where) for row in parts.rows_of(parts.read_folder(scratch), where)
@@ -290,25 +297,36 @@ def _not_rendered(store: Store, record: Record, error: FramefleetError) -> Verif
 
 @contextmanager
 def rendered_by_fleet(
-    output: str, row_ids: Collection[str], sets: Sequence[str], watch: Watch, *, format: MediaFormat, run: str
+    output: str,
+    row_ids: Collection[str],
+    sets: Sequence[str],
+    watch: Watch,
+    *,
+    format: MediaFormat,
+    keep: KeptSteps,
+    run: str,
 ) -> Iterator[Store]:
     """Yield an output that holds these rows, rendered now, as far as they could be; it goes afterwards.
 
     sets: as of `load_job`, in place of what job.json says. format: of the output's clips; those rendered now
-    are lossless. run: a name that no other such render has.
+    are lossless. keep: what of the steps is stored. run: a name that no other such render has.
     """
     job = claimed_job(output, sets)
     place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
+    store, scratch = (Store(one, job.storage_options) for one in (output, place))
     try:
+        for path in added_in(store):  # the job's table has these rows where they lie in its output
+            scratch.write(path, store.read(path))
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
         sections = dict.fromkeys(runner.section for runner in runners_of(job))
         sections |= {name: kind.for_comparison(getattr(job, name)) for name, kind in kinds_of(job).items()}
-        changed = {"output": place, "media": media, **sections}
+        steps = StepsSection.model_validate(asdict(keep), strict=False)  # has a list for its tuple
+        changed = {"output": place, "media": media, "keep": steps, **sections}
         plain = job.model_copy(update=changed)
         render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
-        yield Store(place, job.storage_options)
+        yield scratch
     finally:
-        Store(output, job.storage_options).delete_all(f"{SCRATCH}/{run}")
+        store.delete_all(f"{SCRATCH}/{run}")
 
 
 def rendered(scratch: Store, record: Record, media: Media, steps: Collection[ClipStep] = ()) -> Again:
