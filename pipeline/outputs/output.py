@@ -304,6 +304,13 @@ def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None
     return Output.open(output, storage_options)
 
 
+def outputs_in(store: Store) -> dict[str, Store]:
+    """Return the outputs that hold something: "" is this one, the others are the inner ones by name."""
+    inner = {name: one.store for name, one in Output(store).inner.items()}
+    is_own = not inner or parts_in(store, layout.RECORDS) or store.exists(layout.CLAIM)
+    return {"": store, **inner} if is_own else inner
+
+
 def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:
     """Return what job.json says, or the parts where it is lost or damaged; None where the output is nobody's.
 

@@ -44,7 +44,7 @@ from framefleet.pipeline.outputs.frames.result import Audio, KeptSteps, kept_in
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
-from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, recorded_clip
+from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, outputs_in, recorded_clip
 from framefleet.pipeline.outputs.parts import parts
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
@@ -55,7 +55,7 @@ from framefleet.pipeline.outputs.parts.records import (
     told_arguments,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
+from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
@@ -148,7 +148,6 @@ def check_one_way(files: bool, *, sample: int | None, row_ids: Collection[str], 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
     """Read every file of an output, and of its inner outputs; yield what is wrong, as it is found."""
-    inner = Output(store).inner
     num_before = num_read = 0
 
     def checked(count: int) -> None:
@@ -156,11 +155,9 @@ def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
         num_read = num_before + count
         watch.show(Checked(num_rows=num_read))
 
-    if not inner or parts_in(store, RECORDS) or store.exists(CLAIM):
-        yield from _damages_in(store, watch, checked)
-    for name, one in inner.items():
+    for name, one in outputs_in(store).items():
         num_before = num_read
-        yield from (damage_below(name, damage) for damage in _damages_in(one.store, watch, checked))
+        yield from (damage_below(name, damage) for damage in _damages_in(one, watch, checked))
 
 
 def _damages_in(store: Store, watch: Watch, checked: Callable[[int], None]) -> Iterator[Damage]:
