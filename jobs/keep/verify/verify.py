@@ -9,7 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache, partial
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def verify(
     in this process. given: what the output is not trusted with. Raises JobError where it has no such rows.
     """
     watch, output = Callback(), str(output)
-    check_one_way(files, sample=sample, row_ids=row_ids, by_fleet=by_fleet)
+    check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given)
     if files:
         store = Output.open(output, given.storage_options).store
         num_read = 0
@@ -136,14 +136,28 @@ def verify(
     return Verified(rows=tuple(rows))
 
 
-def check_one_way(files: bool, *, sample: int | None, row_ids: Collection[str], by_fleet: bool) -> None:
-    """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways."""
-    chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet}
+def check_one_way(
+    files: bool, *, sample: int | None, seed: int, row_ids: Collection[str], by_fleet: bool, given: Given
+) -> None:
+    """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways.
+
+    Also for what has no effect: a fleet opens what job.json and `sets` name.
+    """
+    names = [field.name for field in fields(given) if field.name != "storage_options"]
+    moved = [name for name in names if getattr(given, name) != getattr(NOTHING, name)]
+    places = [f"--{name.replace('_', '-').rstrip('s')}" for name in moved]
+    chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet, "--seed": seed}
+    chosen |= dict.fromkeys(places, True)
     if files and (others := [option for option, value in chosen.items() if value]):
         problem = f"--files reads every file and renders nothing, and {others[0]} is about rows to render"
         raise JobError(problem, "leave one of them out")
     if row_ids and sample:
         raise JobError("--row names the rows, and --sample chooses some", "leave one of them out")
+    if row_ids and seed:
+        raise JobError("--row names the rows, and --seed is about choosing some", "leave one of them out")
+    if by_fleet and places:
+        problem = f"--fleet renders as job.json says, and {places[0]} has no effect there"
+        raise JobError(problem, "leave it out, or give the job's key, e.g. --set model.path=PLACE")
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
