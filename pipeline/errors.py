@@ -28,6 +28,7 @@ And text for people and shells: what others wrote made safe, and counts and size
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
@@ -117,6 +118,8 @@ def bytes_text(num_bytes: float) -> str:
 # bucket, or the folder that was there. invalid: no such endpoint, bucket or region can be.
 StoreTrouble = Literal["unreachable", "refused", "full", "missing", "invalid", "other"]
 PUT_BACK = "put it back as it was, or choose another output"
+# What a machine runs out of; the same command may do it another time, or elsewhere.
+SCARCE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class FramefleetError(Exception):

@@ -188,8 +188,8 @@ def is_opened(place: str) -> bool:
 # What decides which clips a job makes. Fleet, retries, audit, ... may change from run to run.
 _DECISIVE = ("table", "defaults", "overrides", "columns", "recipe")
 # Which rows there are may change: the sweep, and rows that Python gave, which lie in the output; and with
-# them where their images are.
-_ROWS = ("table", "sweep", "inputs")
+# them where their images are. And what is stored of their steps. `retry` and `repair` go by the last run.
+_CHANGING = ("table", "sweep", "inputs", "keep")
 # Those that both have must be the same; others may be added, for rows that are added.
 _NAMED = {
     "loras": ("sha256", "component"),
@@ -227,10 +227,10 @@ def claim(resolved: ResolvedJob) -> None:
         before, now = theirs["job"], description["job"]
         by_kind = {kind: before.get(kind, {}) for kind in _NAMED}
         is_written = all(by_kind[kind].keys() >= now[kind].keys() for kind in _NAMED)
-        is_written &= all(before.get(key) == now[key] for key in _ROWS) and theirs["withheld"] == withheld
-        rows = {key: now[key] for key in ("output", *_ROWS)}
+        is_written &= all(before.get(key) == now[key] for key in _CHANGING) and theirs["withheld"] == withheld
+        changing = {key: now[key] for key in ("output", *_CHANGING)}
         # Models and LoRAs that only rows of earlier runs name stay.
-        job = {**before, **rows, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
+        job = {**before, **changing, **{kind: by_kind[kind] | now[kind] for kind in _NAMED}}
         description = {**theirs, "job": job, "withheld": withheld}
         try:
             is_written &= read_claim(resolved.store) is not None

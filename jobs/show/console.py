@@ -30,6 +30,7 @@ from framefleet.cluster.driver.stop import SIGNALS
 from framefleet.doors import sections
 from framefleet.pipeline.errors import (
     CONTROL,
+    SCARCE,
     FramefleetError,
     ServiceError,
     UserError,
@@ -128,8 +129,6 @@ def quiet_libraries() -> None:
 
 INTERRUPTED = 130  # 128 + the signal's number, as shells have it: 143 of SIGTERM, 129 of SIGHUP
 DEFECT = 70  # sysexits.h: internal software error
-# What a machine runs out of; the same command may do it another time, or elsewhere.
-SCARCE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 # What keeps a place that somebody named from being opened, where no better error was raised.
 UNUSABLE = {
     errno.ENAMETOOLONG,

@@ -110,8 +110,8 @@ def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, lis
 
 
 def damage_below(folder: str, damage: Damage) -> Damage:
-    """Return damage of an output in another one, named as the file of the latter."""
-    return replace(damage, path=f"{folder}/{damage.path}")
+    """Return damage of an output in another one, named as the file of the latter; folder: "" is the same."""
+    return replace(damage, path=f"{folder}/{damage.path}") if folder else damage
 
 
 def beside_parts(store: Store) -> Iterator[Damage]:

@@ -87,16 +87,16 @@ def file_state(store: Store, file: RecordedFile) -> FileState:
     if file.size is not None and file.size <= _AT_ONCE_BYTES:
         content = sound_content(store, file)
         return "sound" if isinstance(content, bytes) else content
-    try:
-        if file.size not in (None, store.stat(file.path).size):
-            return "size"
-        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-            copy = Path(folder, "file")
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:  # raises OSError: outside of `try`
+        copy = Path(folder, "file")
+        try:
+            if file.size not in (None, store.stat(file.path).size):
+                return "size"
             store.download(file.path, copy)
-            with open(copy, "rb") as opened:
-                is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
-    except (FileNotFoundError, StoreError) as error:
-        return _why_not(store, error)
+        except (FileNotFoundError, StoreError) as error:
+            return _why_not(store, error)
+        with open(copy, "rb") as opened:
+            is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
     return "sound" if is_same else "bytes"
 
 
@@ -302,6 +302,13 @@ def open_output(output: str, *, storage_options: Mapping[str, Any] | None = None
     output: a path or URL. storage_options: what fsspec takes.
     """
     return Output.open(output, storage_options)
+
+
+def outputs_in(store: Store) -> dict[str, Store]:
+    """Return the outputs that hold something: "" is this one, the others are the inner ones by name."""
+    inner = {name: one.store for name, one in Output(store).inner.items()}
+    is_own = not inner or parts_in(store, layout.RECORDS) or store.exists(layout.CLAIM)
+    return {"": store, **inner} if is_own else inner
 
 
 def find_claim_as(store: Store, kind: TypeAdapter[Value]) -> Value | None:

@@ -50,14 +50,13 @@ def compact(output: str, *, storage_options: Mapping[str, Any] | None = None) ->
 def compact_output(output: Output, watch: Watch) -> Compacted:
     """Do what `compact` does, reporting to `watch`."""
     from framefleet.cluster.driver.lock import DriverLock
+    from framefleet.pipeline.outputs.output import outputs_in
     from framefleet.plugins.compact.compaction import Compacted, merge_small_parts
 
     compacted = []
-    for one in (*output.inner.values(), output):
-        with DriverLock(one.store, renders=False) as lock:
-            compacted.append(
-                merge_small_parts(one.store, lock, lambda num: watch.show(Checked(num_rows=num)))
-            )
+    for store in outputs_in(output.store).values():
+        with DriverLock(store, renders=False) as lock:
+            compacted.append(merge_small_parts(store, lock, lambda num: watch.show(Checked(num_rows=num))))
     return Compacted(
         num_before=sum(one.num_before for one in compacted),
         num_after=sum(one.num_after for one in compacted),

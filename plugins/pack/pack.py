@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from framefleet.jobs.job.job_json import Claim, claim_of
-from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
+from framefleet.jobs.job.job_json import Claim, ClaimedModel, claim_of
+from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, arguments_of, environment_of, inputs_of
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.jobs.keep.verify.verify import NUM_SAMPLED, sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError, quoted
@@ -127,7 +127,7 @@ def pack_rows(
     given: Given,
 ) -> Packed:
     """Do what `pack` does. given: what the output is not trusted with."""
-    others = {"--rows": rows, "--where": where, "--picks": picks}
+    others = {"--rows": rows, "--seed": seed or None, "--where": where, "--picks": picks}
     if row_ids and (chosen_by := [option for option, value in others.items() if value is not None]):
         problem = f"--row names the rows, and {chosen_by[0]} chooses some"
         raise JobError(problem, "leave one of them out")
@@ -177,7 +177,7 @@ def _write(
     records = [by_id[row_id] for row_id in part_of]
     for record in records:
         _copy_files(store, record, pack_store)
-        _copy_inputs(store, claim, record, given, pack_store)
+        _copy_inputs(store, record, given, pack_store)
     job = store.read(CLAIM).decode()
     pack_store.write(CLAIM, job.encode())
     writer = PartWriter(pack_store, RECORDS, record_schema_of(store, parts), run=new_run(0), job=job)
@@ -207,10 +207,12 @@ def _copy_files(store: Store, record: dict[str, Any], to: Store) -> None:
     record |= {"uri": clip.path, "path": clip.path, "preview_path": None}
 
 
-def _copy_inputs(store: Store, claim: Claim, record: dict[str, Any], given: Given, to: Store) -> None:
+def _copy_inputs(store: Store, record: dict[str, Any], given: Given, to: Store) -> None:
     """Copy the images and videos of a row, and have its record name the copies."""
     ours = record_of({name: record[name] for name in RECORD_FIELDS.names}, store.url_of(RECORDS))
-    inputs = recorded_of(store, claim, ours, given).inputs
+    environment_of(ours)  # raises for one that framefleet did not write, which `_describe` reads
+    arguments = arguments_of(ours)
+    inputs = inputs_of(store, arguments, given)
 
     def copied(one: Mapping[str, Any]) -> dict[str, Any]:
         suffix = PurePosixPath(one["uri"].partition("?")[0]).suffix
@@ -219,7 +221,6 @@ def _copy_inputs(store: Store, claim: Claim, record: dict[str, Any], given: Give
             to.write(path, checked_content(one, inputs.read))
         return {**one, "uri": path}
 
-    arguments = parse_json(record["arguments"])
     record["arguments"] = canonical_json(
         {name: each_input(value, copied) for name, value in arguments.items()}
     )
@@ -254,8 +255,14 @@ def _describe(
         path = f"model-{name}.sha256" if name else "model.sha256"
         checks.append(quoted(f"/path/of/this/{path}"))
         to.write(path, "".join(f"{digest}  {file}\n" for file, digest in files.items()).encode())
+    of_rows = [*claim.job.models.values()] or [claim.job.model or ClaimedModel()]
+    parts = dict.fromkeys(part for model in of_rows for part in model.parts)
+    options += [quoted("--part", f"{part}=PART_{part}") for part in parts]
     options += [quoted("--lora", f"{name}=LORA_{name}") for name in claim.job.loras]
+    options += ["--ip-adapter IP_ADAPTER"] if any(model.ip_adapter for model in of_rows) else []
     options += [quoted("--second-model", f"{name}=MODEL_{name}") for name in claim.job.second_models]
+    opened = [*of_rows, *claim.job.loras.values(), *claim.job.second_models.values()]
+    options += ["--allow-pickle"] if any(one.allow_pickle for one in opened) else []
     recipes = sorted({record["recipe"] for record in records if ":" in record["recipe"]})
     options += [quoted("--recipe", recipe) for recipe in recipes]
     python = versions.get("python", "3")

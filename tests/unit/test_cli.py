@@ -289,3 +289,24 @@ def test_a_folder_of_a_model_that_is_mistyped_is_guessed(tmp_path: Path) -> None
     places = ("--table", tmp_path / "t.csv", "--output", tmp_path / "out")
     refused = command("plan", *places, "--model", tmp_path / "wan-smal")
     assert (refused.exit_code, f"did you mean '{tmp_path / 'wan-small'}'?" in refused.stderr) == (2, True)
+
+
+PLACES = ["--model /m", "--part vae=/v", "--lora a=/b", "--ip-adapter /i", "--second-model a=/m"]
+PLACES += ["--recipe m:f", "--root /x", "--allow-pickle"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        *((f"verify out --fleet {one}", one) for one in PLACES),
+        *((f"verify out --files {one}", one) for one in (*PLACES, "--seed 3")),
+        ("verify out --row 1234 --seed 3", "--seed"),
+        ("replay out 1234 --script --save x.mp4", "--save"),
+        ("pack out --row 1234 --seed 3", "--seed"),
+        ("export out to --format hf --private", "--private"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments: str, option: str) -> None:
+    refused = command(*arguments.split())
+    assert refused.exit_code == 2 and option.split()[0] in refused.stderr.splitlines()[0], refused.output
+    assert "leave" in refused.stderr and "does not exist" not in refused.stderr

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,17 @@ import pytest
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.keep.repair.repair import Repairs, mend, put_back
+from framefleet.jobs.keep.replay.compare import Again, compare
 from framefleet.jobs.keep.verify.verify import damages_of
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import StoreError
-from framefleet.pipeline.outputs import damage as damage_module
+from framefleet.pipeline.errors import SCARCE, StoreError
+from framefleet.pipeline.outputs import damage as damage_module, output as output_module
+from framefleet.pipeline.outputs.damage import look_at
+from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.parts import find_record
+from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.pipeline.outputs.parts.seals import Hold
+from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.plugins.compact.compaction import merge_small_parts
 from tests.commands import command
 from tests.committed import committed
@@ -188,6 +196,54 @@ def test_damage_is_found_told_and_taken_out(
     mended(out)
     assert kinds(out) <= {"stray", "foreign"}
     assert len(set(row_ids(out))) == len(row_ids(out)) == left
+
+
+SHORT = [*(OSError(number, "short") for number in sorted(SCARCE)), MemoryError()]
+SHORT += [OSError(errno.ENOMEM, "https://user:password@example.com/")]
+
+
+@pytest.mark.parametrize("error", SHORT, ids=repr)
+@pytest.mark.parametrize("way", ["read a clip", "copy a clip", "make a folder for the copy", "read a part"])
+def test_what_a_machine_runs_out_of_is_no_damage(
+    way: str, error: Exception, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Folder.read
+
+    def read(folder: Folder, path: str, count: int | None = None) -> bytes:
+        if path.startswith("clips/" if "clip" in way else "records/"):
+            raise error
+        return plain(folder, path, count)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    before = sorted(out.rglob("*.*"))
+    if "copy" in way:
+        monkeypatch.setattr(output_module, "_AT_ONCE_BYTES", 1)
+        monkeypatch.setattr(*((Folder, "download") if way == "copy a clip" else (tempfile, "mkdtemp")), fail)
+    else:
+        monkeypatch.setattr(Folder, "read", read)
+    with pytest.raises((StoreError, type(error))):
+        mend(Store(str(out)), Held(1), Callback())
+    assert sorted(out.rglob("*.*")) == before
+
+
+def test_no_room_for_any_temporary_file_is_no_damage(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_module, "_AT_ONCE_BYTES", 1)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    with pytest.raises(FileNotFoundError, match="No usable temporary directory"):
+        kinds(out)
+
+
+@pytest.mark.parametrize("damage", [break_disk, Path.unlink, halve])
+def test_a_row_whose_clip_cannot_be_read_is_compared(out: Path, damage: Callable[[Path], Any]) -> None:
+    damage(clip := a_clip(out))
+    store = Store(str(out))
+    then = find_record(store, clip.stem)
+    again = Again(record=then, media=Media(), frames=lambda: None, content=lambda: b"the clip")
+    _, damages = look_at(store, values_of(then))
+    assert compare(store, then, again, damages=damages).verdict == "file damaged"
 
 
 def test_clips_of_a_damaged_part_wait_for_the_render_that_takes_them(out: Path) -> None:

@@ -220,6 +220,23 @@ def test_drafts_are_repaired_with_their_output(tmp_path: Path, monkeypatch: pyte
     assert sum(damage.path.startswith("drafts/records/") for damage in found) == 1
 
 
+def test_an_output_of_drafts_alone_is_repaired_and_compacted_and_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, out = job_with(tmp_path), tmp_path / "out"
+    drafted(job)
+    assert framefleet.compact(str(out)).num_before == 1
+    dry = command("repair", tmp_path / "job.yaml", "--dry-run")
+    assert dry.exit_code == 1 and "drafts: 1 damaged part would be" in dry.stderr, dry.output
+    assert "job.json" not in dry.output
+    nothing = Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
+    monkeypatch.setattr(repair, "render_job", lambda *_: nothing)
+    repaired = repair.repair_job(job, Callback())
+    assert not repaired.is_job_back and not repaired.repairs.num_found
+    assert repaired.inner["drafts"].repairs.num_set_aside == 1
+    assert not framefleet.open_output(str(out)).is_begun and not (out / "drivers").exists()
+
+
 def test_the_status_of_an_output_is_also_that_of_its_drafts(tmp_path: Path) -> None:
     job = job_with(tmp_path)
     drafted(job)

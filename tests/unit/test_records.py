@@ -329,6 +329,34 @@ def test_a_small_part_of_large_cells_is_refused_before_they_are_unpacked(
             committed_row_ids(store)
 
 
+@pytest.mark.parametrize("name", ["a.b", "a", "a.b.c", ".", ""])
+def test_whatever_a_column_is_called_its_cells_are_counted(
+    name: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_file, "MAX_PART_BYTES", 1 << 20)
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *of: pytest.fail("they are unpacked"))
+    cells = pa.array(["a" * 4_000_000])
+    for column in (cells, pa.StructArray.from_arrays([cells], ["b.c"])):
+        pq.write_table(pa.table({name: column}), tmp_path / "x.parquet", compression="zstd")
+        for fields in (None, pa.schema([(name, column.type)])):
+            with pytest.raises(JobError, match="unpacks to more than"):
+                part_file.read_part(store, "x.parquet", fields)
+
+
+def test_memory_that_runs_out_says_nothing_about_a_part(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_part(tmp_path, ROW)
+
+    def fail(_: object) -> None:
+        raise pa.ArrowMemoryError("malloc failed")
+
+    monkeypatch.setattr(pq, "read_metadata", fail)
+    for read in (part_file.num_rows_of, lambda *of: part_file.read_part(*of, None)):
+        with pytest.raises(MemoryError):
+            read(store, "records/part-x.parquet")
+
+
 def test_a_small_part_of_long_lists_is_refused_before_they_are_unpacked(store: Store, tmp_path: Path) -> None:
     zeros = pa.nulls(20_000_000, pa.int64()).fill_null(0)
     lists = pa.ListArray.from_arrays([0, len(zeros)], zeros)

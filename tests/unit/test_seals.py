@@ -21,6 +21,7 @@ from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import PartWriter, find_record, read_folder, replace_part
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
 from framefleet.pipeline.outputs.parts.seals import (
+    MAX_GONE,
     epoch_path,
     gone_parts,
     new_run,
@@ -146,6 +147,16 @@ def test_a_part_of_the_last_driver_that_is_gone_is_found(store: Store) -> None:
     for path in (earlier, *paths):
         store.delete(path)
     assert gone_parts(store) == [path.rpartition("-")[0] for path in (earlier, *paths)]
+
+
+@pytest.mark.parametrize("stretch", [[0, 10**12], [-(10**12), 10**4000], [10**4000, 10**4001]])
+@pytest.mark.parametrize("run", ["x", "x" * 1_000_000])
+def test_a_seal_of_any_length_takes_little_memory(stretch: list[int], run: str, store: Store) -> None:
+    for more in ({}, {"merged": {run: [stretch]}}):
+        seal = {"sealed": {run: [stretch, [1, 2]]}, **more}
+        store.write(epoch_path(1), json.dumps({"epoch": 1, **seal}).encode())
+        names = gone_parts(store)
+        assert len(names) <= MAX_GONE and sum(map(len, names)) < 1 << 24
 
 
 def test_what_goes_while_a_driver_writes_is_still_gone_when_it_has_ended(store: Store) -> None:

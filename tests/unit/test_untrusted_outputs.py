@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,38 @@ def test_pickles_are_loaded_only_for_a_caller_who_says_so(tmp_path: Path) -> Non
     assert recorded.model.allow_pickle and recorded.model.loras["style"].allow_pickle
     plain = find_recorded(output_with(tmp_path / "plain"), ROW_ID)
     assert not plain.model.allow_pickle
+
+
+def test_packing_opens_no_models_and_says_what_whoever_renders_them_has_to_give(
+    tmp_path: Path, web: WebServer
+) -> None:
+    clip, place = b"the clip", f"{web.url}/a.safetensors"
+    path = f"clips/{ROW_ID[:2]}/{ROW_ID}.mp4"
+    changed = {"path": path, "bytes": len(clip), "media_sha256": hashlib.sha256(clip).hexdigest()}
+    named = {"name": "flux", "digest": "0" * 64}
+    adapter = {"path": place, "weights": "a.safetensors", "image_encoder": "encoder"}
+    output = output_with(
+        tmp_path / "out", arguments=asked({"lora": {"style": LORA}, "image_model": named}), **changed
+    )
+    claiming(
+        output,
+        model={"allow_pickle": True, "parts": {"vae": {"path": place}}, "ip_adapter": adapter},
+        loras={"style": {"sha256": "0" * 64, "path": place}},
+        second_models={"flux": {"digest": "0" * 64, "path": place}},
+    )
+    Path(output, path).parent.mkdir(parents=True)
+    Path(output, path).write_bytes(clip)
+    packed = command("pack", output, tmp_path / "pack", "--row", ROW_ID)
+    assert packed.exit_code == 0 and "no script for 1 row" in packed.stderr, packed.output
+    page = (tmp_path / "pack/README.md").read_text()
+    (line,) = [line for line in page.splitlines() if "framefleet verify ." in line]
+    options = shlex.split(line)[3:]
+    given = ["--model", "--part", "--lora", "--ip-adapter", "--second-model", "--allow-pickle"]
+    assert {*given} < {*options}, line
+    refused = command("verify", tmp_path / "pack", *options)
+    assert "which is not opened without your consent" not in refused.output
+    assert "--allow-pickle" not in refused.output and "No such option" not in refused.output
+    assert web.requests == []
 
 
 def test_weights_of_watermarks_are_pickles(tmp_path: Path) -> None:

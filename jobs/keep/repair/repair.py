@@ -32,7 +32,7 @@ from framefleet.pipeline.outputs.damage import (
     strays,
 )
 from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.output import Output, claim_in_parts_as
+from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, outputs_in
 from framefleet.pipeline.outputs.parts.parts import job_in_parts, replace_part, set_aside
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
 from framefleet.pipeline.outputs.parts.seals import Hold, new_run
@@ -96,9 +96,12 @@ def repair_job(
         store = Output.open(store_of_job(job_of(job, sets))).store
     resolve = partial(job_of, job, sets)
     open_job = None if dry_run else resolve
-    repaired = _mended(store, watch, found, open_job)
+    nothing = Repairs(num_found={}, num_rows=0, num_set_aside=0, num_swept=0)
+    repaired = Repaired(store=store, repairs=nothing)
+    if "" in outputs_in(store):
+        repaired = _mended(store, watch, found, open_job)
     inner = {}
-    for name, one in Output(store).inner.items():
+    for name, one in Output(store).inner.items():  # anew: job.json says which there are
 
         def note(damage: Damage, name: str = name) -> None:
             found(damage_below(name, damage))

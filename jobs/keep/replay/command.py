@@ -92,6 +92,8 @@ def replay_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import storage_options_alone
 
+        if script and save is not None:
+            raise JobError("--script renders nothing, and --save writes the clip", "leave one of them out")
         options = storage_options_alone(sets)
         consent = given_of(
             models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options

@@ -18,6 +18,7 @@ from framefleet.pipeline.outputs.frames.result import Pcm
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, encode
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media
 from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, recorded_clip, recorded_extras
+from framefleet.pipeline.outputs.parts.part_file import is_unreadable
 from framefleet.pipeline.outputs.parts.records import Record, values_of
 from framefleet.pipeline.outputs.stores.store import Store
 
@@ -70,8 +71,10 @@ def _read(store: Store, path: str) -> bytes:
     """Return a file; no bytes where there is none that can be read whole."""
     try:
         content = store.read(path, MAX_CLIP_BYTES + 1)
-    except (FileNotFoundError, NoFile):
-        return b""
+    except (FileNotFoundError, StoreError) as error:
+        if isinstance(error, FileNotFoundError | NoFile) or is_unreadable(store, error):
+            return b""
+        raise
     return content if len(content) <= MAX_CLIP_BYTES else b""
 
 

@@ -94,7 +94,9 @@ def verify_command(
             models, parts, loras, ip_adapter, second_models, recipe, roots, allow_pickle, options
         )
         quiet_libraries()
-        check_one_way(files, sample=sample, row_ids=row_ids or (), by_fleet=by_fleet)
+        check_one_way(
+            files, sample=sample, seed=seed, row_ids=row_ids or (), by_fleet=by_fleet, given=consent
+        )
         if files:
             is_well = show_damages(output, options, as_json=as_json)
         else:

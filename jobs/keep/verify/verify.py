@@ -9,7 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache, partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from framefleet.doors import Scope, runners_of, table_of
 from framefleet.jobs.job.job_json import JOB_JSON, claim_of, read_claim
+from framefleet.jobs.job.schema import StepsSection
 from framefleet.jobs.job.steps import kinds_of, steps_again
 from framefleet.jobs.keep.replay.compare import Again, Compared, Likeness, compare
 from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, recorded_of
@@ -39,11 +40,11 @@ from framefleet.pipeline.outputs.damage import (
     strays,
 )
 from framefleet.pipeline.outputs.encode_clip import encode_file
-from framefleet.pipeline.outputs.frames.result import Audio
+from framefleet.pipeline.outputs.frames.result import Audio, KeptSteps, kept_in
 from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
-from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, recorded_clip
+from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, outputs_in, recorded_clip
 from framefleet.pipeline.outputs.parts import parts
 from framefleet.pipeline.outputs.parts.records import (
     FAILURE_FIELDS,
@@ -54,7 +55,8 @@ from framefleet.pipeline.outputs.parts.records import (
     told_arguments,
     values_of,
 )
-from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
+from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import Request
@@ -117,7 +119,7 @@ def verify(
     in this process. given: what the output is not trusted with. Raises JobError where it has no such rows.
     """
     watch, output = Callback(), str(output)
-    check_one_way(files, sample=sample, row_ids=row_ids, by_fleet=by_fleet)
+    check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given)
     if files:
         store = Output.open(output, given.storage_options).store
         num_read = 0
@@ -134,19 +136,32 @@ def verify(
     return Verified(rows=tuple(rows))
 
 
-def check_one_way(files: bool, *, sample: int | None, row_ids: Collection[str], by_fleet: bool) -> None:
-    """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways."""
-    chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet}
+def check_one_way(
+    files: bool, *, sample: int | None, seed: int, row_ids: Collection[str], by_fleet: bool, given: Given
+) -> None:
+    """Raise JobError for what would choose rows where `files` reads every file, or rows in two ways.
+
+    Also for what has no effect: a fleet opens what job.json and `sets` name.
+    """
+    names = [field.name for field in fields(given) if field.name != "storage_options"]
+    moved = [name for name in names if getattr(given, name) != getattr(NOTHING, name)]
+    places = [f"--{name.replace('_', '-').rstrip('s')}" for name in moved]
+    chosen = {"--row": row_ids, "--sample": sample, "--fleet": by_fleet, "--seed": seed}
+    chosen |= dict.fromkeys(places, True)
     if files and (others := [option for option, value in chosen.items() if value]):
         problem = f"--files reads every file and renders nothing, and {others[0]} is about rows to render"
         raise JobError(problem, "leave one of them out")
     if row_ids and sample:
         raise JobError("--row names the rows, and --sample chooses some", "leave one of them out")
+    if row_ids and seed:
+        raise JobError("--row names the rows, and --seed is about choosing some", "leave one of them out")
+    if by_fleet and places:
+        problem = f"--fleet renders as job.json says, and {places[0]} has no effect there"
+        raise JobError(problem, "leave it out, or give the job's key, e.g. --set model.path=PLACE")
 
 
 def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
     """Read every file of an output, and of its inner outputs; yield what is wrong, as it is found."""
-    inner = Output(store).inner
     num_before = num_read = 0
 
     def checked(count: int) -> None:
@@ -154,11 +169,9 @@ def damages_of(store: Store, watch: Watch) -> Iterator[Damage]:
         num_read = num_before + count
         watch.show(Checked(num_rows=num_read))
 
-    if not inner or parts_in(store, RECORDS) or store.exists(CLAIM):
-        yield from _damages_in(store, watch, checked)
-    for name, one in inner.items():
+    for name, one in outputs_in(store).items():
         num_before = num_read
-        yield from (damage_below(name, damage) for damage in _damages_in(one.store, watch, checked))
+        yield from (damage_below(name, damage) for damage in _damages_in(one, watch, checked))
 
 
 def _damages_in(store: Store, watch: Watch, checked: Callable[[int], None]) -> Iterator[Damage]:
@@ -226,7 +239,11 @@ def verified_rows(
     if not records:
         raise Output(store).no_records()
     if by_fleet:
-        yield from _by_fleet(output, store, records, sets, watch)
+        # What is stored of a row's steps may change between runs: each is rendered with what its record has.
+        kept = [kept_in(record.extra_outputs) for record in records]
+        for keep in dict.fromkeys(kept):
+            alike = [record for record, its in zip(records, kept, strict=True) if its == keep]
+            yield from _by_fleet(output, store, alike, sets, watch, keep)
         return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
@@ -248,15 +265,16 @@ def verified_rows(
 
 
 def _by_fleet(
-    output: str, store: Store, records: Sequence[Record], sets: Sequence[str], watch: Watch
+    output: str, store: Store, records: Sequence[Record], sets: Sequence[str], watch: Watch, keep: KeptSteps
 ) -> Iterator[VerifiedRow]:
-    """Render rows again as their job did; yield them when all are done."""
+    """Render rows again as their job did; yield them when all are done. keep: what these rows have of it."""
     row_ids = [record.row_id for record in records]
     claimed = claim_of(store).job
     media = media_again(claimed)
     # They only make files here, of frames that the fleet's steps have changed already: nothing is opened.
     steps = steps_again(claimed.model_dump(), allow_pickle=True).values()
-    with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, run=new_run(0)) as scratch:
+    run = new_run(0)
+    with rendered_by_fleet(output, row_ids, sets, watch, format=media.format, keep=keep, run=run) as scratch:
         where = scratch.url_of(RECORDS)
         again = {
             row["row_id"]: record_of(row, where) for row in parts.rows_of(parts.read_folder(scratch), where)
@@ -290,25 +308,36 @@ def _not_rendered(store: Store, record: Record, error: FramefleetError) -> Verif
 
 @contextmanager
 def rendered_by_fleet(
-    output: str, row_ids: Collection[str], sets: Sequence[str], watch: Watch, *, format: MediaFormat, run: str
+    output: str,
+    row_ids: Collection[str],
+    sets: Sequence[str],
+    watch: Watch,
+    *,
+    format: MediaFormat,
+    keep: KeptSteps,
+    run: str,
 ) -> Iterator[Store]:
     """Yield an output that holds these rows, rendered now, as far as they could be; it goes afterwards.
 
     sets: as of `load_job`, in place of what job.json says. format: of the output's clips; those rendered now
-    are lossless. run: a name that no other such render has.
+    are lossless. keep: what of the steps is stored. run: a name that no other such render has.
     """
     job = claimed_job(output, sets)
     place = f"{output.rstrip('/')}/{SCRATCH}/{run}"
+    store, scratch = (Store(one, job.storage_options) for one in (output, place))
     try:
+        for path in added_in(store):  # the job's table has these rows where they lie in its output
+            scratch.write(path, store.read(path))
         media = job.media.model_copy(update=_LOSSLESS if format in LOSSY else {"format": format})
         sections = dict.fromkeys(runner.section for runner in runners_of(job))
         sections |= {name: kind.for_comparison(getattr(job, name)) for name, kind in kinds_of(job).items()}
-        changed = {"output": place, "media": media, **sections}
+        steps = StepsSection.model_validate(asdict(keep), strict=False)  # has a list for its tuple
+        changed = {"output": place, "media": media, "keep": steps, **sections}
         plain = job.model_copy(update=changed)
         render_rows(plain, watch, Scope(only=row_ids, table=table_of(job)))
-        yield Store(place, job.storage_options)
+        yield scratch
     finally:
-        Store(output, job.storage_options).delete_all(f"{SCRATCH}/{run}")
+        store.delete_all(f"{SCRATCH}/{run}")
 
 
 def rendered(scratch: Store, record: Record, media: Media, steps: Collection[ClipStep] = ()) -> Again:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from framefleet.pipeline.errors import JobError, NoFile, StoreError, command
+from framefleet.pipeline.errors import SCARCE, JobError, NoFile, StoreError, command
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, ROW_ID
 from framefleet.pipeline.outputs.parts.seals import part_of
@@ -67,6 +67,8 @@ def _footer(store: Store, path: str) -> Any:
     content = part_content(store, path)
     try:
         return pq.read_metadata(pa.BufferReader(content))
+    except MemoryError:  # Arrow's is an ArrowException too, and says nothing about the part
+        raise
     except (pa.ArrowException, OSError) as error:
         raise _not_ours(store, path, str(error)) from error
 
@@ -80,6 +82,8 @@ def read_part(store: Store, path: str, fields: pa.Schema | None) -> pa.Table:
     content = part_content(store, path)
     try:
         return _parsed(content, fields)
+    except MemoryError:  # as above
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _not_ours(store, path, str(error)) from error
 
@@ -137,7 +141,10 @@ def _parsed(content: bytes, fields: pa.Schema | None) -> pa.Table:
         raise ValueError(f"it has more than {MAX_PART_ROWS:,} rows")
     # Pages without compression, and values of eight bytes: a page of a few bytes holds ten million equal
     # numbers of a list.
-    chosen = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in names]
+    # A column may have a point in its name, which looks like one inside another.
+    prefixes = (*(f"{name}." for name in names),)
+    is_chosen = {path: f"{path}.".startswith(prefixes) for path in {chunk.path_in_schema for chunk in chunks}}
+    chosen = [chunk for chunk in chunks if is_chosen[chunk.path_in_schema]]
     _check_bytes(sum(chunk.total_uncompressed_size for chunk in chosen))
     _check_bytes(8 * sum(chunk.num_values for chunk in chosen))
     table = file.read(names).select(names)
@@ -177,8 +184,10 @@ def _unpacked_bytes(column: pa.ChunkedArray) -> int:
 
 
 def is_unreadable(store: Store, error: StoreError) -> bool:
-    """Tell whether reading failed of one file alone: job.json can be read, and waiting would not help."""
-    if error.may_pass or isinstance(error, NoFile):
+    """Return whether reading failed for one file alone: job.json can be read, and waiting would not help."""
+    cause = error.__context__  # its `__cause__` is hidden where the text holds secrets
+    is_scarce = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in SCARCE)
+    if error.may_pass or error.kind == "full" or is_scarce or isinstance(error, NoFile):
         return False
     try:
         store.read(CLAIM)

@@ -17,10 +17,11 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -98,6 +99,8 @@ def parts_in(store: Store, folder: str) -> list[Part]:
 
 _PATH = re.compile(rf"{DRIVERS}/(\d{{6,9}})\.json", re.ASCII)
 MAX_DRIVER_BYTES = 1 << 22  # of a driver's file: a seal has some 50 bytes for each run that left parts
+MAX_GONE = 100_000  # names in memory; 100 million rows make 16,000 parts
+_MAX_RUN, _MAX_NUMBER = 255, 999_999_999  # in names of files
 
 # By run, the first and the last of each stretch of its parts' numbers.
 Sealed = Mapping[str, list[tuple[int, int]]]
@@ -201,17 +204,33 @@ def sealed_of(parts: Iterable[Part], before: Sealed | None = None) -> Sealed:
 
 
 def gone_parts(store: Store) -> list[str]:
-    """Return parts that were sealed and are not there any more, by their names as far as a seal has them."""
-    there = {(part.run, part.number) for part in parts_in(store, RECORDS)}
+    """Return parts that were sealed and are not there any more, by their names as far as a seal has them.
+
+    At most `MAX_GONE` of them, however many a seal names, which may be anybody's.
+    """
+    there = parts_in(store, RECORDS)
     seal = newest_seal(store)  # after the listing: what was merged by then may be gone
-    sealed = (
-        Part(0, run, number, f"{RECORDS}/part-{run}-{number:06d}", "")
+    others = sealed_of(there, seal.merged)
+    names = (
+        f"{RECORDS}/part-{run}-{number:06d}"
         for run, stretches in seal.sealed.items()
-        for first, last in stretches
-        for number in range(first, last + 1)
+        if len(run) <= _MAX_RUN
+        for first, last in _without(stretches, others.get(run, []))
+        for number in range(first, min(last, _MAX_NUMBER) + 1)
     )
-    sealed = (part for part in sealed if not is_sealed(part, seal.merged))
-    return [part.path for part in sealed if (part.run, part.number) not in there]
+    return [*islice(names, MAX_GONE)]
+
+
+def _without(
+    stretches: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Yield what of stretches is in none of the others, which are in order."""
+    for first, last in stretches:
+        for start, end in others:
+            if first < start:
+                yield first, min(last, start - 1)
+            first = max(first, end + 1)
+        yield first, last
 
 
 def delete_late(store: Store, paths: Iterable[str]) -> None:

@@ -1,0 +1,91 @@
+"""Rows that `verify --fleet` renders again are rendered from the same table, with the same settings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import framefleet
+from framefleet import Store
+from framefleet.doors import Scope
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.schema import Job
+from framefleet.jobs.keep.verify import verify as verify_module
+from framefleet.jobs.render.claim import claim, claimed_job
+from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
+from framefleet.jobs.show.watch import Callback, Watch
+from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.outputs.layout import clip_path
+from framefleet.pipeline.outputs.parts.parts import PartWriter
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, values_of
+from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from tests.committed import committed
+from tests.jobs import prompt_rows, write_table
+from tests.rows import record
+
+Run = tuple[Job, Collection[str], list[str]]
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """Return the jobs that are run from now on, each with the rows to render and those of its table."""
+    noted: list[Run] = []
+
+    def render_rows(job: Job, watch: Watch, scope: Scope) -> None:
+        with closing(resolve_job(job, watch, scope.table)) as resolved:
+            noted.append((job, scope.only or (), row_ids_of(resolved)))
+
+    monkeypatch.setattr(verify_module, "render_rows", render_rows)
+    return noted
+
+
+def row_ids_of(resolved: ResolvedJob) -> list[str]:
+    rows = (row for first, batch in resolved.table.batches() for row in resolved.rows.read(first, batch))
+    return [row.row_id for row in rows if isinstance(row, IdentifiedRow)]
+
+
+def commit(out: Path, row_id: str, extra_outputs: str | None = None) -> None:
+    writer = PartWriter(Store(str(out)), "records", RECORD_FIELDS, run=f"r{row_id}")
+    changed = {"row_id": row_id, "path": clip_path(row_id, ".mp4"), "extra_outputs": extra_outputs}
+    writer.add(None, values_of(record(0)) | changed)
+    writer.flush()
+
+
+def test_rows_that_were_added_are_in_its_table(runs: list[Run], tmp_path: Path) -> None:
+    job, out = committed(tmp_path, 2), tmp_path / "out"
+    more = [{name: row[name] for name in ("prompt", "seed")} for row in prompt_rows(3)[2:]]
+    framefleet.add(out, write_table(tmp_path / "more.parquet", more))
+    with closing(resolve_job(load_job(job), Callback())) as resolved:
+        *_, added = row_ids_of(resolved)
+    commit(out, added)
+    framefleet.verify(out, by_fleet=True, row_ids=[added])
+    ((_, chosen, row_ids),) = runs
+    assert {*chosen} == {added} and added in row_ids and len(row_ids) == 3
+    assert not Store(str(out)).list(".verify")
+
+
+def test_each_row_is_rendered_with_what_was_stored_of_its_steps(runs: list[Run], tmp_path: Path) -> None:
+    out = committed(tmp_path, 2).parent / "out"
+    kept = {"latents": [0, -1], "log_probs": False}
+    commit(out, "a" * 32, canonical_json({"kept": kept}))
+    commit(out, "b" * 32)
+    commit(out, "c" * 32, canonical_json({"kept": kept | {"latents": "all"}}))
+    framefleet.verify(out, by_fleet=True, row_ids=[letter * 32 for letter in "abc"])
+    assert [(job.keep.latents, job.keep.log_probs, *chosen) for job, chosen, _ in runs] == [
+        ([0, -1], False, "a" * 32),
+        ([], False, "b" * 32),
+        ("all", False, "c" * 32),
+    ]
+
+
+def test_jobs_of_an_output_go_by_the_last_run(tmp_path: Path) -> None:
+    job, out = committed(tmp_path, 2), str(tmp_path / "out")
+    before = claimed_job(out)
+    for latents in ([-1], [], "all"):
+        with closing(resolve_job(load_job(job, [f"keep.latents={latents}"]), Callback())) as resolved:
+            claim(resolved)
+        assert claimed_job(out).keep.latents == latents
+    assert claimed_job(out, ["keep.latents=[]"]) == before
