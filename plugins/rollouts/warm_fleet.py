@@ -119,9 +119,7 @@ class WarmFleet:
         own = resolved.models[model]
         updates = {update.component: update for update in self._updates.get(model, ())}
         for component, content in weights.items():
-            fits = weight_updates.check_update(
-                component, own.weights.components, own.settings.options, own.configs
-            )
+            fits = weight_updates.check_update(component, own)
             updates[component] = weight_updates.store_weights(resolved.store, component, content, fits=fits)
         updated = self._updates[model] = tuple(updates.values())
         digest = weight_updates.updated_digest(model_digest(own.files), updated)

@@ -150,7 +150,9 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
     component = trained_component(job.train, model.spec.components)
     if not job.train.lora and (model.settings.parts or component in model.packed):
         key = "base" if job.model.base else "parts"
-        packed = f"the weights of {component} are packed ({model.packed.get(component)}), so it cannot be trained"
+        packed = (
+            f"the weights of {component} are packed ({model.packed.get(component)}), so it cannot be trained"
+        )
         in_files = f"model.{key} is set, and a whole model is written from one folder"
         raise JobError(
             in_files if model.settings.parts else packed,
