@@ -10,17 +10,19 @@ from typing import Any, cast
 import pytest
 
 import framefleet
-from framefleet import Inputs, Store
+from framefleet import Inputs, Request, Store
 from framefleet.cluster.driver.driver import Driver
 from framefleet.cluster.driver.earlier_runs import note_apart
 from framefleet.cluster.driver.feed import Work
 from framefleet.cluster.fleet.fleet import Fleet
-from framefleet.cluster.worker.messages import Hello
+from framefleet.cluster.worker.messages import Assignment, Hello
+from framefleet.cluster.worker.queues import Writers
 from framefleet.jobs.render import render as render_module
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record
 from tests.driven import WorkersHere
 from tests.jobs import job_values, prompt_rows
-from tests.one_worker import started_worker, worker_setup
+from tests.one_worker import WITHIN_S, started_worker, stored_by, worker_setup
+from tests.tiny import SMALLEST
 
 ROWS = prompt_rows(6, num_inference_steps=1)
 
@@ -62,4 +64,31 @@ def test_a_worker_that_serves_another_driver_starts_no_more_threads(tmp_path: Pa
     worker.renew(None)
     assert isinstance(worker.start(), Hello)
     assert threading.active_count() == threads
+    worker.exchange([], drain=True)
+
+
+def test_a_row_that_is_still_being_stored_for_another_driver_is_not_rendered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_storing, may_store, store_clip = threading.Event(), threading.Event(), Writers._stored
+
+    def stored(*values: Any) -> Any:
+        is_storing.set()
+        assert may_store.wait(WITHIN_S)
+        return store_clip(*values)
+
+    monkeypatch.setattr(Writers, "_stored", stored)
+    worker = started_worker(worker_setup("wan", Store(str(tmp_path)), Inputs([])))
+    fox, owl = (
+        Assignment(row_id=name, attempt=1, request=Request(arguments=SMALLEST["wan"] | {"prompt": name}))
+        for name in ("fox", "owl")
+    )
+    worker.exchange([fox])
+    assert is_storing.wait(WITHIN_S)
+    worker.renew(None)
+    assert isinstance(worker.start(), Hello)
+    assert not worker.exchange([fox, owl]).rendered
+    may_store.set()
+    assert sorted(row.record.row_id for row in stored_by(worker, 2)) == ["fox", "owl"]
+    assert not worker.exchange([]).rendered
     worker.exchange([], drain=True)
