@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.fleet.start import Start
+from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.doors import Scope, plugins, runners_of
 from framefleet.jobs.job.file import check_gpu
@@ -145,6 +145,8 @@ class WarmFleet:
         for section in sorted(job.model_fields_set.intersection(followed)):
             problem = f"a fleet that stays has no end or clips for `{section}` to follow"
             raise JobError(problem, "leave it out of the job, and use the records that `render` returns")
+        job = job.model_copy(update={"fleet": as_joined(job.fleet)})
+        check_own_ray(job.fleet)
         check_gpu(job)
         resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
         self._lock = self._stack.enter_context(DriverLock(resolved.store))
