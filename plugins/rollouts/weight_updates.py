@@ -119,7 +119,7 @@ def _own_copy(component: str, name: object, weight: Any) -> Any:
 
 
 def check_update(component: str, model: OpenedModel) -> Callable[[Sequence[Path]], object]:
-    """Return what checks that files hold all weights of a component, without loading it. Raises ModelError."""
+    """Return what checks that files hold all weights of a component; raise ModelError if none can do."""
     import torch
 
     components = model.weights.components
