@@ -63,7 +63,7 @@ class Inbox:
             read.add_done_callback(lambda _: self._notify())
 
     def take(self, room: int, busy: Collection[str] = ()) -> list[Arrived]:
-        """Return up to `room` rows that can start. busy: rows of which an earlier attempt has not ended."""
+        """Return up to `room` rows that can start. busy: rows whose earlier attempt has not ended."""
         room = max(room, 0)
         free = [row for row in self._rows if row.assignment.row_id not in busy]
         for row in islice(free, room):  # no more at once: a checkpoint may have a gigabyte

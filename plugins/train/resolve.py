@@ -150,12 +150,11 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
     component = trained_component(job.train, model.spec.components)
     if not job.train.lora and (model.settings.parts or component in model.packed):
         key = "base" if job.model.base else "parts"
-        packed = (
-            f"the weights of {component} are packed ({model.packed.get(component)}), so it cannot be trained"
-        )
-        in_files = f"model.{key} is set, and a whole model is written from one folder"
+        method = model.packed.get(component)
         raise JobError(
-            in_files if model.settings.parts else packed,
+            f"model.{key} is set, and a whole model is written from one folder"
+            if model.settings.parts
+            else f"the weights of {component} are packed ({method}), so it cannot be trained",
             "train a LoRA (train.lora), or use a folder of plain weights, such as `framefleet model convert "
             "FILE FOLDER --base BASE` writes",
         )

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 
 import framefleet
@@ -18,6 +19,7 @@ from framefleet.cluster.fleet.fleet import Fleet
 from framefleet.cluster.worker.messages import Assignment, Hello
 from framefleet.cluster.worker.queues import Writers
 from framefleet.jobs.render import render as render_module
+from framefleet.pipeline.outputs.parts import parts
 from framefleet.pipeline.render.audit.verdict import is_doubtful, kind_of_record
 from tests.driven import WorkersHere
 from tests.jobs import job_values, prompt_rows
@@ -56,6 +58,30 @@ def test_it_finishes_what_a_killed_withdrawal_left_and_what_a_killed_fleet_store
     then = {record["row_id"]: record["finished_at"] for record in before}
     assert {r["row_id"] for r in after if r["finished_at"] != then[r["row_id"]]} == doubtful
     assert not any(is_doubtful(record["environment"]) for record in after if record["row_id"] in doubtful)
+
+
+def test_calls_with_new_rows_read_few_columns_of_the_records_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An output of many calls has many parts."""
+    monkeypatch.setattr(render_module, "_drive", drive)
+    job = {name: value for name, value in job_values(tmp_path, tmp_path / "out").items() if name != "table"}
+    whole, read_part = list[str](), parts.read_part
+
+    def noted(store: Store, path: str, fields: pa.Schema | None) -> pa.Table:
+        if fields is None or "seed" in fields.names:
+            whole.append(path)
+        return read_part(store, path, fields)
+
+    with framefleet.fleet(job) as fleet:
+        first = fleet.render(ROWS[:2])
+        earlier = {path for path in Store(str(tmp_path / "out")).list("records") if path.endswith(".parquet")}
+        monkeypatch.setattr(parts, "read_part", noted)
+        second = fleet.render(ROWS[2:4])
+        assert second.schema == first.schema and second["seed"].to_pylist() == [2, 3]
+        assert earlier and whole and earlier.isdisjoint(whole)
+        both = fleet.render([*ROWS[4:], *ROWS[:2]])
+        assert both["row_id"].to_pylist()[2:] == first["row_id"].to_pylist() and len(both) == 4
 
 
 def test_a_worker_that_serves_another_driver_starts_no_more_threads(tmp_path: Path) -> None:
