@@ -62,13 +62,15 @@ class Inbox:
         for read in inputs:
             read.add_done_callback(lambda _: self._notify())
 
-    def take(self, room: int) -> list[Arrived]:
+    def take(self, room: int, busy: Collection[str] = ()) -> list[Arrived]:
+        """Return up to `room` rows that can start. busy: rows whose earlier attempt has not ended."""
         room = max(room, 0)
-        for row in islice(self._rows, room):  # no more at once: a checkpoint may have a gigabyte
+        free = [row for row in self._rows if row.assignment.row_id not in busy]
+        for row in islice(free, room):  # no more at once: a checkpoint may have a gigabyte
             if row.wants_checkpoint and row.checkpoint is None:
                 row.checkpoint = self._fetch(row.assignment.row_id)
                 row.checkpoint.add_done_callback(lambda _: self._notify())
-        ready = [row for row in self._rows if row.is_ready][:room]
+        ready = [row for row in free if row.is_ready][:room]
         self._rows = [row for row in self._rows if row not in ready]
         return ready
 

@@ -206,6 +206,7 @@ class Worker:
             for name, value in news.items():
                 self._untold[name].append(value)
             self._attempts.pop(ended, None)
+            self._inbox.drop([ended])  # there again only if the driver before had it stored
             self._news.notify_all()
 
     def _run(self) -> None:
@@ -297,7 +298,7 @@ class Worker:
             with self._news:
                 if self._is_drained or (self._update != renderer.model.update and not renderer.num_active):
                     return False
-                taken = self._inbox.take(renderer.room)
+                taken = self._inbox.take(renderer.room, self._attempts)
                 self._attempts |= {row.assignment.row_id: row.assignment.attempt for row in taken}
                 self._rendering |= {row.assignment.row_id for row in taken}
                 if taken or renderer.num_active:

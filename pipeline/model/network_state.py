@@ -160,6 +160,8 @@ def marks_of(value: Any, depth: int = _DEPTH) -> Marks:
     if type(value) in _PLAIN:  # as most are
         return value, 0, ()
     if isinstance(value, Tensor):
+        if value.is_inference():  # torch does not count its changes, so its values are compared
+            return value.clone(), 0, ()
         return value, value._version, ()
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape} ".encode() + value.tobytes(), 0, ()

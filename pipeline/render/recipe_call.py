@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import greenlet
@@ -111,6 +111,8 @@ class RowTail:
 # How diffusers names what does so: `enhance_prompt` of LTX-2, `upsample_prompt` of Flux 2 and Ideogram,
 # `expand_prompts` of Kandinsky 6, `_enhance_prompt_with_pe` of ERNIE-Image (0.42).
 _WRITERS = re.compile(r"_?(enhance|upsample|expand|rewrite)_prompts?(_\w+)?")
+# To build one takes milliseconds. Each has tens of KB, and a table may have other settings in each row.
+_SCHEDULERS = 64
 # By method, how many dimensions a tensor has of which one clip or image is made.
 _METHODS = {"postprocess": 4, "postprocess_video": 5}
 
@@ -127,10 +129,11 @@ class RecipeCall:
     _second_try: Around
     _keep: result.KeptSteps
     _tails: Tails
-    _schedulers: dict[str | None, dict[str, OwnPipelines]] = field(default_factory=dict)  # by the row's name
+    _schedulers: Callable[[str | None], dict[str, OwnPipelines]] = field(init=False)  # by the row's name
     _pipelines: OwnPipelines = field(init=False)  # for each row: pipelines keep the state of a call
 
     def __post_init__(self) -> None:
+        self._schedulers = last_schedulers(self._model)
         self._pipelines = OwnPipelines(self._model.pipe)
 
     def is_own(self, row: RenderRow) -> bool:
@@ -146,10 +149,7 @@ class RecipeCall:
     def __call__(self, row: RenderRow, pipelines: OwnPipelines | None = None) -> result.Rendered:
         """pipelines: what the row gets a copy of, if not of the model's; nothing of it is put off then."""
         model, request = self._model, row.request
-        if request.scheduler not in self._schedulers:  # built once for each name: that takes milliseconds
-            built = schedulers_of(model.pipe, request.scheduler, model.spec)
-            self._schedulers[request.scheduler] = {name: OwnPipelines(one) for name, one in built.items()}
-        fresh = {name: one.make() for name, one in self._schedulers[request.scheduler].items()}
+        fresh = {name: one.make() for name, one in self._schedulers(request.scheduler).items()}
         recipe, trace = self._recipes[request.recipe], None
         if self._keep:
             if "scheduler" not in fresh:
@@ -196,6 +196,17 @@ class RecipeCall:
         values = {**rendered.extras.values, result.KEPT: asdict(self._keep)}
         arrays = {**rendered.extras.arrays, **extras.arrays}
         return replace(rendered, extras=result.Extras(arrays=arrays, values=values))
+
+
+def last_schedulers(model: Model) -> Callable[[str | None], dict[str, OwnPipelines]]:
+    """Return what makes a model's noise schedulers from a row's name for them, and remembers the last."""
+
+    @lru_cache(_SCHEDULERS)
+    def schedulers(name: str | None) -> dict[str, OwnPipelines]:
+        built = schedulers_of(model.pipe, name, model.spec)
+        return {component: OwnPipelines(one) for component, one in built.items()}
+
+    return schedulers
 
 
 def note_written(pipe: Any) -> list[str]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from framefleet.cluster.driver.earlier_runs import finish_taking_back
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.fleet.start import Start
+from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
 from framefleet.cluster.worker.messages import WorkerSetup
 from framefleet.doors import Scope, plugins, runners_of
 from framefleet.jobs.job.file import check_gpu
@@ -31,6 +31,8 @@ from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.outputs.layout import WEIGHTS
 from framefleet.pipeline.outputs.output import Output
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
+from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.rows.identity import LaneKey
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import TableRows
@@ -87,6 +89,8 @@ class WarmFleet:
             write_rows(resolved, index, self._lock)
             row_ids = [row_id for _, row_id in index.row_ids_in(0, survey.num_rows)]
             index.leave_only(row_ids)  # of the output's: what earlier calls left half-done stays
+            are_new = index.counts().done == 0
+            earlier = {part.path for part in live_parts(resolved.store)}
             self._lock.tell_more()
             self.summary = render_pending(
                 resolved, survey, index, self._lock, self._watch, self._start, Scope(only=row_ids)
@@ -95,7 +99,11 @@ class WarmFleet:
         in_use = {path for updates in self._updates.values() for update in updates for path in update.files}
         store.delete_many(path for path in store.list(WEIGHTS) if path not in in_use)
         wanted = pa.array(row_ids, pa.string())
-        tables = [table.filter(pc.is_in(table["row_id"], wanted)) for table in self.output.records()]
+        # An output of many calls has many parts. With other weights, all rows are in the last ones.
+        parts = [part for part in live_parts(store) if are_new and part.path not in earlier] or None
+        tables = [
+            table.filter(pc.is_in(table["row_id"], wanted)) for table in record_tables(store, parts=parts)
+        ]
         if not tables:
             return pa.table({"row_id": pa.array([], pa.string())})
         records = pa.concat_tables(tables)
@@ -119,9 +127,7 @@ class WarmFleet:
         own = resolved.models[model]
         updates = {update.component: update for update in self._updates.get(model, ())}
         for component, content in weights.items():
-            fits = weight_updates.check_update(
-                component, own.weights.components, own.settings.options, own.configs
-            )
+            fits = weight_updates.check_update(component, own)
             updates[component] = weight_updates.store_weights(resolved.store, component, content, fits=fits)
         updated = self._updates[model] = tuple(updates.values())
         digest = weight_updates.updated_digest(model_digest(own.files), updated)
@@ -147,6 +153,8 @@ class WarmFleet:
         for section in sorted(job.model_fields_set.intersection(followed)):
             problem = f"a fleet that stays has no end or clips for `{section}` to follow"
             raise JobError(problem, "leave it out of the job, and use the records that `render` returns")
+        job = job.model_copy(update={"fleet": as_joined(job.fleet)})
+        check_own_ray(job.fleet)
         check_gpu(job)
         resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
         self._lock = self._stack.enter_context(DriverLock(resolved.store))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.components import class_of
 from framefleet.pipeline.model.sources.integrity import model_digest, sha256_of
 from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.outputs.layout import WEIGHTS
 
 if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model
+    from framefleet.jobs.job.model import OpenedModel
+    from framefleet.pipeline.model.model import Model, ModelSettings
     from framefleet.pipeline.outputs.stores.store import Store
 
 
@@ -54,7 +54,7 @@ class WeightUpdates:
                     import torch
 
                     networks = model.denoisers()
-                    _check_updatable(update.component, networks, model.settings.options)
+                    _check_updatable(update.component, networks, model.settings)
                     current = networks[update.component].state_dict()  # which shares memory with the weights
                     with torch.no_grad():
                         for name, file in _opened(update.component, current, files).items():
@@ -118,20 +118,16 @@ def _own_copy(component: str, name: object, weight: Any) -> Any:
     return weight.detach().cpu().clone().contiguous()
 
 
-def check_update(
-    component: str, components: Sequence[Component], options: Options, configs: Path
-) -> Callable[[Sequence[Path]], object]:
-    """Return what checks that files hold all weights of a component, without loading it. Raises ModelError.
-
-    components, options: of the model. configs: the folder of its small files.
-    """
+def check_update(component: str, model: OpenedModel) -> Callable[[Sequence[Path]], object]:
+    """Return what checks that files hold all weights of a component; raise ModelError if none can do."""
     import torch
 
+    components = model.weights.components
     networks = {one.name: one for one in components if one.has_weights and is_denoiser(one.name)}
-    _check_updatable(component, networks, options)
+    _check_updatable(component, networks, model.settings, packed=model.packed)
     owner = class_of(networks[component].library, networks[component].class_name)
     with torch.device("meta"):
-        network = owner.from_config(owner.load_config(str(configs / component)))
+        network = owner.from_config(owner.load_config(str(model.configs / component)))
     return partial(_opened, component, network.state_dict())
 
 
@@ -179,13 +175,26 @@ def _opened(component: str, known: Mapping[str, Any], files: Sequence[Path]) -> 
     return {name: file for name, (file, *_) in entries.items()}
 
 
-def _check_updatable(component: str, networks: Mapping[str, Any], options: Options) -> None:
+def _check_updatable(
+    component: str, networks: Collection[str], settings: ModelSettings, *, packed: Collection[str] = ()
+) -> None:
+    """packed: components whose files hold packed weights."""
     if component not in networks:
         names = ", ".join(networks)
         raise ModelError(f"weights of {component!r} cannot be updated", f"name one of {names}")
+    options = settings.options
     if options.quantization or options.offload or options.layerwise_casting or options.fuse_qkv:
         raise ModelError(
             f"weights of {component} cannot be updated where they are: they are quantized, offloaded or "
             "joined",
             "leave these options out of `model`",
         )
+    if settings.loras or settings.ip_adapter:
+        key, advice = (
+            ("loras", ", and merge them into the weights") if settings.loras else ("model.ip_adapter", "")
+        )
+        problem = f"weights of {component} cannot be updated where `{key}` adds others to its network"
+        raise ModelError(problem, f"leave `{key}` out{advice}")
+    if component in packed:
+        problem = f"weights of {component} cannot be updated where they are: its files hold packed weights"
+        raise ModelError(problem, "use a model with plain weights")

@@ -148,6 +148,17 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
     """Raise UserError for a dtype or an option that the model, or a training of it, cannot have."""
     options = model.settings.options
     check_dtype(model.settings.dtype, model.spec.components)
+    component = trained_component(job.train, model.spec.components)
+    if not job.train.lora and (model.settings.parts or component in model.packed):
+        key = "base" if job.model.base else "parts"
+        method = model.packed.get(component)
+        raise JobError(
+            f"model.{key} is set, and a whole model is written from one folder"
+            if model.settings.parts
+            else f"the weights of {component} are packed ({method}), so it cannot be trained",
+            "train a LoRA (train.lora), or use a folder of plain weights, such as `framefleet model convert "
+            "FILE FOLDER --base BASE` writes",
+        )
     if job.train.part == "autoencoder" and (options.vae_slicing or options.vae_tiling):
         raise JobError(
             "train.part is autoencoder, and model.vae_slicing or vae_tiling is set",

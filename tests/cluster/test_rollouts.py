@@ -5,6 +5,9 @@ The script that they have to agree with is in tests/models/test_scheduler_steps.
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,17 @@ import torch
 import framefleet
 from framefleet import Request, Store, load_model
 from framefleet.cluster.driver.earlier_runs import spent_before
+from framefleet.jobs.job.model import open_model
+from framefleet.jobs.job.schema import ModelSection
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.plugins.rollouts.weight_updates import WeightUpdates, store_weights, updated_digest
+from framefleet.pipeline.model.ip_adapter import IpAdapter
+from framefleet.pipeline.model.lora import Lora
+from framefleet.plugins.rollouts.weight_updates import (
+    WeightUpdates,
+    check_update,
+    store_weights,
+    updated_digest,
+)
 from tests.jobs import job_values
 from tests.models.test_scheduler_steps import ddim_script
 from tests.tiny import SMALLEST, tiny
@@ -118,6 +130,26 @@ def test_what_a_fleet_that_stays_does_not_take_is_refused(tmp_path: Path) -> Non
     followed = job(tmp_path / "out") | {"on_end": {"webhook": "http://127.0.0.1:9/x"}}
     with framefleet.fleet(followed) as fleet, pytest.raises(JobError, match="no end or clips for `on_end`"):
         fleet.render(rows())
+
+
+@pytest.mark.parametrize("key", ["loras", "ip_adapter", "packed"])
+def test_networks_that_hold_other_weights_than_their_files_are_not_updated(key: str, tmp_path: Path) -> None:
+    """No worker could take the weights, and each would be lost."""
+    path = Path(shutil.copytree(tiny("sd"), tmp_path / "sd"))
+    if key == "packed":
+        config = path / "unet/config.json"
+        packing = {"quantization_config": {"quant_method": "gguf"}}
+        config.write_text(json.dumps(json.loads(config.read_text()) | packing))
+    model = open_model(ModelSection(path=str(path)), {})
+    settings = {
+        "loras": {"loras": {"fox": Lora(path="fox.safetensors")}},
+        "ip_adapter": {
+            "ip_adapter": IpAdapter(path="adapter", weights="a.safetensors", image_encoder="clip")
+        },
+        "packed": {},
+    }
+    with pytest.raises(ModelError, match=f"unet cannot be updated where .*{key}"):
+        check_update("unet", replace(model, settings=replace(model.settings, **settings[key])))
 
 
 def test_weights_are_replaced_where_they_are_and_the_digest_says_so(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import framefleet
 from framefleet.jobs.plan import memory, plan
 from framefleet.pipeline.errors import JobError
+from framefleet.plugins.train import run
 from tests.commands import command
 from tests.committed import committed
 from tests.jobs import job_values, prompt_rows, write_job, write_table
@@ -135,16 +136,22 @@ def test_a_plan_tells_of_clips_that_are_gone(tmp_path: Path) -> None:
     assert "damaged: 1 clip of rows with a record" in ended.stdout
 
 
-def test_a_training_is_planned_from_its_job_file_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_training_is_planned_from_its_job_file_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its probe writes no weights, which could fill the disk of temporary files."""
     write_clips(tmp_path)
     job = training_job(tmp_path)
+    written: list[object] = []
+    monkeypatch.setattr(run, "write_result", lambda *values: written.append(values))
+    monkeypatch.setattr(run.Checkpoints, "write", lambda *values: written.append(values))
     ended = command("plan", job, "--probe")
     assert ended.exit_code == 0, ended.stderr
     assert "6 steps of 2 rows with 1 worker; epochs of 8 rows: 1.5" in ended.stdout
     (bucket,) = [line for line in ended.stdout.splitlines() if "5 x 16 x 16" in line]
     assert bucket.split()[-1] == "8"
     assert "s a step here" in ended.stdout
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and not written
 
 
 def test_a_training_of_a_render_jobs_output_is_refused(tmp_path: Path) -> None:

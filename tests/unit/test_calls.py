@@ -224,3 +224,13 @@ def test_code_that_switches_a_mode_of_the_thread_is_private(mode: Any) -> None:
         assert not is_private()
         with mode():
             assert is_private()
+
+
+def test_tables_that_a_recipe_makes_in_inference_mode_are_compared_by_value() -> None:
+    with torch.inference_mode():
+        table, equal, other = torch.arange(5.0), torch.arange(5.0), torch.zeros(5)
+    assert _may_share(_call(_latents(), table), _call(_latents(), equal))
+    assert not _may_share(_call(_latents(), table), _call(_latents(), other))
+    with torch.inference_mode():
+        equal += 1
+    assert not _may_share(_call(_latents(), table), _call(_latents(), equal))

@@ -68,3 +68,12 @@ def test_checkpoints_are_fetched_for_rows_whose_turn_comes_and_no_more() -> None
     assert row.checkpoint is not None and row.checkpoint.result() == b"half"
     assert [row.row_id for row in desk.inbox.take_all()] == ["a", "c"]
     assert (desk.num_told, len(desk.inbox)) == (1, 0)
+
+
+def test_a_row_waits_for_the_end_of_its_earlier_attempt() -> None:
+    desk = Desk()
+    for row_id in "ab":
+        desk.add(row_id, has_checkpoint=row_id == "a")
+    assert [row.assignment.row_id for row in desk.inbox.take(1, {"a": 1})] == ["b"]
+    assert not desk.fetched, "its checkpoint may be one of that attempt"
+    assert desk.taken() == [] and [*desk.fetched] == ["a"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from framefleet.pipeline.model.network_state import NetworkState
+from framefleet.pipeline.model.network_state import NetworkState, marks_agree, state_of
 
 
 class Network(nn.Module):
@@ -111,3 +111,14 @@ def test_weights_that_a_forward_calculates_come_back_as_they_were_loaded() -> No
         assert network.weight.is_meta
         assert torch.equal(network(torch.ones(2)), before)
     assert not network.weight.is_meta
+
+
+def test_what_a_forward_in_inference_mode_leaves_is_seen_to_change() -> None:
+    network: Any = nn.Linear(2, 2)
+    with torch.inference_mode():
+        network.table = torch.ones(2)
+    before, same = state_of(network), state_of(network)
+    with torch.inference_mode():
+        network.table += 1
+    spot = ("", "table")
+    assert marks_agree(before[spot], same[spot]) and not marks_agree(before[spot], state_of(network)[spot])

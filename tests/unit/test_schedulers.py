@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from diffusers import DDIMScheduler
 
 from framefleet.pipeline.errors import UserError
 from framefleet.pipeline.model.specs.schedulers import SHORT_NAMES, resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
+from framefleet.pipeline.render import recipe_call
 from tests.configs import DDIM, FLOW, SD, WAN, write_model
 
 
@@ -211,3 +215,21 @@ def test_settings_that_a_scheduler_does_not_take_are_refused(sd: PipelineSpec, c
 def test_settings_that_leave_no_noise_levels_are_refused(wan: PipelineSpec) -> None:
     with pytest.raises(UserError, match="not numbers"):
         resolve_scheduler("flow_euler(shift=0)", wan)
+
+
+def test_a_table_of_many_schedulers_leaves_few_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = list[weakref.ref[Any]]()
+
+    def schedulers_of(_pipe: object, _name: str | None, _spec: object) -> dict[str, Any]:
+        scheduler = DDIMScheduler()
+        built.append(weakref.ref(scheduler))
+        return {"scheduler": scheduler}
+
+    monkeypatch.setattr(recipe_call, "schedulers_of", schedulers_of)
+    model: Any = SimpleNamespace(pipe=None, spec=None)
+    schedulers = recipe_call.last_schedulers(model)
+    for number in range(200):
+        for _ in range(2):
+            schedulers(f"flow_euler(shift={number})")
+    assert len(built) == 200, "each is built once"
+    assert sum(scheduler() is not None for scheduler in built) < 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from framefleet.cluster.driver.lock import DriverLock
 from framefleet.cluster.fleet import connection, settings
 from framefleet.cluster.fleet.connection import connect
 from framefleet.jobs.job.file import check_gpu, load_job
-from framefleet.pipeline.errors import FleetError, JobError, OutputInUse
+from framefleet.pipeline.errors import FleetError, JobError, ModelError, OutputInUse
 from framefleet.plugins.deploy import submission
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
@@ -177,6 +178,26 @@ def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
     if more != {"model": {"path": "m", "device": "mps"}}:
         monkeypatch.setattr(settings, "num_gpus_here", lambda: 2)
         load_job(job, is_run=True)
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_gpus_of_the_cluster_that_a_program_uses_are_not_looked_for_here(
+    stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "num_gpus_here", lambda: 0)
+    values = {"output": str(tmp_path / "out"), "model": "./none", "fleet": {"gpus_per_worker": 1}}
+
+    def render() -> object:
+        if not stays:
+            return framefleet.render(values, table=prompt_rows(1))
+        with framefleet.fleet(values) as fleet:
+            return fleet.render(prompt_rows(1))
+
+    with pytest.raises(JobError, match="this machine has no GPU"):
+        render()
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
+    with pytest.raises(ModelError, match="none"):
+        render()
 
 
 def test_a_training_refuses_a_gpu_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 import yaml
 from diffusers import DiffusionPipeline
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import framefleet
@@ -30,6 +30,7 @@ from framefleet.plugins.train.reports import read_losses
 from framefleet.plugins.train.train import TrainSummary
 from tests.commands import command
 from tests.compiled import without_kernels
+from tests.gguf_files import wan_weights
 from tests.jobs import write_table
 from tests.tiny import tiny
 from tests.training_jobs import SIZE, equal, trained_weights, training_job, write_clips
@@ -241,6 +242,28 @@ def test_trained_weights_in_bf16_are_refused(folder: Path) -> None:
     job = load_job(training_job(folder, "refused"), ["model.dtype={transformer: bf16}"], kind=TrainJob)
     with pytest.raises(JobError, match=r"weights that are trained are fp32(.|\n)*precision: bf16"):
         train(job)
+
+
+@pytest.mark.parametrize("key", ["base", "parts", "packed"])
+def test_weights_that_no_model_folder_is_written_from_are_refused(
+    key: str, folder: Path, tmp_path: Path
+) -> None:
+    vae = next((tiny("wan") / "vae").glob("*.safetensors"))
+    model: dict[str, Any] = {"path": str(tiny("wan")), "parts": {"vae": str(vae)}}
+    if key == "base":
+        save_file(wan_weights(), file := tmp_path / "checkpoint.safetensors")
+        model = {"path": str(file), "base": str(tiny("wan"))}
+    elif key == "packed":
+        model = {"path": str(shutil.copytree(tiny("wan"), tmp_path / "packed"))}
+        config = tmp_path / "packed/transformer/config.json"
+        packing = {"quantization_config": {"quant_method": "gguf"}}
+        config.write_text(json.dumps(json.loads(config.read_text()) | packing))
+    job = yaml.safe_load(training_job(folder, f"refused-{key}").read_text()) | {"model": model}
+    with pytest.raises(JobError, match=r"are packed \(gguf\)" if key == "packed" else rf"model.{key} is set"):
+        train(job)
+    if key == "parts":  # a LoRA is a file of its own
+        job["train"] |= {"lora": {"rank": 2}, "steps": 1}
+        assert train(job).steps_done == 1
 
 
 def test_an_autoencoder_that_works_in_slices_is_refused(folder: Path) -> None:
