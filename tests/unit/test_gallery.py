@@ -341,6 +341,15 @@ def test_a_page_is_given_up_between_blocks_and_stays_as_it_was(
     assert caplog.text == ""
 
 
+def test_loras_are_a_column_of_the_gallery_whatever_a_record_has_in_their_place(tmp_path: Path) -> None:
+    loras = {"ink": {"sha256": "0", "weight": 0.8}, "x": {"sha256": "0", "weight": -1}}
+    hostile = [{"a": None}, {"a": {}}, ["a"], 3]
+    rows = [{"prompt": "a", "lora": value} for value in (loras, {}, *hostile)]
+    store = write_output(tmp_path, [*rows, {"prompt": "b"}])
+    write_gallery(store, x="lora")
+    assert column_of(store, "lora") == ["ink:0.8+x:-1", "none", None, None, None, "3", None]
+
+
 def test_buckets_get_a_gallery_only_when_asked() -> None:
     store = write_output("memory://gallery-of-a-bucket", [{"prompt": "a"}])
     with refreshed_gallery(store):
