@@ -270,6 +270,7 @@ def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
     if pa.types.is_timestamp(kind):
         zone = array.type.tz
         try:
+            array = array.cast(pa.timestamp(array.type.unit, "UTC")) if zone else array
             return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if zone else "%Y-%m-%dT%H:%M:%S")
         except pa.ArrowInvalid:  # of a zone that is none
             return pa.array([_UNREADABLE] * len(array), pa.string())
