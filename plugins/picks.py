@@ -36,7 +36,7 @@ from framefleet.pipeline.outputs.stores.store import Store, read_as
 
 _MAX_BYTES = 1 << 28  # half a million picks with prompts and notes
 _MAX_STARS = 5
-_STAMP_S = 2.0  # file systems date changes to so many seconds or better: two within them may look alike
+_STAMP_S = 2.0  # the coarsest clock of file systems: two changes within it may look alike
 
 
 class PickChange(BaseModel):
