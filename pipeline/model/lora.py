@@ -88,8 +88,8 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
 
 
 def loras_text(loras: Mapping[str, Any]) -> str:
-    """Return checked LoRAs as a cell of the column `lora` asks for them."""
-    return "+".join(f"{name}:{lora['weight']}" for name, lora in loras.items()) or NONE
+    """Return checked LoRAs as a cell of the column `lora` asks for them, in the order of their names."""
+    return "+".join(f"{name}:{lora['weight']}" for name, lora in sorted(loras.items())) or NONE
 
 
 def adapters_in(arguments: Mapping[str, Any]) -> Adapters:

@@ -71,7 +71,7 @@ def test_an_argument_column_of_records_is_a_column_of_a_table(vace: PipelineSpec
     table = pa.RecordBatch.from_pylist(ROWS)
     rows, plan = requests(vace, [table]), plan_rows(table.schema, vace, **JOB)
     cells = [argument_values(arguments, plan.argument_fields) | {"seed": seed} for seed, arguments, _ in rows]
-    assert [cell["lora"] for cell in cells] == ["uri:-1.0+ink:0.8", "none", "ink:0.0"]
+    assert [cell["lora"] for cell in cells] == ["ink:0.8+uri:-1.0", "none", "ink:0.0"]
     schema = pa.schema([*plan.argument_fields, ("seed", pa.int64())])
     assert requests(vace, [pa.RecordBatch.from_pylist(cells, schema)], defaults={"lora": "uri:1"}) == rows
 
