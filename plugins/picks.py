@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,10 +31,12 @@ from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS
 from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.outputs.parts.seals import Part
 from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.stores.object_store import Stored
 from framefleet.pipeline.outputs.stores.store import Store, read_as
 
 _MAX_BYTES = 1 << 28  # half a million picks with prompts and notes
 _MAX_STARS = 5
+_STAMP_S = 2.0  # the coarsest clock of file systems: two changes within it may look alike
 
 
 class PickChange(BaseModel):
@@ -62,7 +65,7 @@ _KEPT = TypeAdapter(KeptPick)
 
 def read_picks(store: Store) -> dict[str, KeptPick]:
     """Return the picks of an output by row_id. Raises JobError for a line that is none."""
-    return {row_id: pick for row_id, pick in _merged(store).items() if pick.is_pick}
+    return {row_id: pick for row_id, pick in _PickFiles(store).merged().items() if pick.is_pick}
 
 
 def gathered_picks(store: Store) -> bytes:
@@ -70,19 +73,37 @@ def gathered_picks(store: Store) -> bytes:
     return _lines(read_picks(store).values())
 
 
-def _merged(store: Store) -> dict[str, KeptPick]:
-    """Return what counts of each clip, also that its pick was taken back."""
-    latest: dict[str, KeptPick] = {}
-    # The last: who corrects a line of it by hand leaves its `at` as it is.
-    for path in (*(path for path in store.list(PICK_FILES) if path.endswith(".jsonl")), PICKS):
-        try:
-            lines = store.read(path, _MAX_BYTES).splitlines()
-        except FileNotFoundError:
-            continue
-        for pick in (read_as(_KEPT, line, store.url_of(path)) for line in lines if line.strip()):
-            if pick.row_id not in latest or latest[pick.row_id].at <= pick.at:
-                latest[pick.row_id] = pick
-    return latest
+class _PickFiles:
+    """The files of an output's picks: each is read again only when it changes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        # How each file was stored, since when, whether it was read well after that, and what it has.
+        self._read: dict[str, tuple[Stored, float, bool, list[KeptPick]]] = {}
+
+    def merged(self) -> dict[str, KeptPick]:
+        """Return what counts of each clip, also that its pick was taken back."""
+        latest: dict[str, KeptPick] = {}
+        details = self._store.details(PICK_FILES)
+        # The last: who corrects a line of it by hand leaves its `at` as it is.
+        for path in (*sorted(path for path in details if path.endswith(".jsonl")), PICKS):
+            with suppress(FileNotFoundError):
+                for pick in self._picks_in(path, details.get(path) or self._store.stat(path)):
+                    if pick.row_id not in latest or latest[pick.row_id].at <= pick.at:
+                        latest[pick.row_id] = pick
+        return latest
+
+    def _picks_in(self, path: str, stored: Stored) -> list[KeptPick]:
+        now = time.monotonic()
+        before, since, is_settled, picks = self._read.get(path, (None, now, False, []))
+        if stored != before:
+            since = now
+        elif is_settled and stored.stamp:
+            return picks
+        lines = self._store.read(path, _MAX_BYTES).splitlines()
+        picks = [read_as(_KEPT, line, self._store.url_of(path)) for line in lines if line.strip()]
+        self._read[path] = stored, since, now - since > _STAMP_S, picks
+        return picks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,14 +179,14 @@ class PickKeeper:
     """Keeps picks for one server; for several threads."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._lock = store, threading.Lock()
+        self._store, self._files, self._lock = store, _PickFiles(store), threading.Lock()
         self._path = f"{PICK_FILES}/{uuid.uuid4().hex}.jsonl"
         self._own: dict[str, KeptPick] = {}
         self._seen: dict[str, int] = {}  # `at` of each clip, as of the last look
 
     def all(self) -> dict[str, KeptPick]:
         """Do what `read_picks` does."""
-        picks = _merged(self._store)
+        picks = self._files.merged()
         self._seen = {row_id: pick.at for row_id, pick in picks.items()}
         return {row_id: pick for row_id, pick in picks.items() if pick.is_pick}
 

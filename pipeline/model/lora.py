@@ -87,6 +87,11 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
     return checked
 
 
+def loras_text(loras: Mapping[str, Any]) -> str:
+    """Return checked LoRAs as a cell of the column `lora` asks for them, in the order of their names."""
+    return "+".join(f"{name}:{lora['weight']}" for name, lora in sorted(loras.items())) or NONE
+
+
 def adapters_in(arguments: Mapping[str, Any]) -> Adapters:
     """Return the adapters that checked arguments ask for, in the one order in which they are added."""
     loras = sorted(arguments.get(ARGUMENT, {}).items())

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -126,7 +127,7 @@ def _listed(place: str) -> list[str]:
         content = read_regular(place, _MAX_INDEX_BYTES + 1)
     except OSError as error:
         raise JobError(f"--output: {place} cannot be read: {error.strerror}", fix) from None
-    lines = [line.decode("utf-8", "replace").strip() for line in content.splitlines()]
+    lines = [line.decode("utf-8", "replace").strip() for line in content.removeprefix(BOM_UTF8).splitlines()]
     if len(content) > _MAX_INDEX_BYTES or any(map(CONTROLS.search, lines)):
         raise JobError(f"--output: {place} is neither an output nor a text file that lists outputs", fix)
     return [line for line in lines if line]

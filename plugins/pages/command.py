@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,10 @@ from typer import Option
 
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command, count_text
+from framefleet.pipeline.errors import JobError, command, count_text
 from framefleet.pipeline.outputs.layout import PICKS
+
+EVERY_S = 5.0
 
 if TYPE_CHECKING:
     from framefleet.plugins.pages.page_server import PageServer
@@ -53,6 +55,7 @@ def gallery_command(
         from framefleet.plugins.pages.gallery.gallery import make_stills, write_gallery
         from framefleet.plugins.pages.gallery.serve import GalleryServer
 
+        _check_serve(serve, with_it={"--port": port or None}, without={})
         store = Output.open_rendered(output, storage_options_alone(sets)).store
         with watch_on(stderr) as watch:
             if previews:
@@ -65,6 +68,15 @@ def gallery_command(
             return
         with GalleryServer(store, port=port) as server:
             _serve(server, f"stars and notes are saved in {store.url_of(PICKS)}; ")
+
+
+def _check_serve(serve: bool, *, with_it: Mapping[str, Any], without: Mapping[str, Any]) -> None:
+    """Raise JobError for an option without effect. with_it: those that need --serve; without: others."""
+    for name, value in (without if serve else with_it).items():
+        if value is not None and value is not False:
+            option = name if value is True else f"{name} {value}"
+            fix = "leave one of them out" if serve else "add --serve, or leave it out"
+            raise JobError(f"{option}: it has no effect {'with' if serve else 'without'} --serve", fix)
 
 
 def _serve(server: PageServer, note: str = "") -> None:
@@ -195,7 +207,7 @@ def report_command(
         bool, Option("--serve", help="Serve a page on this machine that follows the job and plays new clips.")
     ] = False,
     port: options.Port = 0,
-    every_s: options.Every = 5.0,
+    every_s: options.Every = EVERY_S,
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and write nothing.")] = False,
     sets: options.StorageSets = None,
     verbose: options.Verbose = False,
@@ -208,6 +220,9 @@ def report_command(
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import output_at
 
+        every = None if every_s == EVERY_S else every_s
+        of_report = {"--price": price, "--accepted": accepted, "--json": as_json}
+        _check_serve(serve, with_it={"--port": port or None, "--every": every}, without=of_report)
         if serve:
             from framefleet.plugins.pages.report.live_page import StatusServer
 

@@ -291,7 +291,7 @@ def corrections_in(file: Path) -> dict[str, str]:
     """Return the prompts of a file of JSON lines by their originals. Raises TableError for other content."""
     texts = {}
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeError) as error:
         raise TableError(f"{file} cannot be read: {error}", "give a file of JSON lines in UTF-8") from None
     for number, line in enumerate(lines, start=1):

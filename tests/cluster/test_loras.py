@@ -67,6 +67,8 @@ def test_rows_choose_their_loras_and_their_records_lead_back_to_them(
     assert [records[row]["frames_sha256"] for row in range(len(cells))] == plain_digests(files, cells)
     asked = [json.loads(records[row]["arguments"]).get("lora", {}) for row in range(4)]
     assert [{name: lora["weight"] for name, lora in loras.items()} for loras in asked] == list(CELLS.values())
+    columns = [records[row]["lora"] for row in range(4)]
+    assert columns == ["style:0.5", "none", "style:1.0", "detail:-1.0+style:0.8"]
     claim = json.loads((tmp_path / "out" / "job.json").read_text())
     assert claim["job"]["loras"]["style"]["sha256"] == asked[2]["style"]["sha256"]
 

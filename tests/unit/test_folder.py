@@ -16,6 +16,7 @@ import pytest
 from framefleet import Store
 from framefleet.pipeline.errors import StoreError
 from framefleet.pipeline.outputs.stores import folder
+from framefleet.pipeline.outputs.stores.object_store import Stored
 from tests.creates import losers_of_a_race
 
 
@@ -130,6 +131,21 @@ def test_what_killed_writers_left_is_swept_and_what_is_being_written_is_not(tmp_
     os.utime(left, (0, time.time() - 3600))
     assert store.sweep() == 1
     assert sorted(os.listdir(left.parent)) == [fresh.name, "one.mp4"]
+
+
+def test_files_deleted_while_a_folder_is_listed_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"a")
+    stat = folder.Folder.stat
+
+    def stat_late(self: folder.Folder, path: str) -> Stored:
+        (tmp_path / "b.mp4").unlink(missing_ok=True)
+        return stat(self, path)
+
+    monkeypatch.setattr(folder.Folder, "stat", stat_late)
+    assert list(Store(str(tmp_path)).details("")) == ["a.mp4", "c.mp4"]
 
 
 def test_a_link_that_leads_nowhere_has_no_details(tmp_path: Path) -> None:

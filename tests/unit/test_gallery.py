@@ -32,6 +32,7 @@ from framefleet.plugins.train.dataset.columns import plan_columns
 from tests.commands import command
 from tests.committed import committed
 from tests.gallery_output import write_output
+from tests.gallery_scripts import run_scripts
 from tests.outputs import write_output as write_bare_output
 from tests.rows import record
 
@@ -341,6 +342,25 @@ def test_a_page_is_given_up_between_blocks_and_stays_as_it_was(
     assert caplog.text == ""
 
 
+def test_loras_are_a_column_of_the_gallery_whatever_a_record_has_in_their_place(tmp_path: Path) -> None:
+    loras = {"ink": {"sha256": "0", "weight": 0.8}, "x": {"sha256": "0", "weight": -1}}
+    hostile = [{"a": None}, {"a": {}}, ["a"], 3]
+    rows = [{"prompt": "a", "lora": value} for value in (loras, {}, *hostile)]
+    store = write_output(tmp_path, [*rows, {"prompt": "b"}])
+    write_gallery(store, x="lora")
+    assert column_of(store, "lora") == ["ink:0.8+x:-1", "none", None, None, None, "3", None]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "+05:30", "nowhere"])
+def test_times_are_shown_in_utc_whatever_their_zone(unit: str, zone: str) -> None:
+    blocks = TableBlocks(lambda name, content: None)
+    noon = pa.array([1_800_014_400], pa.int64()).cast(pa.timestamp("s", "UTC"))
+    blocks.add(pa.table({"at": noon.cast(pa.timestamp(unit, zone))}), {"at": "carried"})
+    (column,) = blocks.described()["columns"]
+    assert re.fullmatch(r"2027-01-15T12:00:00(\.0+)?Z", column["least"])
+
+
 def test_buckets_get_a_gallery_only_when_asked() -> None:
     store = write_output("memory://gallery-of-a-bucket", [{"prompt": "a"}])
     with refreshed_gallery(store):
@@ -385,3 +405,25 @@ def test_picks_beside_their_clips_are_a_table_to_train_on(picks: Path) -> None:
 
 def test_a_script_is_one_call_of_texts() -> None:
     assert script("block", "a", "it's <b>\\n") == b"framefleet.block('a','it\\u0027s \\u003cb>\\\\n');\n"
+
+
+def test_keys_of_the_wall_are_the_browsers_own_where_no_wall_is_shown() -> None:
+    code = """
+        let open = null;
+        const ours = [], wall = { layout: null, rowsInView: 1, activeItem: null, move: () => true };
+        Object.assign(document, { querySelector: (selector) => selector === "dialog[open]" ? open : null });
+        globalThis.byId = (id) => (id === "wall" ? wall : { hidden: true });
+        const app = { wall, table: { at: () => null }, records: null, picks: {} };
+        const press = (key) => pressed(app, { key, target: Object.assign(wall, { matches: () => false }),
+          preventDefault: () => ours.push(key) });
+        const keys = ["PageDown", "End", "ArrowDown", "ArrowLeft", " "];
+        keys.forEach(press);
+        open = { id: "details", querySelector: () => null };
+        ["ArrowLeft", "ArrowRight"].forEach(press);
+        console.log(ours.length);
+        wall.layout = {};
+        open = null;
+        keys.forEach(press);
+        console.log(ours.length);
+    """
+    assert run_scripts(gallery_file._PAGE, ["keys.js"], code).split() == ["0", "5"]

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -23,7 +24,8 @@ import pytest
 
 from framefleet import GalleryServer, Store, gallery
 from framefleet.pipeline.errors import JobError
-from framefleet.plugins.picks import picked
+from framefleet.plugins import picks as picks_file
+from framefleet.plugins.picks import PickKeeper, picked
 from tests.gallery_output import write_output
 
 ROW = f"{1:032x}"
@@ -174,6 +176,28 @@ def test_stars_of_earlier_versions_stay_and_can_be_changed(output: Store, served
     assert len(json.loads(ask(served, "picks")[1])) == 2
     assert ask(served, "picks", {"row_id": f"{7:032x}"})[0] == 200
     assert [row_id for row_id, _ in json.loads(ask(served, "picks")[1])] == [ROW]
+
+
+def test_files_of_earlier_servers_are_not_read_at_each_look(
+    s3_like: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, numbers = iter(range(0, 1000, 3)), range(20)
+    monkeypatch.setattr(picks_file, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for number in numbers:
+        pick = {"row_id": f"{number:032x}", "stars": 1, "at": 1}
+        s3_like.write(f"stars/{number}.jsonl", json.dumps(pick).encode())
+    paths: list[str] = []
+    read = s3_like.read
+    monkeypatch.setattr(s3_like, "read", lambda path, *most: paths.append(path) or read(path, *most))
+    keeper = PickKeeper(s3_like)
+    for _ in range(2):  # a change just after the first look may leave the same time
+        assert len(keeper.all()) == len(numbers)
+    paths.clear()
+    assert len(keeper.all()) == len(numbers) and paths == []
+    s3_like.write("stars/7.jsonl", json.dumps({"row_id": f"{7:032x}", "stars": 4, "at": 2}).encode())
+    assert keeper.all()[f"{7:032x}"].stars == 4 and paths == ["stars/7.jsonl"]
+    s3_like.delete("stars/8.jsonl")
+    assert len(keeper.all()) == len(numbers) - 1
 
 
 def test_clips_that_a_line_by_hand_names_without_stars_stay_chosen(

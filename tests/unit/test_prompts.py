@@ -165,7 +165,7 @@ def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_pat
     assert len(texts) == 3
     texts[1]["prompt"] = "rain on a tin roof"
     edited = tmp_path / "edited.jsonl"
-    edited.write_text("\n".join(json.dumps(text) for text in texts))
+    edited.write_text("\ufeff" + "\r\n".join(json.dumps(text) for text in texts), "utf-8")  # as Notepad
     corrected = command("prompts", tmp_path / "out", "--from", edited)
     assert "1 prompt replaced" in corrected.stderr, corrected.stderr
     assert [row["prompt"] for row in rows_rendered(load_job(job))][2] == "rain on a tin roof"

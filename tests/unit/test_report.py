@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -97,6 +98,24 @@ def test_the_price_of_a_gpu_hour_gives_what_it_cost(tmp_path: Path) -> None:
     assert (cost.total, cost.per_clip) == (pytest.approx(1.2), pytest.approx(0.2))
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["report", "--serve", "--price", "0"], "--price 0.0: it has no effect with --serve"),
+        (["report", "--serve", "--accepted", "true"], "--accepted true: it has no effect with --serve"),
+        (["report", "--serve", "--json"], "--json: it has no effect with --serve"),
+        (["report", "--port", "8811"], "--port 8811: it has no effect without --serve"),
+        (["report", "--every", "2"], "--every 2.0: it has no effect without --serve"),
+        (["gallery", "--port", "8811"], "--port 8811: it has no effect without --serve"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path: Path, words: list[str], problem: str) -> None:
+    write_output(tmp_path, rows())
+    ended = command(words[0], tmp_path, *words[1:])
+    assert (ended.exit_code, problem in ended.stderr) == (2, True), ended.stderr
+    assert not {"report.html", "gallery"} & {*os.listdir(tmp_path)}
+
+
 def test_both_files_are_written_and_json_can_be_printed_instead(tmp_path: Path) -> None:
     write_output(tmp_path, rows())
     ended = command("report", tmp_path, "--json")
@@ -185,6 +204,15 @@ def test_an_output_without_records_has_a_report_too(tmp_path: Path) -> None:
     found = framefleet.report(str(tmp_path), price=2.0)
     assert (found.rows.done, found.rows.total, found.work.idle_share) == (0, None, None)
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("num_rows", [1, 40, 60])
+def test_a_clock_that_was_not_set_leaves_a_chart_of_every_row(num_rows: int) -> None:
+    timeline = Timeline()
+    timeline.add([946_684_800, *range(1_790_000_000, 1_790_000_000 + num_rows), 4_102_444_800])
+    timeline.settle()
+    assert len(timeline.bins()) <= MAX_BINS
+    assert sum(one.rows for one in timeline.bins()) == num_rows + 2
 
 
 @pytest.mark.parametrize("span_s", [0, 100, 5000, 700_000, 10**9])

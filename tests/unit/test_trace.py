@@ -215,7 +215,7 @@ def test_without_outputs_the_marks_alone_name_the_row(marked: Marked) -> None:
 
 
 def test_a_folder_is_traced_in_one_pass_and_outputs_may_be_listed(marked: Marked, tmp_path: Path) -> None:
-    (listing := tmp_path / "outputs.txt").write_text(f"{marked.output}\n\n")
+    (listing := tmp_path / "outputs.txt").write_text(f"\ufeff{marked.output}\r\n\r\n", "utf-8")
     ended = command("trace", marked.output / "clips", "--output", listing, "--json")
     assert ended.exit_code == 0
     found = [json.loads(line) for line in ended.stdout.splitlines()]

@@ -23,6 +23,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVA
 _LEFT_AFTER_S = 60.0  # what is being written is younger; what a driver that has just died left goes next time
 _CLAIM_S = 30.0  # far longer than a claimed name takes to be used; a claim this old was left by a kill
 _LINKS = {errno.ELOOP, errno.ENOTDIR}  # of O_NOFOLLOW: the last name is a link, or one on the way
+_ABSENT = {errno.ENOENT, *_LINKS}  # of `stat`
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}  # of a folder; then its file system does not need it, or cannot
 
 
@@ -119,9 +120,15 @@ class Folder:
             yield from (Path(at, name) for name in names)
 
     def details(self, folder: str) -> dict[str, Stored]:
-        """Return what `stat` says of each file; a link that leads nowhere is none."""
-        paths = (path for path in self.list(folder) if (self.root / path).exists())
-        return {path: self.stat(path) for path in paths}
+        """Return what `stat` says of each file; not of one that was deleted since, or a link to nothing."""
+        details: dict[str, Stored] = {}
+        for path in self.list(folder):
+            try:
+                details[path] = self.stat(path)
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+        return details
 
     def stat(self, path: str) -> Stored:
         details = (self.root / path).stat()

@@ -15,17 +15,18 @@ import pyarrow as pa
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.lora import ARGUMENT as LORA, loras_text
 from framefleet.pipeline.model.specs.check import is_list, parsed_list
 from framefleet.pipeline.model.specs.signature import PLACES, ArgumentKind
 from framefleet.pipeline.outputs.parts.records import plain_name
-from framefleet.pipeline.request import is_input, is_model
+from framefleet.pipeline.request import inputs_in, is_input, is_model
 
 _SOURCE = "source_"  # begins the name that a column gets whose own is one of records
 _NAMELESS = "unnamed"  # what a column without a name is called: neither SQL nor Lance knows such a name
 _TYPES: dict[ArgumentKind, pa.DataType] = {"bool": pa.bool_(), "int": pa.int64(), "ints": pa.int64()}
 _TYPES |= {"float": pa.float64(), "floats": pa.float64()}
-# Of images and videos the path or URL, of a model its name in the job.
-_TYPES |= dict.fromkeys(("str", "image", "images", "video", "model"), pa.string())
+# Of images and videos the path or URL, of several these as a JSON list; of a model its name in the job.
+_TYPES |= dict.fromkeys(("str", *PLACES, "model"), pa.string())
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -97,6 +98,12 @@ def _public_cell(cell: Any) -> Any:
     return public_url(cell)
 
 
+def _place(part: Mapping[str, Any]) -> str | dict[str, str]:
+    """Return an entry of a list of media as a table has it."""
+    place = public_url(part["uri"])
+    return {part["kind"]: place} if "kind" in part else place
+
+
 def argument_fields(kinds: Mapping[str, ArgumentKind], taken: Collection[str]) -> pa.Schema:
     """Return a column for every argument that is one number, text, or place.
 
@@ -109,12 +116,17 @@ def argument_fields(kinds: Mapping[str, ArgumentKind], taken: Collection[str]) -
 
 def argument_values(arguments: Mapping[str, Any], fields: pa.Schema) -> dict[str, Any]:
     """Return a row's cells: null where it has no argument of that type, e.g. a schedule of guidance."""
-    return {field.name: _cell(arguments.get(field.name), field.type) for field in fields}
+    cells = {field.name: _cell(arguments.get(field.name), field.type) for field in fields}
+    if LORA in cells and not isinstance(arguments.get(LORA), str):
+        cells[LORA] = loras_text(arguments.get(LORA, {}))
+    return cells
 
 
 def _cell(value: Any, kind: pa.DataType) -> str | int | float | bool | None:
     if is_input(value):
         value = public_url(value["uri"])
+    elif kind == pa.string() and (inputs := inputs_in(value)):
+        value = json.dumps([_place(one) for one in inputs], ensure_ascii=False)
     elif is_model(value):
         value = value["name"]
     if kind == pa.string():

@@ -89,6 +89,7 @@ def plan_rows(
     read = _read_columns(columns, targets, schema, mistakes)
     is_read = not mistakes.found
     own_arguments = {name: kind for name, kind in targets.items() if _is_argument(name, spec)}
+    own_arguments |= {LORA: "str"} if loras else {}
     shown = argument_fields(own_arguments, taken=reserved)
     of_clips = reserved if column_checks.is_picks(schema.names) else ()  # of clips that others rendered
     own_schema = pa.schema([field for field in schema if field.name not in of_clips])

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.lora import ARGUMENT as LORA, loras_text
 from framefleet.pipeline.outputs.layout import PREVIEWS, RECORDS, preview_path, recorded_path
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, told_arguments
@@ -67,7 +68,7 @@ def shown_failures(store: Store) -> Iterator[pa.Table]:
 def roles_in(table: pa.Table) -> dict[str, Role]:
     """Return what each column is: an argument of the pipeline, framefleet's own, or carried along."""
     arguments = {name for text in table["arguments"].unique().to_pylist() for name, _ in _scalars(text)}
-    arguments.add("seed")
+    arguments |= {"seed", LORA}
     return {
         name: "argument" if name in arguments else "record" if name in _OURS else "carried"
         for name in table.column_names
@@ -96,6 +97,9 @@ def _with_arguments(table: pa.Table, named: set[str]) -> pa.Table:
 
 def _scalars(arguments: str) -> Iterator[tuple[str, Any]]:
     for name, value in told_arguments({"arguments": arguments}).items():
+        if name == LORA:
+            with suppress(TypeError, KeyError, AttributeError):  # of no form of ours: it may be anybody's
+                value = loras_text(value)
         if isinstance(value, str | int | float):
             yield _whole(name), _whole(value) if isinstance(value, str) else value
 
@@ -266,6 +270,7 @@ def _plain(cells: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
     if pa.types.is_timestamp(kind):
         zone = array.type.tz
         try:
+            array = array.cast(pa.timestamp(array.type.unit, "UTC")) if zone else array
             return pc.strftime(array, "%Y-%m-%dT%H:%M:%SZ" if zone else "%Y-%m-%dT%H:%M:%S")
         except pa.ArrowInvalid:  # of a zone that is none
             return pa.array([_UNREADABLE] * len(array), pa.string())

@@ -70,7 +70,7 @@ class Timeline:
 
     def _widen(self, most: int) -> None:
         """Widen bins until there are at most `most`."""
-        while self._counts and max(self._counts) - min(self._counts) >= most:
+        while self._counts and max(self._counts) - min(self._counts) >= most and self.width_s < _WIDTHS_S[-1]:
             before_s, self.width_s = self.width_s, _WIDTHS_S[_WIDTHS_S.index(self.width_s) + 1]
             wider: Counter[int] = Counter()
             for number, count in self._counts.items():

@@ -13,7 +13,8 @@ function pressed(app, event) {
     return;
   }
   const dialog = document.querySelector("dialog[open]");
-  const act = dialog ? dialogKeys(app, dialog)[event.key] : { ...pageKeys(app), ...(event.target === byId("wall") || event.target === document.body ? wallKeys(app) : {}) }[event.key];
+  const isOnWall = app.wall.layout && (event.target === byId("wall") || event.target === document.body);
+  const act = dialog ? dialogKeys(app, dialog)[event.key] : { ...pageKeys(app), ...(isOnWall ? wallKeys(app) : {}) }[event.key];
   if (!act) return;
   event.preventDefault();
   act();
@@ -66,7 +67,7 @@ function dialogKeys(app, dialog) {
   const stars = app.table === app.records ? Object.fromEntries([0, 1, 2, 3, 4, 5].map((number) => [String(number), () => set(number)])) : {};
   return {
     ...stars,
-    ArrowLeft: onward(-1), ArrowRight: onward(1),
+    ...(app.wall.layout && { ArrowLeft: onward(-1), ArrowRight: onward(1) }),
     ",": () => video && stepFrame(video, fps, -1), ".": () => video && stepFrame(video, fps, 1),
     " ": () => video && (video.paused ? video.play() : video.pause()),
     s: () => app.table === app.records && set(app.picks.get(rowId).stars ? 0 : 1),

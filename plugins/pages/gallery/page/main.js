@@ -340,7 +340,7 @@ class App {
     on("pause", "click", () => this.pauseAll());
     on("theme", "click", () => this.nextTheme());
     on("help", "click", () => byId("help-text").showModal());
-    on("export", "click", () => this.exportPicks());
+    on("export", "click", () => this.exportPicks().catch((error) => this.failed(error)));
     on("open-compare", "click", () => showCompare(this, this.marked));
     on("reload", "click", () => location.reload());
     for (const tab of document.querySelectorAll("[data-view][role=tab]")) tab.onclick = () => this.change({ view: tab.dataset.view });

@@ -108,28 +108,37 @@ async function picksTable(table, picks) {
 
 async function pickLine(table, picks, row) {
   const carried = [...table.columns.values()].filter((column) => column.role === "carried");
-  const names = ["row_id", "path", "seed", "scheduler", "arguments", ...carried.map((column) => column.name)];
+  const names = ["row_id", "path", "seed", "scheduler", "arguments", "recipe", "fps", "fps_source", "model_name", ...carried.map((column) => column.name)];
   await table.need(row, names);
   const pick = picks.get(table.at(row, "row_id"));
   const cells = new Map();
   const put = (name, value) => { if (value !== null && value !== undefined) cells.set(name, JSON.stringify(value)); };
-  for (const [name, value] of Object.entries(parsed(table.at(row, "arguments")) ?? {})) put(name, argumentCell(value));
+  const text = table.at(row, "arguments");
+  const ownArguments = parsed(text);
+  if (ownArguments === null && text?.length > MAX_CELL) throw new Error(`Nothing is exported: the arguments of row ${table.at(row, "row_id")} have more than ${MAX_CELL} characters, and this page has no more of them. Take its stars away to export the others.`);
+  if (table.has("lora")) put("lora", "none"); // also where the next job has a default
+  for (const [name, value] of Object.entries(ownArguments ?? {})) put(name, argumentCell(name, value));
   for (const column of carried) {
     const value = carriedCell(column.at(row), column.kind);
     if (column.kind === "number" && typeof value === "string") cells.set(column.name, value); // digits, see `seed`
     else put(column.name, value);
   }
   for (const name of ["row_id", "path", "scheduler"]) put(name, table.at(row, name));
+  put("model", table.at(row, "model_name"));
+  if (table.column("recipe")?.varies) put("recipe", table.at(row, "recipe")); // else it may be the job's
+  if (table.at(row, "fps_source") === "row") put("fps", table.at(row, "fps"));
   put("stars", pick.stars);
   put("note", pick.note);
   cells.set("seed", String(table.at(row, "seed"))); // as it is: it may have more digits than JavaScript's numbers
   return { stars: pick.stars, line: `{${[...cells].map(([name, json]) => `${JSON.stringify(name)}:${json}`).join(",")}}` };
 }
 
-/** Return an argument as a table gives it: of an image or a video its place. */
-function argumentCell(value) {
-  if (value !== null && typeof value === "object" && !Array.isArray(value)) return value.uri ?? null;
-  return value;
+/** Return an argument as a table gives it: of images and videos the places, of LoRAs `name:weight`, of a model its name. */
+function argumentCell(name, value) {
+  if (value === null || typeof value !== "object") return value;
+  if (Array.isArray(value)) return value.map((part) => (part?.kind ? { [part.kind]: part.uri } : part?.uri ?? part));
+  if (name === "lora") return Object.entries(value).map(([lora, of]) => `${lora}:${of?.weight}`).join("+");
+  return value.uri ?? value.name ?? null;
 }
 
 function carriedCell(value, kind) {
