@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import count_text
@@ -113,6 +113,9 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
         pace = Pace(job.train.steps)
 
         def tell(report: TrainingReport) -> None:
+            if STOP in lock.asked:
+                watch.say("asked to end by `framefleet stop`: the last checkpoint stays")
+                raise KeyboardInterrupt
             match report:
                 case Step():
                     watch.show(pace.stepped(report, time.monotonic()))

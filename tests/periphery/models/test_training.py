@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 import framefleet
 from framefleet import Store, train
+from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.plan import plan_job
@@ -26,7 +28,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, TableError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.plugins.train.job import TrainJob
-from framefleet.plugins.train.reports import read_losses
+from framefleet.plugins.train.reports import TrainProgress, read_losses
 from framefleet.plugins.train.train import TrainSummary
 from tests.commands import command
 from tests.compiled import without_kernels
@@ -78,6 +80,20 @@ def test_a_run_stopped_between_checkpoints_comes_to_the_same_bits(
     assert summary.steps_done == 2  # the checkpoint after step 4 stood
     assert equal(trained_weights(folder / "stopped"), undisturbed)
     assert [step.step for step in read_losses(Store(str(folder / "stopped")))] == list(range(6))
+
+
+def test_a_training_can_be_stopped_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framefleet.plugins.train.train.DriverLock", partial(DriverLock, beat_s=0.01))
+    job, steps = training_job(folder, "stopped", steps=1000, checkpoint_every=1000), []
+
+    def stop_once(progress: TrainProgress) -> None:
+        steps.append(progress.done)
+        if len(steps) == 1:
+            framefleet.stop(str(folder / "stopped"))
+
+    with pytest.raises(KeyboardInterrupt):
+        framefleet.train(job, on_progress=stop_once)
+    assert len(steps) < 1000
 
 
 def test_samples_on_the_way_leave_the_weights_as_they_would_be(
