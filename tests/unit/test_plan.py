@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -197,6 +199,38 @@ def test_a_placement_that_follows_from_the_fleet_names_the_fleet() -> None:
         open_models(job(model=model, fleet={"gpus_per_worker": 2}))
     with pytest.raises(ModelError, match=f"^{placed}"):
         open_models(job(model={**model, "placement": "components"}))
+
+
+@pytest.mark.parametrize(
+    ("placement", "gpus", "message"),
+    [
+        ("components", "auto", "components needs at least 2 GPUs, and a worker or process has 1"),
+        ({"type": "components", "devices": 4}, 2, "components needs 4 GPUs, and a worker or process has 2"),
+        ({"type": "ulysses+components", "ranks": 3}, 2, "needs at least 3 GPUs"),
+        ({"type": "ulysses+components", "devices": 2, "ranks": 3}, 3, "ranks is 3, and devices is 2"),
+        ({"type": "ulysses", "devices": 2}, 0, None),  # processes on a CPU
+        ({"type": "components", "devices": 2}, 4, None),
+    ],
+)
+def test_a_placement_for_more_gpus_than_a_worker_has_is_refused(
+    placement: Any, gpus: Any, message: str | None
+) -> None:
+    model = {"path": str(tiny("wan")), "placement": placement}
+    asked = job(model=model, fleet={"address": "10.0.0.1:6379", "gpus_per_worker": gpus})
+    if message is None:
+        assert open_models(asked)
+    else:
+        with pytest.raises(ModelError, match=re.escape(message)):
+            open_models(asked)
+
+
+@pytest.mark.parametrize("option", [{"offload": "model"}, {"matmul": "triton"}])
+def test_options_that_need_a_gpu_are_refused_where_workers_get_none(option: dict[str, str]) -> None:
+    asked = {"model": {"path": str(tiny("wan")), **option}}
+    for gpus, is_refused in ((0, True), (1, False)):
+        fleet = {"address": "10.0.0.1:6379", "gpus_per_worker": gpus}
+        with pytest.raises(ModelError, match="needs a GPU") if is_refused else nullcontext():
+            open_models(job(**asked, fleet=fleet))
 
 
 def test_what_cannot_be_counted_is_said_with_its_reason() -> None:

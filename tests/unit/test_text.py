@@ -37,7 +37,7 @@ NEVER_ONE = {
         *("%d frames", "{len(lanes)} times", "{seeds} times", "{count} images", "{world_size} workers"),
         *("{num} GPUs", "{memory.num_gpus} GPUs"),
     ),
-    "several GPUs share a model": ("{needed} GPUs", "{num or 'at least 2'} GPUs"),
+    "several GPUs share a model": ("{needed} GPUs",),
     "a system gives hundreds": ("{soft} files",),
     "a text, such as 4k + 1": ("{counts} frames", "{bounds} steps", "{shared(findings)} rows"),
 }
