@@ -68,6 +68,7 @@ class Memory:
     missing: str = ""  # why what networks compute with was not counted
     num_gpus: int = 1  # of a worker: `has_gb` and the peak are those of one of them
     placement: str = ""  # on how many GPUs of this kind a row fits, and how, where it does not on one
+    cpu_workers: int | None = None  # that share this machine's memory; None: workers have GPUs
 
     @property
     def fits(self) -> bool | None:
@@ -267,7 +268,7 @@ def memory_of(
     largest: Request,
     *,
     gpu_memory: int | None,
-    is_on_cpu: bool,
+    cpu_workers: int | None,
     share: float = 1.0,
     measured_bytes: int | None = None,
     recipes: str | None = None,
@@ -275,19 +276,24 @@ def memory_of(
 ) -> Memory:
     """Return the estimate, and what was measured.
 
-    folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
-    worker has of it. measured_bytes: what such a row held at once. recipes: see `MemoryCounts`.
+    folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. cpu_workers: see
+    `Memory`. share: what a worker has of a card. measured_bytes: what such a row held at once. recipes: see
+    `MemoryCounts`.
     """
+    is_on_cpu, own = cpu_workers is not None, way_of(settings.options)
+    if is_on_cpu and not (isinstance(group := settings.options.offload, GroupOffload) and group.disk):
+        own = replace(own, offload="none")  # weights wait in the memory that they are used from
     counts = MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu, recipes=recipes)
     with closing(counts):
         return estimate(
             partial(counts.count, largest),
-            way_of(settings.options),
-            place=room_of(gpu_memory, is_on_cpu=is_on_cpu, share=share),
+            own,
+            place=room_of(gpu_memory, cpu_workers=cpu_workers, share=share),
             measured_bytes=measured_bytes,
             is_half=counts.is_half,
             placement=settings.placement,
             num_gpus=num_gpus,
+            cpu_workers=cpu_workers,
         )
 
 
@@ -300,11 +306,12 @@ def estimate(
     is_half: bool = True,
     placement: Placement | None = None,
     num_gpus: int = 1,
+    cpu_workers: int | None = None,
 ) -> Memory:
     """Return whether what is counted fits a place, and what would.
 
     own: the job's. place: its name, and gigabytes, if they are known. is_half: bf16 would save nothing.
-    placement, num_gpus: of a worker.
+    placement, num_gpus: of a worker. cpu_workers: see `Memory`.
     """
 
     footprint = count(own)
@@ -320,6 +327,7 @@ def estimate(
         if placement and num_gpus > 1
         else footprint.peak_gb(own.offload),
         num_gpus=num_gpus,
+        cpu_workers=cpu_workers,
         measured_gb=measured_gb,
         has_gb=has_gb,
         place=name,
@@ -328,15 +336,15 @@ def estimate(
     if has_gb is None or memory.fits:
         return memory
     # What a job says to have a row fit on the fewest GPUs.
-    placements = ((num, kind) for num in _NUM_GPUS for kind in ("components", "layers"))
-    for num, kind in placements:
+    offloads, nums = (OFFLOADS, _NUM_GPUS) if cpu_workers is None else (OFFLOADS[:1], ())
+    for num, kind in ((num, kind) for num in nums for kind in ("components", "layers")):
         if footprint.placed_gb(Placement(type=kind), num) <= has_gb:
             several = f"fleet.gpus_per_worker={num} and model.placement={kind}"
             memory = replace(memory, placement=several)
             break
     missed_gb = 0.0 if measured_gb is None else measured_gb - memory.peak_gb  # with other options, as much
     if not is_counted:  # and tiles and dtypes would take another call that ends as this one
-        fitting = (one for one in OFFLOADS if footprint.peak_gb(one) <= has_gb - missed_gb)
+        fitting = (one for one in offloads if footprint.peak_gb(one) <= has_gb - missed_gb)
         offload = next(fitting, None)
         return replace(memory, ways=() if offload is None else (replace(own, offload=offload),))
 
@@ -348,6 +356,7 @@ def estimate(
         replace(way, dtype=dtype)
         for dtype in dtypes
         for way in ways_for(partial(count_in, dtype), has_gb - missed_gb)
+        if way.offload in offloads
     ]
 
     def costs_less(one: Way, other: Way) -> bool:
@@ -394,10 +403,12 @@ def ways_for(count: Callable[[Way], Footprint], card_gb: float) -> Iterator[Way]
             yield way
 
 
-def room_of(gpu_memory: int | None, *, is_on_cpu: bool, share: float) -> tuple[str, float | None]:
+def room_of(gpu_memory: int | None, *, cpu_workers: int | None, share: float) -> tuple[str, float | None]:
     """Return where a row is rendered, and the gigabytes that it has there, if they are known."""
-    if is_on_cpu:
-        return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    if cpu_workers is not None:
+        machine_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+        each = f" for each of {cpu_workers} workers" if cpu_workers > 1 else ""
+        return f"this machine{each}", machine_gb / cpu_workers
     card = gpu_memory if gpu_memory is not None else min(gpus_here(), default=None)
     place = "the GPU" if share == 1 else f"a worker's share ({share:g}) of the GPU"
     return place, None if card is None else card / GB * share

@@ -262,7 +262,7 @@ def num_workers_of(job: Job) -> int:
     gpus = 0 if are_on_cpu else len(gpus_here())
     if fleet.gpus_per_worker != 0 and gpus:
         return max(1, int(gpus / fleet.paid_gpus))
-    return max(1, int((os.cpu_count() or 1) / max(1, fleet.worker_cpus())))
+    return fleet.most_on_cpu
 
 
 def predict_job(resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_audits: float) -> Prediction:

@@ -99,7 +99,20 @@ def test_a_plan_compares_workers_with_gpus_with_no_memory_of_a_machine_without_a
     ended = command("plan", write_job(tmp_path / "job.yaml", values), "--set", "fleet.gpus_per_worker=2")
     (line,) = (line for line in ended.stdout.splitlines() if line.startswith("memory: "))
     assert " GB on the fullest of 2 GPUs (" in line
+    some = ("fleet.gpus_per_worker=4", "model.placement={type: components, devices: 2}")
+    ended = command("plan", tmp_path / "job.yaml", *(word for one in some for word in ("--set", one)))
+    assert line in ended.stdout.splitlines()
     assert line.endswith("there is no GPU here to compare with: use e.g. --gpu-memory 24GB")
+
+
+def test_a_plan_on_a_cpu_counts_all_weights_whatever_is_offloaded(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(3)), tmp_path / "out")
+    plans = [
+        framefleet.plan(values | {"model": {"path": values["model"], "device": "cpu", **more}}).memory
+        for more in ({}, {"offload": "group"})
+    ]
+    assert plans[0].peak_gb == plans[1].peak_gb
+    assert plans[0].place == "this machine for each of 2 workers"  # of job_values
 
 
 def test_a_plan_says_what_ends_a_run_and_who_hears_of_it(tmp_path: Path) -> None:

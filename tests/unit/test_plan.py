@@ -192,6 +192,30 @@ def test_a_row_that_does_not_fit_on_one_gpu_fits_on_several() -> None:
         assert f"on the fullest of {num} GPUs" in memory_line(own)
 
 
+@pytest.mark.parametrize("is_counted", [True, False])
+@pytest.mark.parametrize("has_gb", [36.0, 5.0])
+def test_on_a_cpu_nothing_is_offered_that_needs_a_gpu(has_gb: float, is_counted: bool) -> None:
+    def footprint(way: Way) -> Footprint:
+        peaks = {} if is_counted else {"peaks": {}}
+        return Footprint(
+            networks={name: replace(one, **peaks) for name, one in count(way).networks.items()},  # type: ignore[arg-type]
+            missing="" if is_counted else "it looks at values",
+        )
+
+    memory = estimate(footprint, Way(), place=("this machine", has_gb), cpu_workers=1, is_half=False)
+    line = memory_line(memory)
+    assert not {"offload", "placement", "GPU", "workers"} & {*re.findall(r"\w+", line)}
+    assert ("vae_tiling" in line) == (has_gb == 36.0 and is_counted)
+
+
+def test_workers_on_a_cpu_share_its_memory() -> None:
+    _, all_gb = room_of(None, cpu_workers=1, share=1)
+    place, has_gb = room_of(None, cpu_workers=4, share=1)
+    assert all_gb and has_gb == all_gb / 4 and place == "this machine for each of 4 workers"
+    line = memory_line(estimate(count, Way(), place=(place, 30.0), cpu_workers=4))
+    assert line.endswith("use a smaller size or model; it does with fewer workers: fleet.workers=2")
+
+
 def test_a_placement_that_follows_from_the_fleet_names_the_fleet() -> None:
     model = {"path": str(tiny("wan")), "offload": "model"}
     placed = "model.placement: components is set, and model.offload is too"
@@ -278,7 +302,7 @@ def test_the_largest_row_is_found_also_where_the_pipeline_decides_a_side() -> No
 
 
 def test_a_worker_with_a_share_of_a_card_has_that_share_of_its_memory() -> None:
-    name, has_gb = room_of(10 * GB, is_on_cpu=False, share=0.5)
+    name, has_gb = room_of(10 * GB, cpu_workers=None, share=0.5)
     assert has_gb == 5.0
     memory = estimate(count, Way(), place=(name, has_gb))
     assert "of 5.0 GB of a worker's share (0.5) of the GPU" in memory_line(memory)
