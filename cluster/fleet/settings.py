@@ -226,4 +226,6 @@ def num_gpus_here() -> int:
     from ray._private.accelerators import get_all_accelerator_managers
 
     managers = [one for one in get_all_accelerator_managers() if one.get_resource_name() == "GPU"]
-    return sum(one.get_current_node_num_accelerators() for one in managers)
+    visible = [one.get_current_process_visible_accelerator_ids() for one in managers]
+    counts = [one.get_current_node_num_accelerators() for one in managers]
+    return sum(n if ids is None else min(n, len(ids)) for n, ids in zip(counts, visible, strict=True))

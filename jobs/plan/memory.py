@@ -37,7 +37,7 @@ from framefleet.pipeline.request import Request, each_input, is_model
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 
 _ASK_S = 5.0  # of a driver that hangs
-_ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+_ASK = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
 _NUM_GPUS = (2, 4, 8)  # of one machine
 _STEPS = 2  # the fewest with which models of two denoisers call both
 _FP8_BITS = 8
@@ -276,9 +276,9 @@ def memory_of(
 ) -> Memory:
     """Return the estimate, and what was measured.
 
-    folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. cpu_workers: see
-    `Memory`. share: what a worker has of a card. measured_bytes: what such a row held at once. recipes: see
-    `MemoryCounts`.
+    folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
+    worker has of a card. measured_bytes: what such a row held at once. cpu_workers: see `Memory`. recipes:
+    see `MemoryCounts`.
     """
     is_on_cpu, own = cpu_workers is not None, way_of(settings.options)
     if is_on_cpu and not (isinstance(group := settings.options.offload, GroupOffload) and group.disk):
@@ -416,9 +416,14 @@ def room_of(gpu_memory: int | None, *, cpu_workers: int | None, share: float) ->
 
 @functools.cache
 def gpus_here() -> tuple[int, ...]:
-    """Return the memory of each in bytes; none without NVIDIA's driver."""
+    """Return the memory of each that this process may use, in bytes; none without NVIDIA's driver."""
     try:
         printed = subprocess.run(_ASK, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
-        return tuple(int(line) * 2**20 for line in printed.split())
+        gpus = [line.split(", ") for line in printed.splitlines()]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "MIG-")
+        if "MIG-" not in visible:  # nvidia-smi lists no parts of GPUs here
+            names = [name.strip() for name in visible.split(",") if name.strip()]
+            gpus = [gpu for gpu in gpus if any(name == gpu[0] or gpu[1].startswith(name) for name in names)]
+        return tuple(int(memory) * 2**20 for _, _, memory in gpus)
     except (OSError, subprocess.SubprocessError, ValueError):  # no driver, or it is not well
         return ()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from framefleet import Request
-from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.settings import FleetSettings, num_gpus_here
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import open_models
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.footprint import GB, Footprint, Way
-from framefleet.jobs.plan.memory import Memory, estimate, read_memory, room_of
+from framefleet.jobs.plan.memory import Memory, estimate, gpus_here, read_memory, room_of
 from framefleet.jobs.plan.plan import Argument, all_arguments
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, ModelError, shape_text
@@ -306,6 +308,36 @@ def test_a_worker_with_a_share_of_a_card_has_that_share_of_its_memory() -> None:
     assert has_gb == 5.0
     memory = estimate(count, Way(), place=(name, has_gb))
     assert "of 5.0 GB of a worker's share (0.5) of the GPU" in memory_line(memory)
+
+
+@pytest.mark.parametrize(
+    ("visible", "gb"),
+    [
+        (None, [24, 48, 80]),
+        ("2,0", [24, 80]),
+        ("GPU-bb", [48]),
+        ("", []),
+        ("-1", []),
+        ("MIG-cc/1/0", [24, 48, 80]),  # a part of a GPU, which is not listed
+    ],
+)
+def test_only_gpus_that_the_process_may_use_are_counted(
+    visible: str | None, gb: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    lines = [f"{index}, GPU-{uuid}-1, {gb * 1024}" for index, uuid, gb in ((0, "aa", 24), (1, "bb", 48))]
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in [*lines, "2, GPU-cc-1, 81920"]))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    manager = "ray._private.accelerators.nvidia_gpu.NvidiaGPUAcceleratorManager"
+    monkeypatch.setattr(f"{manager}.get_current_node_num_accelerators", lambda: 3)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert list(gpus_here.__wrapped__()) == [one * 2**30 for one in gb]
+    if visible not in ("-1", "MIG-cc/1/0"):
+        assert num_gpus_here() == len(gb)
 
 
 def test_a_card_that_is_no_size_is_refused() -> None:
