@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import GroupOffload, Options, OtherQuantization
-from framefleet.pipeline.model.sources.headers import header_reader, read_header
+from framefleet.pipeline.model.sources.headers import Tensor, header_reader, read_header
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import by_component
 from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
@@ -41,14 +41,15 @@ _ASK = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,nohea
 _NUM_GPUS = (2, 4, 8)  # of one machine
 _STEPS = 2  # the fewest with which models of two denoisers call both
 _FP8_BITS = 8
-_FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors spells them: loaded in the dtype that the job uses
+# As safetensors spells them: loaded in the dtype that the job uses.
+_FLOATS = ("F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64")
 # Inputs that a call needs though its signature may say otherwise: for inpainting, control and edits.
 _NEEDED = ("original_image", "mask_image", "control_image", "control_mask", "control_video", "images")
 _EDITS = re.compile("Edit|Kontext|Pix2Pix|Upscale|Upsample|SuperResolution|Refiner|Adapter|ControlNet")
 _FRAME_COUNTS = (*FRAME_PARAMETERS, "segment_frame_length")
 _FRAMES = 49  # of a video for a call that names no number of frames: CogVideoX's
-# What a quantisation calls its numbers of bits: int8_weight_only, nvfp4_dynamic, load_in_4bit, weights_dtype.
-_BITS = re.compile(r"(?:int|float|fp|mx|nf|_)(\d+)")
+# What a quantisation calls its numbers of bits: int8_weight_only, nvfp4_dynamic, load_in_4bit, NVFP4.
+_BITS = re.compile(r"(?:int|float|fp|mx|nf|_)(\d+)", re.IGNORECASE)
 _MAX_BITS = 16
 
 
@@ -178,7 +179,7 @@ class MemoryCounts:
         weights, dtypes = self._weights, precision.dtypes
         sizes = {
             component.name: sum(
-                self._loaded_bytes(file, dtypes.get(component.name, dtypes["default"]))
+                self._file_bytes(file, dtypes.get(component.name, dtypes["default"]))
                 for file in weights.files
                 if is_weights(file) and file.partition("/")[0] in component.folders
             )
@@ -186,20 +187,29 @@ class MemoryCounts:
             if component.has_weights
         }
         sizes |= precision.stored
-        sizes |= {name: part.size for name, part in by_component(weights.parts, weights.components).items()}
+        parts, counted = by_component(weights.parts, weights.components), set[str]()
+        for name in sorted(parts, key=lambda name: not is_denoiser(name)):  # which a checkpoint is most of
+            part, dtype = parts[name], dtypes.get(name, dtypes["default"])
+            size = part.size if part.is_gguf else _loaded_bytes(part.tensors, dtype)
+            sizes[name] = 0 if part.key in counted else size
+            counted.add(part.key)
         networks = {name: NetworkMemory(weights=size, held=size, peaks={}) for name, size in sizes.items()}
         return Footprint(networks=networks, missing=why or "the call ended")
 
-    def _loaded_bytes(self, file: str, dtype: str) -> int:
+    def _file_bytes(self, file: str, dtype: str) -> int:
         source = self._weights.source
         if not file.endswith(SAFETENSORS):  # a pickle, which is not read here
             return source.files[file].size
         _, tensors = read_header(header_reader(partial(source.read, file)), f"{source.name}/{file}")
-        width = 4 if dtype == "fp32" else 2
-        return sum(
-            tensor.num_parameters * width if tensor.dtype in _FLOATS else tensor.end - tensor.begin
-            for tensor in tensors
-        )
+        return _loaded_bytes(tensors, dtype)
+
+
+def _loaded_bytes(tensors: Iterable[Tensor], dtype: str) -> int:
+    width = 4 if dtype == "fp32" else 2
+    return sum(
+        tensor.num_parameters * width if tensor.dtype in _FLOATS else tensor.end - tensor.begin
+        for tensor in tensors
+    )
 
 
 def _deciding(request: Request) -> list[Any]:

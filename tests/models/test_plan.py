@@ -21,8 +21,10 @@ pytestmark = pytest.mark.usefixtures("one_library_process")
 def test_a_probe_renders_rows_of_each_shape_and_predicts_the_table(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", prompt_rows(3, height=32) + prompt_rows(6))
     job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
-    ended = command("plan", job, "--probe", "--set", "budget.price=3600", "--json")
+    sets = ("budget.price=3600", "keep.latents=[1]", "keep_embeddings=true")
+    ended = command("plan", job, "--probe", "--json", *(word for one in sets for word in ("--set", one)))
     assert ended.exit_code == 0, ended.stderr
+    assert "note: keep_embeddings is set, and the time to store embeddings is not measured" in ended.stderr
     found = json.loads(ended.stdout)["prediction"]
     assert [(kind["name"], kind["num_rows"]) for kind in found["kinds"]] == [
         ("5 x 16 x 16, 32 tokens", 6),

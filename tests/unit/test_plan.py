@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ import pytest
 
 from framefleet import Request
 from framefleet.cluster.fleet.settings import FleetSettings, num_gpus_here
+from framefleet.cluster.worker import worker
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import open_models
 from framefleet.jobs.job.schema import Job
@@ -30,6 +32,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.plugins.drafts.drafts import draft_job
+from framefleet.plugins.forecast import forecast
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from tests.tiny import tiny
@@ -441,3 +444,14 @@ def test_a_cluster_does_not_tell_how_many_workers_it_has() -> None:
 @pytest.mark.parametrize(("gpus", "paid"), [("auto", 1), (0, 1), (0.5, 0.5)])
 def test_gpus_of_a_worker_are_paid_for(gpus: float | str, paid: float) -> None:
     assert FleetSettings.model_validate({"gpus_per_worker": gpus}).paid_gpus == paid
+
+
+def test_a_probe_renders_with_all_that_a_worker_renders_with() -> None:
+    def arguments(module: str) -> list[set[str]]:
+        calls = (node for node in ast.walk(ast.parse(Path(module).read_text())) if isinstance(node, ast.Call))
+        own = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Renderer")
+        return [{str(keyword.arg) for keyword in call.keywords} for call in own]
+
+    (of_worker,) = arguments(worker.__file__)
+    stores = {"embeddings", "probes"}  # which a probe has none of
+    assert arguments(forecast.__file__) == [of_worker - stores] * 2
