@@ -35,7 +35,7 @@ NEVER_ONE = {
     ),
     "one has words of its own": (
         *("%d frames", "{len(lanes)} times", "{seeds} times", "{count} images", "{world_size} workers"),
-        *("{num} GPUs", "{memory.num_gpus} GPUs"),
+        *("{num} GPUs", "{memory.num_gpus} GPUs", "{cpu_workers} workers"),
     ),
     "several GPUs share a model": ("{needed} GPUs",),
     "a system gives hundreds": ("{soft} files",),
