@@ -112,6 +112,11 @@ class FleetSettings(Strict):
         return most if isinstance(most, int) else None
 
     @property
+    def most_on_cpu(self) -> int:
+        """How many workers without a GPU this machine has room for, at most those that the job wants."""
+        return self.max_workers or max(1, int((os.cpu_count() or 1) / max(1, self.worker_cpus())))
+
+    @property
     def num_cpus(self) -> int:
         """What a cluster of our own gives out: a core of this machine may be more than one worker's."""
         return max(os.cpu_count() or 1, int((self.max_workers or 0) * self.worker_cpus() + 1))
@@ -221,4 +226,6 @@ def num_gpus_here() -> int:
     from ray._private.accelerators import get_all_accelerator_managers
 
     managers = [one for one in get_all_accelerator_managers() if one.get_resource_name() == "GPU"]
-    return sum(one.get_current_node_num_accelerators() for one in managers)
+    visible = [one.get_current_process_visible_accelerator_ids() for one in managers]
+    counts = [one.get_current_node_num_accelerators() for one in managers]
+    return sum(n if ids is None else min(n, len(ids)) for n, ids in zip(counts, visible, strict=True))

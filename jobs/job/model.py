@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.jobs.job.schema import Job, ModelSection
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, Refused
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.model import ip_adapter
 from framefleet.pipeline.model.device_placement import Placement, placer_of
@@ -17,7 +17,7 @@ from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.sources.parts import base_and_parts, packed_by
+from framefleet.pipeline.model.sources.parts import base_and_parts, check_quantized_parts, packed_by
 from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -40,6 +40,7 @@ class OpenedModel:
     spec: PipelineSpec
     adapter_files: Mapping[str, str]  # the SHA-256 of those of its IP-adapter
     license: License  # of the weights, and who says so
+    misfits: Mapping[str, Refused] = field(default_factory=dict)  # LoRAs that do not fit it
 
     @property
     def packed(self) -> dict[str, str]:
@@ -123,12 +124,12 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
     for name, section in job.by_name.items():
         with naming_model(place_of(name)):
             models[name] = open_model(_placed(section, job.fleet), job.storage_options)
-            _check_model(job, section, models[name])
     declared = loras_of({name: lora.model_dump() for name, lora in job.loras.items()})
     files = {name: fetch_lora(name, lora, job.storage_options) for name, lora in declared.items()}
     loras: dict[str, dict[str, Lora]] = {of: {} for of in models}
+    misfits: dict[str, dict[str, Refused]] = {of: {} for of in models}
     for some in [files] if len(models) == 1 else [{name: file} for name, file in files.items()]:
-        misfits = []
+        errors = []
         for of, model in models.items() if some else ():
             from framefleet.pipeline.model.lora_loading import check_loras_fit  # imports torch
 
@@ -137,13 +138,16 @@ def open_models(job: Job) -> dict[str, OpenedModel]:
                 check_loras_fit(some, model.weights, model.spec, allow_unmatched=allow)
                 loras[of] |= {name: file.lora for name, file in some.items()}
             except ModelError as error:
-                misfits.append(error)
-        if misfits and len(misfits) == len(models):
-            raise misfits[0]
-    return {
-        name: replace(model, settings=replace(model.settings, loras=loras[name]))
-        for name, model in models.items()
-    }
+                errors.append(error)
+                misfits[of] |= dict.fromkeys(some, Refused(reason=error.problem, fix=error.fix))
+        if errors and len(errors) == len(models):
+            raise errors[0]
+    for name, model in models.items():
+        settings = replace(model.settings, loras=loras[name])
+        models[name] = replace(model, settings=settings, misfits=misfits[name])
+        with naming_model(place_of(name)):
+            _check_model(job, job.by_name[name], models[name])
+    return models
 
 
 def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
@@ -162,10 +166,12 @@ def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
     check_dtype(model.settings.dtype, model.spec.components)
     if placement := model.settings.placement:
         placer = placer_of(placement, model.settings.device)
-        gpus = job.fleet.gpus_per_worker
-        num = placement.devices or (1 if gpus == "auto" else int(gpus))
+        num_gpus = max(1, int(job.fleet.paid_gpus))
+        num = placement.devices or num_gpus
         try:
             placer.check(model.settings, model.spec, model.packed)
+            if not _is_on_cpu(model.settings, job.fleet):
+                placer.check_gpus(num_gpus)
         except ModelError as error:
             if section.placement:
                 raise
@@ -179,19 +185,28 @@ def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
         return
     from framefleet.pipeline.model.options.tuning import check_beside_loras, check_options  # imports torch
 
-    if job.loras:
-        check_beside_loras(model.settings.options)
-    device = model.settings.device
-    if device == "auto" and job.fleet.address is None:
-        import torch
-
-        device = "auto" if torch.cuda.is_available() else "cpu"
+    options, components = model.settings.options, model.weights.components
+    if model.settings.loras:
+        check_beside_loras(options)
+    if options.quantization:
+        check_quantized_parts(options.quantization.components or (), model.weights.parts, components)
     check_options(
-        model.settings.options,
+        options,
         model.spec,
         folder=model.configs,
-        components=model.weights.components,
+        components=components,
         packed=model.packed,
-        # No worker can have a GPU; those of a cluster may, where this machine has none.
-        device="cpu" if device == "cpu" else None,
+        device="cpu" if _is_on_cpu(model.settings, job.fleet) else None,
     )
+
+
+def _is_on_cpu(settings: ModelSettings, fleet: FleetSettings) -> bool:
+    """Return whether no worker can have a GPU; those of a cluster may, where this machine has none."""
+    gpus = fleet.gpus_per_worker
+    if settings.device != "auto" or gpus == 0:
+        return settings.device in ("auto", "cpu")
+    if gpus != "auto" or fleet.address is not None:
+        return False
+    import torch
+
+    return not torch.cuda.is_available()

@@ -332,11 +332,14 @@ def memory_line(memory: Memory) -> str:
     if memory.fits:
         return line
     several = f"; several GPUs: {memory.placement}" if memory.placement else ""
+    if fewer := int(memory.has_gb * (memory.cpu_workers or 0) / memory.peak_gb):
+        several = f"; it does with fewer workers: fleet.workers={fewer}"
     first, *others = [f"`model: {{{way}}}`" if str(way) else "without options" for way in memory.ways] or [""]
     if memory.activations_gb is None:
         advice = f"the weights do with {first}"
         if not first:
-            advice = "try `model: {offload: group}`, or a smaller size or model"
+            offload = "" if memory.cpu_workers else "`model: {offload: group}`, or "
+            advice = f"try {offload}a smaller size or model"
     elif first:
         advice = f"the fastest that fits is {first}" + (f" (or {', '.join(others)})" if others else "")
     else:

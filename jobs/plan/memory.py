@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import GroupOffload, Options, OtherQuantization
-from framefleet.pipeline.model.sources.headers import header_reader, read_header
+from framefleet.pipeline.model.sources.headers import Tensor, header_reader, read_header
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import by_component
 from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
@@ -37,18 +37,19 @@ from framefleet.pipeline.request import Request, each_input, is_model
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 
 _ASK_S = 5.0  # of a driver that hangs
-_ASK = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+_ASK = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
 _NUM_GPUS = (2, 4, 8)  # of one machine
 _STEPS = 2  # the fewest with which models of two denoisers call both
 _FP8_BITS = 8
-_FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors spells them: loaded in the dtype that the job uses
+# As safetensors spells them: loaded in the dtype that the job uses.
+_FLOATS = ("F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64")
 # Inputs that a call needs though its signature may say otherwise: for inpainting, control and edits.
 _NEEDED = ("original_image", "mask_image", "control_image", "control_mask", "control_video", "images")
 _EDITS = re.compile("Edit|Kontext|Pix2Pix|Upscale|Upsample|SuperResolution|Refiner|Adapter|ControlNet")
 _FRAME_COUNTS = (*FRAME_PARAMETERS, "segment_frame_length")
 _FRAMES = 49  # of a video for a call that names no number of frames: CogVideoX's
-# What a quantisation calls its numbers of bits: int8_weight_only, nvfp4_dynamic, load_in_4bit, weights_dtype.
-_BITS = re.compile(r"(?:int|float|fp|mx|nf|_)(\d+)")
+# What a quantisation calls its numbers of bits: int8_weight_only, nvfp4_dynamic, load_in_4bit, NVFP4.
+_BITS = re.compile(r"(?:int|float|fp|mx|nf|_)(\d+)", re.IGNORECASE)
 _MAX_BITS = 16
 
 
@@ -68,6 +69,7 @@ class Memory:
     missing: str = ""  # why what networks compute with was not counted
     num_gpus: int = 1  # of a worker: `has_gb` and the peak are those of one of them
     placement: str = ""  # on how many GPUs of this kind a row fits, and how, where it does not on one
+    cpu_workers: int | None = None  # that share this machine's memory; None: workers have GPUs
 
     @property
     def fits(self) -> bool | None:
@@ -177,7 +179,7 @@ class MemoryCounts:
         weights, dtypes = self._weights, precision.dtypes
         sizes = {
             component.name: sum(
-                self._loaded_bytes(file, dtypes.get(component.name, dtypes["default"]))
+                self._file_bytes(file, dtypes.get(component.name, dtypes["default"]))
                 for file in weights.files
                 if is_weights(file) and file.partition("/")[0] in component.folders
             )
@@ -185,20 +187,29 @@ class MemoryCounts:
             if component.has_weights
         }
         sizes |= precision.stored
-        sizes |= {name: part.size for name, part in by_component(weights.parts, weights.components).items()}
+        parts, counted = by_component(weights.parts, weights.components), set[str]()
+        for name in sorted(parts, key=lambda name: not is_denoiser(name)):  # which a checkpoint is most of
+            part, dtype = parts[name], dtypes.get(name, dtypes["default"])
+            size = part.size if part.is_gguf else _loaded_bytes(part.tensors, dtype)
+            sizes[name] = 0 if part.key in counted else size
+            counted.add(part.key)
         networks = {name: NetworkMemory(weights=size, held=size, peaks={}) for name, size in sizes.items()}
         return Footprint(networks=networks, missing=why or "the call ended")
 
-    def _loaded_bytes(self, file: str, dtype: str) -> int:
+    def _file_bytes(self, file: str, dtype: str) -> int:
         source = self._weights.source
         if not file.endswith(SAFETENSORS):  # a pickle, which is not read here
             return source.files[file].size
         _, tensors = read_header(header_reader(partial(source.read, file)), f"{source.name}/{file}")
-        width = 4 if dtype == "fp32" else 2
-        return sum(
-            tensor.num_parameters * width if tensor.dtype in _FLOATS else tensor.end - tensor.begin
-            for tensor in tensors
-        )
+        return _loaded_bytes(tensors, dtype)
+
+
+def _loaded_bytes(tensors: Iterable[Tensor], dtype: str) -> int:
+    width = 4 if dtype == "fp32" else 2
+    return sum(
+        tensor.num_parameters * width if tensor.dtype in _FLOATS else tensor.end - tensor.begin
+        for tensor in tensors
+    )
 
 
 def _deciding(request: Request) -> list[Any]:
@@ -267,7 +278,7 @@ def memory_of(
     largest: Request,
     *,
     gpu_memory: int | None,
-    is_on_cpu: bool,
+    cpu_workers: int | None,
     share: float = 1.0,
     measured_bytes: int | None = None,
     recipes: str | None = None,
@@ -276,18 +287,23 @@ def memory_of(
     """Return the estimate, and what was measured.
 
     folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
-    worker has of it. measured_bytes: what such a row held at once. recipes: see `MemoryCounts`.
+    worker has of a card. measured_bytes: what such a row held at once. cpu_workers: see `Memory`. recipes:
+    see `MemoryCounts`.
     """
+    is_on_cpu, own = cpu_workers is not None, way_of(settings.options)
+    if is_on_cpu and not (isinstance(group := settings.options.offload, GroupOffload) and group.disk):
+        own = replace(own, offload="none")  # weights wait in the memory that they are used from
     counts = MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu, recipes=recipes)
     with closing(counts):
         return estimate(
             partial(counts.count, largest),
-            way_of(settings.options),
-            place=room_of(gpu_memory, is_on_cpu=is_on_cpu, share=share),
+            own,
+            place=room_of(gpu_memory, cpu_workers=cpu_workers, share=share),
             measured_bytes=measured_bytes,
             is_half=counts.is_half,
             placement=settings.placement,
             num_gpus=num_gpus,
+            cpu_workers=cpu_workers,
         )
 
 
@@ -300,11 +316,12 @@ def estimate(
     is_half: bool = True,
     placement: Placement | None = None,
     num_gpus: int = 1,
+    cpu_workers: int | None = None,
 ) -> Memory:
     """Return whether what is counted fits a place, and what would.
 
     own: the job's. place: its name, and gigabytes, if they are known. is_half: bf16 would save nothing.
-    placement, num_gpus: of a worker.
+    placement, num_gpus: of a worker. cpu_workers: see `Memory`.
     """
 
     footprint = count(own)
@@ -320,6 +337,7 @@ def estimate(
         if placement and num_gpus > 1
         else footprint.peak_gb(own.offload),
         num_gpus=num_gpus,
+        cpu_workers=cpu_workers,
         measured_gb=measured_gb,
         has_gb=has_gb,
         place=name,
@@ -328,15 +346,15 @@ def estimate(
     if has_gb is None or memory.fits:
         return memory
     # What a job says to have a row fit on the fewest GPUs.
-    placements = ((num, kind) for num in _NUM_GPUS for kind in ("components", "layers"))
-    for num, kind in placements:
+    offloads, nums = (OFFLOADS, _NUM_GPUS) if cpu_workers is None else (OFFLOADS[:1], ())
+    for num, kind in ((num, kind) for num in nums for kind in ("components", "layers")):
         if footprint.placed_gb(Placement(type=kind), num) <= has_gb:
             several = f"fleet.gpus_per_worker={num} and model.placement={kind}"
             memory = replace(memory, placement=several)
             break
     missed_gb = 0.0 if measured_gb is None else measured_gb - memory.peak_gb  # with other options, as much
     if not is_counted:  # and tiles and dtypes would take another call that ends as this one
-        fitting = (one for one in OFFLOADS if footprint.peak_gb(one) <= has_gb - missed_gb)
+        fitting = (one for one in offloads if footprint.peak_gb(one) <= has_gb - missed_gb)
         offload = next(fitting, None)
         return replace(memory, ways=() if offload is None else (replace(own, offload=offload),))
 
@@ -348,6 +366,7 @@ def estimate(
         replace(way, dtype=dtype)
         for dtype in dtypes
         for way in ways_for(partial(count_in, dtype), has_gb - missed_gb)
+        if way.offload in offloads
     ]
 
     def costs_less(one: Way, other: Way) -> bool:
@@ -394,10 +413,12 @@ def ways_for(count: Callable[[Way], Footprint], card_gb: float) -> Iterator[Way]
             yield way
 
 
-def room_of(gpu_memory: int | None, *, is_on_cpu: bool, share: float) -> tuple[str, float | None]:
+def room_of(gpu_memory: int | None, *, cpu_workers: int | None, share: float) -> tuple[str, float | None]:
     """Return where a row is rendered, and the gigabytes that it has there, if they are known."""
-    if is_on_cpu:
-        return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    if cpu_workers is not None:
+        machine_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+        each = f" for each of {cpu_workers} workers" if cpu_workers > 1 else ""
+        return f"this machine{each}", machine_gb / cpu_workers
     card = gpu_memory if gpu_memory is not None else min(gpus_here(), default=None)
     place = "the GPU" if share == 1 else f"a worker's share ({share:g}) of the GPU"
     return place, None if card is None else card / GB * share
@@ -405,9 +426,14 @@ def room_of(gpu_memory: int | None, *, is_on_cpu: bool, share: float) -> tuple[s
 
 @functools.cache
 def gpus_here() -> tuple[int, ...]:
-    """Return the memory of each in bytes; none without NVIDIA's driver."""
+    """Return the memory of each that this process may use, in bytes; none without NVIDIA's driver."""
     try:
         printed = subprocess.run(_ASK, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
-        return tuple(int(line) * 2**20 for line in printed.split())
+        gpus = [line.split(", ") for line in printed.splitlines()]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "MIG-")
+        if "MIG-" not in visible:  # nvidia-smi lists no parts of GPUs here
+            names = [name.strip() for name in visible.split(",") if name.strip()]
+            gpus = [gpu for gpu in gpus if any(name == gpu[0] or gpu[1].startswith(name) for name in names)]
+        return tuple(int(memory) * 2**20 for _, _, memory in gpus)
     except (OSError, subprocess.SubprocessError, ValueError):  # no driver, or it is not well
         return ()

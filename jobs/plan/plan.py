@@ -262,6 +262,12 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
         or job.fleet.gpus_per_worker == 0
         or (job.fleet.gpus_per_worker == "auto" and job.fleet.address is None and not gpus_here())
     )
+    cpu_workers, num_gpus = None, max(1, int(job.fleet.paid_gpus))
+    if is_on_cpu:  # those of a cluster may be on any of its machines
+        most = 1 if job.fleet.address else job.fleet.most_on_cpu
+        cpu_workers, num_gpus = max(1, min(most, survey.num_rows)), 1
+    elif settings.placement:
+        num_gpus = settings.placement.devices or num_gpus
     measured_bytes = None
     if largest and not is_on_cpu:  # what workers found that such a row holds, on any kind of GPU
         stored = memory_name(model.identity.model_digest, settings, one_step(largest))
@@ -286,9 +292,9 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
             model.configs,
             largest or native_row(model.spec),
             gpu_memory=wanted.gpu_memory,
-            is_on_cpu=is_on_cpu,
+            cpu_workers=cpu_workers,
             share=min(1, job.fleet.paid_gpus),
-            num_gpus=max(1, int(job.fleet.paid_gpus)),
+            num_gpus=num_gpus,
             measured_bytes=measured_bytes,
             recipes=job.folder or "" if wanted.hollow or wanted.probe else None,
         ),

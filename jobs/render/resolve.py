@@ -254,7 +254,7 @@ def open_rows(
                 reserved=ours,
                 finder=finder,
                 fps=job.media.fps,
-                loras=models[name].settings.loras,
+                loras={**models[name].settings.loras, **models[name].misfits},
                 second_models=second_models,
                 model=name,
                 elsewhere=columns,

@@ -73,6 +73,18 @@ class Placer:
         packed: the method of each component whose weights are packed.
         """
 
+    def check_gpus(self, num: int) -> None:
+        """Raise ModelError where a process that is not on a CPU has `num` GPUs, and these are too few."""
+        devices = self.placement.devices
+        needed = devices or self.placement.ranks or 2
+        if needed > num:
+            least = "" if devices else "at least "
+            raise ModelError(
+                f"model.placement: {self.placement.type} needs {least}{needed} GPUs, and a worker or process "
+                f"has {num}",
+                f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
+            )
+
     def check_denoisers(self, denoisers: Mapping[str, nn.Module], num: int) -> None:
         """Raise ModelError for denoisers that `num` devices cannot compute. They may be without weights."""
 
@@ -108,4 +120,7 @@ def placer_of(placement: Placement, device: str) -> Placer:
     if placement.ranks and not kind.takes_ranks:
         problem = f"model.placement: {placement.type} is set with ranks: {placement.ranks}"
         raise ModelError(problem, "leave out ranks, or use ulysses+components")
+    if placement.ranks and placement.devices and placement.ranks > placement.devices:
+        problem = f"model.placement: ranks is {placement.ranks}, and devices is {placement.devices}"
+        raise ModelError(problem, "set ranks to at most devices")
     return kind(placement, device)

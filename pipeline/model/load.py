@@ -26,6 +26,7 @@ from framefleet.pipeline.model.sources.network_loading import assembled, check_l
 from framefleet.pipeline.model.sources.parts import (
     PartFile,
     by_component,
+    check_quantized_parts,
     open_parts,
     packed_by,
     part_sizes,
@@ -63,9 +64,13 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         spec = ip_adapter.with_ip_adapter(spec, options)
     packed = packed_by(folder, components, parts)
     tuning.check_options(options, spec, folder=folder, components=components, packed=packed, device=device)
+    if options.quantization:
+        check_quantized_parts(options.quantization.components or (), parts, components)
     placer = placer_of(settings.placement, device) if settings.placement else None
     if placer:
         placer.check(settings, spec, packed)
+        if device != "cpu":
+            placer.check_gpus(torch.cuda.device_count())
     dtype = resolved(settings.dtype, device=device, auto=spec.auto_dtypes)
     # A GPU that this process uses is proven, and a torch without GPUs has none.
     is_new = bool(torch.version.cuda or torch.version.hip) and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

@@ -53,10 +53,11 @@ def loras_of(given: Mapping[str, str | Path | Mapping[str, Any] | Lora]) -> dict
     return loras
 
 
-def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, Any]] | Refused:
+def check_loras(text: Any, declared: Mapping[str, Lora | Refused]) -> dict[str, dict[str, Any]] | Refused:
     """Return what a row asks for, by name: {"style": {"sha256": "...", "weight": 0.8}}; {} for none.
 
     It is part of the row's identity, so it names the file's content, and not where it lies.
+    declared: Refused says why a LoRA does not fit the row's model.
     """
     if not isinstance(text, str):
         return Refused(reason="it must be text", fix="write it as style:0.8 or style:0.8+detail:0.5")
@@ -72,6 +73,9 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
             return Refused(reason="the job declares no LoRA", fix=fix)
         if name not in declared:
             return Refused(reason=f"the job declares no LoRA {shown(name)}", fix=did_you_mean(name, declared))
+        lora = declared[name]
+        if isinstance(lora, Refused):
+            return lora
         if name in checked:
             return Refused(reason=f"it names {name!r} twice", fix="give it once, with one weight")
         try:
@@ -81,9 +85,9 @@ def check_loras(text: Any, declared: Mapping[str, Lora]) -> dict[str, dict[str, 
         if not abs(number) <= MAX_WEIGHT:
             fix = f"use a number from -{MAX_WEIGHT:,} to {MAX_WEIGHT:,}, as {name}:0.8"
             return Refused(reason=f"{shown(weight)} is not a weight", fix=fix)
-        checked[name] = {"sha256": declared[name].sha256, "weight": number + 0.0}  # -0.0 is 0.0's row
-        if component := declared[name].component:
-            checked[name]["component"] = component
+        checked[name] = {"sha256": lora.sha256, "weight": number + 0.0}  # -0.0 is 0.0's row
+        if lora.component:
+            checked[name]["component"] = lora.component
     return checked
 
 

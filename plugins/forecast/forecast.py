@@ -91,6 +91,7 @@ def _seconds(setup: WorkerSetup, settings: ModelSettings, request: Request) -> f
         inputs=setup.inputs,
         second_models=setup.second_models,
         audit=Audit(every=0),
+        keep=setup.keep,
     )
     try:
         for number in range(2):
@@ -215,6 +216,7 @@ class _Stream:
             inputs=setup.inputs,
             second_models=setup.second_models,
             audit=setup.audit,
+            keep=setup.keep,
         )
 
     def _window(self, renderer: Renderer, clock: _Clock) -> tuple[list[Clip], Took]:
@@ -262,7 +264,7 @@ def num_workers_of(job: Job) -> int:
     gpus = 0 if are_on_cpu else len(gpus_here())
     if fleet.gpus_per_worker != 0 and gpus:
         return max(1, int(gpus / fleet.paid_gpus))
-    return max(1, int((os.cpu_count() or 1) / max(1, fleet.worker_cpus())))
+    return fleet.most_on_cpu
 
 
 def predict_job(resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_audits: float) -> Prediction:
@@ -276,6 +278,8 @@ def predict_job(resolved: ResolvedJob, index: RowIndex, watch: Watch, *, num_aud
     by_lane = dict(sorted(by_lane.items(), key=lambda one: one[0].recipe))  # a user's code runs last
     job, num_rows = resolved.job, sum(kinds.num_rows for kinds in by_lane.values())
     settings, num_cores = resolved.first.settings, os.cpu_count() or 1
+    if resolved.keep_embeddings:
+        watch.say("note: keep_embeddings is set, and the time to store embeddings is not measured")
     wait_for(watch, "importing libraries, as a worker does")
     is_forked = may_fork(job.fleet, device=settings.device)
     starts_s = starting_s(time_imports(threads=settings.threads), is_forked=is_forked, num_cores=num_cores)

@@ -72,15 +72,8 @@ class Ulysses(Placer):
                 )
 
     def place(self, pipe: Any) -> None:
-        seen = torch.cuda.device_count()
-        num = self.placement.devices or seen
+        num = self.placement.devices or torch.cuda.device_count()
         size = self.placement.ranks or num
-        if self.device != "cpu" and not 1 < size <= num <= seen:
-            needed = max(size, num, 2)
-            raise ModelError(
-                f"model.placement: {self.placement.type} needs {needed} GPUs, and this process sees {seen}",
-                f"set fleet.gpus_per_worker to {needed}, or leave model.placement out",
-            )
         self.put_whole(pipe)
         networks = modules_of(pipe)
         denoisers = {name: networks[name] for name in denoisers_in(networks)}

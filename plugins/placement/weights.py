@@ -109,14 +109,8 @@ class Components(Placer):
             Seam(network, device=devices[0], home=torch.device("cuda", 0))
 
     def _devices(self) -> list[torch.device]:
-        num, seen = self.placement.devices, torch.cuda.device_count()
-        if seen < (num or 2):
-            raise ModelError(
-                f"model.placement: {self.placement.type} needs {num or 'at least 2'} GPUs, and this process "
-                f"sees {seen}",
-                f"set fleet.gpus_per_worker to {num or 2}, or leave model.placement out",
-            )
-        return [torch.device("cuda", index) for index in range(num or seen)]
+        num = self.placement.devices or torch.cuda.device_count()
+        return [torch.device("cuda", index) for index in range(num)]
 
 
 class Layers(Components):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.job_json import read_claim
+from framefleet.jobs.job.model import open_models
 from framefleet.jobs.render.claim import check_claim, claim
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.show.watch import Callback
@@ -19,10 +21,12 @@ from framefleet.pipeline.model.lora_loading import check_loras_fit
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from tests.commands import command
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.loras import save_lora
 from tests.tiny import tiny
+from tests.two_models import two_model_rows, two_models
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,32 @@ def test_a_pipeline_that_takes_no_loras_says_so(files: dict[str, str]) -> None:
 def test_the_second_transformer_of_a_model_without_one_is_told(tmp_path: Path, files: dict[str, str]) -> None:
     with pytest.raises(ModelError, match=r"it has no layer for transformer_2\.blocks\.0"):
         resolved(tmp_path, {"style": {"path": files["style"], "component": "transformer_2"}})
+
+
+def test_a_row_whose_model_the_lora_does_not_fit_says_why(tmp_path: Path, files: dict[str, str]) -> None:
+    rows = [row | {"lora": "style"} for row in two_model_rows(2)]
+    with closing(resolve_job(load_job(two_models(tmp_path, rows, loras=files)), Callback())) as job:
+        assert {*job.models["wan"].settings.loras} == {*files} and not job.models["ltx"].settings.loras
+        of_wan, of_ltx = (row for first, batch in job.table.batches() for row in job.rows.read(first, batch))
+    assert not isinstance(of_wan, InvalidRow) and isinstance(of_ltx, InvalidRow)
+    ((problem, fix),) = of_ltx.messages()
+    assert problem.startswith("row 1: lora is 'style', but loras.style: /")
+    assert "does not fit LTXPipeline: " in problem and fix
+
+
+def test_ulysses_is_refused_together_with_loras_that_fit_its_model(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    placed = {"device": "cpu", "placement": {"type": "ulysses", "devices": 2}}
+    values = values_of(tmp_path, {"style": files["style"]}, None)
+    message = "placement: ulysses is set, and model.loras is too"
+    with pytest.raises(ModelError, match=message):
+        open_models(load_job(values | {"model": {"path": str(tiny("wan")), **placed}}))
+    values = two_models(tmp_path, two_model_rows(2), loras=files)
+    for name, is_refused in (("wan", True), ("ltx", False)):
+        models = {**values["models"], name: {"path": str(tiny(name)), **placed}}
+        with pytest.raises(ModelError, match=message) if is_refused else nullcontext():
+            open_models(load_job(values | {"models": models}))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from safetensors.torch import save_file
 
 from framefleet.jobs.plan.blank_call import BlankCalls, Precision
 from framefleet.jobs.plan.footprint import Footprint, Way
@@ -19,8 +21,9 @@ from framefleet.jobs.plan.stub_networks import Repeated, metered
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import keep_secrets
 from framefleet.pipeline.model.load_model import load_model
-from framefleet.pipeline.model.model import ModelSettings
+from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import read_options
+from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.sources.source import open_source
 from framefleet.pipeline.model.sources.weights import open_weights
 from framefleet.pipeline.model.specs.spec import inspect_model
@@ -42,9 +45,11 @@ def size_of(network: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
 
 
-def counts_of(folder: Path, recipes: str | None = None, **options: Any) -> closing[MemoryCounts]:
-    settings = ModelSettings(path=str(folder), options=read_options(options))
-    weights = open_weights(open_source(str(folder)))
+def counts_of(
+    folder: Path, recipes: str | None = None, parts: Mapping[str, ModelPart] | None = None, **options: Any
+) -> closing[MemoryCounts]:
+    settings = ModelSettings(path=str(folder), options=read_options(options), parts=parts or {})
+    weights = weights_of(settings, source_of(settings))
     spec = inspect_model(folder)
     return closing(MemoryCounts(settings, weights, spec, folder, is_on_cpu=True, recipes=recipes))
 
@@ -105,6 +110,8 @@ def test_a_larger_row_takes_more_and_fewer_bits_take_less() -> None:
         ({"backend": "torchao", "type": "nvfp4_dynamic"}, 4),
         ({"backend": "quanto", "type": "int2"}, 2),
         ({"backend": "sdnq", "weights_dtype": "uint4", "group_size": 32}, 4),
+        ({"backend": "modelopt", "quant_type": "FP8"}, 8),
+        ({"backend": "modelopt", "quant_type": "NVFP4"}, 4),
         ({"backend": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": 6.0}, 8),
         ({"backend": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}, 4),
     ],
@@ -307,6 +314,18 @@ def test_weights_that_are_read_from_files_alone_count_in_the_dtype_that_is_loade
     whole, half = (counted(tiny("sd"), row, Way(dtype=dtype)) for dtype in ("fp32", "bf16"))
     assert "second model" in whole.missing
     assert whole.networks["unet"].weights == 2 * half.networks["unet"].weights > 0
+
+
+def test_a_checkpoint_is_counted_once_in_the_dtype_that_is_loaded(tmp_path: Path) -> None:
+    unet = {"model.diffusion_model.a": torch.zeros(1000).to(torch.float8_e4m3fn)}
+    vae = {"first_stage_model.a": torch.zeros(500, dtype=torch.float16)}
+    save_file(unet | vae, tmp_path / "x.safetensors")
+    parts = {"checkpoint": ModelPart(path=str(tmp_path / "x.safetensors"))}
+    row = {"prompt": "a", "other": {"uri": "x", "digest": "y"}}
+    with counts_of(tiny("sd"), parts=parts) as counts:
+        networks = counts.count(Request(arguments=row), Way(dtype="bf16")).networks
+    assert networks["unet"].weights + networks["vae"].weights == 1500 * 2
+    assert networks["unet"].weights and networks["text_encoder"].weights
 
 
 @pytest.mark.daily(1)

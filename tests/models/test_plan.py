@@ -22,8 +22,10 @@ pytestmark = pytest.mark.usefixtures("one_library_process")
 def test_a_probe_renders_rows_of_each_shape_and_predicts_the_table(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", prompt_rows(3, height=32) + prompt_rows(6))
     job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out"))
-    ended = command("plan", job, "--probe", "--set", "budget.price=3600", "--json")
+    sets = ("budget.price=3600", "keep.latents=[1]", "keep_embeddings=true")
+    ended = command("plan", job, "--probe", "--json", *(word for one in sets for word in ("--set", one)))
     assert ended.exit_code == 0, ended.stderr
+    assert "note: keep_embeddings is set, and the time to store embeddings is not measured" in ended.stderr
     found = json.loads(ended.stdout)["prediction"]
     assert [(kind["name"], kind["num_rows"]) for kind in found["kinds"]] == [
         ("5 x 16 x 16, 32 tokens", 6),
@@ -100,7 +102,20 @@ def test_a_plan_compares_workers_with_gpus_with_no_memory_of_a_machine_without_a
     ended = command("plan", write_job(tmp_path / "job.yaml", values), "--set", "fleet.gpus_per_worker=2")
     (line,) = (line for line in ended.stdout.splitlines() if line.startswith("memory: "))
     assert " GB on the fullest of 2 GPUs (" in line
+    some = ("fleet.gpus_per_worker=4", "model.placement={type: components, devices: 2}")
+    ended = command("plan", tmp_path / "job.yaml", *(word for one in some for word in ("--set", one)))
+    assert line in ended.stdout.splitlines()
     assert line.endswith("there is no GPU here to compare with: use e.g. --gpu-memory 24GB")
+
+
+def test_a_plan_on_a_cpu_counts_all_weights_whatever_is_offloaded(tmp_path: Path) -> None:
+    values = job_values(write_table(tmp_path / "t.parquet", prompt_rows(3)), tmp_path / "out")
+    plans = [
+        framefleet.plan(values | {"model": {"path": values["model"], "device": "cpu", **more}}).memory
+        for more in ({}, {"offload": "group"})
+    ]
+    assert plans[0].peak_gb == plans[1].peak_gb
+    assert plans[0].place == "this machine for each of 2 workers"  # of job_values
 
 
 def test_a_plan_says_what_ends_a_run_and_who_hears_of_it(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from safetensors.torch import save_file
 from torchao.quantization import Int8WeightOnlyConfig
 
 from framefleet import Clip, Model, load_model, plan
+from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.model import open_models
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.components import components_in
 from framefleet.pipeline.model.sources.single_file import SingleFile
@@ -302,6 +304,17 @@ def test_a_plan_compares_single_files_by_their_headers(
         with pytest.raises(ModelError, match=re.escape(reason)) as caught:
             plan(job)
         assert str(file) in caught.value.problem
+
+
+def test_a_text_encoder_of_a_file_is_not_quantised_and_the_driver_says_so(tmp_path: Path) -> None:
+    file = write(wan_weights(), tmp_path / "encoder.safetensors")  # which nobody opens
+    quantization = {"backend": "quanto", "type": "int8", "components": ["text_encoder"]}
+    values = {"path": str(tiny("wan")), "parts": {"text_encoder": str(file)}, "quantization": quantization}
+    message = "text_encoder: text encoders of a single file are not quantised"
+    with pytest.raises(ModelError, match=message):
+        open_models(load_job({"model": values, "table": "t.csv", "output": "out"}))
+    with pytest.raises(ModelError, match=message):
+        load_model(**values)
 
 
 def test_weights_without_a_place_are_left_out_when_that_is_said(tmp_path: Path, bare: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import torch
 from framefleet import Audit, Batching, Clip, Model, Renderer, Request, load_model
 from framefleet.cluster.worker.blame import culprit_of
 from framefleet.pipeline.errors import BrokenWorker, ModelError, RowError
+from framefleet.pipeline.model import load
+from framefleet.pipeline.model.numerics import Numerics
 from framefleet.plugins.placement import lockstep
 from framefleet.plugins.placement.lockstep import Weight
 from framefleet.plugins.placement.ulysses import Ulysses
@@ -272,3 +275,15 @@ def test_ranks_end_with_a_process_that_is_killed() -> None:
 def test_what_cannot_be_placed_is_refused(name: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load_model(tiny(name), device="cpu", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["components", "layers", "ulysses", "ulysses+components"])
+def test_a_process_with_too_few_gpus_says_so_before_it_reads_weights(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_device", lambda name: name)
+    monkeypatch.setattr(Numerics, "apply", lambda numerics: None)
+    monkeypatch.setattr(load, "_assembled", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ModelError, match=f"{re.escape(kind)} needs at least 2 GPUs, .* has 1"):
+        load_model(tiny("wan"), dtype="fp32", device="cuda", placement=kind)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from framefleet import Request
-from framefleet.cluster.fleet.settings import FleetSettings
+from framefleet.cluster.fleet.settings import FleetSettings, num_gpus_here
+from framefleet.cluster.worker import worker
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.model import open_models
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.plan.command import memory_line
 from framefleet.jobs.plan.footprint import GB, Footprint, Way
-from framefleet.jobs.plan.memory import Memory, estimate, read_memory, room_of
+from framefleet.jobs.plan.memory import Memory, estimate, gpus_here, read_memory, room_of
 from framefleet.jobs.plan.plan import Argument, all_arguments
 from framefleet.jobs.render.survey import Survey
 from framefleet.pipeline.errors import JobError, ModelError, shape_text
@@ -26,6 +32,7 @@ from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 from framefleet.pipeline.rows.tables.column_checks import as_argument
 from framefleet.pipeline.rows.tables.row_plan import plan_rows
 from framefleet.plugins.drafts.drafts import draft_job
+from framefleet.plugins.forecast import forecast
 from framefleet.plugins.forecast.forecast import COMMAND_S, RAY, num_workers_of, starting_s
 from framefleet.plugins.forecast.prediction import ENDING_S, Kinds, Prediction, Took, Tried, calls_of, predict
 from tests.tiny import tiny
@@ -190,6 +197,30 @@ def test_a_row_that_does_not_fit_on_one_gpu_fits_on_several() -> None:
         assert f"on the fullest of {num} GPUs" in memory_line(own)
 
 
+@pytest.mark.parametrize("is_counted", [True, False])
+@pytest.mark.parametrize("has_gb", [36.0, 5.0])
+def test_on_a_cpu_nothing_is_offered_that_needs_a_gpu(has_gb: float, is_counted: bool) -> None:
+    def footprint(way: Way) -> Footprint:
+        peaks = {} if is_counted else {"peaks": {}}
+        return Footprint(
+            networks={name: replace(one, **peaks) for name, one in count(way).networks.items()},  # type: ignore[arg-type]
+            missing="" if is_counted else "it looks at values",
+        )
+
+    memory = estimate(footprint, Way(), place=("this machine", has_gb), cpu_workers=1, is_half=False)
+    line = memory_line(memory)
+    assert not {"offload", "placement", "GPU", "workers"} & {*re.findall(r"\w+", line)}
+    assert ("vae_tiling" in line) == (has_gb == 36.0 and is_counted)
+
+
+def test_workers_on_a_cpu_share_its_memory() -> None:
+    _, all_gb = room_of(None, cpu_workers=1, share=1)
+    place, has_gb = room_of(None, cpu_workers=4, share=1)
+    assert all_gb and has_gb == all_gb / 4 and place == "this machine for each of 4 workers"
+    line = memory_line(estimate(count, Way(), place=(place, 30.0), cpu_workers=4))
+    assert line.endswith("use a smaller size or model; it does with fewer workers: fleet.workers=2")
+
+
 def test_a_placement_that_follows_from_the_fleet_names_the_fleet() -> None:
     model = {"path": str(tiny("wan")), "offload": "model"}
     placed = "model.placement: components is set, and model.offload is too"
@@ -197,6 +228,38 @@ def test_a_placement_that_follows_from_the_fleet_names_the_fleet() -> None:
         open_models(job(model=model, fleet={"gpus_per_worker": 2}))
     with pytest.raises(ModelError, match=f"^{placed}"):
         open_models(job(model={**model, "placement": "components"}))
+
+
+@pytest.mark.parametrize(
+    ("placement", "gpus", "message"),
+    [
+        ("components", "auto", "components needs at least 2 GPUs, and a worker or process has 1"),
+        ({"type": "components", "devices": 4}, 2, "components needs 4 GPUs, and a worker or process has 2"),
+        ({"type": "ulysses+components", "ranks": 3}, 2, "needs at least 3 GPUs"),
+        ({"type": "ulysses+components", "devices": 2, "ranks": 3}, 3, "ranks is 3, and devices is 2"),
+        ({"type": "ulysses", "devices": 2}, 0, None),  # processes on a CPU
+        ({"type": "components", "devices": 2}, 4, None),
+    ],
+)
+def test_a_placement_for_more_gpus_than_a_worker_has_is_refused(
+    placement: Any, gpus: Any, message: str | None
+) -> None:
+    model = {"path": str(tiny("wan")), "placement": placement}
+    asked = job(model=model, fleet={"address": "10.0.0.1:6379", "gpus_per_worker": gpus})
+    if message is None:
+        assert open_models(asked)
+    else:
+        with pytest.raises(ModelError, match=re.escape(message)):
+            open_models(asked)
+
+
+@pytest.mark.parametrize("option", [{"offload": "model"}, {"matmul": "triton"}])
+def test_options_that_need_a_gpu_are_refused_where_workers_get_none(option: dict[str, str]) -> None:
+    asked = {"model": {"path": str(tiny("wan")), **option}}
+    for gpus, is_refused in ((0, True), (1, False)):
+        fleet = {"address": "10.0.0.1:6379", "gpus_per_worker": gpus}
+        with pytest.raises(ModelError, match="needs a GPU") if is_refused else nullcontext():
+            open_models(job(**asked, fleet=fleet))
 
 
 def test_what_cannot_be_counted_is_said_with_its_reason() -> None:
@@ -244,10 +307,40 @@ def test_the_largest_row_is_found_also_where_the_pipeline_decides_a_side() -> No
 
 
 def test_a_worker_with_a_share_of_a_card_has_that_share_of_its_memory() -> None:
-    name, has_gb = room_of(10 * GB, is_on_cpu=False, share=0.5)
+    name, has_gb = room_of(10 * GB, cpu_workers=None, share=0.5)
     assert has_gb == 5.0
     memory = estimate(count, Way(), place=(name, has_gb))
     assert "of 5.0 GB of a worker's share (0.5) of the GPU" in memory_line(memory)
+
+
+@pytest.mark.parametrize(
+    ("visible", "gb"),
+    [
+        (None, [24, 48, 80]),
+        ("2,0", [24, 80]),
+        ("GPU-bb", [48]),
+        ("", []),
+        ("-1", []),
+        ("MIG-cc/1/0", [24, 48, 80]),  # a part of a GPU, which is not listed
+    ],
+)
+def test_only_gpus_that_the_process_may_use_are_counted(
+    visible: str | None, gb: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    lines = [f"{index}, GPU-{uuid}-1, {gb * 1024}" for index, uuid, gb in ((0, "aa", 24), (1, "bb", 48))]
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in [*lines, "2, GPU-cc-1, 81920"]))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    manager = "ray._private.accelerators.nvidia_gpu.NvidiaGPUAcceleratorManager"
+    monkeypatch.setattr(f"{manager}.get_current_node_num_accelerators", lambda: 3)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert list(gpus_here.__wrapped__()) == [one * 2**30 for one in gb]
+    if visible not in ("-1", "MIG-cc/1/0"):
+        assert num_gpus_here() == len(gb)
 
 
 def test_a_card_that_is_no_size_is_refused() -> None:
@@ -351,3 +444,14 @@ def test_a_cluster_does_not_tell_how_many_workers_it_has() -> None:
 @pytest.mark.parametrize(("gpus", "paid"), [("auto", 1), (0, 1), (0.5, 0.5)])
 def test_gpus_of_a_worker_are_paid_for(gpus: float | str, paid: float) -> None:
     assert FleetSettings.model_validate({"gpus_per_worker": gpus}).paid_gpus == paid
+
+
+def test_a_probe_renders_with_all_that_a_worker_renders_with() -> None:
+    def arguments(module: str) -> list[set[str]]:
+        calls = (node for node in ast.walk(ast.parse(Path(module).read_text())) if isinstance(node, ast.Call))
+        own = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Renderer")
+        return [{str(keyword.arg) for keyword in call.keywords} for call in own]
+
+    (of_worker,) = arguments(worker.__file__)
+    stores = {"embeddings", "probes"}  # which a probe has none of
+    assert arguments(forecast.__file__) == [of_worker - stores] * 2

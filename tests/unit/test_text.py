@@ -35,9 +35,9 @@ NEVER_ONE = {
     ),
     "one has words of its own": (
         *("%d frames", "{len(lanes)} times", "{seeds} times", "{count} images", "{world_size} workers"),
-        *("{num} GPUs", "{memory.num_gpus} GPUs"),
+        *("{num} GPUs", "{memory.num_gpus} GPUs", "{cpu_workers} workers"),
     ),
-    "several GPUs share a model": ("{needed} GPUs", "{num or 'at least 2'} GPUs"),
+    "several GPUs share a model": ("{needed} GPUs",),
     "a system gives hundreds": ("{soft} files",),
     "a text, such as 4k + 1": ("{counts} frames", "{bounds} steps", "{shared(findings)} rows"),
 }

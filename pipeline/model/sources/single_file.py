@@ -148,9 +148,6 @@ def _loaded(
     import diffusers
     from diffusers.loaders.single_file import load_single_file_sub_model
 
-    if quantization:
-        problem = f"{component.name}: text encoders of a single file are not quantised"
-        raise ModelError(problem, "leave it out of `model.quantization.components`")
     network = load_single_file_sub_model(
         library_name=component.library,
         class_name=component.class_name,

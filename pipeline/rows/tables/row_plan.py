@@ -60,7 +60,7 @@ def plan_rows(
     reserved: Collection[str] = (),
     finder: rows.Finder | None = None,
     fps: float | None = None,
-    loras: Mapping[str, Lora] | None = None,
+    loras: Mapping[str, Lora | Refused] | None = None,
     second_models: Mapping[str, SecondModel] | None = None,
     model: str = "",
     elsewhere: Collection[str] = (),
