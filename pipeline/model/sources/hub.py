@@ -121,7 +121,7 @@ def _cached_folder(repo: str, commit: str | None) -> Path | None:
 def _download(
     repo: str, revision: str | None, files: Collection[str], *, one_of: Collection[str] = ()
 ) -> Path:
-    """Return the folder with these files. one_of: with one of which the others may be missing."""
+    """Return the folder with these files, or with one of `one_of` if there are any."""
 
     def is_enough(folder: Path) -> bool:
         return any((folder / file).is_file() for file in one_of)

@@ -304,7 +304,7 @@ def write_safetensors(path: Path, shapes: Mapping[str, Tensor], read: Callable[[
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def dtype_of(part: PartFile) -> torch.dtype:
+def file_dtype(part: PartFile) -> torch.dtype:
     """Return the dtype that holds all weights of a file: fp32 for packed ones, and where it has several."""
     stored = {tensor.dtype for tensor in part.tensors if not _WHOLE_NUMBERS.fullmatch(tensor.dtype)}
     return {"F16": torch.float16, "BF16": torch.bfloat16}.get("".join(stored), torch.float32)
@@ -321,7 +321,7 @@ def convert_parts(
     """Write a pipeline folder with plain safetensors; return its class, and the components of the files.
 
     path, base, parts: as below `model:` in a job. dtype: of the components that come from files; without it,
-    see `dtype_of`.
+    see `file_dtype`.
     Raises ModelError for files that a job would not render with.
     """
     check_new(folder)
@@ -334,7 +334,7 @@ def convert_parts(
     by_name = by_component(weights.parts, weights.components)
     by_key = {part.key: part for part in by_name.values()}
     opened = {key: SingleFile(part.fetched(), part.is_gguf, part.where) for key, part in by_key.items()}
-    dtypes = {key: torch_dtype(dtype) if dtype else dtype_of(part) for key, part in by_key.items()}
+    dtypes = {key: torch_dtype(dtype) if dtype else file_dtype(part) for key, part in by_key.items()}
     size = sum((stored / name).stat().st_size for name in weights.files)
     size += sum(dtypes[key].itemsize * t.num_parameters for key, part in by_key.items() for t in part.tensors)
     with whole_folder(folder, size) as new, alone():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import framefleet
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.headers import check_gguf_size
-from framefleet.plugins.ports.conversion.convert import dtype_of
+from framefleet.plugins.ports.conversion.convert import file_dtype
 from tests.gguf_files import wan_weights, write_gguf
 from tests.tiny import tiny
 
@@ -37,7 +37,7 @@ from tests.tiny import tiny
 def test_a_dtype_holds_all_weights_of_a_file(stored: tuple[str, ...], dtype: torch.dtype) -> None:
     for names in (stored, stored[::-1]):
         part: Any = SimpleNamespace(tensors=[SimpleNamespace(dtype=name) for name in names])
-        assert dtype_of(part) is dtype
+        assert file_dtype(part) is dtype
 
 
 def test_room_is_counted_in_the_dtype_that_is_written(
