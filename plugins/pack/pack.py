@@ -15,7 +15,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from framefleet.jobs.job.job_json import Claim, ClaimedModel, claim_of
-from framefleet.jobs.keep.replay.recorded_row import NOTHING, Given, arguments_of, environment_of, inputs_of
+from framefleet.jobs.keep.replay.recorded_row import (
+    NOTHING,
+    Given,
+    arguments_of,
+    environment_of,
+    inputs_of_row,
+)
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.jobs.keep.verify.verify import NUM_SAMPLED, sample_rows
 from framefleet.pipeline.errors import FramefleetError, JobError, quoted
@@ -212,7 +218,7 @@ def _copy_inputs(store: Store, record: dict[str, Any], given: Given, to: Store) 
     ours = record_of({name: record[name] for name in RECORD_FIELDS.names}, store.url_of(RECORDS))
     environment_of(ours)  # raises for one that framefleet did not write, which `_describe` reads
     arguments = arguments_of(ours)
-    inputs = inputs_of(store, arguments, given)
+    inputs = inputs_of_row(store, arguments, given)
 
     def copied(one: Mapping[str, Any]) -> dict[str, Any]:
         suffix = PurePosixPath(one["uri"].partition("?")[0]).suffix
@@ -255,13 +261,13 @@ def _describe(
         path = f"model-{name}.sha256" if name else "model.sha256"
         checks.append(quoted(f"/path/of/this/{path}"))
         to.write(path, "".join(f"{digest}  {file}\n" for file, digest in files.items()).encode())
-    of_rows = [*claim.job.models.values()] or [claim.job.model or ClaimedModel()]
+    of_rows: list[ClaimedModel] = [*claim.job.models.values()] or [claim.job.model or ClaimedModel()]
     parts = dict.fromkeys(part for model in of_rows for part in model.parts)
     options += [quoted("--part", f"{part}=PART_{part}") for part in parts]
     options += [quoted("--lora", f"{name}=LORA_{name}") for name in claim.job.loras]
     options += ["--ip-adapter IP_ADAPTER"] if any(model.ip_adapter for model in of_rows) else []
     options += [quoted("--second-model", f"{name}=MODEL_{name}") for name in claim.job.second_models]
-    opened = [*of_rows, *claim.job.loras.values(), *claim.job.second_models.values()]
+    opened: list[Any] = [*of_rows, *claim.job.loras.values(), *claim.job.second_models.values()]
     options += ["--allow-pickle"] if any(one.allow_pickle for one in opened) else []
     recipes = sorted({record["recipe"] for record in records if ":" in record["recipe"]})
     options += [quoted("--recipe", recipe) for recipe in recipes]

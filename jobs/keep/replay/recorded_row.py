@@ -193,7 +193,7 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
         ),
         model_files=claimed.files if isinstance(claimed, ClaimedOfSeveral) else claim.model_files,
         second_models={one["name"]: _second_model(one, claim, given) for one in models},
-        inputs=inputs_of(store, arguments, given),
+        inputs=inputs_of_row(store, arguments, given),
         store=store,
     )
 
@@ -263,7 +263,7 @@ def _unnamed(what: str) -> JobError:
     return JobError(f"job.json does not name {what} of this row", "restore job.json of this output")
 
 
-def inputs_of(store: Store, arguments: Mapping[str, Any], given: Given) -> Inputs:
+def inputs_of_row(store: Store, arguments: Mapping[str, Any], given: Given) -> Inputs:
     """Return what may read the row's own images and videos.
 
     They lie in folders and object stores wherever the record says, or in the output: what is read there must

@@ -240,10 +240,11 @@ def verified_rows(
         raise Output(store).no_records()
     if by_fleet:
         # What is stored of a row's steps may change between runs: each is rendered with what its record has.
-        kept = [kept_in(record.extra_outputs) for record in records]
-        for keep in dict.fromkeys(kept):
-            alike = [record for record, its in zip(records, kept, strict=True) if its == keep]
-            yield from _by_fleet(output, store, alike, sets, watch, keep)
+        by_steps: dict[KeptSteps, list[Record]] = {}
+        for record in records:
+            by_steps.setdefault(kept_in(record.extra_outputs), []).append(record)
+        for steps, alike in by_steps.items():
+            yield from _by_fleet(output, store, alike, sets, watch, steps)
         return
     claim, replayer = claim_of(store), Replayer(given)
     for record in records:
