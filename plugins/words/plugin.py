@@ -25,7 +25,9 @@ class PromptsRunner(JobRunner):
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
         from framefleet.plugins.words.prompts import write_prompts
 
-        written = write_prompts(job, watch, scope.table)
+        # A row that failed has its prompt: `retry` needs no other.
+        limit = scope.limit if scope.only is None else 0
+        written = write_prompts(job, watch, scope.table, limit=limit)
         # Without a prompt in it, the table is rendered as it is.
         return run(job, watch, replace(scope, table=written.place or scope.table))
 
@@ -36,7 +38,7 @@ class PromptsRunner(JobRunner):
         from framefleet.pipeline.rows.sweeps.settings import Sweep
         from framefleet.plugins.words.prompts import rewrite_of, write_prompts
 
-        written = write_prompts(job, watch, is_plan=True)
+        written = write_prompts(job, watch, limit=wanted.limit, is_plan=True)
         if written.place:
             inputs = job.inputs.model_copy(update={"base": base_of(job)})
             changed = {"table": written.place, "sweep": Sweep(), "inputs": inputs}

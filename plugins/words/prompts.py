@@ -247,9 +247,12 @@ def rewrite_of(job: Job) -> RewriteSection:
     return section.rewrite
 
 
-def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: bool = False) -> WrittenTable:
+def write_prompts(
+    job: Job, watch: Watch, table: str | None = None, *, limit: int | None = None, is_plan: bool = False
+) -> WrittenTable:
     """Write what is missing of a job's prompts, and the table with them. table: in place of the job's.
 
+    limit: write only those of the first rows; the table then lacks later rows whose prompts are missing.
     is_plan: only look; nothing is asked or written. Raises TableError for a table without prompts, or whose
     prompt gets no answer, EndpointError where nobody answers; what was answered is kept.
     """
@@ -264,21 +267,33 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
             problem = f"{where} has a column {ORIGINAL!r}, which it would add"
             raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
-        questions = {key: place for place, _, _, key in _questions(resolved, column, section) if key}
-        left = {key: place for key, place in questions.items() if key not in answers}
-        if is_plan or not left:
-            place = None
-            if questions and not left:
-                place = _table(job, store, resolved, column, section, answers, is_plan=is_plan)
-            return WrittenTable(num_texts=len(questions), num_left=len(left), place=place)
-        api_key(section)
-        check_claim(resolved)
-        with closing(RowIndex()) as index:  # rows that cannot be rendered are refused before anybody is paid
-            survey = survey_rows(resolved, index, watch)
-            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
-        watch.say(f"prompts: {len(left):,} of {len(questions):,} to be written by {section.model}")
-        _ask_all(store, resolved, column, section, left, watch)
-    return write_prompts(job, watch, table)
+        keys = {key for *_, key in _questions(resolved, column, section) if key}
+        left: dict[str, int] = {}
+        later: set[str] = set()
+        if keys - answers.keys():
+            if not is_plan:
+                check_claim(resolved)
+            with closing(RowIndex()) as index:  # nobody is paid for rows that cannot be rendered
+                survey = survey_rows(resolved, index, Callback() if is_plan else watch)
+                invalid = index.left_out_in(0, survey.num_rows)
+            if not is_plan:
+                check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered", limit=limit)
+            for row, _, _, key in _questions(resolved, column, section):
+                if key and key not in answers and key not in left and row not in invalid:
+                    if limit is None or row < limit:
+                        left[key] = row
+                    else:
+                        later.add(key)
+        if left and not is_plan:
+            api_key(section)
+            watch.say(f"prompts: {len(left):,} of {len(keys):,} to be written by {section.model}")
+            _ask_all(store, resolved, column, section, left, watch)
+            answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
+            left = {}
+        place = None
+        if not left and later < keys:
+            place = _table(job, store, resolved, column, section, answers, later, is_plan=is_plan)
+        return WrittenTable(num_texts=len(keys), num_left=len(left), place=place)
 
 
 def written_in(store: Store) -> dict[str, dict[str, str]]:
@@ -395,12 +410,13 @@ def _table(
     column: str,
     section: RewriteSection,
     answers: Mapping[str, str],
+    later: Collection[str],
     *,
     is_plan: bool,
 ) -> str | None:
     """Store the table with the written prompts, named by its content; return where.
 
-    is_plan: store nothing; None if it is not there.
+    later: keys of texts whose rows are left out. is_plan: store nothing; None if it is not there.
     """
     own = [field.remove_metadata() for field in resolved.table.schema]
     texts = [pa.field(name, pa.string()) for name in (column, ORIGINAL)]
@@ -411,6 +427,9 @@ def _table(
         with pq.ParquetWriter(file, schema) as writer:
             for _, batch in resolved.table.batches():
                 rows = list(islice(questions, batch.num_rows))
+                if later:
+                    batch = batch.filter(pa.array([key not in later for *_, key in rows]))
+                    rows = [row for row in rows if row[3] not in later]
                 ours: dict[str, list[Any]] = {
                     column: [answers.get(key, text) for _, text, _, key in rows],
                     ORIGINAL: [text for _, text, _, _ in rows],
