@@ -37,7 +37,7 @@ from framefleet.pipeline.outputs.parts.records import column_digest, with_argume
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.words.endpoint import each_answer, end_requests
+from framefleet.plugins.words.endpoint import counting_requests, each_answer, end_requests
 
 # New records are looked for this often, and at most a twentieth of the time: it reads all of scores/.
 _POLL_S, _POLL_SHARE, _MAX_PAUSE_S = 3.0, 0.05, 60.0
@@ -292,6 +292,7 @@ def judge(job: Job | str | Path | Mapping[str, Any], *, sets: Sequence[str] = ()
     return judge_clips(job, Callback(), sets)
 
 
+@counting_requests()
 def judge_clips(place: Job | str | Path | Mapping[str, Any], watch: Watch, sets: Sequence[str] = ()) -> bool:
     """Do what `judge` does, reporting to `watch`."""
     job = job_of(place, ["fleet.address=auto", *sets], unused=["marks", "post", "recipe", "scores"])

@@ -58,13 +58,10 @@ class PromptsRunner(JobRunner):
 class WordsListener(Listener):
     @contextmanager
     def running(self, job: Job) -> Iterator[Callable[[Summary], None]]:
-        from framefleet.plugins.words.endpoint import end_requests
+        from framefleet.plugins.words.endpoint import counting_requests
 
-        end_requests()  # limits count from here
-        try:
+        with counting_requests():
             yield lambda _: None
-        finally:
-            end_requests()
 
     def following(self, job: Job, watch: Watch) -> AbstractContextManager[None]:
         from framefleet.plugins.words.answers import following

@@ -47,7 +47,14 @@ from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.plugins.words.endpoint import NoAnswer, api_key, ask, each_answer, end_requests
+from framefleet.plugins.words.endpoint import (
+    NoAnswer,
+    api_key,
+    ask,
+    counting_requests,
+    each_answer,
+    end_requests,
+)
 from framefleet.plugins.words.section import (
     PLACEHOLDER,
     AnswerSection,
@@ -217,6 +224,7 @@ def prompts(
     return corrected_prompts(job, Callback(), sets, corrections=corrections)
 
 
+@counting_requests()
 def corrected_prompts(
     place: Job | str | Path | Mapping[str, Any],
     watch: Watch,

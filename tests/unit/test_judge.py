@@ -217,9 +217,10 @@ def test_who_is_slow_is_given_up_in_time_and_who_is_down_is_asked_when_it_is_up(
 
 def test_limits_of_number_cost_and_rate_hold(store: Store, chat: Chat) -> None:
     rendered(store, 6)
-    job = job_file(store, judge=[question(chat, max_requests=2)])
+    job = job_file(store, judge=[question(chat, max_requests=1)])
     ended = command("judge", job)
-    assert (ended.exit_code, "max_requests" in ended.stderr, len(chat.log)) == (1, True, 2)
+    assert (ended.exit_code, "max_requests" in ended.stderr, len(chat.log)) == (1, True, 1)
+    assert not framefleet.judge(job) and len(chat.log) == 2  # another run, though in the same process
     price = {"input": 1000.0, "output": 0.0}  # 1 for a request
     costly = job_file(store, judge=[question(chat, max_cost=1.5, price=price)])
     ended = command("judge", costly)
@@ -228,6 +229,18 @@ def test_limits_of_number_cost_and_rate_hold(store: Store, chat: Chat) -> None:
     assert command("judge", job_file(store, judge=[question(chat, requests_per_minute=120)])).exit_code == 0
     assert time.monotonic() - began >= 0.5
     assert None not in judged(store)
+
+
+def test_a_second_call_of_python_sends_the_new_key(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered(store, 1)
+    chat.will({"status": 401})
+    job = job_file(store, judge=[question(chat, api_key_env="JUDGE_KEY")])
+    assert not framefleet.judge(job)
+    monkeypatch.setenv("JUDGE_KEY", "sk-of-the-test-corrected")
+    assert framefleet.judge(job)
+    assert [one["key"] for one in chat.log] == [f"Bearer {KEY}", "Bearer sk-of-the-test-corrected"]
 
 
 def test_clips_are_judged_while_others_are_rendered_and_the_rest_at_the_end(
