@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pyarrow as pa
 
+from framefleet.pipeline.errors import EndpointError, StoreError
 from framefleet.pipeline.outputs.parts.records import DIGEST, MAY_COME_LATER
 from framefleet.pipeline.request import quickly_pickled
 
@@ -201,13 +202,23 @@ class LateStep(ClipStep):
     def check_names(self, records: pa.Schema, arguments: Collection[str]) -> None:
         """Raise JobError for a column or argument that no record will have. records: their columns."""
 
-    def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
-        """Return the cell of a column. frames: (T, H, W, 3) uint8. record: columns, and the row's arguments.
+    def thinned(self, column: str, frames: Frames) -> Frames:
+        """Return as much of a clip's frames as `ask` needs: they stay in memory while it waits."""
+        return frames
 
-        Raises EndpointError or an OSError where nobody answers now: the column is not asked for again in this
-        pass. What else it raises is about this clip.
+    def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
+        """Return the cell of a column. frames: (T, H, W, 3) uint8, as `thinned` returned them.
+
+        record: its columns, and the row's arguments. Raises EndpointError or an OSError
+        where nobody answers now: the column is not asked for again in this pass. What else it raises is about
+        this clip.
         """
         raise NotImplementedError
+
+
+def may_answer_later(error: Exception) -> bool:
+    """Return whether an error of `ask`, or of reading its clip, means that nobody answers now."""
+    return isinstance(error, EndpointError | OSError) or (isinstance(error, StoreError) and error.may_pass)
 
 
 def late_field(name: str, kind: pa.DataType, digest: str | None = None) -> pa.Field:

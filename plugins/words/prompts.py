@@ -123,13 +123,20 @@ class _AskingStep(LateStep):
             source = "`until:`" if "accepted" in self.condition else "it to `scores:`"
             check_where(records, self.condition, place=f"{self.title}.where", source=source)
 
+    def thinned(self, column: str, frames: Frames) -> Frames:
+        return _thinned(frames, self._question(column).section)
+
     def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
-        (question,) = (one for one in self.questions if one.column == column)
+        question = self._question(column)
         if frames is None:
             raise NoAnswer("the clip has no frames")
         content = [{"type": "text", "text": question_text(question.section, record)}]
         content += _images(frames, question.section)
         return ask(question.section, content, question.answer)
+
+    def _question(self, column: str) -> _Question:
+        (question,) = (one for one in self.questions if one.column == column)
+        return question
 
     @classmethod
     def _opened(cls, title: str, questions: Sequence[_Question], condition: str | None = None) -> Self | None:
@@ -182,13 +189,22 @@ def question_text(section: EndpointSection, values: Mapping[str, Any]) -> str:
     return PLACEHOLDER.sub(lambda name: texts[name[1]], section.question)
 
 
+def _thinned(frames: Frames, section: FramesSection) -> Frames:
+    """Return evenly spaced frames, as large as they are sent."""
+    thinned = []
+    for place in np.linspace(0, len(frames) - 1, min(len(frames), section.frames)).round().astype(int):
+        image = Image.fromarray(frames[place])
+        image.thumbnail((section.max_side, section.max_side))
+        thinned.append(np.asarray(image))
+    return np.stack(thinned)
+
+
 def _images(frames: Frames, section: FramesSection) -> list[dict[str, Any]]:
     """Return evenly spaced frames as parts of a message."""
     parts = []
-    for place in np.linspace(0, len(frames) - 1, min(len(frames), section.frames)).round().astype(int):
-        image, buffer = Image.fromarray(frames[place]), io.BytesIO()
-        image.thumbnail((section.max_side, section.max_side))
-        image.save(buffer, "JPEG", quality=_QUALITY)
+    for frame in _thinned(frames, section):
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=_QUALITY)
         url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return parts
