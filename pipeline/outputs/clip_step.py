@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import EndpointError, StoreError
+from framefleet.pipeline.errors import EndpointError, Problem, StoreError
 from framefleet.pipeline.outputs.parts.records import DIGEST, MAY_COME_LATER
 from framefleet.pipeline.request import quickly_pickled
 
@@ -101,6 +101,15 @@ class ClipStep:
 
     def check(self, media: Media) -> None:
         """Raise JobError where it cannot be done with files of this format."""
+
+    def problem_of(
+        self, kind: Literal["video", "image", "audio"], arguments: Mapping[str, Any]
+    ) -> Problem | None:
+        """Return why it cannot be done with the clip of a row, as far as its arguments say.
+
+        kind: of what its model renders. Not called for rows of users' own recipes.
+        """
+        return None
 
     def size_note(self, height: int, width: int) -> str | None:
         """Return what is to be said before clips of this size are rendered."""
