@@ -259,6 +259,7 @@ def open_rows(
                 model=name,
                 elsewhere=columns,
                 check_keep=_keep_check(_keep_of(job), spec),
+                clip_steps=tuple(steps.values()),
             )
     mistakes.report()
     if isinstance(table, Swept):

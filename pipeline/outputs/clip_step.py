@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 
+from framefleet.pipeline.errors import EndpointError, Problem, StoreError
 from framefleet.pipeline.outputs.parts.records import DIGEST, MAY_COME_LATER
 from framefleet.pipeline.request import quickly_pickled
 
@@ -100,6 +101,15 @@ class ClipStep:
 
     def check(self, media: Media) -> None:
         """Raise JobError where it cannot be done with files of this format."""
+
+    def problem_of(
+        self, kind: Literal["video", "image", "audio"], arguments: Mapping[str, Any]
+    ) -> Problem | None:
+        """Return why it cannot be done with the clip of a row, as far as its arguments say.
+
+        kind: of what its model renders. Not called for rows of users' own recipes.
+        """
+        return None
 
     def size_note(self, height: int, width: int) -> str | None:
         """Return what is to be said before clips of this size are rendered."""
@@ -201,13 +211,23 @@ class LateStep(ClipStep):
     def check_names(self, records: pa.Schema, arguments: Collection[str]) -> None:
         """Raise JobError for a column or argument that no record will have. records: their columns."""
 
-    def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
-        """Return the cell of a column. frames: (T, H, W, 3) uint8. record: columns, and the row's arguments.
+    def thinned(self, column: str, frames: Frames) -> Frames:
+        """Return as much of a clip's frames as `ask` needs: they stay in memory while it waits."""
+        return frames
 
-        Raises EndpointError or an OSError where nobody answers now: the column is not asked for again in this
-        pass. What else it raises is about this clip.
+    def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
+        """Return the cell of a column. frames: (T, H, W, 3) uint8, as `thinned` returned them.
+
+        record: its columns, and the row's arguments. Raises EndpointError or an OSError
+        where nobody answers now: the column is not asked for again in this pass. What else it raises is about
+        this clip.
         """
         raise NotImplementedError
+
+
+def may_answer_later(error: Exception) -> bool:
+    """Return whether an error of `ask`, or of reading its clip, means that nobody answers now."""
+    return isinstance(error, EndpointError | OSError) or (isinstance(error, StoreError) and error.may_pass)
 
 
 def late_field(name: str, kind: pa.DataType, digest: str | None = None) -> pa.Field:

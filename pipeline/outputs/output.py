@@ -121,15 +121,18 @@ def _why_not(store: Store, error: FileNotFoundError | StoreError) -> Unsound:
 
 
 def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
-    """Return uint8 RGB (T, H, W, 3). Raises StoreError when the clip is gone, JobError when it is another."""
+    """Return uint8 RGB (T, H, W, 3). Raises StoreError when the clip is gone or its store does not answer,
+    JobError when it is another.
+    """
     from framefleet.pipeline.outputs.media.media import decode  # imports av
 
     file = recorded_clip(record, store.url_of(layout.RECORDS))
     where = store.url_of(file.path)
     if record["bytes"] > MAX_CLIP_BYTES:
         raise JobError(f"{where} has more than {MAX_CLIP_BYTES:,} bytes", "leave it out, by a condition")
+    content = _content(store, file)
     try:
-        return decode(_content(store, file))
+        return decode(content)
     except StoreError as error:
         raise JobError(f"{where}: {error.problem}", error.fix) from error
 

@@ -35,7 +35,7 @@ from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.sources.integrity import sha256_of
-from framefleet.pipeline.outputs.clip_step import LateStep, added_columns, late_columns
+from framefleet.pipeline.outputs.clip_step import LateStep, added_columns, late_columns, may_answer_later
 from framefleet.pipeline.outputs.frames.frames import plain_frames
 from framefleet.pipeline.outputs.layout import CHOSEN
 from framefleet.pipeline.outputs.output import recorded_frames
@@ -189,13 +189,14 @@ def _are_hopeless(drafted: ResolvedJob, name: str, row_ids: Sequence[str]) -> bo
     for table in records_where(drafted.store, record_schema_of(drafted.store).names, chosen):
         for record in table.to_pylist():
             try:
-                has_frames = record["frames_sha256"] is not None
-                frames = plain_frames(recorded_frames(drafted.store, record)) if has_frames else None
+                frames = None
+                if record["frames_sha256"] is not None:
+                    frames = step.thinned(name, plain_frames(recorded_frames(drafted.store, record)))
                 if step.ask(name, frames, with_arguments(record)) is not None:
                     return False  # it is there now, and will be recorded
-            except (EndpointError, OSError):
-                return False
             except Exception as error:  # anybody's step; a damaged clip
+                if may_answer_later(error):
+                    return False
                 log.info("row %s: %s", record["row_id"], public_text(str(error)))
     return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -21,7 +22,7 @@ import av
 import av.filter
 import numpy as np
 
-from framefleet.pipeline.errors import JobError, ModelError, RenderError, count_text
+from framefleet.pipeline.errors import JobError, ModelError, OutOfMemory, RenderError, count_text
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.plugins.post.section import UpscaleSection
@@ -61,22 +62,45 @@ class Upscaling:
         return {**names, "weights": Path(self.weights).name, "sha256": self.digest}
 
     def __call__(self, frames: Frames, fps: float, *, device: str) -> tuple[Frames, float]:
-        """frames: (T, H, W, 3) uint8. The network has one frame at a time, in float32."""
+        """frames: (T, H, W, 3) uint8. The network has one frame at a time, in float32. Raises OutOfMemory."""
         import torch
 
         with _BUSY, torch.inference_mode():
-            network = open_network(self, device)
             threads = torch.get_num_threads()
             torch.set_num_threads(1)  # the bits of networks depend on it
             try:
-                larger = []
-                for frame in frames:
-                    pixels = torch.from_numpy(np.array(frame)).to(device).permute(2, 0, 1)[None] / 255
-                    large = network(pixels)[0].clamp(0, 1).mul(255).round()
-                    larger.append(large.permute(1, 2, 0).to("cpu", torch.uint8).numpy())
+                larger = self._larger(frames[0], device)
+                every = np.empty((len(frames), *larger.shape), np.uint8)
+                every[0] = larger
+                for number in range(1, len(frames)):
+                    every[number] = self._larger(frames[number], device)
             finally:
                 torch.set_num_threads(threads)
-        return np.stack(larger), fps
+        return every, fps
+
+    def _larger(self, frame: Frames, device: str) -> Frames:
+        import torch
+
+        from framefleet.pipeline.memory import free_memory, is_out_of_memory
+
+        for is_last in (False, True):
+            try:
+                pixels = torch.from_numpy(np.array(frame)).to(device).permute(2, 0, 1)[None] / 255
+                large = open_network(self, device)(pixels)[0].clamp(0, 1).mul(255).round()
+                larger: Frames = large.permute(1, 2, 0).to("cpu", torch.uint8).numpy()
+                return larger
+            except Exception as error:  # on the device that renders, memory may be free a moment later
+                if not is_out_of_memory(error):
+                    raise
+                if is_last:
+                    height, width, _ = frame.shape
+                    raise OutOfMemory(
+                        f"post.upscale: a frame of {width}x{height} does not fit the memory of {device} that "
+                        f"rendering leaves: {error}",
+                        "use a smaller network, lower batching.max_rows, or set model.offload",
+                    ) from None
+            free_memory()
+        raise AssertionError("it returned or raised")
 
 
 @cache
@@ -119,7 +143,7 @@ def _content(path: str) -> bytes:
 
 
 _MARGIN = 3  # frames that the filter reads before the first and after the last one that it makes
-_MIN_SIDE = 32  # pixels: two of its blocks
+MIN_SIDE = 32  # pixels: two of its blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,21 +159,23 @@ class Interpolation:
     def __call__(self, frames: Frames, fps: float, *, device: str) -> tuple[Frames, float]:
         """frames: (T, H, W, 3) uint8; those that were there stay as they are."""
         num_frames, height, width, _ = frames.shape
-        if num_frames < 2 or min(height, width) < _MIN_SIDE:
+        if num_frames < 2 or min(height, width) < MIN_SIDE:
             raise RenderError(
                 f"post.interpolate cannot take {count_text(num_frames, 'frame')} of {width}x{height}",
-                f"use it for clips of 2 frames of {_MIN_SIDE}x{_MIN_SIDE} or more; or upscale first",
+                f"use it for clips of 2 frames of {MIN_SIDE}x{MIN_SIDE} or more; or upscale first",
             )
         every = np.repeat(frames, self.times, axis=0)
-        made = _between(frames, self.times)
-        for place in range(len(every) - self.times):
-            if place % self.times:
-                every[place] = made[place]
+        num_between = 0
+        for place, frame in _between(frames, self.times):
+            if 0 <= place < len(every) - self.times and place % self.times:
+                every[place] = frame
+                num_between += 1
+        assert num_between == (num_frames - 1) * (self.times - 1)
         return every, fps * self.times
 
 
-def _between(frames: Frames, times: int) -> dict[int, Frames]:
-    """Return what the filter makes, by the place among all frames; the first of them is 0."""
+def _between(frames: Frames, times: int) -> Iterator[tuple[int, Frames]]:
+    """Yield what the filter makes, with the place among all frames; the first of them is 0."""
     graph = av.filter.Graph()
     _, height, width, _ = frames.shape
     source = graph.add_buffer(
@@ -163,22 +189,20 @@ def _between(frames: Frames, times: int) -> dict[int, Frames]:
     ]
     graph.link_nodes(source, *steps).configure()
     edges = ([frames[0]] * _MARGIN, frames, [frames[-1]] * _MARGIN)
-    made: dict[int, Frames] = {}
 
-    def take() -> None:
+    def take() -> Iterator[tuple[int, Frames]]:
         while True:
             try:
                 frame: Any = graph.pull()
             except (av.BlockingIOError, av.EOFError):
                 return
             place = round(frame.pts * frame.time_base * times) - _MARGIN * times
-            made[place] = frame.to_ndarray(format="rgb24")
+            yield place, frame.to_ndarray(format="rgb24")
 
     for number, picture in enumerate(picture for some in edges for picture in some):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts, frame.time_base = number, Fraction(1)
         graph.push(frame)
-        take()
+        yield from take()
     graph.push(None)
-    take()
-    return made
+    yield from take()

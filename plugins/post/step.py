@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 
-from framefleet.pipeline.errors import JobError, RenderError
+from framefleet.pipeline.errors import JobError, Problem, Refused, RenderError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues
 from framefleet.pipeline.outputs.encode_clip import rate_of
 from framefleet.pipeline.outputs.frames.frames import Frames, Pixels
 from framefleet.pipeline.outputs.frames.result import Extras
 from framefleet.pipeline.outputs.media.media_settings import VIDEOS, Media
-from framefleet.plugins.post.networks import Interpolation, Upscaling, open_network
+from framefleet.plugins.post.networks import MIN_SIDE, Interpolation, Upscaling, open_network
 from framefleet.plugins.post.section import PostSection, UpscaleSection
 
 if TYPE_CHECKING:
@@ -53,6 +54,24 @@ class PostStep(ClipStep):
                 f"post makes {', '.join(formats)}, and media.format is {media.format}",
                 "leave post out, or set media.format to one of these",
             )
+
+    def problem_of(
+        self, kind: Literal["video", "image", "audio"], arguments: Mapping[str, Any]
+    ) -> Problem | None:
+        first = next((one for one in self.operations if isinstance(one, Interpolation)), None)
+        if first is None:
+            return None
+        lengths = [1] if kind == "image" else [arguments.get(name) for name in FRAME_PARAMETERS]
+        is_upscaled = self.operations[0] is not first
+        sides = [] if is_upscaled else [arguments.get(name) for name in ("height", "width")]
+        if 1 in lengths:
+            reason = "the row renders one frame"
+        elif small := [side for side in sides if isinstance(side, int) and side < MIN_SIDE]:
+            reason = f"the row renders frames with a side of {small[0]} pixels"
+        else:
+            return None
+        fix = f"render at least 2 frames of {MIN_SIDE}x{MIN_SIDE} pixels, or leave post.interpolate out"
+        return Problem("post.interpolate", first.times, Refused(reason=reason, fix=fix))
 
     def written(self, section: Any) -> Any:
         digests = [{"digest": one.digest} if isinstance(one, Upscaling) else {} for one in self.operations]

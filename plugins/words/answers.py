@@ -1,7 +1,7 @@
 """From the clips of an output to the columns that are filled in later, as parts in scores/.
 
 An answer is about a clip's bytes and what its column's digest says, so equal ones are asked for once,
-whatever their row or column. Nothing is written for what nobody answers: a later pass asks again.
+whatever their column. Nothing is written for what nobody answers: a later pass asks again.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, kinds_of
 from framefleet.jobs.render.claim import job_of
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
-from framefleet.pipeline.errors import EndpointError, FramefleetError, JobError, StoreError, count_text
+from framefleet.pipeline.errors import FramefleetError, JobError, StoreError, count_text
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_columns
-from framefleet.pipeline.outputs.frames.frames import plain_frames
+from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_columns, may_answer_later
+from framefleet.pipeline.outputs.frames.frames import Frames, plain_frames
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.output import Output, recorded_frames
 from framefleet.pipeline.outputs.parts.part_file import columns_of
-from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
+from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, taken_columns
 from framefleet.pipeline.outputs.parts.records import column_digest, with_arguments
 from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import records_where
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.plugins.words.endpoint import each_answer, end_requests
+from framefleet.plugins.words.endpoint import counting_requests, each_answer, end_requests
 
 # New records are looked for this often, and at most a twentieth of the time: it reads all of scores/.
 _POLL_S, _POLL_SHARE, _MAX_PAUSE_S = 3.0, 0.05, 60.0
 _MAX_MESSAGE = 300  # characters
+_DECODING = threading.Semaphore(8)  # clips in memory as a whole: 81 frames of 720p take 224 MB
 
 log = logging.getLogger(__name__)
 
@@ -83,16 +84,19 @@ class Answers:
         self._step_of = {name: step for step in steps.values() for name in step.columns.names}
         self._fields = pa.schema([field for step in steps.values() for field in step.columns])
         self._digests = {one.name: column_digest(one) for one in self._fields}
-        self._by_content: dict[tuple[str, bytes], CellValue] = {}  # by media_sha256 and digest
+        self._unwritten: dict[tuple[str, str], CellValue] = {}  # by clip and column: answers in no part yet
         self._ended = threading.Event()
         self._refused: dict[tuple[str, str], str] = {}  # by row and column: why it has no answer in this run
-        self._troubles: dict[str, EndpointError | OSError] = {}  # of this pass, by column
+        self._troubles: dict[str, Exception] = {}  # of this pass, by column
         self.num_answers = 0  # that were asked for
         self.num_left: Counter[str] = Counter()  # clips without a value after the last pass, by column
-        if parts_in(self._store, RECORDS):
-            for name in taken_columns(self._store) & self._digests.keys():
-                fix = "give the question or the caption another name"
-                raise JobError(f"the records have a column {name!r} already", fix)
+        columns: dict[bytes, set[str]] = {}  # by digest
+        for name, digest in self._digests.items():
+            columns.setdefault(digest, set()).add(name)
+        taken = taken_columns(self._store) if parts_in(self._store, RECORDS) else frozenset()
+        for name in taken & self._digests.keys():
+            fix = "give the question or the caption another name"
+            raise JobError(f"the records have a column {name!r} already", fix)
         for part in parts_in(self._store, SCORES):
             names = columns_of(self._store, part.path)[0]
             digests = {one.name: column_digest(one) for one in names}
@@ -103,15 +107,10 @@ class Answers:
                         "undo the change of model, question, answer, frames or options; or give the column "
                         "another name",
                     )
-            wanted = {*self._digests.values()} - {b""}
-            columns = [one for one in names if digests[one.name] in wanted]
-            if columns:
-                (table,) = read_parts(self._store, [part.path], pa.schema([*OF_CLIP, *columns]))
-                for one in columns:
-                    cells = (table[name].to_pylist() for name in ("media_sha256", one.name))
-                    for clip, value in zip(*cells, strict=True):
-                        if clip and value is not None:
-                            self._by_content[clip, digests[one.name]] = value
+            for name in digests.keys() - taken:
+                columns.setdefault(digests[name], set()).add(name)
+        # By column, the others with the same question, also those that the job has no longer.
+        self._same = {name: columns[one] - {name} if one else set() for name, one in self._digests.items()}
 
     def end(self) -> None:
         """Have a pass end soon, from any thread."""
@@ -146,13 +145,19 @@ class Answers:
                 self._refused[record["row_id"], name] = message
             self.num_left.update([*answered.errors, *answered.later])
             if answered.values:
+                clip = record["media_sha256"]
+                self._unwritten |= {(clip, name): value for name, value in answered.values.items()}
                 cells = {**dict.fromkeys(self._fields.names), **answered.values}
                 of_clip = {name: record[name] for name in ("row_id", "media_sha256")}
                 writer.add(None, of_clip | cells)
                 if writer.due(time.monotonic()):
-                    writer.flush()
+                    flush()
             if pace:
                 pace.add(1)
+
+        def flush() -> None:
+            writer.flush()
+            self._unwritten.clear()
 
         def end() -> None:
             self.end()
@@ -161,7 +166,7 @@ class Answers:
         try:
             each_answer(self._left(parts), self._answered, take, parallel=num_threads, end=end)
         finally:
-            writer.flush()
+            flush()
         return not self._troubles
 
     def _left(self, parts: Sequence[Part] | None) -> Iterator[tuple[dict[str, Any], list[str]]]:
@@ -179,37 +184,44 @@ class Answers:
                         yield record, lacking
 
     def _answered(self, question: tuple[dict[str, Any], list[str]]) -> _Answered:
-        """Ask for columns of a clip, by its record, unless its content has an answer."""
+        """Ask for columns of a clip, by its record, unless one with the same question has an answer."""
         record, names = question
         values: dict[str, CellValue] = {}
         errors: dict[str, str] = {}
         later: list[str] = []
-        clip, frames = record["media_sha256"], None
+        frames: Mapping[str, Frames | None] = {}
         for name in names:
-            digest = self._digests[name]
-            if digest and (clip, digest) in self._by_content:
-                values[name] = self._by_content[clip, digest]
+            there = [values.get(other, record.get(other)) for other in self._same[name]]
+            there.append(self._unwritten.get((record["media_sha256"], name)))
+            if answers := [value for value in there if value is not None]:
+                values[name] = answers[0]
                 continue
             if self._ended.is_set() or name in self._troubles:
                 later.append(name)
                 continue
             try:
-                if frames is None and record["frames_sha256"] is not None:
-                    frames = plain_frames(recorded_frames(self._store, record))
-                value = self._step_of[name].ask(name, frames, with_arguments(record))
+                frames = frames or self._frames(record, names)
+                value = self._step_of[name].ask(name, frames[name], with_arguments(record))
                 if value is None:
                     raise ValueError("there is no answer")
                 values[name] = pa.scalar(value, self._fields.field(name).type).as_py()
-            except (EndpointError, OSError) as error:
-                self._troubles[name] = error
-                later.append(name)
             except Exception as error:  # anybody's step; a damaged clip
-                errors[name] = _message(error)
+                if may_answer_later(error):
+                    self._troubles[name] = error
+                    later.append(name)
+                else:
+                    errors[name] = _message(error)
             else:
                 self.num_answers += 1
-                if digest:
-                    self._by_content[clip, digest] = value
         return _Answered(values=values, errors=errors, later=later)
+
+    def _frames(self, record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Frames | None]:
+        """Return what each column's question needs of a clip's frames."""
+        if record["frames_sha256"] is None:
+            return dict.fromkeys(names)
+        with _DECODING:
+            frames = plain_frames(recorded_frames(self._store, record))
+            return {name: self._step_of[name].thinned(name, frames) for name in names}
 
     def follow(self, ending: threading.Event) -> None:
         """Ask about clips as they get records, until `ending` is set. Raises nothing."""
@@ -304,6 +316,7 @@ def judge(job: Job | str | Path | Mapping[str, Any], *, sets: Sequence[str] = ()
     return judge_clips(job, Callback(), sets)
 
 
+@counting_requests()
 def judge_clips(place: Job | str | Path | Mapping[str, Any], watch: Watch, sets: Sequence[str] = ()) -> bool:
     """Do what `judge` does, reporting to `watch`."""
     job = job_of(place, ["fleet.address=auto", *sets], unused=["marks", "post", "recipe", "scores"])

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -283,6 +283,16 @@ def end_requests() -> None:
         for endpoint in _endpoints.values():
             endpoint.close()
         _endpoints.clear()
+
+
+@contextmanager
+def counting_requests() -> Iterator[None]:
+    """Enclose a run: limits count from its beginning, and keys are read anew."""
+    end_requests()
+    try:
+        yield
+    finally:
+        end_requests()
 
 
 def api_key(section: EndpointSection) -> str | None:

@@ -25,7 +25,9 @@ class PromptsRunner(JobRunner):
     def render(self, job: Job, watch: Watch, scope: Scope, *, run: Run) -> Summary:
         from framefleet.plugins.words.prompts import write_prompts
 
-        written = write_prompts(job, watch, scope.table)
+        # A row that failed has its prompt: `retry` needs no other.
+        limit = scope.limit if scope.only is None else 0
+        written = write_prompts(job, watch, scope.table, limit=limit)
         # Without a prompt in it, the table is rendered as it is.
         return run(job, watch, replace(scope, table=written.place or scope.table))
 
@@ -36,7 +38,7 @@ class PromptsRunner(JobRunner):
         from framefleet.pipeline.rows.sweeps.settings import Sweep
         from framefleet.plugins.words.prompts import rewrite_of, write_prompts
 
-        written = write_prompts(job, watch, is_plan=True)
+        written = write_prompts(job, watch, limit=wanted.limit, is_plan=True)
         if written.place:
             inputs = job.inputs.model_copy(update={"base": base_of(job)})
             changed = {"table": written.place, "sweep": Sweep(), "inputs": inputs}
@@ -56,13 +58,10 @@ class PromptsRunner(JobRunner):
 class WordsListener(Listener):
     @contextmanager
     def running(self, job: Job) -> Iterator[Callable[[Summary], None]]:
-        from framefleet.plugins.words.endpoint import end_requests
+        from framefleet.plugins.words.endpoint import counting_requests
 
-        end_requests()  # limits count from here
-        try:
+        with counting_requests():
             yield lambda _: None
-        finally:
-            end_requests()
 
     def following(self, job: Job, watch: Watch) -> AbstractContextManager[None]:
         from framefleet.plugins.words.answers import following

@@ -47,7 +47,14 @@ from framefleet.pipeline.outputs.query import check_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
-from framefleet.plugins.words.endpoint import NoAnswer, api_key, ask, each_answer, end_requests
+from framefleet.plugins.words.endpoint import (
+    NoAnswer,
+    api_key,
+    ask,
+    counting_requests,
+    each_answer,
+    end_requests,
+)
 from framefleet.plugins.words.section import (
     PLACEHOLDER,
     AnswerSection,
@@ -116,13 +123,20 @@ class _AskingStep(LateStep):
             source = "`until:`" if "accepted" in self.condition else "it to `scores:`"
             check_where(records, self.condition, place=f"{self.title}.where", source=source)
 
+    def thinned(self, column: str, frames: Frames) -> Frames:
+        return _thinned(frames, self._question(column).section)
+
     def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
-        (question,) = (one for one in self.questions if one.column == column)
+        question = self._question(column)
         if frames is None:
             raise NoAnswer("the clip has no frames")
         content = [{"type": "text", "text": question_text(question.section, record)}]
         content += _images(frames, question.section)
         return ask(question.section, content, question.answer)
+
+    def _question(self, column: str) -> _Question:
+        (question,) = (one for one in self.questions if one.column == column)
+        return question
 
     @classmethod
     def _opened(cls, title: str, questions: Sequence[_Question], condition: str | None = None) -> Self | None:
@@ -175,13 +189,22 @@ def question_text(section: EndpointSection, values: Mapping[str, Any]) -> str:
     return PLACEHOLDER.sub(lambda name: texts[name[1]], section.question)
 
 
+def _thinned(frames: Frames, section: FramesSection) -> Frames:
+    """Return evenly spaced frames, as large as they are sent."""
+    thinned = []
+    for place in np.linspace(0, len(frames) - 1, min(len(frames), section.frames)).round().astype(int):
+        image = Image.fromarray(frames[place])
+        image.thumbnail((section.max_side, section.max_side))
+        thinned.append(np.asarray(image))
+    return np.stack(thinned)
+
+
 def _images(frames: Frames, section: FramesSection) -> list[dict[str, Any]]:
     """Return evenly spaced frames as parts of a message."""
     parts = []
-    for place in np.linspace(0, len(frames) - 1, min(len(frames), section.frames)).round().astype(int):
-        image, buffer = Image.fromarray(frames[place]), io.BytesIO()
-        image.thumbnail((section.max_side, section.max_side))
-        image.save(buffer, "JPEG", quality=_QUALITY)
+    for frame in _thinned(frames, section):
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=_QUALITY)
         url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return parts
@@ -217,6 +240,7 @@ def prompts(
     return corrected_prompts(job, Callback(), sets, corrections=corrections)
 
 
+@counting_requests()
 def corrected_prompts(
     place: Job | str | Path | Mapping[str, Any],
     watch: Watch,
@@ -247,9 +271,12 @@ def rewrite_of(job: Job) -> RewriteSection:
     return section.rewrite
 
 
-def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: bool = False) -> WrittenTable:
+def write_prompts(
+    job: Job, watch: Watch, table: str | None = None, *, limit: int | None = None, is_plan: bool = False
+) -> WrittenTable:
     """Write what is missing of a job's prompts, and the table with them. table: in place of the job's.
 
+    limit: write only those of the first rows; the table then lacks later rows whose prompts are missing.
     is_plan: only look; nothing is asked or written. Raises TableError for a table without prompts, or whose
     prompt gets no answer, EndpointError where nobody answers; what was answered is kept.
     """
@@ -264,21 +291,33 @@ def write_prompts(job: Job, watch: Watch, table: str | None = None, *, is_plan: 
             problem = f"{where} has a column {ORIGINAL!r}, which it would add"
             raise TableError(problem, "rename it in the table, or drop it")
         answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
-        questions = {key: place for place, _, _, key in _questions(resolved, column, section) if key}
-        left = {key: place for key, place in questions.items() if key not in answers}
-        if is_plan or not left:
-            place = None
-            if questions and not left:
-                place = _table(job, store, resolved, column, section, answers, is_plan=is_plan)
-            return WrittenTable(num_texts=len(questions), num_left=len(left), place=place)
-        api_key(section)
-        check_claim(resolved)
-        with closing(RowIndex()) as index:  # rows that cannot be rendered are refused before anybody is paid
-            survey = survey_rows(resolved, index, watch)
-            check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered")
-        watch.say(f"prompts: {len(left):,} of {len(questions):,} to be written by {section.model}")
-        _ask_all(store, resolved, column, section, left, watch)
-    return write_prompts(job, watch, table)
+        keys = {key for *_, key in _questions(resolved, column, section) if key}
+        left: dict[str, int] = {}
+        later: set[str] = set()
+        if keys - answers.keys():
+            if not is_plan:
+                check_claim(resolved)
+            with closing(RowIndex()) as index:  # nobody is paid for rows that cannot be rendered
+                survey = survey_rows(resolved, index, Callback() if is_plan else watch)
+                invalid = index.left_out_in(0, survey.num_rows)
+            if not is_plan:
+                check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered", limit=limit)
+            for row, _, _, key in _questions(resolved, column, section):
+                if key and key not in answers and key not in left and row not in invalid:
+                    if limit is None or row < limit:
+                        left[key] = row
+                    else:
+                        later.add(key)
+        if left and not is_plan:
+            api_key(section)
+            watch.say(f"prompts: {len(left):,} of {len(keys):,} to be written by {section.model}")
+            _ask_all(store, resolved, column, section, left, watch)
+            answers = {key: row[_PROMPT] for key, row in written_in(store).items()}
+            left = {}
+        place = None
+        if not left and later < keys:
+            place = _table(job, store, resolved, column, section, answers, later, is_plan=is_plan)
+        return WrittenTable(num_texts=len(keys), num_left=len(left), place=place)
 
 
 def written_in(store: Store) -> dict[str, dict[str, str]]:
@@ -395,12 +434,13 @@ def _table(
     column: str,
     section: RewriteSection,
     answers: Mapping[str, str],
+    later: Collection[str],
     *,
     is_plan: bool,
 ) -> str | None:
     """Store the table with the written prompts, named by its content; return where.
 
-    is_plan: store nothing; None if it is not there.
+    later: keys of texts whose rows are left out. is_plan: store nothing; None if it is not there.
     """
     own = [field.remove_metadata() for field in resolved.table.schema]
     texts = [pa.field(name, pa.string()) for name in (column, ORIGINAL)]
@@ -411,6 +451,9 @@ def _table(
         with pq.ParquetWriter(file, schema) as writer:
             for _, batch in resolved.table.batches():
                 rows = list(islice(questions, batch.num_rows))
+                if later:
+                    batch = batch.filter(pa.array([key not in later for *_, key in rows]))
+                    rows = [row for row in rows if row[3] not in later]
                 ours: dict[str, list[Any]] = {
                     column: [answers.get(key, text) for _, text, _, key in rows],
                     ORIGINAL: [text for _, text, _, _ in rows],

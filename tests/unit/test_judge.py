@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from tenacity import wait_none
@@ -21,7 +22,8 @@ from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.errors import JobError, StoreError
+from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import SCORES
 from framefleet.pipeline.outputs.parts.part_file import columns_of
 from framefleet.pipeline.outputs.parts.parts import PartWriter
@@ -30,6 +32,8 @@ from framefleet.pipeline.outputs.parts.records import DIGEST, RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.plugins.words import endpoint
 from framefleet.plugins.words.answers import Answers, following, late_steps
+from framefleet.plugins.words.prompts import JudgeStep
+from framefleet.plugins.words.section import JudgeSection
 from tests.chat_server import SERVER, Chat
 from tests.commands import command
 from tests.jobs import job_values, write_job, write_table
@@ -219,9 +223,10 @@ def test_who_is_slow_is_given_up_in_time_and_who_is_down_is_asked_when_it_is_up(
 
 def test_limits_of_number_cost_and_rate_hold(store: Store, chat: Chat) -> None:
     rendered(store, 6)
-    job = job_file(store, judge=[question(chat, max_requests=2)])
+    job = job_file(store, judge=[question(chat, max_requests=1)])
     ended = command("judge", job)
-    assert (ended.exit_code, "max_requests" in ended.stderr, len(chat.log)) == (1, True, 2)
+    assert (ended.exit_code, "max_requests" in ended.stderr, len(chat.log)) == (1, True, 1)
+    assert not framefleet.judge(job) and len(chat.log) == 2  # another run, though in the same process
     price = {"input": 1000.0, "output": 0.0}  # 1 for a request
     costly = job_file(store, judge=[question(chat, max_cost=1.5, price=price)])
     ended = command("judge", costly)
@@ -230,6 +235,18 @@ def test_limits_of_number_cost_and_rate_hold(store: Store, chat: Chat) -> None:
     assert command("judge", job_file(store, judge=[question(chat, requests_per_minute=120)])).exit_code == 0
     assert time.monotonic() - began >= 0.5
     assert None not in judged(store)
+
+
+def test_a_second_call_of_python_sends_the_new_key(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered(store, 1)
+    chat.will({"status": 401})
+    job = job_file(store, judge=[question(chat, api_key_env="JUDGE_KEY")])
+    assert not framefleet.judge(job)
+    monkeypatch.setenv("JUDGE_KEY", "sk-of-the-test-corrected")
+    assert framefleet.judge(job)
+    assert [one["key"] for one in chat.log] == [f"Bearer {KEY}", "Bearer sk-of-the-test-corrected"]
 
 
 def test_clips_are_judged_while_others_are_rendered_and_the_rest_at_the_end(
@@ -301,6 +318,67 @@ def test_captions_are_of_the_clips_of_their_condition(store: Store, chat: Chat) 
     changed = job_file(store, captions=caption | {"model": "other"})
     with pytest.raises(JobError, match="another question"), following(load_job(changed), Callback()):
         raise AssertionError("nothing is rendered")
+
+
+def clips_out_of_reach(store: Store, path: str, *size: Any) -> bytes:
+    if path.startswith("clips/"):
+        error = StoreError("it does not answer")
+        error.kind = "unreachable"
+        raise error
+    return READ(store, path, *size)
+
+
+READ, CREATE = Store.read, Store.create
+
+
+def test_a_store_that_is_out_of_reach_for_a_while_refuses_no_clip(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered(store, 2)
+    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "read", clips_out_of_reach)
+        assert not answers.fill() and "does not answer" in answers.problem
+    assert answers.fill() and None not in judged(store)
+    Path(store.url_of(""), rendered(store, 3)[2]["path"]).unlink()
+    assert answers.fill() and "is gone" in answers.problem  # which waiting does not change
+
+
+def test_answers_that_could_not_be_written_are_not_asked_for_again(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered(store, 2)
+    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
+
+    def create(store: Store, path: str, content: bytes) -> Any:
+        if path.startswith(SCORES):
+            raise StoreError("it is full")
+        return CREATE(store, path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "create", create)
+        with pytest.raises(StoreError, match="full"):
+            answers.fill()
+    assert judged(store) == [None, None]
+    assert answers.fill() and None not in judged(store) and len(chat.log) == 2
+
+
+def test_only_the_frames_that_are_sent_wait_for_an_answer(store: Store, chat: Chat) -> None:
+    section = JudgeSection.model_validate([question(chat, frames=3, max_side=64)])
+    step = JudgeStep.open(section, folder=None)
+    assert step is not None
+    frames = np.random.default_rng(0).integers(0, 256, (9, 90, 160, 3), dtype=np.uint8)
+    thinned = step.thinned("quality", frames)
+    assert thinned.shape == (3, 36, 64, 3)
+    images = [image["image_url"]["url"] for image in asked_with(step, frames, chat)]
+    assert images == [image["image_url"]["url"] for image in asked_with(step, thinned, chat)]
+    assert np.array_equal(step.thinned("quality", thinned), thinned)
+
+
+def asked_with(step: JudgeStep, frames: Frames, chat: Chat) -> list[dict[str, Any]]:
+    step.ask("quality", frames, {"prompt": "a ball"})
+    _, *images = chat.log[-1]["body"]["messages"][0]["content"]
+    return images
 
 
 def test_damaged_clips_are_reported_and_others_are_judged(store: Store, chat: Chat) -> None:

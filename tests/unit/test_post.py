@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from safetensors.torch import load_file, save_file
 import framefleet
 from framefleet import Clip, Store
 from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.worker.blame import culprit_of
 from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.steps import check_steps, decisive_sections, open_steps
-from framefleet.pipeline.errors import FramefleetError, ModelError, RenderError
+from framefleet.pipeline.errors import FramefleetError, ModelError, OutOfMemory, RenderError
+from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput
 from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import EncodedClip, encode_clip, encode_input, store_clip
@@ -33,9 +36,14 @@ from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.pending_clips import announce, finished_clips, intents_in, sweep
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
 from framefleet.pipeline.outputs.parts.seals import new_run
+from framefleet.pipeline.recipes.recipe import BUILT_IN
+from framefleet.pipeline.rows.tables.row_plan import plan_rows
+from framefleet.pipeline.rows.tables.rows import InvalidRow
 from framefleet.plugins.marks.settings import ClipMarks, Provider
 from framefleet.plugins.marks.step import MarkStep
+from framefleet.plugins.post import networks
 from tests.commands import command
+from tests.configs import SD, WAN, write_model
 from tests.unit.test_encode_clip import CLIP
 
 FFV1 = Media(format="mkv")
@@ -141,6 +149,28 @@ def test_frames_are_those_of_the_network(weights: Path, tmp_path: Path) -> None:
     torch.save({"params_ema": tensors}, pickle)
     same = encode_clip(clip_of(), FFV1, [step_of({"upscale": str(pickle), "allow_pickle": True})])
     assert same.derived and np.array_equal(decode(same.derived), frames[::2])
+
+
+@pytest.mark.parametrize("num_failures", [1, 2])
+def test_an_upscaling_without_memory_is_tried_again_and_blames_the_memory(
+    num_failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [torch.OutOfMemoryError("CUDA out of memory")] * num_failures
+
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        if failures:
+            raise failures.pop()
+        return torch.nn.functional.interpolate(pixels, scale_factor=2)
+
+    monkeypatch.setattr(networks, "open_network", lambda *_: network)
+    upscaling = networks.Upscaling(weights="x2.safetensors", digest="")
+    if num_failures == 1:
+        larger, _ = upscaling(moving(), 8.0, device="cpu")
+        assert np.array_equal(larger, moving().repeat(2, axis=1).repeat(2, axis=2))
+        return
+    with pytest.raises(OutOfMemory, match=r"post.upscale: a frame of 96x64") as error:
+        upscaling(moving(), 8.0, device="cpu")
+    assert culprit_of(error.value).blame == "memory" and "model.offload" in error.value.fix
 
 
 def test_the_second_file_carries_the_marks_of_the_first() -> None:
@@ -276,6 +306,29 @@ def test_what_a_job_cannot_have_is_refused(weights: Path) -> None:
     else:
         assert "allow_pickle: true" in refused({"upscale": "x2.pth"})
         assert "x.safetensors cannot be read" in refused({"upscale": "x.safetensors"})
+
+
+def refusals(arguments: dict[str, Any], *post: dict[str, Any], of: str = "WanPipeline", **more: Any) -> str:
+    """What is wrong with a row, before anything is rendered."""
+    configs = {"WanPipeline": WAN, "StableDiffusionPipeline": SD}[of]
+    with tempfile.TemporaryDirectory() as folder:
+        spec = inspect_model(write_model(Path(folder), of, configs))
+    steps = [step_of(*post)] if post else []
+    batch = pa.RecordBatch.from_pylist([{"prompt": "a", **arguments}])
+    (row,) = plan_rows(batch.schema, spec, clip_steps=steps, **more).rows(0, batch)
+    return str(row.messages()) if isinstance(row, InvalidRow) else ""
+
+
+def test_rows_without_frames_to_interpolate_are_refused_before_they_are_rendered() -> None:
+    twice = {"interpolate": 2}
+    assert refusals({}, twice) == "" == refusals({"num_frames": 1})
+    single = refusals({"num_frames": 1}, twice)
+    assert "row 0: post.interpolate is 2, but the row renders one frame" in single
+    assert "one frame" in refusals({}, twice, defaults={"num_frames": 1})
+    assert "one frame" in refusals({}, twice, of="StableDiffusionPipeline")
+    assert "a side of 16 pixels" in refusals({"height": 16}, twice)
+    own = replace(BUILT_IN["generate"], name="mine:clip", digest="0" * 64)
+    assert refusals({"num_frames": 1}, twice, recipe=own) == ""  # which may render any number
 
 
 @needs_spandrel

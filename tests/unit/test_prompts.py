@@ -59,15 +59,15 @@ def job_file(tmp_path: Path, chat: Chat, rows: list[dict[str, Any]] = ROWS, **re
     return write_job(tmp_path / "job.yaml", values)
 
 
-def rows_rendered(job: Job) -> list[dict[str, Any]]:
-    """The rows that a run of the job would render."""
+def rows_rendered(job: Job, **scope: Any) -> list[dict[str, Any]]:
+    """The rows that a run of the job would read."""
     tables: list[str] = []
 
     def run(job: Job, watch: Any, scope: Scope) -> Summary:
         tables.append(str(scope.table))
         return Summary(done=0, failed=0, elapsed_s=0.0, mean_batch=None)
 
-    PromptsRunner().render(job, Callback(), Scope(), run=run)
+    PromptsRunner().render(job, Callback(), Scope(**scope), run=run)
     rows: list[dict[str, Any]] = pq.read_table(tables[0]).to_pylist()
     return rows
 
@@ -89,6 +89,37 @@ def test_other_columns_may_stand_in_the_question_and_empty_prompts_stay(tmp_path
     asked = job_file(tmp_path, chat, rows, question="{style}: {prompt}")
     written = [row["prompt"] for row in rows_rendered(load_job(asked, ["defaults.prompt=a tree"]))]
     assert written[2:] == ["In golden light: anime: rain", None]
+
+
+def test_a_trial_pays_for_its_own_rows_and_later_runs_for_the_rest(tmp_path: Path, chat: Chat) -> None:
+    more = [{"prompt": "snow", "seed": 1}, {"prompt": "a wall", "seed": 1, "height": 33}]
+    table = [{"height": None} | row for row in [*ROWS, *more]]
+    file = job_file(tmp_path, chat, table)
+    job = load_job(file)
+    planned = command("plan", file, "--limit", 2)
+    assert "prompts: 1 of 5 to be written first" in planned.stdout, planned.stderr
+    for _ in range(2):
+        originals = [row["original_prompt"] for row in rows_rendered(job, limit=2)]
+        assert originals == ["a red ball", "a red ball", "a wall"] and len(chat.log) == 1
+    assert len(rows_rendered(job, limit=3)) == 4 and len(chat.log) == 2
+    assert len(rows_rendered(job, only=["0" * 32])) == 4 and len(chat.log) == 2  # as `retry`
+    with pytest.raises(TableError, match="height is 33"):
+        rows_rendered(job)
+    assert len(chat.log) == 2
+    valid = load_job(job_file(tmp_path, chat, table[:5]))
+    assert len(rows_rendered(valid)) == 5 and len(chat.log) == 4
+    assert len(rows_rendered(valid, limit=2)) == 5
+
+
+def test_nobody_is_paid_for_rows_that_are_left_out(tmp_path: Path, chat: Chat) -> None:
+    rows = [*ROWS, {"prompt": "a wall", "seed": 1, "height": 33}]
+    file = job_file(tmp_path, chat, [{"height": None} | row for row in rows])
+    job = load_job(file, ["on_invalid=skip"])
+    for _ in range(2):
+        texts = [row["prompt"] for row in rows_rendered(job)]
+        assert len(chat.log) == 3
+        assert [text.startswith("In golden light") for text in texts] == [True] * 4 + [False]
+    assert "written first" not in command("plan", file, "--set", "on_invalid=skip").stdout
 
 
 def test_a_run_that_is_interrupted_asks_only_for_the_rest(tmp_path: Path, chat: Chat) -> None:

@@ -25,6 +25,7 @@ from framefleet.pipeline.model.specs.check import (
 from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.schedulers import resolve_scheduler
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+from framefleet.pipeline.outputs.clip_step import ClipStep
 from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
@@ -65,6 +66,7 @@ def plan_rows(
     model: str = "",
     elsewhere: Collection[str] = (),
     check_keep: rows.KeepCheck | None = None,
+    clip_steps: Collection[ClipStep] = (),
 ) -> RowPlan:
     """Return the plan for tables of `schema`, or raise TableError or JobError for what no row can mend.
 
@@ -137,6 +139,7 @@ def plan_rows(
         spec=spec,
         rules=rules,
         check_keep=check_keep,
+        clip_steps=clip_steps,
         carried=carried,
         argument_fields=shown,
         lookalikes=column_checks.lookalikes(unread, [target for target in targets if target not in read]),

@@ -5,7 +5,7 @@ A cell that names media by path or URL becomes the value that identifies its row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -29,6 +29,7 @@ from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 
 if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.clip_step import ClipStep
     from framefleet.pipeline.rows.inputs.pictures import Described
 
 
@@ -241,6 +242,7 @@ class RowPlan:
     # What a pipeline allows in a row beyond each argument's own rule.
     rules: Rules | None
     check_keep: KeepCheck | None  # of a job that stores the steps
+    clip_steps: Collection[ClipStep]
     carried: Carried  # columns that go into the record as they are
     argument_fields: pa.Schema  # columns that show the arguments
     lookalikes: tuple[tuple[str, str], ...]  # (carried column, argument that it may have meant)
@@ -304,6 +306,9 @@ class RowPlan:
                 too_short = check_video_length(video, arguments.get("num_frames"), self.spec)
                 late += [("video", too_short)] if too_short else []
             problems += self._problems(late, arguments)
+            if not recipe.is_own:
+                of_steps = (step.problem_of(self.spec.kind, arguments) for step in self.clip_steps)
+                problems += filter(None, of_steps)
         if self.check_keep and (why := self.check_keep(recipe, choice, arguments)):
             problems.append(Problem(self._column("scheduler"), choice.canonical, why))
         if problems:
