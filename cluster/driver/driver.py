@@ -109,7 +109,7 @@ class Driver:
         summary = self._tally.summary(progress)
         if self._is_ending:
             half_done = count_text(len(self._checkpoints), "half-done row")
-            log.warning("saved: %s, %s", count_text(summary.done, "finished row"), half_done)
+            log.warning("stopped: %s and %s are saved", count_text(summary.done, "finished row"), half_done)
         return summary
 
     def _ended(self, progress: Progress) -> Progress:
@@ -234,6 +234,7 @@ class Driver:
             case events.Leaving():
                 return self._leave(event.worker, "its machine is to go")
             case events.Ready():
+                self._tally.waiting_for = None
                 lane = self._lanes.join(event.worker, event.lane, load_s=event.load_s)
                 cause = self._refused(event, lane)
                 if cause is None:

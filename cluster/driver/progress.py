@@ -85,8 +85,8 @@ class RunFigures:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress(RunFigures):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Progress(Overview, RunFigures):
     """A job under way."""
 
     total: int  # rows that this run has to render
@@ -97,6 +97,17 @@ class Progress(RunFigures):
     last_failure: str | None = None
     waiting_for: str | None = None  # what a worker is doing that is not ready yet
     paused_since: str = ""  # for people; "" while it is not paused
+
+    def overview(self) -> Mapping[str, object]:
+        return {
+            "rows": f"{self.done:,} of {self.total:,} done, {self.failed:,} failed, {self.in_flight:,} under way",
+            "rate": None if self.rows_per_s is None else f"{self.rows_per_s:.2f} rows/s",
+            "left": None if self.eta_s is None else timedelta(seconds=round(self.eta_s)),
+            "workers": len(self.workers),
+            "waiting for": self.waiting_for,
+            "last failure": self.last_failure and self.last_failure.partition("\n")[0],
+            "budget": self.over_budget,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

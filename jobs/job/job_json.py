@@ -80,7 +80,7 @@ def claim_of(store: Store) -> Claim:
     try:
         return read_claim(store)
     except FileNotFoundError:
-        fix = "check the path; if job.json is lost, run `framefleet repair`"
+        fix = "check the path; if only job.json is lost, `framefleet repair` puts it back"
         if inner := Output(store).inner:
             fix = f"give the job file instead: the output has only {' and '.join(inner)} so far"
         raise JobError(f"{store.url_of('')} is not an output: it has no job.json", fix) from None

@@ -87,4 +87,4 @@ class DraftRunner(JobRunner):
 def _check_limit(limit: int | None) -> None:
     """Raise JobError where the first rows cannot be chosen: drafts decide which rows are rendered."""
     if limit is not None:
-        raise JobError("--limit: the job has drafts", "leave it out, or set `draft.keep`")
+        raise JobError("limit: the job has drafts", "leave it out, or set `draft.keep`")

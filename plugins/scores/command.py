@@ -54,16 +54,16 @@ def score_command(
                 storage_options=options,
                 on_progress=watch.show,
             )
-        if summary.done:
-            columns = ", ".join(summary.columns)
-            stderr.say(
-                f"{count_text(summary.done, 'clip')} scored in {duration(summary.elapsed_s)}: {columns}"
-            )
+        failed_everywhere = {name for name, one in summary.unscored.items() if one.num == summary.done}
+        if columns := [name for name in summary.columns if name not in failed_everywhere]:
+            clips = f"{count_text(summary.done, 'clip')} scored in {duration(summary.elapsed_s)}"
+            stderr.say(f"{clips}: {', '.join(columns)}")
             stderr.say(f"scores: {Store(output, options).url_of(SCORES)}")
         elif not summary.num_damaged:
             stderr.say("nothing to do: every clip has these scores; --again measures them again")
         for name, failed in summary.unscored.items():
-            stderr.say(f"{count_text(failed.num, 'clip')} without {name}, e.g. {failed.example}")
+            problem = f"the score {name} failed for {count_text(failed.num, 'clip')}, e.g. {failed.example}"
+            stderr.say(problem, level="warning")
         if summary.num_damaged:
             damaged = count_text(summary.num_damaged, "damaged clip")
             stderr.say(f"{damaged} without scores, e.g. {summary.damage}")

@@ -57,7 +57,7 @@ class ScoreSummary(Overview):
     unscored: dict[str, LackingColumn] = field(default_factory=dict)
 
     def overview(self) -> Mapping[str, object]:
-        unscored = (f"{count_text(one.num, 'clip')} without {name}" for name, one in self.unscored.items())
+        unscored = (f"{name} of {count_text(one.num, 'clip')}" for name, one in self.unscored.items())
         return {
             "scored": f"{count_text(self.done, 'clip')} in {duration(self.elapsed_s)}",
             "columns": ", ".join(self.columns) or None,

@@ -124,4 +124,4 @@ def _is_chosen(job: Job) -> bool:
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None:
-        raise JobError("--limit: the job has `until`, which says how many rows there are", "leave it out")
+        raise JobError("limit: the job has `until`, which says how many rows there are", "leave it out")

@@ -72,7 +72,7 @@ def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Pat
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert time.monotonic() - began < 60  # a row takes ten minutes
-    assert "saved: 6 finished rows, 0 half-done rows" in printed
+    assert "stopped: 6 finished rows and 0 half-done rows are saved" in printed
     assert len(records_of(tmp_path / "out")) == len(finishing)
 
 

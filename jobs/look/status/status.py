@@ -260,7 +260,7 @@ class StatusReader:
             num_failed=failed,
             num_invalid=self._num_invalid.value(),
             num_left=num_left,
-            rows_per_s=report.rows_per_s if report else None,
+            rows_per_s=report.rows_per_s if report and is_at_work else None,
             eta_s=report.eta_s if report and is_at_work else None,
             driver=driver,
             workers=report.workers if report and is_at_work else (),
