@@ -55,6 +55,19 @@ def test_partitions_are_columns_with_types(values: list[Any], read: list[Any], t
     assert [row["_style"] for row in found] == read
 
 
+@pytest.mark.parametrize("folder", ["prompts", "chosen"])
+def test_tables_of_several_runs_of_a_job_are_read_together(folder: str, tmp_path: Path) -> None:
+    """As `verify --fleet` reads them: the job's table got a column, and lost another, between two runs."""
+    tables = [{"prompt": "a", "style": "x"}, {"shot": "close", "prompt": "b"}]
+    (tmp_path / folder).mkdir()
+    for number, table in enumerate(tables):
+        pq.write_table(pa.Table.from_pylist([table]), tmp_path / folder / f"{number:016x}.parquet")
+    empty = {"prompt": None, "style": None, "shot": None}
+    assert rows(f"{tmp_path}/{folder}/*.parquet") == [empty | table for table in tables]
+    (tmp_path / folder / f"{0:016x}.parquet").rename(tmp_path / folder / "mine.parquet")
+    assert "different columns" in refusal(f"{tmp_path}/{folder}/*.parquet").problem
+
+
 def test_partitions_of_arguments_stay_text_and_may_be_nested(tmp_path: Path) -> None:
     frame = pandas.DataFrame({"prompt": ["a", "b"], "seed": [7, 2**62], "style": ["x", "x"]})
     frame.to_parquet(tmp_path / "t", partition_cols=["style", "seed"])

@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from framefleet.pipeline.errors import TableError
 from framefleet.pipeline.model.specs.signature import ArgumentKind
+from framefleet.pipeline.outputs.layout import OF_RUNS
 from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.rows.tables import formats
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS, BadTexts, with_odd_cells, without_empty
@@ -46,6 +47,11 @@ class FileToRead:
     format: formats.TableFormat
     compression: str | None
     arguments: Mapping[str, ArgumentKind]
+
+
+def may_lack_columns(path: str, schema: pa.Schema) -> bool:
+    """Return whether a file may lack columns of its table: one of several runs, or versions of framefleet."""
+    return are_records(schema) or OF_RUNS.search(path) is not None
 
 
 def schema_of(file: FileToRead) -> tuple[pa.Schema, int | None]:
@@ -130,11 +136,12 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
             del groups[0]
         for batch in parquet.iter_batches(STEP_ROWS, row_groups=groups, use_threads=False):
             names = batch.schema.names
-            if names != schema.names and not (are_records(schema) and {*names} <= {*schema.names}):
+            is_part = may_lack_columns(file.name, schema) and {*names} <= {*schema.names}
+            if names != schema.names and not is_part:
                 raise TableError(f"{file.name} is not what it was a moment ago", "run the same command again")
             skip, rows = max(0, skip - batch.num_rows), batch.slice(skip)
             # Without dictionaries, as `_settled` says: each row then tells how large it is. What
-            # some records lack is null.
+            # some files lack is null.
             columns = [
                 rows.column(field.name).cast(field.type)
                 if field.name in names

@@ -29,10 +29,10 @@ from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
 from framefleet.pipeline.model.specs.signature import ArgumentKind
-from framefleet.pipeline.outputs.parts.records import are_records
 from framefleet.pipeline.outputs.stores.object_store import stamp_of
 from framefleet.pipeline.outputs.stores.retries import OUTAGE_S, Patience, why_unread
 from framefleet.pipeline.rows.tables import table_files
+from framefleet.pipeline.rows.tables.file_reading import may_lack_columns
 from framefleet.pipeline.rows.tables.formats import ENDINGS, TO_UTF_8, file_format
 from framefleet.pipeline.rows.tables.table_files import TableFile, find_rows, open_batches, read_schema
 
@@ -381,7 +381,7 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, .
             return other, None  # CSV and JSONL are held to this schema as they are read
         lengths.append(length)
         wanted = schema = schema if number else other
-        if are_records(schema):  # versions of framefleet differ in their columns
+        if may_lack_columns(source.path, schema):
             schema = pa.schema([*schema, *(field for field in other if field.name not in schema.names)])
             wanted = pa.schema([schema.field(name) for name in other.names])
         if not other.equals(wanted):
