@@ -100,13 +100,13 @@ class Progress(Overview, RunFigures):
 
     def overview(self) -> Mapping[str, object]:
         return {
-            "rows": f"{self.done:,} of {self.total:,} done, {self.failed:,} failed, {self.in_flight:,} under way",
+            "rows": f"{self.done:,} of {self.total:,} done, {self.failed:,} failed",
+            "under way": f"{self.in_flight:,}",
             "rate": None if self.rows_per_s is None else f"{self.rows_per_s:.2f} rows/s",
             "left": None if self.eta_s is None else timedelta(seconds=round(self.eta_s)),
             "workers": len(self.workers),
             "waiting for": self.waiting_for,
             "last failure": self.last_failure and self.last_failure.partition("\n")[0],
-            "budget": self.over_budget,
         }
 
 

@@ -17,6 +17,7 @@ from framefleet.doors import inner_outputs
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
 from framefleet.pipeline.errors import command, count_text, escaped
+from framefleet.pipeline.outputs.layout import INVALID
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.output import Output
@@ -41,6 +42,8 @@ def failures_command(
 ) -> None:
     """List the rows that failed, with the reason, the fix, the number of attempts and the workers.
 
+    Also those that `on_invalid: skip` left out.
+
     Needs no cluster and no model. The exit code is 0 with or without failures.
     """
     with reporting(verbose=verbose):
@@ -53,6 +56,7 @@ def failures_command(
                 stdout.say(json.dumps(failure_values(row)))
         else:
             _show_by_type(rows, opened.url, limit=limit, traceback=traceback)
+            _show_invalid(opened, limit=limit)
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
@@ -106,6 +110,19 @@ def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, tracebac
     if not traceback and any(row.traceback for rows in shown.values() for row in rows):
         stderr.say(f"to see where each was raised: {command('failures', url, '--traceback')}")
     stderr.say(f"to retry them: {command('retry', url)}")
+
+
+def _show_invalid(opened: Output, *, limit: int) -> None:
+    """Print the first rows that `on_invalid: skip` left out."""
+    count = 0
+    for table in opened.invalid_rows():
+        for row in table.slice(0, max(0, limit - count)).select(["row_index", "reason", "fix"]).to_pylist():
+            stdout.say(f"  row {row['row_index']:,} was left out: {one_line(str(row['reason']))}")
+            stdout.say(Text("    hint: ", style="cyan").append(one_line(str(row["fix"])), style="default"))
+        count += len(table)
+    if count:
+        rows = f"{count_text(count, 'row')} left out by `on_invalid: skip`"
+        stderr.say(f"{rows}; all of them: {opened.store.url_of(INVALID)}")
 
 
 def _show(row: FailedRow, *, traceback: bool) -> None:

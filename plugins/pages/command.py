@@ -245,7 +245,8 @@ def report_command(
         if made.cost:
             unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
             hours = f"{unit} hours: {cost.gpu_hours:,.3g} x {cost.price_per_gpu_hour:g}"
-            stdout.say(f"cost: {cost.total:,.2f} ({hours})")
+            inner = "".join(f", {name}: {one:,.3g}" for name, one in cost.inner_gpu_hours.items())
+            stdout.say(f"cost: {cost.total:,.2f} ({hours}{inner})")
         if made.clip_yield:
             stdout.say(f"yield: {made.clip_yield.text()}")
             if accepted and not made.clip_yield.num_accepted:

@@ -87,6 +87,8 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
     by_type, failures = _failures(store)
     work, status = _work(figures), StatusReader(Output(store)).status()
     hours = (WORKER_SECONDS.total(spent) or work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
+    inner_hours = {name: seconds / 3600 * (gpus or 1.0) for name, seconds in _inner_seconds(store).items()}
+    all_hours = hours + sum(inner_hours.values())
     reported, by_remark = status.audits, dict(figures.remarks.most_common())
     share = reported.most_wrong / figures.num_rows if reported and figures.num_rows else None
     return values.Report(
@@ -118,9 +120,10 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
         if price is None
         else values.Cost(
             price_per_gpu_hour=price,
-            gpu_hours=hours,
-            total=hours * price,
-            per_clip=hours * price / figures.num_rows if figures.num_rows else None,
+            gpu_hours=all_hours,
+            inner_gpu_hours=inner_hours,
+            total=all_hours * price,
+            per_clip=all_hours * price / figures.num_rows if figures.num_rows else None,
         ),
         clip_yield=yield_of(store, accepted=accepted, hour_price=price and price * (gpus or 1.0)),
         failures_by_type=dict(by_type.most_common()),
@@ -215,13 +218,18 @@ def _moment(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
+def _inner_seconds(store: Store) -> dict[str, float]:
+    """Return the time of all workers of each inner output, by its name."""
+    return {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
+
+
 def yield_of(store: Store, *, accepted: str | None, hour_price: float | None) -> values.Yield | None:
     """Return the yield; None where no driver counted anything.
 
     accepted: a condition on records in SQL; None accepts all. hour_price: of a worker's hour.
     """
     own = WORKER_SECONDS.by_label(figures_of(store))
-    inner = {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
+    inner = _inner_seconds(store)
     if not (whole_s := sum(own.values()) + sum(inner.values())):
         return None
     num_clips, clips_s = _sums(_records(store, None))

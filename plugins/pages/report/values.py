@@ -101,10 +101,11 @@ class ModelTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the job cost. gpu_hours: those of the report."""
+    """What the job cost, inner outputs included. gpu_hours: those of the report, and of inner outputs."""
 
     price_per_gpu_hour: float
     gpu_hours: float
+    inner_gpu_hours: Mapping[str, float]  # of these, by the inner output's name
     total: float
     per_clip: float | None
 
