@@ -247,7 +247,7 @@ def sweep_late(store: Store, hold: Hold) -> list[str]:
     late = [part.path for part in parts_in(store, RECORDS) if seal.is_late(part)]
     if late:
         hold.check()
+        store.delete_many(late)
     for path in late:
         log.info("%s came after its driver had lost the output, or was merged: deleted", store.url_of(path))
-    store.delete_many(late)
     return late
