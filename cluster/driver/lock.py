@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.pipeline.errors import JobError, OutputInUse, StoreConflict, StoreError, escaped
+from framefleet.pipeline.errors import JobError, OutputInUse, StoreConflict, StoreError, command, escaped
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.redaction import public_message
 from framefleet.pipeline.metrics import of_runs
@@ -154,7 +154,8 @@ def in_use(output: str, holder: Holder | None) -> JobError:
     who = f"pid {holder.pid} on {holder.host} since {holder.started_at}" if holder else "another driver"
     kind = OutputInUse if holder and holder.renders else JobError
     return kind(
-        f"{output} is being written by {who}", "wait for it to end, stop it, or choose another output"
+        f"{output} is being written by {who}",
+        f"wait for it to end, stop it ({command('stop', output)}), or choose another output",
     )
 
 

@@ -112,8 +112,8 @@ def wait_for_rows(
     began = reported = time.monotonic()
     if left := in_hand():
         log.warning(
-            "stopping: workers save %s, at most %.0f s; press Ctrl-C again to stop at once",
-            count_text(sum(left.values()), "half-done row"),
+            "stopping: workers hand back %s, at most %.0f s; press Ctrl-C again to stop at once",
+            count_text(sum(left.values()), "row"),
             limit_s,
         )
     while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:

@@ -63,8 +63,11 @@ def submit_command(
         if (program := program_at_end(values)).startswith("/"):
             paths.append(f"on_end.command {program}")
         if paths:
-            stderr.say(f"note: the cluster must have the same files at {', '.join(paths)}")
-        stderr.say(f"to see it: {command('status', output)}; {command('logs', output)} --submitted")
+            places = ", ".join(paths)
+            stderr.say(f"note: every machine of the cluster needs the files that are here at {places}")
+        at = ("--address", address) if address else ()
+        logs = command("logs", output, "--submitted", *at)
+        stderr.say(f"to see it: {command('status', output)}; {logs}")
         stderr.say(f"to end it: {command('stop', output)}")
 
 

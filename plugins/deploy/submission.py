@@ -230,8 +230,13 @@ def _client(address: str | None) -> Iterator[JobSubmissionClient]:
     except AuthenticationError as error:
         raise needs_token(where) from error
     except (ConnectionError, RayError, RequestException, RuntimeError, ValueError) as error:
-        raise FleetError(
-            f"{where} cannot be used: {public_text(str(error))}",
+        fix = (
             f"give {source} as http://HOST:8265 (HOST:PORT without http:// is Ray's own port, not the job "
-            "server's); if it has just started, try again in a minute",
-        ) from error
+            "server's); if it has just started, try again in a minute"
+        )
+        if "No available agent" in str(error):
+            fix = (
+                "try again in a minute; if that does not help, see dashboard_agent.log on the head: another "
+                "Ray there may have its port (`ray start --dashboard-agent-listen-port`)"
+            )
+        raise FleetError(f"{where} cannot be used: {public_text(str(error)).rstrip('.')}", fix) from error

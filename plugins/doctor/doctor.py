@@ -144,7 +144,8 @@ def _of_room(
     worker = shares(fleet, machines)
     if not worker.room(machines):
         problem = f"no machine has room for a worker, which takes {worker}"
-        fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others"
+        fix = f"the cluster has {machines_in_words(machines)}; this is fine if an autoscaler adds others; "
+        fix += "else change `fleet`, e.g. gpus_per_worker: 0 renders on CPUs"
         yield replace(machine.warning(problem, fix), check="fleet")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from framefleet import Store
@@ -21,7 +22,7 @@ from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, INVALID_FIELDS, RECORD_FIELDS
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests import made_up_workers
-from tests.jobs import all_columns, job_values, prompt_rows, write_table
+from tests.jobs import all_columns, job_values, prompt_rows, records_of, write_table
 from tests.made_up_workers import Workers, hello_of, render_by
 
 PAGE = (Path(__file__).parents[2] / "docs/output.md").read_text("utf-8")
@@ -52,6 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
             survey_rows(resolved, index, Callback())
             write_rows(resolved, index, lock)
+    answers = [{"row_id": record["row_id"], "quality": 7.0} for record in records_of(folder / "run-7")]
+    (folder / "run-7/scores").mkdir()
+    pq.write_table(pa.Table.from_pylist(answers), folder / "run-7/scores/part-0.parquet")
     return folder
 
 
@@ -77,7 +81,7 @@ def test_the_join_gives_each_row_of_the_table_its_own_columns(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    (query,) = [query for query in QUERIES if "JOIN" in query]
+    (query,) = [query for query in QUERIES if "AS rows" in query]
     found = duckdb.sql(query)
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
     assert [(row["tag"], row["prompt"]) for row in rows] == [(row["tag"], row["prompt"]) for row in TABLE]

@@ -74,7 +74,7 @@ def test_the_program_of_the_end_goes_with_the_job(program: str, tmp_path: Path, 
 def test_a_program_elsewhere_is_named_and_not_sent(tmp_path: Path, client: Mock) -> None:
     job = write_job(tmp_path / "job.yaml", values(tmp_path, on_end={"command": ["/opt/notify", "x"]}))
     submitted = command("submit", job)
-    assert f"same files at output {tmp_path}/out, on_end.command /opt/notify\n" in submitted.stderr
+    assert f"files that are here at output {tmp_path}/out, on_end.command /opt/notify\n" in submitted.stderr
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["job.json"]
 
 

@@ -93,7 +93,7 @@ def test_groups_whose_clips_would_be_the_same_are_refused(tmp_path: Path) -> Non
         Candidates(job_with(tmp_path, rows, per=["style"]), Callback())
     with pytest.raises(UserError, match="seed is 3"):
         Candidates(job_with(tmp_path, job={"overrides": {"seed": 3}}), Callback())
-    with pytest.raises(UserError, match="--limit"):
+    with pytest.raises(UserError, match="limit: the job has"):
         render_job(job_with(tmp_path), Callback(), limit=1)
 
 

@@ -19,6 +19,7 @@ from framefleet.jobs.look.failures import failure_values, one_line
 from framefleet.jobs.show.console import reporting, stdout
 from framefleet.jobs.show.watch import audit_line, duration, gone_line
 from framefleet.pipeline.errors import command, count_text
+from framefleet.pipeline.metrics import BLOCKED_PLACES
 
 if TYPE_CHECKING:
     from framefleet.jobs.look.status.status import DriverSeen, Status, StatusReader
@@ -112,7 +113,7 @@ def _counts_of(status: Status) -> str:
     ):
         if count:
             parts.append(f"{count:,} {what}")
-    if status.rows_per_s is not None:
+    if status.rows_per_s is not None and status.is_moving:
         parts.append(f"{status.rows_per_s:.2f} rows/s")
     if status.eta_s is not None:
         parts.append(f"{duration(status.eta_s)} left")
@@ -120,7 +121,7 @@ def _counts_of(status: Status) -> str:
         parts.append(f"paused since {one_line(status.paused_since)}")
     elif status.driver.state == "running" and status.driver.progress and not status.workers:
         parts.append(f"no worker is ready yet ({duration(status.driver.progress.elapsed_s)})")
-    if status.workers:
+    if status.workers and status.is_moving:
         parts.append(f"workers rendering: {num_rendering(status.workers)}")
     return ", ".join(parts)
 
@@ -155,6 +156,10 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
     if status.audits and status.num_done:
         lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}"))
     lines += map(Text, status.notes)
+    if num_blocked := round(BLOCKED_PLACES.total(status.figures)):
+        lines.append(
+            Text(f"machines and workers no longer used: {num_blocked:,}; the job's log says why", "red")
+        )
     if status.gone:
         lines.append(Text(one_line(gone_line(status.gone, status.output)), "red"))
     if status.over_budget:

@@ -179,7 +179,9 @@ class Status(Overview):
         return {
             "output": self.output,
             "rows": f"{self.num_done:,}{of} done, {self.num_failed:,} failed{left}",
-            "rate": None if self.rows_per_s is None else f"{self.rows_per_s:.2f} rows/s",
+            "rate": None
+            if self.rows_per_s is None or not self.is_moving
+            else f"{self.rows_per_s:.2f} rows/s",
             "time left": None if self.eta_s is None else timedelta(seconds=round(self.eta_s)),
             "driver": self.driver.state
             + (f", paused since {self.paused_since}" if self.paused_since else ""),
@@ -188,6 +190,11 @@ class Status(Overview):
             "error": self.driver.error or None,
             "last failure": self.last_failures[0].message if self.last_failures else None,
         }
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether its driver is at work, and not paused."""
+        return self.driver.is_at_work and not self.paused_since
 
     @property
     def is_under_way(self) -> bool:
@@ -260,7 +267,7 @@ class StatusReader:
             num_failed=failed,
             num_invalid=self._num_invalid.value(),
             num_left=num_left,
-            rows_per_s=report.rows_per_s if report and is_at_work else None,
+            rows_per_s=report.rows_per_s if report else None,
             eta_s=report.eta_s if report and is_at_work else None,
             driver=driver,
             workers=report.workers if report and is_at_work else (),
