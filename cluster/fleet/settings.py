@@ -227,5 +227,7 @@ def num_gpus_here() -> int:
 
     managers = [one for one in get_all_accelerator_managers() if one.get_resource_name() == "GPU"]
     visible = [one.get_current_process_visible_accelerator_ids() for one in managers]
+    # "-1" hides all GPUs, too.
+    visible = [ids and [one for one in ids if not one.startswith("-")] for ids in visible]
     counts = [one.get_current_node_num_accelerators() for one in managers]
     return sum(n if ids is None else min(n, len(ids)) for n, ids in zip(counts, visible, strict=True))

@@ -61,6 +61,7 @@ those who made it:
     .venv/bin/pip install -r requirements.txt
     .venv/bin/framefleet verify . {options}
 
+If pip does not find framefleet, install it from its repository first; the version is in requirements.txt.
 Replace names in capitals by where the weights are on your machine. `verify` prints for each row whether it is
 bit-exact; else by how many levels its pixels differ, and what of the environment is another: other processors
 and GPUs add numbers in another order. The exit code is 0 if all rows are bit-exact.
