@@ -76,9 +76,8 @@ GALLERY, PICKS, PICK_FILES = "gallery", "stars.jsonl", "stars"
 
 
 TAG = 8  # digits
-OF_RUNS = re.compile(
-    rf"(?:^|/)(?:{CHOSEN}|{PROMPT_TABLES})/[0-9a-f]{{16}}\.parquet"
-)  # tables of one run each
+# Tables of one run each.
+OF_RUNS = re.compile(rf"(?:^|/)(?:{CHOSEN}|{PROMPT_TABLES})/[0-9a-f]{{16}}\.parquet")
 LABEL_SUFFIX = ".xmp"
 _NAMED = re.compile(
     r"(?:(?:clips|previews|derived)/(?P<folder>[0-9a-f]{2})|extras)/(?P<row_id>(?(folder)(?P=folder)[0-9a-f]{30}|[0-9a-f]{32}))"
