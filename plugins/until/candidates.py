@@ -25,7 +25,7 @@ from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
 from framefleet.pipeline.outputs.parts.parts import read_parts
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
@@ -114,6 +114,9 @@ class Candidates:
                     fix = f"the table's column {name!r} is stored as {new!r}: write that"
                     fix = fix if new else argument_meant(name, columns)
                     raise JobError(f"until.{key}: rows have no {name!r}", fix)
+        for name in taken_columns(self._store) & {*MARKS.names} if live_parts(self._store) else ():
+            problem = f"until: records of {self._store.url_of('')} have a column {name!r} already"
+            raise JobError(problem, "choose another output")
         records = resolved.record_columns()
         records = pa.schema([field for field in records if field.name not in MARKS.names])
         check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")

@@ -151,6 +151,8 @@ class _AskingStep(LateStep):
 
 
 class JudgeStep(_AskingStep):
+    column_key = "judge.name"
+
     @classmethod
     def open(cls, section: JudgeSection, *, folder: str | None) -> Self | None:
         questions = [_Question(column=one.name, section=one, answer=one.answer) for one in section.root]
@@ -162,6 +164,8 @@ class JudgeStep(_AskingStep):
 
 
 class CaptionStep(_AskingStep):
+    column_key = "captions.column"
+
     @classmethod
     def open(cls, section: CaptionsSection, *, folder: str | None) -> Self | None:
         if len({one.where for one in section.root}) > 1:
