@@ -32,14 +32,13 @@ from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import EndpointError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import LateStep, added_columns, late_columns, may_answer_later
 from framefleet.pipeline.outputs.frames.frames import plain_frames
 from framefleet.pipeline.outputs.layout import CHOSEN
 from framefleet.pipeline.outputs.output import recorded_frames
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of
 from framefleet.pipeline.outputs.parts.records import plain_name, with_arguments
 from framefleet.pipeline.outputs.query import check_where, records_where
 from framefleet.pipeline.outputs.stores.store import Store
@@ -281,7 +280,7 @@ def keep_of(job: Job) -> KeepSection:
     if keep.score is not None and keep.score not in measured:
         raise JobError(
             f"draft.keep.by is {keep.by!r}, and drafts have no such score",
-            f"{did_you_mean(keep.score, measured)}; or add it to `scores:`",
+            fix_of_missing(keep.score, measured, source="it to `scores:`"),
         )
     return keep
 

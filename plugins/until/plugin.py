@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class UntilListener(Listener):
     def rendered(self, job: Job, watch: Watch) -> None:
         """Mark clips in full as their drafts are, before the listener of `words` captions by these marks."""
-        if job.until is None:
+        from framefleet.plugins.until.section import UNTIL
+
+        if getattr(job, UNTIL) is None:
             return
         from framefleet.jobs.job.output import store_of_job
         from framefleet.plugins.until.marks import copy_marks
