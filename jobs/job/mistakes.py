@@ -174,7 +174,9 @@ def _meant(key: Key, error: Any, job: type[BaseModel]) -> str:
     if below:
         written = tuple(map(str, above))
         places |= {(*above, *place): (*written, *path) for place, path in _known_keys(below)}
-    siblings = {path[-1]: path for place, path in places.items() if place[:-1] == location[:-1]}
+    # pydantic's has the places in lists too, also in those that a job file gives one member of.
+    section = [part for part in location[:-1] if not isinstance(part, int)]
+    siblings = {path[-1]: path for place, path in places.items() if [*place[:-1]] == section}
     elsewhere: dict[str, tuple[str, ...]] = {}
     for path in places.values():
         if path != key and (path[0] == key[0] or path[0] not in _CHOSEN):

@@ -8,8 +8,11 @@ from typing import Any
 from framefleet.doors import clip_steps
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.clip_step import ClipStep, added_columns
+from framefleet.pipeline.outputs.clip_step import ClipStep, LateStep, added_columns
 from framefleet.pipeline.outputs.media.media_settings import Media
+from framefleet.pipeline.outputs.parts.record_tables import taken_columns
+from framefleet.pipeline.outputs.parts.seals import live_parts
+from framefleet.pipeline.outputs.stores.store import Store
 
 
 def kinds_of(job: Job) -> dict[str, type[ClipStep]]:
@@ -50,6 +53,25 @@ def check_free(steps: Mapping[str, ClipStep], arguments: Collection[str], class_
                     f"{section}: records have a column {name!r} already, which is an argument of {class_name}"
                 )
                 raise JobError(problem, "give it another name")
+
+
+def check_recorded(steps: Mapping[str, ClipStep], store: Store) -> None:
+    """Raise JobError for a column that is filled in later, where records of an output have it already.
+
+    E.g. from the table of a run without the step.
+    """
+    late = {
+        name: (section, step)
+        for section, step in steps.items()
+        if isinstance(step, LateStep)
+        for name in step.columns.names
+    }
+    taken = taken_columns(store) if late and live_parts(store) else frozenset()
+    for name, (section, step) in late.items():
+        if name in taken:
+            problem = f"{section}: records of {store.url_of('')} have a column {name!r} already"
+            key = f"give `{step.column_key}` another value" if step.column_key else "give it another name"
+            raise JobError(problem, f"{key}, or choose another output")
 
 
 def step_columns(job: Job) -> list[str]:

@@ -17,7 +17,7 @@ from framefleet.cluster.driver.feed import JobRun
 from framefleet.jobs.job.model import OpenedModel, open_models, place_of
 from framefleet.jobs.job.output import base_of, files_of_others, media_of, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import check_free, check_steps, open_steps
+from framefleet.jobs.job.steps import check_free, check_recorded, check_steps, open_steps
 from framefleet.jobs.show.watch import Watch, wait_for
 from framefleet.pipeline.errors import JobError, RecipeError, TableError, shown
 from framefleet.pipeline.guards.mistakes import Mistakes, did_you_mean, naming_model
@@ -142,6 +142,7 @@ def resolve_job(job: Job, watch: Watch, table: str | None = None) -> ResolvedJob
     with mistakes.noted():
         media = _media_of(job, opened)
         check_steps(steps, media)
+        check_recorded(steps, store)
     mistakes.report()
     models = {}
     for name, model in opened.items():

@@ -69,6 +69,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"use one of {', '.join(names)}"
 
 
+def either(fix: str, other: str) -> str:
+    """Return both fixes of an error, of which one is enough."""
+    return f"{fix} Or {other}" if fix.endswith("?") else f"{fix}; or {other}"
+
+
 @contextmanager
 def naming_model(place: str) -> Iterator[None]:
     """Have a UserError of the block name the model's place in the job, e.g. `models.wan`, and not `model`."""

@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import safe_open
 
 from framefleet.pipeline.errors import JobError, ModelError
+from framefleet.pipeline.guards.mistakes import either
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import FolderSource
@@ -99,7 +100,7 @@ def fetch_ip_adapter(
             problem = f"{folder / adapter.weights} is not an IP-adapter for images: it holds "
             raise ModelError(problem + (other or "no weights"), "use another file")
     except ModelError as error:
-        raise ModelError(f"model.ip_adapter: {error.problem}", f"{error.fix}; or {_FIX}") from error
+        raise ModelError(f"model.ip_adapter: {error.problem}", either(error.fix, _FIX)) from error
     except FileNotFoundError as error:
         raise ModelError(f"model.ip_adapter: {error}", _FIX) from error
     return IpAdapterFiles(

@@ -197,6 +197,7 @@ class LateStep(ClipStep):
     """
 
     changes_file: ClassVar[bool] = False
+    column_key: ClassVar[str] = ""  # of the job, which names the columns
 
     @property
     def where(self) -> str | None:

@@ -26,6 +26,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 _MAX_SILENCE_S = 60.0  # for one part of records: a thousand times what a condition takes
 _SANDBOXES = Sandboxes("framefleet.pipeline.outputs.query", max_silence_s=_MAX_SILENCE_S)
 _UNKNOWN = re.compile(r'Referenced column "(?P<name>[^"]*)" not found')
+_TEXT_AS_NUMBER = re.compile(r"VARCHAR\b.*(explicit|type) cast")
 _EXAMPLE = "write it as \"sharpness > 0.4 AND prompt LIKE '%ball%'\""
 FOUND, WRONG = b"r", b"w"  # what an answer begins with: then places of rows, or why there are none
 _MAX_BYTES = 2 << 30  # more than the process has
@@ -110,6 +111,7 @@ def _rows(
     """Return where the wanted rows stand, by a sandbox: SQL may take any memory and time."""
     names = {*columns_in(condition, table.schema, place=place)}  # not every type of Arrow is one of DuckDB's
     about = table.select([index for index, name in enumerate(table.column_names) if name in names])
+    all_names = all_names or table.column_names
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, about.schema) as stream:
         stream.write_table(about)
@@ -121,14 +123,17 @@ def _rows(
     except Ended as ended:
         raise JobError(f"{place}: {condition!r} has no answer: {ended}", _EXAMPLE) from None
     except UnicodeError as error:
-        raise _wrong(condition, str(error), all_names or table.column_names, place, source) from None
+        raise _wrong(condition, str(error), about.schema, all_names, place, source) from None
     if answer.startswith(WRONG):
         problem = answer.removeprefix(WRONG).decode()
-        raise _wrong(condition, problem, all_names or table.column_names, place, source)
+        raise _wrong(condition, problem, about.schema, all_names, place, source)
     return pa.array(memoryview(answer.removeprefix(FOUND)).cast("q"), pa.int64())
 
 
-def _wrong(condition: str, problem: str, names: Sequence[str], place: str, source: str) -> JobError:
+def _wrong(
+    condition: str, problem: str, about: pa.Schema, names: Sequence[str], place: str, source: str
+) -> JobError:
+    """about: columns that the condition has. names: of all."""
     if unknown := _UNKNOWN.search(problem):
         name = unknown["name"]
         fix = fix_of_missing(name, names, source=source)
@@ -136,8 +141,13 @@ def _wrong(condition: str, problem: str, names: Sequence[str], place: str, sourc
             near = source or nearest(name, names) or command_adding(name)
             fix = f"write a text in single quotes: '{name}'" + (f"; or {fix}" if near else "")
         return JobError(f"{place}: there is no column {name!r}", fix)
+    texts = [one.name for one in about if one.type in (pa.string(), pa.dictionary(pa.int32(), pa.string()))]
+    fix = _EXAMPLE
+    if _TEXT_AS_NUMBER.search(problem) and texts:
+        is_text = f"{' and '.join(texts)} {'is' if len(texts) == 1 else 'are'} text"
+        fix = f"{is_text}: to use it as a number, write CAST({texts[0]} AS DOUBLE)"
     problem = f"{place}: {condition!r} is not a condition on a row: {problem.partition(chr(10))[0]}"
-    return JobError(problem, _EXAMPLE)
+    return JobError(problem, fix)
 
 
 def _answer(connection: Connection) -> None:

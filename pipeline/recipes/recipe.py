@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import greenlet
 
 from framefleet.pipeline.errors import FarEnough, RecipeError, Refused, message_of, shown
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.model.registry import class_named
 from framefleet.pipeline.model.specs.model_index import Configs
@@ -190,7 +190,7 @@ def find_recipe(name: str, folder: str | None = None) -> Recipe:
     if name in BUILT_IN:
         return BUILT_IN[name]
     if not name.partition(":")[2]:
-        fix = f"{did_you_mean(name, BUILT_IN)}; or name yours as module:function"
+        fix = either(did_you_mean(name, BUILT_IN), "name yours as module:function")
         raise RecipeError(f"there is no recipe {name!r}", fix)
     return _recipe_of(name, named_function(name, folder=folder))
 

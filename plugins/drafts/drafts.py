@@ -32,21 +32,20 @@ from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import EndpointError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import LateStep, added_columns, late_columns, may_answer_later
 from framefleet.pipeline.outputs.frames.frames import plain_frames
 from framefleet.pipeline.outputs.layout import CHOSEN
 from framefleet.pipeline.outputs.output import recorded_frames
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of
+from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of
 from framefleet.pipeline.outputs.parts.records import plain_name, with_arguments
 from framefleet.pipeline.outputs.query import check_where, records_where
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.plugins.drafts.section import DRAFTS, SECTION, DraftSection, KeepSection
+from framefleet.plugins.drafts.section import DRAFTS, ROW_ID, SECTION, DraftSection, KeepSection
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ def kept_drafts(
 
 
 _MAX_ASKED = 16  # drafts that speak for all that lack an answer
-_ROW_ID, _PATH, _SCORE = "draft_row_id", "draft_path", "draft_{}"
+_PATH, _SCORE = "draft_path", "draft_{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +125,7 @@ def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
             raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, names))
     if keep.where is not None:
         check_where(columns, keep.where, place="draft.keep.where", source="it to `scores:`")
-    ours = {_ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
+    ours = {ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
     for name in ours & {*drafts.table.schema.names}:
         raise TableError(
             f"column {name!r} has the name of one that says which draft a row comes from",
@@ -205,7 +204,7 @@ def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[st
     """Yield the row_ids that rows of a table of what is kept have in full, those of these drafts."""
     with closing(resolve_job(job, Callback(), place)) as full:
         for first, batch in full.table.batches():
-            of_drafts = batch.column(_ROW_ID)
+            of_drafts = batch.column(ROW_ID)
             for row in full.rows.read(first, batch):
                 if isinstance(row, IdentifiedRow) and of_drafts[row.index - first].as_py() in drafts:
                     yield row.row_id
@@ -216,7 +215,7 @@ def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str:
     seed = job.columns.get("seed", "seed")
     own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
     measured = [pa.field(_SCORE.format(field.name), field.type) for field in _measured(drafted)]
-    texts = [pa.field(name, pa.string()) for name in (_ROW_ID, _PATH)]
+    texts = [pa.field(name, pa.string()) for name in (ROW_ID, _PATH)]
     schema = pa.schema([*own, pa.field(seed, pa.int64()), *texts, *measured])
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         file = Path(folder, "chosen.parquet")
@@ -248,7 +247,7 @@ def _chosen(
     drafts = [kept[row.row_id] for row in rows]
     ours = {
         seed: [row.seed for row in rows],
-        _ROW_ID: [draft.row_id for draft in drafts],
+        ROW_ID: [draft.row_id for draft in drafts],
         _PATH: [draft.path and f"{DRAFTS}/{draft.path}" for draft in drafts],
     }
     ours |= {_SCORE.format(name): [draft.values[name] for draft in drafts] for name in drafts[0].values}
@@ -281,7 +280,7 @@ def keep_of(job: Job) -> KeepSection:
     if keep.score is not None and keep.score not in measured:
         raise JobError(
             f"draft.keep.by is {keep.by!r}, and drafts have no such score",
-            f"{did_you_mean(keep.score, measured)}; or add it to `scores:`",
+            fix_of_missing(keep.score, measured, source="it to `scores:`"),
         )
     return keep
 

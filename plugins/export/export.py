@@ -235,7 +235,7 @@ def write_shards(
             if sound:
                 writer = kind(target, plan.shards[number].name) if writer is None else writer
                 writer.add(piece.rows.filter([isinstance(clip, bytes) for clip in contents]), sound)
-            pace.add(len(contents), sum(map(len, sound)))
+            pace.add(len(sound), sum(map(len, sound)))
         if number >= len(plan.shards) or digest.hexdigest() != plan.shards[number].sha256:
             raise _changed()
         note = f"{shard.NOTES}/left-out/{number:06}.jsonl"

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 
 from framefleet.pipeline.errors import FramefleetError, JobError
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.guards.named_function import named_function, source_digest
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepInput, StepValues, late_field
@@ -131,8 +131,8 @@ def _score(name: str, folder: str | None) -> ClipScore:
     if name in BY_MODEL:
         raise JobError(f"scores: {name} needs a model", f"write it as `{BY_MODEL[name]}`")
     if ":" not in name:
-        fix = did_you_mean(name, OWN_SCORES)
-        raise JobError(f"scores: there is no score {name!r}", f"{fix}; or name yours as module:function")
+        fix = either(did_you_mean(name, OWN_SCORES), "name yours as module:function")
+        raise JobError(f"scores: there is no score {name!r}", fix)
     function = named_function(name, "score", folder=folder)
     try:
         inspect.signature(function).bind(None, None)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,10 +24,10 @@ from framefleet.jobs.render.survey import Survey, check_valid
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
-from framefleet.pipeline.outputs.parts.parts import PartWriter, read_parts
-from framefleet.pipeline.outputs.parts.record_tables import OF_CLIP, record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.parts import read_parts
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import Part, live_parts, new_run, parts_in
+from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
 from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.request import MAX_SEED, Request
@@ -36,7 +35,8 @@ from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.table import Table, open_table
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
 from framefleet.plugins.until import acceptance
-from framefleet.plugins.until.section import ACCEPTED, SURPLUS, UNTIL, UntilSection
+from framefleet.plugins.until.marks import write_marks
+from framefleet.plugins.until.section import UNTIL, UntilSection
 from framefleet.plugins.until.step import MARKS
 
 _ROW_ID = fields_named(RECORD_FIELDS, "row_id")
@@ -114,6 +114,9 @@ class Candidates:
                     fix = f"the table's column {name!r} is stored as {new!r}: write that"
                     fix = fix if new else argument_meant(name, columns)
                     raise JobError(f"until.{key}: rows have no {name!r}", fix)
+        for name in taken_columns(self._store) & {*MARKS.names} if live_parts(self._store) else ():
+            problem = f"until: records of {self._store.url_of('')} have a column {name!r} already"
+            raise JobError(problem, "choose another output")
         records = resolved.record_columns()
         records = pa.schema([field for field in records if field.name not in MARKS.names])
         check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")
@@ -338,21 +341,12 @@ class Candidates:
         return accepted
 
     def write_marks(self) -> None:
-        """Note in scores/ which clips are accepted, and which are surplus, where it does not say so yet."""
-        if not live_parts(self._store):
-            return
-        marks, key = [group.marks() for group in self.groups], [*_ROW_ID, *OF_CLIP]
-        there = [name for name in MARKS.names if name in record_schema_of(self._store).names]
-        writer = PartWriter(self._store, SCORES, pa.schema([*key, *MARKS]), run=new_run(0))
-        for table in record_tables(self._store, [*(field.name for field in key), *there]):
-            for row in table.to_pylist():
-                before = row.get(ACCEPTED), row.get(SURPLUS)
-                place = self._places.get(bytes.fromhex(row["row_id"]))
-                # One whose row is no longer asked for is surplus.
-                mark = marks[place[0]][place[1]] if place else (False, True)
-                mark = mark or ((False, False) if any(before) else None)
-                if mark and mark != before:
-                    writer.add(None, row | dict(zip(MARKS.names, mark, strict=True)))
-            if writer.due(time.monotonic()):
-                writer.flush()
-        writer.flush()
+        """Note in scores/ which clips are accepted, and which are surplus."""
+        marks = [group.marks() for group in self.groups]
+
+        def mark_of(row_id: str) -> tuple[bool, bool] | None:
+            place = self._places.get(bytes.fromhex(row_id))
+            # One whose row is no longer asked for is surplus.
+            return marks[place[0]][place[1]] if place else (False, True)
+
+        write_marks(self._store, mark_of)

@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from framefleet.doors import Listener, Plugin
+from framefleet.doors import Listener, Plugin, runners_of
 
 if TYPE_CHECKING:
+    from framefleet.jobs.job.schema import Job
+    from framefleet.jobs.show.watch import Watch
     from framefleet.pipeline.outputs.stores.store import Store  # imports fsspec
 
 
 class UntilListener(Listener):
+    def rendered(self, job: Job, watch: Watch) -> None:
+        """Mark clips in full as their drafts are, before the listener of `words` captions by these marks."""
+        from framefleet.plugins.until.section import UNTIL
+
+        if getattr(job, UNTIL) is None:
+            return
+        from framefleet.jobs.job.output import store_of_job
+        from framefleet.plugins.until.marks import copy_marks
+
+        for runner in runners_of(job):
+            if runner.inner:
+                copy_marks(store_of_job(job), runner)
+
     def notes(self, store: Store) -> Sequence[str]:
         from framefleet.plugins.until.acceptance import read_acceptance
 

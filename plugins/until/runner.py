@@ -118,7 +118,7 @@ class UntilRunner(JobRunner):
 
 
 def _is_chosen(job: Job) -> bool:
-    """Whether another runner has chosen the job's rows in an inner output: `until` judged them there."""
+    """Return whether another runner has chosen the job's rows: `until` judged them in its output."""
     return any(runner.inner for runner in runners_of(job))
 
 

@@ -22,7 +22,7 @@ from framefleet.cluster.driver.lock import BEAT_S, STOP, requests_to
 from framefleet.doors import runners_of
 from framefleet.jobs.job.output import below, store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.job.steps import for_choice, kinds_of
+from framefleet.jobs.job.steps import check_recorded, for_choice, kinds_of
 from framefleet.jobs.render.claim import job_of
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch, wait_for
 from framefleet.pipeline.errors import FramefleetError, JobError, StoreError, count_text
@@ -93,10 +93,8 @@ class Answers:
         columns: dict[bytes, set[str]] = {}  # by digest
         for name, digest in self._digests.items():
             columns.setdefault(digest, set()).add(name)
-        taken = taken_columns(self._store) if parts_in(self._store, RECORDS) else frozenset()
-        for name in taken & self._digests.keys():
-            fix = "give the question or the caption another name"
-            raise JobError(f"the records have a column {name!r} already", fix)
+        check_recorded(steps, store)
+        taken = taken_columns(store) if parts_in(store, RECORDS) else frozenset()
         for part in parts_in(self._store, SCORES):
             names = columns_of(self._store, part.path)[0]
             digests = {one.name: column_digest(one) for one in names}

@@ -35,7 +35,7 @@ from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_field
 from framefleet.pipeline.outputs.frames.frames import Frames
@@ -151,6 +151,8 @@ class _AskingStep(LateStep):
 
 
 class JudgeStep(_AskingStep):
+    column_key = "judge.name"
+
     @classmethod
     def open(cls, section: JudgeSection, *, folder: str | None) -> Self | None:
         questions = [_Question(column=one.name, section=one, answer=one.answer) for one in section.root]
@@ -162,6 +164,8 @@ class JudgeStep(_AskingStep):
 
 
 class CaptionStep(_AskingStep):
+    column_key = "captions.column"
+
     @classmethod
     def open(cls, section: CaptionsSection, *, folder: str | None) -> Self | None:
         if len({one.where for one in section.root}) > 1:
@@ -285,7 +289,7 @@ def write_prompts(
         names, where = resolved.table.schema.names, f"prompts.rewrite: {resolved.table.location}"
         column = job.columns.get(_PROMPT, _PROMPT)
         if column not in names:
-            fix = f"{did_you_mean(column, names)}; or leave `prompts` out"
+            fix = either(did_you_mean(column, names), "leave `prompts` out")
             raise TableError(f"{where} has no column {column!r}", fix)
         if ORIGINAL in names:
             problem = f"{where} has a column {ORIGINAL!r}, which it would add"

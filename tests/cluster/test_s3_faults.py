@@ -193,7 +193,7 @@ def test_https_to_a_server_of_http_is_a_mistake_that_is_told_at_once(s3_server: 
 @pytest.mark.parametrize(
     ("options", "name", "fix"),
     [
-        ({"endpoint": "http://127.0.0.1:9"}, "endpoint", "did you mean 'endpoint_url'?; or leave it out"),
+        ({"endpoint": "http://127.0.0.1:9"}, "endpoint", "did you mean 'endpoint_url'? Or leave it out"),
         ({"client_kwargs": {"foo": 1}}, "foo", "leave it out"),
     ],
 )

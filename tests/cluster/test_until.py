@@ -139,6 +139,7 @@ def test_drafts_are_judged_and_the_winners_rendered_in_full(tmp_path: Path, ray_
     assert len(winners) == 4
     full = framefleet.read_records(str(out)).to_pylist()
     assert {record["draft_row_id"] for record in full} == winners and len(full) == 4
+    assert [(record["accepted"], record["surplus"]) for record in full] == [(True, False)] * 4
     assert "accepted: 4 of 4" in command("status", out).stdout
     assert framefleet.render(job).done == 0
     assert "in full, at most" in command("plan", write_job(tmp_path / "job.yaml", job)).stdout

@@ -206,6 +206,19 @@ def test_a_known_key_in_the_wrong_place_is_told_its_place(tmp_path: Path) -> Non
     assert refusal(tmp_path, LEAST + "threads: 2\n").fix == "did you mean `model.threads`?"
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("captions: {wher: accepted}", "captions.where"),
+        ("captions: [{model: m, url: u}, {wher: accepted}]", "captions.where"),
+        ("judge: [{naem: q}]", "judge.name"),
+    ],
+)
+def test_an_unknown_key_in_a_list_means_one_of_the_same_list(tmp_path: Path, section: str, key: str) -> None:
+    error = refusal(tmp_path, LEAST + section + "\n")
+    assert f"did you mean `{key}`?" in f"{error.problem}\n{error.fix}"
+
+
 def test_an_argument_of_rows_next_to_the_keys_is_told_where_it_belongs(tmp_path: Path) -> None:
     assert refusal(tmp_path, LEAST + "steps: 8\n").fix == (
         "to set it for every row, write `defaults: {num_inference_steps: 8}`"

@@ -461,6 +461,41 @@ def test_names_that_no_row_has_are_refused_before_rendering(
     assert planned.exit_code == 2 and message in planned.stderr and hint in planned.stderr, planned.stderr
 
 
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"captions": {}}, "captions: records of {out} have a column 'caption' already"),
+        (
+            {"judge": [{"name": "caption", "question": "?", "answer": {"number": [0, 1]}}]},
+            "judge: records of",
+        ),
+        (
+            {"until": {"accepted": 1, "at_most": 1, "where": "seed >= 0"}},
+            "until: records of {out} have a column 'accepted' already",
+        ),
+    ],
+)
+def test_a_column_that_records_have_of_their_table_is_refused_before_anything_is_written(
+    sections: dict[str, Any], message: str, store: Store
+) -> None:
+    rendered(store, 1, carried={"caption": ["a ball"], "accepted": [True]})
+    endpoint = {"url": "http://127.0.0.1:1/v1", "model": "eye"}  # which nobody asks
+    fix = {"captions": "give `captions.column` another value", "judge": "give `judge.name` another value"}
+    if "until" not in sections:
+        (name,) = sections
+        values = sections[name]
+        sections = {name: [one | endpoint for one in values] if name == "judge" else values | endpoint}
+    folder = Path(store.url_of("")).parent
+    table = write_table(folder / "t.parquet", [{"prompt": "a ball", "caption": "a ball", "accepted": True}])
+    before = store.list("")
+    for verb in ("plan", "render"):
+        refused = command(verb, write_job(folder / "job.yaml", job_values(table, folder / "out") | sections))
+        assert refused.exit_code == 2 and "is stored as 'source_caption'" not in refused.stderr
+        assert message.format(out=store.url_of("")) in refused.stderr, refused.stderr
+        assert fix.get(*sections, "choose another output") in refused.stderr
+    assert store.list("") == before
+
+
 def test_a_key_that_is_not_set_and_a_column_that_is_there_are_refused(store: Store, chat: Chat) -> None:
     rendered(store, 1)
     unset = job_file(store, judge=[question(chat, api_key_env="NOT_SET")])

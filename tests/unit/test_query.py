@@ -131,6 +131,22 @@ def test_a_column_that_is_not_there_is_told_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("condition", "fix"),
+    [
+        ("prompt > 1", "prompt is text: to use it as a number, write CAST(prompt AS DOUBLE)"),
+        ("1.5 <= prompt and seed = 7", "prompt is text: to use it"),
+        ("prompt between 1 and 2", "prompt is text: to use it"),
+        ("prompt + 1 > 2", "prompt is text: to use it"),
+        ("seed >", "write it as"),
+    ],
+)
+def test_a_text_that_is_compared_with_a_number_is_named(condition: str, fix: str) -> None:
+    with pytest.raises(JobError, match="is not a condition") as caught:
+        check_where(TABLE.schema, condition)
+    assert caught.value.fix.startswith(fix)
+
+
+@pytest.mark.parametrize(
     "arguments", [["report", "--accepted", "promt > 1"], ["sheet", "-o", "{to}", "--where", "promt > 1"]]
 )
 def test_a_column_that_is_not_there_is_looked_for_in_all(tmp_path: Path, arguments: list[str]) -> None:
@@ -148,13 +164,15 @@ def test_a_score_that_was_not_measured_is_named_with_the_command_that_measures_i
         with pytest.raises(JobError, match="no column") as caught:
             check_where(TABLE.schema, condition)
         assert caught.value.fix.startswith("add it first: framefleet score OUTPUT --scores ")
+        with pytest.raises(JobError, match="no column") as caught:  # of a job that is not rendered yet
+            check_where(TABLE.schema, condition, source="it to `scores:`")
+        assert caught.value.fix == "add it to `scores:`"
+    with pytest.raises(JobError, match="no column") as caught:
+        check_where(TABLE.schema, "sharpnes > 1", source="it to `scores:`")
+    assert caught.value.fix == "did you mean 'sharpness'? Or add it to `scores:`"
     with pytest.raises(JobError) as caught:
         check_where(TABLE.schema, '"flicker" < 1')
     assert caught.value.fix.endswith("; or add it first: framefleet score OUTPUT --scores flicker")
-    with pytest.raises(JobError) as caught:  # of a job that is not rendered yet
-        check_where(TABLE.schema, "flicker < 1", source="it to `scores:`")
-    assert caught.value.fix.endswith("; or add it to `scores:`")
-    assert "framefleet score" not in caught.value.fix
     assert {*ScoresSection.added_by} >= {*OWN_SCORES}
 
 

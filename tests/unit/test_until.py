@@ -32,8 +32,11 @@ from framefleet.pipeline.outputs.parts.records import (
 )
 from framefleet.pipeline.outputs.parts.seals import new_run
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
+from framefleet.plugins.drafts.runner import DraftRunner
 from framefleet.plugins.until.acceptance import PASSED, REJECTED, UNRENDERED
 from framefleet.plugins.until.candidates import Candidates, SeedRow
+from framefleet.plugins.until.marks import copy_marks, write_marks
+from framefleet.plugins.until.step import MARKS
 from tests.jobs import job_values, write_table
 from tests.rows import FAILURE, record
 
@@ -162,6 +165,36 @@ def test_marks_are_joined_by_readers_and_change_with_the_condition(tmp_path: Pat
         candidates.resume()
         candidates.write_marks()
     assert len(list((tmp_path / "out/scores").iterdir())) == parts, "nothing is new"
+
+
+def test_clips_in_full_are_marked_as_their_drafts_are(tmp_path: Path) -> None:
+    out, carried = Store(str(tmp_path / "out")), pa.schema([("draft_row_id", pa.string())])
+    drafts = out.below("drafts")
+
+    def record_rows(store: Store, columns: pa.Schema, rows: list[dict[str, Any]]) -> None:
+        writer = PartWriter(store, "records", record_schema(columns, added=MARKS), run="r1")
+        for number, row in enumerate(rows):
+            writer.add(None, values_of(record(number)) | dict.fromkeys(MARKS.names) | row)
+        writer.flush()
+
+    row_ids = [f"{number:032x}" for number in range(4)]
+    record_rows(drafts, NO_COLUMNS, [{"row_id": row_id} for row_id in row_ids])
+    marks: dict[str, tuple[bool, bool] | None] = dict(
+        zip(row_ids, ((True, False), (False, True), None, (False, False)), strict=True)
+    )
+    write_marks(drafts, marks.get)
+    full = [{"row_id": f"{9 - number:032x}", "draft_row_id": row_ids[number]} for number in range(3)]
+    record_rows(out, carried, full)
+
+    def in_full() -> list[Any]:
+        records = framefleet.read_records(str(out.url_of("")), columns=["draft_row_id", *MARKS.names])
+        return [tuple(row.values())[1:] for row in records.sort_by("draft_row_id").to_pylist()]
+
+    copy_marks(out, DraftRunner())
+    assert in_full() == [(True, False), (False, True), (None, None)]
+    write_marks(drafts, {row_ids[0]: (False, False), row_ids[2]: (True, False)}.get)
+    copy_marks(out, DraftRunner())
+    assert in_full() == [(False, False), (False, False), (True, False)], "judged again"
 
 
 def test_rows_that_failed_stay_failed_when_others_are_added(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from framefleet.doors import command_adding, record_columns, section_of
 from framefleet.pipeline.errors import JobError, command, not_ours
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean, either
 from framefleet.pipeline.guards.temporary_tables import temporary_tables
 from framefleet.pipeline.outputs.layout import RECORDS, SCORES
 from framefleet.pipeline.outputs.parts.part_file import REPLACES, columns_of
@@ -153,9 +153,9 @@ def fix_of_missing(column: str, names: Iterable[str], *, source: str = "") -> st
     fix = did_you_mean(column, names)
     if section := section_of(column):
         fix = f"only outputs of a job with `{section}:` have it"
-    elif words := () if source else command_adding(column):
-        fix = f"add it first: {command(*words)}"
-    return f"{fix}; or add {source}" if source else fix
+    elif words := command_adding(column):
+        return f"add {source}" if source else f"add it first: {command(*words)}"
+    return either(fix, f"add {source}") if source else fix
 
 
 def _paths(parts: Sequence[Part]) -> list[str]:

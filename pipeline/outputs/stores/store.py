@@ -31,7 +31,7 @@ from framefleet.pipeline.errors import (
 )
 from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.guards.mistakes import must_be, nearest
+from framefleet.pipeline.guards.mistakes import either, must_be, nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.metrics import STORE_BYTES, Counts
 from framefleet.pipeline.outputs.stores import retries
@@ -243,7 +243,7 @@ class Store:
             # Of an option that a library passes on as it connects.
             if is_remote and isinstance(error, TypeError) and (option := _NO_OPTION.search(shown)):
                 near = nearest(option[1], _S3_OPTIONS) if is_s3(self._url) else []
-                fix = f"did you mean {near[0]!r}?; or leave it out" if near else "leave it out"
+                fix = either(f"did you mean {near[0]!r}?", "leave it out") if near else "leave it out"
                 problem = f"{self.url_of('')}: storage_options: no library takes {option[1]!r}"
                 raise JobError(problem, fix) from None
             failure = StoreError(problem, fix)
