@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of, table_of
 from framefleet.pipeline.errors import JobError, count_text
-from framefleet.plugins.drafts.section import DRAFTS, DRAFT_ROW_ID, SECTION
+from framefleet.plugins.drafts.section import DRAFT_ROW_ID, DRAFTS, SECTION
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
