@@ -157,7 +157,7 @@ class JobRunner:
     order: ClassVar[int] = 0
     # Name and folder of an output of its own, which has rows among which it chooses; "": it has none.
     inner: ClassVar[str] = ""
-    # Column of the job's records: the row of that output of which a clip was made.
+    # Column of the job's records: the row of that output that a clip was made from.
     inner_row_id: ClassVar[str] = ""
     # A row of that output, for people.
     noun: ClassVar[str] = "row"

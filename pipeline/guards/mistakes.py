@@ -70,7 +70,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def either(fix: str, other: str) -> str:
-    """Return both fixes of an error, of which one is enough."""
+    """Return both fixes of an error as one: either is enough."""
     return f"{fix} Or {other}" if fix.endswith("?") else f"{fix}; or {other}"
 
 

@@ -45,7 +45,7 @@ from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.table_rows import IdentifiedRow
-from framefleet.plugins.drafts.section import DRAFTS, ROW_ID, SECTION, DraftSection, KeepSection
+from framefleet.plugins.drafts.section import DRAFT_ROW_ID, DRAFTS, SECTION, DraftSection, KeepSection
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
             raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, names))
     if keep.where is not None:
         check_where(columns, keep.where, place="draft.keep.where", source="it to `scores:`")
-    ours = {ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
+    ours = {DRAFT_ROW_ID, _PATH, *map(_SCORE.format, _measured(drafts).names)}
     for name in ours & {*drafts.table.schema.names}:
         raise TableError(
             f"column {name!r} has the name of one that says which draft a row comes from",
@@ -204,7 +204,7 @@ def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[st
     """Yield the row_ids that rows of a table of what is kept have in full, those of these drafts."""
     with closing(resolve_job(job, Callback(), place)) as full:
         for first, batch in full.table.batches():
-            of_drafts = batch.column(ROW_ID)
+            of_drafts = batch.column(DRAFT_ROW_ID)
             for row in full.rows.read(first, batch):
                 if isinstance(row, IdentifiedRow) and of_drafts[row.index - first].as_py() in drafts:
                     yield row.row_id
@@ -215,7 +215,7 @@ def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str:
     seed = job.columns.get("seed", "seed")
     own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
     measured = [pa.field(_SCORE.format(field.name), field.type) for field in _measured(drafted)]
-    texts = [pa.field(name, pa.string()) for name in (ROW_ID, _PATH)]
+    texts = [pa.field(name, pa.string()) for name in (DRAFT_ROW_ID, _PATH)]
     schema = pa.schema([*own, pa.field(seed, pa.int64()), *texts, *measured])
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
         file = Path(folder, "chosen.parquet")
@@ -247,7 +247,7 @@ def _chosen(
     drafts = [kept[row.row_id] for row in rows]
     ours = {
         seed: [row.seed for row in rows],
-        ROW_ID: [draft.row_id for draft in drafts],
+        DRAFT_ROW_ID: [draft.row_id for draft in drafts],
         _PATH: [draft.path and f"{DRAFTS}/{draft.path}" for draft in drafts],
     }
     ours |= {_SCORE.format(name): [draft.values[name] for draft in drafts] for name in drafts[0].values}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from framefleet.doors import JobRunner, PlanRun, Run, Scope, runners_of, table_of
 from framefleet.pipeline.errors import JobError, count_text
-from framefleet.plugins.drafts.section import DRAFTS, ROW_ID, SECTION
+from framefleet.plugins.drafts.section import DRAFT_ROW_ID, DRAFTS, SECTION
 
 if TYPE_CHECKING:
     from framefleet.cluster.driver.progress import Summary
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class DraftRunner(JobRunner):
     section = SECTION
     order = 100  # the last before rendering: whatever chooses among rows chooses among those in full
-    inner, inner_row_id = DRAFTS, ROW_ID
+    inner, inner_row_id = DRAFTS, DRAFT_ROW_ID
     noun = "draft"
     none_kept = "no draft was kept: none meets `draft.keep`"
 

@@ -44,7 +44,7 @@ def write_marks(
 
 
 def copy_marks(store: Store, chosen_by: JobRunner) -> None:
-    """Mark the clips of an output as those rows of the runner's own output are of which they were made."""
+    """Mark the clips of an output as the rows of the runner's own output that they were made from."""
     inner = store.below(chosen_by.inner)
     if not live_parts(inner) or not {*MARKS.names} <= {*record_schema_of(inner).names}:
         return

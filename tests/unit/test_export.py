@@ -202,6 +202,7 @@ def test_a_damaged_clip_is_left_out_and_told_until_it_is_back(
         result = command(*arguments)
         assert result.exit_code == 1, result.output
         assert f"row {records[4]['row_id']} is left out" in result.stderr
+        assert "6/7 clips exported" in result.stderr
     with tarfile.open(tmp_path / "to" / "shard-000001.tar") as tar:
         assert len(tar.getnames()) == 6
     path.write_bytes(whole)
