@@ -197,7 +197,7 @@ def _as_in(schema: pa.Schema, batch: pa.RecordBatch, positions: Sequence[int]) -
             problem = f"{field.name} does not fit the job's table: {error}"
             for position, cell in zip(positions, column, strict=True):  # to the first that does not fit
                 try:
-                    _cast(pa.array([cell.as_py()], column.type), field.type)
+                    _ = _cast(pa.array([cell.as_py()], column.type), field.type)
                 except pa.ArrowException:
                     value = shown(cell.as_py())
                     problem = (

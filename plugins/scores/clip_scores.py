@@ -171,7 +171,7 @@ def score_clip(
         try:
             values[score.name] = _number(score, score.function(frames, columns))
         except Exception as error:
-            log.info("score %s of row %s", score.name, record["row_id"], exc_info=True)
+            log.info("score %s of row %s", score.name, record.get("row_id"), exc_info=True)
             values[score.name], errors[score.name] = None, _message(error)
     return StepValues(values=values, errors=errors)
 

@@ -54,7 +54,7 @@ def test_what_is_printed_names_the_share_and_the_price_of_each(output: Path) -> 
     clips = "11% made accepted clips (1 of 4 clips; 9 for each), other clips 33%, "
     rest = "drafts 33%, failed or repeated 13%, loading 4%, waiting 4%"
     line = f"yield: of the workers' time, networks computed for 51%; {clips}{rest}"
-    assert shown[:2] == ["cost: 6.00 (worker hours: 0.167 x 36)", line]
+    assert shown[:2] == ["cost: 9.00 (worker hours: 0.25 x 36, drafts: 0.0833)", line]
     values = json.loads((output / "report.json").read_text())
     assert values["clip_yield"]["accepted_share"] == pytest.approx(1 / 9)
     assert values["spent"]["worker_seconds/denoise"] == 400

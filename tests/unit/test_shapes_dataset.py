@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from framefleet import Store
-from framefleet.pipeline.errors import JobError, StoreConflict
+from framefleet.pipeline.errors import JobError, StoreConflict, StoreError
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.parts.parts import PartWriter
 from framefleet.pipeline.outputs.parts.records import record_schema, values_of
@@ -247,7 +247,7 @@ def test_a_clip_that_is_gone_is_named(tmp_path: Path) -> None:
     output_of(tmp_path, prompt_rows(num_scenes=1, languages=["en"], guidance_scales=[5.0]))
     gone = next((tmp_path / "clips").rglob("*.mkv"))
     gone.unlink()
-    with pytest.raises(JobError, match=gone.name):
+    with pytest.raises(StoreError, match=gone.name):
         evaluate(str(tmp_path))
 
 
