@@ -59,7 +59,7 @@ def score_command(
             clips = f"{count_text(summary.done, 'clip')} scored in {duration(summary.elapsed_s)}"
             stderr.say(f"{clips}: {', '.join(columns)}")
             stderr.say(f"scores: {Store(output, options).url_of(SCORES)}")
-        elif not summary.num_damaged:
+        elif not (summary.done or summary.num_damaged):
             stderr.say("nothing to do: every clip has these scores; --again measures them again")
         for name, failed in summary.unscored.items():
             problem = f"the score {name} failed for {count_text(failed.num, 'clip')}, e.g. {failed.example}"

@@ -42,6 +42,10 @@ def only_even(frames: Frames, record: Mapping[str, Any]) -> float:
     return 0.0
 
 
+def no_number(frames: Frames, record: Mapping[str, Any]) -> float:
+    raise ValueError("never")
+
+
 def guidance_scale(frames: Frames, record: Mapping[str, Any]) -> float:
     return 1.0
 
@@ -198,6 +202,14 @@ def test_the_command_says_what_it_measured_and_that_nothing_is_left(store: Store
     assert command("score", store.url_of(""), "--scores", "no").exit_code == 2
     ended = command("score", store.url_of(""), "--scores", "sharpness, {similarity: /nowhere}")
     assert ended.exit_code == 2 and "/nowhere is not the folder of a CLIP model" in ended.stderr
+
+
+def test_a_score_that_fails_for_every_clip_was_not_measured(store: Store) -> None:
+    rendered(store, 3)
+    ended = command("score", store.url_of(""), "--scores", named("no_number"))
+    assert ended.exit_code == 1
+    assert "the score no_number failed for 3 clips, e.g. row" in ended.stderr
+    assert "scored in" not in ended.stderr and "nothing to do" not in ended.stderr
 
 
 def test_a_score_with_the_name_of_another_column_is_refused(store: Store) -> None:
