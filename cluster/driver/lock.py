@@ -94,14 +94,13 @@ def told_of(progress: Progress, earlier: Progress | None = None) -> Progress:
     shown = replace(progress, workers=workers, last_failure=None, waiting_for=None, unused=())
     if earlier is None:
         return shown
-    audits = [one.audits for one in (earlier, progress) if one.audits]
     return replace(
         shown,
         total=earlier.total + progress.total,
         done=earlier.done + progress.done,
         failed=earlier.failed + progress.failed,
         elapsed_s=earlier.elapsed_s + progress.elapsed_s,
-        audits=sum(audits, AuditFigures()) if audits else None,
+        audits=AuditFigures.of_runs(earlier, progress),
         figures=of_runs(earlier.figures, progress.figures),
     )
 

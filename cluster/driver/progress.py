@@ -58,6 +58,12 @@ class AuditFigures:
         sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
         return AuditFigures(**sums)
 
+    @classmethod
+    def of_runs(cls, *runs: RunFigures) -> AuditFigures | None:
+        """Return what the audits of several runs say together; None if none of them had any."""
+        audits = [run.audits for run in runs if run.audits]
+        return sum(audits, cls()) if audits else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFigures:
@@ -162,7 +168,6 @@ class Summary(Overview, RunFigures):
         for name in self.lacking.keys() & later.lacking.keys():
             num = self.lacking[name].num + later.lacking[name].num
             lacking[name] = replace(self.lacking[name], num=num)
-        audits = [one.audits for one in (self, later) if one.audits]
         num_rendered = ROW_OUTCOMES.of(figures, "done")
         return replace(
             later,
@@ -170,7 +175,7 @@ class Summary(Overview, RunFigures):
             elapsed_s=self.elapsed_s + later.elapsed_s,
             mean_batch=BATCH_SIZES.total(figures) / num_rendered if num_rendered else None,
             figures=figures,
-            audits=sum(audits, AuditFigures()) if audits else None,
+            audits=AuditFigures.of_runs(self, later),
             unused=tuple(dict.fromkeys((*self.unused, *later.unused))),
             before=self.before,
             apart=tuple(dict.fromkeys((*self.apart, *later.apart))),

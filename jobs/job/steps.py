@@ -11,7 +11,6 @@ from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.outputs.clip_step import ClipStep, LateStep, added_columns
 from framefleet.pipeline.outputs.media.media_settings import Media
 from framefleet.pipeline.outputs.parts.record_tables import taken_columns
-from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.outputs.stores.store import Store
 
 
@@ -66,7 +65,7 @@ def check_recorded(steps: Mapping[str, ClipStep], store: Store) -> None:
         if isinstance(step, LateStep)
         for name in step.columns.names
     }
-    taken = taken_columns(store) if late and live_parts(store) else frozenset()
+    taken = taken_columns(store) if late else frozenset()
     for name, (section, step) in late.items():
         if name in taken:
             problem = f"{section}: records of {store.url_of('')} have a column {name!r} already"

@@ -101,7 +101,7 @@ def submit(
 
 
 def _ship_program(values: dict[str, Any], job: Job, folder: Path) -> None:
-    """Copy the program that tells how a job ended, if its path starts in the job file's folder.
+    """Copy the program of `on_end`, if its path is relative to the job file's folder.
 
     Raises JobError where it is not there.
     """
@@ -117,7 +117,7 @@ def _ship_program(values: dict[str, Any], job: Job, folder: Path) -> None:
 
 
 def program_at_end(values: Mapping[str, Any]) -> str:
-    """Return the program that tells how a job ended, by the job's values; "" if there is none."""
+    """Return the program of `on_end` in the values of a job; "" if there is none."""
     return next(iter(values.get("on_end", {}).get("command", ())), "")
 
 

@@ -114,7 +114,7 @@ class Candidates:
                     fix = f"the table's column {name!r} is stored as {new!r}: write that"
                     fix = fix if new else argument_meant(name, columns)
                     raise JobError(f"until.{key}: rows have no {name!r}", fix)
-        for name in taken_columns(self._store) & {*MARKS.names} if live_parts(self._store) else ():
+        for name in taken_columns(self._store) & {*MARKS.names}:
             problem = f"until: records of {self._store.url_of('')} have a column {name!r} already"
             raise JobError(problem, "choose another output")
         records = resolved.record_columns()

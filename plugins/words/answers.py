@@ -94,7 +94,7 @@ class Answers:
         for name, digest in self._digests.items():
             columns.setdefault(digest, set()).add(name)
         check_recorded(steps, store)
-        taken = taken_columns(store) if parts_in(store, RECORDS) else frozenset()
+        taken = taken_columns(store)
         for part in parts_in(self._store, SCORES):
             names = columns_of(self._store, part.path)[0]
             digests = {one.name: column_digest(one) for one in names}

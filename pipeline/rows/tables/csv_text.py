@@ -51,7 +51,7 @@ class CsvText(io.RawIOBase):
         text = io.StringIO(self._sample.decode("utf-8", "surrogateescape"), newline="")
         try:
             self.header: list[str] = next(filter(None, self._reader(text)), [])
-        except csv.Error:  # a cell that goes on and on: its quote mark is refused where it stands
+        except csv.Error:  # a quote mark is never closed: `_QuoteCheck` refuses it, and says where
             self.header = header.split(self.separator)
         self._check = _QuoteCheck(self)
 

@@ -87,7 +87,8 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
     by_type, failures = _failures(store)
     work, status = _work(figures), StatusReader(Output(store)).status()
     hours = (WORKER_SECONDS.total(spent) or work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
-    inner_hours = {name: seconds / 3600 * (gpus or 1.0) for name, seconds in _inner_seconds(store).items()}
+    inner_s = {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
+    inner_hours = {name: seconds / 3600 * (gpus or 1.0) for name, seconds in inner_s.items()}
     all_hours = hours + sum(inner_hours.values())
     reported, by_remark = status.audits, dict(figures.remarks.most_common())
     share = reported.most_wrong / figures.num_rows if reported and figures.num_rows else None
@@ -125,7 +126,9 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
             total=all_hours * price,
             per_clip=all_hours * price / figures.num_rows if figures.num_rows else None,
         ),
-        clip_yield=yield_of(store, accepted=accepted, hour_price=price and price * (gpus or 1.0)),
+        clip_yield=_yield_of(
+            store, spent, inner_s, accepted=accepted, hour_price=price and price * (gpus or 1.0)
+        ),
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
         environments=tuple(
@@ -218,18 +221,20 @@ def _moment(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def _inner_seconds(store: Store) -> dict[str, float]:
-    """Return the time of all workers of each inner output, by its name."""
-    return {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
-
-
-def yield_of(store: Store, *, accepted: str | None, hour_price: float | None) -> values.Yield | None:
+def _yield_of(
+    store: Store,
+    spent: Mapping[str, float],
+    inner: Mapping[str, float],
+    *,
+    accepted: str | None,
+    hour_price: float | None,
+) -> values.Yield | None:
     """Return the yield; None where no driver counted anything.
 
+    spent: what all drivers counted. inner: the time of all workers of each inner output, by its name.
     accepted: a condition on records in SQL; None accepts all. hour_price: of a worker's hour.
     """
-    own = WORKER_SECONDS.by_label(figures_of(store))
-    inner = _inner_seconds(store)
+    own = WORKER_SECONDS.by_label(spent)
     if not (whole_s := sum(own.values()) + sum(inner.values())):
         return None
     num_clips, clips_s = _sums(_records(store, None))
@@ -241,14 +246,14 @@ def yield_of(store: Store, *, accepted: str | None, hour_price: float | None) ->
         **inner,
         "failed or repeated": max(0.0, busy_s - clips_s),
         "loading": own.get(LOAD, 0.0),
-        "waiting": sum(spent for cause, spent in own.items() if cause not in (*BUSY, LOAD)),
+        "waiting": sum(waited for cause, waited in own.items() if cause not in (*BUSY, LOAD)),
     }
     hours = whole_s / 3600
     return values.Yield(
         accepted=accepted,
         num_clips=num_clips,
         num_accepted=num_accepted,
-        seconds={name: spent for name, spent in seconds.items() if spent or name == "accepted clips"},
+        seconds={name: part for name, part in seconds.items() if part or name == "accepted clips"},
         networks_share=sum(own.get(cause, 0.0) for cause in NETWORKS) / whole_s,
         cost_per_accepted=hours * hour_price / num_accepted if hour_price and num_accepted else None,
     )

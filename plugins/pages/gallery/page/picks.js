@@ -108,7 +108,7 @@ async function picksTable(table, picks) {
 
 async function pickLine(table, picks, row) {
   const carried = [...table.columns.values()].filter((column) => column.role === "carried");
-  const names = ["row_id", "path", "seed", "scheduler", "arguments", "recipe", "fps", "fps_source", "model_name", ...carried.map((column) => column.name)];
+  const names = ["row_id", "path", "seed", "scheduler", "arguments", "recipe", "fps", "fps_source", "model_name", "lora", ...carried.map((column) => column.name)];
   await table.need(row, names);
   const pick = picks.get(table.at(row, "row_id"));
   const cells = new Map();
@@ -116,8 +116,8 @@ async function pickLine(table, picks, row) {
   const text = table.at(row, "arguments");
   const ownArguments = parsed(text);
   if (ownArguments === null && text?.length > MAX_CELL) throw new Error(`Nothing is exported: the arguments of row ${table.at(row, "row_id")} have more than ${MAX_CELL} characters, and this page has no more of them. Take its stars away to export the others.`);
-  if (table.has("lora")) put("lora", "none"); // also where the next job has a default
-  for (const [name, value] of Object.entries(ownArguments ?? {})) put(name, argumentCell(name, value));
+  for (const [name, value] of Object.entries(ownArguments ?? {})) if (name !== "lora") put(name, argumentCell(value));
+  if (table.has("lora")) put("lora", table.at(row, "lora") ?? "none"); // also where the next job has a default
   for (const column of carried) {
     const value = carriedCell(column.at(row), column.kind);
     if (column.kind === "number" && typeof value === "string") cells.set(column.name, value); // digits, see `seed`
@@ -133,11 +133,10 @@ async function pickLine(table, picks, row) {
   return { stars: pick.stars, line: `{${[...cells].map(([name, json]) => `${JSON.stringify(name)}:${json}`).join(",")}}` };
 }
 
-/** Return an argument as a table gives it: of images and videos the places, of LoRAs `name:weight`, of a model its name. */
-function argumentCell(name, value) {
+/** Return an argument as a table gives it: of images and videos the places, of a model its name. */
+function argumentCell(value) {
   if (value === null || typeof value !== "object") return value;
   if (Array.isArray(value)) return value.map((part) => (part?.kind ? { [part.kind]: part.uri } : part?.uri ?? part));
-  if (name === "lora") return Object.entries(value).map(([lora, of]) => `${lora}:${of?.weight}`).join("+");
   return value.uri ?? value.name ?? null;
 }
 
