@@ -107,6 +107,17 @@ def _heard() -> None:
     logger.setLevel(logging.NOTSET)
 
 
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Without what threads log that Ray leaves in this process, such as questions to a Prometheus."""
+    with caplog.filtering(_is_not_of_ray):
+        yield caplog
+
+
+def _is_not_of_ray(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] != "ray"
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test knows what another has found of batches; what classes say of themselves is the same for all."""
