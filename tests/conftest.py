@@ -92,8 +92,8 @@ def _own_environment() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def one_library_process() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="module")
+def _one_library_process() -> Iterator[None]:
     """A file's plans ask one process, which takes seven seconds to start, rather than one each."""
     with LIBRARY_PROCESS.use():
         yield

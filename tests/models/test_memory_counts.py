@@ -33,8 +33,6 @@ from tests.jobs import write_job, write_table
 from tests.long import long_but
 from tests.tiny import INPUTS, SMALLEST, TYPICAL, tiny
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 NAMES = sorted(name for name in SMALLEST if name not in INPUTS)
 # The last computes with flex attention.
 WHOLE = [*(name for name in TYPICAL if name in NAMES), "ltx2_5_modular"]

@@ -9,8 +9,6 @@ import pytest
 from tests.long import long_but
 from tools.memory_reports import REPORTS, counted, page
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 MOST = 0.15
 
 

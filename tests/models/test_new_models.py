@@ -16,8 +16,6 @@ from tests.long import long_but
 from tests.pictures import write_starts
 from tests.tiny import INPUTS, SMALLEST, tiny
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 PAGE = (ROOT / "docs" / "new_models.md").read_text(encoding="utf-8")
 JOBS = {job["model"]: job for job in map(yaml.safe_load, re.findall(r"(?:^    .*\n)+", PAGE, re.MULTILINE))}
 TINIES = {

@@ -31,8 +31,6 @@ from tests.options import Case, by_hand, digest, plain, rendered, requests
 from tests.tiny import tiny
 from tests.unaudited import unaudited
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 WIDE = {"width": 272}  # Wan's autoencoder decodes 256 pixels in one tile
 LORAS = ["style", None, "style:0.5", "style"]
 LAYERS = r"blocks\..*\.attn[12]"

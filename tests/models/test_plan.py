@@ -16,8 +16,6 @@ from tests.committed import committed
 from tests.jobs import job_values, prompt_rows, write_job, write_table
 from tests.training_jobs import training_job, write_clips
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 
 def test_a_probe_renders_rows_of_each_shape_and_predicts_the_table(tmp_path: Path) -> None:
     table = write_table(tmp_path / "t.parquet", prompt_rows(3, height=32) + prompt_rows(6))

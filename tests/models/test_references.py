@@ -38,8 +38,6 @@ from tests.modular import plain, plain_frames
 from tests.tinies.encoders import VIDEO_ID
 from tests.tiny import SMALLEST, tiny
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 PROMPT = "the subject dances"
 CLASSES = {
     "image": MiniMaxH3ImageReference,

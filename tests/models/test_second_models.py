@@ -28,8 +28,6 @@ from tests.here import render_here
 from tests.jobs import job_values, write_job, write_table
 from tests.tiny import SMALLEST, build, tiny
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 IMAGE = {"image_height": 32, "image_width": 32, "image_steps": 2}
 
 

@@ -39,8 +39,6 @@ from tests.tinies.encoders import TEXT_WIDTH, clip, clip_tokenizer, projected_cl
 from tests.tinies.image import image_autoencoder, sdxl, unet
 from tests.tiny import tiny
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 Weights = dict[str, torch.Tensor]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TORCHAO = {"backend": "torchao", "type": "int8_weight_only"}

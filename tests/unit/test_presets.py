@@ -26,8 +26,6 @@ from tests.configs import SD, WAN, write_model
 from tests.tiny import tiny
 from tools.models_page import page
 
-pytestmark = pytest.mark.usefixtures("one_library_process")
-
 ROOT = Path(__file__).parents[2]
 _PATCHES = "patch_embedding.weight"  # of a transformer of Wan
 WAN_SMALL = {"num_layers": 30, "in_channels": 16, "patch_size": [1, 2, 2]}
