@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from decimal import Decimal
@@ -202,6 +203,8 @@ def test_numbers_come_back_whoever_wrote_them(numbers: list[Any], writer: str) -
         numbers = [number for number in numbers if number is not None] or [1]
     if writer == "pandas JSON lines":  # which writes ten digits of a number
         numbers = [number for number in numbers if not isinstance(number, float)] or [1]
+    if writer.startswith("Polars JSON"):  # which writes null for what JSON has no number for
+        numbers = [0.5 if isinstance(number, float) and math.isinf(number) else number for number in numbers]
     rows = [{"prompt": f"a {place}", "number": number} for place, number in enumerate(numbers)]
     name, write = _WRITERS[writer]
     _check(rows, write(rows), name)
