@@ -29,7 +29,13 @@ from framefleet.pipeline.errors import Problem, Refused, TableError
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.csv_text import CsvText
-from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, mistaken_file, to_utf_8
+from framefleet.pipeline.rows.tables.formats import (
+    TableFormat,
+    marked_encoding,
+    mistaken_file,
+    packed,
+    to_utf_8,
+)
 from framefleet.pipeline.rows.tables.json_lines import JsonLines, texts_in
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
@@ -46,9 +52,9 @@ _UNREADABLE = (TableError, csv.Error, EOFError, OSError, ValueError, lzma.LZMAEr
 _MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
 
 
-def unpacked(content: io.RawIOBase, compression: str | None, name: str) -> Any:
+def unpacked(content: io.RawIOBase, name: str) -> Any:
     """Return the text of a file, which can be looked at ahead by `peek`. Raises TableError."""
-    buffered = io.BufferedReader(content, 1 << 20)
+    buffered, compression = io.BufferedReader(content, 1 << 20), packed(name)[1]
     if compression and not (beginning := buffered.peek(_AHEAD)).startswith(_PACKED[compression][0]):
         if not beginning:
             raise TableError(f"{name} is empty", "add rows, or give another table")
@@ -187,7 +193,7 @@ def _texts_of(text: CsvText, num_columns: int) -> Iterator[pa.RecordBatch]:
 
 
 def lines_in(
-    content: io.RawIOBase, kind: TableFormat, compression: str | None, rows: Collection[int]
+    content: io.RawIOBase, kind: TableFormat, name: str, rows: Collection[int]
 ) -> tuple[dict[int, int], int]:
     """Return the first line of each of the rows, from 1, and how many rows were passed until all were found.
 
@@ -196,7 +202,7 @@ def lines_in(
     wanted, lines = set(rows), dict[int, int]()
     num_rows = 0
     with suppress(*_UNREADABLE):
-        text = unpacked(content, compression, "")
+        text = unpacked(content, name)
         starts = (line for line, _ in texts_in(text)) if kind == "jsonl" else _starts_in_csv(text, kind)
         for line in starts:
             if num_rows in wanted:
