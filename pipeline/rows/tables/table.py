@@ -152,24 +152,18 @@ class Table:
     def joined(self, others: Sequence[Table]) -> Table:
         """Return this table with the rows of others after its own. Raises TableError for other columns."""
         for other in others:
-            if missing := [name for name in other.schema.names if name not in self.schema.names]:
-                raise TableError(
-                    f"table {self.location} has no column {_listed(missing)}, and rows that were added to it "
-                    f"have: {other.location}",
-                    "give the table these columns too, empty where its rows have no value",
-                )
-            if more := [name for name in self.schema.names if name not in other.schema.names]:
-                raise TableError(
-                    f"table {self.location} has the column {_listed(more)}, and rows that were added to it "
-                    f"have not: {other.location}",
-                    "leave these columns out of the table, or choose another output",
-                )
-            if other.schema.names != self.schema.names:
-                raise TableError(
-                    f"table {self.location} has its columns in another order than rows that were added to "
-                    f"it: {other.location}",
-                    f"write them in this order: {_listed(other.schema.names)}",
-                )
+            own, names = self.schema.names, other.schema.names
+            if missing := [name for name in names if name not in own]:
+                problem = f"has no column {_listed(missing)}, and rows that were added to it have"
+                fix = "give the table these columns too, empty where its rows have no value"
+            elif more := [name for name in own if name not in names]:
+                problem = f"has the column {_listed(more)}, and rows that were added to it have not"
+                fix = "leave these columns out of the table, or choose another output"
+            else:
+                problem = "has its columns in another order than rows that were added to it"
+                fix = f"write them in this order: {_listed(names)}"
+            if names != own:
+                raise TableError(f"table {self.location} {problem}: {other.location}", fix)
         every = [self.lengths, *(other.lengths for other in others)]
         sources = [source for table in (self, *others) for source in table.sources]
         lengths = None if None in every else tuple(length for some in every for length in some or ())

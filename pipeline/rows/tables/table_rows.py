@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import Problem, Refused, shown
 from framefleet.pipeline.guards.json_text import Blank, JsonForm, spell
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import Identity, LaneKey, lane_of, row_id_of, seed_form, seed_of
+from framefleet.pipeline.rows.identity import Identity, LaneKey, lane_of, row_id_of, seed_of, seeding
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, CheckedRow, InvalidRow, Reader, RowPlan, cells_of
@@ -155,8 +155,10 @@ class TableRows:
         is_derived = self.plan.seed is None and not gives_seed
         return Template(
             common=replace(row, request=request),
-            content=self.identity.form(seeded),
-            seed=seed_form(request) if is_derived else row.request.seed,
+            content=JsonForm(self.identity.content(seeded)),
+            seed=JsonForm(seeding(request.arguments, request.scheduler, request.recipe))
+            if is_derived
+            else request.seed,
         )
 
     def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
