@@ -72,8 +72,7 @@ class InputIndex(Finder):
 
     def remember(self, uri: str, kind: MediaKind, described: Described) -> None:
         """Take what an earlier run found in a file, which is then not read again."""
-        if not self.knows(uri, kind):
-            self._remember(_key(uri, kind), described)
+        self._remember(_key(uri, kind), described)
 
     def locate(self, uri: str) -> str:
         return self._inputs.locate(uri)
@@ -83,7 +82,7 @@ class InputIndex(Finder):
         self._db.close()
 
     def _remember(self, key: bytes, answer: Answer) -> None:
-        self._db.execute("INSERT INTO answers VALUES (?, ?)", (key, json.dumps(asdict(answer))))
+        self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, json.dumps(asdict(answer))))
 
     def _recall(self, key: bytes) -> Answer | None:
         row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()

@@ -17,7 +17,7 @@ import itertools
 import lzma
 import math
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from framefleet.pipeline.errors import Problem, Refused, TableError
+from framefleet.pipeline.errors import Problem, Refused, TableError, listed
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.csv_text import CsvText
@@ -101,7 +101,7 @@ class CsvRows:
             raise TableError(f"{name} has the column {twice!r} twice", "rename one of them")
         if schema and {*filter(None, self._names)} != {*filter(None, schema.names)}:
             raise TableError(
-                f"{name} has the columns {_listed(self._names)}, and the first file {_listed(schema.names)}",
+                f"{name} has the columns {listed(self._names)}, and the first file {listed(schema.names)}",
                 "write all files of a table with the same columns",
             )
         self._batches = _texts_of(text, len(self._names))
@@ -158,11 +158,6 @@ _NO_NAME = Refused(
     reason="the header has no name for its column", fix="name the column in the header, or empty the cell"
 )
 _BLANK = Refused(reason="a row needs a cell", fix="delete the line")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - 20
-    return ", ".join(map(repr, names[:20])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _shown(text: pa.Scalar) -> str:
