@@ -97,7 +97,7 @@ def count_text(num: float, noun: str) -> str:
     return f"{num:,.15g} {noun}{'' if num == 1 else 's'}"
 
 
-def listed(names: Sequence[str]) -> str:
+def names_text(names: Sequence[str]) -> str:
     """Return names in quotes, and of more than twenty the number of the others."""
     more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
     return ", ".join(map(repr, names[:20])) + more

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import TableError, listed
+from framefleet.pipeline.errors import TableError, names_text
 from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
 from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -114,7 +114,7 @@ def check_required(
             meant = next((column for column in columns if _meant(column, [name])), "...")
             raise TableError(
                 f"the rows have no {name!r}, and the job no default for it; their columns are "
-                f"{listed(columns) or 'none'}",
+                f"{names_text(columns) or 'none'}",
                 f"add the column, map it with `columns: {{{name}: {_spelled(meant)}}}`, "
                 f"or set `defaults: {{{name}: ...}}` or, for one or more, `sweep: {{{name}: [...]}}`",
             )

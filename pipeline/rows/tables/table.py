@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
-from framefleet.pipeline.errors import FramefleetError, TableError, listed
+from framefleet.pipeline.errors import FramefleetError, TableError, names_text
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
@@ -154,14 +154,14 @@ class Table:
         for other in others:
             own, names = self.schema.names, other.schema.names
             if missing := [name for name in names if name not in own]:
-                problem = f"has no column {listed(missing)}, and rows that were added to it have"
+                problem = f"has no column {names_text(missing)}, and rows that were added to it have"
                 fix = "give the table these columns too, empty where its rows have no value"
             elif more := [name for name in own if name not in names]:
-                problem = f"has the column {listed(more)}, and rows that were added to it have not"
+                problem = f"has the column {names_text(more)}, and rows that were added to it have not"
                 fix = "leave these columns out of the table, or choose another output"
             else:
                 problem = "has its columns in another order than rows that were added to it"
-                fix = f"write them in this order: {listed(names)}"
+                fix = f"write them in this order: {', '.join(map(repr, names))}"
             if names != own:
                 raise TableError(f"table {self.location} {problem}: {other.location}", fix)
         every = [self.lengths, *(other.lengths for other in others)]

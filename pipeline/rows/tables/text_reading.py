@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from framefleet.pipeline.errors import Problem, Refused, TableError, listed
+from framefleet.pipeline.errors import Problem, Refused, TableError, names_text
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.csv_text import CsvText
@@ -100,10 +100,9 @@ class CsvRows:
         if twice := next((one for one in self._names if one and self._names.count(one) > 1), None):
             raise TableError(f"{name} has the column {twice!r} twice", "rename one of them")
         if schema and {*filter(None, self._names)} != {*filter(None, schema.names)}:
-            raise TableError(
-                f"{name} has the columns {listed(self._names)}, and the first file {listed(schema.names)}",
-                "write all files of a table with the same columns",
-            )
+            own, first = names_text(self._names), names_text(schema.names)
+            problem = f"{name} has the columns {own}, and the first file {first}"
+            raise TableError(problem, "write all files of a table with the same columns")
         self._batches = _texts_of(text, len(self._names))
         self._first = [] if schema else list(itertools.islice(self._batches, 1))
         self.schema = schema or self._inferred(arguments)
