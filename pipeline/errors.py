@@ -32,6 +32,7 @@ import errno
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,6 +95,12 @@ def count_text(num: float, noun: str) -> str:
     """Return 1 row as "1 row", and 1,234 of them as "1,234 rows"."""
     num = round(num, 3)  # Ray's sums are not exact
     return f"{num:,.15g} {noun}{'' if num == 1 else 's'}"
+
+
+def names_text(names: Sequence[str]) -> str:
+    """Return names in quotes, and of more than twenty the number of the others."""
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return ", ".join(map(repr, names[:20])) + more
 
 
 def read_bytes(size: str | int) -> int:

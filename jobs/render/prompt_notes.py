@@ -18,7 +18,6 @@ from framefleet.pipeline.errors import count_text
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.rows.prompt_lengths import (
     CountedApart,
-    StoredTokenizer,
     TextReader,
     reader_for,
     texts_read,
@@ -113,8 +112,8 @@ class _Counter:
             self._known.clear()
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
             if self._process is None:
-                self._process = CountedApart(pickle.dumps(StoredTokenizer(str(self._folder))))
-                self._process.wait()
+                self._process = CountedApart(pickle.dumps(str(self._folder)))
+                self._process.becomes_ready(is_awaited=True)
             counted = self._process([{"prompt": text} for text in new])
             if counted is None:
                 raise NotCounted

@@ -61,10 +61,6 @@ def recipe(*, batched: bool) -> Callable[[Function], Function]:
     return decorate
 
 
-def is_batched(function: Callable[..., Any]) -> bool:
-    return bool(getattr(function, _BATCHED, False))
-
-
 _Problems = Iterable[tuple[str, Refused]]  # the argument, and why a row cannot be rendered with it
 
 
@@ -233,23 +229,22 @@ def _recipe_of(name: str, function: Callable[..., Any]) -> Recipe:
             f"recipe {name!r} takes {inspect.signature(function)}, not (pipe, request)",
             "give it these two parameters, and a default to every other one",
         ) from None
-    digest = source_digest(function)
-    return Recipe(name=name, function=function, digest=digest, is_batched=is_batched(function))
+    digest, is_batched = source_digest(function), getattr(function, _BATCHED, False)
+    return Recipe(name=name, function=function, digest=digest, is_batched=is_batched)
 
 
-class KnownRecipes:
+class KnownRecipes(dict[str, Recipe]):
+    """Recipes by name. RecipeError for a name that may not be given, or that nothing has."""
+
     def __init__(self, own: Mapping[str, Recipe] | None) -> None:
         """own: all besides framefleet's; None: any `module:function`, imported when it is asked for."""
-        self._found = dict(own or {})
+        super().__init__(own or {})
         self._may_import = own is None
 
-    def __getitem__(self, name: str) -> Recipe:
-        """Raises RecipeError for a name that may not be given, or that nothing has."""
-        if name not in self._found:
-            if not self._may_import and name not in BUILT_IN:
-                raise RecipeError(f"recipe {name!r} is not one of this renderer's", "give it as `recipes`")
-            self._found[name] = find_recipe(name)
-        return self._found[name]
+    def __missing__(self, name: str) -> Recipe:
+        if not self._may_import and name not in BUILT_IN:
+            raise RecipeError(f"recipe {name!r} is not one of this renderer's", "give it as `recipes`")
+        return self.setdefault(name, find_recipe(name))
 
 
 def classes_called(recipe: Recipe, spec: PipelineSpec) -> list[type]:

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.guards.json_text import JsonForm, canonical_json
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
-from framefleet.pipeline.recipes.recipe import KnownRecipes, Recipe
+from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, each_input, inputs_in, is_model
 
 
@@ -42,20 +42,16 @@ def deciding(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def derive_seed(*, arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> int:
     """Return a seed of 32 bits that depends on what the row asks for, and not on where it stands."""
-    return seed_of(canonical_json(_identifying_content(arguments, scheduler, recipe)))
+    return seed_of(canonical_json(seeding(arguments, scheduler, recipe)))
 
 
-def seed_form(request: Request) -> JsonForm:
-    """Return what `seed_of` takes for rows that differ from `request` in its blanks."""
-    return JsonForm(_identifying_content(request.arguments, request.scheduler, request.recipe))
+def seeding(arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> dict[str, Any]:
+    """Return what decides a derived seed."""
+    return {"arguments": deciding(arguments), "scheduler": scheduler, "recipe": recipe}
 
 
 def seed_of(content: str) -> int:
     return int(_sha256(content)[:8], 16)
-
-
-def _identifying_content(arguments: Mapping[str, Any], scheduler: str | None, recipe: str) -> dict[str, Any]:
-    return {"arguments": deciding(arguments), "scheduler": scheduler, "recipe": recipe}
 
 
 def row_id_of(content: str) -> str:
@@ -72,7 +68,7 @@ class Identity:
 
     model_digest: str
     numerics: Mapping[str, Any]
-    recipes: Mapping[str, Recipe] | KnownRecipes
+    recipes: Mapping[str, Recipe]
 
     def __call__(self, request: Request) -> str:
         """Return 32 hex digits over all that decides a clip: equal row_id, equal frames at an equal rate.
@@ -81,13 +77,10 @@ class Identity:
         `fps` counts: two rows that differ only in the fps they give are two clips. The job's own rate does
         not.
         """
-        return row_id_of(canonical_json(self._identifying(request)))
+        return row_id_of(canonical_json(self.content(request)))
 
-    def form(self, request: Request) -> JsonForm:
-        """Return what `row_id_of` takes for rows that differ from `request` in its blanks."""
-        return JsonForm(self._identifying(request))
-
-    def _identifying(self, request: Request) -> dict[str, Any]:
+    def content(self, request: Request) -> dict[str, Any]:
+        """Return what is hashed, as JSON, to the row_id."""
         return {
             "arguments": deciding(request.arguments),
             "fps": request.fps,

@@ -48,17 +48,7 @@ class PromptLengths:
         return [len(ids) for ids in self._tokenizer(texts, padding=False, truncation=False)["input_ids"]]
 
 
-class StoredTokenizer:
-    """The tokenizer in a folder of a model: what is unpickled of it is its `PromptLengths`."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (self._folder,)
-
-
-def _opened(folder: str) -> PromptLengths:
+def _stored_in(folder: str) -> PromptLengths:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -133,19 +123,14 @@ class CountedApart:
     """Counts as a worker's `PromptLengths` does, once it is ready: that takes seconds, and nobody waits."""
 
     def __init__(self, pickled: bytes, *, max_counting_s: float = MAX_COUNTING_S) -> None:
-        """pickled: the `PromptLengths`, which are not opened in this process."""
+        """pickled: the `PromptLengths`, which are not opened in this process, or a tokenizer's folder."""
         self._box = Sandbox(__name__, max_silence_s=max_counting_s)
         self._is_ready = self._is_over = False
         self._ask(lambda: self._box.send(pickled))
 
-    def wait(self) -> None:
-        """Wait until it is ready, or never will be."""
-        if not self._is_ready and not self._is_over:
-            self._is_ready = self._ask(self._answer) is not None
-
-    def becomes_ready(self) -> bool:
-        """Tell, once, that it counts from now on."""
-        if self._is_ready or self._is_over or not self._box.has_message():
+    def becomes_ready(self, *, is_awaited: bool = False) -> bool:
+        """Tell, once, that it counts from now on. is_awaited: wait until it does, or never will."""
+        if self._is_ready or self._is_over or not (is_awaited or self._box.has_message()):
             return False
         self._is_ready = self._ask(self._answer) is not None
         return self._is_ready
@@ -181,9 +166,10 @@ class CountedApart:
 
 def _answer(connection: Connection) -> None:
     """Answer one list of texts after the other with a number for each, or with why they have none."""
-    pickled = connection.recv_bytes()  # by a worker of ours, to whom its tokenizer did no harm so far
+    pickled = connection.recv_bytes()  # by a process of ours, to whom its tokenizer did no harm so far
     try:
-        lengths: PromptLengths = pickle.loads(pickled)
+        stored = pickle.loads(pickled)
+        lengths: PromptLengths = _stored_in(stored) if isinstance(stored, str) else stored
         counts: list[int] = []
         bound_memory(_MAX_BYTES)
         while True:

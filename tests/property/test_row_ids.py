@@ -45,7 +45,7 @@ def test_what_is_found_is_what_was_written(table: dict[int, str], others: list[s
         )
         assert (ids_of(column) == to_ids(asked)).all()
         assert [ids.positions(row_id) for row_id in asked] == [places.get(row_id, []) for row_id in asked]
-        assert [to_texts(ids.read(at, 1)) for at in table] == [[row_id] for row_id in table.values()]
+        assert to_texts(ids.read_at(as_positions(table))) == [*table.values()]
 
 
 def _pieces(rows: list[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:

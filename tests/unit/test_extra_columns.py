@@ -108,3 +108,10 @@ def test_a_renamed_column_of_images_shows_no_signature(kind: pa.DataType) -> Non
 def test_a_table_may_carry_nothing() -> None:
     table = pa.RecordBatch.from_pydict({"prompt": ["a"]})
     assert carried(table, {"prompt": "prompt"}, "prompt").of(table).schema.names == []
+
+
+def test_urls_in_a_carried_list_of_media_lose_their_secrets() -> None:
+    entries = [{"image": SIGNED, "video": None}, {"image": None, "video": "b.mp4"}]
+    table = pa.RecordBatch.from_pylist([{"media": entries}])
+    own = Carried(names={"media": "media"}, places=frozenset({"media"})).of(table).to_pylist()
+    assert own == [{"media": [{"image": "https://example.com/a.png", "video": None}, entries[1]]}]

@@ -115,6 +115,12 @@ def test_rows_are_found_where_their_records_say(index: RowIndex) -> None:
     assert index.num_doubled == 2
 
 
+def test_a_record_of_a_row_that_is_now_left_out_is_none_of_the_table(index: RowIndex) -> None:
+    index.leave_out([6])  # behind all rows, where it was rendered before
+    assert index.mark_done(to_ids([name("a"), name("e")]), as_positions([0, 6])) == 1
+    assert index.num_foreign == 1
+
+
 def test_the_first_pending_row_is_where_reading_begins(index: RowIndex) -> None:
     assert index.first_pending() == 0
     index.mark_done(to_ids([name("a"), name("b")]))

@@ -44,8 +44,8 @@ def test_inputs_travel_to_another_process(tmp_path: Path) -> None:
     ("name", "problem"),
     [
         ("none.png", "it does not exist"),
-        ("folder", "it is a folder or a device"),
-        ("pipe", "it is a folder or a device"),
+        ("folder", "it cannot be read: it is a folder, not a file"),
+        ("pipe", "it cannot be read: it is a pipe, not a file"),
         ("empty.png", "it is an empty file"),
         ("large.png", "it is larger than 100 bytes"),
         ("round.png", "it cannot be read: Too many levels of symbolic links"),

@@ -163,5 +163,6 @@ def test_columns_of_one_type_have_the_one_that_arrow_gives_them(cells: list[Any]
 
     content = "\n".join(json.dumps({"n": 1, "a": cell}) for cell in cells).encode()
     assert (
-        JsonLines(io.BufferedReader(io.BytesIO(content)), None).schema.field("a").type == pa.array(cells).type
+        JsonLines(io.BufferedReader(io.BytesIO(content)), None, {}).schema.field("a").type
+        == pa.array(cells).type
     )

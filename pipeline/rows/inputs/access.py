@@ -5,8 +5,6 @@ The table is not trusted: it may read only below `inputs.roots`, and every read 
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from framefleet.pipeline.errors import InputError, StoreError
 from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.guards.regular_file import read_regular
 from framefleet.pipeline.outputs.stores.retries import NO_CREDENTIALS, OUTAGE_S
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.inputs.roots import (
@@ -62,11 +61,7 @@ class Inputs:
         try:
             match place:
                 case LocalFile():
-                    # a pipe would be waited for, a device has no end
-                    if not stat.S_ISREG(os.stat(place.path).st_mode):
-                        raise InputError("it is a folder or a device", "give a file")
-                    with open(place.path, "rb") as file:
-                        content = file.read(count)
+                    content = read_regular(place.path, count)
                 case StoredFile():
                     content = _read_object(self._stores[place.root], place.path, count)
                 case WebFile():

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
 
-from framefleet.pipeline.errors import TableError
+from framefleet.pipeline.errors import TableError, names_text
 from framefleet.pipeline.guards.mistakes import did_you_mean, nearest
 from framefleet.pipeline.model.specs.signature import PLUMBING, ArgumentKind
 from framefleet.pipeline.model.specs.spec import PipelineSpec
@@ -32,7 +32,6 @@ _ELSEWHERE = {
 }
 _OTHERS = {*_ELSEWHERE.values(), "control_image", "last_image", "mask", "mask_image", "strength"}
 _ALIKE = 0.85  # see `nearest`
-_LISTED = 20  # columns in a message
 _WORDS: dict[ArgumentKind, str] = {
     "str": "text",
     "bool": "true or false",
@@ -113,10 +112,9 @@ def check_required(
     for name in required:
         if name not in read and name not in base:
             meant = next((column for column in columns if _meant(column, [name])), "...")
-            more = f" and {len(columns) - _LISTED:,} more" if len(columns) > _LISTED else ""
             raise TableError(
                 f"the rows have no {name!r}, and the job no default for it; their columns are "
-                f"{', '.join(map(repr, columns[:_LISTED])) or 'none'}{more}",
+                f"{names_text(columns) or 'none'}",
                 f"add the column, map it with `columns: {{{name}: {_spelled(meant)}}}`, "
                 f"or set `defaults: {{{name}: ...}}` or, for one or more, `sweep: {{{name}: [...]}}`",
             )

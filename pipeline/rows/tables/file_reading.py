@@ -38,14 +38,13 @@ _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}  # Arrow
 class FileToRead:
     """One file of a table.
 
-    name: for messages. compression: of `formats.COMPRESSED`, or None. arguments: columns whose cells are
-    checked later, with the kind that they should have.
+    name: for messages, and how it is compressed. arguments: columns whose cells are checked later, with the
+    kind that they should have.
     """
 
     content: io.RawIOBase
     name: str
     format: formats.TableFormat
-    compression: str | None
     arguments: Mapping[str, ArgumentKind]
 
 
@@ -158,8 +157,9 @@ def _reader(file: FileToRead, schema: pa.Schema, skip: int) -> Iterator[pa.Recor
 
 def _text_reader(file: FileToRead, schema: pa.Schema | None) -> Any:
     """Return a streaming reader of CSV, TSV or JSONL; `schema` fixes the types, or else they are inferred."""
-    content = unpacked(file.content, file.compression, file.name)
-    return text_reader(content, file.format, schema, arguments=file.arguments, name=file.name)
+    return text_reader(
+        unpacked(file.content, file.name), file.format, schema, arguments=file.arguments, name=file.name
+    )
 
 
 def _check_meanings(parquet: pa.parquet.ParquetFile, file: FileToRead) -> None:
@@ -270,6 +270,6 @@ def _numbered(said: str, file: FileToRead, first_row: int) -> str:
     line = None
     if file.content.seekable():
         file.content.seek(0)
-        line = lines_in(file.content, file.format, file.compression, [row])[0].get(row)
+        line = lines_in(file.content, file.format, file.name, [row])[0].get(row)
     place = f"row {first_row + row}" + (f" (line {line})" if line else "")
     return f"{place}: {_CSV_ROW.sub('', said).removeprefix('CSV parse error: ')}"

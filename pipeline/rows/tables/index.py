@@ -254,20 +254,14 @@ class RowIndex:
         """Return the first position of each, of those that are in the table."""
         self._sort()
         positions = np.full(len(ids), -1)
-        if expected_at is not None and len(ids):
-            positions = self._found_at(expected_at, ids)
+        if expected_at is not None:
+            likely = np.flatnonzero((expected_at >= 0) & (expected_at < self._num_positions))
+            likely = likely[self._marks[expected_at[likely]] & (_THERE | _TWIN) == _THERE]
+            is_it = (self._ids.read_at(expected_at[likely]) == ids[likely]).all(axis=1)
+            positions[likely[is_it]] = expected_at[likely[is_it]]
         elsewhere = positions < 0
         positions[elsewhere] = self._ids.first_positions(ids[elsewhere])
         return positions[positions >= 0]
-
-    def _found_at(self, positions: TablePositions, ids: Ids) -> TablePositions:
-        """Return the positions where these rows are first, -1 where they are not, or not soon seen to be."""
-        first, last = int(positions.min()), int(positions.max())
-        if first < 0 or last >= self._num_positions or last - first > _LOOKED_AT_ONCE:
-            return np.full(len(ids), -1)
-        is_first = self._marks[positions] & (_THERE | _TWIN) == _THERE
-        is_it = is_first & (self._ids.read_at(positions) == ids).all(axis=1)
-        return np.where(is_it, positions, -1)
 
     def _sort(self) -> None:
         if self._is_sorted:

@@ -49,14 +49,11 @@ class WrittenNumber(float):
         return self - self == 0 and written in (Decimal(repr(float(self))), Decimal(float(self)))
 
 
-def objects_in(file: Any) -> Iterator[tuple[int, JsonObject]]:
-    """Yield (bytes, object). file: from `unpacked`. Raises ValueError with the line that is wrong."""
-    for line, text in texts_in(file):
-        yield len(text), _object(text, line)
-
-
 def texts_in(file: Any) -> Iterator[tuple[int, bytes]]:
-    """Yield the first line of each object, from 1, and its text."""
+    """Yield the first line of each object, from 1, and its text. file: from `unpacked`.
+
+    Raises ValueError with the line that is wrong.
+    """
     if file.peek(_BEGINNING)[:_BEGINNING].removeprefix(BOM).lstrip().startswith(b"["):
         yield from _cut(iter(partial(file.read, _STEP), b""))
         return
@@ -168,9 +165,9 @@ class JsonLines:
     """
 
     def __init__(
-        self, file: IO[bytes], schema: pa.Schema | None, arguments: Mapping[str, ArgumentKind] | None = None
+        self, file: IO[bytes], schema: pa.Schema | None, arguments: Mapping[str, ArgumentKind]
     ) -> None:
-        self._lines = _with_texts(objects_in(file), arguments or {})
+        self._lines = _lines_in(file, arguments)
         self._first = [] if schema else list(_some(self._lines, max_bytes=INFERRED_BYTES))
         self.schema: pa.Schema = schema
         if schema is None:
@@ -188,17 +185,18 @@ class JsonLines:
 _Line = tuple[int, JsonObject]  # its bytes; what it holds
 
 
-def _with_texts(lines: Iterator[_Line], arguments: Mapping[str, ArgumentKind]) -> Iterator[_Line]:
-    """Write the cells of arguments as they would stand in CSV, but for those that should be text."""
+def _lines_in(file: IO[bytes], arguments: Mapping[str, ArgumentKind]) -> Iterator[_Line]:
+    """Yield lines, cells of arguments as they would stand in CSV, but for those that should be text."""
     written = {name for name, kind in arguments.items() if kind not in _TEXTS}
-    for size, values in lines:
+    for line, text in texts_in(file):
+        values = _object(text, line)
         for name in written & values.keys():
             value = values[name]
             if type(value) is WrittenNumber:
                 values[name] = value.text
             elif value is not None and type(value) is not str:
                 values[name] = json.dumps(value, **_AS_TEXT)
-        yield size, values
+        yield len(text), values
 
 
 def _some(lines: Iterator[_Line], *, max_bytes: int, max_rows: int | None = None) -> Iterator[_Line]:

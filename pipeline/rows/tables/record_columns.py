@@ -49,7 +49,7 @@ class Carried:
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return what is carried of some rows. Of places what may be shown, without signatures in URLs."""
         cells = [
-            pa.array([_public_cell(cell) for cell in column.to_pylist()], column.type)
+            pa.array([public_cell(cell) for cell in column.to_pylist()], column.type)
             if name in self.places
             else column
             for name, column in ((name, batch.column(name)) for name in self.names)
@@ -86,16 +86,16 @@ def carried_columns(
     return Carried(names=names, places=places)
 
 
-def _public_cell(cell: Any) -> Any:
-    """Return a place, or those of a list, without what may be secret; JSON text of a list stays one."""
-    if isinstance(cell, list):
-        return [_public_cell(part) for part in cell]
+def public_cell(cell: Any) -> Any:
+    """Return a cell that names files without what is secret in URLs; JSON text of a list stays one."""
+    if isinstance(cell, Mapping):  # in a column of structs, every entry has all fields, and most are null
+        return {key: public_cell(inner) for key, inner in cell.items() if inner is not None}
+    if isinstance(cell, list | tuple):
+        return [public_cell(part) for part in cell]
     if not isinstance(cell, str):
         return cell
     places = parsed_list(cell) if is_list(cell) else None
-    if isinstance(places, list):
-        return json.dumps([_public_cell(part) for part in places], ensure_ascii=False)
-    return public_url(cell)
+    return json.dumps(public_cell(places), ensure_ascii=False) if places else public_url(cell)
 
 
 def _place(part: Mapping[str, Any]) -> str | dict[str, str]:

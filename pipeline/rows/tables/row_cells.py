@@ -142,7 +142,7 @@ def python_values(column: pa.Array) -> list[Any]:
 def _problems(column: pa.Array, *, is_read: bool) -> Iterator[tuple[int, str, Refused]]:
     """Yield (offset, what to show, why) of cells that cannot become Python values."""
     if not _is_valid(column):
-        for offset in _failing(column, _has_values) or invalid_cells(column):
+        for offset in _failing(column, _has_values) or _failing(column, _is_valid):
             is_encoded = _is_text(column.type) or pa.types.is_nested(column.type)
             yield offset, _shown(column[offset]), _NOT_UTF_8 if is_encoded else _OUT_OF_RANGE
     if _is_text(column.type) and is_read:
@@ -165,12 +165,8 @@ def _bytes(cell: pa.Scalar, count: int | None = None) -> bytes:
     return content
 
 
-def invalid_cells(column: pa.Array) -> list[int]:
-    """Return the offsets of cells whose bytes are not what their type says."""
-    return _failing(column, _is_valid)
-
-
 def _failing(column: pa.Array, passes: Callable[[pa.Array], bool]) -> list[int]:
+    """Return the offsets of cells that do not pass a check, which all do in most columns."""
     cells = range(0 if passes(column) else len(column))
     return [offset for offset in cells if not passes(column[offset : offset + 1])]
 
@@ -212,10 +208,10 @@ class BadTexts:
     def tell(self, batch: pa.RecordBatch, odd: OddCells) -> None:
         """Add them to `odd`; the cells stay as they are."""
         cells = [
-            (offset, name, column[offset].as_buffer().to_pybytes())
+            (offset, name, _bytes(column[offset]))
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
             if column.type == pa.string()
-            for offset in invalid_cells(column)
+            for offset in _failing(column, _is_valid)
         ]
         bad = [cell for cell in cells if not _is_half(cell[2])]
         if bad and not self._is_known:

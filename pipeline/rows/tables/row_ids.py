@@ -75,7 +75,6 @@ class RowIds:
         self._files, self._at_once = ExitStack(), at_once
         self._by_position, self._sorted = _file(self._files), _file(self._files)
         self._keys = np.empty(0, np.uint64)
-        self._num_positions = 0
 
     def write(self, positions: TablePositions, ids: Ids) -> None:
         """Take rows in any order; a position only once."""
@@ -83,22 +82,12 @@ class RowIds:
         for places, run in zip(np.split(positions, edges), np.split(ids, edges), strict=True):
             self._by_position.seek(int(places[0]) * _WIDTH)
             self._by_position.write(run.tobytes())
-        self._num_positions = max(self._num_positions, int(positions.max()) + 1)
-        assert self._num_positions <= int(_POSITION) + 1, "no table has as many rows"
+        assert positions.max() <= _POSITION, "no table has as many rows"
 
-    def read(self, first: int, n: int) -> Ids:
-        """Return the row_ids from one position on; zeros where there is none."""
-        self._by_position.flush()
-        n = max(0, min(n, self._num_positions - first))
-        content = os.pread(self._by_position.fileno(), n * _WIDTH, first * _WIDTH)
-        return np.frombuffer(content, np.uint64).reshape(-1, 2)
-
-    def read_at(self, positions: TablePositions) -> Ids:
-        """Return the row_ids at positions that are near each other."""
-        if not len(positions):
-            return np.empty((0, 2), np.uint64)
-        first = int(positions.min())
-        return self.read(first, int(positions.max()) + 1 - first)[positions - first]
+    def read_at(self, positions: TablePositions | slice) -> Ids:
+        """Return the row_ids at positions where there are rows. Mapped anew, as pages count as memory."""
+        ids: Ids = _mapped(self._by_position).reshape(-1, 2)[positions]
+        return ids
 
     def sort(self, is_there: npt.NDArray[np.bool_]) -> Iterator[tuple[TablePositions, TablePositions]]:
         """Sort the rows; yield, some at a time, positions of rows whose row_id is at a later one, and these.
@@ -112,7 +101,7 @@ class RowIds:
         with ExitStack() as stack:
             buckets = [_file(stack) for _ in range(num_buckets)]
             for first in range(0, len(is_there), self._at_once):
-                ids = self.read(first, self._at_once)
+                ids = self.read_at(slice(first, first + self._at_once))
                 places = np.flatnonzero(is_there[first : first + len(ids)])
                 keys = np.sort((ids[places, 0] & ~_POSITION) | (places + first).astype(np.uint64))
                 pieces = np.split(keys, np.searchsorted(keys, bounds))
@@ -134,7 +123,7 @@ class RowIds:
             is_alike[is_alike] = self._keys[places[is_alike]] & ~_POSITION == starts[left[is_alike]]
             left, places = left[is_alike], places[is_alike]
             positions = _positions_in(self._keys[places])
-            is_it = (self._ids_at(positions) == ids[left]).all(axis=1)
+            is_it = (self.read_at(positions) == ids[left]).all(axis=1)
             first[left[is_it]] = positions[is_it]
             left, places = left[~is_it], places[~is_it] + 1
         return first
@@ -145,7 +134,7 @@ class RowIds:
         first = np.searchsorted(self._keys, start)
         end = np.searchsorted(self._keys, start | _POSITION, side="right")
         positions = _positions_in(self._keys[first:end])
-        equal: list[int] = positions[(self._ids_at(positions) == ids).all(axis=1)].tolist()
+        equal: list[int] = positions[(self.read_at(positions) == ids).all(axis=1)].tolist()
         return equal
 
     def close(self) -> None:
@@ -162,18 +151,11 @@ class RowIds:
             keys, first = np.frombuffer(read, np.uint64), end
             is_next = np.diff(keys & ~_POSITION, append=~keys[-1:]) == 0  # begins as the one after it
             positions = _positions_in(keys[is_next | np.roll(is_next, 1)])
-            ids = self._ids_at(positions)
+            ids = self.read_at(positions)
             order = np.lexsort((positions, ids[:, 1], ids[:, 0]))
             ids, positions = ids[order], positions[order]
             is_twin = (ids[1:] == ids[:-1]).all(axis=1)
             yield positions[:-1][is_twin], positions[1:][is_twin]
-
-    def _ids_at(self, positions: TablePositions) -> Ids:
-        """Return the row_ids at any positions. Mapped for as long as this takes, as pages count as memory."""
-        if not len(positions):
-            return np.empty((0, 2), np.uint64)
-        ids: Ids = _mapped(self._by_position).reshape(-1, 2)[positions]
-        return ids
 
 
 def _positions_in(keys: npt.NDArray[np.uint64]) -> TablePositions:

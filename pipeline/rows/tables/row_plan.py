@@ -30,7 +30,7 @@ from framefleet.pipeline.recipes.guidance import check_schedule, is_schedule
 from framefleet.pipeline.recipes.recipe import BUILT_IN, Recipe, recipe_of_row
 from framefleet.pipeline.recipes.second_model import SecondModel, check_second_model
 from framefleet.pipeline.rows.tables import column_checks, rows
-from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns
+from framefleet.pipeline.rows.tables.record_columns import argument_fields, carried_columns, public_cell
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, Reader, RowPlan, Rules
 
 # Columns with a meaning of their own, unless the pipeline has a parameter of that name.
@@ -239,7 +239,7 @@ def _defaults(
                 place_of[name] = value  # one that is refused is not missing too
                 checked = checks[name](value)
                 if isinstance(checked, Refused):
-                    public = rows.public_cell(value) if targets[name] in signature.PLACES else value
+                    public = public_cell(value) if targets[name] in signature.PLACES else value
                     raise JobError(f"{section}.{name} is {shown(public)}, but {checked.reason}", checked.fix)
                 place_of[name] = checked
     return arguments, special

@@ -25,7 +25,7 @@ from framefleet.pipeline.recipes.recipe import Recipe
 from framefleet.pipeline.request import Request, clip_fps, each_input, models_in
 from framefleet.pipeline.rows.identity import derive_seed, lane_named, lane_of
 from framefleet.pipeline.rows.tables.limits import late_problems, listed_steps
-from framefleet.pipeline.rows.tables.record_columns import Carried
+from framefleet.pipeline.rows.tables.record_columns import Carried, public_cell
 from framefleet.pipeline.rows.tables.row_cells import readable
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def _check_each(
     for position, entry in enumerate(entries):
         value = check(entry)
         if isinstance(value, Refused):
-            return Refused(reason=f"its entry {position}, {_public(entry)!r}: {value.reason}", fix=value.fix)
+            reason = f"its entry {position}, {public_cell(entry)!r}: {value.reason}"
+            return Refused(reason=reason, fix=value.fix)
         values.append(value)
     return values
 
@@ -138,17 +139,6 @@ def files_in(cell: Any, kind: signature.ArgumentKind) -> Iterator[tuple[str, sig
             places = _places_by_kind(place)
             files = [*places.items()] + [("audio", place) for of, place in places.items() if of == "video"]
         yield from ((uri.strip(), of) for of, uri in files if isinstance(uri, str) and uri.strip())
-
-
-def public_cell(cell: Any) -> Any:
-    """Return a cell that names files as it may be shown, without what is secret in URLs."""
-    return [_public(place) for place in places_in(cell)] if is_list(cell) else _public(cell)
-
-
-def _public(place: Any) -> Any:
-    if isinstance(place, Mapping):
-        return {key: _public(inner) for key, inner in place.items() if inner is not None}
-    return public_url(place) if isinstance(place, str) else place
 
 
 def check_video_length(video: Any, asked: int | None, spec: PipelineSpec) -> Refused | None:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
-from framefleet.pipeline.errors import FramefleetError, TableError
+from framefleet.pipeline.errors import FramefleetError, TableError, names_text
 from framefleet.pipeline.guards.mistakes import nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
 from framefleet.pipeline.guards.regular_file import check_regular
@@ -152,24 +152,18 @@ class Table:
     def joined(self, others: Sequence[Table]) -> Table:
         """Return this table with the rows of others after its own. Raises TableError for other columns."""
         for other in others:
-            if missing := [name for name in other.schema.names if name not in self.schema.names]:
-                raise TableError(
-                    f"table {self.location} has no column {_listed(missing)}, and rows that were added to it "
-                    f"have: {other.location}",
-                    "give the table these columns too, empty where its rows have no value",
-                )
-            if more := [name for name in self.schema.names if name not in other.schema.names]:
-                raise TableError(
-                    f"table {self.location} has the column {_listed(more)}, and rows that were added to it "
-                    f"have not: {other.location}",
-                    "leave these columns out of the table, or choose another output",
-                )
-            if other.schema.names != self.schema.names:
-                raise TableError(
-                    f"table {self.location} has its columns in another order than rows that were added to "
-                    f"it: {other.location}",
-                    f"write them in this order: {_listed(other.schema.names)}",
-                )
+            own, names = self.schema.names, other.schema.names
+            if missing := [name for name in names if name not in own]:
+                problem = f"has no column {names_text(missing)}, and rows that were added to it have"
+                fix = "give the table these columns too, empty where its rows have no value"
+            elif more := [name for name in own if name not in names]:
+                problem = f"has the column {names_text(more)}, and rows that were added to it have not"
+                fix = "leave these columns out of the table, or choose another output"
+            else:
+                problem = "has its columns in another order than rows that were added to it"
+                fix = f"write them in this order: {', '.join(map(repr, names))}"
+            if names != own:
+                raise TableError(f"table {self.location} {problem}: {other.location}", fix)
         every = [self.lengths, *(other.lengths for other in others)]
         sources = [source for table in (self, *others) for source in table.sources]
         lengths = None if None in every else tuple(length for some in every for length in some or ())
@@ -390,10 +384,6 @@ def _one_schema(sources: tuple[TableFile, ...]) -> tuple[pa.Schema, tuple[int, .
                 "write all files of a table with the same columns, in one order and with the same types",
             )
     return schema, tuple(lengths)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def _difference(one: pa.Schema, other: pa.Schema) -> str:

@@ -28,13 +28,13 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from framefleet.pipeline.errors import FramefleetError, StoreError, TableError
+from framefleet.pipeline.errors import StoreError, TableError
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.guards.sandbox import Ended, Sandboxes, bound_memory, serve
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.outputs.stores.retries import FIXES, Patience, in_a_line, trouble_of, why_unread
 from framefleet.pipeline.rows.tables.file_reading import FileToRead, batches_of, explained, schema_of
-from framefleet.pipeline.rows.tables.formats import TableFormat, packed
+from framefleet.pipeline.rows.tables.formats import TableFormat
 from framefleet.pipeline.rows.tables.row_cells import ODD_CELLS
 from framefleet.pipeline.rows.tables.text_reading import lines_in, type_of, typed_cells
 
@@ -44,37 +44,9 @@ _READERS = Sandboxes(__name__, max_silence_s=120.0)
 # below a kilobyte can make it ask for terabytes.
 MAX_MEMORY = 2 << 30
 # The kinds of messages, their first byte. Questions are (offset, count), two numbers of eight bytes.
-READ, SCHEMA, BATCH, LINES, END, REFUSED = b"r", b"s", b"b", b"l", b"e", b"x"
+READ, SCHEMA, BATCH, LINES, END = b"r", b"s", b"b", b"l", b"e"  # END with why the file is refused, if it is
 QUESTION = struct.Struct("<qq")
 UNKNOWN = -1  # the number of rows of a text file
-
-
-class PatientFile:
-    """As much of a file as readers of tables use. What is read again begins where the first try did."""
-
-    def __init__(self, file: Any, patience: Patience) -> None:
-        self._file, self._patience = file, patience
-        self.tell, self.seek = file.tell, file.seek  # which ask nobody
-
-    def read(self, count: int, /) -> bytes:
-        """Raises StoreError where the store is out of reach for too long, and else what its library does."""
-        offset = self.tell()
-
-        def read() -> bytes:
-            self.seek(offset)
-            content: bytes = self._file.read(count)
-            return content
-
-        try:
-            return self._patience.ride_out(read)
-        except Exception as error:  # every store has errors of its own
-            if trouble_of(error) != "unreachable":
-                raise
-            message = public_text(f"{type(error).__name__}: {in_a_line(error)}")
-            problem = f"could not read on in {self._patience.where}: {message}"
-            failure = StoreError(problem, FIXES["unreachable"])
-            failure.kind = "unreachable"
-            raise failure from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +99,9 @@ def _answers(
     source: TableFile, which: Mapping[str, Any] | None = None, *, schema: bytes = b""
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield (kind, content) of each answer, while the file is read. which: of the rows; see `_answer`."""
-    refused: list[str] = []
     request = {
         "name": source.path,
         "format": source.format,
-        "compression": packed(source.path)[1],
         "arguments": dict(source.arguments),
         "size": None,
         **(which or {}),
@@ -144,7 +114,7 @@ def _answers(
     with file:
         with suppress(OSError, ValueError):  # it can only be read in order, as from some web servers
             request["size"] = file.seek(0, 2)
-            file = PatientFile(file, source.patience)
+        is_seekable = request["size"] is not None
         try:
             with _READERS.one() as reader:
                 reader.send(json.dumps(request).encode())
@@ -152,29 +122,39 @@ def _answers(
                 while (message := reader.receive())[:1] != END:
                     kind, content = message[:1], message[1:]
                     if kind == READ:
-                        reader.send(_part(file, *QUESTION.unpack(content), name=source.path))
-                    elif kind == REFUSED:
-                        refused = json.loads(content)
+                        reader.send(_part(source, file, *QUESTION.unpack(content), is_seekable=is_seekable))
                     else:
                         yield kind, content
         except Ended as error:
             problem = f"{source.path} cannot be read: {error}"
             raise TableError(problem, "write it with another program") from None
-    if refused:
-        raise TableError(*refused)
+    if refusal := message[1:]:
+        raise TableError(*json.loads(refusal))
 
 
-def _part(file: Any, offset: int, count: int, *, name: str) -> bytes:
-    try:
+def _part(source: TableFile, file: Any, offset: int, count: int, *, is_seekable: bool) -> bytes:
+    """Return bytes of a file; what is read again begins where the first try did.
+
+    Raises StoreError where the store is out of reach for too long, TableError for all else.
+    """
+
+    def read() -> bytes:
         if file.tell() != offset:
             file.seek(offset)
         content: bytes = file.read(count)
         return content
-    except FramefleetError:
-        raise
+
+    try:
+        return source.patience.ride_out(read) if is_seekable else read()
     except Exception as error:  # every store has errors of its own: botocore's and aiohttp's are no OSError
+        if is_seekable and trouble_of(error) == "unreachable":
+            message = public_text(f"{type(error).__name__}: {in_a_line(error)}")
+            problem = f"could not read on in {source.patience.where}: {message}"
+            failure = StoreError(problem, FIXES["unreachable"])
+            failure.kind = "unreachable"
+            raise failure from None
         reason, fix = why_unread(error)
-        raise TableError(f"{name} cannot be read: {reason}", fix) from error
+        raise TableError(f"{source.path} cannot be read: {reason}", fix) from error
 
 
 def _answer(connection: Connection) -> None:
@@ -188,10 +168,11 @@ def _answer(connection: Connection) -> None:
     lines_of: list[int] | None = request.pop("lines_of", None)
     which = {name: request.pop(name) for name in ("batch_rows", "first_row", "skip") if name in request}
     file = FileToRead(content=served, **request)
+    refusal = b""
     try:
         if lines_of is not None:
             with explained(file):
-                lines, num_rows = lines_in(file.content, file.format, file.compression, lines_of)
+                lines, num_rows = lines_in(file.content, file.format, file.name, lines_of)
             served.send(LINES + json.dumps([[*lines.items()], num_rows]).encode())
         elif not schema:
             own_schema, count = schema_of(file)
@@ -205,8 +186,8 @@ def _answer(connection: Connection) -> None:
                     stream.write_batch(batch)
                 served.send(BATCH + sink.getvalue().to_pybytes())
     except TableError as error:
-        served.send(REFUSED + json.dumps([error.problem, error.fix]).encode())
-    served.send(END)
+        refusal = json.dumps([error.problem, error.fix]).encode()
+    served.send(END + refusal)
 
 
 class _Served(io.RawIOBase):
@@ -222,7 +203,7 @@ class _Served(io.RawIOBase):
 
     def send(self, message: bytes) -> None:
         with self._lock:
-            self._is_finished = message == END
+            self._is_finished = message[:1] == END
             self._connection.send_bytes(message)
 
     def readable(self) -> bool:

@@ -17,7 +17,7 @@ from framefleet.pipeline.errors import Problem, Refused, shown
 from framefleet.pipeline.guards.json_text import Blank, JsonForm, spell
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.request import Request
-from framefleet.pipeline.rows.identity import Identity, LaneKey, lane_of, row_id_of, seed_form, seed_of
+from framefleet.pipeline.rows.identity import Identity, LaneKey, lane_of, row_id_of, seed_of, seeding
 from framefleet.pipeline.rows.tables.record_columns import Carried
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import OWN_TEXTS, CheckedRow, InvalidRow, Reader, RowPlan, cells_of
@@ -95,9 +95,9 @@ class TableRows:
         self._remembered, self._max_remembered = 0, max_remembered
 
     def read(
-        self, first_index: int, batch: pa.RecordBatch, only: Collection[int] | None = None
+        self, positions: Sequence[int], batch: pa.RecordBatch, only: Collection[int] | None = None
     ) -> Iterator[IdentifiedRow | InvalidRow]:
-        """Yield the rows of a batch that begins at `first_index`. only: positions that are wanted."""
+        """Yield the rows of a batch, which stand at these positions. only: those that are wanted."""
         refused, columns = self.plan.columns(batch)
         readers = self.plan.readers
         texts = [_checked(readers[at], columns[at]) for at in self._texts]
@@ -113,8 +113,7 @@ class TableRows:
             seeds[0] if seeds else repeat(None),
             strict=False,
         )
-        for offset in range(batch.num_rows):
-            index = first_index + offset
+        for offset, index in enumerate(positions):
             parts = None if offset in refused else next(rows)
             if only is not None and index not in only:
                 continue
@@ -155,8 +154,10 @@ class TableRows:
         is_derived = self.plan.seed is None and not gives_seed
         return Template(
             common=replace(row, request=request),
-            content=self.identity.form(seeded),
-            seed=seed_form(request) if is_derived else row.request.seed,
+            content=JsonForm(self.identity.content(seeded)),
+            seed=JsonForm(seeding(request.arguments, request.scheduler, request.recipe))
+            if is_derived
+            else request.seed,
         )
 
     def _remember(self, kind: tuple[Any, ...], template: Template) -> None:
@@ -205,33 +206,29 @@ class ModelRows:
         """Yield the rows of a batch that begins at `first_index`. only: positions that are wanted."""
         if self.column is None:
             assert self._default is not None, "rows without a column for their model have a default"
-            yield from self.by_model[self._default].read(first_index, batch, only)
+            positions = range(first_index, first_index + batch.num_rows)
+            yield from self.by_model[self._default].read(positions, batch, only)
             return
         readable_rows = readable(batch, [self.column])
-        rows: dict[int, _Row] = {
-            offset: InvalidRow(index=0, problems=tuple(why)) for offset, why in readable_rows.refused.items()
-        }
+        rows: list[_Row] = [
+            InvalidRow(index=first_index + offset, problems=tuple(why))
+            for offset, why in readable_rows.refused.items()
+        ]
         of_model: dict[str, list[int]] = {name: [] for name in self.by_model}
         cells = readable_rows.cells.column(0).to_pylist()
         for offset, cell in zip(readable_rows.offsets, cells, strict=True):
-            if only is not None and first_index + offset not in only:
-                continue
-            model = self.model_of(cell)
+            index, model = first_index + offset, self.model_of(cell)
             if isinstance(model, Refused):
-                rows[offset] = InvalidRow(index=0, problems=(Problem(self.column, cell, model),))
-            else:
+                rows.append(InvalidRow(index=index, problems=(Problem(self.column, cell, model),)))
+            elif only is None or index in only:
                 of_model[model].append(offset)
         for model, offsets in of_model.items():
-            some = batch if len(offsets) == batch.num_rows else batch.take(pa.array(offsets, pa.int64()))
-            read = self.by_model[model].read(0, some) if offsets else ()
-            rows |= {offset: row for offset, row in zip(offsets, read, strict=True)}
-        for offset, row in sorted(rows.items()):
-            if only is None or first_index + offset in only:
-                if isinstance(row, InvalidRow):
-                    yield replace(row, index=first_index + offset)
-                else:
-                    row.index = first_index + offset
-                    yield row
+            if offsets:
+                some = batch if len(offsets) == batch.num_rows else batch.take(pa.array(offsets, pa.int64()))
+                rows += self.by_model[model].read([first_index + offset for offset in offsets], some)
+        for row in sorted(rows, key=lambda row: row.index):
+            if only is None or row.index in only:
+                yield row
 
     def model_of(self, cell: Any) -> str | Refused:
         """Return the model that a cell of the column names, or why there is none."""

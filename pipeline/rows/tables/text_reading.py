@@ -17,7 +17,7 @@ import itertools
 import lzma
 import math
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,11 +25,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from framefleet.pipeline.errors import Problem, Refused, TableError
+from framefleet.pipeline.errors import Problem, Refused, TableError, names_text
 from framefleet.pipeline.guards.json_text import EXACT_FLOATS
 from framefleet.pipeline.model.specs.signature import ArgumentKind
 from framefleet.pipeline.rows.tables.csv_text import CsvText
-from framefleet.pipeline.rows.tables.formats import TableFormat, marked_encoding, mistaken_file, to_utf_8
+from framefleet.pipeline.rows.tables.formats import (
+    TableFormat,
+    marked_encoding,
+    mistaken_file,
+    packed,
+    to_utf_8,
+)
 from framefleet.pipeline.rows.tables.json_lines import JsonLines, texts_in
 from framefleet.pipeline.rows.tables.row_cells import OddCells, another_type
 
@@ -46,9 +52,9 @@ _UNREADABLE = (TableError, csv.Error, EOFError, OSError, ValueError, lzma.LZMAEr
 _MAX_CELL = 1 << 26  # characters; Arrow reads rows of a megabyte
 
 
-def unpacked(content: io.RawIOBase, compression: str | None, name: str) -> Any:
+def unpacked(content: io.RawIOBase, name: str) -> Any:
     """Return the text of a file, which can be looked at ahead by `peek`. Raises TableError."""
-    buffered = io.BufferedReader(content, 1 << 20)
+    buffered, compression = io.BufferedReader(content, 1 << 20), packed(name)[1]
     if compression and not (beginning := buffered.peek(_AHEAD)).startswith(_PACKED[compression][0]):
         if not beginning:
             raise TableError(f"{name} is empty", "add rows, or give another table")
@@ -94,10 +100,9 @@ class CsvRows:
         if twice := next((one for one in self._names if one and self._names.count(one) > 1), None):
             raise TableError(f"{name} has the column {twice!r} twice", "rename one of them")
         if schema and {*filter(None, self._names)} != {*filter(None, schema.names)}:
-            raise TableError(
-                f"{name} has the columns {_listed(self._names)}, and the first file {_listed(schema.names)}",
-                "write all files of a table with the same columns",
-            )
+            own, first = names_text(self._names), names_text(schema.names)
+            problem = f"{name} has the columns {own}, and the first file {first}"
+            raise TableError(problem, "write all files of a table with the same columns")
         self._batches = _texts_of(text, len(self._names))
         self._first = [] if schema else list(itertools.islice(self._batches, 1))
         self.schema = schema or self._inferred(arguments)
@@ -154,11 +159,6 @@ _NO_NAME = Refused(
 _BLANK = Refused(reason="a row needs a cell", fix="delete the line")
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - 20
-    return ", ".join(map(repr, names[:20])) + (f" and {more:,} more" if more > 0 else "")
-
-
 def _shown(text: pa.Scalar) -> str:
     return text.as_buffer().to_pybytes().decode("utf-8", "replace")  # type: ignore[no-any-return]
 
@@ -187,7 +187,7 @@ def _texts_of(text: CsvText, num_columns: int) -> Iterator[pa.RecordBatch]:
 
 
 def lines_in(
-    content: io.RawIOBase, kind: TableFormat, compression: str | None, rows: Collection[int]
+    content: io.RawIOBase, kind: TableFormat, name: str, rows: Collection[int]
 ) -> tuple[dict[int, int], int]:
     """Return the first line of each of the rows, from 1, and how many rows were passed until all were found.
 
@@ -196,7 +196,7 @@ def lines_in(
     wanted, lines = set(rows), dict[int, int]()
     num_rows = 0
     with suppress(*_UNREADABLE):
-        text = unpacked(content, compression, "")
+        text = unpacked(content, name)
         starts = (line for line, _ in texts_in(text)) if kind == "jsonl" else _starts_in_csv(text, kind)
         for line in starts:
             if num_rows in wanted:
