@@ -6,12 +6,10 @@ Signals are for drivers and workers. A budget, of hours, money and bytes, is a p
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from types import FrameType
@@ -20,14 +18,11 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.pipeline.errors import bytes_text, count_text, read_bytes
+from framefleet.pipeline.errors import bytes_text, read_bytes
 from framefleet.pipeline.guards.strict_model import MustBe, Strict
-
-log = logging.getLogger(__name__)
 
 # Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-TELL_EVERY_S = 5.0
 
 
 class Stop:
@@ -100,31 +95,6 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if len(self._so_far()) > 2:
             self._handlers[number](number, frame)
-
-
-def wait_for_rows(
-    turn: Callable[[], None], in_hand: Callable[[], Mapping[str, int]], stop: Stop, *, limit_s: float
-) -> None:
-    """Take turns until no worker has rows, the limit has passed, or Ctrl-C came again.
-
-    turn: follows what happens for a moment. in_hand: how many rows each worker has that has any.
-    """
-    began = reported = time.monotonic()
-    if left := in_hand():
-        log.warning(
-            "stopping: workers hand back %s, at most %.0f s; press Ctrl-C again to stop at once",
-            count_text(sum(left.values()), "row"),
-            limit_s,
-        )
-    while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:
-        if now - reported >= TELL_EVERY_S:
-            reported = now
-            waiting = ", ".join(f"{worker} ({rows})" for worker, rows in left.items())
-            log.warning("waiting for the rows of %s, for %.0f s so far", waiting, now - began)
-        turn()
-        left = in_hand()
-    if left:
-        log.warning("stopping; rows that were not saved in time: %s", sum(left.values()))
 
 
 HOUR_S = 3600.0
