@@ -16,181 +16,93 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Progress, Summary
-    from framefleet.jobs.control.add import add
-    from framefleet.jobs.control.control import pause, resume, stop
-    from framefleet.jobs.job.schema import job_schema
-    from framefleet.jobs.keep.repair.repair import repair
-    from framefleet.jobs.keep.replay.recorded_row import Given
-    from framefleet.jobs.keep.replay.replay import replay
-    from framefleet.jobs.keep.replay.script import replay_script
-    from framefleet.jobs.keep.verify.verify import verify
-    from framefleet.jobs.look.failures import failures
-    from framefleet.jobs.look.status.status import Status, status
-    from framefleet.jobs.plan.plan import JobPlan, plan
-    from framefleet.jobs.render.render import render, retry
+    from framefleet.cluster.driver.progress import Progress as Progress, Summary as Summary
+    from framefleet.jobs.control.add import add as add
+    from framefleet.jobs.control.control import pause as pause, resume as resume, stop as stop
+    from framefleet.jobs.job.schema import job_schema as job_schema
+    from framefleet.jobs.keep.repair.repair import repair as repair
+    from framefleet.jobs.keep.replay.recorded_row import Given as Given
+    from framefleet.jobs.keep.replay.replay import replay as replay
+    from framefleet.jobs.keep.replay.script import replay_script as replay_script
+    from framefleet.jobs.keep.verify.verify import verify as verify
+    from framefleet.jobs.look.failures import failures as failures
+    from framefleet.jobs.look.status.status import Status as Status, status as status
+    from framefleet.jobs.plan.plan import JobPlan as JobPlan, plan as plan
+    from framefleet.jobs.render.render import render as render, retry as retry
     from framefleet.pipeline.errors import (
-        AuthorityError,
-        BrokenWorker,
-        EndpointError,
-        FleetError,
-        FramefleetError,
-        InputError,
-        JobError,
-        ModelError,
-        NoFile,
-        OutOfMemory,
-        OutputInUse,
-        PluginError,
-        RecipeError,
-        RenderError,
-        RowError,
-        ServiceError,
-        StoreConflict,
-        StoreError,
-        TableError,
-        UserError,
+        AuthorityError as AuthorityError,
+        BrokenWorker as BrokenWorker,
+        EndpointError as EndpointError,
+        FleetError as FleetError,
+        FramefleetError as FramefleetError,
+        InputError as InputError,
+        JobError as JobError,
+        ModelError as ModelError,
+        NoFile as NoFile,
+        OutOfMemory as OutOfMemory,
+        OutputInUse as OutputInUse,
+        PluginError as PluginError,
+        RecipeError as RecipeError,
+        RenderError as RenderError,
+        RowError as RowError,
+        ServiceError as ServiceError,
+        StoreConflict as StoreConflict,
+        StoreError as StoreError,
+        TableError as TableError,
+        UserError as UserError,
     )
-    from framefleet.pipeline.model.load_model import load_model
-    from framefleet.pipeline.model.model import Model
-    from framefleet.pipeline.outputs.clips import Clip, Failure
-    from framefleet.pipeline.outputs.frames.result import KeptSteps
-    from framefleet.pipeline.outputs.output import Output, open_output
-    from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts
-    from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.pipeline.recipes.recipe import recipe
-    from framefleet.pipeline.render.audit.schedule import Audit
-    from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
-    from framefleet.pipeline.render.fused.batching import Batching
-    from framefleet.pipeline.render.renderer import Renderer
-    from framefleet.pipeline.render.scheduler_steps import step_log_prob
-    from framefleet.pipeline.request import Request
-    from framefleet.pipeline.rows.inputs.access import Inputs
-    from framefleet.plugins.compact.command import compact
-    from framefleet.plugins.demo.demo import demo
-    from framefleet.plugins.deploy.submission import logs, submit
-    from framefleet.plugins.doctor.doctor import Diagnosis, doctor
-    from framefleet.plugins.doctor.machine import CheckResult
-    from framefleet.plugins.export.export import export
-    from framefleet.plugins.export.records import read_records
-    from framefleet.plugins.marks.trace import Traced, trace
-    from framefleet.plugins.models.models import ModelFiles, ModelInfo, lock_model, model_info, verify_model
-    from framefleet.plugins.pack.pack import pack
-    from framefleet.plugins.pages.gallery.gallery import gallery
-    from framefleet.plugins.pages.gallery.serve import GalleryServer
-    from framefleet.plugins.pages.report.live_page import StatusServer
-    from framefleet.plugins.pages.report.report import report
-    from framefleet.plugins.pages.report.values import Report
-    from framefleet.plugins.pages.sheet.sheet import Drawn, grid, sheet
-    from framefleet.plugins.ports.conversion.convert import Converted, convert_model
-    from framefleet.plugins.rollouts.warm_fleet import WarmFleet, fleet
-    from framefleet.plugins.scores.score_output import score
-    from framefleet.plugins.train.plan import TrainPlan, plan_training
-    from framefleet.plugins.train.train import train
-    from framefleet.plugins.until.acceptance import Acceptance, acceptance
-    from framefleet.plugins.words.answers import judge
-    from framefleet.plugins.words.prompts import prompts
+    from framefleet.pipeline.model.load_model import load_model as load_model
+    from framefleet.pipeline.model.model import Model as Model
+    from framefleet.pipeline.outputs.clips import Clip as Clip, Failure as Failure
+    from framefleet.pipeline.outputs.frames.result import KeptSteps as KeptSteps
+    from framefleet.pipeline.outputs.output import Output as Output, open_output as open_output
+    from framefleet.pipeline.outputs.row_states import FailedRow as FailedRow, OutputCounts as OutputCounts
+    from framefleet.pipeline.outputs.stores.store import Store as Store
+    from framefleet.pipeline.recipes.recipe import recipe as recipe
+    from framefleet.pipeline.render.audit.schedule import Audit as Audit
+    from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone as HalfDone
+    from framefleet.pipeline.render.fused.batching import Batching as Batching
+    from framefleet.pipeline.render.renderer import Renderer as Renderer
+    from framefleet.pipeline.render.scheduler_steps import step_log_prob as step_log_prob
+    from framefleet.pipeline.request import Request as Request
+    from framefleet.pipeline.rows.inputs.access import Inputs as Inputs
+    from framefleet.plugins.compact.command import compact as compact
+    from framefleet.plugins.demo.demo import demo as demo
+    from framefleet.plugins.deploy.submission import logs as logs, submit as submit
+    from framefleet.plugins.doctor.doctor import Diagnosis as Diagnosis, doctor as doctor
+    from framefleet.plugins.doctor.machine import CheckResult as CheckResult
+    from framefleet.plugins.export.export import export as export
+    from framefleet.plugins.export.records import read_records as read_records
+    from framefleet.plugins.marks.trace import Traced as Traced, trace as trace
+    from framefleet.plugins.models.models import (
+        ModelFiles as ModelFiles,
+        ModelInfo as ModelInfo,
+        lock_model as lock_model,
+        model_info as model_info,
+        verify_model as verify_model,
+    )
+    from framefleet.plugins.pack.pack import pack as pack
+    from framefleet.plugins.pages.gallery.gallery import gallery as gallery
+    from framefleet.plugins.pages.gallery.serve import GalleryServer as GalleryServer
+    from framefleet.plugins.pages.report.live_page import StatusServer as StatusServer
+    from framefleet.plugins.pages.report.report import report as report
+    from framefleet.plugins.pages.report.values import Report as Report
+    from framefleet.plugins.pages.sheet.sheet import Drawn as Drawn, grid as grid, sheet as sheet
+    from framefleet.plugins.ports.conversion.convert import (
+        Converted as Converted,
+        convert_model as convert_model,
+    )
+    from framefleet.plugins.rollouts.warm_fleet import WarmFleet as WarmFleet, fleet as fleet
+    from framefleet.plugins.scores.score_output import score as score
+    from framefleet.plugins.train.plan import TrainPlan as TrainPlan, plan_training as plan_training
+    from framefleet.plugins.train.train import train as train
+    from framefleet.plugins.until.acceptance import Acceptance as Acceptance, acceptance as acceptance
+    from framefleet.plugins.words.answers import judge as judge
+    from framefleet.plugins.words.prompts import prompts as prompts
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Acceptance",
-    "Audit",
-    "AuthorityError",
-    "Batching",
-    "BrokenWorker",
-    "CheckResult",
-    "Clip",
-    "Converted",
-    "Diagnosis",
-    "Drawn",
-    "EndpointError",
-    "FailedRow",
-    "Failure",
-    "FleetError",
-    "FramefleetError",
-    "GalleryServer",
-    "Given",
-    "HalfDone",
-    "InputError",
-    "Inputs",
-    "JobError",
-    "JobPlan",
-    "KeptSteps",
-    "Model",
-    "ModelError",
-    "ModelFiles",
-    "ModelInfo",
-    "NoFile",
-    "OutOfMemory",
-    "Output",
-    "OutputCounts",
-    "OutputInUse",
-    "PluginError",
-    "Progress",
-    "RecipeError",
-    "RenderError",
-    "Renderer",
-    "Report",
-    "Request",
-    "RowError",
-    "ServiceError",
-    "Status",
-    "StatusServer",
-    "Store",
-    "StoreConflict",
-    "StoreError",
-    "Summary",
-    "TableError",
-    "Traced",
-    "TrainPlan",
-    "UserError",
-    "WarmFleet",
-    "acceptance",
-    "add",
-    "compact",
-    "convert_model",
-    "demo",
-    "doctor",
-    "export",
-    "failures",
-    "fleet",
-    "gallery",
-    "grid",
-    "job_schema",
-    "judge",
-    "load_model",
-    "lock_model",
-    "logs",
-    "model_info",
-    "open_output",
-    "pack",
-    "pause",
-    "plan",
-    "plan_training",
-    "prompts",
-    "read_records",
-    "recipe",
-    "render",
-    "repair",
-    "replay",
-    "replay_script",
-    "report",
-    "resume",
-    "retry",
-    "score",
-    "sheet",
-    "status",
-    "step_log_prob",
-    "stop",
-    "submit",
-    "trace",
-    "train",
-    "verify",
-    "verify_model",
-]
-
-# By module: its names. All others are errors.
+# By module: the public names in it.
 _NAMES = {
     "framefleet.cluster.driver.progress": ("Progress", "Summary"),
     "framefleet.jobs.control.add": ("add",),
@@ -205,6 +117,28 @@ _NAMES = {
     "framefleet.jobs.look.status.status": ("Status", "status"),
     "framefleet.jobs.plan.plan": ("JobPlan", "plan"),
     "framefleet.jobs.render.render": ("render", "retry"),
+    "framefleet.pipeline.errors": (
+        "AuthorityError",
+        "BrokenWorker",
+        "EndpointError",
+        "FleetError",
+        "FramefleetError",
+        "InputError",
+        "JobError",
+        "ModelError",
+        "NoFile",
+        "OutOfMemory",
+        "OutputInUse",
+        "PluginError",
+        "RecipeError",
+        "RenderError",
+        "RowError",
+        "ServiceError",
+        "StoreConflict",
+        "StoreError",
+        "TableError",
+        "UserError",
+    ),
     "framefleet.pipeline.model.load_model": ("load_model",),
     "framefleet.pipeline.model.model": ("Model",),
     "framefleet.pipeline.outputs.clips": ("Clip", "Failure"),
@@ -251,9 +185,8 @@ _NAMES = {
     "framefleet.plugins.words.answers": ("judge",),
     "framefleet.plugins.words.prompts": ("prompts",),
 }
-_HOMES = dict.fromkeys(__all__, "framefleet.pipeline.errors")
-for _module, _own in _NAMES.items():
-    _HOMES |= dict.fromkeys(_own, _module)
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:
