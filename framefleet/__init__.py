@@ -15,7 +15,7 @@ from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is public
     from framefleet.cluster.driver.progress import Progress as Progress, Summary as Summary
     from framefleet.jobs.control.add import add as add
     from framefleet.jobs.control.control import pause as pause, resume as resume, stop as stop

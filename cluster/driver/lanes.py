@@ -135,14 +135,13 @@ class Lanes:
         lost = [(lane, lane.error) for lane in self if lane.error]
         if not lost or len(self._work.index.lanes) < 2:
             return lost[0][1] if lost else None
-        return FleetError("\n".join(map(self._loss, *zip(*lost, strict=True))), lost[0][1].fix)
-
-    def _loss(self, lane: Lane, error: FramefleetError) -> str:
-        """Return how many rows of a lane are left, and why."""
-        num_killers = lane.num_killers
-        num_left = lane.num_unleased + lane.dispatcher.num_leased + num_killers
-        killers = f" ({num_killers:,} of them killed workers, see failures/)" if num_killers else ""
-        return f"{lane.key.title}: {count_text(num_left, 'row')} left{killers}: {error.problem}"
+        lines = []
+        for lane, error in lost:
+            num_killers = lane.num_killers
+            num_left = lane.num_unleased + lane.dispatcher.num_leased + num_killers
+            killers = f" ({num_killers:,} of them killed workers, see failures/)" if num_killers else ""
+            lines.append(f"{lane.key.title}: {count_text(num_left, 'row')} left{killers}: {error.problem}")
+        return FleetError("\n".join(lines), lost[0][1].fix)
 
     def in_hand(self) -> dict[str, int]:
         return {worker: num for lane in self for worker, num in lane.dispatcher.in_hand().items()}
