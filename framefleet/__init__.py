@@ -15,259 +15,178 @@ from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from framefleet.cluster.driver.progress import Progress, Summary
-    from framefleet.jobs.control.add import add
-    from framefleet.jobs.control.control import pause, resume, stop
-    from framefleet.jobs.job.schema import job_schema
-    from framefleet.jobs.keep.repair.repair import repair
-    from framefleet.jobs.keep.replay.recorded_row import Given
-    from framefleet.jobs.keep.replay.replay import replay
-    from framefleet.jobs.keep.replay.script import replay_script
-    from framefleet.jobs.keep.verify.verify import verify
-    from framefleet.jobs.look.failures import failures
-    from framefleet.jobs.look.status.status import Status, status
-    from framefleet.jobs.plan.plan import JobPlan, plan
-    from framefleet.jobs.render.render import render, retry
+if TYPE_CHECKING:  # with `as`, by which type checkers know that a name is public
+    from framefleet.cluster.driver.progress import Progress as Progress, Summary as Summary
+    from framefleet.jobs.control.add import add as add
+    from framefleet.jobs.control.control import pause as pause, resume as resume, stop as stop
+    from framefleet.jobs.job.schema import job_schema as job_schema
+    from framefleet.jobs.keep.repair.repair import repair as repair
+    from framefleet.jobs.keep.replay.recorded_row import Given as Given
+    from framefleet.jobs.keep.replay.replay import replay as replay
+    from framefleet.jobs.keep.replay.script import replay_script as replay_script
+    from framefleet.jobs.keep.verify.verify import verify as verify
+    from framefleet.jobs.look.failures import failures as failures
+    from framefleet.jobs.look.status.status import Status as Status, status as status
+    from framefleet.jobs.plan.plan import JobPlan as JobPlan, plan as plan
+    from framefleet.jobs.render.render import render as render, retry as retry
     from framefleet.pipeline.errors import (
-        AuthorityError,
-        BrokenWorker,
-        EndpointError,
-        FleetError,
-        FramefleetError,
-        InputError,
-        JobError,
-        ModelError,
-        NoFile,
-        OutOfMemory,
-        OutputInUse,
-        PluginError,
-        RecipeError,
-        RenderError,
-        RowError,
-        ServiceError,
-        StoreConflict,
-        StoreError,
-        TableError,
-        UserError,
+        AuthorityError as AuthorityError,
+        BrokenWorker as BrokenWorker,
+        EndpointError as EndpointError,
+        FleetError as FleetError,
+        FramefleetError as FramefleetError,
+        InputError as InputError,
+        JobError as JobError,
+        ModelError as ModelError,
+        NoFile as NoFile,
+        OutOfMemory as OutOfMemory,
+        OutputInUse as OutputInUse,
+        PluginError as PluginError,
+        RecipeError as RecipeError,
+        RenderError as RenderError,
+        RowError as RowError,
+        ServiceError as ServiceError,
+        StoreConflict as StoreConflict,
+        StoreError as StoreError,
+        TableError as TableError,
+        UserError as UserError,
     )
-    from framefleet.pipeline.model.load_model import load_model
-    from framefleet.pipeline.model.model import Model
-    from framefleet.pipeline.outputs.clips import Clip, Failure
-    from framefleet.pipeline.outputs.frames.result import KeptSteps
-    from framefleet.pipeline.outputs.output import Output, open_output
-    from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts
-    from framefleet.pipeline.outputs.stores.store import Store
-    from framefleet.pipeline.recipes.recipe import recipe
-    from framefleet.pipeline.render.audit.schedule import Audit
-    from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
-    from framefleet.pipeline.render.fused.batching import Batching
-    from framefleet.pipeline.render.renderer import Renderer
-    from framefleet.pipeline.render.scheduler_steps import step_log_prob
-    from framefleet.pipeline.request import Request
-    from framefleet.pipeline.rows.inputs.access import Inputs
-    from framefleet.plugins.compact.command import compact
-    from framefleet.plugins.demo.demo import demo
-    from framefleet.plugins.deploy.submission import logs, submit
-    from framefleet.plugins.doctor.doctor import Diagnosis, doctor
-    from framefleet.plugins.doctor.machine import CheckResult
-    from framefleet.plugins.export.export import export
-    from framefleet.plugins.export.records import read_records
-    from framefleet.plugins.marks.trace import Traced, trace
-    from framefleet.plugins.models.models import ModelFiles, ModelInfo, lock_model, model_info, verify_model
-    from framefleet.plugins.pack.pack import pack
-    from framefleet.plugins.pages.gallery.gallery import gallery
-    from framefleet.plugins.pages.gallery.serve import GalleryServer
-    from framefleet.plugins.pages.report.live_page import StatusServer
-    from framefleet.plugins.pages.report.report import report
-    from framefleet.plugins.pages.report.values import Report
-    from framefleet.plugins.pages.sheet.sheet import Drawn, grid, sheet
-    from framefleet.plugins.ports.conversion.convert import Converted, convert_model
-    from framefleet.plugins.rollouts.warm_fleet import WarmFleet, fleet
-    from framefleet.plugins.scores.score_output import score
-    from framefleet.plugins.train.plan import TrainPlan, plan_training
-    from framefleet.plugins.train.train import train
-    from framefleet.plugins.until.acceptance import Acceptance, acceptance
-    from framefleet.plugins.words.answers import judge
-    from framefleet.plugins.words.prompts import prompts
+    from framefleet.pipeline.model.load_model import load_model as load_model
+    from framefleet.pipeline.model.model import Model as Model
+    from framefleet.pipeline.outputs.clips import Clip as Clip, Failure as Failure
+    from framefleet.pipeline.outputs.frames.result import KeptSteps as KeptSteps
+    from framefleet.pipeline.outputs.output import Output as Output, open_output as open_output
+    from framefleet.pipeline.outputs.row_states import FailedRow as FailedRow, OutputCounts as OutputCounts
+    from framefleet.pipeline.outputs.stores.store import Store as Store
+    from framefleet.pipeline.recipes.recipe import recipe as recipe
+    from framefleet.pipeline.render.audit.schedule import Audit as Audit
+    from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone as HalfDone
+    from framefleet.pipeline.render.fused.batching import Batching as Batching
+    from framefleet.pipeline.render.renderer import Renderer as Renderer
+    from framefleet.pipeline.render.scheduler_steps import step_log_prob as step_log_prob
+    from framefleet.pipeline.request import Request as Request
+    from framefleet.pipeline.rows.inputs.access import Inputs as Inputs
+    from framefleet.plugins.compact.command import compact as compact
+    from framefleet.plugins.demo.demo import demo as demo
+    from framefleet.plugins.deploy.submission import logs as logs, submit as submit
+    from framefleet.plugins.doctor.doctor import Diagnosis as Diagnosis, doctor as doctor
+    from framefleet.plugins.doctor.machine import CheckResult as CheckResult
+    from framefleet.plugins.export.export import export as export
+    from framefleet.plugins.export.records import read_records as read_records
+    from framefleet.plugins.marks.trace import Traced as Traced, trace as trace
+    from framefleet.plugins.models.models import (
+        ModelFiles as ModelFiles,
+        ModelInfo as ModelInfo,
+        lock_model as lock_model,
+        model_info as model_info,
+        verify_model as verify_model,
+    )
+    from framefleet.plugins.pack.pack import pack as pack
+    from framefleet.plugins.pages.gallery.gallery import gallery as gallery
+    from framefleet.plugins.pages.gallery.serve import GalleryServer as GalleryServer
+    from framefleet.plugins.pages.report.live_page import StatusServer as StatusServer
+    from framefleet.plugins.pages.report.report import report as report
+    from framefleet.plugins.pages.report.values import Report as Report
+    from framefleet.plugins.pages.sheet.sheet import Drawn as Drawn, grid as grid, sheet as sheet
+    from framefleet.plugins.ports.conversion.convert import (
+        Converted as Converted,
+        convert_model as convert_model,
+    )
+    from framefleet.plugins.rollouts.warm_fleet import WarmFleet as WarmFleet, fleet as fleet
+    from framefleet.plugins.scores.score_output import score as score
+    from framefleet.plugins.train.plan import TrainPlan as TrainPlan, plan_training as plan_training
+    from framefleet.plugins.train.train import train as train
+    from framefleet.plugins.until.acceptance import Acceptance as Acceptance, acceptance as acceptance
+    from framefleet.plugins.words.answers import judge as judge
+    from framefleet.plugins.words.prompts import prompts as prompts
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Acceptance",
-    "Audit",
-    "AuthorityError",
-    "Batching",
-    "BrokenWorker",
-    "CheckResult",
-    "Clip",
-    "Converted",
-    "Diagnosis",
-    "Drawn",
-    "EndpointError",
-    "FailedRow",
-    "Failure",
-    "FleetError",
-    "FramefleetError",
-    "GalleryServer",
-    "Given",
-    "HalfDone",
-    "InputError",
-    "Inputs",
-    "JobError",
-    "JobPlan",
-    "KeptSteps",
-    "Model",
-    "ModelError",
-    "ModelFiles",
-    "ModelInfo",
-    "NoFile",
-    "OutOfMemory",
-    "Output",
-    "OutputCounts",
-    "OutputInUse",
-    "PluginError",
-    "Progress",
-    "RecipeError",
-    "RenderError",
-    "Renderer",
-    "Report",
-    "Request",
-    "RowError",
-    "ServiceError",
-    "Status",
-    "StatusServer",
-    "Store",
-    "StoreConflict",
-    "StoreError",
-    "Summary",
-    "TableError",
-    "Traced",
-    "TrainPlan",
-    "UserError",
-    "WarmFleet",
-    "acceptance",
-    "add",
-    "compact",
-    "convert_model",
-    "demo",
-    "doctor",
-    "export",
-    "failures",
-    "fleet",
-    "gallery",
-    "grid",
-    "job_schema",
-    "judge",
-    "load_model",
-    "lock_model",
-    "logs",
-    "model_info",
-    "open_output",
-    "pack",
-    "pause",
-    "plan",
-    "plan_training",
-    "prompts",
-    "read_records",
-    "recipe",
-    "render",
-    "repair",
-    "replay",
-    "replay_script",
-    "report",
-    "resume",
-    "retry",
-    "score",
-    "sheet",
-    "status",
-    "step_log_prob",
-    "stop",
-    "submit",
-    "trace",
-    "train",
-    "verify",
-    "verify_model",
-]
-
-_HOMES = {
-    "demo": "framefleet.plugins.demo.demo",
-    "job_schema": "framefleet.jobs.job.schema",
-    "Converted": "framefleet.plugins.ports.conversion.convert",
-    "convert_model": "framefleet.plugins.ports.conversion.convert",
-    "verify_model": "framefleet.plugins.models.models",
-    "lock_model": "framefleet.plugins.models.models",
-    "model_info": "framefleet.plugins.models.models",
-    "ModelFiles": "framefleet.plugins.models.models",
-    "ModelInfo": "framefleet.plugins.models.models",
-    "Acceptance": "framefleet.plugins.until.acceptance",
-    "Audit": "framefleet.pipeline.render.audit.schedule",
-    "Batching": "framefleet.pipeline.render.fused.batching",
-    "CheckResult": "framefleet.plugins.doctor.machine",
-    "Clip": "framefleet.pipeline.outputs.clips",
-    "Failure": "framefleet.pipeline.outputs.clips",
-    "Diagnosis": "framefleet.plugins.doctor.doctor",
-    "Drawn": "framefleet.plugins.pages.sheet.sheet",
-    "FailedRow": "framefleet.pipeline.outputs.row_states",
-    "GalleryServer": "framefleet.plugins.pages.gallery.serve",
-    "Given": "framefleet.jobs.keep.replay.recorded_row",
-    "HalfDone": "framefleet.pipeline.render.checkpoints.checkpoint",
-    "Inputs": "framefleet.pipeline.rows.inputs.access",
-    "JobPlan": "framefleet.jobs.plan.plan",
-    "KeptSteps": "framefleet.pipeline.outputs.frames.result",
-    "Model": "framefleet.pipeline.model.model",
-    "Progress": "framefleet.cluster.driver.progress",
-    "Output": "framefleet.pipeline.outputs.output",
-    "OutputCounts": "framefleet.pipeline.outputs.row_states",
-    "Renderer": "framefleet.pipeline.render.renderer",
-    "Report": "framefleet.plugins.pages.report.values",
-    "Request": "framefleet.pipeline.request",
-    "Status": "framefleet.jobs.look.status.status",
-    "StatusServer": "framefleet.plugins.pages.report.live_page",
-    "Store": "framefleet.pipeline.outputs.stores.store",
-    "Summary": "framefleet.cluster.driver.progress",
-    "Traced": "framefleet.plugins.marks.trace",
-    "TrainPlan": "framefleet.plugins.train.plan",
-    "WarmFleet": "framefleet.plugins.rollouts.warm_fleet",
-    "acceptance": "framefleet.plugins.until.acceptance",
-    "add": "framefleet.jobs.control.add",
-    "compact": "framefleet.plugins.compact.command",
-    "doctor": "framefleet.plugins.doctor.doctor",
-    "export": "framefleet.plugins.export.export",
-    "fleet": "framefleet.plugins.rollouts.warm_fleet",
-    "gallery": "framefleet.plugins.pages.gallery.gallery",
-    "failures": "framefleet.jobs.look.failures",
-    "grid": "framefleet.plugins.pages.sheet.sheet",
-    "judge": "framefleet.plugins.words.answers",
-    "load_model": "framefleet.pipeline.model.load_model",
-    "logs": "framefleet.plugins.deploy.submission",
-    "open_output": "framefleet.pipeline.outputs.output",
-    "pack": "framefleet.plugins.pack.pack",
-    "pause": "framefleet.jobs.control.control",
-    "plan": "framefleet.jobs.plan.plan",
-    "plan_training": "framefleet.plugins.train.plan",
-    "prompts": "framefleet.plugins.words.prompts",
-    "read_records": "framefleet.plugins.export.records",
-    "recipe": "framefleet.pipeline.recipes.recipe",
-    "render": "framefleet.jobs.render.render",
-    "repair": "framefleet.jobs.keep.repair.repair",
-    "replay": "framefleet.jobs.keep.replay.replay",
-    "replay_script": "framefleet.jobs.keep.replay.script",
-    "report": "framefleet.plugins.pages.report.report",
-    "resume": "framefleet.jobs.control.control",
-    "retry": "framefleet.jobs.render.render",
-    "score": "framefleet.plugins.scores.score_output",
-    "sheet": "framefleet.plugins.pages.sheet.sheet",
-    "status": "framefleet.jobs.look.status.status",
-    "step_log_prob": "framefleet.pipeline.render.scheduler_steps",
-    "stop": "framefleet.jobs.control.control",
-    "submit": "framefleet.plugins.deploy.submission",
-    "trace": "framefleet.plugins.marks.trace",
-    "train": "framefleet.plugins.train.train",
-    "verify": "framefleet.jobs.keep.verify.verify",
+# By module: the public names in it.
+_NAMES = {
+    "framefleet.cluster.driver.progress": ("Progress", "Summary"),
+    "framefleet.jobs.control.add": ("add",),
+    "framefleet.jobs.control.control": ("pause", "resume", "stop"),
+    "framefleet.jobs.job.schema": ("job_schema",),
+    "framefleet.jobs.keep.repair.repair": ("repair",),
+    "framefleet.jobs.keep.replay.recorded_row": ("Given",),
+    "framefleet.jobs.keep.replay.replay": ("replay",),
+    "framefleet.jobs.keep.replay.script": ("replay_script",),
+    "framefleet.jobs.keep.verify.verify": ("verify",),
+    "framefleet.jobs.look.failures": ("failures",),
+    "framefleet.jobs.look.status.status": ("Status", "status"),
+    "framefleet.jobs.plan.plan": ("JobPlan", "plan"),
+    "framefleet.jobs.render.render": ("render", "retry"),
+    "framefleet.pipeline.errors": (
+        "AuthorityError",
+        "BrokenWorker",
+        "EndpointError",
+        "FleetError",
+        "FramefleetError",
+        "InputError",
+        "JobError",
+        "ModelError",
+        "NoFile",
+        "OutOfMemory",
+        "OutputInUse",
+        "PluginError",
+        "RecipeError",
+        "RenderError",
+        "RowError",
+        "ServiceError",
+        "StoreConflict",
+        "StoreError",
+        "TableError",
+        "UserError",
+    ),
+    "framefleet.pipeline.model.load_model": ("load_model",),
+    "framefleet.pipeline.model.model": ("Model",),
+    "framefleet.pipeline.outputs.clips": ("Clip", "Failure"),
+    "framefleet.pipeline.outputs.frames.result": ("KeptSteps",),
+    "framefleet.pipeline.outputs.output": ("Output", "open_output"),
+    "framefleet.pipeline.outputs.row_states": ("FailedRow", "OutputCounts"),
+    "framefleet.pipeline.outputs.stores.store": ("Store",),
+    "framefleet.pipeline.recipes.recipe": ("recipe",),
+    "framefleet.pipeline.render.audit.schedule": ("Audit",),
+    "framefleet.pipeline.render.checkpoints.checkpoint": ("HalfDone",),
+    "framefleet.pipeline.render.fused.batching": ("Batching",),
+    "framefleet.pipeline.render.renderer": ("Renderer",),
+    "framefleet.pipeline.render.scheduler_steps": ("step_log_prob",),
+    "framefleet.pipeline.request": ("Request",),
+    "framefleet.pipeline.rows.inputs.access": ("Inputs",),
+    "framefleet.plugins.compact.command": ("compact",),
+    "framefleet.plugins.demo.demo": ("demo",),
+    "framefleet.plugins.deploy.submission": ("logs", "submit"),
+    "framefleet.plugins.doctor.doctor": ("Diagnosis", "doctor"),
+    "framefleet.plugins.doctor.machine": ("CheckResult",),
+    "framefleet.plugins.export.export": ("export",),
+    "framefleet.plugins.export.records": ("read_records",),
+    "framefleet.plugins.marks.trace": ("Traced", "trace"),
+    "framefleet.plugins.models.models": (
+        "ModelFiles",
+        "ModelInfo",
+        "lock_model",
+        "model_info",
+        "verify_model",
+    ),
+    "framefleet.plugins.pack.pack": ("pack",),
+    "framefleet.plugins.pages.gallery.gallery": ("gallery",),
+    "framefleet.plugins.pages.gallery.serve": ("GalleryServer",),
+    "framefleet.plugins.pages.report.live_page": ("StatusServer",),
+    "framefleet.plugins.pages.report.report": ("report",),
+    "framefleet.plugins.pages.report.values": ("Report",),
+    "framefleet.plugins.pages.sheet.sheet": ("Drawn", "grid", "sheet"),
+    "framefleet.plugins.ports.conversion.convert": ("Converted", "convert_model"),
+    "framefleet.plugins.rollouts.warm_fleet": ("WarmFleet", "fleet"),
+    "framefleet.plugins.scores.score_output": ("score",),
+    "framefleet.plugins.train.plan": ("TrainPlan", "plan_training"),
+    "framefleet.plugins.train.train": ("train",),
+    "framefleet.plugins.until.acceptance": ("Acceptance", "acceptance"),
+    "framefleet.plugins.words.answers": ("judge",),
+    "framefleet.plugins.words.prompts": ("prompts",),
 }
-# All others are errors.
-_HOMES |= {name: "framefleet.pipeline.errors" for name in __all__ if name not in _HOMES}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:

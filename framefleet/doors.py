@@ -235,7 +235,9 @@ _OURS = (
 @cache
 def plugins() -> Mapping[str, Plugin]:
     """Return all plugins by name, ours first. Raises PluginError for one that cannot be used."""
-    by_name = {name: _of_ours(name) for name in _OURS}
+    by_name: dict[str, Plugin] = {
+        name: import_module(f"framefleet.plugins.{name}.plugin").PLUGIN for name in _OURS
+    }
     for entry in sorted(entry_points(group=_GROUP), key=lambda entry: entry.name):
         if entry.name in by_name:
             raise PluginError(
@@ -361,11 +363,6 @@ def families() -> Sequence[Family]:
     """Return the families of models that plugins know."""
     places = [(name, place) for name, plugin in plugins().items() for place in plugin.families]
     return [family for name, place in places for family in _named(name, place)]
-
-
-def _of_ours(name: str) -> Plugin:
-    plugin: Plugin = import_module(f"framefleet.plugins.{name}.plugin").PLUGIN
-    return plugin
 
 
 def _load(entry: EntryPoint) -> Plugin:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from typing import Literal
 
 from framefleet.cluster.dispatch.dispatcher import GivenUp, Lease, LeasedRow
@@ -18,7 +17,7 @@ from framefleet.cluster.driver.feed import Added, Pending, Work
 from framefleet.cluster.driver.lanes import Lane, Lanes
 from framefleet.cluster.driver.lock import PAUSE, STOP, moment
 from framefleet.cluster.driver.progress import Progress, Summary
-from framefleet.cluster.driver.stop import BudgetLimit, Stop, wait_for_rows
+from framefleet.cluster.driver.stop import BudgetLimit, Stop
 from framefleet.cluster.driver.tally import Scale, Tally
 from framefleet.cluster.fleet import events
 from framefleet.cluster.fleet.fleet import Fleet
@@ -42,6 +41,7 @@ log = logging.getLogger(__name__)
 WAIT_S = 0.5
 # Between two looks at the records for what else to render, while workers have rows: parts are not older.
 _EXTEND_S = 5.0
+_REPORT_EVERY_S = 5.0  # while it waits for workers that hand back their rows
 
 
 class Driver:
@@ -192,10 +192,25 @@ class Driver:
         return replace(progress, audits=self._audits.figures(), figures=figures)
 
     def _drain(self, fleet: Fleet) -> None:
-        """Have all workers hand back their rows, and wait for that, but not for ever."""
+        """Have all workers hand back their rows, until the limit has passed or Ctrl-C came again."""
         fleet.resize(0)
         limit_s = self._work.run.job.retries.drain_s
-        wait_for_rows(partial(self._turn, fleet), self._lanes.in_hand, self._stop, limit_s=limit_s)
+        began = reported = time.monotonic()
+        if left := self._lanes.in_hand():
+            log.warning(
+                "stopping: workers hand back %s, at most %.0f s; press Ctrl-C again to stop at once",
+                count_text(sum(left.values()), "row"),
+                limit_s,
+            )
+        while left and not self._stop.is_urgent and (now := time.monotonic()) - began < limit_s:
+            if now - reported >= _REPORT_EVERY_S:
+                reported = now
+                waiting = ", ".join(f"{worker} ({rows})" for worker, rows in left.items())
+                log.warning("waiting for the rows of %s, for %.0f s so far", waiting, now - began)
+            self._turn(fleet)
+            left = self._lanes.in_hand()
+        if left:
+            log.warning("stopping; rows that were not saved in time: %s", sum(left.values()))
 
     def _take_added(self) -> None:
         """Take rows that were added; of a run that is extended by its records, once all are written."""

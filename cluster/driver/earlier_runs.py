@@ -110,7 +110,8 @@ def find_adoptable(
     ours = (
         clip for clip in finished if clip.record.model_digest in digests and columns <= clip.values.keys()
     )
-    return Adoption({clip.record.row_id: clip for clip in ours}, noted_apart(run.store), models)
+    apart = {*run.store.list(APART)}
+    return Adoption({clip.record.row_id: clip for clip in ours}, apart, models)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,17 +150,13 @@ def take_back(
 
 def finish_taking_back(store: Store, index: RowIndex, lock: DriverLock) -> None:
     """Finish what a killed driver left undone, before records are read."""
-    if apart := noted_apart(store):
+    if apart := {*store.list(APART)}:
         take_back(store, index, apart, lock, has_begun=False)
 
 
 def note_apart(store: Store, kind: str) -> None:
     """Note, for later drivers, that rows of this kind were rendered wrong in a batch."""
     store.create(path_of(kind), canonical_json({"kind": kind}).encode())
-
-
-def noted_apart(store: Store) -> set[str]:
-    return set(store.list(APART))
 
 
 def path_of(kind: str) -> str:

@@ -133,11 +133,10 @@ class Work:
 
     def num_rows_left(self, num_done: int) -> int | None:
         """Return how many rows the budget allows, at the rate of `num_done` rows of earlier runs."""
-        job = self.run.job
+        job, counted = self.run.job, self._counted(Spent())
         if not num_done or self.spent_elsewhere is not None:
             return None
         per_row = self.spent.scaled(1 / num_done)
-        counted = self._counted(Spent())
         return job.budget.num_rows_left(counted, per_row, gpus_per_worker=job.fleet.paid_gpus)
 
     def _counted(self, spent: Spent) -> Spent:

@@ -63,7 +63,6 @@ class Lanes:
     ) -> None:
         self.pending: dict[str, Pending] = {}
         self._work, self._adopts, self._on_added = work, adopts, on_added
-        self._feeds: dict[LaneKey, Feed] = {}
         self._by_key: dict[LaneKey, Lane] = {}
         self._of_worker: dict[str, Lane] = {}
         self.docket = Docket()
@@ -80,14 +79,12 @@ class Lanes:
                 paces=paces,
                 proven=self._proven[key.model],
             )
-            feed = Feed(self._work, dispatcher, self.pending, self._adopts, lane=key, table=table)
-            self._feeds[key] = feed
             self._by_key[key] = Lane(
                 key=key,
                 setup=plan.setup,
                 digest=self._work.run.rows.by_model[key.model].identity.model_digest,
                 dispatcher=dispatcher,
-                feed=feed,
+                feed=Feed(self._work, dispatcher, self.pending, self._adopts, lane=key, table=table),
                 largest=plan.largest,
                 row_work=plan.row_work,
             )
@@ -138,23 +135,22 @@ class Lanes:
         lost = [(lane, lane.error) for lane in self if lane.error]
         if not lost or len(self._work.index.lanes) < 2:
             return lost[0][1] if lost else None
-        return FleetError("\n".join(map(self._loss, *zip(*lost, strict=True))), lost[0][1].fix)
-
-    def _loss(self, lane: Lane, error: FramefleetError) -> str:
-        """Return how many rows of a lane are left, and why."""
-        num_killers = lane.num_killers
-        num_left = lane.num_unleased + lane.dispatcher.num_leased + num_killers
-        killers = f" ({num_killers:,} of them killed workers, see failures/)" if num_killers else ""
-        return f"{lane.key.title}: {count_text(num_left, 'row')} left{killers}: {error.problem}"
+        lines = []
+        for lane, error in lost:
+            num_killers = lane.num_killers
+            num_left = lane.num_unleased + lane.dispatcher.num_leased + num_killers
+            killers = f" ({num_killers:,} of them killed workers, see failures/)" if num_killers else ""
+            lines.append(f"{lane.key.title}: {count_text(num_left, 'row')} left{killers}: {error.problem}")
+        return FleetError("\n".join(lines), lost[0][1].fix)
 
     def in_hand(self) -> dict[str, int]:
         return {worker: num for lane in self for worker, num in lane.dispatcher.in_hand().items()}
 
     def fill(self) -> None:
-        lost = {lane.key for lane in self if lane.error}
-        for feed in [feed for key, feed in self._feeds.items() if key not in lost]:
-            feed.regroup()
-            feed.fill()
+        for lane in self:
+            if not lane.error:
+                lane.feed.regroup()
+                lane.feed.fill()
 
     def reopen(self) -> None:
         """Rows may have been added, or are to be rendered again."""
@@ -169,14 +165,14 @@ class Lanes:
             for key in new:
                 self._work.index.reopen(key)  # all rows of which were added
             self._open(new, added.table)
-            for feed in self._feeds.values():
-                feed.table = added.table
+            for lane in self:
+                lane.feed.table = added.table
             self.reopen()
             self._on_added(added)
 
     def close(self) -> None:
-        for feed in self._feeds.values():
-            feed.close()
+        for lane in self:
+            lane.feed.close()
 
     def next_lane(self, num_workers: Mapping[LaneKey, int], but: Collection[LaneKey] = ()) -> LaneKey:
         """Return the lane for a worker that starts. num_workers: of each lane, including those on their way.

@@ -6,12 +6,10 @@ Signals are for drivers and workers. A budget, of hours, money and bytes, is a p
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from types import FrameType
@@ -20,14 +18,11 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from framefleet.pipeline.errors import bytes_text, count_text, read_bytes
+from framefleet.pipeline.errors import bytes_text, read_bytes
 from framefleet.pipeline.guards.strict_model import MustBe, Strict
-
-log = logging.getLogger(__name__)
 
 # Ctrl-C; what machines and schedulers send; a terminal that went. Windows lacks the last.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-TELL_EVERY_S = 5.0
 
 
 class Stop:
@@ -100,31 +95,6 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if len(self._so_far()) > 2:
             self._handlers[number](number, frame)
-
-
-def wait_for_rows(
-    turn: Callable[[], None], in_hand: Callable[[], Mapping[str, int]], stop: Stop, *, limit_s: float
-) -> None:
-    """Take turns until no worker has rows, the limit has passed, or Ctrl-C came again.
-
-    turn: follows what happens for a moment. in_hand: how many rows each worker has that has any.
-    """
-    began = reported = time.monotonic()
-    if left := in_hand():
-        log.warning(
-            "stopping: workers hand back %s, at most %.0f s; press Ctrl-C again to stop at once",
-            count_text(sum(left.values()), "row"),
-            limit_s,
-        )
-    while left and not stop.is_urgent and (now := time.monotonic()) - began < limit_s:
-        if now - reported >= TELL_EVERY_S:
-            reported = now
-            waiting = ", ".join(f"{worker} ({rows})" for worker, rows in left.items())
-            log.warning("waiting for the rows of %s, for %.0f s so far", waiting, now - began)
-        turn()
-        left = in_hand()
-    if left:
-        log.warning("stopping; rows that were not saved in time: %s", sum(left.values()))
 
 
 HOUR_S = 3600.0
@@ -217,28 +187,23 @@ class JobBudget(Strict):
         """Return the money spent; None without a price. gpus_per_worker: 1 where workers have none."""
         return None if self.price is None else spent.worker_s / HOUR_S * gpus_per_worker * self.price
 
-    def amount(self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float) -> float:
-        """Return how much of what a limit is about was spent, in the limit's unit."""
-        if limit == "hours":
-            return spent.elapsed_s / HOUR_S
-        if limit == "bytes":
-            return spent.num_bytes
-        return self.cost(spent, gpus_per_worker=gpus_per_worker) or 0.0
-
     def limits(self) -> dict[BudgetLimit, float]:
         return {limit: most for limit in get_args(BudgetLimit) if (most := getattr(self, limit)) is not None}
 
+    def used(self, spent: Spent, *, gpus_per_worker: float) -> dict[BudgetLimit, float]:
+        """Return what was spent of each thing that may be limited, in its limit's unit."""
+        money = self.cost(spent, gpus_per_worker=gpus_per_worker) or 0.0
+        return {"hours": spent.elapsed_s / HOUR_S, "money": money, "bytes": spent.num_bytes}
+
     def reached(self, spent: Spent, *, gpus_per_worker: float) -> BudgetLimit | None:
-        for limit, most in self.limits().items():
-            if self.amount(limit, spent, gpus_per_worker=gpus_per_worker) >= most:
-                return limit
-        return None
+        used = self.used(spent, gpus_per_worker=gpus_per_worker)
+        return next((limit for limit, most in self.limits().items() if used[limit] >= most), None)
 
     def overrun(
         self, limit: BudgetLimit, spent: Spent, *, gpus_per_worker: float, needed: Spent | None = None
     ) -> Overrun:
         """Return what is said of a limit that is reached. needed: for all rows, at the present rate."""
-        used = self.amount(limit, spent, gpus_per_worker=gpus_per_worker)
+        used = self.used(spent, gpus_per_worker=gpus_per_worker)[limit]
         cost = self.cost(spent, gpus_per_worker=gpus_per_worker)
         every = spent.text() + ("" if cost is None else f", {cost:.2f} of money")
         whose = "this run" if self.per == "run" else "all runs"
@@ -250,20 +215,16 @@ class JobBudget(Strict):
             return Overrun(message=message, to_continue=AGAIN)
         to_continue = f"raise budget.{limit} above {amount_text(limit, used)} and {AGAIN}"
         if needed is not None:
-            most = self.amount(limit, needed, gpus_per_worker=gpus_per_worker)
+            most = self.used(needed, gpus_per_worker=gpus_per_worker)[limit]
             to_continue += f"; all rows need about {amount_text(limit, most)}"
         return Overrun(message=message, to_continue=to_continue)
 
     def num_rows_left(self, spent: Spent, per_row: Spent, *, gpus_per_worker: float) -> int | None:
         """Return how many more rows the limits allow, at this rate; None where that is not known."""
-        shares = {
-            limit: self.amount(limit, per_row, gpus_per_worker=gpus_per_worker) for limit in self.limits()
-        }
-        lefts = [
-            (most - self.amount(limit, spent, gpus_per_worker=gpus_per_worker)) / shares[limit]
-            for limit, most in self.limits().items()
-            if shares[limit]
-        ]
+        used = self.used(spent, gpus_per_worker=gpus_per_worker)
+        each = self.used(per_row, gpus_per_worker=gpus_per_worker)
+        limits = self.limits().items()
+        lefts = [(most - used[limit]) / each[limit] for limit, most in limits if each[limit]]
         return max(0, int(min(lefts))) if lefts else None
 
 

@@ -37,11 +37,10 @@ class Listening:
         self.seconds = 0.0
         self._last = now
 
-    def tick(self, now: float, *, at_most: float) -> float:
-        """Count the time since the last tick, up to a limit; return all that was counted."""
+    def tick(self, now: float, *, at_most: float) -> None:
+        """Count the time since the last tick, up to a limit."""
         self.seconds += min(now - self._last, at_most)
         self._last = now
-        return self.seconds
 
 
 class Actor:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from framefleet.cluster.fleet.machines import Machine
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import JobError, count_text
 from framefleet.pipeline.guards.strict_model import MustBe, Strict
 
 # They encode four 480p clips of 81 frames a second, or a dozen large images: more than a GPU renders.
@@ -186,24 +186,19 @@ def resources_in_words(machines: Sequence[Machine]) -> str:
     return f"{count_text(gpus, 'GPU')} and {count_text(cpus, 'CPU')}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lack:
-    """What this machine lacks. key: of the job, whose value cannot be had here."""
+def missing_gpu(
+    fleet: FleetSettings,
+    devices: Mapping[tuple[str | int, ...], str],
+    places: Mapping[tuple[str | int, ...], str],
+) -> JobError | None:
+    """Return which value of a job needs a GPU that this machine lacks; None if none does.
 
-    key: tuple[str, ...]
-    problem: str
-    fix: str
-
-
-def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) -> Lack | None:
-    """Return what asks for a GPU that workers would need here; None if there is one, or none is needed.
-
-    devices: what models are to be on, each by its key in the job.
+    devices: what models are to be on. places: where values stand. Both by the keys of the job.
     """
     if fleet.address is not None:
         return None
     gpus = 0.0 if fleet.gpus_per_worker == "auto" else fleet.gpus_per_worker
-    keys: list[tuple[str, ...]] = [("fleet", "gpus_per_worker")] if gpus else []
+    keys: list[tuple[str | int, ...]] = [("fleet", "gpus_per_worker")] if gpus else []
     keys += [key for key, device in devices.items() if device.startswith("cuda")]
     num = num_gpus_here() if keys else 0
     if not keys or num >= max(1, gpus):
@@ -213,12 +208,10 @@ def lacking_gpu(fleet: FleetSettings, devices: Mapping[tuple[str, ...], str]) ->
         return None
     value = devices.get(keys[0], f"{gpus:g}")
     has = f"has {count_text(num, 'GPU')}" if num else "has no GPU"
-    return Lack(
-        key=keys[0],
-        problem=f"{'.'.join(keys[0])} is {value}, and this machine {has}",
-        fix="lower it, or name a cluster with `fleet.address`"
-        if num
-        else "leave it out to use the CPU, or name a cluster with `fleet.address`",
+    place = f"{places[keys[0]]}: " if keys[0] in places else ""
+    return JobError(
+        f"{place}{'.'.join(map(str, keys[0]))} is {value}, and this machine {has}",
+        f"{'lower it' if num else 'leave it out to use the CPU'}, or name a cluster with `fleet.address`",
     )
 
 

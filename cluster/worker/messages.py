@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-import framefleet
 from framefleet.cluster.worker.blame import Blame, culprit_of
 from framefleet.pipeline.errors import RowError, shortened
 from framefleet.pipeline.guards.redaction import public_message, public_text
-from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.model.model import ModelSettings, ModelUpdate
 from framefleet.pipeline.outputs.clip_step import ClipStep, StepValues
 from framefleet.pipeline.outputs.frames.result import KeptSteps
@@ -26,9 +22,6 @@ from framefleet.pipeline.render.audit.verdict import Audited
 from framefleet.pipeline.render.fused.batching import Batching
 from framefleet.pipeline.request import Request, quickly_pickled
 from framefleet.pipeline.rows.inputs.access import Inputs
-
-if TYPE_CHECKING:
-    from framefleet.pipeline.model.model import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,21 +65,6 @@ class Hello:
     pid: int
     room: int = 0  # bytes of memory that a row has there
     has_run: bool = False  # its process has begun a row, for an earlier driver
-
-    @classmethod
-    def of(cls, model: Model) -> Self:
-        """Return what this process says of itself."""
-        from framefleet.pipeline.memory import room_bytes  # imports torch, which the driver needs not
-
-        return cls(
-            version=framefleet.__version__,
-            fingerprint=source_fingerprint(),
-            model_digest=model.digest,
-            environment=model.environment,
-            node=socket.gethostname(),
-            pid=os.getpid(),
-            room=room_bytes(model.environment["device"]),
-        )
 
 
 @dataclass(frozen=True, slots=True)

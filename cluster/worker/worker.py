@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import pickle
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -25,6 +27,7 @@ from framefleet.cluster.worker.queues import Arrived, Inbox, Writers
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import LOAD, REMEMBERED_SIZES, WORKER_SECONDS
 from framefleet.pipeline.model import place_trial
+from framefleet.pipeline.model.environment import source_fingerprint
 from framefleet.pipeline.outputs.clips import Clip, Failure, Outcome
 from framefleet.pipeline.outputs.media.av_file import check_encoder
 from framefleet.pipeline.render.audit.verdict import kind_of
@@ -136,7 +139,19 @@ class Worker:
         if self._is_renewed:
             self._is_renewed, self._counted = False, {}
             self._counted = self._figures()
-        return replace(messages.Hello.of(self._renderer.model), has_run=self._has_run)
+        from framefleet.pipeline.memory import room_bytes  # on the worker alone, see `_run`
+
+        model = self._renderer.model
+        return messages.Hello(
+            version=framefleet.__version__,
+            fingerprint=source_fingerprint(),
+            model_digest=model.digest,
+            environment=model.environment,
+            node=socket.gethostname(),
+            pid=os.getpid(),
+            room=room_bytes(model.environment["device"]),
+            has_run=self._has_run,
+        )
 
     def renew(self, update: ModelUpdate | None) -> messages.Loading:
         """Leave all rows, and have these weights as soon as none is under way. `start` then answers again."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from typing_extensions import TypeVar  # with a default, as Python 3.13 has it
 
-from framefleet.cluster.fleet.settings import lacking_gpu
+from framefleet.cluster.fleet.settings import missing_gpu
 from framefleet.doors import JobKind, job_kind
 from framefleet.jobs.job.mistakes import NAMED, mistakes_in
 from framefleet.jobs.job.paths import JOB_FILES, check_paths, resolve_paths
@@ -117,7 +117,7 @@ def _as_in_a_file(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else copy.deepcopy(without_torch(value))
 
 
-def devices_of(job: TableJob) -> dict[tuple[str, ...], str]:
+def devices_of(job: TableJob) -> dict[Key, str]:
     """Return what the job's models are to be on, each by its key in the job."""
     sections = {("models", name) if name else ("model",): one for name, one in job.by_name.items()}
     return {(*key, "device"): section.device for key, section in sections.items()}
@@ -128,9 +128,8 @@ def check_gpu(job: TableJob, places: Mapping[Key, str] = _NOWHERE) -> None:
 
     places: where values stand, by their keys.
     """
-    if lack := lacking_gpu(job.fleet, devices_of(job)):
-        place = f"{places[lack.key]}: " if lack.key in places else ""
-        raise JobError(f"{place}{lack.problem}", lack.fix)
+    if error := missing_gpu(job.fleet, devices_of(job), places):
+        raise error
 
 
 def job_kind_of(path: str | Path | None, sets: Sequence[str] = ()) -> JobKind | None:

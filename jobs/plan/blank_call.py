@@ -125,10 +125,7 @@ def called(question: str) -> dict[str, Any]:
         text = f"{type(error).__name__}: {error}"
         is_limit = isinstance(error, NotImplementedError) or any(word in text for word in _LIMITS)
         objection = Objection(text=text[:_MAX_SENT], is_limit=is_limit)
-    answer: dict[str, Any] = ANSWER.dump_python(
-        BlankCall(objection=objection, networks=networks), mode="json"
-    )
-    return answer
+    return asdict(BlankCall(objection=objection, networks=networks))
 
 
 def _call(question: Mapping[str, Any], networks: dict[str, NetworkMemory]) -> None:

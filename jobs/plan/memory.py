@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from framefleet.jobs.plan.blank_call import ANSWER, BlankCall, BlankCalls, NetworkMemory, Precision
-from framefleet.jobs.plan.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way, way_of
+from framefleet.jobs.plan.footprint import FIXED_GB, GB, MEMORY_WAYS, OFFLOADS, Footprint, Way
 from framefleet.pipeline.errors import JobError, read_bytes
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.model.class_cache import disk_cached
@@ -270,43 +269,6 @@ def _packed(weights: Weights, folder: Path) -> dict[str, int]:
     return stored | {name: part.size for name, part in parts if part.is_gguf}
 
 
-def memory_of(
-    settings: ModelSettings,
-    weights: Weights,
-    spec: PipelineSpec,
-    folder: Path,
-    largest: Request,
-    *,
-    gpu_memory: int | None,
-    cpu_workers: int | None,
-    share: float = 1.0,
-    measured_bytes: int | None = None,
-    recipes: str | None = None,
-    num_gpus: int = 1,
-) -> Memory:
-    """Return the estimate, and what was measured.
-
-    folder: of the model's configs. largest: the largest row. gpu_memory: of a card, in bytes. share: what a
-    worker has of a card. measured_bytes: what such a row held at once. cpu_workers: see `Memory`. recipes:
-    see `MemoryCounts`.
-    """
-    is_on_cpu, own = cpu_workers is not None, way_of(settings.options)
-    if is_on_cpu and not (isinstance(group := settings.options.offload, GroupOffload) and group.disk):
-        own = replace(own, offload="none")  # weights wait in the memory that they are used from
-    counts = MemoryCounts(settings, weights, spec, folder, is_on_cpu=is_on_cpu, recipes=recipes)
-    with closing(counts):
-        return estimate(
-            partial(counts.count, largest),
-            own,
-            place=room_of(gpu_memory, cpu_workers=cpu_workers, share=share),
-            measured_bytes=measured_bytes,
-            is_half=counts.is_half,
-            placement=settings.placement,
-            num_gpus=num_gpus,
-            cpu_workers=cpu_workers,
-        )
-
-
 def estimate(
     count: Callable[[Way], Footprint],
     own: Way,
@@ -320,10 +282,9 @@ def estimate(
 ) -> Memory:
     """Return whether what is counted fits a place, and what would.
 
-    own: the job's. place: its name, and gigabytes, if they are known. is_half: bf16 would save nothing.
-    placement, num_gpus: of a worker. cpu_workers: see `Memory`.
+    own: the job's. place: as of `room_of`. measured_bytes: what such a row held at once. is_half: bf16 would
+    save nothing. placement, num_gpus: of a worker. cpu_workers: see `Memory`.
     """
-
     footprint = count(own)
     measured_gb = None if measured_bytes is None else measured_bytes / GB + FIXED_GB
     name, has_gb = place
@@ -358,16 +319,9 @@ def estimate(
         offload = next(fitting, None)
         return replace(memory, ways=() if offload is None else (replace(own, offload=offload),))
 
-    def count_in(dtype: DTypeName | None, way: Way) -> Footprint:
-        return count(replace(way, dtype=dtype))
-
     dtypes: tuple[DTypeName | None, ...] = (None,) if is_half else (None, "bf16")
-    ways = [
-        replace(way, dtype=dtype)
-        for dtype in dtypes
-        for way in ways_for(partial(count_in, dtype), has_gb - missed_gb)
-        if way.offload in offloads
-    ]
+    fitting_ways = (way for dtype in dtypes for way in ways_for(count, has_gb - missed_gb, dtype))
+    ways = [way for way in fitting_ways if way.offload in offloads]
 
     def costs_less(one: Way, other: Way) -> bool:
         """Whether all that one needs the other needs too, or more of it."""
@@ -399,22 +353,27 @@ def native_row(spec: PipelineSpec) -> Request:
     return Request(arguments=arguments)
 
 
-def ways_for(count: Callable[[Way], Footprint], card_gb: float) -> Iterator[Way]:
+def ways_for(
+    count: Callable[[Way], Footprint], card_gb: float, dtype: DTypeName | None = None
+) -> Iterator[Way]:
     """Yield all ways that fit a card, the fastest first; tiles only where they save memory."""
-    whole = count(Way())
-    saves = None
+    whole = count(Way(dtype=dtype))
+    tiled = None
     for way in MEMORY_WAYS:
         if not way.vae_tiling:
             fits = whole.peak_gb(way.offload) <= card_gb
         else:
-            saves = saves or count(Way(vae_tiling=True))
-            fits = saves.decoding_gb < whole.decoding_gb and saves.peak_gb(way.offload) <= card_gb
+            tiled = tiled or count(Way(vae_tiling=True, dtype=dtype))
+            fits = tiled.decoding_gb < whole.decoding_gb and tiled.peak_gb(way.offload) <= card_gb
         if fits:
-            yield way
+            yield replace(way, dtype=dtype)
 
 
 def room_of(gpu_memory: int | None, *, cpu_workers: int | None, share: float) -> tuple[str, float | None]:
-    """Return where a row is rendered, and the gigabytes that it has there, if they are known."""
+    """Return where a row is rendered, and the gigabytes that it has there, if they are known.
+
+    gpu_memory: of a card, in bytes. share: what a worker has of a card.
+    """
     if cpu_workers is not None:
         machine_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
         each = f" for each of {cpu_workers} workers" if cpu_workers > 1 else ""

@@ -16,7 +16,16 @@ from framefleet.cluster.fleet.start import as_joined, check_own_ray
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.job.model import check_model_fits, check_second_model_fits, place_of
 from framefleet.jobs.job.schema import Job
-from framefleet.jobs.plan.memory import Memory, gpus_here, memory_of, native_row, read_memory
+from framefleet.jobs.plan.footprint import way_of
+from framefleet.jobs.plan.memory import (
+    Memory,
+    MemoryCounts,
+    estimate,
+    gpus_here,
+    native_row,
+    read_memory,
+    room_of,
+)
 from framefleet.jobs.render.claim import check_claim
 from framefleet.jobs.render.prompt_notes import CutPrompt, CutPrompts
 from framefleet.jobs.render.python_table import given_rows
@@ -28,6 +37,7 @@ from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
+from framefleet.pipeline.model.options.schema import GroupOffload
 from framefleet.pipeline.model.registry import code_of
 from framefleet.pipeline.model.specs.dtypes import canonical_dtype
 from framefleet.pipeline.model.specs.signature import FRAME_PARAMETERS
@@ -253,9 +263,28 @@ def _plan(
 
 
 def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> ModelPlan:
+    job, model, cut = resolved.job, resolved.models[name], survey.cut_prompts[name]
+    options = model.settings.options.numerics()
+    return ModelPlan(
+        model=model.settings.name,
+        license=str(model.license),
+        pipeline=model.plan.spec.class_name,
+        code=code.title if (code := code_of(model.plan.spec.class_name)) else None,
+        preset=model.plan.spec.preset.name if model.plan.spec.preset else None,
+        options={"dtype": canonical_dtype(model.settings.dtype), **options},
+        arguments=all_arguments(job, model.plan),
+        unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
+        num_cut=cut.num_rows,
+        first_cut=cut.first,
+        memory=_memory(resolved, name, survey, wanted),
+    )
+
+
+def _memory(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOptions) -> Memory:
+    """Return what the largest row of a model takes, and whether it fits where the job renders it."""
     job, model = resolved.job, resolved.models[name]
     settings = model.settings
-    largest = survey.largest(model=name)
+    largest, own = survey.largest(model=name), way_of(settings.options)
     # Workers have no GPU: the job says so, or there is none here and it joins no cluster.
     is_on_cpu = wanted.gpu_memory is None and (
         settings.device == "cpu"
@@ -266,6 +295,8 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
     if is_on_cpu:  # those of a cluster may be on any of its machines
         most = 1 if job.fleet.address else job.fleet.most_on_cpu
         cpu_workers, num_gpus = max(1, min(most, survey.num_rows)), 1
+        if not (isinstance(group := settings.options.offload, GroupOffload) and group.disk):
+            own = replace(own, offload="none")  # weights wait in the memory that they are used from
     elif settings.placement:
         num_gpus = settings.placement.devices or num_gpus
     measured_bytes = None
@@ -273,32 +304,21 @@ def _model_plan(resolved: ResolvedJob, name: str, survey: Survey, wanted: PlanOp
         stored = memory_name(model.identity.model_digest, settings, one_step(largest))
         memory = (Places(resolved.store).read(stored) or Found()).memory
         measured_bytes = max((one.peak_bytes for one in memory), default=None)
-    cut = survey.cut_prompts[name]
-    return ModelPlan(
-        model=settings.name,
-        license=str(model.license),
-        pipeline=model.plan.spec.class_name,
-        code=code.title if (code := code_of(model.plan.spec.class_name)) else None,
-        preset=model.plan.spec.preset.name if model.plan.spec.preset else None,
-        options={"dtype": canonical_dtype(settings.dtype), **settings.options.numerics()},
-        arguments=all_arguments(job, model.plan),
-        unusual=tuple(survey.unusual_lines({name: model.plan.spec})),
-        num_cut=cut.num_rows,
-        first_cut=cut.first,
-        memory=memory_of(
-            settings,
-            model.weights,
-            model.spec,
-            model.configs,
-            largest or native_row(model.spec),
-            gpu_memory=wanted.gpu_memory,
-            cpu_workers=cpu_workers,
-            share=min(1, job.fleet.paid_gpus),
-            num_gpus=num_gpus,
-            measured_bytes=measured_bytes,
-            recipes=job.folder or "" if wanted.hollow or wanted.probe else None,
-        ),
+    recipes = job.folder or "" if wanted.hollow or wanted.probe else None
+    counts = MemoryCounts(
+        settings, model.weights, model.spec, model.configs, is_on_cpu=is_on_cpu, recipes=recipes
     )
+    with closing(counts):
+        return estimate(
+            partial(counts.count, largest or native_row(model.spec)),
+            own,
+            place=room_of(wanted.gpu_memory, cpu_workers=cpu_workers, share=min(1, job.fleet.paid_gpus)),
+            measured_bytes=measured_bytes,
+            is_half=counts.is_half,
+            placement=settings.placement,
+            num_gpus=num_gpus,
+            cpu_workers=cpu_workers,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framefleet.cluster.fleet.machines import Machine
-from framefleet.cluster.fleet.settings import FleetSettings, lacking_gpu, machines_in_words, shares
+from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, missing_gpu, shares
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.overview import Overview
@@ -72,7 +72,7 @@ def doctor(
     `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
     """
     targets = Targets(store=store and dated(store), storage_options=storage_options or {}, only=tuple(only))
-    fleet, devices = FleetSettings(), dict[tuple[str, ...], str]()
+    fleet, devices = FleetSettings(), dict[tuple[str | int, ...], str]()
     if job is not None:
         from framefleet.jobs.job.file import devices_of, load_job
         from framefleet.jobs.job.schema import TableJob
@@ -94,8 +94,8 @@ def doctor(
         raise JobError(f"{', '.join(sorted(unknown))} is not a check", f"use {', '.join(sorted(names))}")
     if address is None:
         results = check_machine(targets)[0]
-        if (not only or "fleet" in only) and (lack := lacking_gpu(fleet, devices)):
-            results.append(replace(machine.error(lack.problem, lack.fix), check="fleet"))
+        if (not only or "fleet" in only) and (error := missing_gpu(fleet, devices, places={})):
+            results.append(replace(machine.error(error.problem, error.fix), check="fleet"))
         return Diagnosis(results=tuple(replace(one, machine=platform.node()) for one in results))
     return Diagnosis(results=tuple(_check_cluster(targets, address, fleet)))
 
