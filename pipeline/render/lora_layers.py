@@ -40,9 +40,8 @@ class LoraLayers:
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
         self._all: dict[str, Any] = {}
         for component, module in components.items():
-            from peft.tuners.tuners_utils import (
-                BaseTunerLayer,
-            )  # takes seconds, and most models have no LoRAs
+            # Takes seconds, and most models have no LoRAs.
+            from peft.tuners.tuners_utils import BaseTunerLayer
 
             for name, layer in module.named_modules():
                 if isinstance(layer, BaseTunerLayer):
@@ -50,9 +49,9 @@ class LoraLayers:
         self._places = {name: place for place, name in enumerate(self._all)}
         adapted = {name.partition(".")[0] for name in self._all}
         self._networks = {name: module for name, module in components.items() if name in adapted}
-        regions = [
-            f"{name}.{region}" for name, module in components.items() for region in compiled_in(module)
-        ]
+        regions: list[str] = []
+        for name, module in components.items():
+            regions += [f"{name}.{region}" for region in compiled_in(module)]
         self._compiled = [name for name in self._all if name.startswith(tuple(regions))]
         self._inner = {name: layer for name, layer in self._all.items() if name not in self._compiled}
         self.modules = list(self._all.values())  # the layers, which are set for each row before they run
