@@ -148,7 +148,7 @@ class Auditor:
         if not isinstance(outcome, Clip):
             return outcome
         if kind in self.apart:
-            remark = f"{verdicts.PLAINLY}: {self.apart[kind]}"
+            remark = verdicts.apart(self.apart[kind])
         elif not outcome.was_batched:
             remark = verdicts.PLAINLY
         elif kind in self._unrepeatable:

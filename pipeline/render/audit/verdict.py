@@ -69,6 +69,11 @@ def level_of(audited: Audited) -> int:
     return logging.INFO if audited.verdict == "equal" else logging.WARNING
 
 
+def apart(why: str) -> str:
+    """Return what is said of a row of a kind that is rendered by plain calls."""
+    return f"{PLAINLY}: {why}"
+
+
 def not_compared(num_equal: int, *, recipe: str = "") -> str:
     """Return what is said of a row that was not compared itself. num_equal: audits of its kind so far."""
     is_lane = bool(lane_named("", recipe).recipe)
