@@ -28,6 +28,7 @@ from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.render.fused.calls import Call, Result, bits, digest_of
 from framefleet.pipeline.render.fused.concatenation import Layout
+from framefleet.pipeline.render.fused.exact import are_equal
 from framefleet.pipeline.render.tensor_file import (
     MAX_HEADER_BYTES,
     add_tensor,
@@ -216,8 +217,7 @@ def _is_same(before: _Held, after: _Held) -> bool:
         return one is other or (type(one) is type(other) and bool(one == other))
     if version is None or version != one._version:
         return False
-    are_alike = one.shape == other.shape and one.dtype == other.dtype
-    return one is other or (are_alike and torch.equal(bits(one), bits(other)))
+    return one is other or are_equal(one, other)
 
 
 def _look(call: Call) -> Hashable:
