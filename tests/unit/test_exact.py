@@ -328,6 +328,20 @@ def test_a_network_that_takes_no_other_masks_has_none_that_matter() -> None:
     assert not masks_matter(Method(module), call)
 
 
+def test_a_plan_that_memory_runs_out_for_is_not_taken_for_proven() -> None:
+    class Full(Masks):
+        def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+            if mask.sum() == 2:
+                raise torch.OutOfMemoryError("of texts as short as this")
+            return super().forward(latents, text, mask)
+
+    module, rows = Full(), _texts((5, 5, 5))
+    calls = [parse_call("transformer", (), row) for row in rows]
+    outputs = [(module(**row), ()) for row in rows]
+    with pytest.raises(torch.OutOfMemoryError):
+        probe(Method(module), calls, outputs, calls[0].axes)
+
+
 def test_rows_whose_texts_are_full_prove_nothing_for_shorter_ones() -> None:
     module = CutsText()
     full = [{"latents": row, "text": row[:, :8], "mask": torch.ones(1, 8)} for row in _rows()]

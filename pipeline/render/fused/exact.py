@@ -227,10 +227,10 @@ def holds_for_others(method: Method, calls: Sequence[Call], plan: Plan) -> bool:
     """
     if are_unlike(calls) and not is_joined_inside(method, calls, plan):
         return False
-    if not masks_of(calls[0]):
+    masks = masks_of(calls[0])
+    if not masks:
         return True
     if masks_matter(method, calls[0]):
-        masks = masks_of(calls[0])
         prints = {tuple(fingerprint(call.leaves[place]) for place in masks) for call in calls}
         return len(prints) == 1 and is_joined_inside(method, calls, plan)
     others = [with_masks(call, keep=(i + 1) / (len(calls) + 1)) for i, call in enumerate(calls)]
@@ -241,6 +241,8 @@ def holds_for_others(method: Method, calls: Sequence[Call], plan: Plan) -> bool:
             with working_on(adapters_of([other])):
                 alone.append(with_holders(method.call(*args, **kwargs), args, kwargs))
     except Exception as error:  # as above
+        if is_out_of_memory(error):
+            raise
         log.debug("%s takes no other masks: %s", calls[0].module, error)
         return True
     return are_equal(run_fused(method, others, plan), alone)
