@@ -69,8 +69,8 @@ class LoraLayers:
         if self._all and self._holder is not row:
             layers = self._layers_of(row)
             self.release()
-            for name, held in layers.items():
-                _put(self._all[name], held)
+            for name, settings in layers.items():
+                _put(self._all[name], settings)
             self._holder = row
 
     def is_as_asked(self, component: str, row: RowAdapters) -> bool:
@@ -79,8 +79,8 @@ class LoraLayers:
             return True
         if row is not self._holder or row.first is None:
             return False
-        first = {name: held for name, held in row.first.items() if name.startswith(f"{component}.")}
-        return all(_held_by(self._all[name]) == held for name, held in first.items())
+        names = [name for name in row.first if name.startswith(f"{component}.")]
+        return all(_held_by(self._all[name]) == row.first[name] for name in names)
 
     def used_in(self, component: str, row: Adapters) -> Adapters:
         """Return the row's adapters that change what this component returns."""

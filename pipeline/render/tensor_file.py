@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.model.sources.headers import MAX_HEADER_BYTES
 from framefleet.pipeline.render.fused.calls import digest_of
 
 METADATA = "framefleet"
-MAX_HEADER_BYTES = 16 << 20  # some 150 bytes for each tensor: a row of 100,000 forwards
 
 
 def add_tensor(tensors: dict[str, Tensor], tensor: Tensor) -> str:
@@ -36,7 +36,7 @@ def tensor_file(body: Any, tensors: dict[str, Tensor]) -> bytes:
 def read_tensor_file(content: bytes) -> tuple[Any, dict[str, Tensor]]:
     """Return what `tensor_file` was given. Raises ValueError for anything else, and for a wrong bit."""
     size = int.from_bytes(content[:8], "little")
-    if size > MAX_HEADER_BYTES:
+    if size > MAX_HEADER_BYTES:  # some 250 bytes for each tensor: a row of 60,000 forwards
         raise ValueError("it is larger than any that framefleet writes")
     try:
         digest, _, text = parse_json(content[8 : 8 + size])["__metadata__"][METADATA].partition(" ")

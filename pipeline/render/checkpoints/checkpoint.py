@@ -26,15 +26,11 @@ from framefleet.pipeline.errors import message_of
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.model.sources.headers import MAX_HEADER_BYTES
 from framefleet.pipeline.render.fused.calls import Call, Result, bits, digest_of
 from framefleet.pipeline.render.fused.concatenation import Layout
 from framefleet.pipeline.render.fused.exact import are_equal
-from framefleet.pipeline.render.tensor_file import (
-    MAX_HEADER_BYTES,
-    add_tensor,
-    read_tensor_file,
-    tensor_file,
-)
+from framefleet.pipeline.render.tensor_file import add_tensor, read_tensor_file, tensor_file
 from framefleet.pipeline.request import Request
 
 # Of one row, in host memory. Wan 14B at 720p, 81 frames, in 50 steps with guidance: 1 GB.
