@@ -6,7 +6,7 @@ recipe; around a forward of many rows those of all of them are set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -26,8 +26,8 @@ class RowAdapters:
     def __init__(self, asked: Adapters = ()) -> None:
         # in_force: the same until a call or a recipe changed it; then equal only where all layers are.
         self.asked = self.in_force = asked
-        self.layers: Sequence[Any] | None = None  # what each LoRA layer holds for it, once that is known
-        self.first: Sequence[Any] | None = None  # what it held when the row began
+        self.layers: Mapping[str, Any] | None = None  # what each LoRA layer holds for it, once that is known
+        self.first: Mapping[str, Any] | None = None  # what it held when the row began
 
 
 _rows: ContextVar[tuple[RowAdapters, ...]] = ContextVar("rows", default=())

@@ -3,8 +3,8 @@
 An entry is written once, in the background, and replaced only where it turns out to be wrong. One that is not
 written, or not read in time, since the store is slow or the process ends, costs an encode and nothing else.
 
-Tensors of an entry go by their digests; classes by name, and only of libraries that are imported: files must
-not choose what runs. Bytes that are not whole, or not of the call that is asked for, are refused.
+Classes go by name, and only those of libraries that are imported: files must not choose what runs. Bytes that
+are not whole, or not of the call that is asked for, are refused.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
-import safetensors.torch
 from diffusers.utils import BaseOutput
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import ModelOutput
 
 from framefleet.pipeline.errors import StoreConflict, StoreError
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
+from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.hooks.tree import unflatten
 from framefleet.pipeline.metrics import Spending
 from framefleet.pipeline.model.model import Model
@@ -34,8 +32,8 @@ from framefleet.pipeline.model.sources.integrity import model_digest
 from framefleet.pipeline.model.sources.parts import CHECKPOINT
 from framefleet.pipeline.outputs.stores.retries import Soon
 from framefleet.pipeline.outputs.stores.store import Store
-from framefleet.pipeline.render.fused.calls import digest_of
 from framefleet.pipeline.render.fused.concatenation import Layout
+from framefleet.pipeline.render.tensor_file import add_tensor, read_tensor_file, tensor_file
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +144,6 @@ Encoded = tuple[list[Any], Hashable]  # leaves and structure, as `flatten` retur
 
 PLAIN: dict[str, type] = {"tuple": tuple, "list": list, "dict": dict}
 LIBRARIES = ("transformers", "diffusers")
-METADATA = "framefleet"  # one entry: several are written in any order, and equal outputs in equal bytes
 
 
 def embedding_bytes(key: str, output: Encoded) -> bytes | None:
@@ -155,28 +152,23 @@ def embedding_bytes(key: str, output: Encoded) -> bytes | None:
     tensors: dict[str, Tensor] = {}
     try:
         notes, nesting = [_noted(leaf, tensors) for leaf in leaves], _spelled_structure(structure)
-        body = canonical_json({"key": key, "leaves": notes, "nesting": nesting})
+        return tensor_file({"key": key, "leaves": notes, "nesting": nesting}, tensors)
     except ValueError:  # a class that is not rebuilt, or a NaN outside of tensors
         return None
-    return safetensors.torch.save(tensors, {METADATA: f"{_sha256(body)} {body}"})
 
 
 def from_bytes(key: str, content: bytes) -> Encoded:
     """Return what `embedding_bytes` was given. Raises ValueError for anything else, and for a wrong bit."""
     try:
-        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        digest, _, body = header["__metadata__"][METADATA].partition(" ")
-        tensors = safetensors.torch.load(content)
-        entry = parse_json(body)
-        is_whole = digest == _sha256(body) and entry["key"] == key
-        if is_whole and all(digest_of(tensor).hex() == name for name, tensor in tensors.items()):
-            leaves = [_leaf(note, tensors) for note in entry["leaves"]]
-            structure = _structure(entry["nesting"])
-            unflatten(structure, leaves)  # fails here, and not where a row waits for it
-            return leaves, structure
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, SafetensorError) as error:
+        entry, tensors = read_tensor_file(content)
+        if entry["key"] != key:
+            raise ValueError("it belongs to another call")
+        leaves = [_leaf(note, tensors) for note in entry["leaves"]]
+        structure = _structure(entry["nesting"])
+        unflatten(structure, leaves)  # fails here, and not where a row waits for it
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise ValueError(f"it is not an entry: {error}") from error
-    raise ValueError("its bytes are not those that were written")
+    return leaves, structure
 
 
 def name_of(kind: type) -> str:
@@ -188,9 +180,7 @@ def _noted(leaf: Any, tensors: dict[str, Tensor]) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
     own = leaf.cpu().clone()  # safetensors refuses tensors that share memory, as slices of one state do
-    name = digest_of(own).hex()
-    tensors[name] = own.contiguous()
-    return {"tensor": name, "strides": list(own.stride())}
+    return {"tensor": add_tensor(tensors, own), "strides": list(own.stride())}
 
 
 def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
@@ -233,7 +223,3 @@ def _class(name: str) -> type | None:
     is_theirs = module.partition(".")[0] in LIBRARIES and module in sys.modules
     kind = vars(sys.modules[module]).get(own_name) if is_theirs else None
     return kind if isinstance(kind, type) and issubclass(kind, ModelOutput | BaseOutput) else None
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -40,19 +40,17 @@ class LoraLayers:
     def __init__(self, components: Mapping[str, nn.Module]) -> None:
         self._all: dict[str, Any] = {}
         for component, module in components.items():
-            from peft.tuners.tuners_utils import (
-                BaseTunerLayer,
-            )  # takes seconds, and most models have no LoRAs
+            # Takes seconds, and most models have no LoRAs.
+            from peft.tuners.tuners_utils import BaseTunerLayer
 
             for name, layer in module.named_modules():
                 if isinstance(layer, BaseTunerLayer):
                     self._all[f"{component}.{name}"] = layer
-        self._places = {name: place for place, name in enumerate(self._all)}
         adapted = {name.partition(".")[0] for name in self._all}
         self._networks = {name: module for name, module in components.items() if name in adapted}
-        regions = [
-            f"{name}.{region}" for name, module in components.items() for region in compiled_in(module)
-        ]
+        regions: list[str] = []
+        for name, module in components.items():
+            regions += [f"{name}.{region}" for region in compiled_in(module)]
         self._compiled = [name for name in self._all if name.startswith(tuple(regions))]
         self._inner = {name: layer for name, layer in self._all.items() if name not in self._compiled}
         self.modules = list(self._all.values())  # the layers, which are set for each row before they run
@@ -71,8 +69,8 @@ class LoraLayers:
         if self._all and self._holder is not row:
             layers = self._layers_of(row)
             self.release()
-            for layer, one in zip(self._all.values(), layers, strict=True):
-                _put(layer, one)
+            for name, settings in layers.items():
+                _put(self._all[name], settings)
             self._holder = row
 
     def is_as_asked(self, component: str, row: RowAdapters) -> bool:
@@ -81,10 +79,8 @@ class LoraLayers:
             return True
         if row is not self._holder or row.first is None:
             return False
-        layers = zip(self._all.items(), row.first, strict=True)
-        return all(
-            _held_by(own) == first for (name, own), first in layers if name.startswith(f"{component}.")
-        )
+        names = [name for name in row.first if name.startswith(f"{component}.")]
+        return all(_held_by(self._all[name]) == row.first[name] for name in names)
 
     def used_in(self, component: str, row: Adapters) -> Adapters:
         """Return the row's adapters that change what this component returns."""
@@ -100,9 +96,9 @@ class LoraLayers:
             self.release()
             layers = [self._layers_of(row) for row in rows]
             for name in self._compiled:
-                _put(self._all[name], layers[0][self._places[name]])
+                _put(self._all[name], layers[0][name])
             output = forward(*args, **kwargs)
-            if any(_held_by(self._all[name]) != layers[0][self._places[name]] for name in self._compiled):
+            if any(_held_by(self._all[name]) != layers[0][name] for name in self._compiled):
                 raise AdaptersRescaled(component)
             return output
         return forward(*args, **kwargs)
@@ -112,7 +108,7 @@ class LoraLayers:
         layer, rows = self._all[name], working_rows()
         if not rows or rows[0] is self._holder:  # nobody's row: as the caller of the pipeline has set it
             return forward(x, *args, **kwargs)
-        own = [self._layers_of(row)[self._places[name]] for row in rows]
+        own = [self._layers_of(row)[name] for row in rows]
         if len(rows) == 1 or not any(map(_is_on, own)):
             _put(layer, own[0])
             return forward(x, *args, **kwargs)
@@ -136,13 +132,13 @@ class LoraLayers:
             raise AdaptersRescaled(f"{name} is scaled by {scale}")
         scale_layer(scale)
 
-    def _layers_of(self, row: RowAdapters) -> Any:
-        """Return what each layer holds for a row, in order. The layers may be set for nobody afterwards."""
+    def _layers_of(self, row: RowAdapters) -> Mapping[str, _Held]:
+        """Return what each layer holds for a row. The layers may be set for nobody afterwards."""
         if row.layers is None:
             self.release()
             for layer in self._all.values():
                 _switch_on(layer, row.asked)
-            row.first = row.layers = [_held_by(layer) for layer in self._all.values()]
+            row.first = row.layers = {name: _held_by(layer) for name, layer in self._all.items()}
         return row.layers
 
     def release(self) -> None:
@@ -150,10 +146,10 @@ class LoraLayers:
         row, self._holder = self._holder, None
         if row is None:
             return
-        layers = [_held_by(layer) for layer in self._all.values()]
+        layers = {name: _held_by(layer) for name, layer in self._all.items()}
         if layers != row.layers:
             row.layers = layers
-            on = filter(_is_on, layers)
+            on = filter(_is_on, layers.values())
             row.in_force = tuple(sorted({pair for one in on for pair in one.scaling if pair[0] in one.names}))
 
 

@@ -29,19 +29,16 @@ class PromptWatch:
     def __init__(self, components: Iterable[Any]) -> None:
         """components: of the pipeline, among them its tokenizers."""
         self.lengths: prompt_lengths.PromptLengths | None = None
-        tokenized = (getattr(component, "tokenizer", component) for component in components)
-        tokenizers = [
-            tokenizer
-            for tokenizer in tokenized
-            if callable(tokenizer) and hasattr(tokenizer, "pad_token_id") and hasattr(tokenizer, "decode")
-        ]
-        self._counters = [prompt_lengths.PromptLengths(tokenizer) for tokenizer in tokenizers]
-        self._readers = []
-        for tokenizer, counter in zip(tokenizers, self._counters, strict=True):
-            name, longest = type(tokenizer).__name__, getattr(tokenizer, "model_max_length", None)
-            self._readers.append(
-                prompt_lengths.TextReader(class_name=name, max_length=longest, count=counter.count)
-            )
+        self._counters: list[prompt_lengths.PromptLengths] = []
+        self._readers: list[prompt_lengths.TextReader] = []
+        for component in components:
+            tokenizer = getattr(component, "tokenizer", component)
+            if callable(tokenizer) and hasattr(tokenizer, "pad_token_id") and hasattr(tokenizer, "decode"):
+                counter = prompt_lengths.PromptLengths(tokenizer)
+                name, longest = type(tokenizer).__name__, getattr(tokenizer, "model_max_length", None)
+                reader = prompt_lengths.TextReader(class_name=name, max_length=longest, count=counter.count)
+                self._counters.append(counter)
+                self._readers.append(reader)
         self._seen: dict[Hashable, dict[Hashable, Mapping[str, Any]]] = {}  # by kind of row and sizes
 
     def reading(self, request: Request) -> prompt_lengths.PromptReading | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -115,6 +115,7 @@ _WRITERS = re.compile(r"_?(enhance|upsample|expand|rewrite)_prompts?(_\w+)?")
 _SCHEDULERS = 64
 # By method, how many dimensions a tensor has of which one clip or image is made.
 _METHODS = {"postprocess": 4, "postprocess_video": 5}
+_OF_VIDEO = VideoProcessor.postprocess_video
 
 
 @dataclass(slots=True, eq=False)
@@ -244,9 +245,14 @@ class Looks:
         self._tail, self._are_late = tail, are_late
 
     def __call__(self, pipe: Any) -> None:
-        for processor, is_plain in _processors(pipe):
+        for processor in vars(pipe).values():
+            if not isinstance(processor, VaeImageProcessor) or id(processor) in self._shared:
+                continue
+            kind: Any = type(processor)  # whether it works as diffusers' own classes do
+            is_plain = kind.postprocess is VaeImageProcessor.postprocess
+            is_plain = is_plain and getattr(kind, "postprocess_video", _OF_VIDEO) is _OF_VIDEO
             for method, num_dimensions in _METHODS.items():
-                if id(processor) not in self._shared and hasattr(processor, method):
+                if hasattr(processor, method):
                     original = getattr(processor, method)
                     late = partial(self._late, original, num_dimensions)
                     around = late if self._are_late and is_plain else partial(self._now, original)
@@ -274,16 +280,6 @@ class Looks:
             return original(*call.args, **call.kwargs)
 
         return LateFrames(images, postprocess)
-
-
-def _processors(pipe: Any) -> Iterator[tuple[Any, bool]]:
-    """Yield the processors of a pipeline, and whether each works as diffusers' own classes do."""
-    of_video = VideoProcessor.postprocess_video
-    for value in vars(pipe).values():
-        kind: Any = type(value)
-        if isinstance(value, VaeImageProcessor):
-            is_plain = kind.postprocess is VaeImageProcessor.postprocess
-            yield value, is_plain and getattr(kind, "postprocess_video", of_video) is of_video
 
 
 def _is_one(images: Any, num_dimensions: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -286,8 +286,8 @@ class Renderer:
         self._charges.work_on(self._rows.under_way)
         was_found = self._watch.found
         try:
-            with self._seen() as around_rows:
-                finished = self._batcher.step(around_rows)
+            with self._seen():
+                finished = self._batcher.step(self._around_rows)
             if finished and not self._rows.has_others(finished):
                 self._reset()
             for task in finished:
@@ -347,7 +347,7 @@ class Renderer:
 
     def drop(self, row_id: str) -> None:
         """Forget one row. Between two steps, so one that is under way ends before its next forward."""
-        self._auditor.forget(row_id)
+        self._auditor.order(row_id, None)
         for task in self._rows.drop(row_id):
             self._batcher.drop(task)
         if not self._rows.under_way:
@@ -355,19 +355,16 @@ class Renderer:
 
     def _park(self) -> None:
         self._charges.work_on(self._rows.under_way)
-        with self._seen() as around_rows:
-            self._batcher.park(around_rows)
+        with self._seen():
+            self._batcher.park(self._around_rows)
         self._charges.charge()
 
     @contextmanager
-    def _seen(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-        """See what rows call while the block runs; yield what is to be held while their own code does."""
-        with on_device(self.model.environment["device"]):
-            if self._batcher.is_surrounded:
-                yield nullcontext
-                return
-            with self._shared_calls.seen():
-                yield self._around_rows
+    def _seen(self) -> Iterator[None]:
+        """See what rows call while the block runs."""
+        seen = nullcontext() if self._batcher.is_surrounded else self._shared_calls.seen()
+        with on_device(self.model.environment["device"]), seen:
+            yield
 
     def _around_rows(self) -> AbstractContextManager[None]:
         return self._shared_calls.around_rows(

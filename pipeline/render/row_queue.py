@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Collection, Container, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -137,17 +137,11 @@ class RowQueue:
 
 
 def _from_its_beginning(row: RenderRow) -> RenderRow:
-    return replace(
-        row,
-        seconds=RowSeconds(),
-        pipe=None,
-        draws=GlobalDraws(),
-        was_batched=False,
-        earlier={},
-        worked_s=0.0,
-        # A checkpoint, which is made as a row fails, says what was spent.
-        compute_s=0.0 if row.checkpoint else row.compute_s + row.earlier.get("compute_s", 0.0),
-    )
+    again = RenderRow(row.row_id, row.request, row.started_at, is_alone=row.is_alone, is_plain=row.is_plain)
+    again.checkpoint = row.checkpoint
+    if not row.checkpoint:  # which is made as a row fails, and says what was spent
+        again.compute_s = row.compute_s + row.earlier.get("compute_s", 0.0)
+    return again
 
 
 def clip_of(

@@ -6,6 +6,7 @@ Nobody waits for it meanwhile: whoever reads a clip's seconds has its frames, an
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, cached_property, partial
@@ -16,13 +17,10 @@ import torch
 from framefleet.pipeline.hooks.intercept import Around
 
 
-class RowSeconds(dict[str, float]):
+class RowSeconds(defaultdict[str, float]):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(float)
         self._launched: list[Callable[[], None]] = []
-
-    def add(self, key: str, seconds: float) -> None:
-        self[key] = self.get(key, 0.0) + seconds
 
     def add_later(self, settle: Callable[[], None]) -> None:
         """Call `settle`, which waits for the GPU and adds its seconds, before all are read."""
@@ -78,7 +76,7 @@ def timed(key: str, seconds: Callable[[], RowSeconds | None], device: str) -> Ar
             return original(*args, **kwargs)
         finally:
             if (row := seconds()) is not None:
-                row.add(key, time.perf_counter() - called)
+                row[key] += time.perf_counter() - called
 
     def launched(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         called, start = time.perf_counter(), _moment(device)
@@ -109,10 +107,10 @@ def _origin(device: str) -> tuple[Any, float]:
 
 def _settle(row: RowSeconds, key: str, called: float, start: Any, end: Any, device: str) -> None:
     end.synchronize()
-    row.add(key, start.elapsed_time(end) / 1000)
+    row[key] += start.elapsed_time(end) / 1000
     if key == "decode_s":
         origin, origin_s = _origin(device)
-        row.add("denoise_s", max(0.0, origin_s + origin.elapsed_time(start) / 1000 - called))
+        row["denoise_s"] += max(0.0, origin_s + origin.elapsed_time(start) / 1000 - called)
 
 
 def gpu_event(device: torch.device) -> Any:

@@ -53,10 +53,10 @@ def step_log_prob(scheduler: Any, prev_sample: Tensor, *args: Any, **kwargs: Any
         for name, value in bound.items()
         if name != "self"
     }
-    own_kwargs = precise.pop("kwargs", {})
-    mean, num_draws = _stepped(scheduler, step, 0, {**precise, **own_kwargs})
+    precise |= precise.pop("kwargs", {})
+    mean, num_draws = _stepped(scheduler, step, 0, precise)
     with torch.no_grad():
-        one, _ = _stepped(scheduler, step, 1, {**precise, **own_kwargs})
+        one, _ = _stepped(scheduler, step, 1, precise)
         width = (one - mean).abs()
     is_noisy = (width > 0) & (num_draws == 1)
     width = torch.where(is_noisy, width, torch.ones_like(width))

@@ -91,14 +91,12 @@ class Encoders:
     def is_known(self, name: str) -> bool:
         """Tell whether what an encoder returns for a call says what it returns for the next one like it.
 
-        A user's recipe may change it unseen, for its call, unless it says that it does not.
+        A user's recipe may change it unseen, for its call, unless it says that it does not. And a pipeline
+        may take what it wants from layers of the encoder, by hooks, as it is called.
         """
-        return self._recipes.are_batched and self.is_untouched(name) and not self._has_readers(name)
-
-    def _has_readers(self, name: str) -> bool:
-        """Whether a pipeline takes what it wants from layers of the encoder, by hooks, as it is called."""
         hooks = (hook for part in self._networks[name].modules() for hook in part._forward_hooks.values())
-        return any(getattr(hook, "__module__", "").startswith(_PIPELINES) for hook in hooks)
+        has_readers = any(getattr(hook, "__module__", "").startswith(_PIPELINES) for hook in hooks)
+        return self._recipes.are_batched and self.is_untouched(name) and not has_readers
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from framefleet.pipeline.hooks.tree import flatten, unflatten
-from framefleet.pipeline.render.embeddings import METADATA, embedding_bytes, from_bytes
+from framefleet.pipeline.render.embeddings import embedding_bytes, from_bytes
 from framefleet.pipeline.render.fused.calls import bits, digest_of
+from framefleet.pipeline.render.tensor_file import METADATA
 
 STATE = torch.arange(24, dtype=torch.float32).reshape(1, 4, 6)
 NAME = digest_of(STATE).hex()
@@ -108,7 +109,7 @@ def test_a_file_that_was_cut_is_refused(keep: int) -> None:
 
 
 def test_an_entry_under_the_name_of_another_is_refused() -> None:
-    with pytest.raises(ValueError, match="not those that were written"):
+    with pytest.raises(ValueError, match="it belongs to another call"):
         from_bytes("k", _bytes(OUTPUT, "other"))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefleet.pipeline.render.fused.calls import EACH, parse_call
+from framefleet.pipeline.render.fused.calls import EACH, Method, parse_call
 from framefleet.pipeline.render.fused.concatenation import layouts
 from framefleet.pipeline.render.fused.exact import are_equal, masks_matter, probe
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
@@ -56,9 +56,9 @@ def _probe(module: nn.Module, rows: Sequence[Tensor]) -> Plan | None:
     """Probe, and check that what the plan gives is equal indeed."""
     calls = [parse_call("unet", (row,), {}) for row in rows]
     outputs = [(module(row), ()) for row in rows]
-    plan = probe(module, module.forward, calls, outputs, calls[0].axes)
+    plan = probe(Method(module), calls, outputs, calls[0].axes)
     if plan is not None:
-        assert are_equal(run_fused(module, module.forward, calls, plan), outputs)
+        assert are_equal(run_fused(Method(module), calls, plan), outputs)
     return plan
 
 
@@ -220,10 +220,10 @@ def test_a_module_that_is_given_copies_of_what_is_one_for_a_row_is_pinned() -> N
     module = Timed()
     calls = [parse_call("unet", (row, row[0, :1]), {}) for row in _rows(batch=2)]
     outputs = [(module(*call.leaves), ()) for call in calls]
-    plan = probe(module, module.forward, calls, outputs, (0, EACH))
+    plan = probe(Method(module), calls, outputs, (0, EACH))
     assert plan is not None
     assert list(plan.pins) == ["odd"]
-    assert are_equal(run_fused(module, module.forward, calls, plan), outputs)
+    assert are_equal(run_fused(Method(module), calls, plan), outputs)
 
 
 def test_rows_with_nan_are_equal_when_their_bits_are() -> None:
@@ -311,8 +311,8 @@ def test_rows_share_what_masks_make_of_a_text_only_if_it_is_the_same_alone(
         rows = _texts(lengths)
         calls = [parse_call("transformer", (), row) for row in rows]
         outputs = [(module(**row), ()) for row in rows]
-        assert masks_matter(module, module.forward, calls[0]) == matters
-        plan = probe(module, module.forward, calls, outputs, calls[0].axes)
+        assert masks_matter(Method(module), calls[0]) == matters
+        plan = probe(Method(module), calls, outputs, calls[0].axes)
         assert (plan is not None) == is_shared
 
 
@@ -325,7 +325,21 @@ def test_a_network_that_takes_no_other_masks_has_none_that_matter() -> None:
 
     module = Strict()
     call = parse_call("transformer", (), _texts([5])[0])
-    assert not masks_matter(module, module.forward, call)
+    assert not masks_matter(Method(module), call)
+
+
+def test_a_plan_that_memory_runs_out_for_is_not_taken_for_proven() -> None:
+    class Full(Masks):
+        def forward(self, latents: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+            if mask.sum() == 2:
+                raise torch.OutOfMemoryError("of texts as short as this")
+            return super().forward(latents, text, mask)
+
+    module, rows = Full(), _texts((5, 5, 5))
+    calls = [parse_call("transformer", (), row) for row in rows]
+    outputs = [(module(**row), ()) for row in rows]
+    with pytest.raises(torch.OutOfMemoryError):
+        probe(Method(module), calls, outputs, calls[0].axes)
 
 
 def test_rows_whose_texts_are_full_prove_nothing_for_shorter_ones() -> None:
@@ -334,5 +348,5 @@ def test_rows_whose_texts_are_full_prove_nothing_for_shorter_ones() -> None:
     calls = [parse_call("transformer", (), row) for row in full]
     outputs = [(module(**row), ()) for row in full]
     plan = Plan(calls[0].axes, {}, layouts(outputs[0]))
-    assert are_equal(run_fused(module, module.forward, calls, plan), outputs)
-    assert probe(module, module.forward, calls, outputs, calls[0].axes) is None
+    assert are_equal(run_fused(Method(module), calls, plan), outputs)
+    assert probe(Method(module), calls, outputs, calls[0].axes) is None

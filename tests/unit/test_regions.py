@@ -20,7 +20,7 @@ from framefleet.pipeline.model.options.regions import (
     has_compiled,
     separable,
 )
-from framefleet.pipeline.render.fused.calls import parse_call
+from framefleet.pipeline.render.fused.calls import Method, parse_call
 from framefleet.pipeline.render.fused.exact import are_equal, probe
 from framefleet.pipeline.render.fused.pins import run_fused
 
@@ -49,8 +49,8 @@ def probed(made: nn.Module) -> bool:
     with torch.no_grad():
         calls = [parse_call("m", (torch.full((1, 4), float(value)),), {}) for value in (1, 2)]
         outputs = [(made(*call.arguments()[0]), ()) for call in calls]
-        plan = probe(made, made.forward, calls, outputs, calls[0].axes)
-        return plan is not None and are_equal(run_fused(made, made.forward, calls, plan), outputs)
+        plan = probe(Method(made), calls, outputs, calls[0].axes)
+        return plan is not None and are_equal(run_fused(Method(made), calls, plan), outputs)
 
 
 def test_a_compiled_region_and_what_is_in_it_is_left_whole() -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from framefleet.pipeline.memory import free_memory, is_out_of_memory
 from framefleet.pipeline.model.numerics import numerics_of
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.render.fused.calls import Call, digest_of, parse_call
+from framefleet.pipeline.render.fused.calls import Call, Method, digest_of, parse_call
 from framefleet.pipeline.render.fused.concatenation import layouts
 from framefleet.pipeline.render.fused.exact import are_equal, probe
 from framefleet.pipeline.render.fused.pins import Plan, run_fused
@@ -231,10 +231,10 @@ class Bench:
         module, calls, axes = self._module, self._calls[:size], self._calls[0].axes
         outputs = [(output, ()) for output in self._outputs[:size]]  # and nothing that is held besides
         fast = Plan(axes, {}, layouts(outputs[0]))
-        fused, _ = _timed(lambda: run_fused(module, module.forward, calls, fast))
-        _, fast_s = _timed(lambda: run_fused(module, module.forward, calls, fast))
-        plan, probe_s = _timed(lambda: probe(module, module.forward, calls, outputs, axes))
-        exact_s = _timed(lambda: run_fused(module, module.forward, calls, plan))[1] if plan else None
+        fused, _ = _timed(lambda: run_fused(Method(module), calls, fast))
+        _, fast_s = _timed(lambda: run_fused(Method(module), calls, fast))
+        plan, probe_s = _timed(lambda: probe(Method(module), calls, outputs, axes))
+        exact_s = _timed(lambda: run_fused(Method(module), calls, plan))[1] if plan else None
         names = sorted(plan.pins) if plan else []
         self._pins.update(names)
         return {

@@ -73,9 +73,6 @@ class Auditor:
         if order is not None:
             self._orders[row_id] = order
 
-    def forget(self, row_id: str) -> None:
-        self._orders.pop(row_id, None)
-
     def check(self, outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Clip]]:
         """Audit clips that are due; return what may be given out, and clips of kinds that are apart now."""
         ready: list[Outcome] = []

@@ -60,9 +60,11 @@ class Audit:
         """Return the odds by which rows are chosen. num_rows: of the job; None: unknown."""
         if self.at_most is None:
             return Odds(lowest=1 / self.every)
-        if num_rows is None:
-            return Odds(lowest=1 / self.every, young=young_for(self.at_most))
-        return Odds(lowest=max(1 / self.every, odds_for(self.at_most, num_rows)))
+        if num_rows is None:  # they hold at each row, as the last may be any
+            young = 1.0 if self.at_most >= CONFIDENCE else _limit(0) / _weight(self.at_most)
+            return Odds(lowest=1 / self.every, young=young)
+        num_wrong = math.floor(self.at_most * num_rows + _TINY)  # at most, if audits find nothing
+        return Odds(lowest=max(1 / self.every, float(1 - _MISSED ** (1 / (num_wrong + 1)))))
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -136,16 +138,6 @@ class Odds:
             middle = (low + high) / 2
             low, high = (low, middle) if weight(middle) < left else (middle, high)
         return _below(sum(count - high for count in counts if count > high))
-
-
-def odds_for(at_most: float, num_rows: int) -> float:
-    """Return the odds with which, if audits find nothing, at most this share of this many rows is wrong."""
-    return float(1 - _MISSED ** (1 / (math.floor(at_most * num_rows + _TINY) + 1)))
-
-
-def young_for(at_most: float) -> float:
-    """Return the same for rows without a known end: `young`, of odds that hold at each row."""
-    return 1.0 if at_most >= CONFIDENCE else _limit(0) / _weight(at_most)
 
 
 def _weight(odds: float) -> float:

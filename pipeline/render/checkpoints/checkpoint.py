@@ -1,4 +1,4 @@
-"""A half-done row, as the bytes of a safetensors file, and back: no pickle, every bit checked.
+"""A half-done row, as the bytes of a file, and back; see `tensor_file.py`.
 
 It holds what the row's denoisers have returned: with that, another process continues where this one stopped.
 All else that a row computes follows from its request and these tensors, so it is computed again. The first
@@ -19,18 +19,18 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from framefleet.pipeline.errors import message_of
-from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.hooks.global_draws import GlobalDraws
 from framefleet.pipeline.hooks.tree import flatten, unflatten
+from framefleet.pipeline.model.sources.headers import MAX_HEADER_BYTES
 from framefleet.pipeline.render.fused.calls import Call, Result, bits, digest_of
 from framefleet.pipeline.render.fused.concatenation import Layout
+from framefleet.pipeline.render.fused.exact import are_equal
+from framefleet.pipeline.render.tensor_file import add_tensor, read_tensor_file, tensor_file
 from framefleet.pipeline.request import Request
 
 # Of one row, in host memory. Wan 14B at 720p, 81 frames, in 50 steps with guidance: 1 GB.
@@ -213,8 +213,7 @@ def _is_same(before: _Held, after: _Held) -> bool:
         return one is other or (type(one) is type(other) and bool(one == other))
     if version is None or version != one._version:
         return False
-    are_alike = one.shape == other.shape and one.dtype == other.dtype
-    return one is other or (are_alike and torch.equal(bits(one), bits(other)))
+    return one is other or are_equal(one, other)
 
 
 def _look(call: Call) -> Hashable:
@@ -239,12 +238,9 @@ def _value(leaf: Any) -> Any:
     return leaf if isinstance(leaf, bool | int | float | str | None) else type(leaf)
 
 
-_VERSION = 2
-_METADATA = "framefleet"
-_MAX_HEADER_BYTES = 16 << 20  # some 100 bytes for each tensor: a row of 100,000 forwards
 _SECONDS = ("encode_s", "denoise_s", "decode_s", "compute_s")
 _IDENTITY = ("row_id", "model", "build", "surroundings")
-_KEYS = {"version", "calls", "then", "seconds", "started_at", "had_company", *_IDENTITY}
+_KEYS = {"calls", "then", "seconds", "started_at", "was_batched", *_IDENTITY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,78 +259,50 @@ class RowCheckpoint:
 
 
 def checkpoint_bytes(checkpoint: RowCheckpoint) -> bytes:
-    body = canonical_json(
-        {
-            "version": _VERSION,
-            **{name: getattr(checkpoint, name) for name in _IDENTITY},
-            "then": checkpoint.then,
-            "calls": [[one.module, len(one.tensors), one.rows, one.is_again] for one in checkpoint.made],
-            "seconds": {name: checkpoint.seconds.get(name, 0.0) for name in _SECONDS},
-            "started_at": checkpoint.started_at.astimezone(UTC).isoformat(),
-            "had_company": checkpoint.was_batched,
-        }
-    )
-    tensors = {
-        _name(place, index): tensor
-        for place, one in enumerate(checkpoint.made)
-        for index, tensor in enumerate(one.tensors)
+    tensors: dict[str, Tensor] = {}
+    calls = []
+    for one in checkpoint.made:
+        names = [add_tensor(tensors, tensor) for tensor in one.tensors]
+        calls.append([one.module, names, one.rows, one.is_again])
+    body = {
+        **{name: getattr(checkpoint, name) for name in _IDENTITY},
+        "then": checkpoint.then,
+        "calls": calls,
+        "seconds": {name: checkpoint.seconds.get(name, 0.0) for name in _SECONDS},
+        "started_at": checkpoint.started_at.astimezone(UTC).isoformat(),
+        "was_batched": checkpoint.was_batched,
     }
-    return safetensors.torch.save(tensors, {_METADATA: f"{_digest(body, tensors)} {body}"})
+    return tensor_file(body, tensors)
 
 
 def read_checkpoint(content: bytes) -> RowCheckpoint:
     """Return what `checkpoint_bytes` was given. Raises ValueError for anything else, and for a wrong bit."""
-    header_size = int.from_bytes(content[:8], "little")
-    if header_size > _MAX_HEADER_BYTES or len(content) > MAX_KEPT_BYTES + _MAX_HEADER_BYTES:
+    if len(content) > MAX_KEPT_BYTES + MAX_HEADER_BYTES:
         raise ValueError("it is larger than any that framefleet writes")
     try:
-        digest, _, body = parse_json(content[8 : 8 + header_size])["__metadata__"][_METADATA].partition(" ")
-        tensors = safetensors.torch.load(content)
-        if digest != _digest(body, tensors):
-            raise ValueError("its bytes are not those that were written")
-        return _checkpoint(parse_json(body), tensors)
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
+        return _checkpoint(*read_tensor_file(content))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"it is not a checkpoint: {error}") from error
 
 
-def _checkpoint(said: Mapping[str, Any], tensors: dict[str, Tensor]) -> RowCheckpoint:
-    if said["version"] != _VERSION:
-        raise ValueError(f"it is of version {said['version']}, and this is {_VERSION}")
-    if said.keys() != _KEYS or not isinstance(said["had_company"], bool):
+def _checkpoint(body: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RowCheckpoint:
+    if body.keys() != _KEYS or not isinstance(body["was_batched"], bool):
         raise ValueError("its metadata is invalid")
-    made = [
-        Made(
-            str(module),
-            tuple(tensors.pop(_name(place, index)) for index in range(count)),
-            int(rows),
-            bool(is_again),
-        )
-        for place, (module, count, rows, is_again) in enumerate(said["calls"])
-    ]
-    seconds = {name: float(said["seconds"][name]) for name in _SECONDS}
+    made = []
+    for module, names, rows, is_again in body["calls"]:
+        outputs = tuple(tensors[name] for name in names)
+        made.append(Made(str(module), outputs, int(rows), bool(is_again)))
+    seconds = {name: float(body["seconds"][name]) for name in _SECONDS}
     if not all(0 <= value < math.inf for value in seconds.values()):
         raise ValueError(f"invalid durations: {seconds}")
-    if tensors:
-        raise ValueError(f"no call returned {next(iter(tensors))}")
     return RowCheckpoint(
-        **{name: str(said[name]) for name in _IDENTITY},
+        **{name: str(body[name]) for name in _IDENTITY},
         made=made,
-        then=None if said["then"] is None else str(said["then"]),
+        then=None if body["then"] is None else str(body["then"]),
         seconds=seconds,
-        started_at=min(datetime.fromisoformat(said["started_at"]).astimezone(UTC), datetime.now(UTC)),
-        was_batched=said["had_company"],
+        started_at=min(datetime.fromisoformat(body["started_at"]).astimezone(UTC), datetime.now(UTC)),
+        was_batched=body["was_batched"],
     )
-
-
-def _name(place: int, index: int) -> str:
-    return f"{place}.{index}"
-
-
-def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(body.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode() + digest_of(tensor))
-    return digest.hexdigest()
 
 
 @dataclass(eq=False, repr=False)

@@ -172,10 +172,7 @@ class Batcher:
         """
         assert all(other.is_away for other in self.tasks.values()), "others would run in its surroundings"
         task.surroundings = ExitStack()
-        for name, method in self._forwards.methods.items():
-            around_method = intercept({name: method.network}, self._stop, method=method.name)
-            task.surroundings.enter_context(around_method)
-        task.surroundings.enter_context(around())
+        task.surroundings.enter_context(self._intercepted(around))
         return self.start(task)
 
     @property
@@ -197,17 +194,27 @@ class Batcher:
         return finished
 
     def park(self, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
-        """Run every task to its next forward or its end, and run no forward. around: see `step`."""
-        with as_in_pipelines(), self._process.preserved(), ExitStack() as stack:
-            for name, method in self._forwards.methods.items() if not self.is_surrounded else ():
-                stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
-            stack.enter_context(around())
+        """Run every task to its next forward or its end, and run no forward. around: see `step`.
+
+        Around a task that is alone all this is held already.
+        """
+        surroundings = nullcontext() if self.is_surrounded else self._intercepted(around)
+        with as_in_pipelines(), self._process.preserved(), surroundings:
             self._hub = greenlet.getcurrent()
             for task in self.tasks.values():
                 is_held = task.is_waiting and not all(other.is_waiting for other in self.tasks.values())
                 has_turn = not task.is_away or (task.thread is not None and task.thread.has_news)
                 if task.call is None and has_turn and not is_held:
                     task.resume()
+
+    @contextmanager
+    def _intercepted(self, around: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+        """Have tasks stop before the calls that they may share while the block runs."""
+        with ExitStack() as stack:
+            for name, method in self._forwards.methods.items():
+                stack.enter_context(intercept({name: method.network}, self._park, method=method.name))
+            with around():
+                yield
 
     def take_finished(self) -> list[RowTask]:
         finished = [task for task in self.tasks.values() if task.is_finished]
@@ -236,41 +243,31 @@ class Batcher:
 
     @left_to_python
     def _park(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        _refuse_compiled(name)
-        task = self.current
-        is_own = is_private() or not self._forwards.methods[name].is_as_it_was
-        if task is None or self._hub is None or is_own:
-            return forward(*args, **kwargs)
-        stay()
-        call = parse_call(name, args, kwargs, task.draws)
-        if self._forwards.is_denoising(call) and (answer := task.journal.answer(call)):
-            return answer[0]
-        task.call = call
-        task.pause(self._hub)
-        result, task.result = task.result, None
-        assert result is not None
-        if result.error is not None:
-            raise result.error
-        return result.value
+        """Stop a task before a call, until its result is there; a task that is alone makes it itself.
 
-    @left_to_python
-    def _stop(self, name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Stop a task that is alone before a forward of a denoiser, which it then makes itself."""
+        And that only before forwards of denoisers.
+        """
         _refuse_compiled(name)
         task, method = self.current, self._forwards.methods[name]
         if task is None or self._hub is None or is_private() or not method.is_as_it_was:
             return forward(*args, **kwargs)
+        stay()
         call = parse_call(name, args, kwargs, task.draws)
-        if not self._forwards.is_denoising(call):
+        is_denoising, is_alone = self._forwards.is_denoising(call), task.surroundings is not None
+        if is_alone and not is_denoising:
             return forward(*args, **kwargs)
-        if answer := task.journal.answer(call):
+        if is_denoising and (answer := task.journal.answer(call)):
             return answer[0]
+        task.call = None if is_alone else call
         task.pause(self._hub)
-        started = time.perf_counter()
-        with self._forwards.spending(method.seconds.removesuffix("_s")):
-            result = self._forwards.run_here(call, lambda: forward(*args, **kwargs))
-        task.forward_s += time.perf_counter() - started
-        self._note_forward(task, call, result, started)
+        if is_alone:
+            started = time.perf_counter()
+            with self._forwards.spending(method.seconds.removesuffix("_s")):
+                task.result = self._forwards.run_here(call, lambda: forward(*args, **kwargs))
+            task.forward_s += time.perf_counter() - started
+            self._note_forward(task, call, task.result, started)
+        result, task.result = task.result, None
+        assert result is not None
         if result.error is not None:
             raise result.error
         return result.value

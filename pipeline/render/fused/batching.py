@@ -64,9 +64,7 @@ class Sizes:
         self,
         max_rows: int,
         *,
-        # How many times the rows per second of the next smaller size make a size worth using; 0 takes every
-        # size that can be run.
-        min_gain: float = MIN_GAIN,
+        min_gain: float = MIN_GAIN,  # see `Batching`
         trial_cost: tuple[float, float] = (0.0, 0.0),  # as `TRIAL_COST`
         is_rare: bool = False,  # once in a row, see `PATIENCE`
     ) -> None:

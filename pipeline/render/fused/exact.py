@@ -25,6 +25,7 @@ from framefleet.pipeline.model.options.regions import separable
 from framefleet.pipeline.render.fused.calls import (
     Axes,
     Call,
+    Method,
     adapters_of,
     are_unlike,
     bits,
@@ -32,7 +33,7 @@ from framefleet.pipeline.render.fused.calls import (
     masks_of,
     with_masks,
 )
-from framefleet.pipeline.render.fused.concatenation import join_calls, layouts, with_holders
+from framefleet.pipeline.render.fused.concatenation import layouts, with_holders
 from framefleet.pipeline.render.fused.pins import (
     Forward,
     Plan,
@@ -43,8 +44,9 @@ from framefleet.pipeline.render.fused.pins import (
     joined,
     look_inside,
     matching_trace,
-    pinned_modules,
+    pinned,
     run_fused,
+    run_joined,
     traces_of,
 )
 
@@ -60,8 +62,7 @@ MAX_TRIALS = 64
 
 
 def probe(
-    module: nn.Module,
-    forward: Forward,
+    method: Method,
     calls: Sequence[Call],
     outputs: Sequence[Any],
     axes: Axes,
@@ -73,25 +74,24 @@ def probe(
     suspects: modules that are pinned in any case, as they were in another process, so that nothing is tried
     without them. To pin one too many changes no bit, and all others are looked at as ever.
     """
-    traces = traces_of(module, forward, calls[0])
+    traces = traces_of(method, calls[0])
     pins: dict[str, Sequence[Trace]] = {}
     like = layouts(outputs[0])
-    inner = separable(module)
+    inner = separable(method.network)
     first = max((_height(inner[name]) for name in suspects if name in inner), default=0)
-    for height in range(max(1, _height(module))):
+    for height in range(max(1, _height(method.network))):
         level = {name: child for name, child in inner.items() if _height(child) == height}
-        pins |= _differing(module, forward, calls, level, traces, Plan(axes, pins, like), suspects)
+        pins |= _differing(method, calls, level, traces, Plan(axes, pins, like), suspects)
         if height < first:
             continue
         plan = Plan(axes, dict(pins), like)
-        if are_equal(run_fused(module, forward, calls, plan), outputs):
-            return plan if holds_for_others(module, forward, calls, plan) else None
+        if are_equal(run_fused(method, calls, plan), outputs):
+            return plan if holds_for_others(method, calls, plan) else None
     return None
 
 
 def _differing(
-    module: nn.Module,
-    forward: Forward,
+    method: Method,
     calls: Sequence[Call],
     level: Mapping[str, nn.Module],
     traces: Traces,
@@ -127,10 +127,8 @@ def _differing(
         add_trace(by_name, name, trace)
         return by_row
 
-    args, kwargs = join_calls(calls, plan.axes)
-    pinned = pinned_modules(module, plan.pins)
-    with working_on(adapters_of(calls)), intercept(pinned, rows), intercept(level, compare):
-        forward(*args, **kwargs)
+    with pinned(method, rows), intercept(level, compare):
+        run_joined(method, calls, plan.axes)
     return by_name
 
 
@@ -202,7 +200,7 @@ def _leaves(value: Any) -> list[Any]:
     return flatten(value, holders=[])[0]
 
 
-def masks_matter(module: nn.Module, forward: Forward, call: Call) -> bool:
+def masks_matter(method: Method, call: Call) -> bool:
     """Whether the values of token masks change what inner modules are called with.
 
     Some networks cut a text off where it ends, or leave out a mask where nothing is masked.
@@ -212,45 +210,47 @@ def masks_matter(module: nn.Module, forward: Forward, call: Call) -> bool:
     looks = set()
     for other in (call, with_masks(call, keep=1.0), with_masks(call, keep=0.5)):
         try:
-            looks.add(look_inside(traces_of(module, forward, other)))
+            looks.add(look_inside(traces_of(method, other)))
         except Exception as error:  # whatever a network says to a mask that is none of tokens
             if is_out_of_memory(error):
                 raise
-            log.debug("%s takes no other masks: %s", type(module).__name__, error)
+            log.debug("%s takes no other masks: %s", call.module, error)
             return False
     return len(looks) > 1
 
 
-def holds_for_others(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> bool:
+def holds_for_others(method: Method, calls: Sequence[Call], plan: Plan) -> bool:
     """Whether a plan is exact for rows of other lengths too, or only proven for those that share it.
 
     Some networks cut the text of a single row off at its length, where they mask that of several: such rows
     agree as long as every text is full, and in half precision also by chance.
     """
-    if are_unlike(calls) and not is_joined_inside(module, forward, calls, plan):
+    if are_unlike(calls) and not is_joined_inside(method, calls, plan):
         return False
-    if not masks_of(calls[0]):
+    masks = masks_of(calls[0])
+    if not masks:
         return True
-    if masks_matter(module, forward, calls[0]):
-        masks = masks_of(calls[0])
+    if masks_matter(method, calls[0]):
         prints = {tuple(fingerprint(call.leaves[place]) for place in masks) for call in calls}
-        return len(prints) == 1 and is_joined_inside(module, forward, calls, plan)
+        return len(prints) == 1 and is_joined_inside(method, calls, plan)
     others = [with_masks(call, keep=(i + 1) / (len(calls) + 1)) for i, call in enumerate(calls)]
     alone = []
     try:
         for other in others:
             args, kwargs = other.arguments()
             with working_on(adapters_of([other])):
-                alone.append(with_holders(forward(*args, **kwargs), args, kwargs))
+                alone.append(with_holders(method.call(*args, **kwargs), args, kwargs))
     except Exception as error:  # as above
-        log.debug("%s takes no other masks: %s", type(module).__name__, error)
+        if is_out_of_memory(error):
+            raise
+        log.debug("%s takes no other masks: %s", calls[0].module, error)
         return True
-    return are_equal(run_fused(module, forward, others, plan), alone)
+    return are_equal(run_fused(method, others, plan), alone)
 
 
-def is_joined_inside(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> bool:
+def is_joined_inside(method: Method, calls: Sequence[Call], plan: Plan) -> bool:
     """Whether a fused forward calls every inner module with the rows joined, or with what a row alone has."""
-    traces = traces_of(module, forward, calls[0])
+    traces = traces_of(method, calls[0])
     unlike = []
 
     def look(name: str, inner: Forward, *args: Any, **kwargs: Any) -> Any:
@@ -258,9 +258,8 @@ def is_joined_inside(module: nn.Module, forward: Forward, calls: Sequence[Call],
             unlike.append(name)
         return inner(*args, **kwargs)
 
-    args, kwargs = join_calls(calls, plan.axes)
-    with working_on(adapters_of(calls)), intercept(separable(module), look):
-        forward(*args, **kwargs)
+    with intercept(separable(method.network), look):
+        run_joined(method, calls, plan.axes)
     if unlike:
-        log.debug("%s: %s is not called with rows joined", type(module).__name__, unlike[0])
+        log.debug("%s: %s is not called with rows joined", calls[0].module, unlike[0])
     return not unlike

@@ -253,7 +253,7 @@ class Forwards:
         args, kwargs = call.arguments()
         if self._company.look(call) is not None:
             return method.call(*args, **kwargs)
-        inner, output = traced(method.network, method.call, args, kwargs)
+        inner, output = traced(method, args, kwargs)
         self._company.saw(call, inner)
         return output
 

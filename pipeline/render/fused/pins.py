@@ -6,16 +6,17 @@ How inner modules are called in a forward of one row, their traces, tells what i
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from framefleet.pipeline.hooks.adapters import working_on, working_rows
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.hooks.tree import flatten, unflatten
 from framefleet.pipeline.model.options.regions import separable
-from framefleet.pipeline.render.fused.calls import Axes, Call, adapters_of
+from framefleet.pipeline.render.fused.calls import Axes, Call, Method, adapters_of
 from framefleet.pipeline.render.fused.concatenation import (
     Joint,
     Layout,
@@ -85,16 +86,14 @@ def matching_trace(traces: Traces, name: str, arguments: Any, rows: int) -> Trac
     return next((one for one in traces.get(name, ()) if any(one.joints_of(arguments, rows) or ())), None)
 
 
-def traces_of(module: nn.Module, forward: Forward, call: Call) -> Traces:
+def traces_of(method: Method, call: Call) -> Traces:
     """Run a call alone, with its arguments as they were before any forward changed the row's own."""
     args, kwargs = unflatten(call.structure, call.leaves)
     with working_on(adapters_of([call])):
-        return traced(module, forward, args, kwargs)[0]
+        return traced(method, args, kwargs)[0]
 
 
-def traced(
-    module: nn.Module, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Traces, Any]:
+def traced(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Traces, Any]:
     """Run one row; return how every inner module's arguments and output are laid out, and its own output."""
     traces: dict[str, list[Trace]] = {}
 
@@ -104,8 +103,8 @@ def traced(
         add_trace(traces, name, Trace(arguments, _layouts_of(output)))
         return output
 
-    with intercept(separable(module), note):
-        output = forward(*args, **kwargs)
+    with intercept(separable(method.network), note):
+        output = method.call(*args, **kwargs)
     return traces, output
 
 
@@ -133,11 +132,11 @@ class Rows:
 
     def __init__(self, rows: int, pins: Traces) -> None:
         self.rows = rows
-        self._pins = pins
+        self.pins = pins
         self.is_nested = False  # inside a call that goes row by row already
 
     def __call__(self, name: str, forward: Forward, *args: Any, **kwargs: Any) -> Any:
-        trace = None if self.is_nested else matching_trace(self._pins, name, (args, kwargs), self.rows)
+        trace = None if self.is_nested else matching_trace(self.pins, name, (args, kwargs), self.rows)
         if trace is None:
             return forward(*args, **kwargs)
         return joined(self.by_row(forward, args, kwargs, trace), trace)
@@ -171,18 +170,23 @@ def joined(outputs: Outputs, trace: Trace) -> Any:
     return unflatten(outputs[0][1], leaves)
 
 
-def run_fused(module: nn.Module, forward: Forward, calls: Sequence[Call], plan: Plan) -> list[Any]:
+def run_fused(method: Method, calls: Sequence[Call], plan: Plan) -> list[Any]:
     """Run one forward for all calls; return each row's output and what its holders hold then."""
-    args, kwargs = join_calls(calls, plan.axes)
-    rows = Rows(len(calls), plan.pins)
-    with working_on(adapters_of(calls)), intercept(pinned_modules(module, plan.pins), rows):
-        output = forward(*args, **kwargs)
-    whole = with_holders(output, args, kwargs) if calls[0].holders else (output, ())
-    return part(whole, rows=len(calls), like=plan.output)
+    with pinned(method, Rows(len(calls), plan.pins)):
+        return part(run_joined(method, calls, plan.axes), rows=len(calls), like=plan.output)
 
 
-def pinned_modules(module: nn.Module, pins: Traces) -> dict[str, nn.Module]:
-    return {name: module.get_submodule(name) for name in pins}
+def run_joined(method: Method, calls: Sequence[Call], axes: Axes) -> tuple[Any, tuple[Any, ...]]:
+    """Run one forward for all calls; return what it returns, see `with_holders`."""
+    args, kwargs = join_calls(calls, axes)
+    with working_on(adapters_of(calls)):
+        output = method.call(*args, **kwargs)
+    return with_holders(output, args, kwargs) if calls[0].holders else (output, ())
+
+
+def pinned(method: Method, rows: Rows) -> AbstractContextManager[None]:
+    """Have pinned calls go row by row while the block runs."""
+    return intercept({name: method.network.get_submodule(name) for name in rows.pins}, rows)
 
 
 class Kind(NamedTuple):

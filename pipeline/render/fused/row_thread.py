@@ -42,7 +42,6 @@ class RowThread:
         """around: held by the thread. news: set whenever it says something; several may share it."""
         self.is_away = False  # it needs no turn
         self._news = news or threading.Event()
-        self.ident: int | None = None  # of its thread, once it runs
         self._function, self._around = function, around
         self._words: SimpleQueue[_Word] = SimpleQueue()
         self._answers: SimpleQueue[bool] = SimpleQueue()  # whether to go on
@@ -114,7 +113,7 @@ class RowThread:
             raise greenlet.GreenletExit
 
     def _run(self, num_threads: int) -> None:
-        self.ident, _here.row = threading.get_ident(), self
+        _here.row = self
         torch.set_num_threads(num_threads)  # OpenMP keeps it per thread, and kernels go by it
         try:
             with self._around():

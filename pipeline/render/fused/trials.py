@@ -62,9 +62,8 @@ class Trials:
 
     def run(self, calls: Sequence[Call], plan: Plan) -> list[Any]:
         """Run them at once; return each row's output and what its holders hold then."""
-        method = self._methods[calls[0].module]
         with whole_workspaces():
-            return run_fused(method.network, method.call, calls, plan)
+            return run_fused(self._methods[calls[0].module], calls, plan)
 
     def halve(self, calls: Sequence[Call]) -> None:
         log.warning("%s: out of memory at batches of %d; halving", calls[0].module, len(calls))
@@ -133,11 +132,9 @@ class Trials:
         if is_proven and sizes.pays(size, seconds=seconds):
             if sizes.is_new(size) and not sizes.hope_for(size, seconds=seconds):
                 return
-            if self._company.share_by_masks(
-                call, is_needed=lambda: masks_matter(method.network, method.call, call)
-            ):
+            if self._company.share_by_masks(call, is_needed=lambda: masks_matter(method, call)):
                 return
-            exact = probe(method.network, method.call, calls, outputs, plan.axes)
+            exact = probe(method, calls, outputs, plan.axes)
             is_sound = exact is not None
             plan = exact or plan
             if is_sound:
@@ -173,7 +170,7 @@ class Trials:
             return False
         plan = None
         try:
-            plan = probe(method.network, method.call, calls, outputs, kind.axes, suspects=pins)
+            plan = probe(method, calls, outputs, kind.axes, suspects=pins)
         except Exception as error:  # of a module that does not go row by row; a search asks only few
             if is_out_of_memory(error):
                 raise
@@ -242,7 +239,7 @@ class Trials:
         agree = are_equal if is_exact else are_close
         does_hold = agree(self.run(calls, plan), outputs)
         if is_exact and does_hold and are_unlike(calls):
-            does_hold = is_joined_inside(method.network, method.call, calls, plan)
+            does_hold = is_joined_inside(method, calls, plan)
         if does_hold:
             self._company.prove(calls, plan.pins)
         elif not self._company.part_ways(calls):
