@@ -26,7 +26,6 @@ from framefleet.pipeline.model.sources.network_loading import assembled, check_l
 from framefleet.pipeline.model.sources.parts import (
     PartFile,
     by_component,
-    check_quantized_parts,
     open_parts,
     packed_by,
     part_sizes,
@@ -62,10 +61,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     adapter = ip_adapter.fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
     if adapter:
         spec = ip_adapter.with_ip_adapter(spec, options)
+    tuning.check_options(settings, spec, folder=folder, components=components, parts=parts, device=device)
     packed = packed_by(folder, components, parts)
-    tuning.check_options(options, spec, folder=folder, components=components, packed=packed, device=device)
-    if options.quantization:
-        check_quantized_parts(options.quantization.components or (), parts, components)
     placer = placer_of(settings.placement, device) if settings.placement else None
     if placer:
         placer.check(settings, spec, packed)
@@ -77,8 +74,6 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     if is_new or not device.startswith("cuda"):
         prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
-    if loras:
-        tuning.check_beside_loras(options)
     with sealed(folder, without_parts(digests, parts)) as place:
         pipe = _assembled(place, settings, spec, dtype=dtype, parts=parts, where=folder)
     allow = options.allow_unmatched_weights

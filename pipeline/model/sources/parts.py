@@ -198,17 +198,6 @@ def by_component(files: Iterable[PartFile], components: Iterable[Component]) -> 
     return {name: file for file in ordered for name in file.components(components)}
 
 
-def check_quantized_parts(
-    names: Collection[str], files: Iterable[PartFile], components: Collection[Component]
-) -> None:
-    """Raise ModelError for text encoders of single files. names: of the components to quantise."""
-    replaced = by_component(files, components) if names else {}
-    for component in components:
-        if component.name in names and component.name in replaced and component.loader != "diffusers":
-            problem = f"{component.name}: text encoders of a single file are not quantised"
-            raise ModelError(problem, "leave it out of `model.quantization.components`")
-
-
 def packed_by(folder: Path, components: Iterable[Component], files: Iterable[PartFile]) -> dict[str, str]:
     """Return the method of each component whose weights are packed. folder: holds the configs."""
     components = list(components)
