@@ -18,11 +18,10 @@ from framefleet.pipeline.guards.mistakes import either
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import FolderSource
-from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.source import open_source
-from framefleet.pipeline.model.sources.weights import Weights, fetched_as
+from framefleet.pipeline.model.sources.weights import Weights, fetched_files
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 IP_ADAPTER_IMAGE = "ip_adapter_image"
@@ -80,16 +79,13 @@ def fetch_ip_adapter(
     files, revision = adapter.files, adapter.revision
     try:
         source = open_source(adapter.path, revision=revision, storage_options=storage_options, needs=files)
-        check_links(source.fetch(files), files)
         if expected:
-            folder, digests = fetched_as(source, {file: expected[MODEL_PREFIX + file] for file in files})
+            own = {file: expected[MODEL_PREFIX + file] for file in files}
+            folder, digests = fetched_files(source, files, own, named_by="the driver's")
         else:
             listed = {file: source.files[file].sha256 for file in files if file in source.files}
             stated = {file: sha256 for file, sha256 in listed.items() if sha256}
-            weights = Weights(
-                source=source, class_name="", components=(), files=files, expected=stated, lock=None
-            )
-            folder, digests = weights.fetched()
+            folder, digests = fetched_files(source, files, stated)
         with safe_open(folder / adapter.weights, framework="np") as file:
             keys = list(file.keys())
         # A file of something else: diffusers would leave out what it cannot use.

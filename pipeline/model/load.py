@@ -33,7 +33,7 @@ from framefleet.pipeline.model.sources.parts import (
 )
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import sealed
-from framefleet.pipeline.model.sources.weights import fetched_as
+from framefleet.pipeline.model.sources.weights import fetched_files
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
@@ -47,7 +47,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     parts = open_parts(settings.parts, settings.storage_options)
     if expected:
         own = {file: d for file, d in expected.items() if not file.startswith(ip_adapter.MODEL_PREFIX)}
-        folder, digests = fetched_as(source, without_parts(own, parts))
+        own = without_parts(own, parts)
+        folder, digests = fetched_files(source, own, own, named_by="the driver's")
         digests |= {part.key: part.checked(expected.get(part.key))[1] for part in parts}
     else:
         folder, digests = weights_of(settings, source).fetched()

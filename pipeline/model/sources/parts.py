@@ -30,8 +30,7 @@ from framefleet.pipeline.model.sources.source import UrlSource, public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
-GGUF = ".gguf"
-FILE_FORMATS = (SAFETENSORS, GGUF)
+FILE_FORMATS = (SAFETENSORS, headers.GGUF)
 # What files of other tools call their parts. Whatever else a checkpoint holds is the denoiser's.
 _AUTOENCODER = ("first_stage_model.", "vae.")
 _TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.", "text_encoders.")
@@ -101,7 +100,7 @@ class PartFile:
 
     @property
     def is_gguf(self) -> bool:
-        return self.file.endswith(GGUF)
+        return self.file.endswith(headers.GGUF)
 
     @property
     def size(self) -> int:
@@ -116,11 +115,10 @@ class PartFile:
 
         if self.is_gguf:
             check_package("gguf", self.where)
-            start, tensors = headers.read_gguf_header(read, self.where)
+            tensors, _ = headers.read_gguf_header(read, self.where, self.size)
         else:
-            start, tensors = headers.read_header(headers.header_reader(read), self.where)
+            tensors, _ = headers.read_header(read, self.where, self.size)
             check_whole_numbers(self.where, tensors)
-        headers.check_size(self.where, self.size, start, tensors, may_be_longer=self.is_gguf)
         return tuple(tensors)
 
     def locked(self, sha256: str | None) -> PartFile:
@@ -145,7 +143,7 @@ class PartFile:
         path = self.fetched()
         if not path.is_file():
             raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
-        (headers.check_gguf_size if self.is_gguf else headers.check_file_size)(path)
+        headers.check_file_size(path)
         sha256 = sha256_of(path)
         expected = expected or self.part.sha256 or self.source.files[self.file].sha256
         check_sha256(self.where, sha256, expected)
