@@ -16,6 +16,7 @@ from framefleet.pipeline.hooks.adapters import Adapters
 from framefleet.pipeline.model.sources.folder_source import Source
 from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.pipeline.model.sources.integrity import check_links, check_sha256, sha256_of
+from framefleet.pipeline.model.sources.leftovers import listed
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
 from framefleet.pipeline.model.sources.source import HUB_ID, open_source
 
@@ -23,8 +24,6 @@ ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is
 MAX_WEIGHT = 1000  # people use up to 2; fp16 ends at 65,504
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +187,5 @@ def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
 
 
 def _listing(files: Iterable[str]) -> str:
-    names = sorted(files)
-    shown = ", ".join(names[:_MAX_SHOWN]) + f" and {len(names) - _MAX_SHOWN} more" * (len(names) > _MAX_SHOWN)
-    return f"name one as `file:`; there are {shown}" if names else "check the path; it has no weights"
+    names = list(files)
+    return f"name one as `file:`; there are {listed(names)}" if names else "check the path; it has no weights"

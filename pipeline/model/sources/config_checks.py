@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, shown
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
@@ -57,7 +57,6 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], tuple[str, str]]] = {
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
     "trust_remote_code": ((None, False), _CODE),
 }
-_MAX_SHOWN = 80
 
 
 def check_sizes(
@@ -177,13 +176,13 @@ def check_configs(folder: Path, files: Iterable[str]) -> None:
             where = f"{folder / file}"
             for key, value in _pairs(read_object(folder / file)):
                 if not key.isprintable():  # libraries print keys that they do not know, as they are
-                    problem = f"{where}: the key {key[:_MAX_SHOWN]!r} holds control characters"
+                    problem = f"{where}: the key {shown(key)} holds control characters"
                     raise ModelError(problem, "take the key out")
                 if key == KEY and value is not None:
                     check_packing(where, value)
                 harmless, (reason, fix) = KEYS.get(key, ((value,), ("", "")))
                 if value not in harmless:
-                    raise ModelError(f"{where}: {key} is {repr(value)[:_MAX_SHOWN]}: {reason}", fix)
+                    raise ModelError(f"{where}: {key} is {shown(value)}: {reason}", fix)
 
 
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
