@@ -49,7 +49,7 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
         own = {file: d for file, d in expected.items() if not file.startswith(ip_adapter.MODEL_PREFIX)}
         own = without_parts(own, parts)
         folder, digests = fetched_files(source, own, own, named_by="the driver's")
-        digests |= {part.key: part.checked(expected.get(part.key))[1] for part in parts}
+        digests |= {part.key: part.checked(expected.get(part.key)) for part in parts}
     else:
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)

@@ -14,8 +14,7 @@ from framefleet.pipeline.errors import JobError, ModelError, Refused, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.hooks.adapters import Adapters
 from framefleet.pipeline.model.sources.folder_source import Source
-from framefleet.pipeline.model.sources.headers import check_file_size
-from framefleet.pipeline.model.sources.integrity import check_links, check_sha256, sha256_of
+from framefleet.pipeline.model.sources.integrity import check_links, checked_digest
 from framefleet.pipeline.model.sources.leftovers import listed
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
 from framefleet.pipeline.model.sources.source import HUB_ID, open_source
@@ -143,13 +142,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
         expected = lora.sha256 or source.files[file].sha256
     except FileNotFoundError as error:
         raise ModelError(f"loras.{name}: {error}", "check the URL") from None
-    if not path.is_file():
-        fix = "put the same file on every machine of the cluster"
-        raise ModelError(f"loras.{name}: {path} does not exist", fix)
-    if file.endswith(SAFETENSORS):
-        check_file_size(path)
-    digest = sha256_of(path)
-    check_sha256(f"loras.{name}: {path}", digest, expected)
+    digest = checked_digest(path, expected, where=f"loras.{name}: {path}")
     lora = replace(lora, path=source.path, revision=source.revision, file=file, sha256=digest)
     return LoraFile(lora=lora, path=path)
 

@@ -22,7 +22,7 @@ from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component, class_of
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
-from framefleet.pipeline.model.sources.integrity import check_sha256, sha256_of
+from framefleet.pipeline.model.sources.integrity import check_sha256, checked_digest, sha256_of
 from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
 from framefleet.pipeline.model.sources.packing import check_package, method_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
@@ -138,16 +138,10 @@ class PartFile:
         check_sha256(self.where, sha256, self.part.sha256)
         return sha256
 
-    def checked(self, expected: str | None = None) -> tuple[Path, str]:
-        """Return the file on this machine and its SHA-256. Raises ModelError for another one."""
-        path = self.fetched()
-        if not path.is_file():
-            raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
-        headers.check_file_size(path)
-        sha256 = sha256_of(path)
+    def checked(self, expected: str | None = None) -> str:
+        """Return the SHA-256 of the file on this machine. Raises ModelError for another one."""
         expected = expected or self.part.sha256 or self.source.files[self.file].sha256
-        check_sha256(self.where, sha256, expected)
-        return path, sha256
+        return checked_digest(self.fetched(), expected, where=self.where)
 
     def components(self, components: Iterable[Component]) -> tuple[str, ...]:
         """Return the components whose weights it holds. Raises ModelError where it holds those of none."""

@@ -70,7 +70,7 @@ class Weights:
     def fetched(self) -> tuple[Path, dict[str, str]]:
         """Return the folder of this machine with all files, and the SHA-256 of its real bytes."""
         folder, digests = self._fetched(self.files)
-        return folder, digests | {part.key: part.checked()[1] for part in self.parts}
+        return folder, digests | {part.key: part.checked() for part in self.parts}
 
     def _fetched(self, files: Collection[str]) -> tuple[Path, dict[str, str]]:
         return fetched_files(self.source, files, self.expected, named_by="its lock" if self.lock else None)
