@@ -27,8 +27,9 @@ from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
 from framefleet.pipeline.model.options.torchao_import import say_import_warnings
+from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources import packing
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.parts import PartFile, by_component, packed_by
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import is_denoiser

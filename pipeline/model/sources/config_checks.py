@@ -19,11 +19,12 @@ from framefleet.pipeline.errors import ModelError, shown
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.registry import class_of
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign, read_first
 from framefleet.pipeline.model.sources.packing import KEY, TIMES_PACKED, check_packing
 from framefleet.pipeline.model.sources.selection import is_weights
-from framefleet.pipeline.model.specs.model_index import CONTROLNETS, read_object
+from framefleet.pipeline.model.specs.model_index import read_object
 
 _MAX_BYTES = 4 << 30  # of the process, beyond what libraries take: of lists and of NumPy's arrays
 # A weight is built in 4 bytes and may be stored in one. Tables that no file holds, of positions, take less.
@@ -72,8 +73,7 @@ def check_sizes(
         stored[file.rpartition("/")[0]] += sizes[file]
     with LIBRARY_PROCESS.use():
         for component in components:
-            several = component.class_name == CONTROLNETS
-            class_name = "ControlNetModel" if several else component.class_name
+            class_name = component.network_class
             for name in component.folders if component.has_weights else ():
                 path = folder / name / "config.json"
                 config = read_object(path) if path.is_file() else {}

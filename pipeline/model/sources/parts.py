@@ -19,8 +19,9 @@ from typing import Any
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources import headers
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
 from framefleet.pipeline.model.sources.integrity import check_sha256, checked_digest, sha256_of
 from framefleet.pipeline.model.sources.leftovers import check_whole_numbers

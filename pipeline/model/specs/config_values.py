@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError, shown
 from framefleet.pipeline.model.class_cache import disk_cached
-from framefleet.pipeline.model.registry import diffusers_class
+from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import members_of
 
@@ -120,7 +120,7 @@ def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
     """
     import diffusers
 
-    made = diffusers_class(library, name)
+    made = class_of(library, name)
     if not isinstance(made, type) or not issubclass(made, diffusers.ConfigMixin):
         return {}
     forms_by_name = {}
