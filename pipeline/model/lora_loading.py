@@ -172,17 +172,16 @@ class _Conversion:
 
 
 def check_loras_fit(
-    files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool = False
+    files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
 ) -> None:
     """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
-    if files:
-        blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
-        load_loras(blank, files, allow_unmatched=allow_unmatched)
+    blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
+    load_loras(blank, files, allow_unmatched=allow_unmatched)
 
 
-def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool = False) -> None:
+def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool) -> None:
     """Load every file as an adapter that is switched off. Raises ModelError when one does not fit."""
-    if files and not hasattr(type(pipe), "load_lora_weights"):
+    if not hasattr(type(pipe), "load_lora_weights"):
         raise ModelError(f"{type(pipe).__name__} takes no LoRAs", "leave `loras:` out")
     for name, file in files.items():
         _load(pipe, name, file, allow_unmatched=allow_unmatched)
