@@ -50,12 +50,10 @@ class OpenedModel:
 
 def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
     """Return a model of a job. Raises UserError for one that is not there, or is none."""
-    values = section.model_dump(exclude={*Options.model_fields, "base"})
-    path, parts = base_and_parts(section.path, section.base, values["parts"])
+    path, parts = base_and_parts(section.path, section.base, section.parts)
+    values = {name: value for name, value in section if name not in {*Options.model_fields, "base"}}
     unresolved = ModelSettings(
-        **values
-        | {"path": path, "parts": parts, "ip_adapter": ip_adapter.ip_adapter_of(values["ip_adapter"])}
-        | {"placement": section.placement},
+        **values | {"path": path, "parts": parts, "ip_adapter": ip_adapter.ip_adapter_of(section.ip_adapter)},
         options=section.options,
         storage_options=storage_options,
     )

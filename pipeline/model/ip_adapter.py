@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, Field
 from safetensors import safe_open
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.mistakes import either
+from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import FolderSource
@@ -36,15 +38,21 @@ _FIX = "check path, weights and image_encoder; the same files must be on every m
 _NOT_BESIDE = ("attention", "fuse_qkv", "quantization", "layerwise_casting", "offload")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpAdapter:
-    """Where an IP-adapter comes from, and how much its image counts."""
+class IpAdapter(Strict):
+    """An IP-adapter, for which every row gives an image."""
 
-    path: str  # a folder, `org/name` of the hub, or a URL of a folder
-    weights: str  # its file in there
-    image_encoder: str  # the folder in there of the CLIP model that reads images
-    revision: str | None = None  # of the hub
-    scale: float = 1.0  # 0 for not at all
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    path: NonEmpty
+    """Folder, org/name of the hub, or URL of a folder."""
+    weights: NonEmpty
+    """The adapter's .safetensors file in the folder."""
+    image_encoder: NonEmpty
+    """Folder of its CLIP model in the folder."""
+    revision: NonEmpty | None = None
+    """Branch, tag or commit on the hub. Default: main."""
+    scale: float = Field(default=1.0, ge=0, le=10)
+    """Weight of the image; 0: no effect."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -100,7 +108,7 @@ def fetch_ip_adapter(
     except FileNotFoundError as error:
         raise ModelError(f"model.ip_adapter: {error}", _FIX) from error
     return IpAdapterFiles(
-        adapter=replace(adapter, path=source.path, revision=source.revision),
+        adapter=adapter.model_copy(update={"path": source.path, "revision": source.revision}),
         folder=folder,
         digests={MODEL_PREFIX + file: digest for file, digest in digests.items()},
     )

@@ -14,11 +14,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.guards.strict_model import MustBe, NonEmpty, Strict
 from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources import headers
 from framefleet.pipeline.model.sources.components import Component
@@ -42,13 +45,17 @@ _HUB_FILE = re.compile(
 _SMALL = (".gitattributes", "README.md")  # a hub repository has one of them: its commit is asked for by it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPart:
-    """A file with the weights of one component, or of several."""
+class ModelPart(Strict):
+    """One file with the weights of a component, or of several."""
 
-    path: str  # a file, a URL of a file, or org/name/file of the hub
-    revision: str | None = None  # branch, tag or commit of a hub file
-    sha256: str | None = None  # what the file must be; None: whatever is there
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    path: NonEmpty
+    """A .safetensors or .gguf file, a URL of one, or org/name/file of the hub."""
+    revision: NonEmpty | None = None
+    """Branch, tag or commit of a hub file. Default: main."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$"), MustBe("64 of 0-9 and a-f")] | None = None
+    """SHA-256 that the file must have. Default: whatever is there."""
 
 
 def base_and_parts(
@@ -123,7 +130,7 @@ class PartFile:
         return tuple(tensors)
 
     def locked(self, sha256: str | None) -> PartFile:
-        return replace(self, part=replace(self.part, sha256=sha256))
+        return replace(self, part=self.part.model_copy(update={"sha256": sha256}))
 
     def fetched(self) -> Path:
         return self.source.fetch([self.file]) / self.file
@@ -249,5 +256,5 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
             fix = "give a file, a URL of one, or org/name/file of the hub"
             raise ModelError(f"{where}: {here} does not exist", fix)
         source, file = FolderSource(str(here.parent), only=here.name), here.name
-    part = replace(part, path=f"{source.path}/{file}", revision=source.revision)
+    part = part.model_copy(update={"path": f"{source.path}/{file}", "revision": source.revision})
     return PartFile(name=name, part=part, source=source, file=file)
