@@ -89,11 +89,10 @@ def fetch_ip_adapter(
         source = open_source(adapter.path, revision=revision, storage_options=storage_options, needs=files)
         if expected:
             own = {file: expected[MODEL_PREFIX + file] for file in files}
-            folder, digests = fetched_files(source, files, own, named_by="the driver's")
         else:
-            listed = {file: source.files[file].sha256 for file in files if file in source.files}
-            stated = {file: sha256 for file, sha256 in listed.items() if sha256}
-            folder, digests = fetched_files(source, files, stated)
+            own = {name: one.sha256 for name, one in source.files.items() if name in files and one.sha256}
+        named_by = "the driver's" if expected else None
+        folder, digests = fetched_files(source, files, own, named_by=named_by)
         with safe_open(folder / adapter.weights, framework="np") as file:
             keys = list(file.keys())
         # A file of something else: diffusers would leave out what it cannot use.

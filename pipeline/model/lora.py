@@ -126,7 +126,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     source = open_source(folder, revision=revision, storage_options=storage_options, needs=needs, only=file)
     try:
         if lora.sha256 is None or file is None:
-            file = _chosen(name, source, file, lora)
+            file = _chosen(name, source, file)
             if Path(os.path.expanduser(lora.path)).is_dir():  # that somebody else may have packed
                 check_links(Path(source.path), [file])
         if file.endswith(PICKLES) and not lora.allow_pickle:
@@ -162,7 +162,7 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     return path, lora.file
 
 
-def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
+def _chosen(name: str, source: Source, file: str | None) -> str:
     """Return the file to take. Raises ModelError when there is none, or no saying which."""
     where = f"loras.{name}: {source.name}"
     there = [path for path in source.files if path == file or not is_junk(path)]

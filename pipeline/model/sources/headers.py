@@ -48,7 +48,7 @@ class Tensor:
         return math.prod(self.shape)
 
 
-Notes = dict[str, str]  # of a file, beside its tensors
+Notes = dict[str, str]  # what a file says in addition to its tensors
 
 
 def read_header(read: Callable[[int], bytes], where: str, size: int) -> tuple[list[Tensor], Notes]:
