@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
 from framefleet.jobs.job import schema
 from framefleet.pipeline.errors import JobError
+from framefleet.pipeline.model.ip_adapter import IpAdapter
+from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.outputs.layout import CLAIM
 from framefleet.pipeline.outputs.output import Output, find_claim_as
 from framefleet.pipeline.outputs.stores.store import Store, read_json
@@ -34,8 +36,8 @@ class ClaimedSecondModel(schema.SecondModelSection):
 
 class ClaimedModel(Written):
     allow_pickle: bool = False
-    parts: dict[str, schema.PartSection] = {}
-    ip_adapter: schema.IpAdapterSection | None = None
+    parts: dict[str, ModelPart] = {}
+    ip_adapter: IpAdapter | None = None
 
 
 class ClaimedOfSeveral(ClaimedModel):

@@ -17,7 +17,7 @@ from framefleet.pipeline.model.license import License, license_of
 from framefleet.pipeline.model.lora import Lora, fetch_lora, loras_of
 from framefleet.pipeline.model.model import ModelSettings, source_of, weights_of
 from framefleet.pipeline.model.options.schema import Options
-from framefleet.pipeline.model.sources.parts import base_and_parts, check_quantized_parts, packed_by
+from framefleet.pipeline.model.sources.parts import base_and_parts, packed_by
 from framefleet.pipeline.model.sources.placement import check_placement
 from framefleet.pipeline.model.sources.weights import Weights
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -50,12 +50,10 @@ class OpenedModel:
 
 def open_model(section: ModelSection, storage_options: Mapping[str, Any]) -> OpenedModel:
     """Return a model of a job. Raises UserError for one that is not there, or is none."""
-    values = section.model_dump(exclude={*Options.model_fields, "base"})
-    path, parts = base_and_parts(section.path, section.base, values["parts"])
+    path, parts = base_and_parts(section.path, section.base, section.parts)
+    values = {name: value for name, value in section if name not in {*Options.model_fields, "base"}}
     unresolved = ModelSettings(
-        **values
-        | {"path": path, "parts": parts, "ip_adapter": ip_adapter.ip_adapter_of(values["ip_adapter"])}
-        | {"placement": section.placement},
+        **values | {"path": path, "parts": parts, "ip_adapter": ip_adapter.ip_adapter_of(section.ip_adapter)},
         options=section.options,
         storage_options=storage_options,
     )
@@ -183,19 +181,14 @@ def _check_model(job: Job, section: ModelSection, model: OpenedModel) -> None:
             placer.check_denoisers(blank_denoisers(model.weights.components, model.configs), num)
     if model.settings.options == Options():
         return
-    from framefleet.pipeline.model.options.tuning import check_beside_loras, check_options  # imports torch
+    from framefleet.pipeline.model.options.tuning import check_options  # imports torch
 
-    options, components = model.settings.options, model.weights.components
-    if model.settings.loras:
-        check_beside_loras(options)
-    if options.quantization:
-        check_quantized_parts(options.quantization.components or (), model.weights.parts, components)
     check_options(
-        options,
+        model.settings,
         model.spec,
         folder=model.configs,
-        components=components,
-        packed=model.packed,
+        components=model.weights.components,
+        parts=model.weights.parts,
         device="cpu" if _is_on_cpu(model.settings, job.fleet) else None,
     )
 

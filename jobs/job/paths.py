@@ -20,7 +20,7 @@ from framefleet.doors import sections
 from framefleet.jobs.job.section import Key
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.redaction import public_url
-from framefleet.pipeline.model.sources.parts import GGUF
+from framefleet.pipeline.model.sources.headers import GGUF
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.rows.sweeps.settings import MARKED_FILE
 

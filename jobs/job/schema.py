@@ -30,10 +30,12 @@ from framefleet.doors import job_kind, runners, sections
 from framefleet.jobs.job.paths import without_scheme
 from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import JobError, PluginError
-from framefleet.pipeline.guards.strict_model import MustBe
+from framefleet.pipeline.guards.strict_model import NonEmpty
 from framefleet.pipeline.model.device_placement import Placement, by_type
+from framefleet.pipeline.model.ip_adapter import IpAdapter
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import Options
+from framefleet.pipeline.model.sources.parts import ModelPart
 from framefleet.pipeline.model.specs.dtypes import DType
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.media.media_settings import Media, MediaFormat, VideoEncoder
@@ -44,7 +46,6 @@ from framefleet.pipeline.rows.sweeps.settings import Sweep
 
 # Their defaults are the job's.
 _MODEL, _BATCHING, _AUDIT, _MEDIA = ModelSettings(path=""), Batching(), Audit(), Media()
-_Text = Annotated[str, Field(min_length=1)]
 _MAX_MODELS = 64  # each has rows of its own in the driver's memory
 
 
@@ -55,11 +56,11 @@ def _mapping(model: object) -> object:
 class SecondModelSection(Section):
     """A model that rows may name, in addition to the job's own."""
 
-    path: _Text
+    path: NonEmpty
     """Diffusers pipeline: a folder (with its index), org/name of the hub, or a URL."""
-    revision: _Text | None = None
+    revision: NonEmpty | None = None
     """Branch, tag or commit of a hub model. Default: main."""
-    lock: _Text | None = None
+    lock: NonEmpty | None = None
     """Lock file that the model's files must agree with. Default: the one in its folder."""
     allow_pickle: bool = _MODEL.allow_pickle
     """Allow pickles of tensors where there are no safetensors."""
@@ -68,45 +69,19 @@ class SecondModelSection(Section):
     that of the model's preset, else bf16."""
 
 
-class PartSection(Section):
-    """One file with the weights of a component."""
-
-    path: _Text
-    """A .safetensors or .gguf file, a URL of one, or org/name/file of the hub."""
-    revision: _Text | None = None
-    """Branch, tag or commit of a hub file. Default: main."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$"), MustBe("64 of 0-9 and a-f")] | None = None
-    """SHA-256 that the file must have. Default: whatever is there."""
-
-
-class IpAdapterSection(Section):
-    """An IP-adapter, for which every row gives an image."""
-
-    path: _Text
-    """Folder, org/name of the hub, or URL of a folder."""
-    weights: _Text
-    """The adapter's .safetensors file in the folder."""
-    image_encoder: _Text
-    """Folder of its CLIP model in the folder."""
-    revision: _Text | None = None
-    """Branch, tag or commit on the hub. Default: main."""
-    scale: float = Field(default=1.0, ge=0, le=10)
-    """Weight of the image; 0: no effect."""
-
-
 class ModelSection(SecondModelSection, Options):
     """Which model renders, and how it computes."""
 
-    base: _Text | None = None
+    base: NonEmpty | None = None
     """Pipeline that a single file was made for, if `path` is one: a folder, org/name of the hub, or a URL. It
     gives configs, tokenizers and the weights that the file lacks."""
     parts: dict[
-        str, Annotated[PartSection, BeforeValidator(_mapping, json_schema_input_type=str | PartSection)]
+        str, Annotated[ModelPart, BeforeValidator(_mapping, json_schema_input_type=str | ModelPart)]
     ] = Field(default_factory=dict)
     """Files in place of the weights of components, by their names, e.g. {transformer: wan-Q4_K_M.gguf}."""
     device: str = _MODEL.device
     """Device to render on. auto: the GPU where there is one."""
-    license: _Text | None = None
+    license: NonEmpty | None = None
     """License of the weights, for records and exports. Default: what the model's card or preset says."""
     threads: int = Field(default=_MODEL.threads, ge=1)
     """Number of torch threads on the CPU. Another number may change the bits."""
@@ -115,7 +90,7 @@ class ModelSection(SecondModelSection, Options):
     ) = _MODEL.placement
     """How a worker with several GPUs uses them: components, layers or ulysses, or a mapping with `devices`.
     Default: components, if fleet.gpus_per_worker is more than 1."""
-    ip_adapter: IpAdapterSection | None = None
+    ip_adapter: IpAdapter | None = None
     """IP-adapter. Rows then give its image as `ip_adapter_image`."""
 
     @property
@@ -183,7 +158,7 @@ class InputsSection(Section):
     roots: list[str] = Field(default_factory=list)
     """Folders and URLs below which rows may name files, in addition to the table's own folder. Public http(s)
     URLs need no root."""
-    base: _Text | None = None
+    base: NonEmpty | None = None
     """Folder or URL where relative paths start; rows may name files in it too. Default: the table's folder,
     or without a table the job file's, or the current one."""
 
@@ -191,11 +166,11 @@ class InputsSection(Section):
 class LoraSection(Section):
     """A LoRA that rows may name."""
 
-    path: _Text
+    path: NonEmpty
     """A .safetensors file, a folder, org/name of the hub, or a URL of a file or folder."""
-    revision: _Text | None = None
+    revision: NonEmpty | None = None
     """Branch, tag or commit on the hub. Default: main."""
-    file: _Text | None = None
+    file: NonEmpty | None = None
     """File to load, where there are several."""
     component: Literal["transformer_2"] | None = None
     """Component to change, if not the one that diffusers chooses: for the low-noise model of Wan 2.2."""
@@ -209,9 +184,9 @@ _Model = Annotated[ModelSection, BeforeValidator(_mapping, json_schema_input_typ
 class TableJob(Section):
     """One table, one model, one output, and where the work is done."""
 
-    table: Annotated[_Text, AfterValidator(without_scheme)] | None = None
+    table: Annotated[NonEmpty, AfterValidator(without_scheme)] | None = None
     """Parquet, CSV or JSONL: a file, folder, glob or fsspec URL; or a folder of images or videos."""
-    output: Annotated[_Text, AfterValidator(dated), AfterValidator(without_scheme)]
+    output: Annotated[NonEmpty, AfterValidator(dated), AfterValidator(without_scheme)]
     """Folder or fsspec URL, e.g. s3://bucket/run-7. {date} stands for today's date in UTC."""
     model: _Model
     """A folder, a hub model as org/name or org/name@revision, or a URL; or a mapping."""
@@ -292,7 +267,7 @@ class CoreJob(TableJob):
         ],
     ] = Field(default_factory=dict)
     """Models, by the names that rows give in columns `image_model` and `keyframe_model`."""
-    recipe: _Text = "generate"
+    recipe: NonEmpty = "generate"
     """generate, image_to_video, video_to_video, text_to_image_to_video, refine, extend, keyframes,
     text_to_keyframes_to_video, or yours as module:function."""
     overrides: Arguments = Field(default_factory=dict)

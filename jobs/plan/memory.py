@@ -22,7 +22,7 @@ from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.device_placement import Placement
 from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.model.options.schema import GroupOffload, Options, OtherQuantization
-from framefleet.pipeline.model.sources.headers import Tensor, header_reader, read_header
+from framefleet.pipeline.model.sources.headers import Tensor, read_header
 from framefleet.pipeline.model.sources.packing import packed_components
 from framefleet.pipeline.model.sources.parts import by_component
 from framefleet.pipeline.model.sources.selection import SAFETENSORS, is_weights
@@ -197,9 +197,10 @@ class MemoryCounts:
 
     def _file_bytes(self, file: str, dtype: str) -> int:
         source = self._weights.source
+        size = source.files[file].size
         if not file.endswith(SAFETENSORS):  # a pickle, which is not read here
-            return source.files[file].size
-        _, tensors = read_header(header_reader(partial(source.read, file)), f"{source.name}/{file}")
+            return size
+        tensors, _ = read_header(partial(source.read, file), f"{source.name}/{file}", size)
         return _loaded_bytes(tensors, dtype)
 
 

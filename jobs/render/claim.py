@@ -374,7 +374,8 @@ def _arguments_of_sections(job: Job) -> dict[str, Mapping[str, Any]]:
 
 
 def _where(adapter: Lora | IpAdapter | ModelPart) -> dict[str, Any]:
-    return asdict(adapter) | {"path": public_name(adapter.path, None)}
+    values = asdict(adapter) if isinstance(adapter, Lora) else adapter.model_dump()
+    return values | {"path": public_name(adapter.path, None)}
 
 
 def differences_of(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

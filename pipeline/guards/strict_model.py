@@ -1,9 +1,9 @@
 """Text that a person or a file gave, in; checked values out: the base of all of them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 
@@ -15,6 +15,9 @@ class MustBe:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.custom_error_schema(handler(source), "must_be", custom_error_message=self.words)
+
+
+NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class Strict(BaseModel):

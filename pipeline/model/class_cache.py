@@ -1,7 +1,4 @@
-"""This machine's cache folder, its lock, and facts about classes in it: importing these takes seconds.
-
-An answer follows from plain values and from what is installed here. It is kept by a digest over all of that.
-"""
+"""This machine's cache folder, its lock, and facts about classes in it: importing these takes seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ import os
 import platform
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,11 +127,10 @@ def _read(file: Path) -> bytes:
 
 def _write(file: Path, content: Any) -> None:
     """Put it there as a whole, or not at all: without it the next process asks the classes again."""
+    from framefleet.pipeline.outputs.stores.folder import Folder  # imports fsspec
+
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
-            json.dump(content, part)
-        os.replace(part.name, file)
+        Folder(file.parent).write(file.name, json.dumps(content).encode())
     except OSError as error:
         log.debug("%s cannot be kept: %s", file, error)
 

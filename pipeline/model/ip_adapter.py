@@ -11,18 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, Field
 from safetensors import safe_open
 
 from framefleet.pipeline.errors import JobError, ModelError
 from framefleet.pipeline.guards.mistakes import either
+from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import FolderSource
-from framefleet.pipeline.model.sources.integrity import check_links
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.source import open_source
-from framefleet.pipeline.model.sources.weights import Weights, fetched_as
+from framefleet.pipeline.model.sources.weights import Weights, fetched_files
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 IP_ADAPTER_IMAGE = "ip_adapter_image"
@@ -37,15 +38,21 @@ _FIX = "check path, weights and image_encoder; the same files must be on every m
 _NOT_BESIDE = ("attention", "fuse_qkv", "quantization", "layerwise_casting", "offload")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpAdapter:
-    """Where an IP-adapter comes from, and how much its image counts."""
+class IpAdapter(Strict):
+    """An IP-adapter, for which every row gives an image."""
 
-    path: str  # a folder, `org/name` of the hub, or a URL of a folder
-    weights: str  # its file in there
-    image_encoder: str  # the folder in there of the CLIP model that reads images
-    revision: str | None = None  # of the hub
-    scale: float = 1.0  # 0 for not at all
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    path: NonEmpty
+    """Folder, org/name of the hub, or URL of a folder."""
+    weights: NonEmpty
+    """The adapter's .safetensors file in the folder."""
+    image_encoder: NonEmpty
+    """Folder of its CLIP model in the folder."""
+    revision: NonEmpty | None = None
+    """Branch, tag or commit on the hub. Default: main."""
+    scale: float = Field(default=1.0, ge=0, le=10)
+    """Weight of the image; 0: no effect."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -80,16 +87,12 @@ def fetch_ip_adapter(
     files, revision = adapter.files, adapter.revision
     try:
         source = open_source(adapter.path, revision=revision, storage_options=storage_options, needs=files)
-        check_links(source.fetch(files), files)
         if expected:
-            folder, digests = fetched_as(source, {file: expected[MODEL_PREFIX + file] for file in files})
+            own = {file: expected[MODEL_PREFIX + file] for file in files}
         else:
-            listed = {file: source.files[file].sha256 for file in files if file in source.files}
-            stated = {file: sha256 for file, sha256 in listed.items() if sha256}
-            weights = Weights(
-                source=source, class_name="", components=(), files=files, expected=stated, lock=None
-            )
-            folder, digests = weights.fetched()
+            own = {name: one.sha256 for name, one in source.files.items() if name in files and one.sha256}
+        named_by = "the driver's" if expected else None
+        folder, digests = fetched_files(source, files, own, named_by=named_by)
         with safe_open(folder / adapter.weights, framework="np") as file:
             keys = list(file.keys())
         # A file of something else: diffusers would leave out what it cannot use.
@@ -104,7 +107,7 @@ def fetch_ip_adapter(
     except FileNotFoundError as error:
         raise ModelError(f"model.ip_adapter: {error}", _FIX) from error
     return IpAdapterFiles(
-        adapter=replace(adapter, path=source.path, revision=source.revision),
+        adapter=adapter.model_copy(update={"path": source.path, "revision": source.revision}),
         folder=folder,
         digests={MODEL_PREFIX + file: digest for file, digest in digests.items()},
     )

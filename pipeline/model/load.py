@@ -26,7 +26,6 @@ from framefleet.pipeline.model.sources.network_loading import assembled, check_l
 from framefleet.pipeline.model.sources.parts import (
     PartFile,
     by_component,
-    check_quantized_parts,
     open_parts,
     packed_by,
     part_sizes,
@@ -34,7 +33,7 @@ from framefleet.pipeline.model.sources.parts import (
 )
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import sealed
-from framefleet.pipeline.model.sources.weights import fetched_as
+from framefleet.pipeline.model.sources.weights import fetched_files
 from framefleet.pipeline.model.specs.dtypes import ResolvedDType, check_dtype, resolved, torch_dtype
 from framefleet.pipeline.model.specs.spec import PipelineSpec, inspect_model
 
@@ -48,8 +47,9 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     parts = open_parts(settings.parts, settings.storage_options)
     if expected:
         own = {file: d for file, d in expected.items() if not file.startswith(ip_adapter.MODEL_PREFIX)}
-        folder, digests = fetched_as(source, without_parts(own, parts))
-        digests |= {part.key: part.checked(expected.get(part.key))[1] for part in parts}
+        own = without_parts(own, parts)
+        folder, digests = fetched_files(source, own, own, named_by="the driver's")
+        digests |= {part.key: part.checked(expected.get(part.key)) for part in parts}
     else:
         folder, digests = weights_of(settings, source).fetched()
     spec = inspect_model(folder)
@@ -62,10 +62,8 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     adapter = ip_adapter.fetch_ip_adapter(settings.ip_adapter, settings.storage_options, expected)
     if adapter:
         spec = ip_adapter.with_ip_adapter(spec, options)
+    tuning.check_options(settings, spec, folder=folder, components=components, parts=parts, device=device)
     packed = packed_by(folder, components, parts)
-    tuning.check_options(options, spec, folder=folder, components=components, packed=packed, device=device)
-    if options.quantization:
-        check_quantized_parts(options.quantization.components or (), parts, components)
     placer = placer_of(settings.placement, device) if settings.placement else None
     if placer:
         placer.check(settings, spec, packed)
@@ -77,8 +75,6 @@ def load(settings: ModelSettings, expected: Mapping[str, str] | None = None) -> 
     if is_new or not device.startswith("cuda"):
         prove(device, {dtype} if isinstance(dtype, str) else {*dtype.values()})
     loras = {n: fetch_lora(n, lora, settings.storage_options) for n, lora in settings.loras.items()}
-    if loras:
-        tuning.check_beside_loras(options)
     with sealed(folder, without_parts(digests, parts)) as place:
         pipe = _assembled(place, settings, spec, dtype=dtype, parts=parts, where=folder)
     allow = options.allow_unmatched_weights

@@ -14,8 +14,8 @@ from framefleet.pipeline.errors import JobError, ModelError, Refused, shown
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.hooks.adapters import Adapters
 from framefleet.pipeline.model.sources.folder_source import Source
-from framefleet.pipeline.model.sources.headers import check_file_size
-from framefleet.pipeline.model.sources.integrity import check_links, check_sha256, sha256_of
+from framefleet.pipeline.model.sources.integrity import check_links, checked_digest
+from framefleet.pipeline.model.sources.leftovers import listed
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS, is_junk, is_weights
 from framefleet.pipeline.model.sources.source import HUB_ID, open_source
 
@@ -23,8 +23,6 @@ ARGUMENT = "lora"  # the column, and the place among a row's arguments
 NONE = "none"  # in a row: no LoRA, whatever the job's default is
 MAX_WEIGHT = 1000  # people use up to 2; fp16 ends at 65,504
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +126,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
     source = open_source(folder, revision=revision, storage_options=storage_options, needs=needs, only=file)
     try:
         if lora.sha256 is None or file is None:
-            file = _chosen(name, source, file, lora)
+            file = _chosen(name, source, file)
             if Path(os.path.expanduser(lora.path)).is_dir():  # that somebody else may have packed
                 check_links(Path(source.path), [file])
         if file.endswith(PICKLES) and not lora.allow_pickle:
@@ -144,13 +142,7 @@ def fetch_lora(name: str, lora: Lora, storage_options: Mapping[str, Any] | None 
         expected = lora.sha256 or source.files[file].sha256
     except FileNotFoundError as error:
         raise ModelError(f"loras.{name}: {error}", "check the URL") from None
-    if not path.is_file():
-        fix = "put the same file on every machine of the cluster"
-        raise ModelError(f"loras.{name}: {path} does not exist", fix)
-    if file.endswith(SAFETENSORS):
-        check_file_size(path)
-    digest = sha256_of(path)
-    check_sha256(f"loras.{name}: {path}", digest, expected)
+    digest = checked_digest(path, expected, where=f"loras.{name}: {path}")
     lora = replace(lora, path=source.path, revision=source.revision, file=file, sha256=digest)
     return LoraFile(lora=lora, path=path)
 
@@ -170,7 +162,7 @@ def _split(name: str, lora: Lora) -> tuple[str, str | None]:
     return path, lora.file
 
 
-def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
+def _chosen(name: str, source: Source, file: str | None) -> str:
     """Return the file to take. Raises ModelError when there is none, or no saying which."""
     where = f"loras.{name}: {source.name}"
     there = [path for path in source.files if path == file or not is_junk(path)]
@@ -188,6 +180,5 @@ def _chosen(name: str, source: Source, file: str | None, lora: Lora) -> str:
 
 
 def _listing(files: Iterable[str]) -> str:
-    names = sorted(files)
-    shown = ", ".join(names[:_MAX_SHOWN]) + f" and {len(names) - _MAX_SHOWN} more" * (len(names) > _MAX_SHOWN)
-    return f"name one as `file:`; there are {shown}" if names else "check the path; it has no weights"
+    names = list(files)
+    return f"name one as `file:`; there are {listed(names)}" if names else "check the path; it has no weights"

@@ -32,9 +32,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from framefleet.pipeline.errors import FramefleetError, ModelError
+from framefleet.pipeline.errors import FramefleetError, ModelError, shown
 from framefleet.pipeline.hooks.intercept import intercept
 from framefleet.pipeline.model.lora import LoraFile, adapter_name
+from framefleet.pipeline.model.options.offload import modules_of
 from framefleet.pipeline.model.sources.leftovers import check_leftovers, check_scales, listed
 from framefleet.pipeline.model.sources.network_loading import blank_pipeline
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
@@ -79,7 +80,7 @@ SAID = {
 _PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
 HARMLESS: tuple[Any, ...] = (None, True, False, "gaussian", "none", [], {})
 MAX_WILDCARDS = 4  # each one more may take as many times longer as a name is long
-_MAX_SHOWN, _MAX_SAID = 80, 200  # letters of a value, and of what a library says
+_MAX_SAID = 200  # letters of what a library says
 # diffusers' converters count from the first block to the last. No network has as many.
 MANY = re.compile(r"\d{6}")
 
@@ -116,14 +117,13 @@ def changes_model(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
     for key, value in metadata.items():
         name = key.rpartition(".")[2]
         if name not in SAID and value not in HARMLESS and value != usual.get(name):
-            reason = f"it is one that changes the model's own weights ({key} is {repr(value)[:_MAX_SHOWN]})"
+            reason = f"it is one that changes the model's own weights ({key} is {shown(value)})"
             return reason, CONVERT
         patterns = [value] if isinstance(value, str) else value or ()
         for pattern in map(str, patterns if name in _PATTERNS else ()):
             # One ends soon whatever it is tried on where nothing repeated is repeated.
             if len(re.findall(r"[*+{?]", pattern)) > MAX_WILDCARDS or re.search(r"\)[*+{?]", pattern):
-                shown = repr(value)[:_MAX_SHOWN]
-                reason = f"{key} is a pattern too complicated to be tried on every name: {shown}"
+                reason = f"{key} is a pattern too complicated to be tried on every name: {shown(value)}"
                 return reason, "list the layers in its config"
     return None
 
@@ -154,7 +154,7 @@ class Place:
     weight: Tensor
 
     @property
-    def shown(self) -> str:
+    def in_words(self) -> str:
         """Return the name of the file's weights, and this one's where it is another."""
         key = f"{self.part}.{self.key}"
         names = sources_of([self.weight])
@@ -172,21 +172,20 @@ class _Conversion:
 
 
 def check_loras_fit(
-    files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool = False
+    files: Mapping[str, LoraFile], weights: Weights, spec: PipelineSpec, *, allow_unmatched: bool
 ) -> None:
     """Raise ModelError for a LoRA that the model cannot take. Opens none of the model's weights."""
-    if files:
-        blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
-        load_loras(blank, files, allow_unmatched=allow_unmatched)
+    blank = blank_pipeline(weights.configs(is_built=True), weights.config_files, weights.components, spec)
+    load_loras(blank, files, allow_unmatched=allow_unmatched)
 
 
-def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool = False) -> None:
+def load_loras(pipe: Any, files: Mapping[str, LoraFile], *, allow_unmatched: bool) -> None:
     """Load every file as an adapter that is switched off. Raises ModelError when one does not fit."""
-    if files and not hasattr(type(pipe), "load_lora_weights"):
+    if not hasattr(type(pipe), "load_lora_weights"):
         raise ModelError(f"{type(pipe).__name__} takes no LoRAs", "leave `loras:` out")
     for name, file in files.items():
         _load(pipe, name, file, allow_unmatched=allow_unmatched)
-    for layer in (layer for network in _networks(pipe).values() for layer in network.modules()):
+    for layer in (layer for network in modules_of(pipe).values() for layer in network.modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.eval()  # made in training mode: a dropout would be on
             layer.set_adapter([])
@@ -303,7 +302,7 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
         other = other_adapter(sources_of(place.weight for place in homeless))
         is_prefixed = all(place.key.startswith("model.") for place in homeless)
         fix = SAVE_PREFIXED if is_prefixed else USE_OTHER
-        return other or (f"it has no layer for {listed(place.shown for place in homeless)}", fix)
+        return other or (f"it has no layer for {listed(place.in_words for place in homeless)}", fix)
     keys = {(place.part, place.key) for place in places}
     for place in places:
         # For how wide a layer the weight is made, and how wide the model's is.
@@ -317,11 +316,11 @@ def _misfit(places: Collection[Place]) -> _Refusal | None:
             width = place.weight.shape[0]
         half = next((half for half in _HALVES if place.key.endswith(half)), None)
         if width != own:
-            return (f"{place.shown} is made for a layer {width} wide, and the model's is {own}", USE_OTHER)
+            return (f"{place.in_words} is made for a layer {width} wide, and the model's is {own}", USE_OTHER)
         if ".lora_" not in place.key and ".lokr_" not in place.key:
-            return f"{place.shown} is not a weight of a LoRA", USE_OTHER
+            return f"{place.in_words} is not a weight of a LoRA", USE_OTHER
         if half and (place.part, place.key.removesuffix(half) + _HALVES[half]) not in keys:
-            return f"{place.shown} has no counterpart in the file", _AGAIN
+            return f"{place.in_words} has no counterpart in the file", _AGAIN
     return None
 
 
@@ -330,7 +329,7 @@ def _compare(pipe: Any, places: Collection[Place], adapter: str) -> tuple[set[st
     layers = {f"{place.part}.{_layer_of(place.key)}": place for place in places}
     # The name of each weight of the adapter, as files name it, and that of its layer.
     filled: dict[str, str] = {}
-    for part, network in _networks(pipe).items():
+    for part, network in modules_of(pipe).items():
         for name, layer in network.named_modules():
             for key, _ in layer.named_parameters() if isinstance(layer, BaseTunerLayer) else ():
                 pieces = key.split(".")
@@ -338,7 +337,7 @@ def _compare(pipe: Any, places: Collection[Place], adapter: str) -> tuple[set[st
                     pieces.remove(adapter)
                     filled[f"{part}.{name}.{_plain('.'.join(pieces))}"] = f"{part}.{name}"
     lacking = {
-        f"{key}, next to {layers[place].shown}"
+        f"{key}, next to {layers[place].in_words}"
         for key, place in filled.items()
         if place in layers and key not in expected
     }
@@ -363,10 +362,6 @@ def _alphas_in_force(pipe: Any, conversion: _Conversion, adapter: str) -> Iterat
 def _plain(key: str) -> str:
     """Return a name without what peft's files leave out of some."""
     return key.removesuffix(".weight") if "lora_magnitude_vector" in key else key
-
-
-def _networks(pipe: Any) -> dict[str, nn.Module]:
-    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
 
 
 _READ = (Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__)

@@ -299,13 +299,6 @@ _KINDS = 1024  # of rows, by what they give: a table has a handful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    reads: frozenset[str]  # inputs
-    needs: frozenset[str]  # inputs without which they fail
-    components: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
     unread: frozenset[str]  # what no block reads
     missing: tuple[tuple[str, Refused], ...]
@@ -339,24 +332,25 @@ class ModularRows:
 
     def _looked_at(self, items: tuple[tuple[str, bool | None], ...]) -> _Kind:
         presence = dict(items)
-        run = self._run_of(presence)
+        blocks = self._blocks_of(presence)
+        reads = blocks.input_names
         return _Kind(
-            unread=frozenset(name for name in presence if name in self._inputs and name not in run.reads),
-            missing=tuple(self._missing(run, presence)),
+            unread=frozenset(name for name in presence if name in self._inputs and name not in reads),
+            missing=tuple(self._missing(blocks, presence)),
             # some blocks need its embedding, which is not made where nothing is guided (0.42)
-            is_guided=_NEGATIVE in run.needs,
+            is_guided=_NEGATIVE in blocks.required_inputs,
         )
 
-    def _missing(self, run: _Run, presence: _Given) -> _Problems:
+    def _missing(self, blocks: Any, presence: _Given) -> _Problems:
         """Yield inputs that are not given, and those for which the model lacks a component."""
         settable = self._spec.settable()
-        for name in sorted(run.needs & set(settable)):
+        for name in sorted(settable.keys() & blocks.required_inputs):
             if presence.get(name) is None and settable[name].kind in ("str", *PLACES):
                 yield name, Refused(reason="a row with these arguments needs it", fix="fill it in")
-        lacking = run.components - set(self._spec.components)
+        lacking = needed_components(blocks).difference(self._spec.components)
         for name in presence if lacking else ():
             rest = {other: value for other, value in presence.items() if other != name}
-            if saved := sorted(lacking - self._run_of(rest).components):
+            if saved := sorted(lacking - needed_components(self._blocks_of(rest))):
                 lacking = lacking.difference(saved)
                 reason = f"the model has no {' and no '.join(saved)}, which that takes"
                 yield name, Refused(reason=reason, fix="leave it out, or use a model that has it")
@@ -364,23 +358,12 @@ class ModularRows:
             reason = f"the model has no {' and no '.join(sorted(lacking))}, which such a row takes"
             yield "prompt", Refused(reason=reason, fix="give what another workflow starts from")
 
-    def _run_of(self, presence: _Given) -> _Run:
-        """Blocks ask whether an input is there; of switches, whether they are on."""
-        switches = frozenset(
-            (name, value is not False) for name, value in presence.items() if name in self._inputs
-        )
-        return _run(self._spec.class_name, switches)
+    def _blocks_of(self, presence: _Given) -> Any:
+        """Return the blocks that run for such a row."""
+        # they ask whether an input is there; of switches, whether they are on
+        switches = {name: value is not False for name, value in presence.items() if name in self._inputs}
+        return self._pipe._blocks.get_execution_blocks(**switches)
 
     def _asks_for_negative(self, *scales: float | None) -> bool:
         own = guided(self._pipe, dict(zip(self._scales, scales, strict=True)))
         return bool(getattr(own, "requires_unconditional_embeds", True))
-
-
-@functools.lru_cache(_KINDS)
-def _run(class_name: str, given: frozenset[tuple[str, bool]]) -> _Run:
-    blocks = blank(class_name, {})._blocks.get_execution_blocks(**dict(given))
-    return _Run(
-        reads=frozenset(blocks.input_names),
-        needs=frozenset(blocks.required_inputs),
-        components=frozenset(needed_components(blocks)),
-    )

@@ -10,6 +10,7 @@ import functools
 import importlib
 from dataclasses import dataclass
 from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 from framefleet.pipeline.guards.named_function import source_digest
@@ -96,14 +97,15 @@ def object_at(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def own_component(module: str, name: str) -> Any:
-    """Return our component that a model_index.json names by module and class, or None."""
-    # It is imported by that: diffusers loads a component from a module of this name only then.
-    return own_class(name) if module == _COMPONENTS.get(name) else None
+def class_of(library: str, name: str) -> Any:
+    """Return the class of a component, as a model_index.json names it; None when it is not installed.
 
-
-def diffusers_class(library: str, name: str) -> Any:
-    """Return a component of ours, or what diffusers has under that name; None where there is neither."""
-    import diffusers
-
-    return own_component(library, name) or exported(diffusers, name)
+    Ours, of diffusers, of the part of it that holds a pipeline's own components, or of transformers. Of
+    nothing else: importing a module runs it, and the name comes from the model's folder.
+    """
+    if library == _COMPONENTS.get(name):
+        return own_class(name)
+    if library in ("diffusers", "transformers"):
+        return exported(importlib.import_module(library), name)
+    module = exported(importlib.import_module("diffusers.pipelines"), library)
+    return exported(module, name) if isinstance(module, ModuleType) else None

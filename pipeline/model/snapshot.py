@@ -24,11 +24,14 @@ _LIBRARIES = ("transformers.", "diffusers.", "accelerate.", "torch.")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
-class Pristine:
-    """Networks as they were when this was made: their methods, and modules with all that they register."""
+class Loaded:
+    """What calls may change of a model, as it was before any of them. Takes some 50 ms to note."""
 
-    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
-        self._networks = dict(networks)
+    def __init__(self, model: Model, states: Mapping[str, NetworkState]) -> None:
+        """states: of networks, as far as they were noted; by their names."""
+        self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
+        self._networks = networks = model.networks()
+        self._states = [states.get(name) or NetworkState(network) for name, network in networks.items()]
         self._methods = {name: _own_methods(network) for name, network in networks.items()}
         self._modules = {
             name: [_Module(f"{name}.{path}".rstrip("."), part) for path, part in network.named_modules()]
@@ -48,14 +51,35 @@ class Pristine:
         """Whether a network is as it was: what it returned before stands for what it would return."""
         return next(self._differences_of(name), None) is None
 
+    @cached_property
+    def pipelines(self) -> OwnPipelines:
+        """Copies of a copy that no row sees: found when one is called for, as tokenizers take long."""
+        return OwnPipelines(self._pipe, tells=False, shares_tools=False)
+
+    @contextmanager
+    def networks(self) -> Iterator[None]:
+        """Let networks hold what they did when they were loaded, and afterwards what they held before."""
+        with ExitStack() as stack:
+            for state in self._states:
+                stack.enter_context(state.restored())
+            yield
+
+    def take_off_hooks(self) -> None:
+        """Put networks back that got hooks of transformers: those of a recipe would come after them."""
+        for state in self._states:
+            if not state.has_its_hooks():
+                state.restore()
+
     def restore(self) -> None:
-        """Put back what differs."""
+        """Put the networks back to what they were."""
         for name, network in self._networks.items():
             for method in _own_methods(network).keys() - self._methods[name].keys():
                 del vars(network)[method]
             vars(network).update(self._methods[name])
             for module in self._modules[name]:
                 module.restore()
+        for state in self._states:
+            state.restore()
 
     def _differences_of(self, name: str) -> Iterator[str]:
         if (methods := _own_methods(self._networks[name])) != self._methods[name]:
@@ -105,6 +129,7 @@ class _Module:
                 yield f"the hooks of {self._name}"
 
     def restore(self) -> None:
+        """Put back what differs, but for hooks, which are among what `NetworkState` puts back."""
         module, registered = self._module, self._held
         module.__class__, module.training = self._kind, self._training
         if own_method(module) is not self._forward:
@@ -118,10 +143,6 @@ class _Module:
                     registered.pop(name, None)  # an attribute that was put in its place
                 now.clear()
                 now.update(parts)
-        for key, hooks in self._hooks.items():
-            for handle in [handle for handle, hook in registered[key].items() if _is_foreign(hook)]:
-                if handle not in hooks:
-                    del registered[key][handle]
 
 
 def _own_methods(network: nn.Module) -> dict[str, Any]:
@@ -141,39 +162,3 @@ def _is_foreign(hook: Callable[..., Any]) -> bool:
     """Whether a hook is none of the libraries' own."""
     module = getattr(hook, "__module__", None) or type(hook).__module__
     return not f"{module}.".startswith(_LIBRARIES)
-
-
-class Loaded(Pristine):
-    """What calls may change of a model, as it was before any of them. Takes some 50 ms to note."""
-
-    def __init__(self, model: Model, states: Mapping[str, NetworkState]) -> None:
-        """states: of networks, as far as they were noted; by their names."""
-        self._pipe = OwnPipelines(model.pipe, tells=False, shares_tools=False).make()
-        networks = model.networks()
-        self._states = [states.get(name) or NetworkState(network) for name, network in networks.items()]
-        super().__init__(networks)
-
-    @cached_property
-    def pipelines(self) -> OwnPipelines:
-        """Copies of a copy that no row sees: found when one is called for, as tokenizers take long."""
-        return OwnPipelines(self._pipe, tells=False, shares_tools=False)
-
-    @contextmanager
-    def networks(self) -> Iterator[None]:
-        """Let networks hold what they did when they were loaded, and afterwards what they held before."""
-        with ExitStack() as stack:
-            for state in self._states:
-                stack.enter_context(state.restored())
-            yield
-
-    def take_off_hooks(self) -> None:
-        """Put networks back that got hooks of transformers: those of a recipe would come after them."""
-        for state in self._states:
-            if not state.has_its_hooks():
-                state.restore()
-
-    def restore(self) -> None:
-        """Put the networks back to what they were."""
-        super().restore()
-        for state in self._states:
-            state.restore()

@@ -214,7 +214,8 @@ def _components(weights: Weights) -> Iterator[ComponentInfo]:
         by_dtype: Counter[str] = Counter()
         for file in files:
             if file.endswith(SAFETENSORS):
-                for tensor in read_header(partial(source.read, file), f"{source.name}/{file}")[1]:
+                where, size = f"{source.name}/{file}", source.files[file].size
+                for tensor in read_header(partial(source.read, file), where, size)[0]:
                     by_dtype[tensor.dtype] += tensor.num_parameters
         dtypes = tuple(name.lower() for name, _ in by_dtype.most_common())
         yield ComponentInfo(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.model.sources.components import class_of
+from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources.integrity import model_digest, sha256_of
 from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.outputs.layout import WEIGHTS

@@ -176,8 +176,8 @@ def _check_model(job: TrainJob, model: OpenedModel) -> None:
         )
     if options.compile and job.train.lora:
         raise JobError("train.lora is set, and model.compile is too", "leave one of them out")
-    components, packed = model.weights.components, model.packed
-    check_options(options, model.spec, folder=model.configs, components=components, packed=packed)
+    components, parts = model.weights.components, model.weights.parts
+    check_options(model.settings, model.spec, folder=model.configs, components=components, parts=parts)
 
 
 def _with_fp32(dtype: DType, component: str) -> DType:

@@ -147,7 +147,7 @@ HARMFUL: dict[str, tuple[Change, str]] = {
     "trust": (config("tokenizer/tokenizer_config.json", trust_remote_code=True), "asks to run code"),
     "a key for a terminal": (
         config("tokenizer/tokenizer_config.json", added_tokens_decoder={"9": {"\x1b[2J": 1}}),
-        r"the key '\\x1b\[2J' holds control characters",
+        r"the key 'added_tokens_decoder\.9\.\\x1b\[2J' holds control characters",
     ),
     "a network within": (
         text("tokenizer/processor_config.json", '{"audio_tokenizer_name_or_path": "org/name"}'),

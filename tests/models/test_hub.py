@@ -12,7 +12,7 @@ import pytest
 import framefleet
 from framefleet.pipeline.errors import ModelError, ServiceError
 from framefleet.pipeline.model.sources.source import open_source
-from framefleet.pipeline.model.sources.weights import fetched_as, open_weights
+from framefleet.pipeline.model.sources.weights import fetched_files, open_weights
 from tests.commands import command
 from tests.hub_server import HubServer, hub
 from tests.model_files import model_files
@@ -63,10 +63,10 @@ def test_a_driver_names_a_model_without_fetching_its_weights(repo: HubServer) ->
 def test_a_worker_asks_the_hub_nothing_when_all_is_in_the_cache(repo: HubServer) -> None:
     source = open_source(REPO)
     expected = open_weights(source).digests()
-    fetched_as(source, expected)
+    fetched_files(source, expected, expected)
     repo.requests.clear()
     again = open_source(REPO, revision=source.revision)
-    _, found = fetched_as(again, expected)
+    _, found = fetched_files(again, expected, expected)
     assert found == expected
     assert repo.requests == []
 

@@ -183,7 +183,7 @@ def test_images_and_adapters_that_do_not_go_together_are_refused(
     with pytest.raises(JobError, match="ip_adapter is set"):
         open_second_models({"b": {"path": str(tiny("sd")), "ip_adapter": adapter}})
     assert "is not a folder" in of_adapter(path="/nowhere/at/all").problem
-    assert "no.safetensors cannot be read" in of_adapter(weights="no.safetensors").problem
+    assert "no.safetensors is missing" in of_adapter(weights="no.safetensors").problem
     assert "lie below its path" in of_adapter(image_encoder="../x").fix
     assert "name a .safetensors file" in of_adapter(weights="models/ip.bin").fix
     wrong = f"{ENCODER}/model.safetensors"

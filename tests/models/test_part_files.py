@@ -100,10 +100,10 @@ def test_a_part_of_the_hub_is_fetched_once_and_then_asked_for_nowhere(
     part = part_of(f"{REPO}/{FILE}")
     digest = part.digest()
     assert repo.fetched() == [f"GET /{REPO}/resolve/{repo.commit(REPO)}/{FILE}"]  # its header
-    path, sha256 = part.checked()
+    path, sha256 = part.fetched(), part.checked()
     repo.requests.clear()
     again = part_of(part.part.path, revision=part.part.revision)  # as a worker does
-    assert (again.part, again.checked()) == (part.part, (path, digest))
+    assert (again.part, again.fetched(), again.checked()) == (part.part, path, digest)
     assert sha256 == digest and repo.requests == []
     go_offline(monkeypatch)
     offline = part_of(f"{REPO}/{FILE}")

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.sources.headers import (
     MAX_GGUF_HEADER_BYTES,
-    check_gguf_size,
+    check_file_size,
     read_gguf_header,
 )
 from tests.gguf_files import write_gguf
@@ -34,7 +34,7 @@ FILE = file_of(SHAPES, is_packed=True)
 
 
 def read(content: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
-    _, tensors = read_gguf_header(lambda count: content[:count], "x.gguf")
+    tensors, _ = read_gguf_header(lambda count: content[:count], "x.gguf", len(content))
     return {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
 
 
@@ -42,7 +42,7 @@ def read(content: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
 def test_tensors_are_those_that_the_package_reads(is_packed: bool, tmp_path: Path) -> None:
     content = file_of(SHAPES, is_packed=is_packed)
     (tmp_path / "x.gguf").write_bytes(content)
-    found = {one.name: (one.dtype, one.shape, one.begin) for one in check_gguf_size(tmp_path / "x.gguf")}
+    found = {one.name: (one.dtype, one.shape, one.begin) for one in check_file_size(tmp_path / "x.gguf")}
     reader = gguf.GGUFReader(tmp_path / "x.gguf")
     expected = {
         one.name: (one.tensor_type.name, tuple(map(int, one.shape[::-1])), int(one.data_offset))
@@ -62,7 +62,7 @@ def test_a_changed_file_is_read_or_refused(changes: list[tuple[int, int]]) -> No
     try:
         assert all(isinstance(name, str) for name in read(bytes(content)))
     except ModelError as error:
-        assert str(error).startswith("x.gguf is not a GGUF file")
+        assert str(error).startswith(("x.gguf is not a GGUF file", f"x.gguf has {len(FILE)} bytes, but"))
 
 
 @given(size=st.integers(0, len(FILE)))
@@ -92,5 +92,5 @@ def test_numbers_without_bounds_are_refused_before_they_cost_memory(body: bytes)
         return content[:count]
 
     with pytest.raises(ModelError, match="is not a GGUF file"):
-        read_gguf_header(counting, "x.gguf")
+        read_gguf_header(counting, "x.gguf", len(content))
     assert max(asked) <= MAX_GGUF_HEADER_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from framefleet.pipeline.hooks.intercept import intercept
-from framefleet.pipeline.model.snapshot import Pristine
+from framefleet.pipeline.model.snapshot import Loaded
 
 
 class Network(nn.Module):
@@ -34,6 +35,11 @@ class Doubled(nn.Module):
 
     def forward(self, weight: Any) -> Any:
         return 2 * weight
+
+
+def loaded_with(unet: nn.Module) -> Loaded:
+    model: Any = SimpleNamespace(pipe=SimpleNamespace(unet=unet), networks=lambda: {"unet": unet})
+    return Loaded(model, {})
 
 
 # What a row does, and a part of what is said of it. `unet` is the network.
@@ -67,21 +73,21 @@ CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_changed_is_named_and_undone(change: str) -> None:
     unet, x = Network().eval(), torch.ones(1, 3)
-    pristine, before = Pristine({"unet": unet}), unet(x)
-    assert pristine.difference() is None
+    loaded, before = loaded_with(unet), unet(x)
+    assert loaded.difference() is None
     act, said = CHANGES[change]
     act(unet)
     try:
-        assert said in (pristine.difference() or "")
+        assert said in (loaded.difference() or "")
     finally:
-        pristine.restore()
-    assert pristine.difference() is None
+        loaded.restore()
+    assert loaded.difference() is None
     assert torch.equal(unet(x), before) and torch.equal(unet.decode(x), x)
 
 
 def test_what_is_put_around_calls_by_us_and_hooks_of_libraries_are_no_change() -> None:
     unet = Network().eval()
-    pristine = Pristine({"unet": unet})
+    loaded = loaded_with(unet)
 
     def theirs(*_: Any) -> None:
         """Stands for a hook with which transformers records what layers return."""
@@ -92,4 +98,4 @@ def test_what_is_put_around_calls_by_us_and_hooks_of_libraries_are_no_change() -
         intercept({"unet": unet}, lambda name, forward, x: forward(x)),
         intercept({"unet": unet}, lambda name, decode, x: decode(x), method="decode"),
     ):
-        assert pristine.difference() is None
+        assert loaded.difference() is None

@@ -206,10 +206,10 @@ def pipeline_of(kind: Kind, folder: Path, options: argparse.Namespace) -> Model:
 
 def _tuned(model: Model, options: Options, folder: Path) -> Model:
     device = model.environment["device"]
-    components = components_in(folder)
-    check_options(options, model.spec, folder=folder, components=components, packed={}, device=device)
+    settings, components = replace(model.settings, options=options), components_in(folder)
+    check_options(settings, model.spec, folder=folder, components=components, parts=(), device=device)
     attention = tune(model.pipe, options, device=device)
-    return replace(model, attention=attention, settings=replace(model.settings, options=options))
+    return replace(model, attention=attention, settings=settings)
 
 
 def _image_autoencoder() -> AutoencoderKL:

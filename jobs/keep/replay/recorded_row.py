@@ -7,7 +7,7 @@ by whoever replays the row (docs/damage.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
@@ -179,7 +179,9 @@ def recorded_of(store: Store, claim: Claim, record: Record, given: Given = NOTHI
             parts={
                 part: ModelPart(path=given.parts[part])
                 if part in given.parts
-                else replace(of, path=_place(of.path, f"the {part} of {what}", _option("part", part)))
+                else of.model_copy(
+                    update={"path": _place(of.path, f"the {part} of {what}", _option("part", part))}
+                )
                 for part, of in parts.items()
             },
             allow_pickle=_check_pickles(claimed.allow_pickle, what, given),
@@ -240,7 +242,7 @@ def _ip_adapter(model: ClaimedModel, given: Given) -> IpAdapter | None:
         return None
     place = moved or _place(claimed.path, "its IP-adapter", "--ip-adapter PLACE")
     revision = None if moved else claimed.revision
-    return ip_adapter_of(claimed.model_dump() | {"path": place, "revision": revision})
+    return ip_adapter_of(claimed.model_copy(update={"path": place, "revision": revision}))
 
 
 def _second_model(named: Mapping[str, Any], claim: Claim, given: Given) -> ModelSettings:

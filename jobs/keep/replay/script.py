@@ -26,7 +26,7 @@ from framefleet.pipeline.model.options.tuning import Setup, check_options, scrip
 from framefleet.pipeline.model.registry import module_of
 from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
-from framefleet.pipeline.model.sources.parts import by_component, open_parts, packed_by
+from framefleet.pipeline.model.sources.parts import by_component, open_parts
 from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.sources.single_file import GGUF_CONFIG
 from framefleet.pipeline.model.specs.dtypes import check_dtype
@@ -117,8 +117,8 @@ def replay_script(output: str | Path, row_id: str, given: Given = NOTHING) -> st
     spec = inspect_model(configs)
     request = check_again(recorded.request, spec, BUILT_IN["generate"])
     check_dtype(recorded.model.dtype, spec.components)
-    packed = packed_by(configs, weights.components, weights.parts)
-    check_options(recorded.model.options, spec, folder=configs, components=weights.components, packed=packed)
+    components, parts = weights.components, weights.parts
+    check_options(recorded.model, spec, folder=configs, components=components, parts=parts)
     steps, options = recorded.request.arguments.get("num_inference_steps", 1), recorded.model.options
     if is_modular(spec.class_name) and isinstance(options.offload, ModelOffload):
         options = options.model_copy(update={"offload": None})  # they have no call for it; it changes no bit

@@ -37,8 +37,8 @@ class Attention:
     """The backend of some denoisers. name: the one in use."""
 
     def __init__(self, modules: Mapping[str, nn.Module], names: Sequence[str]) -> None:
-        self._modules, self._names = modules, list(names)
-        self._use(names[0])
+        self._modules, self._names, self.name = modules, list(names), names[0]
+        self.use()
 
     def replace(self, forward: Callable[[], Any], error: Exception) -> None:
         """Raise AttentionChanged if another backend takes a call that failed with this one.
@@ -47,7 +47,7 @@ class Attention:
         """
         refused, others = self.name, self._names[self._names.index(self.name) + 1 :]
         for name in others if not is_out_of_memory(error) else ():
-            self._use(name)
+            self.use(name)
             try:
                 forward()
             except Exception as again:  # whatever a kernel raises for what it does not take
@@ -56,19 +56,16 @@ class Attention:
                 continue
             log.warning("attention: %s refuses a call (%s); from here on %s", refused, error, name)
             raise AttentionChanged(f"{refused} -> {name}")
-        self._use(refused)
+        self.use(refused)
 
-    def use_again(self) -> None:
-        """Set it on denoisers that may have lost it."""
-        self._use(self.name)
-
-    def _use(self, name: str) -> None:
+    def use(self, name: str | None = None) -> None:
+        """Set a backend on the denoisers; by default the one in use, which they may have lost."""
         from diffusers import attention_backend
 
+        self.name = name or self.name
         with attention_backend():  # which sets the default of the process back
             for module in self._modules.values():
-                module.set_attention_backend(name)  # type: ignore[operator]
-        self.name = name
+                module.set_attention_backend(self.name)  # type: ignore[operator]
 
 
 def open_attention(wanted: str, modules: Mapping[str, Any], *, device: str) -> Attention | None:

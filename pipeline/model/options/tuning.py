@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,11 +27,16 @@ from framefleet.pipeline.model.options.attention import Attention
 from framefleet.pipeline.model.options.pipe_calls import DIFFUSERS, New, PipeCall, imports
 from framefleet.pipeline.model.options.regions import allow_graphs, check_compiler
 from framefleet.pipeline.model.options.torchao_import import say_import_warnings
+from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources import packing
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.components import Component
+from framefleet.pipeline.model.sources.parts import PartFile, by_component, packed_by
 from framefleet.pipeline.model.sources.verified_folder import sealed
 from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.model.specs.spec import PipelineSpec
+
+if TYPE_CHECKING:
+    from framefleet.pipeline.model.model import ModelSettings
 
 # torchao's own names; its names say what is meant, ours fit a job file.
 _TORCHAO, _PROTOTYPES = "torchao.quantization", "torchao.prototype.mx_formats"
@@ -276,6 +281,7 @@ _APART = (
     ("matmul triton", "quantization", "its kernel takes plain weights"),
     ("matmul triton", "layerwise_casting", "its kernel takes weights of the dtype of their inputs"),
     ("fuse_qkv", "quantization", "diffusers joins plain weights only"),
+    ("fuse_qkv", "LoRAs", "they change the weights that it has joined"),
     ("quantization by quanto", "offload group", "diffusers moves groups of torchao's weights only"),
 )
 # The same of weights that lie packed, by the methods with which it fails.
@@ -289,22 +295,23 @@ _NOT_PACKED = (
 
 
 def check_options(
-    options: schema.Options,
+    settings: ModelSettings,
     spec: PipelineSpec,
     *,
     folder: Path,
     components: Sequence[Component],
-    packed: Mapping[str, str],
+    parts: Collection[PartFile],
     device: str | None = None,
 ) -> None:
     """Raise ModelError for an option that this model, or this device, cannot do, before any weight is read.
 
     The denoisers and the autoencoder are built from their configs, without memory for their weights: some of
-    what decides is set in constructors. folder: holds the configs. packed: the method of each component whose
-    weights are packed. device: None where it is not known yet.
+    what decides is set in constructors. folder: holds the configs. device: None where it is not known yet.
     """
+    options = settings.options
     if options == schema.Options():
         return
+    packed = packed_by(folder, components, parts)
     group = options.offload if isinstance(options.offload, schema.GroupOffload) else None
     used = {
         **{"compile": options.compile, "fuse_qkv": options.fuse_qkv, "cache": options.cache},
@@ -313,6 +320,7 @@ def check_options(
         "quantization by quanto": isinstance(options.quantization, schema.Quanto),
         "offload group": group,
         "offload.disk": group and group.disk,
+        "LoRAs": settings.loras,
     }
     for one, other, reason in _APART:
         if used[one] and used[other]:
@@ -357,6 +365,7 @@ def check_options(
     if options.quantization:
         check_quantization(options.quantization, device=device)
         usable = [name for name, component in by_name.items() if component.has_weights]
+        replaced = by_component(parts, components)
         for name in options.quantization.components or denoisers:
             if name not in usable:
                 problem = f"quantization.components names {name!r}, which has no weights in this model"
@@ -364,6 +373,9 @@ def check_options(
             if method := packed.get(name):
                 fix = "leave it out (`speed: compiled` has none), or use the model's plain weights"
                 raise ModelError(f"quantization: the weights of {name} are packed already, by {method}", fix)
+            if name in replaced and by_name[name].loader != "diffusers":
+                problem = f"{name}: text encoders of a single file are not quantised"
+                raise ModelError(problem, "leave it out of `model.quantization.components`")
     if options.offload:
         offload.check_offload(options.offload, denoisers, device=device)
     for is_set, name in ((options.vae_tiling, "tiling"), (options.vae_slicing, "slicing")):
@@ -371,13 +383,6 @@ def check_options(
             raise ModelError(f"vae_{name}: the model has no autoencoder `vae`", "leave it out")
         if is_set and not hasattr(vae, f"use_{name}"):
             raise ModelError(f"vae_{name}: {type(vae).__name__} has no {name}", "leave it out")
-
-
-def check_beside_loras(options: schema.Options) -> None:
-    """Raise ModelError for an option with which LoRAs would be left out without a word."""
-    if options.fuse_qkv:
-        problem = "fuse_qkv does not go together with LoRAs: they change the weights that it has joined"
-        raise ModelError(problem, "leave one of them out")
 
 
 def blank_denoisers(components: Sequence[Component], folder: Path) -> dict[str, Any]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.class_cache import disk_cached
-from framefleet.pipeline.model.registry import exported, is_standin, own_component
+from framefleet.pipeline.model.registry import class_of, is_standin
 from framefleet.pipeline.model.specs import model_index
 
 Loader = Literal["diffusers", "transformers"]
@@ -33,6 +31,11 @@ class Component:
     @property
     def folders(self) -> tuple[str, ...]:
         return (self.name, *self.extra_folders)
+
+    @property
+    def network_class(self) -> str:
+        """The class of its network, or of each of several."""
+        return "ControlNetModel" if self.class_name == model_index.CONTROLNETS else self.class_name
 
     @property
     def has_weights(self) -> bool:
@@ -61,20 +64,6 @@ def components_in(folder: Path) -> tuple[Component, ...]:
     return components_of(
         model_index.read_index(folder), [path.name for path in folder.iterdir() if path.is_dir()]
     )
-
-
-def class_of(library: str, name: str) -> Any:
-    """Return the class of a component; None when it is not installed.
-
-    Of diffusers, of the part of it that holds a pipeline's own components, or of transformers. Of nothing
-    else: importing a module runs it, and the name comes from the model's folder.
-    """
-    if own := own_component(library, name):
-        return own
-    if library in ("diffusers", "transformers"):
-        return exported(importlib.import_module(library), name)
-    module = exported(importlib.import_module("diffusers.pipelines"), library)
-    return exported(module, name) if isinstance(module, ModuleType) else None
 
 
 @disk_cached(

@@ -15,15 +15,16 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, shown
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.registry import class_of
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.headers import HEAD_BYTES, foreign, read_first
 from framefleet.pipeline.model.sources.packing import KEY, TIMES_PACKED, check_packing
 from framefleet.pipeline.model.sources.selection import is_weights
-from framefleet.pipeline.model.specs.model_index import CONTROLNETS, read_object
+from framefleet.pipeline.model.specs.model_index import read_object
 
 _MAX_BYTES = 4 << 30  # of the process, beyond what libraries take: of lists and of NumPy's arrays
 # A weight is built in 4 bytes and may be stored in one. Tables that no file holds, of positions, take less.
@@ -57,7 +58,6 @@ KEYS: Mapping[str, tuple[tuple[Any, ...], tuple[str, str]]] = {
     **dict.fromkeys(("audio_tokenizer", "audio_tokenizer_name_or_path"), ((None,), _OTHER_FILES)),
     "trust_remote_code": ((None, False), _CODE),
 }
-_MAX_SHOWN = 80
 
 
 def check_sizes(
@@ -73,14 +73,14 @@ def check_sizes(
         stored[file.rpartition("/")[0]] += sizes[file]
     with LIBRARY_PROCESS.use():
         for component in components:
-            several = component.class_name == CONTROLNETS
-            class_name = "ControlNetModel" if several else component.class_name
+            class_name = component.network_class
             for name in component.folders if component.has_weights else ():
                 path = folder / name / "config.json"
                 config = read_object(path) if path.is_file() else {}
                 times = TIMES_PACKED if config.get(KEY) else _TIMES_STORED
                 most = times * stored[name] + _MAX_TABLES_BYTES
-                first, second = heapq.nlargest(2, [1, 1, *(value for _, value in _numbers(config))])
+                numbers = [(key, value) for key, value in _values(config) if type(value) is int]
+                first, second = heapq.nlargest(2, [1, 1, *(number for _, number in numbers)])
                 problem, question = None, (component.library, class_name, config, most)
                 if first * (first if component.library == "diffusers" else second) > _SMALL:
                     try:
@@ -90,7 +90,7 @@ def check_sizes(
                 elif is_built:
                     problem = _said_here(*question)
                 if problem:
-                    largest = heapq.nlargest(3, _numbers(config), key=lambda found: found[1])
+                    largest = heapq.nlargest(3, numbers, key=lambda number: number[1])
                     values = ", ".join(f"{key} {value}" for key, value in largest)
                     raise ModelError(
                         f"{where}/{name}/config.json: {class_name} with these values {problem}, and "
@@ -99,16 +99,15 @@ def check_sizes(
                     )
 
 
-def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
-    """Yield the whole numbers of a config, each with its key."""
-    if type(value) is int:
-        yield key, value
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from _numbers(part, f"{key}.{name}" if key else name)
+def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a config holds at every depth, each with its name as a.b, or that of its list."""
+    yield key, value
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _values(inner, f"{key}.{name}" if key else name)
     elif isinstance(value, list):
-        for part in value:
-            yield from _numbers(part, key)
+        for inner in value:
+            yield from _values(inner, key)
 
 
 @disk_cached(TypeAdapter(str | None))
@@ -175,20 +174,13 @@ def check_configs(folder: Path, files: Iterable[str]) -> None:
             raise ModelError(f"{folder / file} {kind[0]}", kind[1])
         if file.endswith("config.json"):
             where = f"{folder / file}"
-            for key, value in _pairs(read_object(folder / file)):
-                if not key.isprintable():  # libraries print keys that they do not know, as they are
-                    problem = f"{where}: the key {key[:_MAX_SHOWN]!r} holds control characters"
+            for name, value in _values(read_object(folder / file)):
+                key = name.rpartition(".")[2]
+                if not name.isprintable():  # libraries print keys that they do not know, as they are
+                    problem = f"{where}: the key {shown(name)} holds control characters"
                     raise ModelError(problem, "take the key out")
                 if key == KEY and value is not None:
                     check_packing(where, value)
                 harmless, (reason, fix) = KEYS.get(key, ((value,), ("", "")))
                 if value not in harmless:
-                    raise ModelError(f"{where}: {key} is {repr(value)[:_MAX_SHOWN]}: {reason}", fix)
-
-
-def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a config holds by name, at every depth."""
-    if isinstance(value, dict):
-        yield from value.items()
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _pairs(inner)
+                    raise ModelError(f"{where}: {key} is {shown(value)}: {reason}", fix)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.json_text import parse_json
 
+GGUF = ".gguf"
 # A hundred bytes for each tensor, and the models with most have some thousands; safetensors itself would take
 # 100 MB, which are gigabytes once they are parsed.
 MAX_HEADER_BYTES = 16 * 2**20
@@ -46,16 +48,24 @@ class Tensor:
         return math.prod(self.shape)
 
 
-def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Tensor]]:
-    """Return how many bytes stand before the data, and the tensors.
+Notes = dict[str, str]  # what a file says in addition to its tensors
 
-    read: gives this many of the file's first bytes. Raises ModelError when it is not a safetensors file: when
-    tensors overlap, leave gaps, or take another number of bytes than their shape.
+
+def read_header(read: Callable[[int], bytes], where: str, size: int) -> tuple[list[Tensor], Notes]:
+    """Return the tensors and the notes of a safetensors file.
+
+    read: gives this many of the file's first bytes; called once for nearly all headers. size: of the file.
+    Raises ModelError when it is not such a file: when tensors overlap, leave gaps, or take another number of
+    bytes than their shape; and when it is shorter or longer than its header says.
     """
+    head = read(_AHEAD)
     try:
-        (length,) = struct.unpack("<Q", read(8))
+        (length,) = struct.unpack("<Q", head[:8])
         start = 8 + length
-        header = parse_json(read(start if length <= MAX_HEADER_BYTES else 8)[8:])
+        if length > MAX_HEADER_BYTES:
+            raise ValueError(length)
+        header = parse_json((head if start <= len(head) else read(start))[8:start])
+        notes = header.get("__metadata__", {})
         tensors = [_tensor(name, entry, start) for name, entry in header.items() if name != "__metadata__"]
         place = start
         for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
@@ -65,32 +75,23 @@ def read_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Ten
                 raise ValueError(tensor)
             place = tensor.end
     except (struct.error, ValueError, AttributeError, LookupError, TypeError):
-        other = foreign(read(HEAD_BYTES))
+        other = foreign(head[:HEAD_BYTES])
         what, fix = (f": it {other[0]}", other[1]) if other else ("", "fetch it again")
         raise ModelError(f"{where} is not a safetensors file{what}", fix) from None
-    return start, tensors
-
-
-def header_reader(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """Return a reader of a file's first bytes that asks its store once for nearly all headers."""
-    first = read(_AHEAD)
-    return lambda count: first[:count] if count <= len(first) or len(first) < _AHEAD else read(count)
+    if size != place:
+        raise _of_another_size(where, size, place)
+    return tensors, notes
 
 
 def check_file_size(path: Path) -> list[Tensor]:
-    """Return the tensors. Raises ModelError for a file that is shorter or longer than its header says."""
-    start, tensors = read_header(lambda count: read_first(path, count), str(path))
-    check_size(str(path), path.stat().st_size, start, tensors)
+    """Return the tensors of a safetensors or GGUF file. Raises ModelError as their readers do."""
+    reader = read_gguf_header if path.suffix == GGUF else read_header
+    tensors, _ = reader(partial(read_first, path), str(path), path.stat().st_size)
     return tensors
 
 
-def check_size(
-    where: str, size: int, start: int, tensors: Iterable[Tensor], *, may_be_longer: bool = False
-) -> None:
-    """Raise ModelError for a file that is shorter or longer than its header says. start: of its data."""
-    expected = max((tensor.end for tensor in tensors), default=start)
-    if size < expected or (size > expected and not may_be_longer):
-        raise ModelError(f"{where} has {size} bytes, but its header says {expected}", "fetch it again")
+def _of_another_size(where: str, size: int, expected: int) -> ModelError:
+    return ModelError(f"{where} has {size} bytes, but its header says {expected}", "fetch it again")
 
 
 def read_first(path: Path, count: int | None) -> bytes:
@@ -184,21 +185,25 @@ class _Cursor:
         return start
 
 
-def read_gguf_header(read: Callable[[int], bytes], where: str) -> tuple[int, list[Tensor]]:
-    """Return what `read_header` does; dtypes as GGUF spells them, e.g. Q4_K.
+def read_gguf_header(read: Callable[[int], bytes], where: str, size: int) -> tuple[list[Tensor], Notes]:
+    """Return what `read_header` does, without notes; dtypes as GGUF spells them, e.g. Q4_K.
 
-    Raises ModelError too when a tensor has a type that the package `gguf` does not know.
+    Raises ModelError too when a tensor has a type that the package `gguf` does not know. The file may be
+    longer than its header says.
     """
-    size = _FIRST_BYTES
+    count = _FIRST_BYTES
     while True:
-        content = read(size)
+        content = read(count)
         try:
-            return _parsed(content)
+            tensors, end = _parsed(content)
+            if size < end:
+                raise _of_another_size(where, size, end)
+            return tensors, {}
         except _TooShort:
             problem = "it ends within its header, or has one that is too large"
-            if len(content) < size or size >= MAX_GGUF_HEADER_BYTES:
+            if len(content) < count or count >= MAX_GGUF_HEADER_BYTES:
                 break
-            size *= 4
+            count *= 4
         except (ValueError, LookupError, struct.error, OverflowError) as error:
             kind = foreign(content[:HEAD_BYTES])
             problem = f"it {kind[0]}" if kind else str(error)[:200]
@@ -206,14 +211,8 @@ def read_gguf_header(read: Callable[[int], bytes], where: str) -> tuple[int, lis
     raise ModelError(f"{where} is not a GGUF file: {problem}", "fetch it again")
 
 
-def check_gguf_size(path: Path) -> list[Tensor]:
-    """Return the tensors. Raises ModelError for a file that is shorter than its header says."""
-    start, tensors = read_gguf_header(lambda count: read_first(path, count), str(path))
-    check_size(str(path), path.stat().st_size, start, tensors, may_be_longer=True)
-    return tensors
-
-
-def _parsed(content: bytes) -> tuple[int, list[Tensor]]:
+def _parsed(content: bytes) -> tuple[list[Tensor], int]:
+    """Return the tensors, and where the last of them ends."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     cursor = _Cursor(content)
@@ -254,4 +253,4 @@ def _parsed(content: bytes) -> tuple[int, list[Tensor]]:
         if tensor.begin < place:
             raise ValueError(f"{tensor.name[:80]!r} overlaps another tensor")
         place = tensor.end
-    return start, tensors
+    return tensors, place

@@ -19,7 +19,8 @@ from typing import Any
 
 from framefleet.pipeline.errors import ModelError, count_text, quoted
 from framefleet.pipeline.guards.json_text import parse_json
-from framefleet.pipeline.model.sources.headers import read_first
+from framefleet.pipeline.model.sources.headers import GGUF, check_file_size, read_first
+from framefleet.pipeline.model.sources.selection import SAFETENSORS
 from framefleet.pipeline.model.specs.model_index import MAX_JSON_BYTES
 
 # One thread hashes 1.7 GB/s; more than four are faster than the disks that models lie on.
@@ -70,6 +71,17 @@ def check_sha256(where: str, digest: str, expected: str | None) -> None:
         problem = f"{where} is not the expected file: its SHA-256 is {digest}, and should be {expected}"
         fix = "put the same file on every machine; if a file in a cache is broken, delete it"
         raise ModelError(problem, fix)
+
+
+def checked_digest(path: Path, expected: str | None, *, where: str) -> str:
+    """Return the SHA-256 of one file. Raises ModelError for one that is not there, not whole or not that."""
+    if not path.is_file():
+        raise ModelError(f"{where} does not exist", "put the same file on every machine of the cluster")
+    if path.suffix in (SAFETENSORS, GGUF):
+        check_file_size(path)
+    digest = sha256_of(path)
+    check_sha256(where, digest, expected)
+    return digest
 
 
 def named_sha256(path: Path) -> str | None:

@@ -18,12 +18,13 @@ from diffusers.utils import logging
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.registry import class_of
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 from framefleet.pipeline.model.sources.packing import method_of
 from framefleet.pipeline.model.sources.single_file import SingleFile
 from framefleet.pipeline.model.sources.verified_folder import sealed
-from framefleet.pipeline.model.specs.model_index import CONTROLNETS, is_modular
+from framefleet.pipeline.model.specs.model_index import is_modular
 from framefleet.pipeline.model.specs.spec import PipelineSpec
 
 if TYPE_CHECKING:
@@ -104,11 +105,10 @@ def load_networks(
             with _shapes_named(Path(part.where)):
                 one_dtype = dtypes.get(one.name, dtypes["default"])
                 networks[one.name] = part.network(one, place, one_dtype, configs.get(one.name))
-        elif one.class_name == CONTROLNETS:
-            each = class_of(one.library, "ControlNetModel")
-            networks[one.name] = kind([load(each, one.name, folder) for folder in one.folders])
         else:
-            networks[one.name] = load(kind, one.name, one.name)
+            each = class_of(one.library, one.network_class)
+            several = [load(each, one.name, folder) for folder in one.folders]
+            networks[one.name] = several[0] if each is kind else kind(several)
     for file in dict.fromkeys(parts.values()):
         # A process that loads some of a file's components says nothing of its other weights.
         if all(name in networks for name, own in parts.items() if own is file):
@@ -184,15 +184,14 @@ def _no_progress_bar() -> Iterator[None]:
 def blank_network(component: Component, place: Path) -> nn.Module:
     """Return a network with every parameter on the meta device. place: the folder of its pipeline."""
     made = class_of(component.library, component.class_name)
+    each = class_of(component.library, component.network_class)
     network: nn.Module
     with init_empty_weights():
-        if component.class_name == CONTROLNETS:
-            each = class_of(component.library, "ControlNetModel")
-            network = made([each.from_config(each.load_config(place / name)) for name in component.folders])
-        elif component.loader == "diffusers":
-            network = made.from_config(made.load_config(place / component.name))
-        else:
+        if component.loader == "transformers":
             network = made(made.config_class.from_pretrained(place / component.name))
+        else:
+            several = [each.from_config(each.load_config(place / name)) for name in component.folders]
+            network = several[0] if each is made else made(several)
     return network
 
 

@@ -14,15 +14,19 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.guards.mistakes import did_you_mean
 from framefleet.pipeline.guards.redaction import public_url
+from framefleet.pipeline.guards.strict_model import MustBe, NonEmpty, Strict
+from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.sources import headers
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Source
-from framefleet.pipeline.model.sources.integrity import check_sha256, sha256_of
+from framefleet.pipeline.model.sources.integrity import check_sha256, checked_digest, sha256_of
 from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
 from framefleet.pipeline.model.sources.packing import check_package, method_of
 from framefleet.pipeline.model.sources.selection import PICKLES, SAFETENSORS
@@ -30,8 +34,7 @@ from framefleet.pipeline.model.sources.source import UrlSource, public_name
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 
 CHECKPOINT = "checkpoint"  # the part that is for every component whose weights it holds
-GGUF = ".gguf"
-FILE_FORMATS = (SAFETENSORS, GGUF)
+FILE_FORMATS = (SAFETENSORS, headers.GGUF)
 # What files of other tools call their parts. Whatever else a checkpoint holds is the denoiser's.
 _AUTOENCODER = ("first_stage_model.", "vae.")
 _TEXT_ENCODERS = ("cond_stage_model.", "conditioner.embedders.", "text_encoders.")
@@ -42,13 +45,17 @@ _HUB_FILE = re.compile(
 _SMALL = (".gitattributes", "README.md")  # a hub repository has one of them: its commit is asked for by it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPart:
-    """A file with the weights of one component, or of several."""
+class ModelPart(Strict):
+    """One file with the weights of a component, or of several."""
 
-    path: str  # a file, a URL of a file, or org/name/file of the hub
-    revision: str | None = None  # branch, tag or commit of a hub file
-    sha256: str | None = None  # what the file must be; None: whatever is there
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    path: NonEmpty
+    """A .safetensors or .gguf file, a URL of one, or org/name/file of the hub."""
+    revision: NonEmpty | None = None
+    """Branch, tag or commit of a hub file. Default: main."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$"), MustBe("64 of 0-9 and a-f")] | None = None
+    """SHA-256 that the file must have. Default: whatever is there."""
 
 
 def base_and_parts(
@@ -101,7 +108,7 @@ class PartFile:
 
     @property
     def is_gguf(self) -> bool:
-        return self.file.endswith(GGUF)
+        return self.file.endswith(headers.GGUF)
 
     @property
     def size(self) -> int:
@@ -116,15 +123,14 @@ class PartFile:
 
         if self.is_gguf:
             check_package("gguf", self.where)
-            start, tensors = headers.read_gguf_header(read, self.where)
+            tensors, _ = headers.read_gguf_header(read, self.where, self.size)
         else:
-            start, tensors = headers.read_header(headers.header_reader(read), self.where)
+            tensors, _ = headers.read_header(read, self.where, self.size)
             check_whole_numbers(self.where, tensors)
-        headers.check_size(self.where, self.size, start, tensors, may_be_longer=self.is_gguf)
         return tuple(tensors)
 
     def locked(self, sha256: str | None) -> PartFile:
-        return replace(self, part=replace(self.part, sha256=sha256))
+        return replace(self, part=self.part.model_copy(update={"sha256": sha256}))
 
     def fetched(self) -> Path:
         return self.source.fetch([self.file]) / self.file
@@ -140,16 +146,10 @@ class PartFile:
         check_sha256(self.where, sha256, self.part.sha256)
         return sha256
 
-    def checked(self, expected: str | None = None) -> tuple[Path, str]:
-        """Return the file on this machine and its SHA-256. Raises ModelError for another one."""
-        path = self.fetched()
-        if not path.is_file():
-            raise ModelError(f"{path} does not exist", "put the same file on every machine of the cluster")
-        (headers.check_gguf_size if self.is_gguf else headers.check_file_size)(path)
-        sha256 = sha256_of(path)
+    def checked(self, expected: str | None = None) -> str:
+        """Return the SHA-256 of the file on this machine. Raises ModelError for another one."""
         expected = expected or self.part.sha256 or self.source.files[self.file].sha256
-        check_sha256(self.where, sha256, expected)
-        return path, sha256
+        return checked_digest(self.fetched(), expected, where=self.where)
 
     def components(self, components: Iterable[Component]) -> tuple[str, ...]:
         """Return the components whose weights it holds. Raises ModelError where it holds those of none."""
@@ -196,17 +196,6 @@ def by_component(files: Iterable[PartFile], components: Iterable[Component]) -> 
     components = list(components)
     ordered = sorted(files, key=lambda file: file.name != CHECKPOINT)
     return {name: file for file in ordered for name in file.components(components)}
-
-
-def check_quantized_parts(
-    names: Collection[str], files: Iterable[PartFile], components: Collection[Component]
-) -> None:
-    """Raise ModelError for text encoders of single files. names: of the components to quantise."""
-    replaced = by_component(files, components) if names else {}
-    for component in components:
-        if component.name in names and component.name in replaced and component.loader != "diffusers":
-            problem = f"{component.name}: text encoders of a single file are not quantised"
-            raise ModelError(problem, "leave it out of `model.quantization.components`")
 
 
 def packed_by(folder: Path, components: Iterable[Component], files: Iterable[PartFile]) -> dict[str, str]:
@@ -267,5 +256,5 @@ def _opened(name: str, part: ModelPart, storage_options: Mapping[str, Any]) -> P
             fix = "give a file, a URL of one, or org/name/file of the hub"
             raise ModelError(f"{where}: {here} does not exist", fix)
         source, file = FolderSource(str(here.parent), only=here.name), here.name
-    part = replace(part, path=f"{source.path}/{file}", revision=source.revision)
+    part = part.model_copy(update={"path": f"{source.path}/{file}", "revision": source.revision})
     return PartFile(name=name, part=part, source=source, file=file)

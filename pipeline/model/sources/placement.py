@@ -19,13 +19,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.sandbox import Ended, bound_memory
 from framefleet.pipeline.model.class_cache import disk_cached
 from framefleet.pipeline.model.library_process import LIBRARY_PROCESS
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.registry import class_of
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.folder_source import Source
-from framefleet.pipeline.model.sources.headers import Tensor, check_size, header_reader, read_header
+from framefleet.pipeline.model.sources.headers import Notes, Tensor, read_header
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.sources.leftovers import check_whole_numbers
 from framefleet.pipeline.model.sources.packing import packed_components
@@ -69,14 +69,13 @@ def check_placement(
     weights = sorted(file for file in files if is_weights(file) and file.startswith(inside))
 
     @cache  # some are far away
-    def header_of(file: str) -> tuple[list[Tensor], dict[str, str]]:
+    def header_of(file: str) -> tuple[list[Tensor], Notes]:
         """Return tensors and notes. Raises ModelError for a file cut short, or of packed weights."""
-        where, read = f"{source.name}/{file}", header_reader(partial(source.read, file))
-        start, tensors = read_header(read, where)
+        where = f"{source.name}/{file}"
         size = Path(source.path, file).stat().st_size if source.is_local else source.files[file].size
-        check_size(where, size, start, tensors)
+        tensors, notes = read_header(partial(source.read, file), where, size)
         check_whole_numbers(where, tensors)
-        return tensors, parse_json(read(start)[8:]).get("__metadata__", {})
+        return tensors, notes
 
     def identity(file: str) -> str:
         """Return what changes with a file: the SHA-256 that its store has, or else its tensors."""

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.sources.components import Component, class_of
+from framefleet.pipeline.model.registry import class_of
+from framefleet.pipeline.model.sources.components import Component
 from framefleet.pipeline.model.sources.leftovers import check_leftovers
 
 # What trainings leave in files, and tables that every class has of its own.

@@ -65,24 +65,15 @@ class Weights:
             if self.source.is_local or not selection.is_weights(file) or file not in self.expected
         ]
         parts = {part.key: part.digest() for part in self.parts}
-        return {**self.expected, **self._hashed(self.source.fetch(read), read), **parts}
+        return {**self.expected, **self._fetched(read)[1], **parts}
 
     def fetched(self) -> tuple[Path, dict[str, str]]:
         """Return the folder of this machine with all files, and the SHA-256 of its real bytes."""
-        folder = self.source.fetch(self.files)
-        parts = {part.key: part.checked()[1] for part in self.parts}
-        return folder, self._hashed(folder, list(self.files)) | parts
+        folder, digests = self._fetched(self.files)
+        return folder, digests | {part.key: part.checked() for part in self.parts}
 
-    def _hashed(self, folder: Path, files: list[str]) -> dict[str, str]:
-        _check_files(folder, files)
-        digests = integrity.file_digests(folder, files)
-        named_by = "its lock" if self.lock else "the hub" if self.source.revision else "its own name"
-        integrity.check_digests(folder, digests, self.expected, named_by=named_by)
-        # A file in a cache is named by its SHA-256 too.
-        blobs = {file: listed.sha256 for file, listed in list_folder(folder, files).items() if listed.sha256}
-        integrity.check_digests(folder, digests, blobs, named_by="its own name")
-        integrity.check_git_names(folder, files)
-        return digests
+    def _fetched(self, files: Collection[str]) -> tuple[Path, dict[str, str]]:
+        return fetched_files(self.source, files, self.expected, named_by="its lock" if self.lock else None)
 
 
 def open_weights(
@@ -154,20 +145,28 @@ def open_weights(
     )
 
 
-def fetched_as(source: Source, expected: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
-    """Return a folder of this machine with the driver's files, and the SHA-256 of its real bytes.
+def fetched_files(
+    source: Source, files: Collection[str], expected: Mapping[str, str], *, named_by: str | None = None
+) -> tuple[Path, dict[str, str]]:
+    """Return a folder of this machine with these files, and the SHA-256 of its real bytes.
 
-    Asks the hub only for files that are not in the cache. Raises ModelError when a file is another one.
+    expected: the SHA-256 of some. named_by: who says so, if not the source. Asks the hub only for files that
+    are not in the cache. Raises ModelError when a file is another one.
     """
-    folder, fix = source.fetch(expected), "put the same model on every machine of the cluster"
+    folder, fix = source.fetch(files), "put the same model on every machine of the cluster"
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder", fix)
-    if missing := [file for file in expected if not (folder / file).is_file()]:
+    if missing := [file for file in files if not (folder / file).is_file()]:
         raise ModelError(f"{folder / missing[0]} is missing", fix)
-    integrity.check_links(folder, expected)
-    _check_files(folder, [*expected])
-    digests = integrity.file_digests(folder, expected)
-    integrity.check_digests(folder, digests, expected, named_by="the driver's")
+    integrity.check_links(folder, files)
+    _check_files(folder, files)
+    digests = integrity.file_digests(folder, files)
+    own_name = "the hub" if source.revision else "its own name"
+    integrity.check_digests(folder, digests, expected, named_by=named_by or own_name)
+    # A file in a cache is named by its SHA-256 too.
+    blobs = {file: listed.sha256 for file, listed in list_folder(folder, files).items() if listed.sha256}
+    integrity.check_digests(folder, digests, blobs, named_by="its own name")
+    integrity.check_git_names(folder, files)
     return folder, digests
 
 

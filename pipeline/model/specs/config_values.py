@@ -14,15 +14,14 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from framefleet.pipeline.errors import ModelError
+from framefleet.pipeline.errors import ModelError, shown
 from framefleet.pipeline.model.class_cache import disk_cached
-from framefleet.pipeline.model.registry import diffusers_class
+from framefleet.pipeline.model.registry import class_of
 from framefleet.pipeline.model.specs.model_index import Configs
 from framefleet.pipeline.model.specs.signature import members_of
 
 # No known model has a tenth of it; and a scheduler makes tables as long as its number of steps.
 MOST = 1_000_000
-_MAX_SHOWN = 80  # characters
 _AGAIN = "download the model again"
 _MAX_LEVELS = 16  # of resolution: each one halves the picture
 # In the lists of a config: of a schedule of noise, the longest known, a tenth.
@@ -103,7 +102,7 @@ def check_values(configs: Configs, components: Mapping[str, tuple[str, str]], wh
             component_class = components.get(component)
             forms = (*rule.forms, *(forms_of(*component_class).get(key, ()) if component_class else ()))
             if not rule.allows(value, forms):
-                stated = f"{key} of {component} is {repr(value)[:_MAX_SHOWN]}"
+                stated = f"{key} of {component} is {shown(value)}"
                 raise ModelError(f"{where}: {stated}, and not {rule.wanted(forms)}", _AGAIN)
 
 
@@ -121,7 +120,7 @@ def forms_of(library: str, name: str) -> dict[str, tuple[Form, ...]]:
     """
     import diffusers
 
-    made = diffusers_class(library, name)
+    made = class_of(library, name)
     if not isinstance(made, type) or not issubclass(made, diffusers.ConfigMixin):
         return {}
     forms_by_name = {}

@@ -87,7 +87,7 @@ def check_classes(index: ModelIndex, configs: Configs, folder: str) -> None:
         raise ModelError(f"{index.class_name} in {folder} has no noise scheduler", "use a diffusion pipeline")
     if "scheduler" in index.components:
         library, name = index.components["scheduler"]
-        kind = registry.diffusers_class(library, name)
+        kind = registry.class_of(library, name)
         bases = (diffusers.ConfigMixin, diffusers.SchedulerMixin)
         # One whose packages are not installed is refused with their names when it is used.
         is_scheduler = isinstance(kind, type) and all(issubclass(kind, base) for base in bases)
@@ -192,7 +192,7 @@ def constructed_pipeline(made: type, configs: Configs) -> Constructed:
         parts[name] = None  # as of encoders and tokenizers, whose configs are not read
         if (config := configs.get(name)) is not None:
             # The config of a class that is not here is known anyway.
-            component = registry.diffusers_class(library, class_name)
+            component = registry.class_of(library, class_name)
             parts[name] = Constructed(component if isinstance(component, type) else object, config)
     pipe = Constructed(made, {**index.values, **parts})
     if made.__name__ != index.class_name:

@@ -210,7 +210,7 @@ class PlainCalls:
             stack.enter_context(GlobalDraws().preserved())
             stack.enter_context(self._loaded.networks())
             if self._model.attention:
-                self._model.attention.use_again()
+                self._model.attention.use()
             self._loras.hold(row.adapters)
             self._encoders.bring()
             try:

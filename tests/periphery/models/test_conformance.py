@@ -8,8 +8,7 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from framefleet.pipeline.model.registry import class_named
-from framefleet.pipeline.model.sources.components import class_of
+from framefleet.pipeline.model.registry import class_named, class_of
 from framefleet.pipeline.model.specs.model_index import DENOISERS
 from framefleet.plugins.models.descriptions import Finding, class_states, read_measured
 from tests.long import long_but

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import framefleet
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.model.sources.headers import check_gguf_size
+from framefleet.pipeline.model.sources.headers import check_file_size
 from framefleet.plugins.ports.conversion.convert import file_dtype
 from tests.gguf_files import wan_weights, write_gguf
 from tests.tiny import tiny
@@ -46,7 +46,7 @@ def test_room_is_counted_in_the_dtype_that_is_written(
     file = write_gguf(wan_weights(), tmp_path / "wan.gguf", gguf.GGMLQuantizationType.Q8_0)
     base = [path for path in tiny("wan").rglob("*") if path.is_file() and path.parent.name != "transformer"]
     size = sum(path.stat().st_size for path in [*base, tiny("wan") / "transformer" / "config.json"])
-    size += 2 * sum(tensor.num_parameters for tensor in check_gguf_size(file))
+    size += 2 * sum(tensor.num_parameters for tensor in check_file_size(file))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage._replace(free=size - 1))
     with pytest.raises(ModelError, match="out will take"):
