@@ -7,7 +7,7 @@ import io
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,6 +15,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.job.schema import Job
 from framefleet.pipeline.errors import JobError, Refused, count_text
 from framefleet.pipeline.model.specs.check import check_argument
+from framefleet.pipeline.model.specs.signature import ScalarKind
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.stores.store import Store
@@ -122,7 +123,9 @@ def _check(words: Sequence[str], size: Mapping[str, int]) -> None:
         if not least <= value <= most:
             raise JobError(f"{name} is {value}", f"use {least} to {most}, as the model was trained for")
     spec = inspect_model(MODEL)
-    for name, value in [*(("prompt", prompt) for prompt in words), *size.items()]:
-        checked = check_argument(name, value, "str" if name == "prompt" else "int", spec)
+    texts: list[tuple[str, Any, ScalarKind]] = [("prompt", prompt, "str") for prompt in words]
+    numbers: list[tuple[str, Any, ScalarKind]] = [(name, value, "int") for name, value in size.items()]
+    for name, value, kind in texts + numbers:
+        checked = check_argument(name, value, kind, spec)
         if isinstance(checked, Refused):
             raise JobError(f"{name} is {value!r}, but {checked.reason}", checked.fix)
