@@ -87,6 +87,12 @@ class ResolvedJob(JobRun):
         """The only model, or the first of several."""
         return next(iter(self.models.values()))
 
+    @property
+    def argument_names(self) -> set[str]:
+        """The arguments that rows get from the job, its table and the model."""
+        plans = [model.plan for model in self.models.values()]
+        return {name for plan in plans for name in (*plan.base, *(one.target for one in plan.readers))}
+
     def record_columns(self) -> pa.Schema:
         """Return the columns that records of the job have, and what those of the output have besides."""
         carried = self.rows.carried.schema(self.table.schema)

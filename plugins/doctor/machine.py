@@ -172,9 +172,7 @@ def inspect_peers() -> Iterator[CheckResult]:
     if not has_gpu():
         yield ok("no NVIDIA GPU")
         return
-    ended = subprocess.run(
-        [sys.executable, "-P", "-c", _PEERS], capture_output=True, text=True, timeout=LIMIT_S
-    )
+    ended = _run([sys.executable, "-P", "-c", _PEERS])
     if ended.returncode:
         yield error("torch cannot ask the GPUs: " + ended.stderr.strip().rpartition("\n")[2], "see `gpus`")
         return
@@ -198,10 +196,13 @@ def has_gpu() -> bool:
         return False
 
 
+def _run(command: list[str], source: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, input=source, capture_output=True, text=True, timeout=LIMIT_S)
+
+
 def _ask(query: str) -> list[list[str]]:
     """Return the rows that nvidia-smi prints. Raises FleetError where it fails."""
-    command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    ended = _run(["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"])
     if ended.returncode:
         message = (ended.stdout + ended.stderr).strip().partition("\n")[0]
         raise FleetError(
@@ -321,8 +322,7 @@ def inspect_libraries() -> Iterator[CheckResult]:
 
 def inspect_attention() -> Iterator[CheckResult]:
     """Yield the attention backends of `auto`, the fastest first; also whether torch finds the GPU."""
-    command = [sys.executable, "-P", "-c", _ATTENTION]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    ended = _run([sys.executable, "-P", "-c", _ATTENTION])
     if ended.returncode:
         last = ended.stderr.strip().rpartition("\n")[2] or f"exit code {ended.returncode}"
         yield error(f"torch or diffusers cannot be used: {last}", "install framefleet again")
@@ -345,8 +345,7 @@ def inspect_compiler() -> Iterator[CheckResult]:
         yield warning("no C++ compiler (g++)", fix)
         return
     include = f"-I{sysconfig.get_paths()['include']}"
-    command = [compiler, "-x", "c++", "-fsyntax-only", "-fopenmp", include, "-"]
-    ended = subprocess.run(command, input=_SOURCE, capture_output=True, text=True, timeout=LIMIT_S)
+    ended = _run([compiler, "-x", "c++", "-fsyntax-only", "-fopenmp", include, "-"], source=_SOURCE)
     if ended.returncode:
         message = next((line for line in ended.stderr.splitlines() if "error" in line), ended.stderr[:200])
         yield warning(f"{compiler} fails: {message.strip()}", fix)
@@ -369,7 +368,6 @@ def inspect_encoders() -> Iterator[CheckResult]:
     """Yield which video encoders work, by encoding two frames with each."""
     import numpy as np
 
-    from framefleet.pipeline.errors import FramefleetError
     from framefleet.pipeline.outputs.media.media import encode
     from framefleet.pipeline.outputs.media.media_settings import VIDEO_ENCODERS, Media
 

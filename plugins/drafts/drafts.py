@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import heapq
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from framefleet.cluster.driver.earlier_runs import spent_before
 from framefleet.cluster.driver.progress import Summary
@@ -27,13 +24,13 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import for_choice, step_columns
 from framefleet.jobs.plan.plan import JobPlan, PlanOptions
 from framefleet.jobs.render.claim import check_claim
+from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
 from framefleet.pipeline.errors import EndpointError, JobError, TableError
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.guards.redaction import public_text
-from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import LateStep, added_columns, late_columns, may_answer_later
 from framefleet.pipeline.outputs.frames.frames import plain_frames
 from framefleet.pipeline.outputs.layout import CHOSEN
@@ -117,9 +114,7 @@ class Choice:
 def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
     """Raise UserError for groups by what no row has, and for a table that has our columns already."""
     columns = drafts.record_columns()
-    plans = [model.plan for model in drafts.models.values()]
-    arguments = {name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))}
-    names = {*columns.names, *arguments}
+    names = {*columns.names, *drafts.argument_names}
     for name in keep.per:
         if name not in names:
             raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, names))
@@ -142,10 +137,7 @@ def _measured(drafts: ResolvedJob) -> pa.Schema:
 
 
 def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
-    """Write the table of what is kept of a job's drafts. table: in place of the job's.
-
-    It is named by its content, so that a driver at work never finds another in its place.
-    """
+    """Write the table of what is kept of a job's drafts. table: in place of the job's."""
     silent = Callback()
     with closing(resolve_job(draft_job(job), silent, table)) as drafted, closing(RowIndex()) as index:
         survey_rows(drafted, index, silent)
@@ -156,7 +148,7 @@ def choose(job: Job, keep: KeepSection, table: str | None = None) -> Choice:
 
         _check_answered(drafted, keep, is_wanted)
         chosen = kept_drafts(drafted.store, keep, measured, is_wanted)
-        place = _written(job, drafted, chosen) if chosen else None
+        place = _store_kept(job, drafted, chosen) if chosen else None
         return Choice(place=place, num_kept=len(chosen), num_drafts=index.counts().distinct)
 
 
@@ -210,52 +202,34 @@ def rows_of_drafts(job: Job, place: str, drafts: Collection[str]) -> Iterator[st
                     yield row.row_id
 
 
-def _written(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str:
+def _store_kept(job: Job, drafted: ResolvedJob, kept: Mapping[str, Draft]) -> str | None:
     """Write the rows that are kept, each with its draft's seed, and return where."""
     seed = job.columns.get("seed", "seed")
     own = [field.remove_metadata() for field in drafted.table.schema if field.name != seed]
-    measured = [pa.field(_SCORE.format(field.name), field.type) for field in _measured(drafted)]
+    scores = _measured(drafted)
+    measured = [pa.field(_SCORE.format(field.name), field.type) for field in scores]
     texts = [pa.field(name, pa.string()) for name in (DRAFT_ROW_ID, _PATH)]
     schema = pa.schema([*own, pa.field(seed, pa.int64()), *texts, *measured])
-    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-        file = Path(folder, "chosen.parquet")
-        with pq.ParquetWriter(file, schema) as writer:
-            for first, batch in drafted.table.batches():
-                rows = [
-                    row
-                    for row in drafted.rows.read(first, batch)
-                    if isinstance(row, IdentifiedRow) and row.row_id in kept
-                ]
-                if rows:
-                    writer.write_batch(_chosen(batch, first, rows, kept, schema, seed))
-        store, path = store_of_job(job), f"{CHOSEN}/{sha256_of(file)[:16]}.parquet"
-        if not store.exists(path):
-            store.upload(path, file)
-    return below(job, path)
 
+    def parts() -> Iterator[tuple[pa.RecordBatch, dict[str, list[Any]]]]:
+        for first, batch in drafted.table.batches():
+            rows = [
+                row
+                for row in drafted.rows.read(first, batch)
+                if isinstance(row, IdentifiedRow) and row.row_id in kept
+            ]
+            if not rows:
+                continue
+            drafts = [kept[row.row_id] for row in rows]
+            cells = {_SCORE.format(name): [draft.values[name] for draft in drafts] for name in scores.names}
+            cells |= {
+                seed: [row.seed for row in rows],
+                DRAFT_ROW_ID: [draft.row_id for draft in drafts],
+                _PATH: [draft.path and f"{DRAFTS}/{draft.path}" for draft in drafts],
+            }
+            yield batch.take(pa.array([row.index - first for row in rows])), cells
 
-def _chosen(
-    batch: pa.RecordBatch,
-    first: int,
-    rows: list[IdentifiedRow],
-    kept: Mapping[str, Draft],
-    schema: pa.Schema,
-    seed: str,
-) -> pa.RecordBatch:
-    """Return these rows of the batch as they go into the table of what is chosen."""
-    taken = batch.take(pa.array([row.index - first for row in rows]))
-    drafts = [kept[row.row_id] for row in rows]
-    ours = {
-        seed: [row.seed for row in rows],
-        DRAFT_ROW_ID: [draft.row_id for draft in drafts],
-        _PATH: [draft.path and f"{DRAFTS}/{draft.path}" for draft in drafts],
-    }
-    ours |= {_SCORE.format(name): [draft.values[name] for draft in drafts] for name in drafts[0].values}
-    cells = [
-        pa.array(ours[field.name], field.type) if field.name in ours else taken.column(field.name)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(cells, schema=schema)
+    return store_made_table(job, CHOSEN, schema, parts())
 
 
 def draft_job(job: Job) -> Job:

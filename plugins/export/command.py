@@ -129,10 +129,8 @@ def export_command(
             shard_mb=shard_mb,
         )
         if private and not push:
-            raise JobError(
-                "--private is about a dataset on the hub, and --push is not set",
-                "add --push, or leave it out",
-            )
+            problem = "--private is about a dataset on the hub, and --push is not set"
+            raise JobError(problem, "add --push, or leave it out")
         if push and choice.is_table:
             raise JobError(f"--push: a table of {format} is not a dataset of the hub", "use --format hf")
         opened = Output.open(output, theirs)

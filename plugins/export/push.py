@@ -59,13 +59,11 @@ class Hub:
         for paths in _commits(sizes):
             wait_for(watch, f"pushing to {self._name}: files done: {num_pushed:,} of {len(sizes):,}")
             with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-                files = [Path(folder, str(number)) for number in range(len(paths))]
-                for path, file in zip(paths, files, strict=True):
+                added = []
+                for number, path in enumerate(paths):
+                    file = Path(folder, str(number))
                     place.download(path, file)
-                added = [
-                    CommitOperationAdd(path_in_repo=path, path_or_fileobj=file)
-                    for path, file in zip(paths, files, strict=True)
-                ]
+                    added.append(CommitOperationAdd(path_in_repo=path, path_or_fileobj=file))
                 try:
                     self._api.create_commit(
                         self._name, added, repo_type="dataset", commit_message=f"{paths[0]} to {paths[-1]}"

@@ -84,15 +84,8 @@ def compare_placements(setup: WorkerSetup, request: Request, watch: Watch) -> di
 def _seconds(setup: WorkerSetup, settings: ModelSettings, request: Request) -> float:
     """Time a second row: for the first one, texts are encoded and what is computed is compared."""
     model = load(settings, setup.model_files)
-    renderer = Renderer(
-        model,
-        replace(setup.batching, remember=False),
-        recipes=setup.recipes,
-        inputs=setup.inputs,
-        second_models=setup.second_models,
-        audit=Audit(every=0),
-        keep=setup.keep,
-    )
+    alone = replace(setup.batching, remember=False)
+    renderer = _renderer(model, replace(setup, batching=alone, audit=Audit(every=0)))
     try:
         for number in range(2):
             began = time.perf_counter()
@@ -107,6 +100,18 @@ def _seconds(setup: WorkerSetup, settings: ModelSettings, request: Request) -> f
         renderer.cancel()
         if model.placer:
             model.placer.close()
+
+
+def _renderer(model: Model, setup: WorkerSetup) -> Renderer:
+    return Renderer(
+        model,
+        setup.batching,
+        recipes=setup.recipes,
+        inputs=setup.inputs,
+        second_models=setup.second_models,
+        audit=setup.audit,
+        keep=setup.keep,
+    )
 
 
 COMMAND_S = 1.5  # of the command, before anything starts in the background
@@ -208,16 +213,8 @@ class _Stream:
 
     def _renderer(self) -> Renderer:
         """Return one that audits its first row, to time that."""
-        setup, self._is_first = self._setup, True
-        return Renderer(
-            self._model,
-            setup.batching,
-            recipes=setup.recipes,
-            inputs=setup.inputs,
-            second_models=setup.second_models,
-            audit=setup.audit,
-            keep=setup.keep,
-        )
+        self._is_first = True
+        return _renderer(self._model, self._setup)
 
     def _window(self, renderer: Renderer, clock: _Clock) -> tuple[list[Clip], Took]:
         """Return as many clips as are under way at once, and what they took. RenderError for a failed row."""
@@ -311,7 +308,6 @@ def _predict_lane(
         num_texts=kinds.num_texts,
         num_audits=num_audits,
         load=load,
-        starting_s=0.0,
         num_workers=num_workers,
         num_cores=os.cpu_count() or 1,
         price=job.budget.price,

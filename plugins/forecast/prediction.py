@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import cycle
 
 from rich import box
 from rich.table import Table
@@ -84,8 +84,7 @@ class Kinds:
         return round(share * self.num_rows)
 
     def most_frequent(self, count: int) -> list[RowKind]:
-        ordered = sorted(self.by_name.values(), key=lambda kind: -kind.num_calls)
-        return list(islice(ordered, count))
+        return sorted(self.by_name.values(), key=lambda kind: -kind.num_calls)[:count]
 
 
 def calls_of(request: Request) -> int:
@@ -196,7 +195,6 @@ def predict(
     num_rows: int,
     num_texts: int,
     load: Took,
-    starting_s: float,
     num_workers: int,
     num_cores: float,
     price: float | None,
@@ -205,8 +203,8 @@ def predict(
 ) -> Prediction:
     """Return what all rows take. kinds: at least one, of the most frequent rows; others are taken as these.
 
-    num_texts: that are new, in the whole table. load: of a model. starting_s: from the command until it is
-    loaded. num_cores: of this machine, which rows are written on too.
+    num_texts: that are new, in the whole table. load: of a model, from when on time
+    counts. num_cores: of this machine, which rows are written on too.
     """
     num_workers = max(1, min(num_workers, num_rows))
     num_tried = sum(kind.num_rows for kind in kinds)
@@ -227,8 +225,8 @@ def predict(
     return Prediction(
         num_rows=num_rows,
         num_workers=num_workers,
-        elapsed_s=starting_s + load.wall_s + worker_s + ENDING_S,
-        start_s=starting_s + load.wall_s,
+        elapsed_s=load.wall_s + worker_s + ENDING_S,
+        start_s=load.wall_s,
         load_s=load.wall_s,
         worker_s=paid_s,
         cpu_s=all_cpu,

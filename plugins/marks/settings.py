@@ -200,6 +200,6 @@ def weight_file_digests(watermark: Watermark) -> dict[str, str]:
 
 def joint_digest(digests: Mapping[str, str]) -> str:
     """Return the digest of weights from those of their files."""
-    if "" in digests:
-        return digests[""]
-    return hashlib.sha256("".join(f"{digests[name]}  {name}\n" for name in digests).encode()).hexdigest()
+    from framefleet.pipeline.model.sources.integrity import model_digest
+
+    return digests.get("") or model_digest(digests)

@@ -100,11 +100,8 @@ class Candidates:
 
     def _check_columns(self) -> None:
         resolved, section = self._resolved, self.section
-        plans = [model.plan for model in resolved.models.values()]
-        columns = {
-            name for plan in plans for name in (*plan.base, *(reader.target for reader in plan.readers))
-        }
-        columns |= {*resolved.rows.carried.schema(resolved.table.schema).names, *_MODEL}
+        columns = resolved.argument_names | {*_MODEL}
+        columns |= {*resolved.rows.carried.schema(resolved.table.schema).names}
         for key, names in (("per", section.per), ("share", section.share)):
             for name in names:
                 if name == "seed":

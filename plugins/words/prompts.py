@@ -11,9 +11,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import tempfile
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -22,21 +21,20 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from framefleet.cluster.driver.lock import DriverLock
 from framefleet.jobs.job.file import storage_options_alone
-from framefleet.jobs.job.output import below, store_of_job
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import check_claim, is_job_file, job_of
+from framefleet.jobs.render.python_table import store_made_table
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import check_valid, survey_rows
 from framefleet.jobs.show.watch import Callback, ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.guards.json_text import canonical_json, parse_json
 from framefleet.pipeline.guards.mistakes import did_you_mean, either
-from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.outputs.clip_step import CellValue, LateStep, late_field
 from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.outputs.layout import ANSWERS, PROMPT_TABLES, dated
@@ -124,14 +122,24 @@ class _AskingStep(LateStep):
             check_where(records, self.condition, place=f"{self.title}.where", source=source)
 
     def thinned(self, column: str, frames: Frames) -> Frames:
-        return _thinned(frames, self._question(column).section)
+        """Return evenly spaced frames, as large as they are sent."""
+        section, thinned = self._question(column).section, []
+        for place in np.linspace(0, len(frames) - 1, min(len(frames), section.frames)).round().astype(int):
+            image = Image.fromarray(frames[place])
+            image.thumbnail((section.max_side, section.max_side))
+            thinned.append(np.asarray(image))
+        return np.stack(thinned)
 
     def ask(self, column: str, frames: Frames | None, record: Mapping[str, Any]) -> CellValue:
         question = self._question(column)
         if frames is None:
             raise NoAnswer("the clip has no frames")
-        content = [{"type": "text", "text": question_text(question.section, record)}]
-        content += _images(frames, question.section)
+        content: list[dict[str, Any]] = [{"type": "text", "text": question_text(question.section, record)}]
+        for frame in frames:
+            buffer = io.BytesIO()
+            Image.fromarray(frame).save(buffer, "JPEG", quality=_QUALITY)
+            url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+            content.append({"type": "image_url", "image_url": {"url": url}})
         return ask(question.section, content, question.answer)
 
     def _question(self, column: str) -> _Question:
@@ -191,27 +199,6 @@ def question_text(section: EndpointSection, values: Mapping[str, Any]) -> str:
             raise NoAnswer(f"the row has no {name!r}, which the question names")
         texts[name] = str(value)
     return PLACEHOLDER.sub(lambda name: texts[name[1]], section.question)
-
-
-def _thinned(frames: Frames, section: FramesSection) -> Frames:
-    """Return evenly spaced frames, as large as they are sent."""
-    thinned = []
-    for place in np.linspace(0, len(frames) - 1, min(len(frames), section.frames)).round().astype(int):
-        image = Image.fromarray(frames[place])
-        image.thumbnail((section.max_side, section.max_side))
-        thinned.append(np.asarray(image))
-    return np.stack(thinned)
-
-
-def _images(frames: Frames, section: FramesSection) -> list[dict[str, Any]]:
-    """Return evenly spaced frames as parts of a message."""
-    parts = []
-    for frame in _thinned(frames, section):
-        buffer = io.BytesIO()
-        Image.fromarray(frame).save(buffer, "JPEG", quality=_QUALITY)
-        url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-        parts.append({"type": "image_url", "image_url": {"url": url}})
-    return parts
 
 
 ORIGINAL = "original_prompt"
@@ -320,7 +307,7 @@ def write_prompts(
             left = {}
         place = None
         if not left and later < keys:
-            place = _table(job, store, resolved, column, section, answers, later, is_plan=is_plan)
+            place = _table(job, resolved, column, section, answers, later, is_plan=is_plan)
         return WrittenTable(num_texts=len(keys), num_left=len(left), place=place)
 
 
@@ -433,7 +420,6 @@ def _ask_all(
 
 def _table(
     job: Job,
-    store: Store,
     resolved: ResolvedJob,
     column: str,
     section: RewriteSection,
@@ -442,34 +428,22 @@ def _table(
     *,
     is_plan: bool,
 ) -> str | None:
-    """Store the table with the written prompts, named by its content; return where.
+    """Store the table with the written prompts, as `store_made_table` does; return where.
 
-    later: keys of texts whose rows are left out. is_plan: store nothing; None if it is not there.
+    later: keys of texts whose rows are left out.
     """
     own = [field.remove_metadata() for field in resolved.table.schema]
     texts = [pa.field(name, pa.string()) for name in (column, ORIGINAL)]
     schema = pa.schema([texts[0] if field.name == column else field for field in own] + texts[1:])
     questions = _questions(resolved, column, section)
-    with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
-        file = Path(folder, "prompts.parquet")
-        with pq.ParquetWriter(file, schema) as writer:
-            for _, batch in resolved.table.batches():
-                rows = list(islice(questions, batch.num_rows))
-                if later:
-                    batch = batch.filter(pa.array([key not in later for *_, key in rows]))
-                    rows = [row for row in rows if row[3] not in later]
-                ours: dict[str, list[Any]] = {
-                    column: [answers.get(key, text) for _, text, _, key in rows],
-                    ORIGINAL: [text for _, text, _, _ in rows],
-                }
-                cells = [
-                    pa.array(ours[field.name], field.type) if field.name in ours else batch.column(field.name)
-                    for field in schema
-                ]
-                writer.write_batch(pa.RecordBatch.from_arrays(cells, schema=schema))
-        path = f"{PROMPT_TABLES}/{sha256_of(file)[:16]}.parquet"
-        if not store.exists(path):
-            if is_plan:
-                return None
-            store.upload(path, file)
-    return below(job, path)
+
+    def parts() -> Iterator[tuple[pa.RecordBatch, dict[str, list[Any]]]]:
+        for _, batch in resolved.table.batches():
+            rows = list(islice(questions, batch.num_rows))
+            if later:
+                batch = batch.filter(pa.array([key not in later for *_, key in rows]))
+                rows = [row for row in rows if row[3] not in later]
+            prompts = [answers.get(key, text) for _, text, _, key in rows]
+            yield batch, {column: prompts, ORIGINAL: [text for _, text, _, _ in rows]}
+
+    return store_made_table(job, PROMPT_TABLES, schema, parts(), is_plan=is_plan)

@@ -113,15 +113,25 @@ def write_gallery(
     sizes = [[path, stored.size] for folder in parts for path, stored in sorted(folder.items())]
     page = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_PAGE.iterdir())]
     shown = json.dumps([store.url_of(""), sizes, page, sorted(axes.items()), lines])
-    version, worked = hashlib.sha256(shown.encode()).hexdigest()[:20], _Worked()
+    version = hashlib.sha256(shown.encode()).hexdigest()[:20]
     there = set(store.list(layout.GALLERY))
     is_whole = {INDEX, _MANIFEST, _VERSION} <= there
     if is_ours and is_whole and store.read(_VERSION) == script("newest", version):
         return store.url_of(INDEX)
+    worked_s = 0.0  # for how long workers had the model, at work or idle, as in the report
+
+    def records() -> Iterator[pa.Table]:
+        nonlocal worked_s
+        for table in shown_records(store):
+            for name in {"compute_s", "idle_s"} & {*table.column_names}:
+                seconds = pc.sum(table[name]).as_py() or 0.0
+                worked_s += seconds if 0 <= seconds < math.inf else 0.0  # anybody may have written it
+            yield table
+
     with ThreadPoolExecutor(_NUM_WRITERS) as writers:
         blocks = _Blocks(store, there, writers)
         tables = {
-            "records": _blocks_of(worked.noted(shown_records(store)), blocks, check),
+            "records": _blocks_of(records(), blocks, check),
             "failures": _blocks_of(shown_failures(store), blocks, check),
         }
         names = [column["name"] for column in tables["records"]["columns"]]
@@ -139,7 +149,7 @@ def write_gallery(
     except FileNotFoundError:
         claim = store.url_of("").encode()
     manifest |= {"output": store.url_of(""), "identity": hashlib.sha256(claim).hexdigest()[:16]}
-    manifest["hours"], manifest["gpus"] = worked.seconds / 3600, gpus_per_worker(store)
+    manifest["hours"], manifest["gpus"] = worked_s / 3600, gpus_per_worker(store)
     manifest |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
     text = json.dumps(manifest, separators=(",", ":"))
     written_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -149,20 +159,6 @@ def write_gallery(
     store.write(_VERSION, script("newest", version))
     store.delete_many(filter(_BLOCK.fullmatch, there - blocks.named))
     return store.url_of(INDEX)
-
-
-class _Worked:
-    """Sums up for how long workers had the model, at work or idle, as the report does."""
-
-    seconds = 0.0
-
-    def noted(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """Yield the tables as they are."""
-        for table in tables:
-            for name in {"compute_s", "idle_s"} & {*table.column_names}:
-                seconds = pc.sum(table[name]).as_py() or 0.0
-                self.seconds += seconds if 0 <= seconds < math.inf else 0.0  # anybody may have written it
-            yield table
 
 
 class _Blocks:

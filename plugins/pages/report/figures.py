@@ -130,20 +130,20 @@ class Figures:
     def _add_kinds(self, table: pa.Table) -> None:
         for num_frames, height, width, rows in _grouped(table, ["num_frames", "height", "width"]):
             shape = "sound alone" if height is None else f"{num_frames} x {height} x {width}"
-            _count(self.shapes, shape, rows, THE_REST)
+            tally(self.shapes, shape, rows, THE_REST)
         of_model = ["model", "model_digest", "license", "model_name"]
         spent = table.select(of_model).append_column(COMPUTE, positive(table[COMPUTE]))
         sums = spent.group_by(of_model).aggregate([(COMPUTE, "sum"), ([], "count_all")])
         for row in sums.to_pylist():
             key = (row["model"], row["model_digest"], row["license"] or "", row["model_name"] or "")
-            key = _count(self.models, key, row["count_all"], (THE_REST, "", "", ""))
+            key = tally(self.models, key, row["count_all"], (THE_REST, "", "", ""))
             self.model_s[key] = self.model_s.get(key, 0.0) + (row[f"{COMPUTE}_sum"] or 0.0)
         for environment, rows in _grouped(table, ["environment"]):
             # The environment without the remark on the audit.
             values, place, remark = mapping_in(environment), environment, None
             if AUDIT in values:
                 remark, place = values.pop(AUDIT), canonical_json(values)
-            _count(self.environments, place, rows, "{}")
+            tally(self.environments, place, rows, "{}")
             starts = (start for start in _REMARKS if str(remark).startswith(start))
             self.remarks[next(starts, NOT_COMPARED)] += rows
 
@@ -181,14 +181,9 @@ def positive(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.min_element_wise(pc.if_else(is_sound, numbers, 0.0), limit)
 
 
-def _seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return times in microseconds as seconds since 1970."""
-    return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), 1e6)
-
-
 def _moments(column: pa.ChunkedArray) -> list[int]:
     """Return the times that can be, in whole seconds."""
-    seconds = _seconds(column)
+    seconds = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), 1e6)  # from microseconds
     first, last = _MOMENTS
     is_sound = pc.and_(pc.greater_equal(seconds, first), pc.less(seconds, last))
     return [int(moment) for moment in seconds.filter(is_sound).to_pylist()]
@@ -200,7 +195,7 @@ def _grouped(table: pa.Table, names: list[str]) -> list[tuple[Any, ...]]:
     return list(zip(*(counted[name].to_pylist() for name in [*names, "count_all"]), strict=True))
 
 
-def _count(counter: Counter[Any], name: Any, rows: int, others: Any) -> Any:
+def tally(counter: Counter[Any], name: Any, rows: int, others: Any) -> Any:
     """Count rows, and return as what: those of too many names are all `others`."""
     name = name if name in counter or len(counter) < MAX_NAMES else others
     counter[name] += rows

@@ -31,6 +31,7 @@ from framefleet.plugins.pages.report.figures import (
     Figures,
     mapping_in,
     positive,
+    tally,
 )
 from framefleet.plugins.picks import read_picks
 
@@ -207,14 +208,13 @@ def _failures(store: Store) -> tuple[Counter[str], tuple[values.FailedAlike, ...
     alike: Counter[tuple[str, str]] = Counter()
     last: dict[tuple[str, str], FailedRow] = {}
     for row in failed_rows(store):
-        kind = row.error_type if row.error_type in by_type or len(by_type) < MAX_NAMES else THE_REST
-        by_type[kind] += 1
+        kind = tally(by_type, row.error_type, 1, THE_REST)
         message = (kind, row.message)
         if message in last or len(last) < MAX_NAMES:
             alike[message] += 1
             last.setdefault(message, row)
     shown = alike.most_common(_MAX_FAILURES)
-    return by_type, tuple(values.FailedAlike(rows=count, row=last[message]) for message, count in shown)
+    return by_type, tuple(values.FailedAlike(rows=num, row=last[message]) for message, num in shown)
 
 
 def _moment(seconds: int | None) -> datetime | None:
