@@ -160,8 +160,7 @@ def render_pending(
     scope: Scope,
 ) -> Summary:
     run_id, store = new_run(lock.epoch), resolved.store
-    if resolved.job.on_invalid == "skip":
-        write_invalid(resolved, index, run=run_id)
+    write_invalid(resolved, index, run=run_id)
     counts = index.counts()
     parts = [str(resolved.table) if isinstance(resolved.table, Swept) else count_text(survey.num_rows, "row")]
     if counts.duplicates:

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from framefleet.pipeline.errors import JobError, UserError, shown
+from pydantic import BaseModel, ValidationError
+
+from framefleet.pipeline.errors import JobError, ModelError, UserError, shown
 
 _MODEL = "model"  # the place of a job's only one
 _AGAIN = "correct these, then run the same command again"
 _MOST_SHOWN = 20  # names in a message
 Expected = TypeVar("Expected")
+Settings = TypeVar("Settings", bound=BaseModel)
 
 _MAPPING = "a mapping (key: value)"
 _EXAMPLE = re.compile(r"\{[^{}]*\}")  # of a mapping, in a description
@@ -52,6 +55,17 @@ def must_be(error: Any, description: str = "") -> str:
     if text is _MAPPING and (example := _EXAMPLE.search(description)):
         return f"a mapping (e.g. {example[0]})"
     return usual if text is None else text.format(**error.get("ctx", {})).replace("'", "")
+
+
+def settings_of(kind: type[Settings], values: Any, *, place: str, fix: str) -> Settings:
+    """Return what a program says as a model of pydantic. place: what it is called. Raises ModelError."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, (place, *first["loc"])))
+    what = f"{first['input']!r}, and must be {must_be(first)}"
+    raise ModelError(f"{where} is {'missing' if first['type'] == 'missing' else what}", fix)
 
 
 def nearest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:

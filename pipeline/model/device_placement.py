@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.mistakes import did_you_mean, must_be
+from framefleet.pipeline.guards.mistakes import did_you_mean, settings_of
 from framefleet.pipeline.guards.strict_model import Strict
 
 if TYPE_CHECKING:
@@ -41,13 +41,8 @@ def placement_of(value: Placement | Mapping[str, Any] | str | None) -> Placement
     """Return what a program says of it. Raises ModelError."""
     if value is None or isinstance(value, Placement):
         return value
-    try:
-        return Placement.model_validate(by_type(value))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, ("placement", *first["loc"])))
-    problem = f"{place} is {first['input']!r}, and must be {must_be(first)}"
-    raise ModelError(problem, "use components, layers or ulysses, or a mapping with type and devices")
+    fix = "use components, layers or ulysses, or a mapping with type and devices"
+    return settings_of(Placement, by_type(value), place="placement", fix=fix)
 
 
 class Placer:

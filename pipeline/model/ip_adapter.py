@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from safetensors import safe_open
 
 from framefleet.pipeline.errors import JobError, ModelError
-from framefleet.pipeline.guards.mistakes import either
+from framefleet.pipeline.guards.mistakes import either, settings_of
 from framefleet.pipeline.guards.strict_model import NonEmpty, Strict
 from framefleet.pipeline.model.options.schema import Options
 from framefleet.pipeline.model.sources.components import Component
@@ -70,7 +70,8 @@ def ip_adapter_of(given: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | No
     """Return a declared IP-adapter. Raises JobError for names that lead out of its folder, or of pickles."""
     if given is None:
         return None
-    adapter = given if isinstance(given, IpAdapter) else IpAdapter(**given)
+    fix = "give path, weights and image_encoder, and perhaps revision and scale"
+    adapter = settings_of(IpAdapter, given, place="ip_adapter", fix=fix)
     weights, encoder = adapter.weights, adapter.image_encoder
     if not weights.endswith(SAFETENSORS) or not {"", ".", ".."}.isdisjoint(f"{weights}/{encoder}".split("/")):
         problem = f"model.ip_adapter has weights {weights!r} and image_encoder {encoder!r}"

@@ -150,7 +150,7 @@ def recorded_tensors(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
 def _content(store: Store, file: RecordedFile) -> bytes:
     where, content = store.url_of(file.path), sound_content(store, file)
     if content == "missing":
-        raise StoreError(f"{where} is gone, but has a record", "put it back, or choose another output")
+        raise StoreError(f"{where} is gone, but has a record", "put it back, or run `framefleet repair`")
     if not isinstance(content, bytes):
         problem = f"{where} is not what was committed: {HOW[content]}"
         raise JobError(problem, "put it back, or run `framefleet repair`")

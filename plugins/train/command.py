@@ -76,8 +76,8 @@ def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
         stdout.say(f"never used: {count_text(count, 'row')} of {bucket}, too few for a batch")
     rows, workers = count_text(plan.rows_per_step, "row"), count_text(plan.num_workers or 1, "worker")
     stdout.say(
-        f"{count_text(plan.steps, 'step')} of {rows} with {workers}; epochs of "
-        f"{count_text(plan.num_rows, 'row')}: {plan.epochs:.3g}"
+        f"{count_text(plan.steps, 'step')} of {rows} with {workers}: "
+        f"{plan.epochs:.3g} epochs of {count_text(plan.num_rows, 'row')}"
     )
     stdout.say(f"memory: about {plan.weights_gb:.1f} GB for weights, gradients and moments, and activations")
     if plan.seconds_per_step is not None and plan.elapsed_s is not None:

@@ -146,7 +146,7 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
 def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
     epochs = settings.steps / batches.steps_per_epoch
     rows = count_text(batches.rows_per_step, "row")
-    watch.say(f"{count_text(settings.steps, 'step')} of {rows}; epochs: {epochs:.3g}")
+    watch.say(f"{count_text(settings.steps, 'step')} of {rows}: {epochs:.3g} epochs")
     for bucket, count in batches.unused().items():
         rows = count_text(count, "row")
         watch.say(f"never used: {rows} of {bucket}: a batch has {settings.batch_size:,} of one size")

@@ -160,7 +160,7 @@ def test_a_training_is_planned_from_its_job_file_and_leaves_nothing(
     monkeypatch.setattr(run.Checkpoints, "write", lambda *values: written.append(values))
     ended = command("plan", job, "--probe")
     assert ended.exit_code == 0, ended.stderr
-    assert "6 steps of 2 rows with 1 worker; epochs of 8 rows: 1.5" in ended.stdout
+    assert "6 steps of 2 rows with 1 worker: 1.5 epochs of 8 rows" in ended.stdout
     (bucket,) = [line for line in ended.stdout.splitlines() if "5 x 16 x 16" in line]
     assert bucket.split()[-1] == "8"
     assert "s a step here" in ended.stdout

@@ -44,7 +44,7 @@ def test_rows_that_are_never_used_are_told() -> None:
     told = io.StringIO()
     say_plan(settings(steps=6, batch_size=4), Batches(sizes, batch_size=4), Lines(EscapingConsole(file=told)))
     assert told.getvalue().splitlines() == [
-        "6 steps of 4 rows; epochs: 3",
+        "6 steps of 4 rows: 3 epochs",
         "never used: 3 rows of 9 x 16 x 16: a batch has 4 of one size",
     ]
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.pipeline.guards.mistakes import did_you_mean
+from framefleet.pipeline.guards.mistakes import did_you_mean, settings_of
 from framefleet.pipeline.guards.redaction import public_url
 from framefleet.pipeline.guards.strict_model import MustBe, NonEmpty, Strict
 from framefleet.pipeline.model.registry import class_of
@@ -64,8 +64,9 @@ def base_and_parts(
     """Return the place of the base, and the parts by component. Raises ModelError where they do not fit."""
     parts = {}
     for name, part in given.items():
-        fields = part if isinstance(part, Mapping) else {"path": str(part)}
-        parts[name] = part if isinstance(part, ModelPart) else ModelPart(**fields)
+        fields = {"path": str(part)} if isinstance(part, str | Path) else part
+        fix = "give the path of a file, or a mapping with path, and perhaps revision and sha256"
+        parts[name] = settings_of(ModelPart, fields, place=f"parts.{name}", fix=fix)
     is_file = path.endswith((*FILE_FORMATS, *PICKLES)) and not os.path.isdir(os.path.expanduser(path))
     is_local = "://" not in path and (path.startswith(("/", ".", "~")) or path.count("/") < 2)
     if is_file and is_local and not os.path.exists(os.path.expanduser(path)):
