@@ -290,7 +290,7 @@ def _by_fleet(
             if then.row_id not in again:
                 yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
             else:
-                _, damages = look_at(store, values_of(then))
+                damages = look_at(store, values_of(then))
                 differences = environment_differences(then, again[then.row_id])
                 now = rendered(scratch, again[then.row_id], media, steps)
                 yield VerifiedRow(
@@ -302,7 +302,7 @@ def _by_fleet(
 
 
 def _not_rendered(store: Store, record: Record, error: FramefleetError) -> VerifiedRow:
-    _, damages = look_at(store, values_of(record))
+    damages = look_at(store, values_of(record))
     compared = Compared(verdict="not rendered")
     return VerifiedRow(record=record, compared=compared, damages=tuple(damages), error=error)
 
