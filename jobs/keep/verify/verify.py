@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -121,14 +121,9 @@ def verify(
     check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given)
     if files:
         store = Output.open(output, given.storage_options).store
-        num_read = 0
-
-        def count(checked: Checked) -> None:
-            nonlocal num_read
-            num_read = checked.num_rows
-
-        damages = tuple(damages_of(store, Callback(count, Checked)))
-        return Verified(damages=damages, num_read=num_read)
+        last = deque([Checked(num_rows=0)], maxlen=1)
+        damages = tuple(damages_of(store, Callback(last.append, Checked)))
+        return Verified(damages=damages, num_read=last[0].num_rows)
     rows = verified_rows(
         output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
     )
