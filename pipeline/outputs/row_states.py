@@ -25,7 +25,7 @@ from framefleet.pipeline.outputs.parts.parts import (
     rows_of,
     whole_row_id,
 )
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named, schema_of
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_from, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
@@ -191,7 +191,7 @@ class LogLine:
     message: str
 
 
-LOG_FIELDS: pa.Schema = schema_of(LogLine)
+LOG_FIELDS: pa.Schema = fields_from(LogLine)
 
 
 def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:

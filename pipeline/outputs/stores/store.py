@@ -33,7 +33,7 @@ from framefleet.pipeline.guards.arguments import check_arguments
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.guards.mistakes import either, must_be, nearest
 from framefleet.pipeline.guards.redaction import check_url, keep_secrets, public_text, public_url
-from framefleet.pipeline.metrics import STORE_BYTES
+from framefleet.pipeline.metrics import STORE_BYTES, Counts
 from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored, is_s3
@@ -78,7 +78,6 @@ class Store:
             self._url = url.rstrip("/")
             self._backend = ObjectStore(_supported(self._url), self._options, outage_s)
         self._patience = retries.Patience(public_url(self._url), outage_s)
-        self.counts = self._patience.counts  # what this process has asked of it, in figures
 
     def __repr__(self) -> str:
         return f"Store({self.url_of('')!r})"
@@ -95,6 +94,11 @@ class Store:
     def silent_s(self) -> float:
         """For how many seconds it has answered nothing that was asked here; 0 while it does."""
         return self._patience.silent_s
+
+    @property
+    def counts(self) -> Counts:
+        """What this process has asked of it, in figures."""
+        return self._patience.counts
 
     def url_of(self, path: str) -> str:
         """Return where `path` lies, as a user would write it, without credentials."""
