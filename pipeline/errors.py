@@ -125,8 +125,13 @@ def bytes_text(num_bytes: float) -> str:
 # bucket, or the folder that was there. invalid: no such endpoint, bucket or region can be.
 StoreTrouble = Literal["unreachable", "refused", "full", "missing", "invalid", "other"]
 PUT_BACK = "put it back as it was, or choose another output"
+FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
+REFUSED_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
+# A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
+# name that no file can have.
+NO_FILE_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # What a machine runs out of; the same command may do it another time, or elsewhere.
-SCARCE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+SCARCE = FULL_ERRNOS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class FramefleetError(Exception):

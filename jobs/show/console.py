@@ -7,7 +7,6 @@ command's own lines is silenced.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -30,6 +29,8 @@ from framefleet.cluster.driver.stop import SIGNALS
 from framefleet.doors import sections
 from framefleet.pipeline.errors import (
     CONTROL,
+    NO_FILE_ERRNOS,
+    REFUSED_ERRNOS,
     SCARCE,
     FramefleetError,
     ServiceError,
@@ -130,15 +131,7 @@ def quiet_libraries() -> None:
 INTERRUPTED = 130  # 128 + the signal's number, as shells have it: 143 of SIGTERM, 129 of SIGHUP
 DEFECT = 70  # sysexits.h: internal software error
 # What keeps a place that somebody named from being opened, where no better error was raised.
-UNUSABLE = {
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-}
+UNUSABLE = NO_FILE_ERRNOS | REFUSED_ERRNOS
 MAX_SAID = 500  # characters of an exception's text: some quote whole files
 
 

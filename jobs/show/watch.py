@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -105,8 +105,7 @@ class ClipsPace:
     """Counts clips that are read one by one. doing, noun: as in `ClipsProgress`. before: done earlier."""
 
     def __init__(self, doing: str, *, total: int, before: int = 0, watch: Watch, noun: str = "clip") -> None:
-        self._doing, self._total, self._before, self._watch = doing, total, before, watch
-        self._noun = noun
+        self._watch, self._first = watch, ClipsProgress(doing=doing, done=before, total=total, noun=noun)
         self._done, self._num_bytes, self._begun = before, 0, time.monotonic()
         self.add(0)
 
@@ -114,16 +113,14 @@ class ClipsPace:
         """Count clips as done. num_bytes: their size, where it is known."""
         self._done, self._num_bytes = self._done + num_clips, self._num_bytes + num_bytes
         elapsed_s = time.monotonic() - self._begun
-        rate = (self._done - self._before) / elapsed_s if elapsed_s else 0.0
+        rate = (self._done - self._first.done) / elapsed_s if elapsed_s else 0.0
         self._watch.show(
-            ClipsProgress(
-                doing=self._doing,
+            replace(
+                self._first,
                 done=self._done,
-                total=self._total,
                 clips_per_s=rate or None,
                 bytes_per_s=self._num_bytes / elapsed_s if rate and self._num_bytes else None,
-                eta_s=(self._total - self._done) / rate if rate else None,
-                noun=self._noun,
+                eta_s=(self._first.total - self._done) / rate if rate else None,
             )
         )
 

@@ -81,9 +81,9 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
         for path in paths:
             try:
                 for rows in rows_in_table(read_part(store, path, _FIELDS), store.url_of(path)):
-                    looked = list(readers.map(partial(look_at, store), rows))
-                    index.add(path, (record for record, _ in looked))
-                    yield from (damage for _, damages in looked for damage in damages)
+                    damages = list(readers.map(partial(look_at, store), rows))
+                    index.add(path, zip(rows, (not some for some in damages), strict=True))
+                    yield from chain.from_iterable(damages)
                     num_checked += len(rows)
                     checked(num_checked)
             except JobError as error:
@@ -93,20 +93,11 @@ def damaged_records(store: Store, index: ClipIndex, checked: Callable[[int], Non
         yield Damage(kind="doubled", path=path, row_id=row_id)
 
 
-def look_at(store: Store, record: Mapping[str, Any]) -> tuple[IndexedRecord, list[Damage]]:
+def look_at(store: Store, record: Mapping[str, Any]) -> list[Damage]:
     """Read the files of one record. Raises JobError where it names what no record of ours does."""
-    clip, extras, derived = (
-        output.recorded_clip(record),
-        output.recorded_extras(record),
-        output.recorded_derived(record),
-    )
-    files = [file for file in (clip, extras, derived) if file]
-    damages, row_id = [], record["row_id"]
-    for path, state in ((file.path, output.file_state(store, file)) for file in files):
-        if state != "sound":
-            damages.append(Damage(kind=state, path=path, row_id=row_id))
-    others = {"extras": extras.path if extras else None, "derived": derived.path if derived else None}
-    return IndexedRecord(row_id=row_id, clip=clip.path, is_sound=not damages, **others), damages
+    files = output.recorded_files(record)
+    kinds = ((file.path, output.why_unsound(store, file)) for file in files)
+    return [Damage(kind=kind, path=path, row_id=record["row_id"]) for path, kind in kinds if kind]
 
 
 def damage_below(folder: str, damage: Damage) -> Damage:
@@ -146,15 +137,6 @@ def strays(store: Store, index: ClipIndex) -> Iterator[Damage]:
                     yield Damage(kind=kind, path=path, row_id=row_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexedRecord:
-    row_id: str
-    clip: str  # its path
-    extras: str | None  # their path
-    is_sound: bool  # the files are as the record says
-    derived: str | None = None  # its path
-
-
 class ClipIndex:
     """All records of an output, part by part: which rows they name twice, and which files they name.
 
@@ -165,12 +147,16 @@ class ClipIndex:
     def __init__(self) -> None:
         self._db = temporary_tables(_SCHEMA)
 
-    def add(self, part: str, records: Iterable[IndexedRecord]) -> None:
+    def add(self, part: str, records: Iterable[tuple[Mapping[str, Any], bool]]) -> None:
+        """Take records, and whether the files of each are as it says."""
         self._db.execute("INSERT OR IGNORE INTO parts (path) VALUES (?)", (part,))
         (number,) = self._db.execute("SELECT number FROM parts WHERE path = ?", (part,)).fetchone()
-        for record in records:
-            tails = (_tail(path, record.row_id) for path in (record.clip, record.extras, record.derived))
-            row = (number, bytes.fromhex(record.row_id), *tails, record.is_sound)
+        for record, is_sound in records:
+            row_id = record["row_id"]
+            paths = [record["path"]]
+            for name in ("extra_outputs", "derived"):
+                paths.append(record[f"{name}_path"] if record[f"{name}_sha256"] else None)
+            row = (number, bytes.fromhex(row_id), *(_tail(path, row_id) for path in paths), is_sound)
             self._db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def forget(self, part: str) -> None:

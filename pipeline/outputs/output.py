@@ -38,7 +38,6 @@ MAX_CLIP_BYTES = 1 << 30  # of a clip that is read whole
 _AT_ONCE_BYTES = 64 << 20  # a larger file goes by a temporary one: several are read side by side
 
 Unsound = Literal["missing", "size", "bytes", "unreadable"]
-FileState = Literal["sound"] | Unsound
 HOW: Mapping[Unsound, str] = {
     "missing": "it is gone",
     "size": "it has another size",
@@ -67,9 +66,10 @@ def recorded_extras(record: Mapping[str, Any]) -> RecordedFile | None:
     return _second_file(record, layout.EXTRAS, "extra_outputs", "the arrays")
 
 
-def recorded_derived(record: Mapping[str, Any]) -> RecordedFile | None:
-    """Return the second clip that a step made from a clip, if any. Raises as `recorded_clip` does."""
-    return _second_file(record, layout.DERIVED, "derived", "the derived clip")
+def recorded_files(record: Mapping[str, Any]) -> list[RecordedFile]:
+    """Return all files that a record names but its preview. Raises as `recorded_clip` does."""
+    derived = _second_file(record, layout.DERIVED, "derived", "the derived clip")
+    return [file for file in (recorded_clip(record), recorded_extras(record), derived) if file]
 
 
 def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str) -> RecordedFile | None:
@@ -82,11 +82,11 @@ def _second_file(record: Mapping[str, Any], folder: str, columns: str, what: str
     return RecordedFile(path=path, sha256=sha256, size=record.get(f"{columns}_bytes"))
 
 
-def file_state(store: Store, file: RecordedFile) -> FileState:
-    """Read a file, and return how it is; of one of another size no more than is needed to see it."""
+def why_unsound(store: Store, file: RecordedFile) -> Unsound | None:
+    """Read a file, and return what is wrong; of one of another size no more than is needed to see it."""
     if file.size is not None and file.size <= _AT_ONCE_BYTES:
         content = sound_content(store, file)
-        return "sound" if isinstance(content, bytes) else content
+        return None if isinstance(content, bytes) else content
     with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:  # raises OSError: outside of `try`
         copy = Path(folder, "file")
         try:
@@ -97,7 +97,7 @@ def file_state(store: Store, file: RecordedFile) -> FileState:
             return _why_not(store, error)
         with open(copy, "rb") as opened:
             is_same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
-    return "sound" if is_same else "bytes"
+    return None if is_same else "bytes"
 
 
 def sound_content(store: Store, file: RecordedFile) -> bytes | Unsound:
@@ -135,16 +135,6 @@ def recorded_frames(store: Store, record: Mapping[str, Any]) -> Frames:
         return decode(content)
     except StoreError as error:
         raise JobError(f"{where}: {error.problem}", error.fix) from error
-
-
-def recorded_tensors(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arrays next to a clip, by name; {} without any. Raises as `recorded_frames` does."""
-    file = recorded_extras(record)
-    if file is None:
-        return {}
-    from safetensors.torch import load  # imports torch
-
-    return load(_content(store, file))
 
 
 def _content(store: Store, file: RecordedFile) -> bytes:
@@ -287,7 +277,12 @@ class Output:
 
     def extras(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the tensors that a record's row has besides its clip, by name. Raises as `frames` does."""
-        return recorded_tensors(self.store, record)
+        file = recorded_extras(record)
+        if file is None:
+            return {}
+        from safetensors.torch import load  # imports torch
+
+        return load(_content(self.store, file))
 
     def no_records(self) -> JobError:
         """Return the error for an output in which no row is done."""

@@ -25,7 +25,7 @@ from framefleet.pipeline.outputs.parts.parts import (
     rows_of,
     whole_row_id,
 )
-from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_named
+from framefleet.pipeline.outputs.parts.records import FAILURE_FIELDS, RECORD_FIELDS, fields_from, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
@@ -46,9 +46,6 @@ _FIXES = {
 }
 # Of one run: some megabytes. Where more rows fail, failures/ has the last words of each.
 MAX_LOG_LINES = 20_000
-_LOG_TYPES = {"at": pa.timestamp("us", tz="UTC")}
-_LOG_TYPES |= dict.fromkeys(("level", "worker", "row_id", "message"), pa.string())
-LOG_FIELDS = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _LOG_TYPES.items()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +189,9 @@ class LogLine:
     worker: str
     row_id: str
     message: str
+
+
+LOG_FIELDS: pa.Schema = fields_from(LogLine)
 
 
 def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:

@@ -32,9 +32,7 @@ from framefleet.pipeline.outputs.layout import CLAIM, RECORDS
 from framefleet.pipeline.outputs.output import (
     HOW,
     Output,
-    recorded_clip,
-    recorded_derived,
-    recorded_extras,
+    recorded_files,
     sound_content,
 )
 from framefleet.pipeline.outputs.parts.parts import PartWriter, no_record, tables_by_part, whole_row_id
@@ -204,14 +202,13 @@ def _write(
 
 
 def _copy_files(store: Store, record: dict[str, Any], to: Store) -> None:
-    clip = recorded_clip(record)
-    for file in filter(None, (clip, recorded_extras(record), recorded_derived(record))):
+    for file in recorded_files(record):
         content = sound_content(store, file)
         if not isinstance(content, bytes):
             fix = "run `framefleet repair`, or choose other rows"
             raise JobError(f"{store.url_of(file.path)} is not as its record says: {HOW[content]}", fix)
         to.write(file.path, content)
-    record |= {"uri": clip.path, "path": clip.path, "preview_path": None}
+    record |= {"uri": record["path"], "preview_path": None}
 
 
 def _copy_inputs(store: Store, record: dict[str, Any], given: Given, to: Store) -> None:

@@ -275,7 +275,7 @@ def test_digests_of_sound_and_of_arrays_are_told_from_other_sound_and_other_arra
         assert (found.verdict, found.which) == ("record damaged", ("audio_sha256",))
         assert (found.doubt is not None) == is_lossy
         damaged = replace(now, extra_outputs_sha256="5" * 64)
-        damages = look_at(store, values_of(damaged))[1]
+        damages = look_at(store, values_of(damaged))
         assert [damage.kind for damage in damages] == ["bytes"]
         found = compare(store, damaged, again, damages=damages)
         assert found == Compared(verdict="record damaged", which=("extra_outputs_sha256",))
@@ -286,7 +286,7 @@ def test_digests_of_sound_and_of_arrays_are_told_from_other_sound_and_other_arra
         found = compare(store, other, again, damages=())
         assert found.verdict == "different" and 30 < (found.psnr_db or 0) < 50
         store.write(now.extra_outputs_path or "", save({"c2w": torch.zeros(4)}))
-        found = compare(store, now, again, damages=look_at(store, values_of(now))[1])
+        found = compare(store, now, again, damages=look_at(store, values_of(now)))
         assert found.verdict == "file damaged"
 
 

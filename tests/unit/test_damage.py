@@ -242,7 +242,7 @@ def test_a_row_whose_clip_cannot_be_read_is_compared(out: Path, damage: Callable
     store = Store(str(out))
     then = find_record(store, clip.stem)
     again = Again(record=then, media=Media(), frames=lambda: None, content=lambda: b"the clip")
-    _, damages = look_at(store, values_of(then))
+    damages = look_at(store, values_of(then))
     assert compare(store, then, again, damages=damages).verdict == "file damaged"
 
 

@@ -15,12 +15,13 @@ from PIL import Image
 
 from framefleet import Store
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.outputs.damage import ClipIndex, IndexedRecord, damaged_records, strays
+from framefleet.pipeline.outputs.damage import ClipIndex, damaged_records, strays
 from framefleet.pipeline.outputs.encode_clip import encode_clip, store_clip
 from framefleet.pipeline.outputs.frames.frames import to_pixels
 from framefleet.pipeline.outputs.frames.result import Audio
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS, Media
+from framefleet.pipeline.outputs.parts.records import values_of
 from framefleet.plugins.marks.label import aigc_label, label_in, xmp_packet
 from framefleet.plugins.marks.settings import LABELLED, ClipMarks, Provider
 from framefleet.plugins.marks.step import MarkStep
@@ -90,7 +91,7 @@ def test_formats_without_a_place_have_a_file_next_to_them(tmp_path: Path) -> Non
     assert beside is not None
     assert dict(beside.aigc)["ProduceID"] == CLIP.row_id
     index = ClipIndex()
-    index.add("part", [IndexedRecord(row_id=CLIP.row_id, clip=record.path or "", extras=None, is_sound=True)])
+    index.add("part", [(values_of(record), True)])
     assert list(strays(store, index)) == []
     assert list(damaged_records(store, index, lambda _: None)) == []
 

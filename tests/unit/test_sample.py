@@ -31,8 +31,8 @@ def store(tmp_path: Path) -> Store:
 
 def test_a_sample_has_as_many_as_can_be_of_each_kind_and_machine(store: Store) -> None:
     chosen = sample_rows(store, 6)
-    assert sorted(Counter(one.kind for one in chosen).values()) == [3, 3]
-    assert len({one.worker for one in chosen}) == 4
+    assert sorted(Counter(one.group[0] for one in chosen).values()) == [3, 3]
+    assert len({one.group[2] for one in chosen}) == 4
     assert len({one.row_id for one in chosen}) == 6
 
 

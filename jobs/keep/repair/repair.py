@@ -96,8 +96,7 @@ def repair_job(
         store = Output.open(store_of_job(job_of(job, sets))).store
     resolve = partial(job_of, job, sets)
     open_job = None if dry_run else resolve
-    nothing = Repairs(num_found={}, num_rows=0, num_set_aside=0, num_swept=0)
-    repaired = Repaired(store=store, repairs=nothing)
+    repaired = Repaired(store=store, repairs=Repairs())
     if "" in outputs_in(store):
         repaired = _mended(store, watch, found, open_job)
     inner = {}
@@ -149,10 +148,10 @@ def put_back(store: Store, hold: Hold) -> bool:
 class Repairs:
     """What was wrong, and what was done about it, or would be."""
 
-    num_found: Mapping[DamageKind, int]
-    num_rows: int  # that lost their record
-    num_set_aside: int  # damaged parts, and files that cannot be read, now in damaged/
-    num_swept: int  # files that nothing named
+    num_found: Mapping[DamageKind, int] = field(default_factory=dict)
+    num_rows: int = 0  # that lost their record
+    num_set_aside: int = 0  # damaged parts, and files that cannot be read, now in damaged/
+    num_swept: int = 0  # files that nothing named
 
 
 def mend(

@@ -40,7 +40,6 @@ class TwoClips:
     there: bytes | None  # the stored file; None where it is neither the recorded one nor the new one
     there_sha256: str
     here: bytes  # the new one
-    here_sha256: str
     is_lossy: bool  # their format does not preserve the frames themselves
     again: Again
 
@@ -150,7 +149,6 @@ def compare(
         there=there if there_sha256 in (then.media_sha256, here_sha256) else None,
         there_sha256=there_sha256,
         here=here,
-        here_sha256=here_sha256,
         is_lossy=path.endswith(tuple(f".{format}" for format in LOSSY)),
         again=again,
     )
@@ -164,7 +162,7 @@ def compare(
         doubt = (
             "or its media_sha256 is wrong: the row's file has other bytes here, so that nothing confirms it"
         )
-        is_unproven = is_there and clips.here_sha256 != then.media_sha256
+        is_unproven = is_there and here_sha256 != then.media_sha256
         return Compared(verdict="file damaged", doubt=doubt if is_unproven else None)
     return _different(then, again, tuple(name for name in which if name not in wrong), clips, changes)
 

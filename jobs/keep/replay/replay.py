@@ -111,7 +111,7 @@ class Replayer:
         there = {**recorded.environment, _RECIPE: digest}
         here = {**parse_json(now.record.environment), _RECIPE: recipe.digest}
         differences = tuple(_differences(there, here))
-        _, damages = look_at(recorded.store, values_of(recorded.record))
+        damages = look_at(recorded.store, values_of(recorded.record))
         again = Again(record=now.record, media=media, frames=lambda: now.frames, content=lambda: now.content)
         return Replayed(
             digests=tuple(compared_digests(recorded.record, now.record)),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -41,13 +41,12 @@ from framefleet.pipeline.outputs.damage import (
 )
 from framefleet.pipeline.outputs.encode_clip import encode_file
 from framefleet.pipeline.outputs.frames.result import Audio, KeptSteps, kept_in
-from framefleet.pipeline.outputs.layout import CLAIM, FAILURES, RECORDS, SCRATCH
+from framefleet.pipeline.outputs.layout import CLAIM, RECORDS, SCRATCH
 from framefleet.pipeline.outputs.media.media import decode, decode_audio, decode_floats, read_metadata
 from framefleet.pipeline.outputs.media.media_settings import LOSSY, Media, MediaFormat
 from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, outputs_in, recorded_clip
 from framefleet.pipeline.outputs.parts import parts
 from framefleet.pipeline.outputs.parts.records import (
-    FAILURE_FIELDS,
     FIRST_FIELDS,
     Record,
     fields_named,
@@ -56,7 +55,7 @@ from framefleet.pipeline.outputs.parts.records import (
     values_of,
 )
 from framefleet.pipeline.outputs.parts.seals import new_run
-from framefleet.pipeline.outputs.row_states import added_in
+from framefleet.pipeline.outputs.row_states import added_in, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.pipeline.request import Request
@@ -122,14 +121,9 @@ def verify(
     check_one_way(files, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given)
     if files:
         store = Output.open(output, given.storage_options).store
-        num_read = 0
-
-        def count(checked: Checked) -> None:
-            nonlocal num_read
-            num_read = checked.num_rows
-
-        damages = tuple(damages_of(store, Callback(count, Checked)))
-        return Verified(damages=damages, num_read=num_read)
+        last = deque([Checked(num_rows=0)], maxlen=1)
+        damages = tuple(damages_of(store, Callback(last.append, Checked)))
+        return Verified(damages=damages, num_read=last[0].num_rows)
     rows = verified_rows(
         output, watch, sample=sample, seed=seed, row_ids=row_ids, by_fleet=by_fleet, given=given, sets=sets
     )
@@ -280,17 +274,15 @@ def _by_fleet(
         again = {
             row["row_id"]: record_of(row, where) for row in parts.rows_of(parts.read_folder(scratch), where)
         }
-        fields = fields_named(FAILURE_FIELDS, "row_id", "error_type", "message")
-        failed = parts.read_folder(scratch, FAILURES, fields)
         errors = {
-            row["row_id"]: JobError(f"it failed: {row['error_type']}: {row['message']}")
-            for row in parts.rows_of(failed, scratch.url_of(FAILURES))
+            row.row_id: JobError(f"it failed: {row.error_type}: {row.message}", row.fix)
+            for row in failed_rows(scratch)
         }
         for then in records:
             if then.row_id not in again:
                 yield _not_rendered(store, then, errors.get(then.row_id, _NOT_FOUND))
             else:
-                _, damages = look_at(store, values_of(then))
+                damages = look_at(store, values_of(then))
                 differences = environment_differences(then, again[then.row_id])
                 now = rendered(scratch, again[then.row_id], media, steps)
                 yield VerifiedRow(
@@ -302,7 +294,7 @@ def _by_fleet(
 
 
 def _not_rendered(store: Store, record: Record, error: FramefleetError) -> VerifiedRow:
-    _, damages = look_at(store, values_of(record))
+    damages = look_at(store, values_of(record))
     compared = Compared(verdict="not rendered")
     return VerifiedRow(record=record, compared=compared, damages=tuple(damages), error=error)
 
@@ -387,9 +379,7 @@ class Candidate:
     lot: bytes
     row_id: str
     part: str
-    kind: str
-    node: str
-    worker: str
+    group: tuple[str, str, str]  # kind, node, worker
 
 
 def sample_rows(
@@ -400,7 +390,7 @@ def sample_rows(
     Equal records and an equal seed give the same rows. among: the row_ids to choose from; None: all.
     """
     # Of each group of like rows those with the lowest lots.
-    groups: dict[tuple[str, ...], list[Candidate]] = {}
+    groups: dict[tuple[str, str, str], list[Candidate]] = {}
     max_groups = max(1, _MAX_CANDIDATES // count)
     rows = (
         (path, row)
@@ -412,8 +402,8 @@ def sample_rows(
     for path, row in rows:
         lot = hashlib.sha256(f"{seed} {row['row_id']}".encode()).digest()[:8]
         kind = " ".join(str(row[name]) for name in _KIND)
-        one = Candidate(lot, row["row_id"], path, kind, row["node"], row["worker"])
-        key = (one.kind, one.node, one.worker)
+        key = (kind, row["node"], row["worker"])
+        one = Candidate(lot, row["row_id"], path, key)
         if key not in groups and len(groups) >= max_groups:
             key = ("", "", "")  # the rest together: what a group is called may be anybody's
         group = groups.setdefault(key, [])
@@ -426,11 +416,10 @@ def sample_rows(
     if len(left) <= count:
         return left
     chosen: list[Candidate] = []
-    kinds, nodes, workers = Counter[str](), Counter[str](), Counter[str]()
-    while left and len(chosen) < count:
-        best = min(left, key=lambda one: (kinds[one.kind], nodes[one.node], workers[one.worker], one.lot))
+    counts = Counter[tuple[int, str]]()  # of the chosen, by each of the three
+    while len(chosen) < count:
+        best = min(left, key=lambda one: ([counts[word] for word in enumerate(one.group)], one.lot))
         left.remove(best)
         chosen.append(best)
-        for counter, name in ((kinds, best.kind), (nodes, best.node), (workers, best.worker)):
-            counter[name] += 1
+        counts.update(enumerate(best.group))
     return chosen

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
@@ -29,7 +30,6 @@ from framefleet.pipeline.overview import Overview
 
 _Read = TypeVar("_Read")
 _LAST = 3  # failures to show; `framefleet failures` lists all
-_AT_WORK: tuple[DriverState, ...] = ("running", "silent")  # their reports count
 _LOOK_EVERY_S = 60.0  # for clips, which takes some hundred requests
 _MOST = 10**12  # more rows than any output has: files may be anybody's
 
@@ -67,7 +67,7 @@ class DriverSeen(Overview):
     @property
     def is_at_work(self) -> bool:
         """Whether its reports count."""
-        return self.state in _AT_WORK
+        return self.state in ("running", "silent")
 
 
 def driver_of(store: Store, *, now: datetime | None = None) -> DriverSeen:
@@ -237,8 +237,7 @@ class StatusReader:
         )
         self._inner: dict[str, StatusReader] = {}
         self._gone: tuple[list[str], float, Gone | None] | None = None  # parts, when, and what was found
-        self._taken: set[str] = set()  # files of added rows that a driver has read
-        self._lengths: dict[str, int] = {}  # rows of the others
+        self._num_rows_in = cache(partial(_num_rows, store))
 
     def status(self) -> Status:
         if not self._inner:  # once there is one, it stays
@@ -285,18 +284,12 @@ class StatusReader:
         )
 
     def _num_added(self) -> int:
-        """Return how many rows were added that no driver has taken. A file that is none of ours has none."""
+        """Return how many rows were added that no driver has taken."""
         store = self._output.store
-        if waiting := {*added_in(store)} - self._taken:
+        if waiting := {*added_in(store)}:
             holders = filter(None, (read_holder(store, epoch) for epoch in epochs_of(store)))
-            self._taken.update(path for holder in holders for path in holder.tables)
-            waiting -= self._taken
-        for path in waiting - self._lengths.keys():
-            try:
-                self._lengths[path] = num_rows_of(store, path)
-            except JobError:  # the next run says so
-                self._lengths[path] = 0
-        return sum(self._lengths[path] for path in waiting)
+            waiting.difference_update(*(holder.tables for holder in holders))
+        return sum(map(self._num_rows_in, waiting))
 
     def _look_for_clips(self, num_records: int) -> Gone | None:
         store = self._output.store
@@ -304,6 +297,13 @@ class StatusReader:
         if self._gone is None or self._gone[0] != parts or now - self._gone[1] > _LOOK_EVERY_S:
             self._gone = parts, now, look_for_clips(store, parts, num_records=num_records)
         return self._gone[2]
+
+
+def _num_rows(store: Store, path: str) -> int:
+    try:
+        return num_rows_of(store, path)
+    except JobError:  # the next run says so
+        return 0
 
 
 class _Cached(Generic[_Read]):

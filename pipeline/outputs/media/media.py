@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from framefleet.pipeline.errors import RenderError, StoreError, count_text
+from framefleet.pipeline.errors import FULL_ERRNOS, RenderError, StoreError, count_text
 from framefleet.pipeline.outputs.frames.frames import Frames, Pictures, beyond_range, eight_bits
 from framefleet.pipeline.outputs.frames.result import Audio, Pcm
 from framefleet.pipeline.outputs.media import picture_files
@@ -22,7 +21,6 @@ from framefleet.pipeline.outputs.media.media_settings import ANIMATIONS, SOUNDS,
 PREVIEW_SIDE = 320  # pixels of the longer side: sharp on a tile of a dense screen, 10 KB
 # 2 of 6: a tenth larger than the slowest, at a third of its time (docs/gallery.md, "What previews cost").
 _EFFORT, _QUALITY = 2, 80
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 FilePart = TypeVar("FilePart")  # frames, sound or tags
 
@@ -61,7 +59,7 @@ def encode(
             return picture_files.encode_zip(frames, sound, kind=kind, tags=tags)
         return encode_av(frames, audio, media=media, rate=rate, tags=tags)  # type: ignore[arg-type]  # checked
     except av.FFmpegError as error:
-        if error.errno in NO_ROOM:  # the machine's, and no fault of the row's
+        if error.errno in FULL_ERRNOS:  # the machine's, and no fault of the row's
             raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
         shown = "sound"
         if frames is not None:

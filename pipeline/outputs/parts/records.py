@@ -115,7 +115,8 @@ class FailureRecord:
     failed_at: datetime
 
 
-def _schema_of(kind: type) -> pa.Schema:
+def fields_from(kind: type) -> pa.Schema:
+    """Return the columns of a dataclass whose fields are of `ARROW_TYPES`, or None."""
     hints = get_type_hints(kind)
     columns = []
     for name in (field.name for field in fields(kind)):
@@ -125,10 +126,10 @@ def _schema_of(kind: type) -> pa.Schema:
     return pa.schema(columns)
 
 
-RECORD_FIELDS: pa.Schema = _schema_of(Record)
+RECORD_FIELDS: pa.Schema = fields_from(Record)
 # Every part of records has these. A part may lack others, which are null then.
 FIRST_FIELDS = pa.schema([RECORD_FIELDS.field(f.name) for f in fields(Record) if f.default is MISSING])
-FAILURE_FIELDS: pa.Schema = _schema_of(FailureRecord)
+FAILURE_FIELDS: pa.Schema = fields_from(FailureRecord)
 ROW_FIELDS = pa.schema([("row_index", pa.int64()), ("row_id", pa.string())])
 INVALID_FIELDS = pa.schema([("row_index", pa.int64()), ("reason", pa.string()), ("fix", pa.string())])
 _DIGESTS = [name for name in RECORD_FIELDS.names if name.endswith("_sha256") or name == "model_digest"]

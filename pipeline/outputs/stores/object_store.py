@@ -194,14 +194,12 @@ class ObjectStore:
         self._opened = None
 
     def read(self, path: str, count: int | None = None) -> bytes:
-        return self._cat(path) if count is None else self.read_own(path, 0, count)
+        return self.read_own(path, 0, count)
 
-    def read_own(self, path: str, first: int, count: int) -> bytes:
-        """Return `count` bytes of an object from `first` on."""
-        return self._cat(path, start=first, end=first + count)
-
-    def _cat(self, path: str, **part: int) -> bytes:
+    def read_own(self, path: str, first: int, count: int | None) -> bytes:
+        """Return `count` bytes of an object from `first` on; None: all of it."""
         files, place = self._at(path)
+        part = {} if count is None else {"start": first, "end": first + count}
         try:
             content: bytes = files.cat_file(place, **part)
         except Exception as error:  # Azure's are no OSErrors

@@ -21,15 +21,13 @@ from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
-from framefleet.pipeline.errors import StoreTrouble
+from framefleet.pipeline.errors import FULL_ERRNOS, REFUSED_ERRNOS, StoreTrouble
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.metrics import STORE_RETRIES, Counts, Spending
 
 _UNREACHABLE_ERRNOS = {errno.EBUSY, errno.ETIMEDOUT, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH}
 # Of NFS, and what s3fs makes of a server's "internal error".
 _UNREACHABLE_ERRNOS |= {errno.ESTALE, errno.EREMOTEIO}
-_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
-_REFUSED_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 # Classes, by name, of Python, botocore, aiohttp (below s3fs, gcsfs and adlfs), azure.core and google.auth.
 _UNREACHABLE_CLASSES = {"ConnectionError", "TimeoutError", "ChecksumError", "TransportError"}
@@ -108,12 +106,12 @@ def trouble_of(error: BaseException) -> StoreTrouble:
         return "invalid"
     names = {kind.__name__ for kind in type(error).__mro__}
     number = error.errno if isinstance(error, OSError) else None
-    if number in _FULL_ERRNOS:
+    if number in FULL_ERRNOS:
         return "full"
     # Before those that are refused: google.auth's TransportError is both.
     if names & _UNREACHABLE_CLASSES or number in _UNREACHABLE_ERRNOS:
         return "unreachable"
-    if names & _REFUSED_CLASSES or number in _REFUSED_ERRNOS or str(error).startswith(_FORBIDDEN):
+    if names & _REFUSED_CLASSES or number in REFUSED_ERRNOS or str(error).startswith(_FORBIDDEN):
         return "refused"
     if names & _INVALID_CLASSES or str(error).startswith(_INVALID_ENDPOINT):
         return "invalid"

@@ -5,7 +5,6 @@ JSON in an output may be anybody's: `read_json` returns a checked value, and eve
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ import fsspec
 from pydantic import TypeAdapter, ValidationError
 
 from framefleet.pipeline.errors import (
+    NO_FILE_ERRNOS,
     PUT_BACK,
     FramefleetError,
     JobError,
@@ -38,9 +38,6 @@ from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.outputs.stores.folder import Folder
 from framefleet.pipeline.outputs.stores.object_store import ObjectStore, Stored, is_s3
 
-# A folder, a pipe, a device or a ring of links in the place of a file, or one of these on the way to it; or a
-# name that no file can have.
-NO_FILE = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 # What s3fs takes; other words go on to libraries below it, which refuse them.
 _S3_OPTIONS = ("key", "secret", "token", "anon", "profile", "endpoint_url", "client_kwargs", "config_kwargs")
 _NO_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -228,7 +225,7 @@ class Store:
                 if may_be_absent:
                     raise FileNotFoundError(f"{self.url_of(path)} does not exist") from None
                 trouble = "missing"  # what it is written to
-            if isinstance(error, OSError) and error.errno in NO_FILE:
+            if isinstance(error, OSError) and error.errno in NO_FILE_ERRNOS:
                 raise NoFile(
                     f"{self.url_of(path)} is not a file: {error.strerror}",
                     "choose another output, or take away what framefleet did not write",
