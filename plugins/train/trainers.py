@@ -1,7 +1,7 @@
 """In: a training, and which machines do it. Out: its steps as they are done, until its weights are written.
 
 Ray Train runs the processes, and starts them again from the last checkpoint when one dies. A single one on
-this machine is this process itself (Ray Train's local mode): no cluster is started for it.
+this machine is this process itself: no cluster is started for it.
 """
 
 from __future__ import annotations
@@ -56,10 +56,8 @@ class Trainers:
     def __enter__(self) -> Self:
         if ray.is_initialized():  # Ray Train's own processes would be shut down with ours
             raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
-        _quiet()
         settings = self._settings
         with ExitStack() as stack:  # __exit__ is not called when entering fails
-            stack.callback(ray.shutdown)  # of what the local mode of Ray Train may have started
             if settings.address is not None:
                 stack.enter_context(connect(settings.address, num_cpus=settings.num_cpus))
             self.num_workers, self._gpus = _shares(settings)
@@ -88,7 +86,7 @@ class Trainers:
         if ray.is_initialized():
             self._run_on_ray(training, tell)
         else:
-            self.fit(_train, training, tell, num_workers=0)
+            _train(training, tell, rank=0, size=1)
 
     def _run_on_ray(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         # Outside this process: they are to live as long as it does.
@@ -98,7 +96,7 @@ class Trainers:
         is_ready = False
         # In a task: signals are for this process, and Ray Train would put its own handler in their way. In a
         # thread it might call a Ray that was shut down after an error, which ends the process without a word.
-        fit = ray.remote(num_cpus=0, max_retries=0)(_fit).options(scheduling_strategy=here)
+        fit = ray.remote(num_cpus=0, max_retries=0)(Trainers.fit).options(scheduling_strategy=here)
         fitting = fit.remote(self, training, events.put)
         while not (ray.wait([fitting], timeout=0)[0] and events.empty()):
             try:
@@ -131,10 +129,9 @@ class Trainers:
                 "look for the cause on their machines (memory, driver), then run the same command again",
             ) from error
 
-    def fit(
-        self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
-    ) -> None:
-        """Have Ray Train call the function in each process; num_workers: 0 is this process."""
+    def fit(self, training: Training, tell: Callable[[Any], None]) -> None:
+        """Have Ray Train run the processes."""
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
         needs = {"CPU": self._settings.worker_cpus(), "GPU": self._gpus}
         # Nothing of ours lies there; Ray's default is a folder in the user's home, and a mark of it stays.
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
@@ -144,25 +141,16 @@ class Trainers:
                 "worker_runtime_env": {"env_vars": worker_variables(threads=self._threads)},
             }
             TorchTrainer(
-                function,
+                _train_on_ray,
                 train_loop_config={"training": training, "tell": tell, "build": _build()},
                 scaling_config=ScalingConfig(
-                    num_workers=num_workers,
+                    num_workers=self.num_workers,
                     use_gpu=bool(self._gpus),
                     resources_per_worker={name: amount for name, amount in needs.items() if amount},
                 ),
                 run_config=RunConfig(**options),
                 torch_config=TorchConfig(timeout_s=LONGEST_WAIT_S),
             ).fit()
-
-
-def _fit(trainers: Trainers, training: Training, tell: Callable[[Any], None]) -> None:
-    _quiet()
-    trainers.fit(_train_on_ray, training, tell, num_workers=trainers.num_workers)
-
-
-def _quiet() -> None:
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
 def _train_on_ray(config: dict[str, Any]) -> None:
@@ -174,23 +162,22 @@ def _train_on_ray(config: dict[str, Any]) -> None:
                 f"worker {context.get_world_rank()} runs another build of framefleet than the driver",
                 "install the same version on every machine of the cluster",
             )
-        _train(config)
+        _train(config["training"], tell, rank=context.get_world_rank(), size=context.get_world_size())
     except FramefleetError as error:
         tell(error)
         raise
 
 
-def _train(config: dict[str, Any]) -> None:
+def _train(training: Training, tell: Callable[[Any], None], *, rank: int, size: int) -> None:
     """Be one of the processes, or the only one."""
-    training, context = config["training"], ray.train.get_context()
     if training.model.device != "auto":
         device = torch.device(training.model.device)
     elif torch.cuda.is_available():  # the one that Ray Train chose for this process
         device = torch.device("cuda", torch.cuda.current_device())
     else:
         device = torch.device("cpu")
-    world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
-    run_training(replace(training, model=replace(training.model, device=str(device))), world, config["tell"])
+    model = replace(training.model, device=str(device))
+    run_training(replace(training, model=model), World(rank=rank, size=size, device=device), tell)
 
 
 def _in_words(resources: Mapping[str, float]) -> str:
