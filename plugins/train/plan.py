@@ -100,7 +100,7 @@ def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> Train
         # With another output: what is found out is not kept.
         aside = replace(resolved, store=Store(folder), prepared=Store(folder))
         rows = survey_training(aside, watch)
-        batches = Batches.of(rows, job.train, world_size=num_workers or 1)
+        batches = Batches(rows, job.train, world_size=num_workers or 1)
         seconds = seconds_per_step(aside, rows, watch) if probe else None
     return TrainPlan(
         table=resolved.columns.table.location,
@@ -142,7 +142,7 @@ def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watc
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     # Only the rows of these steps: what is trained on is encoded before, which takes its time.
-    batches = Batches.of(rows, resolved.job.train, world_size=1)
+    batches = Batches(rows, resolved.job.train, world_size=1)
     wanted = {
         position
         for step in range(NUM_STEPS)

@@ -246,7 +246,7 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
         watch.show(Checked(num_rows=num_rows))
 
     columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
-    rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=checked)
+    rows = TrainingRows(survey(columns, buckets, inputs, store=store, refused=refused, checked=checked))
     surveyed.find_places(table)
     surveyed.num_rows = len(rows) + surveyed.num_invalid
     check_valid(surveyed, table, on_invalid=resolved.job.on_invalid, verb="trained on")

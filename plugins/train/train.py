@@ -108,7 +108,7 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     ):
         resolve.check_output(resolved, workers=trainers.num_workers)
         rows = resolve.survey_training(resolved, watch)
-        say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
+        say_plan(job.train, Batches(rows, job.train, world_size=trainers.num_workers), watch)
         resolve.claim_training(resolved, rows, workers=trainers.num_workers)
         pace = Pace(job.train.steps)
 
