@@ -86,7 +86,7 @@ class Trainers:
         if ray.is_initialized():
             self._run_on_ray(training, tell)
         else:
-            _train(training, tell, rank=0, size=1)
+            train_here(training, tell)
 
     def _run_on_ray(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         # Outside this process: they are to live as long as it does.
@@ -162,13 +162,13 @@ def _train_on_ray(config: dict[str, Any]) -> None:
                 f"worker {context.get_world_rank()} runs another build of framefleet than the driver",
                 "install the same version on every machine of the cluster",
             )
-        _train(config["training"], tell, rank=context.get_world_rank(), size=context.get_world_size())
+        train_here(config["training"], tell, rank=context.get_world_rank(), size=context.get_world_size())
     except FramefleetError as error:
         tell(error)
         raise
 
 
-def _train(training: Training, tell: Callable[[Any], None], *, rank: int, size: int) -> None:
+def train_here(training: Training, tell: Callable[[Any], None], *, rank: int = 0, size: int = 1) -> None:
     """Be one of the processes, or the only one."""
     if training.model.device != "auto":
         device = torch.device(training.model.device)
