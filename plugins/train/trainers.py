@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from queue import Empty
-from typing import Any, Self
+from typing import Any
 
 import ray
 import torch
@@ -40,48 +40,43 @@ LONGEST_WAIT_S = 7 * 24 * 3600
 _POLL_S = 0.5
 
 
-class Trainers:
-    """The processes of one training, as a context: they end when it ends, and so does a cluster it started.
+@contextmanager
+def start_trainers(settings: FleetSettings, *, threads: int, device: str) -> Iterator[Trainers]:
+    """Join the cluster of the settings, or start one here where there are several workers.
 
-    num_workers: auto is one for each GPU, or one where there is none: processes share no cores for nothing.
+    The processes of a training end with the context, and so does a cluster that was started here.
     """
+    if ray.is_initialized():  # Ray Train's own processes would be shut down with ours
+        raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
+    if device == "cpu":
+        settings = settings.model_copy(update={"gpus_per_worker": 0})
+    with ExitStack() as stack:
+        if settings.address is not None:
+            stack.enter_context(connect(settings.address, num_cpus=settings.num_cpus))
+        num_workers, gpus = _shares(settings)
+        if settings.address is None and num_workers > 1:
+            num_cpus = settings.model_copy(update={"workers": num_workers}).num_cpus
+            stack.enter_context(connect(None, num_cpus=num_cpus))
+        yield Trainers(settings=settings, threads=threads, num_workers=num_workers, gpus=gpus)
 
-    def __init__(self, settings: FleetSettings, *, threads: int, device: str = "auto") -> None:
-        if device == "cpu":
-            settings = settings.model_copy(update={"gpus_per_worker": 0})
-        self._settings, self._threads = settings, threads
-        self.num_workers = 1
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        if ray.is_initialized():  # Ray Train's own processes would be shut down with ours
-            raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
-        settings = self._settings
-        with ExitStack() as stack:  # __exit__ is not called when entering fails
-            if settings.address is not None:
-                stack.enter_context(connect(settings.address, num_cpus=settings.num_cpus))
-            self.num_workers, self._gpus = _shares(settings)
-            if settings.address is None and self.num_workers > 1:
-                num_cpus = settings.model_copy(update={"workers": self.num_workers}).num_cpus
-                stack.enter_context(connect(None, num_cpus=num_cpus))
-            self._stack = stack.pop_all()
-        return self
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainers:
+    """The processes of one training."""
 
-    def __exit__(self, *raised: Any) -> None:
-        self._stack.__exit__(*raised)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel to Ray Train without the connection, which is this process's."""
-        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
+    settings: FleetSettings
+    threads: int
+    num_workers: int
+    gpus: float  # of each
 
     def run(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
         device = training.model.device
-        if not self._gpus and device.startswith("cuda"):
+        if not self.gpus and device.startswith("cuda"):
             problem = f"model.device is {device}, and workers of this training have no GPU"
             fix = "leave it out to train on the CPU, or raise fleet.gpus_per_worker"
             raise JobError(problem, fix)
-        if not self._gpus and device == "auto":
+        if not self.gpus and device == "auto":
             training = replace(training, model=replace(training.model, device="cpu"))
         if ray.is_initialized():
             self._run_on_ray(training, tell)
@@ -92,7 +87,7 @@ class Trainers:
         # Outside this process: they are to live as long as it does.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        deadline = time.monotonic() + self._settings.ready_timeout_s
+        deadline = time.monotonic() + self.settings.ready_timeout_s
         is_ready = False
         # In a task: signals are for this process, and Ray Train would put its own handler in their way. In a
         # thread it might call a Ray that was shut down after an error, which ends the process without a word.
@@ -103,9 +98,9 @@ class Trainers:
                 event = events.get(timeout=_POLL_S)
             except Empty:
                 if not is_ready and time.monotonic() > deadline:
-                    needs = {"GPU": self._gpus, "CPU": self._settings.worker_cpus()}
+                    needs = {"GPU": self.gpus, "CPU": self.settings.worker_cpus()}
                     raise FleetError(
-                        f"the workers were not ready after {self._settings.ready_timeout_s:.0f} s; each of "
+                        f"the workers were not ready after {self.settings.ready_timeout_s:.0f} s; each of "
                         f"{self.num_workers} asks for {_in_words(needs)}, the cluster has "
                         f"{_in_words(ray.cluster_resources())}, free: {_in_words(ray.available_resources())}",
                         "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
@@ -132,20 +127,20 @@ class Trainers:
     def fit(self, training: Training, tell: Callable[[Any], None]) -> None:
         """Have Ray Train run the processes."""
         logging.getLogger("ray.train").setLevel(logging.WARNING)
-        needs = {"CPU": self._settings.worker_cpus(), "GPU": self._gpus}
+        needs = {"CPU": self.settings.worker_cpus(), "GPU": self.gpus}
         # Nothing of ours lies there; Ray's default is a folder in the user's home, and a mark of it stays.
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             options: dict[str, Any] = {
                 "storage_path": folder,
                 "failure_config": FailureConfig(max_failures=MAX_FAILURES),
-                "worker_runtime_env": {"env_vars": worker_variables(threads=self._threads)},
+                "worker_runtime_env": {"env_vars": worker_variables(threads=self.threads)},
             }
             TorchTrainer(
                 _train_on_ray,
                 train_loop_config={"training": training, "tell": tell, "build": _build()},
                 scaling_config=ScalingConfig(
                     num_workers=self.num_workers,
-                    use_gpu=bool(self._gpus),
+                    use_gpu=bool(self.gpus),
                     resources_per_worker={name: amount for name, amount in needs.items() if amount},
                 ),
                 run_config=RunConfig(**options),
@@ -189,7 +184,10 @@ def _build() -> tuple[str, str]:
 
 
 def _shares(settings: FleetSettings) -> tuple[int, float]:
-    """How many workers, and GPUs for each."""
+    """Return the number of workers, and of GPUs for each.
+
+    auto is one for each GPU, or one where there is none: processes share no cores for nothing.
+    """
     if settings.address is None:
         total = float(torch.cuda.device_count())
     else:
