@@ -107,15 +107,15 @@ def _convert_original(
     settings: Mapping[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> Converted:
-    checkpoint, given = open_checkpoint(path), dict(settings)
-    for component in [name for name in given if "." not in name]:
-        place = given.pop(component)
+    checkpoint, config_values = open_checkpoint(path), dict(settings)
+    for component in [name for name in config_values if "." not in name]:
+        place = config_values.pop(component)
         if not isinstance(place, str | Path):
             raise ModelError(
                 f"--set {component}={place}: it is not a path", "give a file, or a folder of files"
             )
         checkpoint = checkpoint.with_part(component, open_checkpoint(Path(place)))
-    conversion = plan_conversion(checkpoint, variant=variant, given=given)
+    conversion = plan_conversion(checkpoint, variant=variant, given=config_values)
     check(conversion, checkpoint)
     networks = conversion.networks.values()
     total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, dtype).values())

@@ -196,7 +196,7 @@ _ORIGINAL = (  # of our names; tried in order, each on what the one before left
 # What tells a block's kind and width.
 _LAST = {"main.conv1.conv": "ResBlock", "context_module.main.proj.conv": "EfficientViTBlock"}
 
-# Names by which an autoencoder is told.
+# Names of tensors that only this autoencoder has.
 DC_NAME = re.compile(r"(en|de)coder\.stages\.\d+\.op_list\.")
 HUNYUAN_NAME = re.compile(r"(en|de)coder\.(down|up)_blocks\.\d+\..+\.conv\.weight$")
 _GROUPS = 32  # of norms in the released model, which no tensor tells

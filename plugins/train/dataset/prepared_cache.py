@@ -166,10 +166,9 @@ class PreparedRows:
 
 
 T = TypeVar("T")
-Place = TypeVar("Place")
 
 
-def read_ahead(load: Callable[[Place], T], places: Iterable[Place], *, count: int) -> Iterator[T]:
+def read_ahead(load: Callable[[int], T], places: Iterable[int], *, count: int) -> Iterator[T]:
     """Yield `load(place)` for each of `places`, in order, while threads load the next `count`."""
     remaining = iter(places)
     with ThreadPoolExecutor(count, thread_name_prefix="read-ahead") as threads:
