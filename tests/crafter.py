@@ -16,7 +16,7 @@ from PIL import Image
 
 from framefleet import Request
 from framefleet.pipeline.outputs.frames.frames import frames_sha256
-from framefleet.plugins.ports.conversion.convert import convert
+from framefleet.plugins.ports.conversion.convert import convert_model
 from tests.crafter_originals import checkpoint
 
 TEXT, IMAGE, MOTION = "videocrafter2-t2v-512", "videocrafter1-i2v-512", "dynamicrafter-512"
@@ -35,7 +35,7 @@ def crafter(variant: str) -> Path:
         for name in ("weight", "bias"):  # keeps most pixels between black and white
             tensors[f"first_stage_model.decoder.conv_out.{name}"].mul_(0.5)
     torch.save({"state_dict": tensors}, parent / "model.ckpt")
-    convert(parent / "model.ckpt", parent / variant, variant=variant)
+    convert_model(parent / "model.ckpt", parent / variant, variant=variant)
     return parent / variant
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from framefleet.pipeline.outputs.frames.frames import Frames
+from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
 from framefleet.plugins.train.job import TrainSettings
-from framefleet.plugins.train.task import Prepared, TrainingRow
+from framefleet.plugins.train.task import Bucket, Prepared, TrainingRow
 
 
 class ToyTask:
@@ -44,3 +45,15 @@ def toy_batches(step: int, *, count: int = 1, size: int = 4) -> list[list[Prepar
 
 def settings(**more: Any) -> TrainSettings:
     return TrainSettings(**{"steps": 8, "learning_rate": 0.01, **more})
+
+
+def batches_of(
+    buckets: Sequence[Bucket], *, world_size: int = 1, repeats: int | Sequence[int] = 1, **more: Any
+) -> Batches:
+    """Return the batches of rows of these buckets. repeats: of each row, or of all."""
+    counts = [repeats] * len(buckets) if isinstance(repeats, int) else repeats
+    rows = TrainingRows(
+        TrainingRow(index=i, video=None, sha256=None, arguments={}, bucket=bucket, repeats=count)
+        for i, (bucket, count) in enumerate(zip(buckets, counts, strict=True))
+    )
+    return Batches(rows, settings(**more), world_size=world_size)

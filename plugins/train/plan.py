@@ -15,8 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.plan.footprint import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
@@ -26,13 +24,11 @@ from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
-from framefleet.plugins.train.freezing import trained_component
 from framefleet.plugins.train.job import TrainJob
 from framefleet.plugins.train.reports import Step, TrainingReport
 from framefleet.plugins.train.resolve import ResolvedTraining, check_output, resolve_training, survey_training
-from framefleet.plugins.train.run import run_training
 from framefleet.plugins.train.train import training_of
-from framefleet.plugins.train.world import World
+from framefleet.plugins.train.trainers import train_here
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +96,14 @@ def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> Train
         # With another output: what is found out is not kept.
         aside = replace(resolved, store=Store(folder), prepared=Store(folder))
         rows = survey_training(aside, watch)
-        batches = Batches.of(rows, job.train, world_size=num_workers or 1)
+        batches = Batches(rows, job.train, world_size=num_workers or 1)
         seconds = seconds_per_step(aside, rows, watch) if probe else None
     return TrainPlan(
         table=resolved.columns.table.location,
         output=resolved.store.url_of(""),
         model=resolved.model.name,
         pipeline=resolved.spec.class_name,
-        component=trained_component(job.train, resolved.spec.components),
+        component=resolved.component,
         num_rows=len(rows),
         buckets={str(bucket): count for bucket, count in Counter(rows.buckets()).most_common()},
         unused={str(bucket): count for bucket, count in batches.unused().items()},
@@ -124,13 +120,12 @@ def _weights_gb(resolved: ResolvedTraining) -> float:
     """Return what all weights take as they are stored, and those that are trained with all that they need."""
     job, spec = resolved.job, resolved.spec
     weights = weights_of(resolved.model, source_of(resolved.model))
-    component = trained_component(job.train, spec.components)
     sizes = {file: weights.source.files[file].size for file in weights.files if is_weights(file)}
-    trained = sum(size for file, size in sizes.items() if file.startswith(f"{component}/"))
+    trained = sum(size for file, size in sizes.items() if file.startswith(f"{resolved.component}/"))
     others = sum(sizes.values()) - trained
     if job.train.lora:  # its own weights are a hundredth of these
         return (others + trained) / GB
-    millions = spec.preset.parameters.get(component) if spec.preset else None
+    millions = spec.preset.parameters.get(resolved.component) if spec.preset else None
     fp32 = millions * 4 * 10**6 if millions else trained
     return (others + fp32 * TRAINED_COPIES) / GB
 
@@ -138,11 +133,8 @@ def _weights_gb(resolved: ResolvedTraining) -> float:
 def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watch) -> float:
     """Return the median of some steps, of one worker. resolved: with an output that is thrown away."""
     wait_for(watch, "training a few steps")
-    device = resolved.model.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     # Only the rows of these steps: what is trained on is encoded before, which takes its time.
-    batches = Batches.of(rows, resolved.job.train, world_size=1)
+    batches = Batches(rows, resolved.job.train, world_size=1)
     wanted = {
         position
         for step in range(NUM_STEPS)
@@ -164,7 +156,6 @@ def seconds_per_step(resolved: ResolvedTraining, rows: TrainingRows, watch: Watc
             if len(times) == NUM_STEPS:
                 raise FarEnough
 
-    model = replace(training.model, device=device)
     with suppress(FarEnough):
-        run_training(replace(training, model=model), World(rank=0, size=1, device=torch.device(device)), note)
+        train_here(training, note)
     return median(after - before for before, after in pairwise(times))

@@ -75,6 +75,7 @@ class ResolvedTraining:
     job: TrainJob
     model: ModelSettings
     spec: PipelineSpec
+    component: str  # of the pipeline, which is trained
     files: Mapping[str, str]  # what loading the model reads, each with its SHA-256
     digest: str  # of all these files
     columns: Columns
@@ -97,7 +98,7 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
     if job.train.part == "denoiser":
         check_trainable(spec.class_name)
     _check_settings(job.train)
-    _check_model(job, model)
+    _check_model(job, model, component)
     dtype = model.settings.dtype if job.train.lora else _with_fp32(model.settings.dtype, component)
     options = job.storage_options if "://" in job.table else {}
     table = open_table(job.table, options, arguments=column_kinds(spec, job.columns))
@@ -113,6 +114,7 @@ def resolve_training(job: TrainJob, watch: Watch) -> ResolvedTraining:
         job=job,
         model=replace(model.settings, dtype=dtype),
         spec=spec,
+        component=component,
         files=files,
         digest=model_digest(files),
         columns=columns,
@@ -144,11 +146,10 @@ def _check_settings(settings: TrainSettings) -> None:
         )
 
 
-def _check_model(job: TrainJob, model: OpenedModel) -> None:
+def _check_model(job: TrainJob, model: OpenedModel, component: str) -> None:
     """Raise UserError for a dtype or an option that the model, or a training of it, cannot have."""
     options = model.settings.options
     check_dtype(model.settings.dtype, model.spec.components)
-    component = trained_component(job.train, model.spec.components)
     if not job.train.lora and (model.settings.parts or component in model.packed):
         key = "base" if job.model.base else "parts"
         method = model.packed.get(component)
@@ -246,7 +247,7 @@ def survey_training(resolved: ResolvedTraining, watch: Watch) -> TrainingRows:
         watch.show(Checked(num_rows=num_rows))
 
     columns, buckets, inputs = resolved.columns, resolved.buckets, resolved.inputs
-    rows = survey(columns, buckets, inputs, store=store, refused=refused, checked=checked)
+    rows = TrainingRows(survey(columns, buckets, inputs, store=store, refused=refused, checked=checked))
     surveyed.find_places(table)
     surveyed.num_rows = len(rows) + surveyed.num_invalid
     check_valid(surveyed, table, on_invalid=resolved.job.on_invalid, verb="trained on")

@@ -9,13 +9,10 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import metadata
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -38,7 +35,7 @@ from framefleet.pipeline.rows.inputs.access import Inputs
 from framefleet.plugins.pictures.contact_sheet import contact_sheet
 from framefleet.plugins.train.checkpoints import Checkpoints
 from framefleet.plugins.train.dataset.batches import Batches, TrainingRows
-from framefleet.plugins.train.dataset.prepared_cache import PreparedRows
+from framefleet.plugins.train.dataset.prepared_cache import PreparedRows, read_ahead
 from framefleet.plugins.train.finish import write_result
 from framefleet.plugins.train.freezing import choose_parameters
 from framefleet.plugins.train.job import TrainSettings
@@ -51,8 +48,7 @@ from framefleet.plugins.train.world import World
 FINISH_ROWS = 256
 
 Tell = Callable[[TrainingReport], None]
-STEPS_AHEAD = 2  # one is ready, one is being read
-T = TypeVar("T")
+STEPS_AHEAD = 1  # read while the step before is learned
 _SAMPLES = "samples"  # the folder of clips and contact sheets, by step
 
 
@@ -108,7 +104,7 @@ class _Run:
             store=training.prepared,
             identity=_prepared_identity(training, self._model.pipe),
         )
-        self._batches = Batches.of(training.rows, self._settings, world_size=world.size)
+        self._batches = Batches(training.rows, self._settings, world_size=world.size)
         self._checkpoints = Checkpoints(self._store, keep=self._settings.keep_checkpoints)
         self._losses: list[Step] = []
 
@@ -128,7 +124,7 @@ class _Run:
             rows = (self._batches.rows_of(step, micro, self._world.rank) for micro in places)
             return [[self._rows[position] for position in batch] for batch in rows]
 
-        for step, batches in zip(steps, read_ahead(batches_of, steps), strict=True):
+        for step, batches in zip(steps, read_ahead(batches_of, steps, count=STEPS_AHEAD), strict=True):
             done = self._learner.learn(step, batches)
             self._losses.append(done)
             self._tell(done)
@@ -207,16 +203,6 @@ def _prepared_identity(training: Training, pipe: Any) -> dict[str, Any]:
         "options": training.model.options.numerics(),
         "versions": {name: metadata.version(name) for name in ("framefleet", "diffusers", "transformers")},
     }
-
-
-def read_ahead(load: Callable[[int], T], steps: Iterable[int]) -> Iterator[T]:
-    """Yield `load(step)` for each of `steps`, in order."""
-    remaining = iter(steps)
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-        waiting = deque(reader.submit(load, step) for step in islice(remaining, STEPS_AHEAD))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(reader.submit(load, step) for step in islice(remaining, 1))
 
 
 def task_for(pipe: Any, settings: TrainSettings) -> TrainingTask:

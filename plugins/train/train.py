@@ -26,7 +26,7 @@ from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.job import TrainJob, TrainSettings
 from framefleet.plugins.train.reports import Kept, Preparing, Step, TrainingReport, TrainProgress, read_losses
 from framefleet.plugins.train.run import Training
-from framefleet.plugins.train.trainers import Trainers
+from framefleet.plugins.train.trainers import start_trainers
 
 # Losses jump with the noise that was drawn: the mean of some shows where they go.
 STEPS_SHOWN = 20
@@ -104,11 +104,11 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
     resolve.check_output(resolved, workers=num_workers)
     with (
         DriverLock(resolved.store) as lock,
-        Trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,
+        start_trainers(job.fleet, threads=job.model.threads, device=job.model.device) as trainers,
     ):
         resolve.check_output(resolved, workers=trainers.num_workers)
         rows = resolve.survey_training(resolved, watch)
-        say_plan(job.train, Batches.of(rows, job.train, world_size=trainers.num_workers), watch)
+        say_plan(job.train, Batches(rows, job.train, world_size=trainers.num_workers), watch)
         resolve.claim_training(resolved, rows, workers=trainers.num_workers)
         pace = Pace(job.train.steps)
 

@@ -1,7 +1,7 @@
 """In: a training, and which machines do it. Out: its steps as they are done, until its weights are written.
 
 Ray Train runs the processes, and starts them again from the last checkpoint when one dies. A single one on
-this machine is this process itself (Ray Train's local mode): no cluster is started for it.
+this machine is this process itself: no cluster is started for it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from queue import Empty
-from typing import Any, Self
+from typing import Any
 
 import ray
 import torch
@@ -40,74 +40,67 @@ LONGEST_WAIT_S = 7 * 24 * 3600
 _POLL_S = 0.5
 
 
-class Trainers:
-    """The processes of one training, as a context: they end when it ends, and so does a cluster it started.
+@contextmanager
+def start_trainers(settings: FleetSettings, *, threads: int, device: str) -> Iterator[Trainers]:
+    """Join the cluster of the settings, or start one here where there are several workers.
 
-    num_workers: auto is one for each GPU, or one where there is none: processes share no cores for nothing.
+    The processes of a training end with the context, and so does a cluster that was started here.
     """
+    if ray.is_initialized():  # Ray Train's own processes would be shut down with ours
+        raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
+    if device == "cpu":
+        settings = settings.model_copy(update={"gpus_per_worker": 0})
+    with ExitStack() as stack:
+        if settings.address is not None:
+            stack.enter_context(connect(settings.address, num_cpus=settings.num_cpus))
+        num_workers, gpus = _shares(settings)
+        if settings.address is None and num_workers > 1:
+            num_cpus = settings.model_copy(update={"workers": num_workers}).num_cpus
+            stack.enter_context(connect(None, num_cpus=num_cpus))
+        yield Trainers(settings=settings, threads=threads, num_workers=num_workers, gpus=gpus)
 
-    def __init__(self, settings: FleetSettings, *, threads: int, device: str = "auto") -> None:
-        if device == "cpu":
-            settings = settings.model_copy(update={"gpus_per_worker": 0})
-        self._settings, self._threads = settings, threads
-        self.num_workers = 1
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        if ray.is_initialized():  # Ray Train's own processes would be shut down with ours
-            raise FleetError("Ray is already in use in this process", "call ray.shutdown() first")
-        _quiet()
-        settings = self._settings
-        with ExitStack() as stack:  # __exit__ is not called when entering fails
-            stack.callback(ray.shutdown)  # of what the local mode of Ray Train may have started
-            if settings.address is not None:
-                stack.enter_context(connect(settings.address, num_cpus=settings.num_cpus))
-            self.num_workers, self._gpus = _shares(settings)
-            if settings.address is None and self.num_workers > 1:
-                num_cpus = settings.model_copy(update={"workers": self.num_workers}).num_cpus
-                stack.enter_context(connect(None, num_cpus=num_cpus))
-            self._stack = stack.pop_all()
-        return self
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainers:
+    """The processes of one training."""
 
-    def __exit__(self, *raised: Any) -> None:
-        self._stack.__exit__(*raised)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel to Ray Train without the connection, which is this process's."""
-        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
+    settings: FleetSettings
+    threads: int
+    num_workers: int
+    gpus: float  # of each
 
     def run(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         """Train to the end. Raises FramefleetError; what was finished stays, and `run` goes on from there."""
         device = training.model.device
-        if not self._gpus and device.startswith("cuda"):
+        if not self.gpus and device.startswith("cuda"):
             problem = f"model.device is {device}, and workers of this training have no GPU"
             fix = "leave it out to train on the CPU, or raise fleet.gpus_per_worker"
             raise JobError(problem, fix)
-        if not self._gpus and device == "auto":
+        if not self.gpus and device == "auto":
             training = replace(training, model=replace(training.model, device="cpu"))
         if ray.is_initialized():
             self._run_on_ray(training, tell)
         else:
-            self.fit(_train, training, tell, num_workers=0)
+            train_here(training, tell)
 
     def _run_on_ray(self, training: Training, tell: Callable[[TrainingReport], None]) -> None:
         # Outside this process: they are to live as long as it does.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        deadline = time.monotonic() + self._settings.ready_timeout_s
+        deadline = time.monotonic() + self.settings.ready_timeout_s
         is_ready = False
         # In a task: signals are for this process, and Ray Train would put its own handler in their way. In a
         # thread it might call a Ray that was shut down after an error, which ends the process without a word.
-        fit = ray.remote(num_cpus=0, max_retries=0)(_fit).options(scheduling_strategy=here)
+        fit = ray.remote(num_cpus=0, max_retries=0)(Trainers.fit).options(scheduling_strategy=here)
         fitting = fit.remote(self, training, events.put)
         while not (ray.wait([fitting], timeout=0)[0] and events.empty()):
             try:
                 event = events.get(timeout=_POLL_S)
             except Empty:
                 if not is_ready and time.monotonic() > deadline:
-                    needs = {"GPU": self._gpus, "CPU": self._settings.worker_cpus()}
+                    needs = {"GPU": self.gpus, "CPU": self.settings.worker_cpus()}
                     raise FleetError(
-                        f"the workers were not ready after {self._settings.ready_timeout_s:.0f} s; each of "
+                        f"the workers were not ready after {self.settings.ready_timeout_s:.0f} s; each of "
                         f"{self.num_workers} asks for {_in_words(needs)}, the cluster has "
                         f"{_in_words(ray.cluster_resources())}, free: {_in_words(ray.available_resources())}",
                         "lower fleet.workers, fleet.gpus_per_worker or fleet.cpus_per_worker, or raise "
@@ -131,38 +124,28 @@ class Trainers:
                 "look for the cause on their machines (memory, driver), then run the same command again",
             ) from error
 
-    def fit(
-        self, function: Callable[[dict[str, Any]], None], training: Training, tell: Any, *, num_workers: int
-    ) -> None:
-        """Have Ray Train call the function in each process; num_workers: 0 is this process."""
-        needs = {"CPU": self._settings.worker_cpus(), "GPU": self._gpus}
+    def fit(self, training: Training, tell: Callable[[Any], None]) -> None:
+        """Have Ray Train run the processes."""
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
+        needs = {"CPU": self.settings.worker_cpus(), "GPU": self.gpus}
         # Nothing of ours lies there; Ray's default is a folder in the user's home, and a mark of it stays.
         with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
             options: dict[str, Any] = {
                 "storage_path": folder,
                 "failure_config": FailureConfig(max_failures=MAX_FAILURES),
-                "worker_runtime_env": {"env_vars": worker_variables(threads=self._threads)},
+                "worker_runtime_env": {"env_vars": worker_variables(threads=self.threads)},
             }
             TorchTrainer(
-                function,
+                _train_on_ray,
                 train_loop_config={"training": training, "tell": tell, "build": _build()},
                 scaling_config=ScalingConfig(
-                    num_workers=num_workers,
-                    use_gpu=bool(self._gpus),
+                    num_workers=self.num_workers,
+                    use_gpu=bool(self.gpus),
                     resources_per_worker={name: amount for name, amount in needs.items() if amount},
                 ),
                 run_config=RunConfig(**options),
                 torch_config=TorchConfig(timeout_s=LONGEST_WAIT_S),
             ).fit()
-
-
-def _fit(trainers: Trainers, training: Training, tell: Callable[[Any], None]) -> None:
-    _quiet()
-    trainers.fit(_train_on_ray, training, tell, num_workers=trainers.num_workers)
-
-
-def _quiet() -> None:
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
 
 
 def _train_on_ray(config: dict[str, Any]) -> None:
@@ -174,23 +157,22 @@ def _train_on_ray(config: dict[str, Any]) -> None:
                 f"worker {context.get_world_rank()} runs another build of framefleet than the driver",
                 "install the same version on every machine of the cluster",
             )
-        _train(config)
+        train_here(config["training"], tell, rank=context.get_world_rank(), size=context.get_world_size())
     except FramefleetError as error:
         tell(error)
         raise
 
 
-def _train(config: dict[str, Any]) -> None:
+def train_here(training: Training, tell: Callable[[Any], None], *, rank: int = 0, size: int = 1) -> None:
     """Be one of the processes, or the only one."""
-    training, context = config["training"], ray.train.get_context()
     if training.model.device != "auto":
         device = torch.device(training.model.device)
     elif torch.cuda.is_available():  # the one that Ray Train chose for this process
         device = torch.device("cuda", torch.cuda.current_device())
     else:
         device = torch.device("cpu")
-    world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
-    run_training(replace(training, model=replace(training.model, device=str(device))), world, config["tell"])
+    model = replace(training.model, device=str(device))
+    run_training(replace(training, model=model), World(rank=rank, size=size, device=device), tell)
 
 
 def _in_words(resources: Mapping[str, float]) -> str:
@@ -202,7 +184,10 @@ def _build() -> tuple[str, str]:
 
 
 def _shares(settings: FleetSettings) -> tuple[int, float]:
-    """How many workers, and GPUs for each."""
+    """Return the number of workers, and of GPUs for each.
+
+    auto is one for each GPU, or one where there is none: processes share no cores for nothing.
+    """
     if settings.address is None:
         total = float(torch.cuda.device_count())
     else:

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from framefleet.pipeline.errors import TableError
 from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.task import Bucket
+from tests.toy_task import batches_of
 
 SMALL = Bucket(num_frames=5, height=16, width=16)
 LARGE = Bucket(num_frames=9, height=32, width=32)
@@ -36,7 +37,7 @@ def test_an_epoch_uses_no_row_twice_and_leaves_out_no_full_step(
     buckets: list[Bucket], batch_size: int, accumulation: int, world_size: int, seed: int
 ) -> None:
     try:
-        batches = Batches(
+        batches = batches_of(
             buckets, batch_size=batch_size, accumulation=accumulation, world_size=world_size, seed=seed
         )
     except TableError:
@@ -55,20 +56,20 @@ def test_an_epoch_uses_no_row_twice_and_leaves_out_no_full_step(
 
 def test_equal_arguments_give_equal_batches_and_another_seed_others() -> None:
     def made(seed: int) -> list[list[list[int]]]:
-        return _epoch(Batches([SMALL] * 40, batch_size=4, seed=seed), 1, 1, epoch=3)
+        return _epoch(batches_of([SMALL] * 40, batch_size=4, seed=seed), 1, 1, epoch=3)
 
     assert made(1) == made(1) != made(2)
 
 
 def test_every_epoch_has_another_order_and_all_rows_come_in_time() -> None:
-    batches = Batches([SMALL] * 10, batch_size=4, seed=0)
+    batches = batches_of([SMALL] * 10, batch_size=4, seed=0)
     epochs = [_epoch(batches, 1, 1, epoch) for epoch in range(8)]
     assert epochs[0] != epochs[1]
     assert {row for epoch in epochs for step in epoch for batch in step for row in batch} == set(range(10))
 
 
 def test_an_epoch_has_a_row_as_often_as_it_is_repeated() -> None:
-    batches = Batches([SMALL] * 4, batch_size=2, repeats=[3, 1, 2, 2])
+    batches = batches_of([SMALL] * 4, batch_size=2, repeats=[3, 1, 2, 2])
     for epoch in (0, 1):
         rows = Counter(row for step in _epoch(batches, 1, 1, epoch) for batch in step for row in batch)
         assert rows == {0: 3, 1: 1, 2: 2, 3: 2}
@@ -76,12 +77,12 @@ def test_an_epoch_has_a_row_as_often_as_it_is_repeated() -> None:
 
 def test_more_rows_than_memory_holds_are_refused() -> None:
     with pytest.raises(TableError, match="lower the table's repeats"):
-        Batches([SMALL] * 30_000, batch_size=2, repeats=[10_000] * 30_000)
+        batches_of([SMALL] * 30_000, batch_size=2, repeats=10_000)
 
 
 def test_too_few_rows_for_one_step_are_refused_with_what_it_takes() -> None:
     with pytest.raises(TableError) as refused:
-        Batches([SMALL] * 7 + [LARGE] * 7, batch_size=4, accumulation=2, world_size=2)
+        batches_of([SMALL] * 7 + [LARGE] * 7, batch_size=4, accumulation=2, world_size=2)
     assert refused.value.problem == (
         "one step takes 16 rows (batch_size 4 x accumulation 2 x 2 workers), and there are 14 "
         "(7 of 5 x 16 x 16, 7 of 9 x 32 x 32; a batch is of one size)"
@@ -89,5 +90,5 @@ def test_too_few_rows_for_one_step_are_refused_with_what_it_takes() -> None:
 
 
 def test_a_bucket_that_fills_no_batch_is_told_of() -> None:
-    batches = Batches([SMALL] * 8 + [LARGE] * 3, batch_size=4)
+    batches = batches_of([SMALL] * 8 + [LARGE] * 3, batch_size=4)
     assert batches.unused() == {LARGE: 3}

@@ -12,11 +12,11 @@ from torch import Tensor
 from framefleet import Store
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.plugins.train.checkpoints import Checkpoints
+from framefleet.plugins.train.dataset.prepared_cache import read_ahead
 from framefleet.plugins.train.finish import read_finished
 from framefleet.plugins.train.job import TrainSettings
 from framefleet.plugins.train.learner import Learner, learning_rate
 from framefleet.plugins.train.reports import Step, read_losses, write_losses
-from framefleet.plugins.train.run import read_ahead
 from framefleet.plugins.train.world import World
 from tests.toy_task import ToyTask, settings, toy_batches
 
@@ -224,6 +224,6 @@ def test_reading_ahead_keeps_the_order_and_raises_at_its_place() -> None:
 
     seen = []
     with pytest.raises(StoreError):
-        for value in read_ahead(load, range(9)):
+        for value in read_ahead(load, range(9), count=2):
             seen.append(value)
     assert seen == [0, 1, 2]

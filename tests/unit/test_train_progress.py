@@ -12,11 +12,10 @@ from framefleet import Store
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.progress import Lines
 from framefleet.jobs.show.watch import headline
-from framefleet.plugins.train.dataset.batches import Batches
 from framefleet.plugins.train.reports import LOSSES_PATH, Step, write_losses
 from framefleet.plugins.train.task import Bucket
 from framefleet.plugins.train.train import CURVE_SIZE, Pace, loss_curve, say_plan, write_loss_curve
-from tests.toy_task import settings
+from tests.toy_task import batches_of, settings
 
 
 def step(number: int, loss: float) -> Step:
@@ -42,7 +41,8 @@ def test_slow_steps_are_shown_in_seconds() -> None:
 def test_rows_that_are_never_used_are_told() -> None:
     sizes = [Bucket(num_frames=5, height=16, width=16)] * 8 + [Bucket(num_frames=9, height=16, width=16)] * 3
     told = io.StringIO()
-    say_plan(settings(steps=6, batch_size=4), Batches(sizes, batch_size=4), Lines(EscapingConsole(file=told)))
+    batches = batches_of(sizes, batch_size=4)
+    say_plan(settings(steps=6, batch_size=4), batches, Lines(EscapingConsole(file=told)))
     assert told.getvalue().splitlines() == [
         "6 steps of 4 rows: 3 epochs",
         "never used: 3 rows of 9 x 16 x 16: a batch has 4 of one size",

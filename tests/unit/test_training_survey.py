@@ -74,7 +74,8 @@ class Surveyor:
             assert cells.num_rows == 1
             self.refused.append(row)
 
-        return survey(columns, buckets, inputs, store=self.store, refused=refuse, checked=self.checked.append)
+        rows = survey(columns, buckets, inputs, store=self.store, refused=refuse, checked=self.checked.append)
+        return TrainingRows(rows)
 
     def told(self) -> list[str]:
         return [f"{problem}; {fix}" for row in self.refused for problem, fix in row.messages()]

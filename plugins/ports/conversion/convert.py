@@ -61,12 +61,20 @@ def convert_model(
     settings: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Converted:
-    """Write a checkpoint as a pipeline folder with plain weights, which must not exist yet.
+    """Write a checkpoint as a pipeline folder with plain weights; it appears when it is complete.
 
     checkpoint: original files of VideoCrafter, DynamiCrafter or Open-Sora; with `base`, a file that diffusers
-    reads. base: the pipeline that it was made for. parts: files with weights of components, by name. variant,
-    settings: what the tensors of original files do not show, see `convert`. dtype: to write, as "bf16".
-    on_progress: is called with bytes written and in all. Raises ModelError for what cannot be converted.
+        reads.
+    folder: must not exist yet. base: the pipeline that the file was made for.
+    parts: files with weights of components, by name, as below `model:` in a job.
+    variant: which model original files are, where their tensors do not show it.
+    dtype: of the weights, as "bf16"; without it, as they are, and see `file_dtype` for those of a base.
+    settings: for original files, values of configs that go before what the tensors show, as
+        {"vae.norm_num_groups": 8}; and files or folders of components that the checkpoint lacks, as
+        {"text_encoder": "CLIP-ViT-H-14"}.
+    on_progress: is called with bytes written and in all.
+    Raises ModelError for a checkpoint that is not known or that a job would not render with, for tensors too
+    many, missing or misshapen, and where the folder cannot be written or has no room.
     """
     idle = {"variant": variant, "settings": settings} if base else {"parts": parts}
     for name, value in idle.items():
@@ -75,57 +83,42 @@ def convert_model(
             raise ModelError(f"{name} says nothing {where} a base", f"leave {name} out")
     if dtype not in (None, *NAMES):
         raise ModelError(f"dtype is {dtype!r}", f"use one of {', '.join(NAMES)}")
+    check_new(Path(folder))
+    cast = torch_dtype(dtype) if dtype else None
     if base:
-        class_name, components = convert_parts(
-            str(checkpoint), Path(folder), base=base, parts=parts or {}, dtype=dtype
-        )
-        return Converted(
-            folder=Path(folder), class_name=class_name, variant=None, components=tuple(components)
-        )
-    done = convert(
-        Path(checkpoint), Path(folder), variant=variant, dtype=dtype, given=settings, progress=on_progress
-    )
-    return Converted(
-        folder=Path(folder),
-        class_name=done.pipeline.__name__,
-        variant=done.variant,
-        components=tuple(done.networks),
+        return _convert_parts(str(checkpoint), Path(folder), base=base, parts=parts or {}, dtype=cast)
+    return _convert_original(
+        Path(checkpoint),
+        Path(folder),
+        variant=variant,
+        dtype=cast,
+        settings=settings or {},
+        progress=on_progress,
     )
 
 
 @alone()
-def convert(
+def _convert_original(
     path: Path,
     folder: Path,
     *,
-    variant: str | None = None,
-    dtype: str | None = None,
-    given: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Conversion:
-    """Write the pipeline folder of the checkpoint at `path`; `folder` appears when it is complete.
-
-    variant: which model it is, where its tensors do not tell. dtype: of the weights; without it, as they are.
-    given: values of configs that go before what the tensors tell, as {"vae.norm_num_groups": 8}; and files or
-        folders of components that the checkpoint lacks, as {"text_encoder": "CLIP-ViT-H-14"}.
-    progress: is called with the bytes written and the total, after each tensor.
-    Raises ModelError for a checkpoint that is not known, for tensors too many, missing or misshapen, and
-    where the folder cannot be written or has no room.
-    """
-    check_new(folder)
-    checkpoint, settings = open_checkpoint(path), dict(given or {})
-    for component in [name for name in settings if "." not in name]:
-        place = settings.pop(component)
+    variant: str | None,
+    dtype: torch.dtype | None,
+    settings: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None,
+) -> Converted:
+    checkpoint, config_values = open_checkpoint(path), dict(settings)
+    for component in [name for name in config_values if "." not in name]:
+        place = config_values.pop(component)
         if not isinstance(place, str | Path):
             raise ModelError(
                 f"--set {component}={place}: it is not a path", "give a file, or a folder of files"
             )
         checkpoint = checkpoint.with_part(component, open_checkpoint(Path(place)))
-    conversion = plan_conversion(checkpoint, variant=variant, given=settings)
+    conversion = plan_conversion(checkpoint, variant=variant, given=config_values)
     check(conversion, checkpoint)
-    cast = torch_dtype(dtype) if dtype else None
     networks = conversion.networks.values()
-    total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, cast).values())
+    total = sum(t.nbytes for network in networks for t in shapes_of(network, checkpoint, dtype).values())
     done = 0
 
     def wrote(size_bytes: int) -> None:
@@ -135,8 +128,13 @@ def convert(
             progress(done, total)
 
     with whole_folder(folder, total) as partial:
-        write(conversion, checkpoint, partial, dtype=cast, wrote=wrote)
-    return conversion
+        write(conversion, checkpoint, partial, dtype=dtype, wrote=wrote)
+    return Converted(
+        folder=folder,
+        class_name=conversion.pipeline.__name__,
+        variant=conversion.variant,
+        components=tuple(conversion.networks),
+    )
 
 
 def plan_conversion(
@@ -168,14 +166,13 @@ def write(
     checkpoint: Checkpoint,
     folder: Path,
     *,
-    dtype: torch.dtype | None = None,
-    wrote: Callable[[int], None] = lambda size_bytes: None,
+    dtype: torch.dtype | None,
+    wrote: Callable[[int], None],
 ) -> None:
     """Write all components and model_index.json into `folder`. wrote: is called with each tensor's bytes."""
     index: dict[str, object] = {
         "_class_name": conversion.pipeline.__name__,
         "_diffusers_version": diffusers.__version__,
-        **conversion.settings,
     }
     for name, network in conversion.networks.items():
         write_network(network, checkpoint, folder / name, dtype, wrote)
@@ -310,31 +307,19 @@ def file_dtype(part: PartFile) -> torch.dtype:
     return {"F16": torch.float16, "BF16": torch.bfloat16}.get("".join(stored), torch.float32)
 
 
-def convert_parts(
-    path: str,
-    folder: Path,
-    *,
-    base: str | None = None,
-    parts: Mapping[str, str | ModelPart],
-    dtype: str | None,
-) -> tuple[str, list[str]]:
-    """Write a pipeline folder with plain safetensors; return its class, and the components of the files.
-
-    path, base, parts: as below `model:` in a job. dtype: of the components that come from files; without it,
-    see `file_dtype`.
-    Raises ModelError for files that a job would not render with.
-    """
-    check_new(folder)
+def _convert_parts(
+    path: str, folder: Path, *, base: str, parts: Mapping[str, str | ModelPart], dtype: torch.dtype | None
+) -> Converted:
+    """Write the base with what the files hold."""
     place, files = base_and_parts(path, base, parts)
     settings = ModelSettings(path=place, parts=files)
-    source = source_of(settings)
-    weights = weights_of(settings, source)
+    weights = weights_of(settings, source_of(settings))
     configs = weights.configs(is_built=True)
     stored, _ = weights.fetched()
     by_name = by_component(weights.parts, weights.components)
     by_key = {part.key: part for part in by_name.values()}
     opened = {key: SingleFile(part.fetched(), part.is_gguf, part.where) for key, part in by_key.items()}
-    dtypes = {key: torch_dtype(dtype) if dtype else file_dtype(part) for key, part in by_key.items()}
+    dtypes = {key: dtype or file_dtype(part) for key, part in by_key.items()}
     size = sum((stored / name).stat().st_size for name in weights.files)
     size += sum(dtypes[key].itemsize * t.num_parameters for key, part in by_key.items() for t in part.tensors)
     with whole_folder(folder, size) as new, alone():
@@ -351,4 +336,5 @@ def convert_parts(
                 network.save_pretrained(new / component.name)
         for file in opened.values():
             file.check_all_placed(allow_unmatched=False)
-    return inspect_model(folder).class_name, [*by_name]
+    class_name = inspect_model(folder).class_name
+    return Converted(folder=folder, class_name=class_name, variant=None, components=tuple(by_name))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -85,16 +85,14 @@ class Conversion:
     """What a checkpoint becomes.
 
     variant: which of the known models it is. pipeline: its class. networks: its components with weights.
-    others: those without, which have `save_pretrained`. settings: entries of model_index.json besides them.
-    ignored: names of tensors that nothing needs.
+    others: those without, which have `save_pretrained`. ignored: names of tensors that nothing needs.
     """
 
     variant: str
     pipeline: type
     networks: Mapping[str, Network]
     others: Mapping[str, Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    ignored: frozenset[str] = frozenset()
+    ignored: frozenset[str]
 
 
 class Converter(Protocol):

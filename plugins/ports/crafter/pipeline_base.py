@@ -10,7 +10,6 @@ from typing import Any
 import ftfy
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
@@ -19,17 +18,10 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
 from framefleet.pipeline.model.specs.check import check_ranges
 from framefleet.plugins.ports import clip_words
-from framefleet.plugins.ports.call_types import Generators, StepCallback
+from framefleet.plugins.ports.call_types import ClipsOutput, Generators, StepCallback
 from framefleet.plugins.ports.crafter.resampler import VideoCrafterImageProjector
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
 from framefleet.plugins.ports.crafter.unet import VideoCrafterUNet3DModel
-
-
-@dataclass
-class VideoCrafterPipelineOutput(BaseOutput):
-    """frames: clips of PIL images, or an array (B, T, H, W, 3), or a tensor (B, T, 3, H, W)."""
-
-    frames: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +201,7 @@ class CrafterPipeline(DiffusionPipeline):
             video = torch.stack(decoded).transpose(1, 2)
             frames = self.video_processor.postprocess_video(video, output_type=output_type)
         self.maybe_free_model_hooks()
-        return VideoCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
+        return ClipsOutput(frames=frames) if return_dict else (frames,)
 
 
 def guide(parts: Sequence[Tensor], scales: Sequence[float], *, rescale: float = 0.0) -> Tensor:

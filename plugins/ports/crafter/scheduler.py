@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,19 +9,11 @@ import numpy.typing as npt
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.utils import BaseOutput
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 _Floats = npt.NDArray[np.float64]
-
-
-@dataclass
-class VideoCrafterDDIMSchedulerOutput(BaseOutput):
-    """prev_sample: x of the next timestep; pred_original_sample: what of it is no noise."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
 
 
 class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
@@ -91,7 +82,7 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
         generator: torch.Generator | list[torch.Generator] | None = None,
         variance_noise: Tensor | None = None,
         return_dict: bool = True,
-    ) -> VideoCrafterDDIMSchedulerOutput | tuple[Tensor, Tensor]:
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
         """Take `sample` one step on. eta: share of the noise that is drawn anew, 0 to 1."""
         alpha, next_alpha, scale, next_scale = self._at(int(timestep))
         if self.config.prediction_type == "v_prediction":
@@ -114,7 +105,7 @@ class VideoCrafterDDIMScheduler(SchedulerMixin, ConfigMixin):
             clean = clean * next_scale
         if not return_dict:
             return following, clean
-        return VideoCrafterDDIMSchedulerOutput(prev_sample=following, pred_original_sample=clean)
+        return DDIMSchedulerOutput(prev_sample=following, pred_original_sample=clean)
 
     def _at(self, timestep: int) -> tuple[float, float, float, float]:
         """Return alpha_cumprod here and at the next timestep, and the scales of clean latents at both."""

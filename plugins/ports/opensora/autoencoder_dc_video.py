@@ -6,6 +6,7 @@ frames along. A single image stays one frame.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,19 +46,6 @@ class ResBlock(nn.Module):
         return normed + residual
 
 
-class MultiscaleProjection(nn.Module):
-    """Queries, keys and values of a 5 x 5 x 5 neighbourhood."""
-
-    def __init__(self, channels: int, num_heads: int) -> None:
-        super().__init__()
-        self.proj_in = nn.Conv3d(channels, channels, 5, padding=2, groups=channels, bias=False)
-        self.proj_out = nn.Conv3d(channels, channels, 1, groups=3 * num_heads, bias=False)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        projected: Tensor = self.proj_out(self.proj_in(hidden_states))
-        return projected
-
-
 class LinearAttention(nn.Module):
     """ReLU attention over all places of all frames, linear in them: keys and values are summed first."""
 
@@ -65,7 +53,7 @@ class LinearAttention(nn.Module):
         super().__init__()
         self.head_dim = head_dim
         self.to_qkv = nn.Conv3d(channels, 3 * channels, 1, bias=False)
-        self.to_qkv_multiscale = nn.ModuleList([MultiscaleProjection(3 * channels, channels // head_dim)])
+        self.to_qkv_multiscale = nn.ModuleList([_neighbourhood(3 * channels, channels // head_dim)])
         self.to_out = nn.Conv3d(2 * channels, channels, 1, bias=False)
         self.norm_out = ChannelRMSNorm(channels)
 
@@ -79,6 +67,13 @@ class LinearAttention(nn.Module):
         merged = attended.flatten(1, 2).unflatten(2, places)
         normed: Tensor = self.norm_out(self.to_out(merged))
         return normed + hidden_states
+
+
+def _neighbourhood(channels: int, num_heads: int) -> nn.Module:
+    """Return what makes queries, keys and values of a neighbourhood of 5 x 5 x 5."""
+    proj_in = nn.Conv3d(channels, channels, 5, padding=2, groups=channels, bias=False)
+    proj_out = nn.Conv3d(channels, channels, 1, groups=3 * num_heads, bias=False)
+    return nn.Sequential(OrderedDict(proj_in=proj_in, proj_out=proj_out))
 
 
 def _linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -104,17 +99,6 @@ class GatedConv(nn.Module):
         value, gate = widened.chunk(2, dim=1)
         normed: Tensor = self.norm(self.conv_point(value * F.silu(gate)))
         return normed + hidden_states
-
-
-class EfficientViTBlock(nn.Module):
-    def __init__(self, channels: int, head_dim: int) -> None:
-        super().__init__()
-        self.attn = LinearAttention(channels, head_dim)
-        self.conv_out = GatedConv(channels)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        attended: Tensor = self.conv_out(self.attn(hidden_states))
-        return attended
 
 
 class DownBlock(nn.Module):
@@ -352,7 +336,8 @@ def _blended(before: Tensor, part: Tensor, dim: int) -> Tensor:
 
 def _block(kind: str, channels: int, head_dim: int) -> nn.Module:
     if kind == "EfficientViTBlock":
-        return EfficientViTBlock(channels, head_dim)
+        parts = OrderedDict(attn=LinearAttention(channels, head_dim), conv_out=GatedConv(channels))
+        return nn.Sequential(parts)
     if kind == "ResBlock":
         return ResBlock(channels)
     raise ValueError(f"block types are ResBlock and EfficientViTBlock, not {kind!r}")

@@ -7,7 +7,7 @@ their tokenizers; files of Flux, with which its authors make first frames, are l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,14 @@ def _stored(name: str, tensors: Mapping[str, str]) -> str:
 
 
 _TRANSFORMER = plan.NetworkPart("", keys.transformer_config, keys.transformer_origins, FluxTransformer2DModel)
-# By the variant whose latents they make: what a file's names and shapes tell one by, and what it becomes.
-_AUTOENCODERS: Mapping[str, tuple[Callable[[plan.TensorShapes], bool], plan.NetworkPart]] = {
+# By the variant whose latents they make: what some names in its file are like, and what it becomes.
+_AUTOENCODERS: Mapping[str, tuple[re.Pattern[str], plan.NetworkPart]] = {
     "open-sora-v2": (
-        keys.is_hunyuan_autoencoder,
+        keys.HUNYUAN_NAME,
         plan.NetworkPart("", keys.hunyuan_config, plan.same_names, AutoencoderKLHunyuanVideo),
     ),
     "open-sora-v2-dc-ae": (
-        keys.is_dc_autoencoder,
+        keys.DC_NAME,
         plan.NetworkPart("", keys.dc_config, keys.dc_origins, AutoencoderDCVideo),
     ),
 }
@@ -150,14 +150,13 @@ def convert_opensora(
     texts = text_parts(checkpoint.path, files)
     used = {part.prefix for part in parts.values()}
     # Autoencoders that Open-Sora ships: of its other variant, and of Flux.
-    tests = [recognises for recognises, _ in _AUTOENCODERS.values()]
     of_flux = {"encoder.conv_in.weight", "decoder.mid.attn_1.q.weight"}
     unneeded = [
         file
         for file, shapes in files.items()
         if file in all_transformers
         or of_flux <= set(shapes)
-        or any(recognises(shapes) for recognises in tests)
+        or any(_has_name(shapes, pattern) for pattern, _ in _AUTOENCODERS.values())
     ]
     ignored = {
         f"{_prefix(file)}{key}" for file in unneeded if _prefix(file) not in used for key in files[file]
@@ -185,13 +184,17 @@ def _pairs(
     for file in transformers:
         transformer = replace(_TRANSFORMER, prefix=_prefix(file))
         config = transformer.inferred("transformer", checkpoint)
-        for variant, (recognises, kind) in _AUTOENCODERS.items():
-            for other in (other for other, shapes in files.items() if recognises(shapes)):
+        for variant, (pattern, kind) in _AUTOENCODERS.items():
+            for other in (other for other, shapes in files.items() if _has_name(shapes, pattern)):
                 vae = replace(kind, prefix=_prefix(other))
                 vae_config = vae.inferred("vae", checkpoint)
                 if config["out_channels"] == vae_config["latent_channels"]:
                     parts = {"transformer": transformer, "vae": vae}
                     yield variant, parts, {"transformer": config, "vae": vae_config}
+
+
+def _has_name(shapes: plan.TensorShapes, pattern: re.Pattern[str]) -> bool:
+    return any(pattern.match(name) for name in shapes)
 
 
 def _prefix(file: str) -> str:

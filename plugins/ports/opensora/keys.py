@@ -196,11 +196,10 @@ _ORIGINAL = (  # of our names; tried in order, each on what the one before left
 # What tells a block's kind and width.
 _LAST = {"main.conv1.conv": "ResBlock", "context_module.main.proj.conv": "EfficientViTBlock"}
 
+# Names of tensors that only this autoencoder has.
+DC_NAME = re.compile(r"(en|de)coder\.stages\.\d+\.op_list\.")
+HUNYUAN_NAME = re.compile(r"(en|de)coder\.(down|up)_blocks\.\d+\..+\.conv\.weight$")
 _GROUPS = 32  # of norms in the released model, which no tensor tells
-
-
-def is_dc_autoencoder(shapes: plan.TensorShapes) -> bool:
-    return any(re.match(r"(en|de)coder\.stages\.\d+\.op_list\.", name) for name in shapes)
 
 
 def dc_origins(names: Iterable[str], shapes: plan.TensorShapes) -> dict[str, plan.Origin]:
@@ -237,10 +236,6 @@ def _levels(shapes: plan.TensorShapes, half: str) -> list[tuple[str, int, int]]:
         if not blocks:
             raise KeyError(f"{half}.stages.{level}.op_list.0.main.conv1.conv.weight")
     return [(*next(iter(blocks.values())), len(blocks)) for blocks in blocks_by_level]
-
-
-def is_hunyuan_autoencoder(shapes: plan.TensorShapes) -> bool:
-    return any(re.match(r"(en|de)coder\.(down|up)_blocks\.\d+\..+\.conv\.weight$", name) for name in shapes)
 
 
 def hunyuan_config(shapes: plan.TensorShapes) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import ftfy
@@ -17,7 +16,6 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 from diffusers.loaders import FluxLoraLoaderMixin
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from PIL.Image import Image
@@ -26,19 +24,12 @@ from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, 
 
 from framefleet.pipeline.model.specs.check import check_ranges
 from framefleet.plugins.ports import clip_words
-from framefleet.plugins.ports.call_types import Generators, StepCallback
+from framefleet.plugins.ports.call_types import ClipsOutput, Generators, StepCallback
 from framefleet.plugins.ports.opensora import conditions, denoise
 from framefleet.plugins.ports.opensora.autoencoder_dc_video import AutoencoderDCVideo
 
 _ENDS = ("<|startoftext|>", "<|endoftext|>")
 _RATE = re.compile(r"\d+ FPS\.$")
-
-
-@dataclass
-class OpenSoraPipelineOutput(BaseOutput):
-    """frames: (B, T, H, W, 3) in [0, 1] for output type "np"; lists of PIL images or a tensor for others."""
-
-    frames: Any
 
 
 class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
@@ -195,7 +186,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         max_sequence_length: int = 512,
-    ) -> OpenSoraPipelineOutput | tuple[Any]:
+    ) -> ClipsOutput | tuple[Any]:
         """Render a clip for each prompt.
 
         image, last_image: what the clip begins and ends with. video: what it goes on from, or leads to. Each
@@ -263,7 +254,7 @@ class OpenSoraPipeline(DiffusionPipeline, FluxLoraLoaderMixin):
             shown = clips[:, :, first : clips.shape[2] - last]
             frames = self.video_processor.postprocess_video(shown, output_type=output_type)
         self.maybe_free_model_hooks()
-        return OpenSoraPipelineOutput(frames=frames) if return_dict else (frames,)
+        return ClipsOutput(frames=frames) if return_dict else (frames,)
 
     def fitted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call with the frames that are left of `num_frames` with its images."""

@@ -195,19 +195,11 @@ class Batches:
     go; another epoch, another order, and others are left over.
     """
 
-    def __init__(
-        self,
-        buckets: Sequence[Bucket],
-        *,
-        batch_size: int,
-        accumulation: int = 1,
-        world_size: int = 1,
-        seed: int = 0,
-        repeats: Sequence[int] | None = None,
-    ) -> None:
-        """buckets, repeats (unset: 1): of each row. Raises TableError if one step takes more."""
-        self._batch_size, self._seed, self._world_size = batch_size, seed, world_size
-        self._groups = _groups(buckets, repeats or [1] * len(buckets))
+    def __init__(self, rows: TrainingRows, settings: TrainSettings, *, world_size: int) -> None:
+        """Raises TableError where one step takes more rows than there are."""
+        batch_size, accumulation = settings.batch_size, settings.accumulation
+        self._batch_size, self._seed, self._world_size = batch_size, settings.seed, world_size
+        self._groups = _groups(rows.buckets(), rows.repeats())
         self.batches_per_step = accumulation * world_size
         full = sum(len(rows) // batch_size for rows in self._groups.values())
         self.steps_per_epoch = full // self.batches_per_step
@@ -224,17 +216,6 @@ class Batches:
                 "add rows, or make train.batch_size smaller",
             )
         self._epoch = lru_cache(maxsize=2)(self._shuffled)  # of a large table an epoch takes a second
-
-    @classmethod
-    def of(cls, rows: TrainingRows, settings: TrainSettings, *, world_size: int) -> Batches:
-        return cls(
-            rows.buckets(),
-            batch_size=settings.batch_size,
-            accumulation=settings.accumulation,
-            world_size=world_size,
-            seed=settings.seed,
-            repeats=rows.repeats(),
-        )
 
     def rows_of(self, step: int, micro: int, rank: int) -> list[int]:
         """Return the positions of the rows; all numbers from 0."""

@@ -10,14 +10,14 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -118,7 +118,8 @@ class PreparedRows:
         for number in range(rank, -(-len(self) // size), world_size):
             positions = range(number * size, min((number + 1) * size, len(self)))
             if self._path(number) not in there:
-                self._store.write(self._path(number), shard_bytes(list(self._made_all(positions))))
+                rows = read_ahead(self._row, positions, count=FRAMES_AHEAD)
+                self._store.write(self._path(number), shard_bytes([self._prepared(*row) for row in rows]))
             done += len(positions)
             if progress:
                 progress(done)
@@ -153,24 +154,29 @@ class PreparedRows:
         return self._rows_per_shard
 
     def _made(self, position: int) -> Prepared:
+        return self._prepared(*self._row(position))
+
+    def _row(self, position: int) -> tuple[TrainingRow, Frames | None]:
         row = self._rows[position]
-        return self._prepared(row, read_frames(row, self._read))
+        return row, read_frames(row, self._read)
 
-    def _made_all(self, positions: Iterable[int]) -> Iterator[Prepared]:
-        """Yield rows in order, while the videos of the next ones are decoded in threads."""
-        with ThreadPoolExecutor(FRAMES_AHEAD, thread_name_prefix="frames") as threads:
-            ahead: deque[tuple[TrainingRow, Future[Frames | None]]] = deque()
-            for row in (self._rows[position] for position in positions):
-                ahead.append((row, threads.submit(read_frames, row, self._read)))
-                if len(ahead) > FRAMES_AHEAD:
-                    first, frames = ahead.popleft()
-                    yield self._prepared(first, frames.result())
-            for row, frames in ahead:
-                yield self._prepared(row, frames.result())
-
+    @torch.no_grad()
     def _prepared(self, row: TrainingRow, frames: Frames | None) -> Prepared:
-        with torch.no_grad():
-            return self._task.prepare(row, frames)
+        return self._task.prepare(row, frames)
+
+
+T = TypeVar("T")
+
+
+def read_ahead(load: Callable[[int], T], places: Iterable[int], *, count: int) -> Iterator[T]:
+    """Yield `load(place)` for each of `places`, in order, while threads load the next `count`."""
+    remaining = iter(places)
+    with ThreadPoolExecutor(count, thread_name_prefix="read-ahead") as threads:
+        waiting = deque(threads.submit(load, place) for place in islice(remaining, count))
+        while waiting:
+            first = waiting.popleft()
+            waiting.extend(threads.submit(load, place) for place in islice(remaining, 1))
+            yield first.result()
 
 
 # The first frames are taken, as they are stored: a model learns motion at the rate of the files. Each picture

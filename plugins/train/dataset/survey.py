@@ -26,7 +26,7 @@ from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from framefleet.pipeline.rows.tables.row_cells import readable
 from framefleet.pipeline.rows.tables.rows import InvalidRow
-from framefleet.plugins.train.dataset.batches import TrainingRows, choose_bucket
+from framefleet.plugins.train.dataset.batches import choose_bucket
 from framefleet.plugins.train.dataset.columns import REPEATS, Columns
 from framefleet.plugins.train.task import NO_FRAMES, Bucket, TrainingRow
 
@@ -55,52 +55,42 @@ def survey(
     *,
     store: Store,
     refused: Callable[[InvalidRow, pa.RecordBatch], None],
-    checked: Callable[[int], None] = lambda count: None,
-) -> TrainingRows:
-    """Return the rows of a table that can be trained on.
+    checked: Callable[[int], None],
+) -> Iterator[TrainingRow]:
+    """Yield the rows of a table that can be trained on.
 
     store: the output, where what was found in videos is kept. refused: is given every other row, also as the
     table has it. checked: is called with how many rows were looked at.
     """
     with closing(_Videos(inputs, columns.kind, store)) as videos:
-        return TrainingRows(_rows(columns, buckets, videos, refused, checked))
-
-
-def _rows(
-    columns: Columns,
-    buckets: Sequence[Bucket],
-    videos: _Videos,
-    refused: Callable[[InvalidRow, pa.RecordBatch], None],
-    checked: Callable[[int], None],
-) -> Iterator[TrainingRow]:
-    for first, batch in columns.table.batches(_BATCH_ROWS):
-        readable_rows = readable(batch, columns.names)
-        for offset, why in readable_rows.refused.items():
-            refused(InvalidRow(index=first + offset, problems=tuple(why)), batch.slice(offset, 1))
-        cells = columns.videos(readable_rows.cells)
-        videos.look_at([cell for cell in cells if cell is not None])
-        for place, (arguments, problems) in enumerate(columns.arguments(readable_rows.cells)):
-            offset = readable_rows.offsets[place]
-            video = videos.find(cells[place], buckets) if columns.video else _NO_VIDEO
-            if isinstance(video, Refused):
-                cell = cells[place]
-                shown = public_url(cell) if isinstance(cell, str) else cell
-                problems = [Problem(columns.video or "", shown, video), *problems]
-            if isinstance(video, Refused) or problems:
-                row = InvalidRow(index=first + offset, problems=tuple(problems))
-                refused(row, batch.slice(offset, 1))
-            else:
-                uri, sha256, bucket = video
-                repeats = arguments.pop(REPEATS, 1)
-                yield TrainingRow(
-                    index=first + offset,
-                    video=uri,
-                    sha256=sha256,
-                    arguments=arguments,
-                    bucket=bucket,
-                    repeats=repeats,
-                )
-        checked(first + batch.num_rows)
+        for first, batch in columns.table.batches(_BATCH_ROWS):
+            readable_rows = readable(batch, columns.names)
+            for offset, why in readable_rows.refused.items():
+                refused(InvalidRow(index=first + offset, problems=tuple(why)), batch.slice(offset, 1))
+            cells = columns.videos(readable_rows.cells)
+            videos.look_at([cell for cell in cells if cell is not None])
+            for place, (arguments, problems) in enumerate(columns.arguments(readable_rows.cells)):
+                offset = readable_rows.offsets[place]
+                video = videos.find(cells[place], buckets) if columns.video else _NO_VIDEO
+                if isinstance(video, Refused):
+                    cell = cells[place]
+                    shown = public_url(cell) if isinstance(cell, str) else cell
+                    problems = [Problem(columns.video or "", shown, video), *problems]
+                if isinstance(video, Refused) or problems:
+                    row = InvalidRow(index=first + offset, problems=tuple(problems))
+                    refused(row, batch.slice(offset, 1))
+                else:
+                    uri, sha256, bucket = video
+                    repeats = arguments.pop(REPEATS, 1)
+                    yield TrainingRow(
+                        index=first + offset,
+                        video=uri,
+                        sha256=sha256,
+                        arguments=arguments,
+                        bucket=bucket,
+                        repeats=repeats,
+                    )
+            checked(first + batch.num_rows)
 
 
 class _Videos:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,16 +30,16 @@ _POSITIONS = ("image_rotary_emb", "img_ids", "txt_ids")
 class BucketCall:
     """A call whose first leaf, the noisy latents, and whose timestep are to be replaced."""
 
-    def __init__(self, captured: Captured, denoiser: nn.Module, *, is_fractional: bool) -> None:
-        """is_fractional: timesteps are never rounded, whatever the scheduler does."""
-        self.call = call = captured.call
+    def __init__(self, call: Call, scheduler: Any, denoiser: nn.Module, *, is_fractional: bool) -> None:
+        """call, scheduler: as `capture` returns them. is_fractional: timesteps are never rounded."""
+        self.call = call
         args, kwargs = unflatten(call.structure, list(range(len(call.leaves))))
         bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs).arguments
         owners = {number: name for name, value in bound.items() for number in flatten(value)[0]}
         # The parameters of `forward` that the leaves belong to, and the leaf that is the timestep.
         self.names = tuple(owners[number] for number in range(len(call.leaves)))
         self.timestep = self.names.index("timestep")
-        timesteps = captured.scheduler.timesteps
+        timesteps = scheduler.timesteps
         first, seen = (float(t.max()) for t in (timesteps, call.leaves[self.timestep]))
         self.unit = round(first / seen)  # timesteps of the scheduler in one of the denoiser's
         # Whether they are rounded down to whole numbers, as the scheduler does.
@@ -178,14 +178,6 @@ def _join(name: str, values: Sequence[Any], device: torch.device) -> Any:
     return first.to(device) if isinstance(first, Tensor) else first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Captured:
-    """A denoiser's first call, and the noise scheduler as the pipeline has set it for its steps."""
-
-    call: Call
-    scheduler: Any
-
-
 class _Reached(FarEnough):
     """Leaves a pipeline's `__call__`; no Exception, so that nothing on the way takes it for an error."""
 
@@ -194,9 +186,12 @@ class _Reached(FarEnough):
 
 
 @torch.no_grad()
-def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, Any], seed: int) -> Captured:
+def capture(
+    pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, Any], seed: int
+) -> tuple[Call, Any]:
     """Run `pipe` up to the first forward of one of its `denoisers`, and leave it there.
 
+    Returns this call, and the noise scheduler as the pipeline has set it for its steps.
     arguments: of the pipeline's call; seed: of what it draws. Of a call that joins both prompts of guidance,
     the first half is returned: without the prompt. Nothing stays on pipeline or modules.
     """
@@ -211,7 +206,7 @@ def capture(pipe: Any, arguments: Mapping[str, Any], *, denoisers: Mapping[str, 
         ):
             own(**arguments, generator=torch.Generator("cpu").manual_seed(seed))
     except _Reached as reached:
-        return Captured(call=reached.call, scheduler=own.scheduler)
+        return reached.call, own.scheduler
     raise AssertionError(f"{type(pipe).__name__} ended without a call of {', '.join(denoisers)}")
 
 

@@ -27,7 +27,7 @@ from framefleet.pipeline.outputs.frames.frames import Frames
 from framefleet.pipeline.recipes.second_model import call_parameters, fitted_arguments
 from framefleet.pipeline.render.fused.calls import Call
 from framefleet.pipeline.render.text_encoders import Memo
-from framefleet.plugins.train.denoiser.bucket_call import BucketCall, Captured, capture
+from framefleet.plugins.train.denoiser.bucket_call import BucketCall, capture
 from framefleet.plugins.train.denoiser.objective import Objective, check_trainable, latents_of, objective_of
 from framefleet.plugins.train.freezing import add_lora, trained_component
 from framefleet.plugins.train.job import TrainSettings
@@ -106,27 +106,27 @@ class DenoiserTask:
         if bucket not in self._buckets:
             black = np.zeros((bucket.num_frames, bucket.height, bucket.width, 3), dtype=np.uint8)
             arguments = row_arguments(self.pipe, {"prompt": ""}, frames=black, bucket=bucket)
-            captured = self._capture(without_prompt(self.pipe, arguments), seed=0)
+            first, scheduler = self._capture(without_prompt(self.pipe, arguments), seed=0)
             is_fractional = self._settings.fractional_timesteps
-            call = BucketCall(captured, self._module, is_fractional=is_fractional)
+            call = BucketCall(first, scheduler, self._module, is_fractional=is_fractional)
             share = 0.0, 1.0
             # Wan 2.2 A14B has one denoiser for high noise, one for low.
             if (boundary := self.pipe.config.get("boundary_ratio")) is not None:
                 share = (0.0, boundary) if self._name == "transformer_2" else (boundary, 1.0)
-            objective = objective_of(captured.scheduler, drawing=self._settings.timesteps, share=share)
+            objective = objective_of(scheduler, drawing=self._settings.timesteps, share=share)
             self._buckets[bucket] = call, objective
         return self._buckets[bucket]
 
     def _call(self, arguments: Mapping[str, Any], row: TrainingRow) -> Call:
         try:
-            return self._capture(arguments, seed=row.seed).call
+            return self._capture(arguments, seed=row.seed)[0]
         except (ValueError, TypeError) as error:
             raise TableError(
                 f"row {row.index}: {type(self.pipe).__name__} cannot be called with it: {error}",
                 "correct the row, or leave it out",
             ) from error
 
-    def _capture(self, arguments: Mapping[str, Any], *, seed: int) -> Captured:
+    def _capture(self, arguments: Mapping[str, Any], *, seed: int) -> tuple[Call, Any]:
         with intercept(modules_of(self.pipe, ("text_encoder",)), self._memo):
             return capture(self.pipe, arguments, denoisers=self._denoisers, seed=seed)
 

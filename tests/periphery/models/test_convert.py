@@ -21,7 +21,7 @@ from framefleet.pipeline.errors import ModelError
 from framefleet.pipeline.model.registry import own_class
 from framefleet.pipeline.model.specs.spec import inspect_model
 from framefleet.plugins.ports.conversion.checkpoint import Checkpoint, open_checkpoint
-from framefleet.plugins.ports.conversion.convert import convert, plan_conversion, write
+from framefleet.plugins.ports.conversion.convert import convert_model, plan_conversion, write
 from framefleet.plugins.ports.conversion.plan import check
 from framefleet.plugins.ports.crafter.pipeline_videocrafter import VideoCrafterPipeline
 from framefleet.plugins.ports.crafter.scheduler import VideoCrafterDDIMScheduler
@@ -77,7 +77,7 @@ def test_a_checkpoint_becomes_a_folder_that_loads_with_its_weights(variant: str,
 
 
 def test_weights_are_written_in_the_dtype_asked_for(original: dict[str, Tensor], tmp_path: Path) -> None:
-    convert(saved(original, tmp_path), tmp_path / "out", dtype="bf16")
+    convert_model(saved(original, tmp_path), tmp_path / "out", dtype="bf16")
     for file in (tmp_path / "out").glob("*/*.safetensors"):
         assert {tensor.dtype for tensor in load_file(file).values()} == {torch.bfloat16}
 
@@ -101,7 +101,7 @@ def test_unknown_missing_and_misshapen_tensors_are_named(original: dict[str, Ten
     }
     for problem, tensors in expected.items():
         with pytest.raises(ModelError, match=re.escape(problem)):
-            convert(saved(tensors, tmp_path), tmp_path / "out")
+            convert_model(saved(tensors, tmp_path), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"]  # nothing half done is left
 
 
@@ -114,21 +114,21 @@ def test_a_conversion_asks_nothing_at_the_terminal(tmp_path: Path, monkeypatch: 
     asking = lambda path: input("Do you wish to run the custom code? [y/N] ")  # noqa: E731
     monkeypatch.setattr("framefleet.plugins.ports.conversion.convert.open_checkpoint", asking)
     with pytest.raises(ModelError, match="leave to run code of its own"):
-        convert(tmp_path / "model.ckpt", tmp_path / "out")
+        convert_model(tmp_path / "model.ckpt", tmp_path / "out")
 
 
 def test_another_familys_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="of no model that is known"):
-        convert(saved({"layer.weight": torch.ones(1)}, tmp_path), tmp_path / "out")
+        convert_model(saved({"layer.weight": torch.ones(1)}, tmp_path), tmp_path / "out")
 
 
 def test_models_of_equal_tensors_need_a_name(tmp_path: Path) -> None:
     path = saved(checkpoint("dynamicrafter-512"), tmp_path)
     with pytest.raises(ModelError, match="may be dynamicrafter-512, dynamicrafter-512-interp"):
-        convert(path, tmp_path / "out")
+        convert_model(path, tmp_path / "out")
     with pytest.raises(ModelError, match="is not dynamicrafter-1024"):  # its latents scale otherwise
-        convert(path, tmp_path / "out", variant="dynamicrafter-1024")
-    convert(path, tmp_path / "out", variant="dynamicrafter-512-interp")
+        convert_model(path, tmp_path / "out", variant="dynamicrafter-1024")
+    convert_model(path, tmp_path / "out", variant="dynamicrafter-512-interp")
     assert json.loads((tmp_path / "out/unet/config.json").read_text())["default_fps"] == 5
 
 
@@ -147,7 +147,7 @@ def test_the_motion_of_a_call_without_fps_is_that_of_the_authors_scripts(variant
 def test_a_folder_that_exists_is_left_alone(original: dict[str, Tensor], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ModelError, match="is there already"):
-        convert(saved(original, tmp_path), tmp_path / "out")
+        convert_model(saved(original, tmp_path), tmp_path / "out")
 
 
 def test_parts_of_clip_that_nothing_needs_are_known_and_others_are_not() -> None:
@@ -241,14 +241,15 @@ def test_a_conversion_that_is_cut_short_leaves_nothing(
         "framefleet.plugins.ports.conversion.convert.open_checkpoint", lambda path: interrupted
     )
     with pytest.raises(KeyboardInterrupt):
-        convert(path, tmp_path / "out")
+        convert_model(path, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(KeyboardInterrupt):  # a kill leaves what a folder without its index is
-        write(plan_conversion(interrupted), interrupted, tmp_path / ".out.partial", dtype=None)
+        folder = tmp_path / ".out.partial"
+        write(plan_conversion(interrupted), interrupted, folder, dtype=None, wrote=lambda size_bytes: None)
     with pytest.raises(ModelError):
         inspect_model(tmp_path / ".out.partial")
     monkeypatch.undo()
-    convert(path, tmp_path / "out")
+    convert_model(path, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"model.ckpt", "out"}
 
 
@@ -278,11 +279,11 @@ def test_of_two_processes_at_once_one_converts_and_the_other_says_why_not(
 
 def test_the_bytes_written_are_told_as_they_are_written(original: dict[str, Tensor], tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    convert(
+    convert_model(
         saved(original, tmp_path),
         tmp_path / "out",
         dtype="fp16",
-        progress=lambda done, total: told.append((done, total)),
+        on_progress=lambda done, total: told.append((done, total)),
     )
     tensors = [t for file in (tmp_path / "out").glob("*/*.safetensors") for t in load_file(file).values()]
     assert len(told) == len(tensors)
@@ -326,7 +327,7 @@ def test_the_command_converts_and_the_result_can_be_locked_and_verified(
 def test_a_component_of_a_module_that_is_not_ours_is_not_imported(
     original: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    convert(saved(original, tmp_path), tmp_path / "out")
+    convert_model(saved(original, tmp_path), tmp_path / "out")
     index = tmp_path / "out" / "model_index.json"
     content = json.loads(index.read_text()) | {"unet": ["framefleet.pipeline.errors", "ModelError"]}
     index.write_text(json.dumps(content))
@@ -340,5 +341,5 @@ def test_weights_of_numbers_that_no_model_has_are_refused(
     name = f"{MODEL}input_blocks.0.0.weight"
     path = saved({**original, name: original[name].to(torch.int8)}, tmp_path)
     with pytest.raises(ModelError, match=r"holds torch\.int8"):
-        convert(path, tmp_path / "out")
+        convert_model(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

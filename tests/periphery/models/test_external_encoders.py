@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
 from framefleet.pipeline.errors import ModelError
-from framefleet.plugins.ports.conversion.convert import convert
+from framefleet.plugins.ports.conversion.convert import convert_model
 from tests.commands import command
 from tests.crafter_originals import checkpoint
 
@@ -32,7 +32,7 @@ def whole(original: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory)
     """Return what becomes of a file that is not pruned."""
     folder = tmp_path_factory.mktemp("whole")
     torch.save({"state_dict": original}, folder / "model.ckpt")
-    convert(folder / "model.ckpt", folder / "out", variant=VARIANT)
+    convert_model(folder / "model.ckpt", folder / "out", variant=VARIANT)
     return folder / "out"
 
 
@@ -93,7 +93,7 @@ def test_encoders_are_given_with_the_names_of_transformers(
         more = {"logit_scale": torch.ones(()), f"{tower}_projection.weight": torch.ones(2, 2)}
         save_file({stem.format(tower) + name: tensor for name, tensor in plain.items()} | more, file)
         given[encoder] = str(file)
-    convert(pruned, tmp_path / "out", variant=VARIANT, given=given)
+    convert_model(pruned, tmp_path / "out", variant=VARIANT, settings=given)
     check_same(tmp_path / "out", whole)
 
 
@@ -104,7 +104,7 @@ def test_an_encoder_may_come_from_another_checkpoint_and_goes_before_the_files_o
     torch.save({"state_dict": other}, tmp_path / "other.ckpt")
     torch.save({"state_dict": original}, tmp_path / "model.ckpt")
     given = dict.fromkeys(ENCODERS, str(tmp_path / "model.ckpt"))
-    convert(tmp_path / "other.ckpt", tmp_path / "out", variant=VARIANT, given=given)
+    convert_model(tmp_path / "other.ckpt", tmp_path / "out", variant=VARIANT, settings=given)
     check_same(tmp_path / "out", whole)
 
 
@@ -117,7 +117,7 @@ def test_a_whole_tower_of_transformers_loses_its_last_block(tmp_path: Path, prun
         tmp_path / "vision"
     )
     given = {"text_encoder": str(tmp_path / "text"), "image_encoder": str(tmp_path / "vision")}
-    convert(pruned, tmp_path / "out", variant=VARIANT, given=given)
+    convert_model(pruned, tmp_path / "out", variant=VARIANT, settings=given)
     text = CLIPTextModel.from_pretrained(tmp_path / "out" / "text_encoder")
     assert (text.config.num_hidden_layers, text.config.hidden_act) == (23, "gelu")
     assert CLIPVisionModel.from_pretrained(tmp_path / "out" / "image_encoder").config.num_hidden_layers == 2
@@ -153,5 +153,5 @@ def test_what_is_no_encoder_of_the_model_is_refused(
     }
     for problem, given in expected.items():
         with pytest.raises(ModelError, match=problem):
-            convert(pruned, tmp_path / "out", variant=VARIANT, given={"image_encoder": clip} | given)
+            convert_model(pruned, tmp_path / "out", variant=VARIANT, settings={"image_encoder": clip} | given)
     assert not (tmp_path / "out").exists()

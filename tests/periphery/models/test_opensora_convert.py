@@ -16,7 +16,7 @@ from transformers import CLIPModel, T5ForConditionalGeneration
 
 from framefleet import Clip, Renderer, Request, load_model
 from framefleet.pipeline.errors import ModelError
-from framefleet.plugins.ports.conversion.convert import convert
+from framefleet.plugins.ports.conversion.convert import convert_model
 from framefleet.plugins.ports.opensora.pipeline_opensora import OpenSoraPipeline
 from tests.commands import command
 from tests.opensora import (
@@ -65,7 +65,7 @@ def without(folder: Path, original: Path, *left_out: str, **added: dict[str, Ten
 
 
 def test_a_folder_of_originals_becomes_a_pipeline_that_renders(original: Path, tmp_path: Path) -> None:
-    done = convert(original, tmp_path / "out")
+    done = convert_model(original, tmp_path / "out")
     assert done.variant == "open-sora-v2"
     pipe = OpenSoraPipeline.from_pretrained(tmp_path / "out")
     theirs = T5ForConditionalGeneration.from_pretrained(original / "google/t5-v1_1-xxl").encoder
@@ -104,7 +104,7 @@ def test_a_tokenizer_of_own_code_is_refused_unasked(
     questions: list[str] = []
     monkeypatch.setattr("builtins.input", questions.append)
     with pytest.raises(ModelError, match="holds no tokenizer"):
-        convert(folder, tmp_path / "out")
+        convert_model(folder, tmp_path / "out")
     assert not questions
 
 
@@ -112,7 +112,7 @@ def test_encoders_may_be_links_to_another_models_folders(original: Path, tmp_pat
     folder = without(tmp_path / "in", original, "google", "openai")
     for name in ("google", "openai"):
         (folder / name).symlink_to(original / name)
-    assert convert(folder, tmp_path / "out").variant == "open-sora-v2"
+    assert convert_model(folder, tmp_path / "out").variant == "open-sora-v2"
 
 
 def test_an_unreadable_pickle_beside_safetensors_of_the_same_weights_is_not_read(
@@ -120,7 +120,7 @@ def test_an_unreadable_pickle_beside_safetensors_of_the_same_weights_is_not_read
 ) -> None:
     folder = without(tmp_path / "in", original, "openai/clip-vit-large-patch14/pytorch_model.bin")
     (folder / "openai/clip-vit-large-patch14/pytorch_model.bin").write_bytes(b"cut sh")
-    assert convert(folder, tmp_path / "out").variant == "open-sora-v2"
+    assert convert_model(folder, tmp_path / "out").variant == "open-sora-v2"
 
 
 def test_the_deep_compression_variant_is_told_by_its_latents(original: Path, tmp_path: Path) -> None:
@@ -129,14 +129,14 @@ def test_the_deep_compression_variant_is_told_by_its_latents(original: Path, tmp
     folder = without(
         tmp_path / "in", original, "Open_Sora", "hunyuan", Video_DC_AE=transformer, F32T4C128_AE=dc
     )
-    assert convert(folder, tmp_path / "out").variant == "open-sora-v2-dc-ae"
+    assert convert_model(folder, tmp_path / "out").variant == "open-sora-v2-dc-ae"
     pipe = OpenSoraPipeline.from_pretrained(tmp_path / "out")
     assert type(pipe.vae).__name__ == "AutoencoderDCVideo"
     assert (pipe.transformer.config.patch_size, pipe.transformer.config.in_channels) == (1, 33)
     both = without(tmp_path / "both", original, Video_DC_AE=transformer, F32T4C128_AE=dc)
     with pytest.raises(ModelError, match=r"holds several models: open-sora-v2: .*; open-sora-v2-dc-ae: "):
-        convert(both, tmp_path / "again")
-    assert convert(both, tmp_path / "again", variant="open-sora-v2").variant == "open-sora-v2"
+        convert_model(both, tmp_path / "again")
+    assert convert_model(both, tmp_path / "again", variant="open-sora-v2").variant == "open-sora-v2"
 
 
 def test_fluxs_own_layout_is_the_same_network(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_is_missing_is_named(
 ) -> None:
     folder = without(tmp_path / "in", original, *change)
     with pytest.raises(ModelError, match=re.escape(problem)):
-        convert(folder, tmp_path / "out")
+        convert_model(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -228,7 +228,7 @@ def test_tensors_that_do_not_fit_are_named(
     tensors = change(weights_of(transformer_shapes(SMALL)))
     folder = without(tmp_path / "in", original, "Open_Sora", changed=tensors)
     with pytest.raises(ModelError, match=re.escape(problem)):
-        convert(folder, tmp_path / "out")
+        convert_model(folder, tmp_path / "out")
 
 
 def test_groups_of_norms_that_no_tensor_tells_are_asked_for(original: Path, tmp_path: Path) -> None:
@@ -246,12 +246,12 @@ def test_what_an_autoencoder_lacks_is_named(name: str, original: Path, tmp_path:
     del vae[name]
     folder = without(tmp_path / "in", original, "hunyuan", vae=vae)
     with pytest.raises(ModelError, match=re.escape(f"vae.safetensors:{name}")):
-        convert(folder, tmp_path / "out")
+        convert_model(folder, tmp_path / "out")
 
 
 def test_a_transformer_alone_is_refused_with_what_belongs_to_it(original: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="together with the autoencoder") as refused:
-        convert(original / "Open_Sora_v2.safetensors", tmp_path / "out")
+        convert_model(original / "Open_Sora_v2.safetensors", tmp_path / "out")
     assert "T5 and CLIP" in refused.value.fix
     with pytest.raises(ModelError, match="of no model that is known"):
-        convert(original / "flux1-dev.safetensors", tmp_path / "out")
+        convert_model(original / "flux1-dev.safetensors", tmp_path / "out")
