@@ -46,3 +46,9 @@ def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path,
     invalid = ds.dataset(tmp_path / "out" / "invalid").to_table().to_pylist()
     assert [(row["row_index"], row["tag"]) for row in invalid] == [(2, "row 0"), (3, "row 0")]
     assert "seed is -1" in invalid[0]["reason"]
+    # Corrected, the rows are no longer listed, though nothing skips rows any more.
+    corrected = [*BAD_ROWS[:2], {**BAD_ROWS[2], "seed": 7}, {**BAD_ROWS[3], "prompt": "a kite"}]
+    write_table(tmp_path / "t.parquet", corrected)
+    del values["on_invalid"]
+    assert framefleet.render(values).done == 2
+    assert not framefleet.status(tmp_path / "out").num_invalid
