@@ -123,7 +123,7 @@ def sheet_command(
     sets: options.StorageSets = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Draw the clips of an output in one picture: three frames of each, in the order of the table they came from.
+    """Draw the clips of an output in one picture: three frames of each, in the order of their table.
 
     With --rows and --columns, draw a grid with one frame of each, e.g. --rows prompt --columns seed.
     """
