@@ -45,6 +45,7 @@ from framefleet.pipeline.model.options.torchao_import import keep_import_warning
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 # Colours, and the way back to the start of a line or to the one above: progress bars of libraries.
 CONTROLS_BUT_MOVES = re.compile(rf"(?:\x1b\[[0-9;]*m|\x1b\[A|\r)|({CONTROL})")
+SUBMITTED = "FRAMEFLEET_SUBMITTED"  # set where a cluster runs the command of a submitted job
 VERBOSITY = ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")  # read when they are imported
 
 
@@ -269,7 +270,9 @@ def complain(problem: str, fix: str = "") -> None:
 
 
 def this_command() -> str:
-    """Return the command that was typed, without its secrets."""
+    """Return the command that was typed, without its secrets; of a submitted job, what takes its place."""
+    if os.environ.get(SUBMITTED):
+        return "submit the job again"
     typed = sys.argv[1:]
     shown = [_shown(argument) for argument in typed]
     return command(*shown) + (" (its secrets are not shown)" if shown != typed else "")

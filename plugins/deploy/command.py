@@ -45,8 +45,8 @@ def submit_command(
 ) -> None:
     """Submit a job to a Ray cluster. This machine may then be switched off.
 
-    Returns at once. Follow and control the job by its output, from any machine, with `framefleet status`,
-    `logs`, `pause` and `stop`.
+    Returns at once. Once its driver has begun, follow and control the job by its output, from any machine,
+    with `framefleet status`, `logs`, `pause` and `stop`.
     """
     with reporting(verbose=verbose):
         from framefleet.jobs.job.file import load_job
@@ -67,8 +67,10 @@ def submit_command(
             stderr.say(f"note: every machine of the cluster needs the files that are here at {places}")
         at = ("--address", address) if address else ()
         logs = command("logs", output, "--submitted", *at)
-        stderr.say(f"to see it: {command('status', output)}; {logs}")
-        stderr.say(f"to end it: {command('stop', output)}")
+        stderr.say(f"to see it: {logs}")
+        stderr.say(
+            f"once its driver has begun: {command('status', output)}; to end it: {command('stop', output)}"
+        )
 
 
 def logs_command(

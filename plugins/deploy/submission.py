@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray.exceptions import AuthenticationError, RayError
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 from requests import RequestException
 
 from framefleet.cluster.driver.lock import BEAT_S, Holder, in_use, read_holder
@@ -34,7 +34,8 @@ from framefleet.jobs.job.schema import Job
 from framefleet.jobs.job.steps import open_steps
 from framefleet.jobs.job.yaml_text import parse_yaml, yaml_of
 from framefleet.jobs.render.python_table import stored_rows
-from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, command
+from framefleet.jobs.show.console import SUBMITTED
+from framefleet.pipeline.errors import FleetError, FramefleetError, JobError, OutputInUse, command, quoted
 from framefleet.pipeline.guards.redaction import public_text
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.outputs.parts.seals import epochs_of
@@ -44,7 +45,7 @@ from framefleet.pipeline.recipes.recipe import find_recipe
 
 _FILE = "job.json"
 _PROGRAMS = "framefleet_on_end"  # a folder of what goes with a job; no module of it has such a name
-_COMMAND = command("render", _FILE, "--set", "fleet.address=auto")
+_COMMAND = f"{SUBMITTED}=1 {command('render', _FILE, '--set', 'fleet.address=auto')}"
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # for Ray, they win over an address
 _LAST_LOGS = ", last available logs"  # after it, a message has the end of the log
 _PATIENCE_S = 5.0  # for the output, which this machine may not reach
@@ -94,10 +95,23 @@ def submit(
             with open(file, "w", encoding="utf-8") as opened:
                 opened.write(text)
             with _client(address) as client:
+                for other in _submitted(client, output):
+                    if not other.status.is_terminal():
+                        raise _under_way(output, other.submission_id or "", client.get_address())
                 submission_id = client.submit_job(
                     entrypoint=_COMMAND, runtime_env={"working_dir": name}, metadata={_OUTPUT: output}
                 )
                 return Submission(submission_id=submission_id, address=client.get_address())
+
+
+def _under_way(output: str, submission_id: str, address: str) -> OutputInUse:
+    begun = command("stop", output)
+    not_begun = quoted("ray", "job", "stop", "--address", address, submission_id)
+    return OutputInUse(
+        f"the job of {output} was submitted as {submission_id}, and has not ended",
+        f"wait for it to end, stop it ({begun}; before its driver has begun, {not_begun}), or choose another "
+        "output",
+    )
 
 
 def _ship_program(values: dict[str, Any], job: Job, folder: Path) -> None:
@@ -172,19 +186,24 @@ def _user_of(job: Job) -> Holder | None:
 def find_submission(address: str | None, output: str) -> Submission:
     """Return the last job that was submitted for an output. Raises JobError for none, FleetError."""
     with _client(address) as client:
-        ours = [job for job in client.list_jobs() if (job.metadata or {}).get(_OUTPUT) == output]
+        ours = _submitted(client, output)
         if not ours:
             raise JobError(
                 f"no job for {output} was submitted to {client.get_address()}",
                 "give the address of its cluster's job server with --address",
             )
-        newest = max(ours, key=lambda job: job.start_time or 0)
+        # Of two that were submitted at once, one was refused.
+        newest = max(ours, key=lambda job: (not job.status.is_terminal(), job.start_time or 0))
         return Submission(
             submission_id=newest.submission_id or "",
             address=client.get_address(),
             state=str(newest.status),
             message=public_text((newest.message or "").partition(_LAST_LOGS)[0]),
         )
+
+
+def _submitted(client: JobSubmissionClient, output: str) -> list[JobDetails]:
+    return [job for job in client.list_jobs() if (job.metadata or {}).get(_OUTPUT) == output]
 
 
 def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
@@ -232,7 +251,7 @@ def _client(address: str | None) -> Iterator[JobSubmissionClient]:
     except (ConnectionError, RayError, RequestException, RuntimeError, ValueError) as error:
         fix = (
             f"give {source} as http://HOST:8265 (HOST:PORT without http:// is Ray's own port, not the job "
-            "server's); if it has just started, try again in a minute"
+            "server's); if it has just started, try again in a minute; `framefleet status OUTPUT` needs none"
         )
         if "No available agent" in str(error):
             fix = (

@@ -84,6 +84,7 @@ def test_what_a_submission_says_holds_wherever_one_is(
 ) -> None:
     """Every path that the cluster must have, and those of the commands that follow, is absolute."""
     client = Mock(**{"submit_job.return_value": "raysubmit_1", "get_address.return_value": "http://ray:8265"})
+    client.list_jobs.return_value = []
     monkeypatch.setattr(submission, "JobSubmissionClient", lambda address: client)
     shutil.copytree(tiny("wan"), tmp_path / "jobs" / "model")
     write_table(tmp_path / "jobs" / "t.parquet", prompt_rows(1))

@@ -12,12 +12,13 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from ray.job_submission import JobDetails, JobStatus
 
 import framefleet
 from framefleet.jobs.job.file import load_job
-from framefleet.pipeline.errors import FleetError, JobError
+from framefleet.pipeline.errors import FleetError, JobError, OutputInUse
 from framefleet.plugins.deploy import submission
-from framefleet.plugins.deploy.submission import Submission, logs_of
+from framefleet.plugins.deploy.submission import Submission, find_submission, logs_of
 from tests.commands import command
 from tests.jobs import write_job
 
@@ -33,12 +34,44 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
         return "raysubmit_1"
 
     client = Mock(**{"submit_job.side_effect": submit_job, "get_address.return_value": "http://ray:8265"})
+    client.list_jobs.return_value = []
     monkeypatch.setattr(submission, "JobSubmissionClient", lambda _: client)
     return client
 
 
 def values(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return {"output": str(tmp_path / "out"), "model": "m", "sweep": {"prompt": ["a"]}, **more}
+
+
+def a_submission(tmp_path: Path, name: str, state: str, start_time: int) -> JobDetails:
+    return JobDetails(
+        type="SUBMISSION",
+        submission_id=name,
+        status=JobStatus(state),
+        entrypoint="framefleet render",
+        metadata={"framefleet_output": f"{tmp_path}/out"},
+        start_time=start_time,
+    )
+
+
+def test_a_job_that_was_submitted_and_has_not_ended_is_not_submitted_again(
+    tmp_path: Path, client: Mock
+) -> None:
+    client.list_jobs.return_value = [a_submission(tmp_path, "ended", "FAILED", 1)]
+    framefleet.submit(values(tmp_path))
+    client.list_jobs.return_value.append(a_submission(tmp_path, "begins", "PENDING", 2))
+    with pytest.raises(OutputInUse, match="was submitted as begins, and has not ended") as refused:
+        framefleet.submit(values(tmp_path))
+    assert "ray job stop --address http://ray:8265 begins" in refused.value.fix
+    assert client.submit_job.call_count == 1
+
+
+def test_of_two_that_were_submitted_at_once_the_one_at_work_is_shown(tmp_path: Path, client: Mock) -> None:
+    client.list_jobs.return_value = [
+        a_submission(tmp_path, "works", "RUNNING", 1),
+        a_submission(tmp_path, "refused", "FAILED", 2),
+    ]
+    assert find_submission(None, f"{tmp_path}/out").submission_id == "works"
 
 
 def test_the_cluster_reads_the_prompts_that_were_submitted(tmp_path: Path, client: Mock) -> None:

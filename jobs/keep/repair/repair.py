@@ -162,10 +162,14 @@ def mend(
     hold: of the output; None changes nothing, and returns what would be done.
     """
     counts: Counter[DamageKind] = Counter()
+    hurt: set[str] = set()  # rows that lose their record, and with it what names their files
 
     def note(damage: Damage) -> Damage:
-        counts[damage.kind] += 1
-        found(damage)
+        if damage.kind != "stray" or damage.row_id not in hurt:
+            counts[damage.kind] += 1
+            found(damage)
+        if damage.kind != "stray" and damage.row_id:
+            hurt.add(damage.row_id)
         return damage
 
     with closing(ClipIndex()) as index:
