@@ -115,7 +115,6 @@ _WRITERS = re.compile(r"_?(enhance|upsample|expand|rewrite)_prompts?(_\w+)?")
 _SCHEDULERS = 64
 # By method, how many dimensions a tensor has of which one clip or image is made.
 _METHODS = {"postprocess": 4, "postprocess_video": 5}
-_OF_VIDEO = VideoProcessor.postprocess_video
 
 
 @dataclass(slots=True, eq=False)
@@ -245,12 +244,13 @@ class Looks:
         self._tail, self._are_late = tail, are_late
 
     def __call__(self, pipe: Any) -> None:
+        of_video = VideoProcessor.postprocess_video
         for processor in vars(pipe).values():
             if not isinstance(processor, VaeImageProcessor) or id(processor) in self._shared:
                 continue
             kind: Any = type(processor)  # whether it works as diffusers' own classes do
             is_plain = kind.postprocess is VaeImageProcessor.postprocess
-            is_plain = is_plain and getattr(kind, "postprocess_video", _OF_VIDEO) is _OF_VIDEO
+            is_plain = is_plain and getattr(kind, "postprocess_video", of_video) is of_video
             for method, num_dimensions in _METHODS.items():
                 if hasattr(processor, method):
                     original = getattr(processor, method)

@@ -63,7 +63,7 @@ def test_a_row_can_be_rendered_again_and_from_a_model_that_moved(tmp_path: Path)
 def test_a_lease_has_rows_of_one_second_model(tmp_path: Path) -> None:
     models = {"flux": str(tiny("flux")), "other": str(changed_copy(tmp_path / "other"))}
     job = resolve_job(load_job(values_of(tmp_path, models, ["flux", "other"] * 3)), Callback())
-    rows = [row for first, batch in job.table.batches() for row in job.first.rows.read(first, batch)]
+    rows = [row for first, batch in job.table.batches() for row in job.rows.read(first, batch)]
     order = TableOrder()
     for row in rows:
         assert isinstance(row, IdentifiedRow)

@@ -71,6 +71,9 @@ class Media:
     previews: bool = True  # a small still lies next to each clip
 
     def __post_init__(self) -> None:
+        for name, kind in (("format", MediaFormat), ("encoder", VideoEncoder)):
+            if (value := getattr(self, name)) not in (None, *get_args(kind)):
+                raise JobError(f"media.{name} is {value!r}", f"use one of {', '.join(get_args(kind))}")
         # libx264 is what job.json has where nothing is encoded by it.
         if self.encoder not in (None, *VIDEO_ENCODERS.get(self.format, ("libx264",))):
             fitting = [format for format, encoders in VIDEO_ENCODERS.items() if self.encoder in encoders]

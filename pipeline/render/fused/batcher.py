@@ -251,9 +251,11 @@ class Batcher:
         task, method = self.current, self._forwards.methods[name]
         if task is None or self._hub is None or is_private() or not method.is_as_it_was:
             return forward(*args, **kwargs)
-        stay()
+        is_alone = task.surroundings is not None
+        if not is_alone:
+            stay()
         call = parse_call(name, args, kwargs, task.draws)
-        is_denoising, is_alone = self._forwards.is_denoising(call), task.surroundings is not None
+        is_denoising = self._forwards.is_denoising(call)
         if is_alone and not is_denoising:
             return forward(*args, **kwargs)
         if is_denoising and (answer := task.journal.answer(call)):
