@@ -264,6 +264,13 @@ def test_strays_are_swept_and_foreign_files_stay(out: Path) -> None:
     assert kinds(out) == {"foreign"}
 
 
+def test_a_damaged_clip_is_named_once_and_not_as_a_stray_too(out: Path) -> None:
+    flip(a_clip(out))
+    with DriverLock(Store(str(out))) as lock:
+        assert mend(Store(str(out)), None, Callback()).num_found == {"bytes": 1}
+        assert mend(Store(str(out)), lock, Callback()).num_found == {"bytes": 1}
+
+
 def test_of_doubles_the_one_whose_clip_is_whole_stays(out: Path) -> None:
     part = a_part(out)
     table = pq.read_table(part)

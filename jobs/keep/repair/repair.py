@@ -32,7 +32,7 @@ from framefleet.pipeline.outputs.damage import (
     strays,
 )
 from framefleet.pipeline.outputs.layout import CLAIM
-from framefleet.pipeline.outputs.output import Output, claim_in_parts_as, outputs_in
+from framefleet.pipeline.outputs.output import HOW, Output, claim_in_parts_as, outputs_in
 from framefleet.pipeline.outputs.parts.parts import job_in_parts, replace_part, set_aside
 from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sweep
 from framefleet.pipeline.outputs.parts.seals import Hold, new_run
@@ -168,7 +168,7 @@ def mend(
         if damage.kind != "stray" or damage.row_id not in hurt:
             counts[damage.kind] += 1
             found(damage)
-        if damage.kind != "stray" and damage.row_id:
+        if damage.kind in HOW and damage.row_id:
             hurt.add(damage.row_id)
         return damage
 
