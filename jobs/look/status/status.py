@@ -176,6 +176,7 @@ class Status(Overview):
     def overview(self) -> Mapping[str, object]:
         of = "" if self.num_rows is None else f" of {self.num_rows:,}"
         left = "" if self.num_left is None else f", {self.num_left:,} left"
+        left += f"; {self.num_former:,} more are no longer in the table" if self.num_former else ""
         return {
             "output": self.output,
             "rows": f"{self.num_done:,}{of} done, {self.num_failed:,} failed{left}",
