@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Self
+
+import pyarrow as pa
 
 from framefleet.jobs.render.prompt_notes import CutPrompts, Wildcards
 from framefleet.jobs.render.resolve import ResolvedJob
@@ -214,18 +217,40 @@ def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: in
 
     start: the first row to look at; what is there of earlier ones stays.
     """
-    store, schema = resolved.store, resolved.table.schema
-    earlier = [] if start else store.list(INVALID)
-    writer = PartWriter(store, INVALID, invalid_schema(schema), run=run)
-    for first, batch in resolved.table.batches(start=start) if index.num_left_out else ():
-        if first < start:
-            continue
-        left_out = index.left_out_in(first, batch.num_rows)
-        for row in resolved.rows.read(first, batch, only=left_out) if left_out else ():
-            if isinstance(row, InvalidRow):
-                writer.add(repaired_row(batch.slice(row.index - first, 1)), reasons(row))
-                if writer.due(0.0):
-                    writer.flush()
+
+    def left_out() -> Iterator[LeftOut]:
+        for first, batch in resolved.table.batches(start=start) if index.num_left_out else ():
+            if first < start:
+                continue
+            places = index.left_out_in(first, batch.num_rows)
+            for row in resolved.rows.read(first, batch, only=places) if places else ():
+                if isinstance(row, InvalidRow):
+                    yield LeftOut.of(row, batch.slice(row.index - first, 1))
+
+    write_left_out(resolved, left_out(), run=run, replaces=not start)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row that cannot be rendered. cells: as the table has them."""
+
+    cells: pa.RecordBatch
+    reasons: Mapping[str, object]
+
+    @classmethod
+    def of(cls, row: InvalidRow, cells: pa.RecordBatch) -> Self:
+        return cls(repaired_row(cells), reasons(row))
+
+
+def write_left_out(resolved: ResolvedJob, rows: Iterable[LeftOut], *, run: str, replaces: bool) -> None:
+    """Write rows under invalid/. replaces: in place of those that are there."""
+    store = resolved.store
+    earlier = store.list(INVALID) if replaces else []
+    writer = PartWriter(store, INVALID, invalid_schema(resolved.table.schema), run=run)
+    for row in rows:
+        writer.add(row.cells, row.reasons)
+        if writer.due(0.0):
+            writer.flush()
     writer.flush()
     store.delete_many(earlier)
 

@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.resolve import resolve_job
-from framefleet.jobs.render.survey import Survey, check_valid
+from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, write_left_out
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
 from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
-from framefleet.pipeline.outputs.parts.seals import Part, live_parts, parts_in
+from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
 from framefleet.pipeline.outputs.row_states import added_in
 from framefleet.pipeline.request import MAX_SEED, Request
@@ -74,8 +74,11 @@ class Candidates:
                 joined = self._resolved.table.joined([open_table(added, {})])
                 self._resolved = replace(self._resolved, table=joined)
             self._check_columns()
+            self.survey = Survey()  # of the table
             self._rows: list[IdentifiedRow] = []
-            self.groups, self._seeds = self._grouped(self._read_table(watch))
+            self._left_out: list[LeftOut] = []
+            self._has_listed = False  # what is left out, under invalid/
+            self.groups, self._seeds = self._grouped(self._read_table())
         except BaseException:
             self.close()
             raise
@@ -119,9 +122,9 @@ class Candidates:
         check_where(records, section.where, place="until.where", source="it to `scores:` or `judge:`")
         self._judged = pa.schema([records.field(name) for name in columns_in(section.where, records)])
 
-    def _read_table(self, watch: Watch) -> dict[tuple[str, ...], list[int]]:
+    def _read_table(self) -> dict[tuple[str, ...], list[int]]:
         """Read the table's rows; return their places by the values of the columns of `per` and `share`."""
-        resolved, survey = self._resolved, Survey()
+        resolved, survey = self._resolved, self.survey
         names = [*self.section.per, *self.section.share]
         own = {*names} & {*resolved.rows.carried.names.values()}
         by_stratum: dict[tuple[str, ...], list[int]] = {}
@@ -132,6 +135,7 @@ class Candidates:
             survey.add(rows)
             for row in rows:
                 if not isinstance(row, IdentifiedRow):
+                    self._left_out.append(LeftOut.of(row, batch.slice(row.index - first, 1)))
                     continue
                 request = row.request()
                 cells = {name: carried.column(name)[row.index - first].as_py() for name in own}
@@ -160,9 +164,14 @@ class Candidates:
         self._table = pa.Table.from_batches(batches).take(pa.array(valid, pa.int64()))
         survey.find_places(resolved.table)
         check_valid(survey, resolved.table, on_invalid=self._job.on_invalid, verb="rendered")
-        for line in survey.invalid_lines():
-            watch.say(f"left out: {line}")
         return by_stratum
+
+    def list_left_out(self) -> None:
+        """List rows of the table that cannot be rendered under invalid/, unless that is done."""
+        if self._left_out and not self._has_listed:
+            run = new_run(max(epochs_of(self._store), default=0))
+            write_left_out(self._resolved, self._left_out, run=run, replaces=True)
+        self._has_listed = True
 
     def _grouped(
         self, by_stratum: Mapping[tuple[str, ...], list[int]]

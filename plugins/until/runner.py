@@ -54,10 +54,13 @@ class UntilRunner(JobRunner):
             rows = candidates.resume()
             rows += candidates.ask(0) if scope.only is None else []
             watch.say(f"until: {candidates.section}; groups: {len(candidates.groups):,}")
+            for line in candidates.survey.invalid_lines():
+                watch.say(f"left out: {line}")
 
             def more(num_rows: int) -> str | None:
                 nonlocal candidates
                 candidates, rows = candidates.take_added()
+                candidates.list_left_out()
                 candidates.read()
                 rows += candidates.ask(num_rows)
                 candidates.write_acceptance()
@@ -67,6 +70,7 @@ class UntilRunner(JobRunner):
 
             place = below(job, candidates.write(rows))
             ended = run(job, watch, replace(scope, table=place, more=more))
+            candidates.list_left_out()
             candidates.read(anew=True)
             candidates.write_marks()
             num_short = candidates.write_acceptance().num_short
@@ -94,6 +98,13 @@ class UntilRunner(JobRunner):
                 rows += candidates.extend(at, num_expected(group, rate) - len(group.outcomes))
             place = candidates.write_to(Path(folder, "rows.parquet"), rows)
             planned = run(job, watch, wanted, table=str(place))
+            survey = candidates.survey
+            planned = replace(
+                planned,
+                num_rows=planned.num_rows + survey.num_invalid,
+                num_invalid=survey.num_invalid,
+                invalid=tuple(survey.invalid_lines()),
+            )
             return UntilPlan.of(
                 planned,
                 table=candidates.location,

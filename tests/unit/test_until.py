@@ -100,6 +100,21 @@ def test_groups_whose_clips_would_be_the_same_are_refused(tmp_path: Path) -> Non
         render_job(job_with(tmp_path), Callback(), limit=1)
 
 
+def test_rows_that_are_left_out_are_listed(tmp_path: Path) -> None:
+    rows = [*ROWS, {"prompt": "", "style": "x"}]
+    job = job_with(tmp_path, rows, job={"on_invalid": "skip"})
+    plan = plan_job(job, Callback())
+    assert (plan.num_rows, plan.num_invalid) == (plan.counts.distinct + 1, 1)
+    assert plan.invalid[0].startswith("row 3: prompt is ''")
+    with closing(Candidates(job, Callback())) as candidates:
+        commit(job, [(row, 0.9) for row in candidates.extend(0, 1)])
+        for _ in range(2):
+            candidates.list_left_out()
+    assert framefleet.status(tmp_path / "out").num_invalid == 1
+    (listed,) = pq.read_table(tmp_path / "out/invalid").to_pylist()
+    assert (listed["row_index"], listed["reason"]) == (3, "prompt is '', but it is blank")
+
+
 def test_seeds_follow_those_of_the_table_in_turns_and_none_comes_twice(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "style": "x", "seed": seed} for seed in (5, 6, 2**63 - 1)]
     job = job_with(tmp_path, rows)
