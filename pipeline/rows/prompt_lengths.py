@@ -129,7 +129,7 @@ class CountedApart:
         self._ask(lambda: self._box.send(pickled))
 
     def becomes_ready(self, *, is_awaited: bool = False) -> bool:
-        """Tell, once, that it counts from now on. is_awaited: wait until it does, or never will."""
+        """Return True once: when it can count. is_awaited: wait until it can, or never will."""
         if self._is_ready or self._is_over or not (is_awaited or self._box.has_message()):
             return False
         self._is_ready = self._ask(self._answer) is not None

@@ -203,8 +203,8 @@ def predict(
 ) -> Prediction:
     """Return what all rows take. kinds: at least one, of the most frequent rows; others are taken as these.
 
-    num_texts: that are new, in the whole table. load: of a model, from when on time
-    counts. num_cores: of this machine, which rows are written on too.
+    num_texts: that are new, in the whole table. load: of a model, with which time begins. num_cores: of this
+    machine, which rows are written on too.
     """
     num_workers = max(1, min(num_workers, num_rows))
     num_tried = sum(kind.num_rows for kind in kinds)

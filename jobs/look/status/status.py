@@ -238,6 +238,7 @@ class StatusReader:
         )
         self._inner: dict[str, StatusReader] = {}
         self._gone: tuple[list[str], float, Gone | None] | None = None  # parts, when, and what was found
+        self._taken: set[str] = set()  # files of added rows that a driver has read
         self._num_rows_in = cache(partial(_num_rows, store))
 
     def status(self) -> Status:
@@ -287,10 +288,10 @@ class StatusReader:
     def _num_added(self) -> int:
         """Return how many rows were added that no driver has taken."""
         store = self._output.store
-        if waiting := {*added_in(store)}:
+        if waiting := {*added_in(store)} - self._taken:
             holders = filter(None, (read_holder(store, epoch) for epoch in epochs_of(store)))
-            waiting.difference_update(*(holder.tables for holder in holders))
-        return sum(map(self._num_rows_in, waiting))
+            self._taken.update(*(holder.tables for holder in holders))
+        return sum(map(self._num_rows_in, waiting - self._taken))
 
     def _look_for_clips(self, num_records: int) -> Gone | None:
         store = self._output.store
