@@ -54,6 +54,9 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 # Else what Ray starts yields to every other process, and waits beside tests that compute.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Else threads of Ray Data look for metrics to report; a traceback logged in one harms `ast.parse` in another
+# (https://github.com/python/cpython/issues/106905).
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="framefleet-tests-")
     os.environ["FRAMEFLEET_CACHE"] = _FOLDER.name

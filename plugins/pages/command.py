@@ -81,9 +81,9 @@ def _check_serve(serve: bool, *, with_it: Mapping[str, Any], without: Mapping[st
 
 def _serve(server: PageServer, note: str = "") -> None:
     """Print where a page is served, and wait for Ctrl-C."""
-    stdout.say(server.url)
-    stderr.say(f"{note}press Ctrl-C to stop")
     with suppress(KeyboardInterrupt):
+        stdout.say(server.url)
+        stderr.say(f"{note}press Ctrl-C to stop")
         server.wait()
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RpcError
+from ray.job_submission import JobStatus
 
 import framefleet
 from framefleet import Store
@@ -112,8 +113,8 @@ class JobServer:
         message = (
             "Job entrypoint command failed with exit code 2, last available logs (truncated):\nerror: no"
         )
-        job = {"submission_id": "raysubmit_1", "status": "FAILED", "start_time": 1, "message": message}
-        return [SimpleNamespace(**job, metadata={"framefleet_output": "/out"})]
+        job = {"submission_id": "raysubmit_1", "metadata": {"framefleet_output": "/out"}}
+        return [SimpleNamespace(**job, status=JobStatus.FAILED, start_time=1, message=message)]
 
     def get_job_logs(self, _: str) -> str:
         return "error: no\n"
