@@ -154,7 +154,7 @@ def in_use(output: str, holder: Holder | None) -> JobError:
     kind = OutputInUse if holder and holder.renders else JobError
     return kind(
         f"{output} is being written by {who}",
-        f"wait for it to end, stop it ({command('stop', output)}), or choose another output",
+        f"wait for it to end, or stop it ({command('stop', output)})",
     )
 
 

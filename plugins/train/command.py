@@ -59,7 +59,7 @@ def train_command(
 def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     from framefleet.jobs.show.progress import watch_on
     from framefleet.jobs.show.watch import duration
-    from framefleet.pipeline.errors import SHAPE_ORDER
+    from framefleet.pipeline.errors import SHAPE_ORDER, bytes_text
     from framefleet.plugins.train.plan import plan_train_job
 
     quiet_libraries()
@@ -79,7 +79,8 @@ def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
         f"{count_text(plan.steps, 'step')} of {rows} with {workers}: "
         f"{plan.epochs:.3g} epochs of {count_text(plan.num_rows, 'row')}"
     )
-    stdout.say(f"memory: about {plan.weights_gb:.1f} GB for weights, gradients and moments, and activations")
+    size = bytes_text(plan.weights_gb * 1e9)
+    stdout.say(f"memory: about {size} for weights, gradients and moments; activations are not counted")
     if plan.seconds_per_step is not None and plan.elapsed_s is not None:
         stdout.say(f"predicted: {plan.seconds_per_step:.3g} s a step here, {duration(plan.elapsed_s)} in all")
 

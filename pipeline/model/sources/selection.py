@@ -135,7 +135,7 @@ def _weights(
 
 def weight_map_of(content: bytes, where: str) -> dict[str, str]:
     """Return the shard of each weight. Raises ModelError for what is not an index, or not read as one."""
-    kind = ".bin" if ".bin." in where else SAFETENSORS
+    kind = ".bin" if ".bin." in where.rpartition("/")[2] else SAFETENSORS
     try:
         index = parse_json(content)
         weight_map: dict[str, str] = index["weight_map"]
