@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from framefleet.pipeline.render.checkpoints.checkpoint import HalfDone
     from framefleet.pipeline.render.renderer import Renderer
 
-_MAX_HEADER_BYTES = 32 << 20  # it has a hundred bytes for each call of a denoiser
+_MAX_HEADER_BYTES = 32 << 20  # more than is read: some 220 for each call of a denoiser
 
 log = logging.getLogger(__name__)
 

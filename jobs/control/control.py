@@ -45,7 +45,8 @@ def ask_driver(output: Output, what: str) -> DriverSeen:
     stores = (output.store, *(one.store for one in output.inner.values()))
     drivers = [(driver, store) for store in stores if (driver := driver_of(store)).is_at_work]
     if not drivers:
-        raise JobError(f"no job writes to {output.url}", f"see `{command('status', output.url)}`")
+        fix = f"see `{command('status', output.url)}`; `ray job stop` ends a submitted job that has not begun"
+        raise JobError(f"no job writes to {output.url}", fix)
     # One that is silent may have been killed elsewhere, before another machine began with an inner output.
     driver, store = min(drivers, key=lambda one: one[0].state != "running")
     if what == RESUME:

@@ -1,4 +1,4 @@
-"""From rows that Python has to a table in the output: what is rendered from it can go on, and be repaired."""
+"""From rows of Python, or of a runner, to a table in the output: what is rendered from it can go on."""
 
 from __future__ import annotations
 

@@ -239,7 +239,8 @@ class LeftOut:
 
     @classmethod
     def of(cls, row: InvalidRow, cells: pa.RecordBatch) -> Self:
-        return cls(repaired_row(cells), reasons(row))
+        # A copy: a slice keeps its whole batch in memory.
+        return cls(pa.concat_batches([repaired_row(cells)]), reasons(row))
 
 
 def write_left_out(resolved: ResolvedJob, rows: Iterable[LeftOut], *, run: str, replaces: bool) -> None:

@@ -177,7 +177,7 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         return needed if num_rows else "no rows to audit"
     if not audits.num_equal:
         return f"rows compared: none of {num_rows:,}"
-    if audits.num_equal == num_rows:
+    if audits.num_equal == num_rows and not audits.num_unaudited:
         return f"{count_text(num_rows, 'row')} compared, all that there are: equal"
     equal = "equal" if audits.num_equal == 1 else "all equal"
     line = f"{audits.num_equal:,} of {count_text(num_rows, 'row')} compared: {equal}"
@@ -187,7 +187,8 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     num_never = audits.num_kinds - audits.num_kinds_compared
     if num_never > 0:
-        line += f"; no row of {num_never:,} of the {audits.num_kinds:,} kinds (recipe, shape) was compared"
+        kinds = f"{num_never:,} of the {audits.num_kinds:,} kinds (recipe, models, sizes)"
+        line += f"; no row of {kinds} was compared"
     return line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -60,7 +60,7 @@ def must_be(error: Any, description: str = "") -> str:
 def settings_of(kind: type[Settings], values: Any, *, place: str, fix: str) -> Settings:
     """Return what a program says as a model of pydantic. place: what it is called. Raises ModelError."""
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(dict(values) if isinstance(values, Mapping) else values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     where = ".".join(map(str, (place, *first["loc"])))

@@ -12,6 +12,7 @@ import os
 import platform
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,10 +128,17 @@ def _read(file: Path) -> bytes:
 
 def _write(file: Path, content: Any) -> None:
     """Put it there as a whole, or not at all: without it the next process asks the classes again."""
-    from framefleet.pipeline.outputs.stores.folder import Folder  # imports fsspec
-
     try:
-        Folder(file.parent).write(file.name, json.dumps(content).encode())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Of this user alone, as `_read` trusts its owner.
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
+            try:
+                json.dump(content, part)
+                part.flush()
+                os.replace(part.name, file)
+            except BaseException:
+                os.unlink(part.name)
+                raise
     except OSError as error:
         log.debug("%s cannot be kept: %s", file, error)
 

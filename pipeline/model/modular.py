@@ -191,10 +191,11 @@ def needed_components(blocks: Any) -> set[str]:
         for block in _with_inner(blocks)
         if not block.sub_blocks
         for spec in block.expected_components
-        if spec.default_creation_method == "from_pretrained" and not _asks_for(type(block), spec.name)
+        if spec.default_creation_method == "from_pretrained" and not _asks_for(block.__class__, spec.name)
     }
 
 
+@functools.cache
 def _asks_for(block: type, component: str) -> bool:
     """Tell whether a block, or a function that it hands a component to, compares that with None."""
     module = module_source(block)

@@ -94,9 +94,10 @@ class Encoders:
         A user's recipe may change it unseen, for its call, unless it says that it does not. And a pipeline
         may take what it wants from layers of the encoder, by hooks, as it is called.
         """
+        if not (self._recipes.are_batched and self.is_untouched(name)):
+            return False
         hooks = (hook for part in self._networks[name].modules() for hook in part._forward_hooks.values())
-        has_readers = any(getattr(hook, "__module__", "").startswith(_PIPELINES) for hook in hooks)
-        return self._recipes.are_batched and self.is_untouched(name) and not has_readers
+        return not any(getattr(hook, "__module__", "").startswith(_PIPELINES) for hook in hooks)
 
     def leave(self) -> None:
         """Free the GPU of encoders whose outputs are kept."""

@@ -1,8 +1,9 @@
 """How many tokens a row's prompts have, and how many of them the model's text encoders read.
 
 Rows of equal lengths share forwards that are as long as these. A driver counts in a sandbox, which runs this
-file: a pickled `PromptLengths` in, then texts; numbers out. A tokenizer is a model's own, and may hang, crash
-or grow: then prompts are not counted any more, and rows of equal lengths meet less often.
+file: a pickled `PromptLengths` in, or the path of a tokenizer's folder, then texts; numbers out. A tokenizer
+is a model's own, and may hang, crash or grow: then prompts are not counted any more, and rows of equal
+lengths meet less often.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ def submit(
     table: rows in place of the job's table, as `render` takes them. address: of the cluster's job server, as
     http://127.0.0.1:8265; None: as `ray job` finds it. The cluster must reach what the job names: table,
     model, output. Modules of its recipe and its clip steps go with it, and the program of `on_end` with a
-    relative path. Raises OutputInUse where a driver is at work on the output, JobError, FleetError.
+    relative path. Raises OutputInUse where a driver is at work on the output, or a submitted job for it has
+    not ended; JobError, FleetError.
     """
     with nullcontext(load_job(job)) if table is None else stored_rows(job, table) as loaded:
         output = store_of_job(loaded).url_of("")
@@ -151,7 +152,7 @@ def logs(
     follow: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Yield what the job printed that was submitted last for an output, in pieces.
+    """Yield what the submitted job of an output printed that has not ended, or the last one, in pieces.
 
     address: as of `submit`. follow: until it ends. storage_options: what fsspec takes. Raises JobError where
     none was submitted, FleetError.
@@ -184,7 +185,7 @@ def _user_of(job: Job) -> Holder | None:
 
 
 def find_submission(address: str | None, output: str) -> Submission:
-    """Return the last job that was submitted for an output. Raises JobError for none, FleetError."""
+    """Return the submitted job of an output that has not ended, or the last. Raises JobError, FleetError."""
     with _client(address) as client:
         ours = _submitted(client, output)
         if not ours:

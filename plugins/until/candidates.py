@@ -77,7 +77,6 @@ class Candidates:
             self.survey = Survey()  # of the table
             self._rows: list[IdentifiedRow] = []
             self._left_out: list[LeftOut] = []
-            self._has_listed = False  # what is left out, under invalid/
             self.groups, self._seeds = self._grouped(self._read_table())
         except BaseException:
             self.close()
@@ -135,7 +134,8 @@ class Candidates:
             survey.add(rows)
             for row in rows:
                 if not isinstance(row, IdentifiedRow):
-                    self._left_out.append(LeftOut.of(row, batch.slice(row.index - first, 1)))
+                    if self._job.on_invalid == "skip":
+                        self._left_out.append(LeftOut.of(row, batch.slice(row.index - first, 1)))
                     continue
                 request = row.request()
                 cells = {name: carried.column(name)[row.index - first].as_py() for name in own}
@@ -167,11 +167,11 @@ class Candidates:
         return by_stratum
 
     def list_left_out(self) -> None:
-        """List rows of the table that cannot be rendered under invalid/, unless that is done."""
-        if self._left_out and not self._has_listed:
+        """List rows of the table that cannot be rendered under invalid/, once."""
+        if self._left_out:
             run = new_run(max(epochs_of(self._store), default=0))
             write_left_out(self._resolved, self._left_out, run=run, replaces=True)
-        self._has_listed = True
+            self._left_out = []
 
     def _grouped(
         self, by_stratum: Mapping[tuple[str, ...], list[int]]

@@ -35,6 +35,16 @@ def test_a_table_of_invalid_rows_only_is_refused_even_when_they_are_skipped(tmp_
         framefleet.render(job_values(table, tmp_path / "out", on_invalid="skip"))
 
 
+def test_a_job_that_skips_no_row_lists_none_and_may_have_columns_of_that_list(
+    tmp_path: Path, ray_cluster: str
+) -> None:
+    rows = [row | {"row_index": 7, "reason": "theirs", "fix": "none"} for row in BAD_ROWS[:3]]
+    table = write_table(tmp_path / "t.parquet", rows)
+    values = job_values(table, tmp_path / "out", address=ray_cluster)
+    assert framefleet.render(values, limit=2).done == 2
+    assert not framefleet.status(tmp_path / "out").num_invalid
+
+
 def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path, ray_cluster: str) -> None:
     table = write_table(tmp_path / "t.parquet", BAD_ROWS)
     values = job_values(table, tmp_path / "out", on_invalid="skip", address=ray_cluster)

@@ -161,7 +161,9 @@ def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
     figures = AuditFigures(num_equal=1, num_unaudited=25, most_wrong=25, num_kinds=3, num_kinds_compared=1)
     said = audit_line(figures, 26)
     assert said.startswith(f"1 of 26 rows compared: equal, {few}")
-    assert said.endswith("; no row of 2 of the 3 kinds (recipe, shape) was compared")
+    assert said.endswith("; no row of 2 of the 3 kinds (recipe, models, sizes) was compared")
+    some = audit_line(AuditFigures(num_equal=3, num_unaudited=3, most_wrong=3), 3)
+    assert some.startswith("3 of 3 rows compared: all equal, too few")
     assert audit_line(AuditFigures(), 7) == "no audits were needed: each row was rendered by a plain call"
     shares = [share_text(share) for share in (0, 0.02991, 1.0, 0.00101, 1e-7)]
     assert shares == ["0 %", "3.0 %", "100 %", "0.11 %", "0.000010 %"]

@@ -153,8 +153,8 @@ def _picture_of(status: Status, *, has_bar: bool) -> RenderableType:
         Text(f"failed: row {row.row_id}: {row.error_type}: {one_line(row.message)}", "red")
         for row in status.last_failures
     ]
-    if status.audits and status.num_done:
-        lines.append(Text(f"audit: {audit_line(status.audits, status.num_done)}"))
+    if status.audits and (num_records := status.num_done + status.num_former):
+        lines.append(Text(f"audit: {audit_line(status.audits, num_records)}"))
     lines += map(Text, status.notes)
     if num_blocked := round(BLOCKED_PLACES.total(status.figures)):
         lines.append(

@@ -136,6 +136,7 @@ class Describer:
     def __init__(self) -> None:
         self._boxes = Sandboxes(__name__, max_silence_s=MAX_DECODING_S)
         self._cores = threading.Semaphore(os.cpu_count() or 1)
+        self._is_closed = False
 
     def describe(self, content: bytes, kind: MediaKind) -> Described:
         """Return what the file holds, all of it decoded. Raises InputError."""
@@ -151,12 +152,16 @@ class Describer:
         except Ended as error:
             problem = f"it cannot be read: {error}"
             raise InputError(problem, "convert it, e.g. to png, or to H.264 in mp4") from None
+        finally:
+            if self._is_closed:  # while this was at work
+                self._boxes.close()
         values = json.loads(answer[1:])
         if answer[:1] == REFUSAL:
             raise InputError(*values)
         return Described(**values)
 
     def close(self) -> None:
+        self._is_closed = True
         self._boxes.close()
 
 

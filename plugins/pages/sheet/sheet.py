@@ -210,10 +210,10 @@ def more_than_shown(what: str, size_bytes: int) -> JobError:
 def caption_of(record: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return a caption: these columns, the first as its title; or prompt, seed and steps."""
     if names:
-        title, *details = (choice.value_of(record, name) for name in names)
+        title, *others = (choice.value_of(record, name) for name in names)
         first = title if isinstance(title, str) else f"{names[0]} {choice.caption_text(title)}"
         labelled = [
-            f"{name} {choice.caption_text(value)}" for name, value in zip(names[1:], details, strict=True)
+            f"{name} {choice.caption_text(value)}" for name, value in zip(names[1:], others, strict=True)
         ]
         return f"{first}\n{', '.join(labelled)}"
     arguments = told_arguments(record)
