@@ -43,6 +43,15 @@ def test_a_class_is_asked_once(ask: Asking, asked: list[str]) -> None:
     assert asked == ["Wan"]
 
 
+def test_an_answer_is_of_its_user_alone(ask: Asking, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        ask("Wan", {})
+    finally:
+        os.umask(before)
+    assert only_file(tmp_path).stat().st_mode & 0o777 == 0o600
+
+
 def test_another_config_and_other_packages_are_other_questions(
     ask: Asking, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
