@@ -79,8 +79,8 @@ def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Pat
 @pytest.mark.ci
 def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, ray_cluster: str) -> None:
     ours, theirs = pty.openpty()
-    many = [row | {"seed": seed} for seed in range(4) for row in ROWS]  # more than a slow machine finishes
-    render = [sys.executable, "-m", "framefleet", "render", slow_job(tmp_path, many, ray_cluster)]
+    long = [row | {"pause_s": 0.5} for row in ROWS]  # so that none is done while another worker starts
+    render = [sys.executable, "-m", "framefleet", "render", slow_job(tmp_path, long, ray_cluster)]
     process = subprocess.Popen(
         ["setsid", "--ctty", *map(str, render)],
         stdin=theirs,
