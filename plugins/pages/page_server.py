@@ -187,7 +187,8 @@ class PageServer:
 
     def wait(self) -> None:
         """Return once it is closed, or never."""
-        self._thread.join()
+        while self._thread.is_alive():  # a signal that comes just before a thread blocks does not wake it
+            self._thread.join(0.5)
 
     def close(self) -> None:
         """End it; what is under way is answered no more."""

@@ -36,6 +36,7 @@ def render_late(folder: Path, address: str, **pauses: float) -> tuple[list[dict[
     return records_of(folder / "out"), list(Counter(lines).values())
 
 
+@pytest.mark.ci
 def test_a_copy_of_a_late_row_wins_and_the_late_worker_leaves_it(
     tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
 ) -> None:

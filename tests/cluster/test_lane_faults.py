@@ -57,6 +57,7 @@ def unloadable(folder: Path, model: str) -> str:
     return str(path)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("bad", MODELS)
 def test_a_model_that_cannot_be_loaded_ends_the_job_after_the_rows_of_the_other(
@@ -71,6 +72,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_job_after_the_rows_of_the_other(
     assert done == [name for name in MODELS if name != bad] * 4
 
 
+@pytest.mark.ci
 @pytest.mark.daily(1)
 @pytest.mark.parametrize("num_models", [1, 2])
 def test_half_of_the_rows_kill_their_workers_and_all_others_are_done(

@@ -32,6 +32,7 @@ def values_of(folder: Path, rows: list[dict[str, Any]], **more: Any) -> dict[str
     return job_values(table, folder / f"out-{len(rows)}", recipe=f"{OWN}:harmless", **more)
 
 
+@pytest.mark.ci
 def test_rows_that_spoil_their_process_spoil_no_row_of_another_recipe(
     tmp_path: Path, ray_cluster: str
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from framefleet.pipeline.outputs.media.media import decode
@@ -41,6 +42,7 @@ def test_each_row_has_a_second_file_which_is_repaired_and_exported(ray_cluster: 
     assert exported.exit_code == 0 and len(pq.read_table(tmp_path / "to")) == 3
 
 
+@pytest.mark.ci
 def test_a_folder_of_images_is_rendered_with_its_prompts(ray_cluster: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "sea").mkdir(parents=True)

@@ -130,6 +130,7 @@ def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_
     assert refused.exit_code == 2 and "style is 'c', which until.share.style lacks" in refused.stderr
 
 
+@pytest.mark.ci
 def test_drafts_are_judged_and_the_winners_rendered_in_full(tmp_path: Path, ray_cluster: str) -> None:
     draft = {"num_inference_steps": 1, "keep": {"where": "accepted"}}
     job = values(tmp_path, ray_cluster, GROUPS[:2], until=UNTIL | {"accepted": 2}, draft=draft)

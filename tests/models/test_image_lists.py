@@ -82,6 +82,7 @@ def test_a_row_of_several_images_is_recorded_and_replayed(tmp_path: Path) -> Non
 _SIZE = {"defaults": {"height": 16, "width": 16}}
 
 
+@pytest.mark.ci
 def test_all_controlnets_of_a_model_are_hashed_locked_and_counted(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +134,7 @@ OF_A_BATCH = {
 }
 
 
+@pytest.mark.ci
 def test_every_pipeline_that_makes_a_list_of_one_image_is_known() -> None:
     unknown, seen = set(), 0
     for made in pipelines():

@@ -194,6 +194,7 @@ def test_images_and_adapters_that_do_not_go_together_are_refused(
     link.unlink()
 
 
+@pytest.mark.ci
 def test_adapters_for_faces_and_weights_that_are_left_out_are_refused(
     adapter: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def counted(folder: Path, row: dict[str, Any], way: Way | None = None, **options
         return counts.count(Request(arguments=row), way or Way())
 
 
+@pytest.mark.ci
 @pytest.mark.daily(3)
 @pytest.mark.parametrize("name", long_but(NAMES, *WHOLE))
 def test_every_class_is_counted_or_says_why_not(name: str) -> None:
@@ -255,6 +256,7 @@ def test_rows_whose_arguments_differ_are_counted_for_themselves() -> None:
     assert deciding(image={"uri": "a", "sha256": "b"}) == deciding(image={"uri": "c", "sha256": "d"})
 
 
+@pytest.mark.ci
 def test_a_recipe_of_the_users_own_is_called_only_where_that_was_announced(recipes: tuple[Path, str]) -> None:
     folder, name = recipes
     row = Request(arguments=ROW | {"again": True}, recipe=f"{name}:twice")
@@ -268,6 +270,7 @@ def test_a_recipe_of_the_users_own_is_called_only_where_that_was_announced(recip
     assert footprint.activations_gb > 0
 
 
+@pytest.mark.ci
 @pytest.mark.daily(1)
 @pytest.mark.parametrize(
     ("function", "text"),
@@ -284,6 +287,7 @@ def test_a_recipe_that_ends_its_process_objects(function: str, text: str, recipe
         assert calls.call(Request(arguments=ROW)).objection is None
 
 
+@pytest.mark.ci
 def test_what_a_recipe_says_is_one_short_line_without_the_secrets_of_this_process(
     recipes: tuple[Path, str],
 ) -> None:

@@ -64,6 +64,7 @@ def test_the_page_has_a_job_for_each_model() -> None:
     assert JOBS.keys() == TINIES.keys()
 
 
+@pytest.mark.ci
 @pytest.mark.daily(1)
 @pytest.mark.parametrize("model", long_but(TINIES, *QUICK, in_ci=IN_CI))
 def test_plan_of_the_same_class_is_complete(

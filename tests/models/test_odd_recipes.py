@@ -35,6 +35,7 @@ IN_CI = (
 )
 
 
+@pytest.mark.ci
 @pytest.mark.daily(1)
 @pytest.mark.parametrize("name", long_but(CASES, *DAILY, in_ci=IN_CI))
 def test_rows_of_an_odd_recipe_equal_plain_calls_or_say_why_not(name: str) -> None:

@@ -280,6 +280,7 @@ def test_options_are_for_the_networks_of_a_prior_and_not_for_its_tokenizer() -> 
     assert sorted(model.text_encoders()) == ["prior_text_encoder", "text_encoder"]
 
 
+@pytest.mark.ci
 def test_models_whose_classes_are_not_of_diffusers_take_options_too() -> None:
     quantization = {"backend": "torchao", "type": "int8_weight_only"}
     pipe = load_model(crafter(TEXT), dtype="fp32", vae_tiling=True, quantization=quantization).pipe

@@ -175,6 +175,7 @@ def test_a_job_gives_its_rows_references(folder: Path) -> None:
     assert [part["kind"] for part in named] == ["image", "audio"]
 
 
+@pytest.mark.ci
 def test_a_call_without_weights_gets_grey_ones(folder: Path) -> None:
     values = job_of(folder, [[SOUND, IMAGE]])
     ended = command("plan", "--hollow", write_job(folder / "job.yaml", values))

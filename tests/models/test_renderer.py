@@ -346,6 +346,7 @@ def test_a_prompt_is_encoded_once_for_all_its_seeds(model: Model) -> None:
     assert len(calls) == 3  # two prompts and the empty negative one
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("name", "times"), [("hunyuan", 1), ("ltx2", 2), ("z_image_modular", 1)])
 def test_a_language_model_encodes_a_prompt_once_too(name: str, times: int) -> None:
     model, calls = load_model(tiny(name), dtype="fp32"), list[Any]()
