@@ -285,6 +285,7 @@ def test_a_frozen_driver_that_wakes_after_a_takeover_stops_and_changes_nothing(
         for _ in range(4):
             said = child.stdout.readline()
         os.kill(child.pid, signal.SIGSTOP)
+        os.waitpid(child.pid, os.WUNTRACED)  # a thread of it may be in the middle of a write
         with DriverLock(store, beat_s=0.05, expiry_s=0.3) as lock:
             before = {path: store.read(path) for path in store.list("")}
             rows = committed(store)
