@@ -116,7 +116,7 @@ class Scope:
     # When the command was given; the outputs of a job have one deadline.
     began: datetime = field(default_factory=lambda: datetime.now().astimezone())
     # Called with the lock held, once the output lists which rows of `table` are left out.
-    held: Callable[[], None] | None = None
+    on_start: Callable[[], None] | None = None
     # Adds rows while it renders; for the last runner of a job, as others take none.
     more: More | None = None
 

@@ -36,7 +36,7 @@ from framefleet.pipeline.errors import TableError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
-from framefleet.pipeline.outputs.layout import FAILURES, INVALID, RECORDS, ROWS
+from framefleet.pipeline.outputs.layout import FAILURES, RECORDS, ROWS
 from framefleet.pipeline.outputs.output import Output
 from framefleet.pipeline.outputs.parts.parts import replace_part, tables_by_part
 from framefleet.pipeline.outputs.parts.pending_clips import intents_in, sweep
@@ -160,12 +160,9 @@ def render_pending(
     scope: Scope,
 ) -> Summary:
     run_id, store = new_run(lock.epoch), resolved.store
-    if resolved.job.on_invalid == "skip":
-        write_invalid(resolved, index, run=run_id)
-    else:  # rows that an earlier run left out are valid now
-        store.delete_many(store.list(INVALID))
-    if scope.held:
-        scope.held()
+    write_invalid(resolved, index, run=run_id)
+    if scope.on_start:
+        scope.on_start()
     counts = index.counts()
     parts = [str(resolved.table) if isinstance(resolved.table, Swept) else count_text(survey.num_rows, "row")]
     if counts.duplicates:

@@ -334,8 +334,7 @@ class Additions:
         num_done = self._mark_done(first) if index.num_foreign else 0
         write_rows(resolved, index, self._lock, start=first)
         remember_survey(resolved, self._survey)
-        if resolved.job.on_invalid == "skip":
-            write_invalid(resolved, index, run=new_run(self._lock.epoch), start=first)
+        write_invalid(resolved, index, run=new_run(self._lock.epoch), start=first)
         return Added(
             table=table,
             lanes=plan_lanes(resolved, index, self._survey),

@@ -213,10 +213,14 @@ def check_valid_rows(
 
 
 def write_invalid(resolved: ResolvedJob, index: RowIndex, *, run: str, start: int = 0) -> None:
-    """Put the rows that are left out under invalid/, in place of those of earlier runs.
+    """Put the rows that the job skips under invalid/, in place of those of earlier runs.
 
     start: the first row to look at; what is there of earlier ones stays.
     """
+    if resolved.job.on_invalid != "skip":
+        if not start:  # rows that an earlier run skipped are valid now
+            resolved.store.delete_many(resolved.store.list(INVALID))
+        return
 
     def left_out() -> Iterator[LeftOut]:
         for first, batch in resolved.table.batches(start=start) if index.num_left_out else ():

@@ -130,15 +130,11 @@ def _write(file: Path, content: Any) -> None:
     """Put it there as a whole, or not at all: without it the next process asks the classes again."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Of this user alone, as `_read` trusts its owner.
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
-            try:
-                json.dump(content, part)
-                part.flush()
-                os.replace(part.name, file)
-            except BaseException:
-                os.unlink(part.name)
-                raise
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            part = Path(folder, file.name)
+            part.touch(0o600)  # of this user alone, as `_read` trusts its owner
+            part.write_text(json.dumps(content), encoding="utf-8")
+            part.replace(file)
     except OSError as error:
         log.debug("%s cannot be kept: %s", file, error)
 

@@ -67,8 +67,9 @@ class IpAdapterFiles:
 
 
 def ip_adapter_of(given: Mapping[str, Any] | IpAdapter | None) -> IpAdapter | None:
-    """Return a declared IP-adapter. Raises JobError for names that lead out of its folder, or of pickles,
-    ModelError for other values.
+    """Return a declared IP-adapter.
+
+    Raises JobError for names that lead out of its folder, or of pickles, ModelError for other values.
     """
     if given is None:
         return None

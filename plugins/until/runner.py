@@ -69,7 +69,7 @@ class UntilRunner(JobRunner):
                 return candidates.write(rows) if rows else None
 
             place = below(job, candidates.write(rows))
-            ended = run(job, watch, replace(scope, table=place, more=more, held=candidates.list_left_out))
+            ended = run(job, watch, replace(scope, table=place, more=more, on_start=candidates.list_left_out))
             candidates.read(anew=True)
             candidates.write_marks()
             num_short = candidates.write_acceptance().num_short

@@ -153,9 +153,9 @@ def fetched_files(
     expected: the SHA-256 of some. named_by: who says so, if not the source. Asks the hub only for files that
     are not in the cache. Raises ModelError when a file is another one.
     """
-    folder, fix = source.fetch(files), "check its name"
-    if expected:  # so another machine has it
-        fix = "put the same model on every machine of the cluster"
+    folder = source.fetch(files)
+    # What is expected was there, or is on another machine.
+    fix = "put the same model on every machine of the cluster" if expected else "check its name"
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder", fix)
     if missing := [file for file in files if not (folder / file).is_file()]:
