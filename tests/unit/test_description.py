@@ -98,6 +98,12 @@ def test_what_crashes_a_sandbox_is_refused(describer: Describer, monkeypatch: py
     assert pictures.MAX_DECODING_S > 0
 
 
+def test_no_sandbox_is_left_by_a_thread_that_was_at_work_when_it_was_closed(describer: Describer) -> None:
+    describer.close()
+    describer.describe(image_file(), "image")  # as that thread goes on
+    assert not describer._boxes._idle
+
+
 def test_a_budget_is_never_exceeded_and_one_that_is_too_large_is_alone() -> None:
     budget, held, most, alone = Budget(10), [0], [0], []
     lock = threading.Lock()
