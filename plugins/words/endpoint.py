@@ -87,7 +87,8 @@ class _Endpoint:
             if self._session is not None:
                 await self._session.close()
 
-        self._ended.set()
+        with self._lock:  # what was posted before it comes before `end` in the loop
+            self._ended.set()
         with suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(end(), self._loop).result(_CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -157,9 +158,12 @@ class _Endpoint:
     ) -> float | str:
         self._take_turn(section)
         try:
-            posted = asyncio.run_coroutine_threadsafe(self._post(body, section.timeout_s), self._loop)
+            with self._lock:
+                if self._ended.is_set():
+                    raise _ended()
+                posted = asyncio.run_coroutine_threadsafe(self._post(body, section.timeout_s), self._loop)
             status, headers, text = posted.result()
-        except (CancelledError, RuntimeError):  # of a loop that was closed
+        except CancelledError:
             raise _ended() from None
         shown = public_text(f"HTTP {status}: {text}")[:_MAX_SHOWN]
         if status >= 500 or status in _MAY_PASS:
@@ -225,6 +229,7 @@ class _Endpoint:
 _TOKENS = ("prompt_tokens", "completion_tokens")
 _endpoints: dict[tuple[str, str, str | None], _Endpoint] = {}
 _opening = threading.Lock()
+_over = threading.Event()  # no request begins until the next run does
 
 
 def ask(
@@ -233,9 +238,12 @@ def ask(
     """Return the answer to a question. For several threads.
 
     content: of a message, text or parts. answer: its form; None: a text. Raises NoAnswer where the endpoint
-    does not answer this question, EndpointError where it answers none now or a limit is reached.
+    does not answer this question, EndpointError where it answers none now, a limit is reached, or the run
+    has ended.
     """
     with _opening:
+        if _over.is_set():
+            raise _ended()
         key = (section.url, section.model, section.api_key_env)
         if key not in _endpoints:
             _endpoints[key] = _Endpoint(section)
@@ -278,8 +286,9 @@ def each_answer(
 
 @atexit.register
 def end_requests() -> None:
-    """End the requests that are under way, and count limits from here: a run begins, or ends."""
+    """End the requests that are under way; none begins until a run does."""
     with _opening:
+        _over.set()
         for endpoint in _endpoints.values():
             endpoint.close()
         _endpoints.clear()
@@ -289,6 +298,7 @@ def end_requests() -> None:
 def counting_requests() -> Iterator[None]:
     """Enclose a run: limits count from its beginning, and keys are read anew."""
     end_requests()
+    _over.clear()
     try:
         yield
     finally:

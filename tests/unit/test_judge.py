@@ -47,9 +47,8 @@ KEY = "sk-of-the-test-0123456789"
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    endpoint.end_requests()
-    yield
-    endpoint.end_requests()
+    with endpoint.counting_requests():
+        yield
 
 
 @pytest.fixture
@@ -292,6 +291,15 @@ def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> No
     endpoint.end_requests()
     thread.join(10)
     assert not thread.is_alive() and judged(store) == [None, None]
+
+
+def test_no_request_begins_once_they_were_ended_until_another_run_begins(store: Store, chat: Chat) -> None:
+    rendered(store, 2)
+    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
+    endpoint.end_requests()
+    assert not answers.fill() and "the run ended" in answers.problem and not chat.log
+    with endpoint.counting_requests():
+        assert answers.fill() and len(chat.log) == 2
 
 
 def test_a_job_that_is_to_stop_does_not_wait_for_the_answers_left(

@@ -42,8 +42,8 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
-    yield
-    endpoint.end_requests()
+    with endpoint.counting_requests():
+        yield
 
 
 @pytest.fixture
