@@ -25,7 +25,7 @@ from tests.warm.process import start
 
 IDLE_S = 6.0  # until a machine without a worker is taken away
 OBJECT_STORE_BYTES = 80_000_000  # Ray wants 75 MB
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 240.0
 
 
 class Provider(FakeMultiNodeProvider):  # type: ignore[misc]

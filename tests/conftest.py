@@ -28,9 +28,11 @@ from tests.long import (
     pytest_unconfigure,
 )
 from tests.own_environment import own_environment
+from tests.two_workers import both_work
 from tests.warm.process import pytest_xdist_setupnodes
 
 __all__ = [
+    "both_work",
     "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_ignore_collect",
@@ -41,9 +43,12 @@ __all__ = [
     "pytest_xdist_setupnodes",
 ]
 
-# How long an example takes says nothing on a busy machine.
+# How long an example takes says nothing on a busy machine. With CI set, examples are the same in each run.
 hypothesis.settings.register_profile(
-    "framefleet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "framefleet",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("framefleet")
 # A shell has its background jobs ignore SIGINT, and so would every process that a test starts and interrupts.
@@ -54,6 +59,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 # Else what Ray starts yields to every other process, and waits beside tests that compute.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Else a process that has died is taken for one out of reach where the news of it takes more than a second.
+os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "10000")
 # Else threads of Ray Data look for metrics to report; a traceback logged in one harms `ast.parse` in another
 # (https://github.com/python/cpython/issues/106905).
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

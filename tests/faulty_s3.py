@@ -77,6 +77,11 @@ class FaultyS3:
         self._fault, self._since, self._num_left = Fault(), 0.0, 0
         self.num_faults = 0
         self.sent: list[tuple[str, dict[str, str]]] = []  # methods and headers, as they came
+        with network():  # so that nobody else gets the port while nobody listens
+            self._place = socket.socket()
+            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._place.bind(self._address)
+        self._address = self._place.getsockname()
         self._listen()
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ class _Library:
 
     def __init__(self) -> None:
         self.momentum: list[torch.Tensor] = []
-        self.calls: list[str] = []
         self.steps: list[tuple[object, str]] = []  # of all rows: whose it was, and its prompt
 
 
@@ -55,9 +54,8 @@ def remembers(pipe: Any, request: Request) -> Any:
 @framefleet.recipe(batched=True)
 def wanders(pipe: Any, request: Request) -> Any:
     """No two calls are equal."""
-    _library.calls.append(request.arguments["prompt"])
     frames = generate(pipe, request).frames[0]
-    return (frames * (1 - 0.01 * ((len(_library.calls) + os.getpid()) % 50))).clip(0, 1)
+    return (frames * (1 - 0.5 * random.SystemRandom().random())).clip(0, 1)
 
 
 class Watched(UniPCMultistepScheduler):

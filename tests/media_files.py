@@ -38,6 +38,7 @@ def video_file(
     with av.open(buffer, "w", format=container, options=options) as file:
         stream = file.add_stream(codec, rate=8)
         assert isinstance(stream, av.VideoStream)
+        stream.thread_count = 1  # else bytes may differ from one call to the next, on a busy machine
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
         for number in range(num_frames):
             frame = np.asarray(picture(seed=number)) // 2

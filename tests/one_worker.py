@@ -12,7 +12,7 @@ from framefleet.pipeline.model.model import ModelSettings
 from framefleet.pipeline.outputs.media.media_settings import Media
 from tests.tiny import tiny
 
-WITHIN_S = 60.0
+WITHIN_S = 240.0
 
 
 def worker_setup(model: str, store: Store, inputs: Inputs, *, keep_embeddings: bool = False) -> WorkerSetup:

@@ -5,6 +5,10 @@ Tests in tests/cluster have the fixtures `s3_server` and `ray_cluster`; others i
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import random
 import socket
 import subprocess
 import sys
@@ -21,7 +25,7 @@ import pytest
 
 from tests.warm.process import start
 
-READY_WITHIN_S = 60.0  # moto takes 3 s alone, and more on a busy machine
+READY_WITHIN_S = 240.0  # moto takes 3 s alone, and more on a busy machine
 KEY, SECRET = "test", "test-secret"
 
 
@@ -59,8 +63,8 @@ def listening(command: list[str], folder: Path) -> Iterator[str]:
         wait_until_it_listens(port, process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
-        process.wait(timeout=20)
+        process.kill()  # it keeps nothing
+        process.wait(timeout=120)
 
 
 @pytest.fixture
@@ -111,11 +115,19 @@ def warm_cluster() -> Iterator[str]:
         cluster.stdin.close()  # it ends by itself, and its processes with it
 
 
+# Of each process that runs tests, below the ports that the kernel hands out to anybody.
+_FIRST_PORT, _NUM_PORTS = 20_000, 1_500
+_PORTS = itertools.count(random.randrange(_NUM_PORTS))
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    for number in itertools.islice(_PORTS, _NUM_PORTS):
+        port = _FIRST_PORT + process * _NUM_PORTS + number % _NUM_PORTS
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def wait_until_it_listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -61,7 +61,7 @@ def web_server() -> Iterator[WebServer]:
             self.wfile.write(content)
 
         def silent(self) -> None:
-            time.sleep(1.5)
+            time.sleep(60)
             self.close_connection = True
 
         def trickle(self) -> None:

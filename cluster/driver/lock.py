@@ -224,11 +224,13 @@ class DriverLock:
 
     def __enter__(self) -> DriverLock:
         HELD.add(self._ours.owner)
+        is_taken = False
         try:
             pause_s = FIRST_PAUSE_S
             while not self._take_next():  # another was quicker, or the store's listing lags
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, self._beat_s)
+            is_taken = True
             finish_replacing(self._store, self, self._unfinished())
             self.seal()  # before the first beat: one that comes late must not take the seal back
             self._beating.start()  # before late parts are deleted, which may take longer than EXPIRY_S
@@ -236,9 +238,16 @@ class DriverLock:
             self._store.delete_all(WEIGHTS)
             sweep_in_background(self._store)
             self.check()
-        except BaseException:
+        except BaseException as error:
             self._released.set()
-            HELD.discard(self._ours.owner)
+            try:
+                # Others need not wait until this process is gone. An outage would be waited for once more.
+                if is_taken and not isinstance(error, StoreError) and self.still_ours():
+                    self._write(ended=True)
+            except StoreError as failed:
+                log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
+            finally:
+                HELD.discard(self._ours.owner)
             raise
         return self
 

@@ -53,14 +53,16 @@ class Stop:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._so_far()
-        if self._numbers:
-            signal.set_wakeup_fd(self._former_fd)
-            for end in self._numbers:
-                end.close()
-            self._numbers = None
+        try:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)  # from here, one that comes may raise
+            self._so_far()
+        finally:
+            if self._numbers:
+                signal.set_wakeup_fd(self._former_fd)
+                for end in self._numbers:
+                    end.close()
+                self._numbers = None
         if kind is None:
             self.check()
 

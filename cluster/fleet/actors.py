@@ -161,7 +161,8 @@ class Actors:
 
 def _kill(actor: Any) -> None:
     try:
-        ray.kill(actor)
+        # `ray.kill` without what it does first: `ray.init`, where this process has left Ray meanwhile.
+        getattr(ray.kill, "__wrapped__", ray.kill)(actor)
     except RayError as error:  # this process has left Ray meanwhile, and all its actors end with that
         log.debug("%s was not killed: %s", actor, error)
 

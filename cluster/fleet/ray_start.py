@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import subprocess
 import time
@@ -47,6 +48,17 @@ def start_ray(options: dict[str, Any]) -> None:
         time.sleep(RETRY_AFTER_S * number)
 
 
+def _free_port() -> int:
+    """Return a port without a listener, of those that a system gives to nobody who asks for any.
+
+    The agent listens there seconds later, and others ask all the time.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)  # above those of Ray's workers
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 @contextmanager
 def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
     """Make `ray.init` start what we want and wait as we do, for which it has no setting. End what fails.
@@ -63,8 +75,7 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
             variables = {"RAY_agent_register_timeout_ms": f"{patience_s * 1000:.0f}"}
             if is_lean:
                 # It waits as long for an agent whose port it knows, and 15 s for a file that names the port.
-                with socket.create_server(("127.0.0.1", 0)) as free:
-                    port = free.getsockname()[1]
+                port = _free_port()
                 command = [word.replace("-agent-port=0", f"-agent-port={port}") for word in command]
                 command += [*_NO_AGENT, f"--runtime_env_agent_port={port}"]
                 variables["RAY_enable_metrics_collection"] = "0"

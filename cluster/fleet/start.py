@@ -144,6 +144,7 @@ class Start:
             end_s = end_s if is_there else 0.0
             is_left = not self._wait(lambda: not thread.is_alive(), end_s, was_urgent=was_urgent)
         finally:
+            self._is_over.set()  # also where the first wait was interrupted: the thread ends what it began
             if is_left:
                 log.warning("Ray does not answer, and is left: it ends with this process")
                 if ray := sys.modules.get("ray"):  # whose own handler waits for the call that hangs

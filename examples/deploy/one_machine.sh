@@ -19,12 +19,15 @@ run=1
 while :; do
     "$framefleet" render "$job" "$@" &
     driver=$!
+    [ -z "$stopped" ] || kill -TERM "$driver" # a signal that came before its number was there
     # A signal ends only the waiting: wait again for the driver, which stores what is half done.
     while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
     [ "$code" -ne 3 ] || [ "$stopped" ] || [ "$run" -ge "${MAX_RUNS:-10}" ] && exit "$code"
     run=$((run + 1))
+    driver=
     sleep "${PAUSE_S:-60}" & # so that a signal ends it
     driver=$!
+    [ -z "$stopped" ] || kill "$driver"
     wait "$driver"
     [ -z "$stopped" ] || exit 143
 done

@@ -53,4 +53,7 @@ def ask_driver(output: Output, what: str) -> DriverSeen:
         store.delete(request_path(driver.epoch, PAUSE))
     else:
         store.write(request_path(driver.epoch, what), b"")
+        now = driver_of(store)
+        if not now.is_at_work or now.epoch != driver.epoch:  # it ended before it could see that
+            return ask_driver(output, what)
     return driver

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil
@@ -35,6 +36,8 @@ from framefleet.pipeline.recipes.recipe import BUILT_IN
 from framefleet.pipeline.request import Request, each_input, is_model
 from framefleet.pipeline.rows.tables.row_plan import required_arguments
 
+# In bytes, of cgroups of version 2 and 1.
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _ASK_S = 5.0  # of a driver that hangs
 _ASK = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
 _NUM_GPUS = (2, 4, 8)  # of one machine
@@ -376,12 +379,21 @@ def room_of(gpu_memory: int | None, *, cpu_workers: int | None, share: float) ->
     gpu_memory: of a card, in bytes. share: what a worker has of a card.
     """
     if cpu_workers is not None:
-        machine_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+        machine_gb = _memory_here() / GB
         each = f" for each of {cpu_workers} workers" if cpu_workers > 1 else ""
         return f"this machine{each}", machine_gb / cpu_workers
     card = gpu_memory if gpu_memory is not None else min(gpus_here(), default=None)
     place = "the GPU" if share == 1 else f"a worker's share ({share:g}) of the GPU"
     return place, None if card is None else card / GB * share
+
+
+def _memory_here() -> int:
+    """Return the bytes of this machine's memory, or of its container's share."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in _CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # another version of cgroups, or "max"
+            sizes.append(int(Path(file).read_text()))
+    return min(sizes)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from framefleet.cluster.driver import earlier_runs
 from framefleet.cluster.driver.commit import half_done_in
@@ -143,11 +143,18 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                     raise
                 requests = requests_to(resolved.store, lock.epoch)  # the last beat may have been before them
                 if STOP in requests:  # another run of the job may follow, with an epoch of its own
-                    log.warning("asked to end by `framefleet stop`, after the last row of this run")
-                    raise KeyboardInterrupt
+                    _end_as_asked()
                 if PAUSE in requests:
                     log.warning("not paused: all rows of this run have ended; if others follow, pause again")
-                return replace(summary, gone=gone, store=resolved.store)
+                summary = replace(summary, gone=gone, store=resolved.store)
+            if STOP in requests_to(resolved.store, lock.epoch):  # it came while the output was given back
+                _end_as_asked()
+            return summary
+
+
+def _end_as_asked() -> NoReturn:
+    log.warning("asked to end by `framefleet stop`, after the last row of this run")
+    raise KeyboardInterrupt
 
 
 def render_pending(
@@ -255,6 +262,9 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
 
         def waiting() -> None:
             watch.show(awaited)
+            if STOP in work.lock.asked and not stop.is_asked:
+                log.warning("asked to end by `framefleet stop`, before the first row")
+                stop.ask()
             stop.check()
 
         start.is_urgent = lambda: stop.is_urgent

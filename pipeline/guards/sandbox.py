@@ -58,14 +58,18 @@ class Sandbox:
         except OSError:
             raise Ended(self._last_words()) from None
 
-    def receive(self) -> bytes:
-        """Return its next message. Raises Ended, also where there is none in time."""
+    def receive(self, *, within_s: float | None = None) -> bytes:
+        """Return its next message. Raises Ended, also where there is none in time.
+
+        within_s: for this one, in place of `max_silence_s`.
+        """
+        limit_s = self._max_silence_s if within_s is None else within_s
         try:
-            if self._connection.poll(self._max_silence_s):
+            if self._connection.poll(limit_s):
                 return self._connection.recv_bytes()
         except (EOFError, OSError):
             raise Ended(self._last_words()) from None
-        raise Ended(f"it takes more than {self._max_silence_s:.0f} s")
+        raise Ended(f"it takes more than {limit_s:.0f} s")
 
     def has_message(self) -> bool:
         """Whether `receive` would not wait."""

@@ -166,7 +166,7 @@ def from_bytes(key: str, content: bytes) -> Encoded:
         leaves = [_leaf(note, tensors) for note in entry["leaves"]]
         structure = _structure(entry["nesting"])
         unflatten(structure, leaves)  # fails here, and not where a row waits for it
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
         raise ValueError(f"it is not an entry: {error}") from error
     return leaves, structure
 
@@ -188,10 +188,11 @@ def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
         return note
     tensor = tensors[note["tensor"]]
     # In the strides it had: what comes next might round differently in others.
-    strides = note["strides"]
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
-    if tensor.numel() and not (all(stride >= 0 for stride in strides) and last < tensor.numel()):
-        raise ValueError(f"a tensor of {tuple(tensor.shape)} has no strides {strides}")
+    strides, dense = note["strides"], 1
+    for stride, size in sorted(zip(strides, tensor.shape, strict=True)):
+        if size > 1 and stride != dense:  # values would share memory
+            raise ValueError(f"a tensor of {tuple(tensor.shape)} has no strides {strides}")
+        dense *= max(size, 1)
     return Layout(tuple(tensor.shape), tuple(strides)).copy_of(tensor)
 
 

@@ -26,6 +26,7 @@ PROMPT = "prompt"
 _ENDLESS = 1_000_000  # tokenizers that know no bound say 10**30
 # Four thousand prompts take a second; those of a tokenizer in Python some ten.
 MAX_COUNTING_S = 30.0
+_MAX_STARTING_S = 120.0  # of its process, most of it for imports
 _MAX_BYTES = 2 << 30  # more than the process has with its tokenizer
 
 
@@ -133,7 +134,7 @@ class CountedApart:
         """Return True once: when it can count. is_awaited: wait until it can, or never will."""
         if self._is_ready or self._is_over or not (is_awaited or self._box.has_message()):
             return False
-        self._is_ready = self._ask(self._answer) is not None
+        self._is_ready = self._ask(lambda: self._answer(within_s=_MAX_STARTING_S)) is not None
         return self._is_ready
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]] | None:
@@ -149,8 +150,8 @@ class CountedApart:
         self._box.send(json.dumps(texts).encode())
         return self._answer()
 
-    def _answer(self) -> list[int]:
-        answer = json.loads(self._box.receive())
+    def _answer(self, *, within_s: float | None = None) -> list[int]:
+        answer = json.loads(self._box.receive(within_s=within_s))
         if isinstance(answer, str):
             raise Ended(answer)
         return list(answer)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -224,8 +224,11 @@ def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
             ended = thread.submit(loop.run_until_complete, task)  # a notebook's thread has a loop of its own
             ended.add_done_callback(lambda _: pieces.put(None))
             try:
-                while (piece := pieces.get()) is not None:
-                    yield piece
+                while True:
+                    with suppress(Empty):  # a signal just before a thread waits does not wake it
+                        if (piece := pieces.get(timeout=0.5)) is None:
+                            break
+                        yield piece
                 ended.result()
             finally:
                 loop.call_soon_threadsafe(task.cancel)

@@ -242,7 +242,8 @@ class Answers:
         """Have a pass end soon once `framefleet stop` asks for it; look until `ended` is set."""
         while not ended.wait(BEAT_S):
             with suppress(StoreError):  # the next look may succeed
-                if STOP in requests_to(self._store, max(epochs_of(self._store), default=0)):
+                is_asked = STOP in requests_to(self._store, max(epochs_of(self._store), default=0))
+                if is_asked and not ended.is_set():  # else the requests there are now are of another run
                     self.end()
                     end_requests()
                     return

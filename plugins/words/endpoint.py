@@ -89,9 +89,11 @@ class _Endpoint:
 
         with self._lock:  # what was posted before it comes before `end` in the loop
             self._ended.set()
+        ending = asyncio.run_coroutine_threadsafe(end(), self._loop)
+        # Then, however late: on a loop that has stopped before, an answer would be waited for without end.
+        ending.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
         with suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(end(), self._loop).result(_CLOSE_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+            ending.result(_CLOSE_S)
 
     async def _post(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, Mapping[str, str], str]:
         """Return status, headers and text. Raises _Later where nobody answers in time."""
@@ -267,21 +269,25 @@ def each_answer(
     waiting: deque[tuple[_Question, Future[_Answer]]] = deque()
     with ThreadPoolExecutor(parallel, thread_name_prefix="answers") as threads:
         try:
-            while True:
-                for question in islice(questions, 2 * parallel - len(waiting)):
-                    waiting.append((question, threads.submit(ask, question)))
-                if not waiting:
-                    break
-                answer = waiting[0][1].result()
-                take(waiting.popleft()[0], answer)
-        except KeyboardInterrupt:
+            try:
+                while True:
+                    for question in islice(questions, 2 * parallel - len(waiting)):
+                        waiting.append((question, threads.submit(ask, question)))
+                    if not waiting:
+                        break
+                    answer = waiting[0][1].result()
+                    take(waiting.popleft()[0], answer)
+            except KeyboardInterrupt:
+                end()
+                raise
+            finally:
+                begun = [one for one in waiting if not one[1].cancel()]
+                for question, future in begun:
+                    if not future.exception():
+                        take(question, future.result())
+        except KeyboardInterrupt:  # also while these were waited for
             end()
             raise
-        finally:
-            begun = [one for one in waiting if not one[1].cancel()]
-            for question, future in begun:
-                if not future.exception():
-                    take(question, future.result())
 
 
 @atexit.register

@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from framefleet.cluster.driver.lock import DriverLock
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
 from framefleet.jobs.job.file import storage_options_alone
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -65,6 +66,8 @@ from framefleet.plugins.words.section import (
 )
 
 _QUALITY = 90  # of JPEG; what models see at 512 pixels
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -411,11 +414,18 @@ def _ask_all(
         # One process asks for all others, so that there is one answer to each.
         with DriverLock(store, renders=False) as lock:
             writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
+            until_stop = takewhile(lambda _: STOP not in lock.asked, questions)
             try:
                 take(first, answer)
-                each_answer(questions, ask_for, take, parallel=section.parallel, end=end_requests)
+                each_answer(until_stop, ask_for, take, parallel=section.parallel, end=end_requests)
             finally:
                 writer.flush()
+    requests = requests_to(store, lock.epoch)
+    if STOP in requests:  # the rows' driver has an epoch of its own
+        log.warning("asked to end by `framefleet stop`: the prompts that were written stay")
+        raise KeyboardInterrupt
+    if PAUSE in requests:
+        log.warning("not paused: the prompts are written; pause again once rows are rendered")
 
 
 def _table(

@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
     path = chromium()
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=180_000)
         try:
             yield opened
         finally:

@@ -51,7 +51,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def until(page: Page, condition: str) -> None:
     """Wait for what a script says; Playwright's own way is refused by the page, as all code in texts."""
-    for _ in range(400):
+    for _ in range(2400):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
@@ -75,6 +75,11 @@ class Shown:
     def go(self, fragment: str = "") -> Page:
         self.page.goto(f"{(self.folder / 'gallery/index.html').as_uri()}{fragment}")
         self.page.wait_for_selector("body[data-ready]")
+        until(
+            self.page,
+            "[...document.querySelectorAll('.tile')].every(tile => tile.ariaLabel)"
+            " && [...document.querySelectorAll('.failure')].every(row => row.childElementCount)",
+        )
         return self.page
 
     def press(self, *keys: str) -> None:
@@ -95,13 +100,14 @@ class Shown:
         return self.page.inner_text("#status")
 
     def active(self) -> str:
+        self.page.wait_for_selector(".tile.active[aria-label]")
         return str(self.page.get_attribute(".tile.active", "aria-label"))
 
 
 @pytest.fixture
 def shown(opened: Browser, output: Path) -> Iterator[Shown]:
     page = opened.new_page(viewport=WIDE)  # type: ignore[arg-type]
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     found = Shown(page, output)
     yield found
     page.close()
@@ -265,12 +271,15 @@ def test_clips_of_a_grid_play_in_sync(shown: Shown) -> None:
     page.evaluate("document.querySelectorAll('video').forEach((video, n) => { video.currentTime = n / 9; })")
     page.wait_for_timeout(2500)
     times = "[...document.querySelectorAll('video')].map(video => video.currentTime)"
-    apart = []
-    for _ in range(11):
-        at = page.evaluate(times)
-        apart.append(max(at) - min(at))
-        page.wait_for_timeout(90)
-    assert sorted(apart)[5] < 0.15
+    medians = [1.0]
+    while len(medians) < 60 and medians[-1] >= 0.15:  # a busy machine seeks slowly
+        apart = []
+        for _ in range(11):
+            at = page.evaluate(times)
+            apart.append(max(at) - min(at))
+            page.wait_for_timeout(90)
+        medians.append(sorted(apart)[5])
+    assert medians[-1] < 0.15
 
 
 def test_the_header_says_what_this_is(shown: Shown) -> None:
@@ -490,7 +499,7 @@ def test_a_served_gallery_shows_each_what_others_choose(opened: Browser, tmp_pat
 def test_what_failed_has_its_own_view(shown: Shown) -> None:
     page = shown.go("#view=failures")
     assert shown.status == "7 failed rows"
-    assert "out of memory" in page.inner_text(".failure >> nth=6")
+    assert "out of memory" in page.inner_text(".failure >> nth=6 >> .message")
     page.click(".failure >> nth=0")
     until(page, "document.getElementById('details').innerText.includes('Traceback')")
 
@@ -621,7 +630,8 @@ def test_a_page_that_is_open_offers_a_newer_gallery(opened: Browser, tmp_path: P
     gallery(Store(str(tmp_path)).url_of(""))
     page.evaluate("app.look()")
     page.wait_for_selector("#newer:visible")
-    page.click("#reload")
+    with page.expect_navigation():
+        page.click("#reload")
     until(page, "document.getElementById('status')?.textContent === '5 clips'")
     page.close()
 

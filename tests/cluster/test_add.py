@@ -59,7 +59,7 @@ def test_rows_that_are_added_until_the_end_are_rendered_or_their_adder_hears_tha
 
     def add(number: int) -> Addition:
         local.gate = gates[number]
-        return framefleet.add(values, rows[NUM_ROWS + number : NUM_ROWS + number + 1])
+        return framefleet.add(values, rows[NUM_ROWS + number : NUM_ROWS + number + 1], wait_s=240)
 
     monkeypatch.setattr(Store, "upload", upload_at_gate)
     with ThreadPoolExecutor(len(gates)) as people:

@@ -16,18 +16,27 @@ from tests.jobs import ROOT
 SECRET = "c4n4ry-of-the-command-line"
 LOOK = """
 import json, os, stat, sys
+from contextlib import suppress
 from pathlib import Path
 import grpc, psutil, ray
 from framefleet.cluster.fleet.connection import connect
+
+def of_each(what):
+    # Of those that have not ended meanwhile.
+    answers = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            answers.append(getattr(process, what)())
+    return answers
 
 with connect(None, num_cpus=1):
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     folder = token.parent
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == "LISTEN"]
+    listening = [c.laddr.ip for there in of_each("net_connections") for c in there if c.status == "LISTEN"]
     gcs = grpc.insecure_channel(ray.get_runtime_context().gcs_address)
     try:
-        gcs.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=20)
+        gcs.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=120)
         stranger = "welcome"
     except grpc.RpcError as error:
         stranger = error.code().name
@@ -37,7 +46,7 @@ with connect(None, num_cpus=1):
         "stranger": stranger,
         "jobs": str(ray._private.state.jobs()),
         "typed": sys.argv,
-        "processes": [p.cmdline() for p in processes[1:]],
+        "processes": of_each("cmdline")[1:],
         "token": token.read_text(),
     }
 left = [name for name in os.environ if name.startswith("RAY_AUTH")]

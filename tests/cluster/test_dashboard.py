@@ -46,7 +46,7 @@ from framefleet.cluster.fleet.connection import RayMetrics, connect
 GAUGE, TOTAL = "ray_framefleet_blocked_places{", "ray_framefleet_rows_total{"
 with connect(f"127.0.0.1:{sys.argv[1]}", num_cpus=1):
     metrics = RayMetrics("s3://bucket/run-7")
-    for number in range(1, 120):
+    for number in range(1, 480):
         metrics.publish({"rows/done": number, "blocked_places": 2})
         time.sleep(0.5)
         try:
@@ -149,7 +149,7 @@ def test_a_cluster_that_a_job_joined_exports_its_figures() -> None:
             arguments = ("-c", DRIVER, str(port), str(exported_at))
             driver = start(*arguments, env={"RAY_AUTH_MODE": "disabled"}, is_cold=True, stderr=None)
             with driver:
-                assert driver.wait(timeout=90) == 0
+                assert driver.wait(timeout=400) == 0
         finally:
             head.terminate()
-            head.wait(timeout=30)
+            head.wait(timeout=120)

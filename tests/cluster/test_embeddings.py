@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import framefleet
-from framefleet import Clip, Model, Renderer, Request, Store, load_model
+from framefleet import Clip, Model, Progress, Renderer, Request, Store, load_model
 from framefleet.pipeline.render.embeddings import embedding_bytes, from_bytes
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import tiny
@@ -49,8 +49,17 @@ def test_more_seeds_of_the_same_prompts_are_rendered_from_what_is_kept(
 ) -> None:
     table, output = tmp_path / "prompts.parquet", tmp_path / "out"
     values = job_values(write_table(table, _rows(0, 1)), output, keep_embeddings=True, address=ray_cluster)
-    assert framefleet.render(values).done == 4
-    store, model, arguments = Store(str(output)), load_model(tiny("wan")), values["defaults"]
+    store = Store(str(output))
+
+    def until_kept(progress: Progress) -> None:
+        """Wait for entries: they are written in the background, and those left when workers end are lost."""
+        deadline = time.monotonic() + 120
+        while progress.done == 4 and len(store.list("embeddings")) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    assert framefleet.render(values, on_progress=until_kept).done == 4
+    model, arguments = load_model(tiny("wan")), values["defaults"]
     kept = store.list("embeddings")
     english, chinese = (_entry_of(prompt, model, tmp_path, arguments) for prompt in (ENGLISH, CHINESE))
     assert len(kept) == 3 and {english, chinese} < set(kept)  # and the empty negative prompt

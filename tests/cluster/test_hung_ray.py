@@ -18,7 +18,7 @@ import pytest
 from tests.jobs import job_values, prompt_rows, start_render, write_job, write_table
 from tests.servers import warm_cluster
 
-ENDS_WITHIN_S = 12.0  # after the second Ctrl-C; at once on a free machine
+ENDS_WITHIN_S = 45.0  # after the second Ctrl-C; at once on a free machine
 
 
 @contextmanager
@@ -35,12 +35,18 @@ def hung(address: str) -> Iterator[str]:
         os.kill(head, signal.SIGCONT)
 
 
-@contextmanager
-def hung_head_of(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Have the head of the cluster that a command has started answer nobody meanwhile."""
+def head_of(process: subprocess.Popen[str]) -> psutil.Process:
+    """Return the head of the cluster that a command has started."""
     children = psutil.Process(process.pid).children(recursive=True)
     (head,) = [child for child in children if child.name() == "gcs_server"]
-    head.suspend()
+    return head
+
+
+@contextmanager
+def suspended(head: psutil.Process) -> Iterator[None]:
+    """Have it answer nobody meanwhile, unless it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        head.suspend()
     try:
         yield
     finally:
@@ -72,12 +78,16 @@ def interrupted_twice(process: subprocess.Popen[str]) -> str:
     return printed
 
 
-def wait_until_it_joins(process: subprocess.Popen[str], output: Path) -> None:
-    deadline = time.monotonic() + 120
-    while not list(output.glob("rows/*.parquet")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+def wait_until_it_joins(process: subprocess.Popen[str]) -> str:
+    """Return what was printed until then."""
+    assert process.stdout is not None
+    printed = ""
+    while "starting Ray" not in printed:
+        line = process.stdout.readline()
+        assert line, printed
+        printed += line
     time.sleep(3)
+    return printed
 
 
 @pytest.mark.ci
@@ -89,8 +99,7 @@ def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(
         if is_auto:
             monkeypatch.setenv("RAY_ADDRESS", address)
         process = start_render(job_at(tmp_path, "auto" if is_auto else address))
-        wait_until_it_joins(process, tmp_path / "out")
-        printed = interrupted_twice(process)
+        printed = wait_until_it_joins(process) + interrupted_twice(process)
     assert "starting Ray" in printed and "to continue: framefleet render" in printed
 
 
@@ -98,8 +107,8 @@ def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(
 def test_a_ray_whose_head_hangs_as_it_is_joined_is_left_at_a_second_interrupt(tmp_path: Path) -> None:
     with warm_cluster() as address, hung(address):
         process = start_render(job_at(tmp_path, address))
-        wait_until_it_joins(process, tmp_path / "out")
-        assert "starting Ray" in interrupted_twice(process)
+        assert "starting Ray" in wait_until_it_joins(process)
+        interrupted_twice(process)
 
 
 def wait_for_a_record(process: subprocess.Popen[str], output: Path) -> None:
@@ -119,9 +128,10 @@ def test_a_ray_whose_head_hangs_while_rows_are_rendered_is_left_at_a_second_inte
         address = None if is_own else stack.enter_context(warm_cluster())
         process = start_render(job_at(tmp_path, address, num_rows=200))
         wait_for_a_record(process, tmp_path / "out")
+        hanging = suspended(head_of(process)) if address is None else hung(address)
         if is_asked_before:
             process.send_signal(signal.SIGINT)
             time.sleep(0.3)
-        stack.enter_context(hung_head_of(process) if address is None else hung(address))
+        stack.enter_context(hanging)
         printed = interrupted_twice(process)
     assert "to continue: framefleet render" in printed

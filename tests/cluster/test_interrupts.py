@@ -33,6 +33,8 @@ def test_an_interrupted_job_keeps_what_it_has_and_says_how_to_go_on(
     tmp_path: Path, number: int, exit_code: int, ray_cluster: str
 ) -> None:
     rows = prompt_rows(40, height=48, width=48)
+    for row in rows[-8:]:  # so that a slow machine sends the signal before they are done
+        row["num_inference_steps"] = 200
     job = write_job(
         tmp_path / "job.yaml", job_values(write_table(tmp_path / "t.parquet", rows), tmp_path / "out")
     )
@@ -53,12 +55,12 @@ def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster
     rows, out = prompt_rows(100), tmp_path / "out"
     values = job_values(write_table(tmp_path / "t.parquet", rows), out, address=ray_cluster)
     process = start_render(write_job(tmp_path / "job.yaml", values | {"recipe": "tests.faults:lingers"}))
-    while not (out / "drivers").exists():
+    while not list(out.glob("drivers/*.json")):  # their folder is there before
         assert process.poll() is None
         time.sleep(0.1)
     found = command("stop", out)
     assert found.exit_code == 0 and found.stdout.startswith("asked the driver on "), found.output
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=400)
     assert process.returncode == 130, printed
     assert "asked to end by `framefleet stop`" in printed and "to continue: framefleet render" in printed
     assert len(records_of(out)) < len(rows)
@@ -70,7 +72,7 @@ def test_a_job_is_stopped_from_elsewhere_and_goes_on(tmp_path: Path, ray_cluster
 
 @pytest.mark.ci
 def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster: str) -> None:
-    rows, out = prompt_rows(60), tmp_path / "out"
+    rows, out = prompt_rows(100), tmp_path / "out"
     values = job_values(write_table(tmp_path / "t.parquet", rows), out, address=ray_cluster)
     values |= {"recipe": "tests.faults:lingers", "budget": {"hours": 1}}
     process = start_render(write_job(tmp_path / "job.yaml", values))
@@ -85,10 +87,10 @@ def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster:
     num_clips = len(list(out.glob("clips/*/[!.]*.mp4")))
     time.sleep(2)
     assert process.poll() is None and len(list(out.glob("clips/*/[!.]*.mp4"))) == num_clips < len(rows)
-    added = framefleet.add(str(out), prompt_rows(64)[58:], sets=["recipe=tests.faults:lingers"])
+    added = framefleet.add(str(out), prompt_rows(104)[98:], sets=["recipe=tests.faults:lingers"])
     assert added.num_rows == 6
     framefleet.resume(str(out))
-    printed, _ = process.communicate(timeout=200)
+    printed, _ = process.communicate(timeout=400)
     assert process.returncode == 0, printed
     assert "paused by `framefleet pause`" in printed and "resumed: workers start again" in printed
     assert len({record["row_id"] for record in records_of(out)}) == len(records_of(out)) == len(rows) + 4
@@ -98,7 +100,7 @@ def test_a_job_is_paused_gets_more_rows_and_goes_on(tmp_path: Path, ray_cluster:
 
 
 def interrupted(
-    process: subprocess.Popen[str], output: Path, number: int, *, timeout_s: float = 120
+    process: subprocess.Popen[str], output: Path, number: int, *, timeout_s: float = 400
 ) -> tuple[int, str]:
     """Send a signal once a few clips are there; return how the process ended."""
     wait_for_clips(process, output, 4, timeout_s=timeout_s)
@@ -108,7 +110,7 @@ def interrupted(
 
 
 def wait_for_clips(
-    process: subprocess.Popen[str], output: Path, num_clips: int, *, timeout_s: float = 120
+    process: subprocess.Popen[str], output: Path, num_clips: int, *, timeout_s: float = 400
 ) -> None:
     deadline = time.monotonic() + timeout_s
     while len(list(output.glob("clips/*/[!.]*.mp4"))) < num_clips:

@@ -113,7 +113,7 @@ def test_of_many_drivers_that_take_over_at_once_one_gets_the_lock(store: Store) 
         try:
             with DriverLock(store) as lock:
                 entered.append(lock.epoch)
-                done.wait(20)
+                done.wait(120)
         except JobError as error:
             refused.append(error)
             if len(refused) == 3:
@@ -162,9 +162,9 @@ def test_a_store_in_use_works_in_a_child_process(store: Store, method: Literal["
     ours, theirs = context.Pipe()
     child: Any = context.Process(target=read_into, args=(store, theirs))  # type: ignore[attr-defined]
     child.start()
-    assert ours.poll(60)
+    assert ours.poll(240)
     assert ours.recv() == b"{}"
-    child.join(20)
+    child.join(120)
     assert child.exitcode == 0
 
 

@@ -70,13 +70,13 @@ def fleet_of(folder: Path, asked: str, address: str, **more: Any) -> Iterator[Fl
         recipes={},
         inputs=cast(Any, None),
     )
-    settings = FleetSettings(**{"address": address, "workers": 1, "silence_s": 5} | more)
+    settings = FleetSettings(**{"address": address, "workers": 1, "silence_s": 30} | more)
     with Fleet(settings, {LaneKey(): setup}, FaultPolicy(), worker_class=StandIn) as fleet:
         fleet.grow(10)
         yield fleet
 
 
-def until(fleet: Fleet, is_it: Callable[[Event], bool], *, within_s: float = 60.0) -> Event:
+def until(fleet: Fleet, is_it: Callable[[Event], bool], *, within_s: float = 240.0) -> Event:
     """Go on as a driver does until such an event comes; return it."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -103,7 +103,7 @@ def lost(event: Event) -> bool:
 def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
     tmp_path: Path, ray_cluster: str
 ) -> None:
-    with fleet_of(tmp_path, "", ray_cluster) as fleet:
+    with fleet_of(tmp_path, "", ray_cluster, silence_s=8) as fleet:
         first = until(fleet, ready)
         assert isinstance(first, Ready)
         fleet.rendered(first.worker, "row")
@@ -112,7 +112,7 @@ def test_a_stopped_worker_is_lost_after_its_silence_and_another_takes_its_place(
         stopped_at = time.monotonic()
         gone = until(fleet, lost)
         assert isinstance(gone, Lost)
-        assert 4 < time.monotonic() - stopped_at < 15
+        assert 7 < time.monotonic() - stopped_at < 60
         assert "has not answered for" in gone.cause.reason
         fleet.replace(gone)
         second = until(fleet, ready)

@@ -31,7 +31,7 @@ PORTS = ("dashboard-agent-listen-port", "ray-client-server-port")  # those that 
 RECIPE = """
 import os, time
 def slow(pipe, request):
-    time.sleep(0 if request.seed < 8 or os.path.exists(GATE) else 2)
+    time.sleep(0 if request.seed < 8 or os.path.exists(GATE) else 6)
     return pipe(**request.arguments, generator=request.generator(), output_type="np")
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from statistics import mean
 
@@ -10,6 +11,7 @@ import pytest
 
 import framefleet
 from framefleet import load_model
+from framefleet.cluster.driver.feed import Feed
 from tests.jobs import job_values, records_of, write_table
 from tests.tiny import tiny
 from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
@@ -20,10 +22,25 @@ from tests.unequal_prompts import plain_digest, requests_of, unequal_rows
     ("name", "takes_lists"), [pytest.param("z_image", True, marks=pytest.mark.long), ("qwen_image", False)]
 )
 def test_two_workers_share_forwards_of_unequal_prompts(
-    name: str, takes_lists: bool, tmp_path: Path, ray_cluster: str, caplog: pytest.LogCaptureFixture
+    name: str,
+    takes_lists: bool,
+    tmp_path: Path,
+    ray_cluster: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Of equal ones alone, which the driver brings together, where a network does not take rows as lists."""
-    rows = unequal_rows(name, 480)  # on a busy machine, prompts are counted only after half of them
+    heed = Feed.heed_lengths
+
+    def heeded(feed: Feed, lengths: bytes) -> None:
+        """Wait until prompts can be counted: on a busy machine rows may be done before."""
+        is_first = feed._prompt_lengths is None
+        heed(feed, lengths)
+        while is_first and feed._prompt_lengths and not feed._prompt_lengths._box.has_message():
+            time.sleep(0.1)
+
+    monkeypatch.setattr(Feed, "heed_lengths", heeded)
+    rows = unequal_rows(name, 240)
     job = job_values(
         write_table(tmp_path / "prompts.parquet", rows),
         tmp_path / "out",

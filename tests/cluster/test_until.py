@@ -162,7 +162,7 @@ def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
         while not framefleet.status(output, **options).is_under_way:
             assert not rendering.done()
             time.sleep(0.1)
-        added = framefleet.add(job, GROUPS[3:4])
+        added = framefleet.add(job, GROUPS[3:4], wait_s=240)
         assert added.rendered_by == "running"
         assert rendering.result().exit_code == 0
     groups = framefleet.acceptance(output, **options).groups

@@ -113,7 +113,6 @@ def test_a_job_of_26_rows_renders_at_most_one_row_a_second_time(num_workers: int
     assert (summary.audits.num_kinds, summary.audits.num_kinds_compared) == (2, 1)
 
 
-@pytest.mark.timeout(60)
 def test_a_row_is_judged_by_a_new_process_though_another_worker_has_no_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

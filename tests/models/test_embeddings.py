@@ -74,7 +74,7 @@ def _counted(model: Model) -> Iterator[list[str]]:
 
 def _entries(store: Store, count: int) -> list[str]:
     """The paths of all entries, once the thread that writes them is done."""
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while len(found := store.list("embeddings")) < count and time.monotonic() < ends:
         time.sleep(0.01)
     assert len(found) == count
@@ -177,9 +177,19 @@ def test_entries_that_are_whole_and_wrong_are_found_at_their_first_use_and_repla
     wrong = [store.read(entry) for entry in entries]
     with caplog.at_level(logging.WARNING), _counted(wan) as calls:
         assert _render(wan, store) == right
+        ends = time.monotonic() + 60
+        while not _are_replaced(store, entries, wrong) and time.monotonic() < ends:
+            time.sleep(0.01)
     assert len(calls) == 3 and caplog.text.count("differs from a new encoding; replaced") == 3
     assert _entries(store, 3) == entries
-    assert all(store.read(entry) != before for entry, before in zip(entries, wrong, strict=True))
+    assert _are_replaced(store, entries, wrong)
+
+
+def _are_replaced(store: Store, entries: list[str], wrong: list[bytes]) -> bool:
+    try:
+        return all(store.read(entry) != before for entry, before in zip(entries, wrong, strict=True))
+    except FileNotFoundError:  # between its deletion and the new one
+        return False
 
 
 def test_a_lost_race_is_no_error(wan: Model, tmp_path: Path) -> None:
@@ -248,7 +258,7 @@ def test_what_a_slow_store_leaves_waiting_is_bounded(
 
 def test_a_record_shows_that_nothing_was_encoded(wan: Model, tmp_path: Path) -> None:
     def slow(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        time.sleep(0.3)
+        time.sleep(1)
         return original(*args, **kwargs)
 
     store = Store(str(tmp_path))
@@ -257,7 +267,7 @@ def test_a_record_shows_that_nothing_was_encoded(wan: Model, tmp_path: Path) -> 
         _entries(store, 2)
         (warm,) = unaudited(wan, embeddings=store).render(_requests("wan")[:1])
     assert isinstance(cold, Clip) and isinstance(warm, Clip)
-    assert cold.seconds["encode_s"] > 0.6 > warm.seconds["encode_s"]
+    assert cold.seconds["encode_s"] > 2 > warm.seconds["encode_s"]
 
 
 @pytest.mark.parametrize("name", long_but(sorted(SMALLEST), *TYPICAL))

@@ -79,7 +79,7 @@ from framefleet.pipeline.model.sources.source import open_source
 print(open_source({REPO!r}, revision={source.revision!r}).fetch({files!r}))
 """
     workers = [start("-c", fetch, is_cold=True, stderr=subprocess.PIPE) for _ in range(8)]
-    ended = [worker.communicate(timeout=120) for worker in workers]
+    ended = [worker.communicate(timeout=280) for worker in workers]
     assert len({folder for folder, _ in ended}) == 1, ended
     assert not any(worker.returncode for worker in workers), ended
     assert len(repo.fetched()) == len(set(repo.fetched())) == 3

@@ -22,6 +22,7 @@ from framefleet.pipeline.render.fused.row_thread import RowThread, is_away
 from framefleet.pipeline.render.recipe_call import Tails
 from tests.tiny import SMALLEST, tiny
 
+TAILS: dict[int, threading.Thread] = {}  # by seed, of rows of `slow`
 AWAY: dict[int, bool] = {}  # by seed, whether the row's last lines ran away from the renderer
 HELD = threading.Event()  # while it is not set, rows of `slow` wait as they look
 
@@ -64,9 +65,12 @@ def failing(pipe: Any, request: Request) -> Any:
 
 
 def slow(pipe: Any, request: Request) -> Any:
+    TAILS[request.seed] = threading.current_thread()
+    if request.seed == 3:
+        TAILS[2].join(60)  # it is away: its end is news before this row looks
     frames = _rendered(pipe, request)
     if request.seed == 1:
-        assert HELD.wait(60)
+        assert HELD.wait(240)
     if request.seed == 3:
         time.sleep(0.3)  # so that it ends while nothing is left but to wait
     return frames
@@ -192,7 +196,7 @@ def test_rows_that_are_away_when_the_caller_stops_are_waited_for_and_forgotten()
     threading.Timer(0.2, HELD.set).start()
     rows.close()
     for thread in [thread for thread in threading.enumerate() if thread.name == "row"]:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
     assert renderer.num_active == 0
     assert len(_frames(renderer, _rows("slow"))) == 4

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -247,11 +248,11 @@ def test_ranks_end_with_a_process_that_is_killed() -> None:
     (rank,) = map(int, line.split()[1:])
     os.kill(rank, signal.SIGSTOP)  # and even one that hangs
     process.kill()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{rank}").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    state = Path(f"/proc/{rank}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    deadline = time.monotonic() + 60
+    with suppress(OSError):  # it has gone
+        while Path(f"/proc/{rank}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

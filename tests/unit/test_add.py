@@ -175,7 +175,7 @@ def test_who_adds_rows_hears_whether_they_are_rendered(
     write_table(Path(values["table"]), ROWS[:7])
     monkeypatch.setattr(Store, "upload", upload_then)
     with ThreadPoolExecutor(1) as people:
-        later = people.submit(framefleet.add, values, LATER)
+        later = people.submit(framefleet.add, values, LATER, wait_s=200)
         run(values, at={turn: at_turn})
         is_there.set()
         added = later.result()

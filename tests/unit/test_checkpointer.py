@@ -42,7 +42,7 @@ class Told:
 
     def wait(self) -> None:
         with self._news:
-            assert self._news.wait_for(lambda: self.rows, timeout=10)
+            assert self._news.wait_for(lambda: self.rows, timeout=120)
 
 
 @pytest.fixture

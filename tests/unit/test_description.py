@@ -91,7 +91,7 @@ def test_frames_of_an_unknown_size_are_taken_for_the_largest() -> None:
 
 
 def test_what_crashes_a_sandbox_is_refused(describer: Describer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(describer, "_boxes", Sandboxes("tests.no_such_module", max_silence_s=10.0))
+    monkeypatch.setattr(describer, "_boxes", Sandboxes("tests.no_such_module", max_silence_s=120.0))
     with pytest.raises(InputError, match="the process that read it crashed") as caught:
         describer.describe(image_file(), "image")
     assert caught.value.fix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +22,7 @@ import framefleet
 from framefleet import CheckResult
 from framefleet.cluster.fleet import settings
 from framefleet.pipeline.model import place_trial
-from framefleet.plugins.doctor import doctor as doctor_file, machine
+from framefleet.plugins.doctor import doctor as doctor_file, machine, services
 from framefleet.plugins.doctor.doctor import Targets, checks_of
 from framefleet.plugins.doctor.machine import inspect_disks, ok, run_checks
 from framefleet.plugins.doctor.services import inspect_clock
@@ -38,6 +40,14 @@ _USERS = "GPU-aa, 4711, python3, 61000\nGPU-cc, 4712, ray::Actor.exchange, 72000
 _LOG = "[ 12.3] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.\n"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for checks, and take no disk for slow, however busy this machine is."""
+    monkeypatch.setattr(machine, "LIMIT_S", 200.0)
+    for name, value in {"_SLOW_S": math.inf, "_SLOW_MB_S": 0.0, "_PATIENCE_S": 60.0, "NEAR_S": 30.0}.items():
+        monkeypatch.setattr(services, name, value)
+
+
 def found(*only: str, **asked: object) -> dict[str, str]:
     """Return the states and texts of these checks on this machine, in one text for each check."""
     texts: dict[str, str] = {}
@@ -53,7 +63,6 @@ def program(folder: Path, name: str, script: str) -> None:
 
 
 def test_a_check_that_hangs_or_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "LIMIT_S", 0.05)
     release = threading.Event()
 
     def hangs() -> Iterator[CheckResult]:
@@ -64,8 +73,15 @@ def test_a_check_that_hangs_or_raises_is_a_finding(monkeypatch: pytest.MonkeyPat
         raise ImportError("libcuda.so.1: token=abcdefghij")
         yield
 
-    checks = {"hangs": hangs, "store": hangs, "raises": raises, "fine": lambda: [ok("well")]}
-    slow, store, broken, fine = run_checks(checks)
+    limit = machine.LIMIT_S
+    moments = iter([0.0, 0.0, 0.0, limit, limit])  # it begins, waits for the first two, and no longer
+
+    def now() -> float:
+        return next(moments) if threading.current_thread() is threading.main_thread() else 0.0
+
+    monkeypatch.setattr(machine, "time", SimpleNamespace(monotonic=now))
+    checks = {"raises": raises, "fine": lambda: [ok("well")], "hangs": hangs, "store": hangs}
+    broken, fine, slow, store = run_checks(checks)
     release.set()
     assert (slow.check, slow.state, store.state) == ("hangs", "warning", "error")
     assert broken.state == "error" and "libcuda" in broken.text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -145,9 +146,9 @@ class Workers:
 
 
 @pytest.fixture
-def resolved(tmp_path: Path) -> Iterator[ResolvedJob]:
+def resolved(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ResolvedJob]:
     table = write_table(tmp_path / "t.parquet", prompt_rows(NUM_ROWS, num_inference_steps=2))
-    values = job_values(table, tmp_path / "out", retries={"drain_s": 0.3})
+    values = job_values(table, tmp_path / "out", retries={"drain_s": getattr(request, "param", 120.0)})
     with closing(resolve_job(load_job(values), Callback())) as resolved:
         yield resolved
 
@@ -162,7 +163,7 @@ def run(resolved: ResolvedJob) -> Run:
     hello = Hello(version="", fingerprint="", model_digest=digest, environment={}, node="", pid=0)
 
     def run(**more: Any) -> tuple[Workers, Summary | None]:
-        with closing(RowIndex()) as index, DriverLock(resolved.store) as lock:
+        with closing(RowIndex()) as index, DriverLock(resolved.store, beat_s=600) as lock:
             workers = Workers(resolved.store, hello, lock=lock, **more)
             survey_rows(resolved, index, Callback())
             mark_done(resolved, index, Callback())
@@ -216,6 +217,7 @@ def test_ctrl_c_twice_waits_for_no_worker_and_keeps_what_finished(run: Run, tmp_
     assert workers.turn == 2
 
 
+@pytest.mark.parametrize("resolved", [0.3], indirect=True)
 def test_a_worker_that_does_not_answer_is_waited_for_only_so_long(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,6 +282,11 @@ def test_checkpoints_of_rows_that_have_a_record_are_swept_at_the_start(
     done = records_of(tmp_path / "out")[0]["row_id"]
     resolved.store.write(checkpoint_path(done), b"late")
     resolved.store.write(f"{CHECKPOINTS}/.DS_Store", b"")
-    run(at={1: interrupt})
-    assert not resolved.store.exists(checkpoint_path(done))
+
+    def once_swept() -> None:
+        while resolved.store.exists(checkpoint_path(done)):
+            time.sleep(0.01)
+        interrupt()
+
+    run(at={1: once_swept})
     assert resolved.store.exists(f"{CHECKPOINTS}/.DS_Store")

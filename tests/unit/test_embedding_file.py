@@ -131,7 +131,7 @@ def test_a_file_cannot_name_what_is_called(name: str) -> None:
         {"nesting": ["dict", ["a", "b"], [None]]},
         *(
             {"leaves": [{"tensor": NAME, "strides": s}]}
-            for s in ([24, 10**12, 1], [24, -6, 1], [1], ["a"] * 3)
+            for s in ([24, 10**12, 1], [24, -6, 1], [1], ["a"] * 3, [24, 0, 1], [24, 1, 1], [2**64, 6, 1])
         ),
     ],
 )

@@ -7,6 +7,7 @@ import re
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -277,7 +278,7 @@ def test_a_gallery_is_written_while_a_job_runs_and_at_its_end_and_never_fails_it
     monkeypatch.setattr(gallery_file, "_EVERY_S", 0.01)
     store = write_output(tmp_path, [{"prompt": "a"}])
     with refreshed_gallery(store):
-        for _ in range(1000):
+        for _ in range(20_000):
             if store.exists("gallery/version.js"):
                 break
             gallery_file.time.sleep(0.01)
@@ -328,15 +329,21 @@ def test_a_page_is_given_up_between_blocks_and_stays_as_it_was(
     store = write_output(tmp_path, [{"prompt": f"ball {n}"} for n in range(3)])
     put, has_begun, may_go_on = TableBlocks.add, threading.Event(), threading.Event()
 
+    class Over(threading.Event):
+        def set(self) -> None:
+            super().set()
+            may_go_on.set()
+
+    monkeypatch.setattr(gallery_file, "threading", SimpleNamespace(Event=Over, Thread=threading.Thread))
+
     def add(*given: Any) -> None:
         put(*given)
         has_begun.set()
-        may_go_on.wait(10)
+        may_go_on.wait(200)
 
     monkeypatch.setattr(TableBlocks, "add", add)
     with pytest.raises(KeyboardInterrupt), refreshed_gallery(store):
-        assert has_begun.wait(10)
-        threading.Timer(0.05, may_go_on.set).start()
+        assert has_begun.wait(200)
         raise KeyboardInterrupt
     assert not {"gallery/manifest.js", "gallery/version.js"} & {*store.list("gallery")}
     assert caplog.text == ""

@@ -67,7 +67,7 @@ def ask(
     )
     content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     url = f"/{place.path.split('/')[1] if token is None else token}/{path}"
-    connection = http.client.HTTPConnection(place.netloc, timeout=20)
+    connection = http.client.HTTPConnection(place.netloc, timeout=120)
     connection.request("GET" if body is None else "POST", url, content, {**sent, **(headers or {})})
     answer = connection.getresponse()
     return answer.status, answer.read()
@@ -231,7 +231,7 @@ def test_the_command_serves_until_it_is_interrupted(output: Store) -> None:
         with urlopen(process.stdout.readline().strip()) as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
 
 
 def test_a_row_with_no_star_is_not_chosen(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_what_is_served_has_a_type_of_its_own_and_a_policy(served: GalleryServer
 def test_a_connection_is_closed_where_the_client_asks_for_it(served: GalleryServer, output: Store) -> None:
     place, clip = urlsplit(served.url), output.list("clips")[0]
     path = place.path.replace("gallery/index.html", clip)
-    with socket.create_connection((place.hostname or "", place.port or 0), timeout=20) as client:
+    with socket.create_connection((place.hostname or "", place.port or 0), timeout=120) as client:
         head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nConnection: close\r\n\r\n"
         client.sendall(head.encode())
         answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
@@ -361,7 +361,7 @@ def test_a_file_that_is_cut_while_it_is_sent_is_not_taken_for_whole(output: Stor
     os.truncate(clip, 1 << 30)
     with GalleryServer(output) as served:
         place = urlsplit(served.url)
-        connection = http.client.HTTPConnection(place.netloc, timeout=20)
+        connection = http.client.HTTPConnection(place.netloc, timeout=120)
         connection.request("GET", place.path.replace("gallery/index.html", "clips/aa/sparse.mp4"))
         answer = connection.getresponse()
         answer.read(1)

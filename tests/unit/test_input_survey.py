@@ -68,7 +68,7 @@ def test_what_an_index_has_started_ends_with_it_though_nobody_closes_it(tmp_path
     assert box._process.poll() is None
     del index
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
     assert not any(thread.is_alive() for thread in threads)
     assert box._process.poll() is not None
 

@@ -196,12 +196,13 @@ def test_who_is_slow_is_given_up_in_time_and_who_is_down_is_asked_when_it_is_up(
     store: Store, chat: Chat
 ) -> None:
     rendered(store, 3)
-    chat.will({"wait_s": 5}, {"wait_s": 5})
+    chat.will({"wait_s": 600}, {"wait_s": 600})
     job = job_file(store, judge=[question(chat, timeout_s=0.3, attempts=2)])
     began = time.monotonic()
     assert command("judge", job).exit_code == 1
-    assert time.monotonic() - began < 5
-    assert command("judge", job).exit_code == 0
+    assert time.monotonic() - began < 200
+    chat.will()  # also what no request came for
+    assert command("judge", job_file(store, judge=[question(chat)])).exit_code == 0
     port, log = free_port(), Path(store.url_of("")).parent / "second"
     down = Chat(f"http://127.0.0.1:{port}")
     other = job_file(
@@ -281,7 +282,7 @@ def add_rows(store: Store) -> None:
 
 def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> None:
     rendered(store, 2)
-    chat.will({"wait_s": 30, "always": True})
+    chat.will({"wait_s": 600, "always": True})
     answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
     thread = threading.Thread(target=answers.fill)
     thread.start()
@@ -289,7 +290,7 @@ def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> No
         time.sleep(0.01)
     answers.end()
     endpoint.end_requests()
-    thread.join(10)
+    thread.join(200)
     assert not thread.is_alive() and judged(store) == [None, None]
 
 
@@ -307,12 +308,12 @@ def test_a_job_that_is_to_stop_does_not_wait_for_the_answers_left(
 ) -> None:
     monkeypatch.setattr("framefleet.plugins.words.answers.BEAT_S", 0.05)
     job = load_job(job_file(store, judge=[question(chat)]))
-    chat.will({"wait_s": 30, "always": True})
+    chat.will({"wait_s": 600, "always": True})
     began = time.monotonic()
     with DriverLock(store), following(job, Callback()):
         rendered(store, 2)
         ask_driver(Output(store), STOP)
-    assert time.monotonic() - began < 15 and judged(store) == [None, None]
+    assert time.monotonic() - began < 200 and judged(store) == [None, None]
     assert "2 clips without quality" in caplog.text
 
 

@@ -17,7 +17,7 @@ def test_leftovers_are_removed_beside_the_run(tmp_path: Path, caplog: pytest.Log
     left.write_bytes(b"half")
     os.utime(left, (0, 0))
     with caplog.at_level(logging.INFO):
-        sweep_in_background(Store(str(tmp_path))).join(10)
+        sweep_in_background(Store(str(tmp_path))).join(120)
     assert not left.exists()
     assert "removed half-written files of earlier runs: 1" in caplog.text
 
@@ -25,5 +25,5 @@ def test_leftovers_are_removed_beside_the_run(tmp_path: Path, caplog: pytest.Log
 def test_a_store_that_cannot_be_swept_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     store = Store("ftp://127.0.0.1:1/run", outage_s=0)
     with caplog.at_level(logging.INFO):
-        sweep_in_background(store).join(10)  # a store of this kind leaves nothing to sweep
+        sweep_in_background(store).join(120)  # a store of this kind leaves nothing to sweep
     assert "Traceback" not in caplog.text

@@ -221,6 +221,20 @@ def test_workers_on_a_cpu_share_its_memory() -> None:
     assert line.endswith("use a smaller size or model; it does with fewer workers: fleet.workers=2")
 
 
+def test_a_container_has_no_more_memory_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("framefleet.jobs.plan.memory._CONTAINER_LIMITS", (tmp_path / "none", limit))
+    for text, has_gb in (("2000000000\n", 2.0), ("max\n", pytest.approx(all_gb()))):
+        limit.write_text(text)
+        assert room_of(None, cpu_workers=1, share=1)[1] == has_gb
+
+
+def all_gb() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+
+
 def test_a_placement_that_follows_from_the_fleet_names_the_fleet() -> None:
     model = {"path": str(tiny("wan")), "offload": "model"}
     placed = "model.placement: components is set, and model.offload is too"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import pickle
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from framefleet import Progress
 from framefleet.cluster.driver.progress import WorkerState
+from framefleet.jobs.show import watch as watch_module
 from framefleet.jobs.show.console import EscapingConsole
 from framefleet.jobs.show.progress import (
     MAX_WORKERS_SHOWN,
@@ -140,12 +142,20 @@ def test_what_was_not_shown_yet_is_shown_before_what_is_said() -> None:
     assert shown.getvalue().splitlines() == ["1 row checked", "2 rows checked", "training"]
 
 
-def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds() -> None:
+@pytest.fixture
+def began(monkeypatch: pytest.MonkeyPatch) -> float:
+    """When the waits of a test began: half a second ago, however long it takes."""
+    began = time.monotonic()
+    monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=lambda: began + 0.5))
+    return began
+
+
+def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds(began: float) -> None:
     on, shown = console()
     clock, model, ray = (
         Clock(),
-        Awaited(what="reading", since=time.monotonic() - 65),
-        Awaited(what="starting Ray", since=time.monotonic()),
+        Awaited(what="reading", since=began - 65),
+        Awaited(what="starting Ray", since=began),
     )
     with Lines(on, clock=clock) as lines:
         for now in range(12):
@@ -156,12 +166,12 @@ def test_a_log_names_what_is_waited_for_once_and_then_every_few_seconds() -> Non
     assert shown.getvalue().splitlines() == ["reading", "reading (1:06)", "starting Ray"]
 
 
-def test_on_a_terminal_the_seconds_of_a_wait_go_on_by_themselves() -> None:
+def test_on_a_terminal_the_seconds_of_a_wait_go_on_by_themselves(began: float) -> None:
     terminal, shown = console(force_terminal=True)
     with Screen(terminal) as screen:
-        screen.show(Awaited(what="starting Ray", since=time.monotonic() - 3700))
+        screen.show(Awaited(what="starting Ray", since=began - 3700))
     assert "starting Ray (1:01:4" in shown.getvalue()
-    waiting = picture(Awaited(what="starting Ray", since=time.monotonic() - 10))
+    waiting = picture(Awaited(what="starting Ray", since=began - 10))
     on, text = console()
     on.print(waiting)
     assert text.getvalue() == "starting Ray (0:11)\n"

@@ -144,10 +144,11 @@ def test_values_of_a_job_are_shown_without_their_secrets() -> None:
 
 
 @pytest.mark.parametrize("text", ["://a:b" * 200_000, "a" * 500_000 + "://" + ":" * 500_000])
-def test_no_text_takes_long(text: str) -> None:
-    started = time.perf_counter()
+def test_no_text_takes_long(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framefleet.pipeline.guards.redaction._secrets", set())  # not those of other tests
+    started = time.thread_time()
     public_text(text)
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_a_tables_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from framefleet import Batching, Store
+from framefleet.pipeline.outputs.stores import retries
 from framefleet.pipeline.render import findings_storage as kept
 from framefleet.pipeline.render.findings import Findings
 from framefleet.pipeline.render.findings_storage import BatchSize, Found, Pins, Places, united
@@ -22,6 +23,13 @@ from framefleet.pipeline.render.fused.forwards import Forwards
 from tests.unit.denoising import Denoiser, alone, render, steps
 
 ROWS = 4
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for what is written and read, however busy the disk is."""
+    monkeypatch.setattr(kept, "_PATIENCE_S", 120.0)
+    monkeypatch.setattr(retries, "WITHIN_S", 120.0)
 
 
 class Shift(nn.Module):

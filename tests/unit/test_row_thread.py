@@ -67,5 +67,5 @@ def test_a_row_that_is_ended_has_no_thread_left(word: str) -> None:
     row.greenlet.switch()
     row.greenlet.throw()
     assert row.greenlet.dead and row.error is None
-    row.thread._thread.join(5)
+    row.thread._thread.join(60)
     assert not row.thread._thread.is_alive()

@@ -14,7 +14,7 @@ from framefleet.pipeline.guards.sandbox import Ended, Sandboxes
 
 @pytest.fixture
 def boxes() -> Iterator[Sandboxes]:
-    with closing(Sandboxes("tests.sandboxed", max_silence_s=10.0)) as boxes:
+    with closing(Sandboxes("tests.sandboxed", max_silence_s=120.0)) as boxes:
         yield boxes
 
 
@@ -68,6 +68,10 @@ def test_a_forked_process_has_sandboxes_of_its_own(boxes: Sandboxes) -> None:
     pid = said(boxes, b"hello").split()[0]
     child = os.fork()
     if not child:
-        os._exit(0 if said(boxes, b"hello").split()[0] != pid else 1)
+        is_own = False
+        try:
+            is_own = said(boxes, b"hello").split()[0] != pid
+        finally:  # whatever is raised: it must not go on with the tests
+            os._exit(0 if is_own else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert said(boxes, b"hello") == f"{pid} hello"

@@ -8,6 +8,7 @@ import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -229,7 +230,7 @@ def test_watching_ends_with_the_driver_and_counts_again_only_what_changed(
         assert seconds == 2.0
         write_driver(store, ended=True)
 
-    monkeypatch.setattr(status_module.time, "sleep", sleep)
+    monkeypatch.setattr(status_module, "time", SimpleNamespace(sleep=sleep))
     lines = command("status", tmp_path, "--watch", "--every", "2").stdout.splitlines()
     assert [line.partition(" rows")[0] for line in lines] == ["5/12", "1/12"]
 

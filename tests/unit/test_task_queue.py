@@ -12,7 +12,7 @@ from framefleet.cluster.driver.commit import TaskQueue
 
 def test_what_is_asked_is_done_in_order_while_the_one_who_asks_goes_on() -> None:
     queue, gate, done = TaskQueue("test"), threading.Event(), list[int]()
-    queue.do(lambda: gate.wait(10) and None)
+    queue.do(lambda: gate.wait(120) and None)
     for number in range(100):
         queue.do(partial(done.append, number))
     assert done == []

@@ -18,7 +18,7 @@ from tools.chaos.s3 import HostsS3, hosts_s3
 from tools.chaos.traced import TRACE, Begun, gate, read_trace, sickness
 
 NUM_HOSTS = 3
-UP_WITHIN_S = 90.0  # 7 s on a free machine
+UP_WITHIN_S = 300.0  # 7 s on a free machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Driver:
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def finish(self, *, timeout_s: float = 120) -> str:
+    def finish(self, *, timeout_s: float = 400) -> str:
         """Wait for its good end; return what it said."""
         code = self.process.wait(timeout=timeout_s)
         assert code == 0, f"exit {code}: {self.said}"

@@ -43,6 +43,7 @@ def rendered_by_fleet(
         model=name,
         address=address,
         batching={"max_rows": MAX_ROWS, "min_gain": 0},
+        retries={"copies": False},  # so that each worker keeps its rows
     )
     values |= {"defaults": {}, "model": {"path": str(tiny(name)), "dtype": dtype, **OPTIONS.get(name, {})}}
     values["fleet"]["workers"] = workers

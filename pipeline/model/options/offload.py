@@ -130,9 +130,12 @@ def own_folder(parent: Path) -> Path:
         with contextlib.suppress(Timeout), FileLock(path).acquire(timeout=0):
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
             path.unlink(missing_ok=True)
-    folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
-    lock = FileLock(f"{folder}{LOCK}")
-    lock.acquire(timeout=0)  # before the folder is there for others to see
+    while True:
+        folder = parent / f"{PREFIX}{uuid.uuid4().hex}"
+        lock = FileLock(f"{folder}{LOCK}")
+        with contextlib.suppress(Timeout):  # another process took it for a dead one's before it was locked
+            lock.acquire(timeout=0)  # before the folder is there for others to see
+            break
     _locks.append(lock)
     folder.mkdir()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from tools.chaos.chaos import chaos
 from tools.chaos.network import why_not
 from tools.chaos.storm import Forecast
 
-FORECAST = Forecast(seed=16, num_faults=6, gap_s=(1, 4), longest_s=8, limit_s=240)
+FORECAST = Forecast(seed=16, num_faults=6, gap_s=(1, 4), longest_s=8, limit_s=400)
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 import framefleet
@@ -13,6 +14,7 @@ from tests.crafter import MOTION, NUM_ROWS, crafter, mixed_rows, plain_digest
 from tests.jobs import records_of, write_table
 
 
+@pytest.mark.usefixtures("both_work")
 def test_two_workers_render_the_frames_of_plain_calls(tmp_path: Path, ray_cluster: str) -> None:
     rows = mixed_rows(MOTION, tmp_path)
     columns = {name for row in rows for name in row.arguments}

@@ -19,7 +19,7 @@ from tests.warm.process import start
 
 STRATEGIES = ("ddp", "fsdp")
 STEPS = 3
-LONGEST_S = 120.0  # then a process that hangs says where, and ends
+LONGEST_S = 240.0  # then a process that hangs says where, and ends
 OPTIONS = {"ema": 0.5, "learning_rate": 0.01}
 
 
@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     command = ["-m", "tests.periphery.models.test_world", str(meeting.port), str(path)]
     processes = [start(*command, str(rank), stderr=subprocess.PIPE) for rank in range(2)]
-    ends = [process.communicate(timeout=2 * LONGEST_S) for process in processes]
+    ends = [process.communicate(timeout=LONGEST_S + 30) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ends
     return path
 

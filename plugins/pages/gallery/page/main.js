@@ -262,7 +262,8 @@ class App {
     showDetails(this, this.table, row);
   }
 
-  star(row, stars = null) {
+  async star(row, stars = null) {
+    await this.records.need(row, ["row_id"]); // a key may come before its tile is filled
     const rowId = this.records.at(row, "row_id");
     this.picks.set(rowId, { stars: stars ?? (this.picks.get(rowId).stars ? 0 : 1) });
   }
