@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> P
 
 def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str, undisturbed: Path) -> None:
     # So that none is done while another worker starts, or the signal is sent.
-    job = slow_job(tmp_path, [row | {"pause_s": 0.5} for row in ROWS], ray_cluster)
+    job = slow_job(tmp_path, [row | {"pause_s": 1.0} for row in ROWS], ray_cluster)
     process = start_render(job)
     wait_until(lambda: is_in_mid_clip(tmp_path), process)
     os.kill(process.pid, signal.SIGTERM)
@@ -86,7 +87,7 @@ def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Pat
 @pytest.mark.ci
 def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, ray_cluster: str) -> None:
     ours, theirs = pty.openpty()
-    long = [row | {"pause_s": 0.5} for row in ROWS]  # so that none is done while another worker starts
+    long = [row | {"pause_s": 1.0} for row in ROWS]  # so that none is done while another worker starts
     render = [sys.executable, "-m", "framefleet", "render", slow_job(tmp_path, long, ray_cluster)]
     process = subprocess.Popen(
         ["setsid", "--ctty", *map(str, render)],
@@ -97,7 +98,16 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, 
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"},
     )
     os.close(theirs)
-    wait_until(lambda: is_in_mid_clip(tmp_path), process)
+    os.set_blocking(ours, False)
+
+    def is_read_and_in_mid_clip() -> bool:
+        """Read what is printed: when a terminal's 4 KiB are full, who prints waits."""
+        with suppress(OSError):  # all is read, or it ended
+            while os.read(ours, 1 << 16):
+                """It printed this."""
+        return is_in_mid_clip(tmp_path)
+
+    wait_until(is_read_and_in_mid_clip, process)
     os.close(ours)
     assert process.wait(timeout=240) == 129
     assert checkpoints(tmp_path)

@@ -303,6 +303,44 @@ def test_no_request_begins_once_they_were_ended_until_another_run_begins(store: 
         assert answers.fill() and len(chat.log) == 2
 
 
+def test_requests_end_however_busy_the_thread_is_that_makes_them(
+    store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "_CLOSE_S", 0.01)
+    rendered(store, 2)
+    chat.will({"wait_s": 600, "always": True})
+    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
+    thread = threading.Thread(target=answers.fill)
+    thread.start()
+    while not chat.log:
+        time.sleep(0.01)
+    (one,) = endpoint._endpoints.values()
+    one._loop.call_soon_threadsafe(time.sleep, 1.0)
+    answers.end()
+    endpoint.end_requests()
+    thread.join(200)
+    assert not thread.is_alive() and judged(store) == [None, None]
+
+
+def test_ctrl_c_ends_requests_also_while_those_under_way_are_waited_for() -> None:
+    is_ended = threading.Event()
+
+    def ask(question: str) -> str:
+        if question == "fails":
+            raise ValueError(question)
+        if question == "waits":
+            assert is_ended.wait(200)
+        return question
+
+    def take(question: str, answer: str) -> None:
+        raise KeyboardInterrupt
+
+    questions = iter(["fails", "answers", "waits"])
+    with pytest.raises(KeyboardInterrupt):
+        endpoint.each_answer(questions, ask, take, parallel=3, end=is_ended.set)
+    assert is_ended.is_set()
+
+
 def test_a_job_that_is_to_stop_does_not_wait_for_the_answers_left(
     store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -129,6 +129,19 @@ def test_a_driver_that_cannot_delete_what_others_left_beats_no_more(
     wait_until(lambda: not {one for one in threading.enumerate() if one.name == "driver.lock"} - before)
 
 
+def test_a_driver_that_is_interrupted_as_it_begins_gives_the_output_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(store: Store, hold: DriverLock) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seals, "sweep_late", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lock(store).__enter__()
+    assert held(store).ended and not held(store).left_nothing
+
+
 def test_a_killed_driver_on_this_machine_is_replaced_at_once(store: Store) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, store.url_of("")], stdout=subprocess.PIPE, text=True
@@ -284,6 +297,23 @@ def wait_until(condition: object, timeout_s: float = 200) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.005)
+
+
+def test_a_driver_that_ends_as_it_is_asked_is_none_that_was_asked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = lock(store)
+    ours.__enter__()
+    write = Store.write
+
+    def write_late(store: Store, path: str, content: bytes) -> None:
+        if path.endswith(STOP):
+            ours.__exit__(None, None, None)
+        write(store, path, content)
+
+    monkeypatch.setattr(Store, "write", write_late)
+    with pytest.raises(JobError, match="no job writes to"):
+        ask_driver(Output(store), STOP)
 
 
 def test_a_driver_sees_what_it_is_asked_for_and_the_next_does_not(store: Store) -> None:

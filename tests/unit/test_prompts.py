@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,19 @@ from tenacity import wait_none
 
 import framefleet
 from framefleet import Store
+from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.cluster.driver.progress import Summary
 from framefleet.doors import Scope
+from framefleet.jobs.control.control import ask_driver
 from framefleet.jobs.job.file import load_job
+from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
 from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import EndpointError, JobError, TableError
-from framefleet.plugins.words import endpoint
+from framefleet.pipeline.outputs.output import Output
+from framefleet.plugins.words import endpoint, prompts
 from framefleet.plugins.words.plugin import PromptsRunner
 from framefleet.plugins.words.prompts import write_prompts
 from tests.chat_server import SERVER, Chat
@@ -132,6 +138,33 @@ def test_a_run_that_is_interrupted_asks_only_for_the_rest(tmp_path: Path, chat: 
     chat.will()
     assert len(rows_rendered(job)) == 4
     assert len(chat.log) == asked + 2
+
+
+def test_a_job_that_is_to_stop_writes_no_more_prompts_and_renders_no_row(
+    tmp_path: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = load_job(job_file(tmp_path, chat, [{"prompt": f"ball {n}", "seed": n} for n in range(40)]))
+    locks: list[DriverLock] = []
+
+    class Watched(DriverLock):
+        def __enter__(self) -> DriverLock:
+            locks.append(self)
+            return super().__enter__()
+
+    def asked(*given: Any) -> float | str:
+        if locks and len(chat.log) == 4:
+            ask_driver(Output(store_of_job(job)), STOP)
+            while STOP not in locks[0].asked:
+                time.sleep(0.01)
+        return endpoint.ask(*given)
+
+    monkeypatch.setattr(prompts, "DriverLock", partial(Watched, beat_s=0.02))
+    monkeypatch.setattr(prompts, "ask", asked)
+    with pytest.raises(KeyboardInterrupt):
+        rows_rendered(job)
+    num_written = len(chat.log)
+    assert 4 < num_written < 10 and "the prompts that were written stay" in caplog.text
+    assert len(rows_rendered(job)) == 40 == len(chat.log)
 
 
 def test_a_prompt_without_an_answer_is_named_and_others_are_kept(tmp_path: Path, chat: Chat) -> None:

@@ -7,12 +7,20 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import framefleet
+from framefleet import Store
+from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.cluster.driver.stop import SIGNALS, Stop
 from framefleet.cluster.worker.worker import Notice
+from framefleet.jobs.render import render
 from framefleet.jobs.show.console import reporting
+from framefleet.pipeline.outputs.parts.seals import request_path
+from tests.committed import committed
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +131,19 @@ def test_a_worker_that_is_sent_sigterm_lives_on_and_says_so() -> None:
     assert not notice.is_given
     signal.raise_signal(signal.SIGTERM)
     assert notice.is_given
+
+
+def test_a_job_that_is_to_stop_as_it_ends_begins_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AskedLate(DriverLock):
+        def __exit__(self, *raised: Any) -> None:
+            super().__exit__(*raised)
+            store.write(request_path(self.epoch, STOP), b"")
+
+    job = committed(tmp_path)
+    store = Store(str(tmp_path / "out"))
+    assert framefleet.render(job).done == 0
+    monkeypatch.setattr(render, "DriverLock", AskedLate)
+    with pytest.raises(KeyboardInterrupt):
+        framefleet.render(job)
