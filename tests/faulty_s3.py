@@ -78,10 +78,10 @@ class FaultyS3:
         self.num_faults = 0
         self.sent: list[tuple[str, dict[str, str]]] = []  # methods and headers, as they came
         with network():  # so that nobody else gets the port while nobody listens
-            self._place = socket.socket()
-            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._place.bind(self._address)
-        self._address = self._place.getsockname()
+            self.place = socket.socket()
+            self.place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.place.bind(self._address)
+        self._address = self.place.getsockname()
         self._listen()
 
     @property
@@ -137,6 +137,7 @@ def faulty_s3(upstream: str, **fault: Any) -> Iterator[FaultyS3]:
         yield server
     finally:
         server.close()
+        server.place.close()
 
 
 class _Server(ThreadingHTTPServer):

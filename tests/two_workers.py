@@ -15,9 +15,11 @@ def both_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assignments, have = Driver._assignments, set[str]()
 
     def in_turn(driver: Driver, worker: str) -> list[Any]:
-        if driver._lanes.of(worker).dispatcher.num_workers < 2 or (worker in have and len(have) < 2):
+        num_there = driver._lanes.of(worker).dispatcher.num_workers
+        if len(have) < 2 and (num_there < 2 or worker in have):
             return []
-        have.add(worker)
-        return assignments(driver, worker)
+        if given := assignments(driver, worker):
+            have.add(worker)
+        return given
 
     monkeypatch.setattr(Driver, "_assignments", in_turn)

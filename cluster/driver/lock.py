@@ -224,13 +224,11 @@ class DriverLock:
 
     def __enter__(self) -> DriverLock:
         HELD.add(self._ours.owner)
-        is_taken = False
         try:
             pause_s = FIRST_PAUSE_S
             while not self._take_next():  # another was quicker, or the store's listing lags
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, self._beat_s)
-            is_taken = True
             finish_replacing(self._store, self, self._unfinished())
             self.seal()  # before the first beat: one that comes late must not take the seal back
             self._beating.start()  # before late parts are deleted, which may take longer than EXPIRY_S
@@ -239,15 +237,9 @@ class DriverLock:
             sweep_in_background(self._store)
             self.check()
         except BaseException as error:
-            self._released.set()
-            try:
-                # Others need not wait until this process is gone. An outage would be waited for once more.
-                if is_taken and not isinstance(error, StoreError) and self.still_ours():
-                    self._write(ended=True)
-            except StoreError as failed:
-                log.warning("could not release %s: %s", self._store.url_of(self._path), failed)
-            finally:
-                HELD.discard(self._ours.owner)
+            if self._beating.ident:  # others need not wait until this process is gone
+                self.__exit__(type(error), error, None)
+            HELD.discard(self._ours.owner)
             raise
         return self
 

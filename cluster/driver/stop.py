@@ -58,6 +58,8 @@ class Stop:
                 signal.signal(number, handler)  # from here, one that comes may raise
             self._so_far()
         finally:
+            for number, handler in self._handlers.items():  # also where one has raised
+                signal.signal(number, handler)
             if self._numbers:
                 signal.set_wakeup_fd(self._former_fd)
                 for end in self._numbers:

@@ -156,10 +156,10 @@ class Actors:
         On a thread: Ray has its head do it, and waits for that without a limit, deaf to signals.
         """
         self._calls = {ref: other for ref, other in self._calls.items() if other is not slot}
-        threading.Thread(target=_kill, args=(slot.actor,), name="kill", daemon=True).start()
+        threading.Thread(target=kill, args=(slot.actor,), name="kill", daemon=True).start()
 
 
-def _kill(actor: Any) -> None:
+def kill(actor: Any) -> None:
     try:
         # `ray.kill` without what it does first: `ray.init`, where this process has left Ray meanwhile.
         getattr(ray.kill, "__wrapped__", ray.kill)(actor)

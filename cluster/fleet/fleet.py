@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from framefleet.cluster.dispatch.faults import MAX_REST_S, REST_S, FaultPolicy, Hosts, LostRows
 from framefleet.cluster.fleet import events
-from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, modules_to_ship
+from framefleet.cluster.fleet.actors import Actors, Listening, Slot, check_hello, kill, modules_to_ship
 from framefleet.cluster.fleet.connection import Head, RayMetrics, connect
 from framefleet.cluster.fleet.losses import Cause, LaneHosts, cause_of_loss
 from framefleet.cluster.fleet.machines import Machines
@@ -105,7 +105,7 @@ class Fleet:
                 if self._connection.is_lost:
                     slot.actor.__ray_terminate__.remote()  # goes to the worker itself, and `kill` to the head
                 else:
-                    ray.kill(slot.actor)
+                    kill(slot.actor)
         finally:
             self._stack.__exit__(*raised)
 

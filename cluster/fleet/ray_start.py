@@ -49,14 +49,16 @@ def start_ray(options: dict[str, Any]) -> None:
 
 
 def _free_port() -> int:
-    """Return a port without a listener, of those that a system gives to nobody who asks for any.
+    """Return a port without a listener, below those that Linux hands out to whoever asks for any.
 
     The agent listens there seconds later, and others ask all the time.
     """
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_768)  # above those of Ray's workers
+    for _ in range(100):
+        # Above those of Ray's workers, below those of Kubernetes' services.
+        port = random.SystemRandom().randrange(20_000, 30_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
+    raise ConnectionError("no port is free on 127.0.0.1")
 
 
 @contextmanager

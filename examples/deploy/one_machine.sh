@@ -17,6 +17,7 @@ stopped=
 trap 'stopped=1; test -n "$driver" && kill -TERM "$driver"' TERM INT
 run=1
 while :; do
+    [ -z "$stopped" ] || exit 143
     "$framefleet" render "$job" "$@" &
     driver=$!
     [ -z "$stopped" ] || kill -TERM "$driver" # a signal that came before its number was there
@@ -29,5 +30,4 @@ while :; do
     driver=$!
     [ -z "$stopped" ] || kill "$driver"
     wait "$driver"
-    [ -z "$stopped" ] || exit 143
 done

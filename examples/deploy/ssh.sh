@@ -1,7 +1,7 @@
 #!/bin/sh
 # Render a job on this machine and on others that ssh reaches: start Ray with a new token on all of them, check
 # them, render, and end what was started.
-# usage: ssh.sh JOB.YAML HOST...      options of `framefleet render` belong into JOB.YAML: what follows it are hosts
+# usage: ssh.sh JOB.YAML HOST...      no options of `framefleet render`: only keys of JOB.YAML
 # environment: VENV, the folder that framefleet is installed in, the same on all machines (~/framefleet)
 #              ADDRESS, of this machine for the others; PORT (6379); SSH, the command (ssh)
 #              SECRETS, a file of NAME=value lines for all machines (~/.framefleet-secrets)

@@ -51,8 +51,9 @@ def render_command(
 ) -> None:
     """Render every row that has no record yet, including those that failed. Run it again to continue.
 
-    Exit codes: 0 every valid row has a record; 1 some rows failed, clips are gone, or the budget is spent;
-    2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143 interrupted.
+    Exit codes: 0 every valid row has a record; 1 rows failed, clips are gone, `until` fell short or the
+    budget is spent; 2 bad job, table or model; 3 fleet or store lost; 70 a bug in framefleet; 129, 130 or 143
+    interrupted.
     """
     with reporting(verbose=verbose, resumable=True, log_format=log_format):
         from framefleet.jobs.job.file import load_job, option_sets

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
@@ -32,7 +32,7 @@ from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, check_valid, mark_done, survey_rows, write_invalid
 from framefleet.jobs.show.progress import progress_bar, serving_metrics
 from framefleet.jobs.show.watch import Awaited, Callback, Watch, wait_for
-from framefleet.pipeline.errors import TableError, count_text
+from framefleet.pipeline.errors import StoreError, TableError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.model.environment import device_name
@@ -147,8 +147,9 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                 if PAUSE in requests:
                     log.warning("not paused: all rows of this run have ended; if others follow, pause again")
                 summary = replace(summary, gone=gone, store=resolved.store)
-            if STOP in requests_to(resolved.store, lock.epoch):  # it came while the output was given back
-                _end_as_asked()
+            with suppress(StoreError):  # all is done
+                if STOP in requests_to(resolved.store, lock.epoch):  # it came while the output was given back
+                    _end_as_asked()
             return summary
 
 

@@ -190,7 +190,7 @@ def _leaf(note: Any, tensors: dict[str, Tensor]) -> Any:
     # In the strides it had: what comes next might round differently in others.
     strides, dense = note["strides"], 1
     for stride, size in sorted(zip(strides, tensor.shape, strict=True)):
-        if size > 1 and stride != dense:  # values would share memory
+        if tensor.numel() and size > 1 and stride != dense:  # values would share memory
             raise ValueError(f"a tensor of {tuple(tensor.shape)} has no strides {strides}")
         dense *= max(size, 1)
     return Layout(tuple(tensor.shape), tuple(strides)).copy_of(tensor)

@@ -225,10 +225,13 @@ def logs_of(submission: Submission, *, follow: bool) -> Iterator[str]:
             ended.add_done_callback(lambda _: pieces.put(None))
             try:
                 while True:
-                    with suppress(Empty):  # a signal just before a thread waits does not wake it
-                        if (piece := pieces.get(timeout=0.5)) is None:
-                            break
-                        yield piece
+                    try:  # with a limit: a signal just before a thread waits does not wake it
+                        piece = pieces.get(timeout=0.5)
+                    except Empty:
+                        continue
+                    if piece is None:
+                        break
+                    yield piece
                 ended.result()
             finally:
                 loop.call_soon_threadsafe(task.cancel)

@@ -24,7 +24,7 @@ class OnEndSection(Section):
     is_stored: ClassVar[bool] = False
 
     when: Literal["always", "failed"] = "always"
-    """always: after every run. failed: unless every row has a clip."""
+    """always: after every run. failed: unless the exit code is 0."""
     webhook: Url | None = Field(default=None, repr=False)
     """URL to post the summary to, as JSON."""
     command: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list, repr=False)
@@ -42,6 +42,6 @@ class HeartbeatSection(Section):
     start: Url | None = Field(default=None, repr=False)
     """URL to get when a run starts."""
     end: Url | None = Field(default=None, repr=False)
-    """URL to get when a run ends; if `failed` is set, only if every row has a clip."""
+    """URL to get when a run ends; if `failed` is set, only if the exit code is 0."""
     failed: Url | None = Field(default=None, repr=False)
     """URL to get when a run ends otherwise, e.g. with failed rows, an error or a spent budget."""

@@ -243,7 +243,7 @@ class Answers:
         while not ended.wait(BEAT_S):
             with suppress(StoreError):  # the next look may succeed
                 is_asked = STOP in requests_to(self._store, max(epochs_of(self._store), default=0))
-                if is_asked and not ended.is_set():  # else the requests there are now are of another run
+                if is_asked and not ended.is_set():  # else those that are there now are of another run
                     self.end()
                     end_requests()
                     return

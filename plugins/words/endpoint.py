@@ -90,7 +90,7 @@ class _Endpoint:
         with self._lock:  # what was posted before it comes before `end` in the loop
             self._ended.set()
         ending = asyncio.run_coroutine_threadsafe(end(), self._loop)
-        # Then, however late: on a loop that has stopped before, an answer would be waited for without end.
+        # The loop stops after that, however late: else who waits for an answer would wait without end.
         ending.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
         with suppress(TimeoutError):
             ending.result(_CLOSE_S)
@@ -232,6 +232,7 @@ _TOKENS = ("prompt_tokens", "completion_tokens")
 _endpoints: dict[tuple[str, str, str | None], _Endpoint] = {}
 _opening = threading.Lock()
 _over = threading.Event()  # no request begins until the next run does
+_num_runs = 0  # under way in this process, maybe in several threads
 
 
 def ask(
@@ -302,13 +303,22 @@ def end_requests() -> None:
 
 @contextmanager
 def counting_requests() -> Iterator[None]:
-    """Enclose a run: limits count from its beginning, and keys are read anew."""
-    end_requests()
+    """Enclose a run: limits count from its beginning, and keys are read anew, unless others are under way."""
+    global _num_runs
+    with _opening:
+        is_alone = not _num_runs
+        _num_runs += 1
+    if is_alone:
+        end_requests()
     _over.clear()
     try:
         yield
     finally:
-        end_requests()
+        with _opening:
+            _num_runs -= 1
+            is_last = not _num_runs
+        if is_last:
+            end_requests()
 
 
 def api_key(section: EndpointSection) -> str | None:

@@ -49,7 +49,7 @@ class EndpointSection(Section):
     """A question to an endpoint that speaks OpenAI's protocol."""
 
     url: Annotated[str, AfterValidator(_checked_url)]
-    """Its address up to `/chat/completions`, e.g. https://api.openai.com/v1."""
+    """The endpoint's address without `/chat/completions`, e.g. https://api.openai.com/v1."""
     model: Words
     """Identifier of the model there."""
     question: Words

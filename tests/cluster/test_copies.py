@@ -15,7 +15,7 @@ NUM_STEPS = 20
 LATE = 5  # the row that is; the others take a tenth of a second
 
 
-def render_late(folder: Path, address: str, **pauses: float) -> tuple[list[dict[str, Any]], list[int]]:
+def render_late(folder: Path, address: str, **late: Any) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the records, and the processes that took the late row, each with its forwards of it."""
     rows = prompt_rows(8)
     for row in rows:
@@ -29,7 +29,7 @@ def render_late(folder: Path, address: str, **pauses: float) -> tuple[list[dict[
         batching={"max_rows": 1},
         audit={"every": 0},
     )
-    values["defaults"] |= {"forwards": str(folder / "forwards"), **pauses}
+    values["defaults"] |= {"forwards": str(folder / "forwards"), **late}
     summary = framefleet.render(values)
     assert (summary.done, summary.failed) == (len(rows), 0)
     lines = (folder / "forwards").read_text().split()

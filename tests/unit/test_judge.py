@@ -47,8 +47,10 @@ KEY = "sk-of-the-test-0123456789"
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    with endpoint.counting_requests():
-        yield
+    endpoint.end_requests()
+    monkeypatch.setattr(endpoint, "_over", threading.Event())
+    yield
+    endpoint.end_requests()
 
 
 @pytest.fixture
@@ -323,9 +325,10 @@ def test_requests_end_however_busy_the_thread_is_that_makes_them(
 
 
 def test_ctrl_c_ends_requests_also_while_those_under_way_are_waited_for() -> None:
-    is_ended = threading.Event()
+    is_ended, all_begun = threading.Event(), threading.Barrier(3, timeout=200)  # others are cancelled
 
     def ask(question: str) -> str:
+        all_begun.wait()
         if question == "fails":
             raise ValueError(question)
         if question == "waits":

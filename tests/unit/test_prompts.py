@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -48,8 +49,10 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(endpoint, "_PAUSE", wait_none())
-    with endpoint.counting_requests():
-        yield
+    endpoint.end_requests()
+    monkeypatch.setattr(endpoint, "_over", threading.Event())
+    yield
+    endpoint.end_requests()
 
 
 @pytest.fixture

@@ -132,10 +132,10 @@ def test_a_pipeline_that_takes_another_factor_than_its_autoencoder_has_is_refuse
     ids=lambda value: f"{value!r:.20}",
 )
 def test_a_config_of_any_values_is_read_in_no_time(tmp_path: Path, values: Any) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     vae = {"_class_name": "AutoencoderKLWan", "temperal_downsample": values}
     assert model(tmp_path, "WanVideoToVideo", vae | {"scale_factor_spatial": None}).size_multiple >= 1
-    assert time.monotonic() - started < 60
+    assert time.thread_time() - started < 5
 
 
 def test_no_size_goes_beyond_a_table_of_positions(tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ class Spread(Strict):
     step: int | float | None = Field(
         default=None,
         gt=0,
-        description="Distance between numbers. Default: 1; of a `sample`, any number is drawn.",
+        description="Distance between numbers. Default: 1; in a `sample`, any number is drawn.",
     )
     num: int | None = Field(default=None, ge=1, description="Number of values, instead of a step.")
     scale: Literal["linear", "log"] = Field(
         default="linear",
-        description="log: each number is a multiple of the one before it; needs num, but in a `sample`.",
+        description="log: each number is a multiple of the one before it; needs num, except in a `sample`.",
     )
     file: str | None = Field(
         default=None, min_length=1, description="Path or URL of a text file; each line is a value."
