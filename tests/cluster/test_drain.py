@@ -96,6 +96,7 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, 
         stderr=theirs,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup ignores
     )
     os.close(theirs)
     os.set_blocking(ours, False)
