@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from typing import Any
@@ -25,6 +26,7 @@ def image_file(format: str = "png", mode: str = "RGB", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+@functools.cache  # another encoding may have other bytes
 def video_file(
     container: str = "mp4",
     codec: str = "libx264",
@@ -38,7 +40,6 @@ def video_file(
     with av.open(buffer, "w", format=container, options=options) as file:
         stream = file.add_stream(codec, rate=8)
         assert isinstance(stream, av.VideoStream)
-        stream.thread_count = 1  # else bytes may differ from one call to the next, on a busy machine
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
         for number in range(num_frames):
             frame = np.asarray(picture(seed=number)) // 2
