@@ -78,6 +78,16 @@ def start_render(job: Path, *, is_cold: bool = False) -> subprocess.Popen[str]:
     return start("-m", "framefleet.jobs.cli", "render", job, is_cold=is_cold)
 
 
+def read_until(text: str, process: subprocess.Popen[str]) -> None:
+    """Return once a process has printed this."""
+    assert process.stdout is not None
+    printed = ""
+    while text not in printed:
+        line = process.stdout.readline()
+        assert line, printed
+        printed += line
+
+
 def finish(process: subprocess.Popen[str], *, timeout_s: float = 240) -> str:
     """Wait for a render that must succeed; return what it printed."""
     printed, _ = process.communicate(timeout=timeout_s)

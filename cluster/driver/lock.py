@@ -196,6 +196,19 @@ def requests_to(store: Store, epoch: int) -> frozenset[str]:
     return frozenset(one for one in ASKED if seals.request_path(epoch, one) in there)
 
 
+def check_not_stopped(store: Store, epoch: int, state: str) -> frozenset[str]:
+    """Raise KeyboardInterrupt if the driver of an epoch was asked to end, be it after its last beat.
+
+    Another of the same command may follow, with an epoch of its own. state: what is done, for people.
+    Return what else it was asked for.
+    """
+    requests = requests_to(store, epoch)
+    if STOP in requests:
+        log.warning("asked to end by `framefleet stop`%s", state)
+        raise KeyboardInterrupt
+    return requests
+
+
 class DriverLock:
     """Holds the output within a `with` block. Entering raises JobError where another driver writes there."""
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from framefleet.cluster.driver import earlier_runs
 from framefleet.cluster.driver.commit import half_done_in
 from framefleet.cluster.driver.feed import Work
-from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, check_not_stopped
 from framefleet.cluster.driver.progress import Progress, RunFigures, Summary
 from framefleet.cluster.driver.stop import BudgetLimit, Spent, Stop
 from framefleet.cluster.fleet.start import Start, as_joined, check_own_ray
@@ -49,6 +49,8 @@ from framefleet.pipeline.rows.sweeps.sweep import Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 
 log = logging.getLogger(__name__)
+
+_AT_END = ", after the last row of this run"
 
 
 def render(
@@ -141,21 +143,12 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                 except TableError:
                     row_parts.distrust_parts(resolved.store)
                     raise
-                requests = requests_to(resolved.store, lock.epoch)  # the last beat may have been before them
-                if STOP in requests:  # another run of the job may follow, with an epoch of its own
-                    _end_as_asked()
-                if PAUSE in requests:
+                if PAUSE in check_not_stopped(resolved.store, lock.epoch, _AT_END):
                     log.warning("not paused: all rows of this run have ended; if others follow, pause again")
                 summary = replace(summary, gone=gone, store=resolved.store)
             with suppress(StoreError):  # all is done
-                if STOP in requests_to(resolved.store, lock.epoch):  # it came while the output was given back
-                    _end_as_asked()
+                check_not_stopped(resolved.store, lock.epoch, _AT_END)  # while the output was given back
             return summary
-
-
-def _end_as_asked() -> NoReturn:
-    log.warning("asked to end by `framefleet stop`, after the last row of this run")
-    raise KeyboardInterrupt
 
 
 def render_pending(

@@ -270,7 +270,7 @@ def each_answer(
     waiting: deque[tuple[_Question, Future[_Answer]]] = deque()
     with ThreadPoolExecutor(parallel, thread_name_prefix="answers") as threads:
         try:
-            try:
+            with _ended_at_ctrl_c(end):
                 while True:
                     for question in islice(questions, 2 * parallel - len(waiting)):
                         waiting.append((question, threads.submit(ask, question)))
@@ -278,17 +278,21 @@ def each_answer(
                         break
                     answer = waiting[0][1].result()
                     take(waiting.popleft()[0], answer)
-            except KeyboardInterrupt:
-                end()
-                raise
-            finally:
+        finally:
+            with _ended_at_ctrl_c(end):
                 begun = [one for one in waiting if not one[1].cancel()]
                 for question, future in begun:
                     if not future.exception():
                         take(question, future.result())
-        except KeyboardInterrupt:  # also while these were waited for
-            end()
-            raise
+
+
+@contextmanager
+def _ended_at_ctrl_c(end: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        end()
+        raise
 
 
 @atexit.register

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, requests_to
+from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, check_not_stopped
 from framefleet.jobs.job.file import storage_options_alone
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -420,11 +420,7 @@ def _ask_all(
                 each_answer(until_stop, ask_for, take, parallel=section.parallel, end=end_requests)
             finally:
                 writer.flush()
-    requests = requests_to(store, lock.epoch)
-    if STOP in requests:  # the rows' driver has an epoch of its own
-        log.warning("asked to end by `framefleet stop`: the prompts that were written stay")
-        raise KeyboardInterrupt
-    if PAUSE in requests:
+    if PAUSE in check_not_stopped(store, lock.epoch, ": the prompts that were written stay"):
         log.warning("not paused: the prompts are written; pause again once rows are rendered")
 
 

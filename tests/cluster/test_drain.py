@@ -23,6 +23,7 @@ from tests.jobs import (
     holder_of,
     job_values,
     prompt_rows,
+    read_until,
     records_of,
     start_render,
     write_job,
@@ -69,12 +70,7 @@ def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Pat
     process = start_render(slow_job(tmp_path, finishing + endless, ray_cluster))
     wait_until(lambda: num_done(tmp_path) == len(finishing), process)
     os.kill(process.pid, signal.SIGINT)
-    assert process.stdout is not None
-    printed = ""
-    while "press Ctrl-C again" not in printed:
-        line = process.stdout.readline()
-        assert line, printed
-        printed += line
+    read_until("press Ctrl-C again", process)
     began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=240)

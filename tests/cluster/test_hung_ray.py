@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.jobs import job_values, prompt_rows, start_render, write_job, write_table
+from tests.jobs import job_values, prompt_rows, read_until, start_render, write_job, write_table
 from tests.servers import warm_cluster
 
 ENDS_WITHIN_S = 45.0  # after the second Ctrl-C; at once on a free machine
@@ -79,12 +79,7 @@ def interrupted_twice(process: subprocess.Popen[str]) -> str:
 
 
 def wait_until_it_joins(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    printed = ""
-    while "starting Ray" not in printed:
-        line = process.stdout.readline()
-        assert line, printed
-        printed += line
+    read_until("starting Ray", process)
     time.sleep(3)
 
 

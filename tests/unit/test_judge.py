@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +282,8 @@ def add_rows(store: Store) -> None:
     writer.flush()
 
 
-def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> None:
+def interrupt(store: Store, chat: Chat, before: Callable[[], None] = lambda: None) -> None:
+    """Interrupt who asks about two clips and gets no answer. before: called once one is asked about."""
     rendered(store, 2)
     chat.will({"wait_s": 600, "always": True})
     answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
@@ -290,10 +291,15 @@ def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> No
     thread.start()
     while not chat.log:
         time.sleep(0.01)
+    before()
     answers.end()
     endpoint.end_requests()
     thread.join(200)
     assert not thread.is_alive() and judged(store) == [None, None]
+
+
+def test_an_interruption_ends_requests_under_way(store: Store, chat: Chat) -> None:
+    interrupt(store, chat)
 
 
 def test_no_request_begins_once_they_were_ended_until_another_run_begins(store: Store, chat: Chat) -> None:
@@ -309,19 +315,12 @@ def test_requests_end_however_busy_the_thread_is_that_makes_them(
     store: Store, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint, "_CLOSE_S", 0.01)
-    rendered(store, 2)
-    chat.will({"wait_s": 600, "always": True})
-    answers = Answers(store, late_steps(load_job(job_file(store, judge=[question(chat)]))))
-    thread = threading.Thread(target=answers.fill)
-    thread.start()
-    while not chat.log:
-        time.sleep(0.01)
-    (one,) = endpoint._endpoints.values()
-    one._loop.call_soon_threadsafe(time.sleep, 1.0)
-    answers.end()
-    endpoint.end_requests()
-    thread.join(200)
-    assert not thread.is_alive() and judged(store) == [None, None]
+
+    def make_busy() -> None:
+        (one,) = endpoint._endpoints.values()
+        one._loop.call_soon_threadsafe(time.sleep, 1.0)
+
+    interrupt(store, chat, make_busy)
 
 
 def test_ctrl_c_ends_requests_also_while_those_under_way_are_waited_for() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from framefleet.cluster.driver.lock import STOP, DriverLock, requests_to
+from framefleet.cluster.driver.lock import DriverLock, check_not_stopped
 from framefleet.cluster.driver.progress import Progress, Summary
 from framefleet.jobs.job.file import storage_options
 from framefleet.jobs.job.job_json import JOB_JSON
@@ -39,8 +38,6 @@ from framefleet.pipeline.outputs.parts.pending_clips import disown, intent_to_sw
 from framefleet.pipeline.outputs.parts.seals import Hold, new_run
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
-
-log = logging.getLogger(__name__)
 
 _SWEPT_AT_ONCE = 1000  # files between two looks at the lock
 
@@ -126,9 +123,7 @@ def _mended(
         resolve()  # raises before anything is taken out
         repairs = mend(store, lock, watch, found)
         lock.seal()  # parts were replaced
-    if STOP in requests_to(store, lock.epoch):  # the rows' driver has an epoch of its own
-        log.warning("asked to end by `framefleet stop`: what was repaired stays")
-        raise KeyboardInterrupt
+    check_not_stopped(store, lock.epoch, ": what was repaired stays")
     return Repaired(store=store, repairs=repairs, is_job_back=is_job_back)
 
 
