@@ -44,7 +44,7 @@ class Listener:
     """Follows the rendering of one output. A plugin overrides what it needs; nothing in it may raise."""
 
     def check(self, job: Job) -> None:
-        """Raise UserError for a job that `running` would refuse on this machine. Does nothing else."""
+        """Raise UserError for a job that `running` or `following` would refuse. Does nothing else."""
 
     def running(self, job: Job) -> AbstractContextManager[Callable[[Summary], None]]:
         """Enter the context before a job is opened; it ends with the run. Yield what gets the summary."""

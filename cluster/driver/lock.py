@@ -67,6 +67,7 @@ class Holder:
     beat_at: str = ""  # for people too
     tables: tuple[str, ...] = ()  # of added rows, which it has taken: its answer to `add`
     is_partial: bool = False  # it renders some rows, e.g. by `--limit`, and none that are added
+    can_pause: bool = False  # it obeys PAUSE
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode("utf-8")
@@ -217,13 +218,14 @@ class DriverLock:
         store: Store,
         *,
         renders: bool = True,
+        can_pause: bool = False,
         owner: str | None = None,
         beat_s: float = BEAT_S,
         expiry_s: float = EXPIRY_S,
     ) -> None:
-        """renders: a job, whose end is reported where it says, and shown by `status`."""
+        """renders: a job; its end is reported where it says, `status` shows it. can_pause: obeys PAUSE."""
         self._store, self._beat_s, self._expiry_s = store, beat_s, expiry_s
-        self._ours = replace(this_process(owner or uuid.uuid4().hex), renders=renders)
+        self._ours = replace(this_process(owner or uuid.uuid4().hex), renders=renders, can_pause=can_pause)
         self._told: Progress | None = None
         self._told_before: Progress | None = None
         self.epoch = 0

@@ -27,7 +27,7 @@ def pause(output: str, *, storage_options: Mapping[str, Any] | None = None) -> D
     """Ask the job that writes to an output to end its workers, with all rows handed back, and to wait.
 
     Return its driver, at once. `resume` continues it; a job that is run again is not paused. Raises as
-    `stop` does.
+    `stop` does, and where the driver renders no rows, e.g. while it trains or writes prompts.
     """
     return ask_driver(Output.open(output, storage_options), PAUSE)
 
@@ -49,6 +49,11 @@ def ask_driver(output: Output, what: str) -> DriverSeen:
         raise JobError(f"no job writes to {output.url}", fix)
     # One that is silent may have been killed elsewhere, before another machine began with an inner output.
     driver, store = min(drivers, key=lambda one: one[0].state != "running")
+    if what == PAUSE and not driver.can_pause:
+        raise JobError(
+            f"the driver on {driver.host} (pid {driver.pid}) can't be paused: it renders no rows now",
+            f"stop it ({command('stop', output.url)}), or wait until it does",
+        )
     if what == RESUME:
         store.delete(request_path(driver.epoch, PAUSE))
     else:

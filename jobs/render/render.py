@@ -119,7 +119,7 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
             check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered", limit=scope.limit)
             for line in survey.unusual_lines({name: one.plan.spec for name, one in resolved.models.items()}):
                 watch.say(f"note: {line}")
-            with DriverLock(resolved.store) as lock:
+            with DriverLock(resolved.store, can_pause=True) as lock:
                 claim(resolved)
                 earlier_runs.finish_taking_back(resolved.store, index, lock)
                 gone = mark_done(resolved, index, watch)

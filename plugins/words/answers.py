@@ -249,6 +249,12 @@ class Answers:
                     return
 
 
+def check_questions(job: Job) -> None:
+    """Raise JobError for a column of an output that has answers to another question."""
+    if steps := late_steps(job):
+        Answers(store_of_job(job), steps)
+
+
 @contextmanager
 def following(job: Job, watch: Watch) -> Iterator[None]:
     """Fill in late columns while a job's rows are rendered, and all that are left when they have ended.

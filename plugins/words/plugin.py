@@ -56,6 +56,11 @@ class PromptsRunner(JobRunner):
 
 
 class WordsListener(Listener):
+    def check(self, job: Job) -> None:
+        from framefleet.plugins.words.answers import check_questions
+
+        check_questions(job)
+
     @contextmanager
     def running(self, job: Job) -> Iterator[Callable[[Summary], None]]:
         from framefleet.plugins.words.endpoint import counting_requests

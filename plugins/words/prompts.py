@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import logging
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, check_not_stopped
+from framefleet.cluster.driver.lock import STOP, DriverLock, check_not_stopped
 from framefleet.jobs.job.file import storage_options_alone
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
@@ -66,8 +65,6 @@ from framefleet.plugins.words.section import (
 )
 
 _QUALITY = 90  # of JPEG; what models see at 512 pixels
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,8 +417,7 @@ def _ask_all(
                 each_answer(until_stop, ask_for, take, parallel=section.parallel, end=end_requests)
             finally:
                 writer.flush()
-    if PAUSE in check_not_stopped(store, lock.epoch, ": the prompts that were written stay"):
-        log.warning("not paused: the prompts are written; pause again once rows are rendered")
+    check_not_stopped(store, lock.epoch, ": the prompts that were written stay")
 
 
 def _table(

@@ -259,9 +259,9 @@ def test_the_driver_that_renders_drafts_is_asked_and_not_one_that_was_killed_els
     drafted(job)
     commit_in_full(job)
     output, before = framefleet.Output.open(job.output), datetime.now(UTC) - timedelta(hours=9)
-    write_driver(output.store, machine="another", host="spot", beat_at=before.isoformat())
+    write_driver(output.store, machine="another", host="spot", beat_at=before.isoformat(), can_pause=True)
     assert ask_driver(output, what).host == "spot", "nobody else is there, and it may come back"
-    with DriverLock(Store(draft_job(job).output)) as lock:
+    with DriverLock(Store(draft_job(job).output), can_pause=True) as lock:
         assert ask_driver(output, what).pid == os.getpid()
         assert requests_to(Store(draft_job(job).output), lock.epoch) == {what}
         assert framefleet.status(job.output).is_under_way

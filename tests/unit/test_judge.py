@@ -32,6 +32,7 @@ from framefleet.pipeline.outputs.parts.records import DIGEST, RECORD_FIELDS
 from framefleet.pipeline.outputs.parts.seals import new_run, parts_in
 from framefleet.plugins.words import endpoint
 from framefleet.plugins.words.answers import Answers, following, late_steps
+from framefleet.plugins.words.plugin import WordsListener
 from framefleet.plugins.words.prompts import JudgeStep
 from framefleet.plugins.words.section import JudgeSection
 from tests.chat_server import SERVER, Chat
@@ -135,6 +136,8 @@ def test_a_changed_question_needs_another_name(store: Store, chat: Chat) -> None
     command("judge", job_file(store, judge=[question(chat)]))
     changed = job_file(store, judge=[question(chat, question="Is it pretty?")])
     refused = command("judge", changed)
+    with pytest.raises(JobError, match="another question"):  # what `plan` asks
+        WordsListener().check(load_job(changed))
     assert (refused.exit_code, "answers to another question in the column 'quality'" in refused.stderr) == (
         2,
         True,

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from framefleet import Output, Store
-from framefleet.cluster.driver.lock import PAUSE, STOP, DriverLock, Holder, parse_holder, this_process
+from framefleet.cluster.driver.lock import (
+    PAUSE,
+    STOP,
+    DriverLock,
+    Holder,
+    parse_holder,
+    requests_to,
+    this_process,
+)
 from framefleet.jobs.control.control import RESUME, ask_driver
 from framefleet.pipeline.errors import JobError, StoreError
 from framefleet.pipeline.outputs.parts import seals
@@ -316,8 +324,14 @@ def test_a_driver_that_ends_as_it_is_asked_is_none_that_was_asked(
         ask_driver(Output(store), STOP)
 
 
+def test_a_driver_that_renders_no_table_is_not_asked_to_pause(store: Store) -> None:
+    with lock(store) as ours, pytest.raises(JobError, match="can't be paused: it renders no rows now"):
+        ask_driver(Output(store), PAUSE)
+    assert not requests_to(store, ours.epoch)
+
+
 def test_a_driver_sees_what_it_is_asked_for_and_the_next_does_not(store: Store) -> None:
-    with lock(store) as ours:
+    with lock(store, can_pause=True) as ours:
         asked = ask_driver(Output(store), PAUSE)
         assert (asked.epoch, asked.pid) == (ours.epoch, os.getpid())
         wait_until(lambda: ours.asked == {PAUSE})

@@ -55,6 +55,7 @@ class DriverSeen(Overview):
     progress: Progress | None = None  # its last report
     tables: tuple[str, ...] = ()  # files of added rows that it has taken
     takes_added: bool = True  # False where it renders no rows, or only those that were chosen before
+    can_pause: bool = False  # False for one that renders no table: it trains, repairs, writes prompts
 
     def overview(self) -> Mapping[str, object]:
         return {
@@ -108,6 +109,7 @@ def _driver_at(epoch: int, holder: Holder, now: datetime | None, *, is_newest: b
         progress=holder.progress,
         tables=holder.tables,
         takes_added=holder.renders and not holder.is_partial,
+        can_pause=holder.can_pause,
     )
 
 

@@ -1,0 +1,141 @@
+"""The last commit as strangers get it: built, checked, and installed into bare environments that render.
+
+    python -m tools.release [--python [PYTHON ...]]
+
+Prints a table, and stops at the first step that fails. Needs an index of packages, 15 GB for a while and half
+an hour; without interpreters after --python it only builds and checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import tomllib
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = ("python3.11", "python3.12", "python3.13")
+CHECKERS = ("build", "twine", "check-wheel-contents")
+PACKAGES = ("framefleet", "pipeline", "cluster", "jobs", "plugins")
+PROMPT = "a red ball bounces on a blue background"
+
+# Imports every public module of some distributions.
+IMPORT = """
+import importlib, sys
+from importlib.metadata import packages_distributions
+wanted = {name.lower().replace("_", "-") for name in sys.argv[1:]}
+missing = set(wanted)
+for module, owners in packages_distributions().items():
+    own = wanted & {owner.lower().replace("_", "-") for owner in owners}
+    if own and module.isidentifier() and not module.startswith("_"):
+        importlib.import_module(module)
+        missing -= own
+sys.exit(f"no modules: {missing}" if missing else 0)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", nargs="*", default=PYTHONS, help="interpreters to install for")
+    pythons = parser.parse_args(arguments).python
+    print("| step | minutes |\n|---|---|", flush=True)
+    with tempfile.TemporaryDirectory(prefix="release-") as folder:
+        began = time.monotonic()
+        for step in steps(Path(folder), pythons):
+            print(f"| {step} | {(time.monotonic() - began) / 60:.1f} |", flush=True)
+            began = time.monotonic()
+
+
+def steps(folder: Path, pythons: Sequence[str]) -> Iterator[str]:
+    """Do one step after the other; yield what each did."""
+    clone = folder / "clone"
+    run(folder, "git", "clone", "--quiet", str(ROOT), str(clone))
+    sdist, wheel = build(folder, clone)
+    sizes = " and ".join(f"{file.suffix} of {file.stat().st_size / 1e6:.1f} MB" for file in (sdist, wheel))
+    yield f"{sizes} built; `twine check --strict`, `check-wheel-contents`, no file missing"
+    environments = [new_environment(folder / f"python-{number}", name) for number, name in enumerate(pythons)]
+    for python in environments:
+        version = run(folder, str(python), "--version").strip()
+        pip(python, str(wheel), pins=clone)
+        yield f"wheel installed for {version}"
+        render_demo(python)
+        yield f"`framefleet demo` on {version}"
+    if not environments:
+        return
+
+    extras = tomllib.loads((clone / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in [name for name in extras if name != "dev"]:
+        pip(python, f"{wheel}[{extra}]", pins=clone)
+        names = [re.split(r"[\[<>=]", line)[0] for line in extras[extra]]
+        run(folder, str(python), "-c", IMPORT, *names)
+        yield f"extra `{extra}` installed and imported"
+
+    run(clone, "git", "archive", "--output", str(folder / "archive.tar"), "HEAD")
+    with tarfile.open(folder / "archive.tar") as archive:
+        archive.extractall(folder / "archive", filter="data")
+    for source, title in {
+        f"git+file://{clone}": "`git+URL`",
+        str(folder / "archive"): "source archive",
+    }.items():
+        pip(python, "--force-reinstall", "--no-deps", source)
+        render_demo(python, PROMPT)
+        yield f"{title} installed, a prompt rendered"
+
+
+def build(folder: Path, clone: Path) -> tuple[Path, Path]:
+    """Build sdist and wheel, and check them; return both."""
+    python = new_environment(folder / "checkers", sys.executable)
+    pip(python, *CHECKERS)
+    run(clone, str(python), "-m", "build", "--outdir", str(folder / "dist"))
+    sdist, wheel = (next((folder / "dist").glob(ending)) for ending in ("*.tar.gz", "*.whl"))
+    run(folder, str(python), "-m", "twine", "check", "--strict", str(sdist), str(wheel))
+    run(folder, str(python.parent / "check-wheel-contents"), str(wheel))
+    files = run(clone, "git", "ls-files", "-z", *PACKAGES).split("\0")
+    # Files in folders that framefleet/ has links to, without the pages for developers.
+    inside = {
+        f"framefleet/{file.removeprefix('framefleet/')}" for file in files if not file.endswith("/README.md")
+    }
+    if missing := [
+        file for file in inside - {*zipfile.ZipFile(wheel).namelist()} if not (clone / file).is_dir()
+    ]:
+        sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing)[:5])}; see package-data in pyproject.toml")
+    return sdist, wheel
+
+
+def new_environment(folder: Path, python: str) -> Path:
+    """Make a bare environment; return its interpreter."""
+    run(folder.parent, python, "-m", "venv", str(folder))
+    return folder / "bin" / "python"
+
+
+def pip(python: Path, *packages: str, pins: Path | None = None) -> None:
+    """Install packages. pins: a clone whose constraints.txt has their versions."""
+    constraint = ["--constraint", str(pins / "constraints.txt")] if pins else []
+    run(python.parent, str(python), "-m", "pip", "install", "--quiet", *constraint, *packages)
+
+
+def render_demo(python: Path, *prompts: str) -> None:
+    """Render the demo, or some prompts, in a folder of its own."""
+    folder = tempfile.mkdtemp(dir=python.parents[1])
+    run(Path(folder), str(python.parent / "framefleet"), "demo", *prompts)
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command without this process's settings of Python; return what it prints. Exit if it fails."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if ended.returncode:
+        sys.exit(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
+    return ended.stdout
+
+
+if __name__ == "__main__":
+    main()
