@@ -64,6 +64,7 @@ TABLES: Mapping[str, Callable[[bool], str]] = {
     "load": Command("load"),
     "marks": Command("marks", ("cost", "--rows", "8"), ("cost", "--rows", "2", "--short")),
     "prediction": Command("prediction"),
+    "release": Command("release"),
     "training": Command("training"),
     "until": Command("until"),
 }

@@ -1,9 +1,9 @@
 """The last commit as strangers get it: built, checked, and installed into bare environments that render.
 
-    python -m tools.release [--python [PYTHON ...]]
+    python -m tools.benchmarks.release [--short] [--python PYTHON ...]
 
 Prints a table, and stops at the first step that fails. Needs an index of packages, 15 GB for a while and half
-an hour; without interpreters after --python it only builds and checks.
+an hour.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PYTHONS = ("python3.11", "python3.12", "python3.13")
 CHECKERS = ("build", "twine", "check-wheel-contents")
 PACKAGES = ("framefleet", "pipeline", "cluster", "jobs", "plugins")
@@ -44,12 +44,13 @@ sys.exit(f"no modules: {missing}" if missing else 0)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", nargs="*", default=PYTHONS, help="interpreters to install for")
-    pythons = parser.parse_args(arguments).python
+    parser.add_argument("--short", action="store_true", help="build and check, and install nothing")
+    parser.add_argument("--python", nargs="+", default=PYTHONS, help="interpreters to install for")
+    wanted = parser.parse_args(arguments)
     print("| step | minutes |\n|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
         began = time.monotonic()
-        for step in steps(Path(folder), pythons):
+        for step in steps(Path(folder), [] if wanted.short else wanted.python):
             print(f"| {step} | {(time.monotonic() - began) / 60:.1f} |", flush=True)
             began = time.monotonic()
 
@@ -76,15 +77,12 @@ def steps(folder: Path, pythons: Sequence[str]) -> Iterator[str]:
         pip(python, f"{wheel}[{extra}]", pins=clone)
         names = [re.split(r"[\[<>=]", line)[0] for line in extras[extra]]
         run(folder, str(python), "-c", IMPORT, *names)
-        yield f"extra `{extra}` installed and imported"
+    yield f"each extra installed and imported on {version}"
 
     run(clone, "git", "archive", "--output", str(folder / "archive.tar"), "HEAD")
     with tarfile.open(folder / "archive.tar") as archive:
         archive.extractall(folder / "archive", filter="data")
-    for source, title in {
-        f"git+file://{clone}": "`git+URL`",
-        str(folder / "archive"): "source archive",
-    }.items():
+    for title, source in (("`git+URL`", f"git+file://{clone}"), ("source archive", str(folder / "archive"))):
         pip(python, "--force-reinstall", "--no-deps", source)
         render_demo(python, PROMPT)
         yield f"{title} installed, a prompt rendered"
@@ -98,15 +96,13 @@ def build(folder: Path, clone: Path) -> tuple[Path, Path]:
     sdist, wheel = (next((folder / "dist").glob(ending)) for ending in ("*.tar.gz", "*.whl"))
     run(folder, str(python), "-m", "twine", "check", "--strict", str(sdist), str(wheel))
     run(folder, str(python.parent / "check-wheel-contents"), str(wheel))
-    files = run(clone, "git", "ls-files", "-z", *PACKAGES).split("\0")
-    # Files in folders that framefleet/ has links to, without the pages for developers.
-    inside = {
-        f"framefleet/{file.removeprefix('framefleet/')}" for file in files if not file.endswith("/README.md")
-    }
-    if missing := [
-        file for file in inside - {*zipfile.ZipFile(wheel).namelist()} if not (clone / file).is_dir()
-    ]:
-        sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing)[:5])}; see package-data in pyproject.toml")
+    tracked = [Path(file) for file in run(clone, "git", "ls-files", *PACKAGES).splitlines()]
+    # framefleet/ has links to the other folders, whose READMEs are for developers.
+    files = [file for file in tracked if file.name != "README.md" and not (clone / file).is_symlink()]
+    inside = {*zipfile.ZipFile(wheel).namelist()}
+    named = (file if file.parts[0] == "framefleet" else "framefleet" / file for file in files)
+    if missing := [str(file) for file in named if str(file) not in inside]:
+        sys.exit(f"{wheel.name} lacks {', '.join(missing[:5])}; see package-data in pyproject.toml")
     return sdist, wheel
 
 
