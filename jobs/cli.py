@@ -32,7 +32,7 @@ from framefleet.pipeline.guards.mistakes import must_be
 from framefleet.pipeline.guards.redaction import keep_secrets
 
 _HELP = "Render a table of prompts into video clips, and render any clip again, bit for bit."
-_MODEL_HELP = "List, show, lock, verify or convert models."
+_MODEL_HELP = "List, describe, lock, verify or convert models."
 _SETUP, _MODEL = "Set up", "model"  # the second has the commands of `framefleet model`
 # In the order in which they are used. Those of plugins come after them, panel by panel.
 _PANELS: dict[str, tuple[Command, ...]] = {

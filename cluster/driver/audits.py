@@ -169,8 +169,7 @@ class Audits:
             num_equal=self._num_equal.total(),
             num_unaudited=self._num_unaudited,
             most_wrong=min(most_wrong + self._num_unknown, self._num_unaudited),
-            num_kinds=self._kinds.num_kinds,
-            num_kinds_compared=self._kinds.num_compared,
+            kinds=self._kinds.outcomes(),
         )
 
     def _was_due(self, row_id: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,18 @@ class AuditFigures:
     num_equal: int = 0  # audits that found a row equal, of kinds that no audit found wrong
     num_unaudited: int = 0  # rows that were neither plain calls nor compared
     most_wrong: int = 0  # of these at most, with 95 % confidence; see `pipeline/render/audit/schedule.py`
-    num_kinds: int = 0  # of rows that were not rendered by plain calls; several runs add up
-    num_kinds_compared: int = 0  # of these, those of which a row was compared
+    # Kinds (recipe, models, sizes) of rows that were not rendered by plain calls: whether one was compared.
+    kinds: Mapping[str, bool] = field(default_factory=dict)
 
     def __add__(self, other: AuditFigures) -> AuditFigures:
         """Return what both say together, of rows of two runs: as sure, if none found a wrong row."""
-        sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
-        return AuditFigures(**sums)
+        compared = {kind for one in (self, other) for kind, is_compared in one.kinds.items() if is_compared}
+        return AuditFigures(
+            num_equal=self.num_equal + other.num_equal,
+            num_unaudited=self.num_unaudited + other.num_unaudited,
+            most_wrong=self.most_wrong + other.most_wrong,
+            kinds={kind: kind in compared for kind in {**self.kinds, **other.kinds}},
+        )
 
     @classmethod
     def of_runs(cls, *runs: RunFigures) -> AuditFigures | None:

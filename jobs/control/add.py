@@ -41,8 +41,8 @@ _DIGITS = 12  # of a file's digest, in its name
 # runs, and has not answered.
 RenderedBy = Literal["running", "next", "unknown"]
 _OUTLOOKS: Mapping[RenderedBy, str] = {
-    "running": "the job that runs will render them",
-    "next": "the next run with the output {output} renders them",
+    "running": "the job that runs will render what was added",
+    "next": "the next run with the output {output} renders what was added",
     "unknown": "the job that runs has not answered: if it ends without these rows, run it again",
 }
 

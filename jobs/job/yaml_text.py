@@ -112,7 +112,9 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
         walk.measure(node, ())
         return loader.construct_document(node), walk.lines
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark  # its own text quotes the line, which may hold a secret
+        # A missing colon is noticed only at the next key. The error's own text quotes the line: maybe a secret.
+        is_key = error.context == "while scanning a simple key"
+        mark = error.context_mark if is_key else error.problem_mark
         if mark is None:
             raise JobError(f"{source}: not YAML: {error.problem or error}", _FIX) from None
         before = text.splitlines()[max(mark.line - 1, 0) : mark.line + 1]  # a value may stand below its key

@@ -296,11 +296,12 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
     """Return how many rows are rendered twice, to compare, and what is known then."""
     share = f" ({share_text(audits.share)})" if num_pending >= _MANY else ""
     num = round(audits.num_audits)
-    limit = "audit.share does not limit them"
+    about, limit = "about", "audit.share does not limit them"
     if audits.limit is not None:
+        about = "up to"
         limit = f"audit.share: at most {share_text(audits.limit)} of the model's time, and one row"
     how_many = (
-        f"about {num:,} of {count_text(num_pending, 'row')}{share} are" if num > 1 else "perhaps one row is"
+        f"{about} {num:,} of {count_text(num_pending, 'row')}{share} are" if num > 1 else "perhaps one row is"
     )
     all_are = "all are" if num > 1 else "it is"
     line = f"audits: {how_many} rendered again, alone, as a check ({limit})"

@@ -229,6 +229,8 @@ def _plan_of(job: Job, watch: Watch, wanted: PlanOptions, *, table: str | None =
                 planner.predict(resolved, index, watch, num_audits=num_audits) for planner in doors.planners()
             )
             prediction = next(filter(None, forecasts), None)
+        if table:  # that a runner made of the job's
+            plan = replace(plan, table=public_url(job.rows_place) if job.rows_place else "sweep")
         return replace(plan, prediction=prediction, gone=gone, limit=wanted.limit)
 
 

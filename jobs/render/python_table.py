@@ -346,15 +346,15 @@ def store_made_table(
     schema: pa.Schema,
     parts: Iterable[tuple[pa.RecordBatch, Mapping[str, Sequence[Any]]]],
     *,
-    is_plan: bool = False,
-) -> str | None:
+    scratch: str | None = None,
+) -> str:
     """Store a table that was made of a job's rows in its output; return where.
 
     It is named by its content, so that a driver at work never finds another in its place. parts: rows, each
-    with the cells of columns that are others there, or new. is_plan: store nothing; None if it is not there.
+    with the cells of columns that are others there, or new. scratch: a folder in place of the output.
     """
-    with tempfile.TemporaryDirectory(prefix="framefleet-") as scratch:
-        file = Path(scratch, "rows.parquet")
+    with tempfile.TemporaryDirectory(prefix="framefleet-") as temporary:
+        file = Path(scratch or temporary, "rows.parquet")
         with pa.parquet.ParquetWriter(file, schema) as writer:
             for batch, cells in parts:
                 columns = [
@@ -364,9 +364,9 @@ def store_made_table(
                     for field in schema
                 ]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+        if scratch:
+            return str(file)
         store, path = store_of_job(job), f"{folder}/{sha256_of(file)[:16]}.parquet"
         if not store.exists(path):
-            if is_plan:
-                return None
             store.upload(path, file)
     return below(job, path)

@@ -185,10 +185,9 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         line += ", too few for an estimate (to compare more, set `audit: {at_most: 0.01}`)"
     else:
         line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
-    num_never = audits.num_kinds - audits.num_kinds_compared
-    if num_never > 0:
-        kinds = f"{num_never:,} of the {audits.num_kinds:,} kinds (recipe, models, sizes)"
-        line += f"; no row of {kinds} was compared"
+    if never := [kind for kind, is_compared in audits.kinds.items() if not is_compared]:
+        kinds = f"{len(never):,} of the {len(audits.kinds):,} kinds (recipe, models, sizes)"
+        line += f"; no row of {kinds} was compared, e.g. {never[0]}"
     return line
 
 

@@ -93,11 +93,6 @@ class Candidates:
     def close(self) -> None:
         self._resolved.close()
 
-    @property
-    def location(self) -> str:
-        """Where the job's table is, for messages."""
-        return self._resolved.table.location
-
     # -- Groups --
 
     def _check_columns(self) -> None:

@@ -106,7 +106,6 @@ class UntilRunner(JobRunner):
             )
             return UntilPlan.of(
                 planned,
-                table=candidates.location,
                 until=str(section),
                 num_groups=len(groups),
                 rate=rate if num_judged or section.rate else None,

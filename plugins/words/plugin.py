@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -34,16 +35,13 @@ class PromptsRunner(JobRunner):
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None
     ) -> JobPlan:
-        from framefleet.jobs.job.output import base_of
-        from framefleet.pipeline.rows.sweeps.settings import Sweep
         from framefleet.plugins.words.prompts import rewrite_of, write_prompts
 
-        written = write_prompts(job, watch, limit=wanted.limit, is_plan=True)
-        if written.place:
-            inputs = job.inputs.model_copy(update={"base": base_of(job)})
-            changed = {"table": written.place, "sweep": Sweep(), "inputs": inputs}
-            return run(job.model_copy(update=changed), watch, wanted)
-        plan = run(job, watch, wanted, table=table)
+        with tempfile.TemporaryDirectory(prefix="framefleet-") as folder:
+            written = write_prompts(job, watch, table, limit=wanted.limit, scratch=folder)
+            plan = run(job, watch, wanted, table=written.place or table)
+        if not written.num_left:
+            return plan
         of = f"{written.num_left:,} of {written.num_texts:,}"
         line = f"prompts: {of} to be written first, by {rewrite_of(job).model}"
         return replace(plan, before=(line, *plan.before))

@@ -263,13 +263,19 @@ def rewrite_of(job: Job) -> RewriteSection:
 
 
 def write_prompts(
-    job: Job, watch: Watch, table: str | None = None, *, limit: int | None = None, is_plan: bool = False
+    job: Job,
+    watch: Watch,
+    table: str | None = None,
+    *,
+    limit: int | None = None,
+    scratch: str | None = None,
 ) -> WrittenTable:
     """Write what is missing of a job's prompts, and the table with them. table: in place of the job's.
 
     limit: write only those of the first rows; the table then lacks later rows whose prompts are missing.
-    is_plan: only look; nothing is asked or written. Raises TableError for a table without prompts, or whose
-    prompt gets no answer, EndpointError where nobody answers; what was answered is kept.
+    scratch: only look; nothing is asked, and the table is written into this folder. Raises TableError for a
+    table without prompts, or whose prompt gets no answer, EndpointError where nobody answers; what was
+    answered is kept.
     """
     section, store = rewrite_of(job), store_of_job(job)
     with closing(resolve_job(job, Callback(), table)) as resolved:
@@ -286,12 +292,12 @@ def write_prompts(
         left: dict[str, int] = {}
         later: set[str] = set()
         if keys - answers.keys():
-            if not is_plan:
+            if not scratch:
                 check_claim(resolved)
             with closing(RowIndex()) as index:  # nobody is paid for rows that cannot be rendered
-                survey = survey_rows(resolved, index, Callback() if is_plan else watch)
+                survey = survey_rows(resolved, index, Callback() if scratch else watch)
                 invalid = index.left_out_in(0, survey.num_rows)
-            if not is_plan:
+            if not scratch:
                 check_valid(survey, resolved.table, on_invalid=job.on_invalid, verb="rendered", limit=limit)
             for row, _, _, key in _questions(resolved, column, section):
                 if key and key not in answers and key not in left and row not in invalid:
@@ -299,7 +305,7 @@ def write_prompts(
                         left[key] = row
                     else:
                         later.add(key)
-        if left and not is_plan:
+        if left and not scratch:
             api_key(section)
             watch.say(f"prompts: {len(left):,} of {len(keys):,} to be written by {section.model}")
             _ask_all(store, resolved, column, section, left, watch)
@@ -307,7 +313,7 @@ def write_prompts(
             left = {}
         place = None
         if not left and later < keys:
-            place = _table(job, resolved, column, section, answers, later, is_plan=is_plan)
+            place = _table(job, resolved, column, section, answers, later, scratch)
         return WrittenTable(num_texts=len(keys), num_left=len(left), place=place)
 
 
@@ -427,9 +433,8 @@ def _table(
     section: RewriteSection,
     answers: Mapping[str, str],
     later: Collection[str],
-    *,
-    is_plan: bool,
-) -> str | None:
+    scratch: str | None,
+) -> str:
     """Store the table with the written prompts, as `store_made_table` does; return where.
 
     later: keys of texts whose rows are left out.
@@ -448,4 +453,4 @@ def _table(
             prompts = [answers.get(key, text) for _, text, _, key in rows]
             yield batch, {column: prompts, ORIGINAL: [text for _, text, _, _ in rows]}
 
-    return store_made_table(job, PROMPT_TABLES, schema, parts(), is_plan=is_plan)
+    return store_made_table(job, PROMPT_TABLES, schema, parts(), scratch=scratch)

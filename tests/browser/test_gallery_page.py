@@ -265,6 +265,19 @@ def test_a_grid_never_begins_with_a_score(opened: Browser, tmp_path: Path) -> No
     page.close()
 
 
+def test_long_seeds_are_shown_with_all_digits(opened: Browser, tmp_path: Path) -> None:
+    seeds = [3_241_190_454, 3_241_190_455, 2**62 + 1]
+    gallery(write_output(tmp_path, [{"prompt": "a ball", "seed": seed} for seed in seeds]).url_of(""))
+    page = opened.new_page()
+    shown = Shown(page, tmp_path)
+    shown.go("#view=grid&x=seed")
+    assert page.locator(".axis-x bdi").all_inner_texts() == list(map(str, seeds))
+    page.evaluate("app.change({view: 'wall'})")
+    page.wait_for_selector(f".tile[aria-label*='seed {seeds[1]}']")
+    assert shown.search(f"seed={seeds[1]}") == "1 of 3 clips"
+    page.close()
+
+
 def test_clips_of_a_grid_play_in_sync(shown: Shown) -> None:
     page = shown.go("#view=grid&x=seed&y=guidance_scale")
     until(page, "document.querySelectorAll('video.ready').length === 8")

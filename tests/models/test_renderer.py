@@ -160,7 +160,7 @@ def test_a_recipe_that_raises_gives_a_failure_and_the_others_finish(model: Model
 
 
 def test_a_request_that_the_model_cannot_render_is_refused_with_the_fix(model: Model) -> None:
-    with pytest.raises(TableError, match=r"row 1: num_frames is 8") as caught:
+    with pytest.raises(TableError, match=r"request 1: num_frames is 8") as caught:
         list(Renderer(model).render([_request(), _request(num_frames=8)]))
     assert "5 or 9" in caught.value.fix
 

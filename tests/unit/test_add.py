@@ -115,7 +115,7 @@ def test_added_rows_are_left_until_a_run_has_taken_them(values: dict[str, Any]) 
     run(values)
     assert "7/7 rows done" in command("status", output).output
     added = framefleet.add(values, ROWS[7:])
-    assert f"the next run with the output {output} renders them" in repr(added)
+    assert f"the next run with the output {output} renders what was added" in repr(added)
     listed = command("status", output, "--check")
     assert listed.exit_code == 1 and "7/9 rows done, 2 left" in listed.output
     run(values)
@@ -271,7 +271,7 @@ def test_without_a_driver_the_next_run_renders_them(values: dict[str, Any], tmp_
     )
     found = command("add", values["output"], more)
     assert found.exit_code == 0 and found.stdout.startswith("2 rows added: "), found.output
-    assert f"the next run with the output {values['output']} renders them" in found.stderr
+    assert f"the next run with the output {values['output']} renders what was added" in found.stderr
     assert command("add", values["output"], more).stdout.startswith("2 rows added before")
     summary = run(values)
     assert summary and summary.done == 2

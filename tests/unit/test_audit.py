@@ -158,10 +158,12 @@ def test_a_bound_is_told_in_words_and_never_rounded_down() -> None:
     said = audit_line(AuditFigures(num_equal=5, num_unaudited=95, most_wrong=94), 100)
     few = "too few for an estimate (to compare more, set `audit: {at_most: 0.01}`)"
     assert said == f"5 of 100 rows compared: all equal, {few}"
-    figures = AuditFigures(num_equal=1, num_unaudited=25, most_wrong=25, num_kinds=3, num_kinds_compared=1)
-    said = audit_line(figures, 26)
+    kinds = {"generate 5 x 16 x 16": True, "refine": False}
+    figures = AuditFigures(num_equal=1, num_unaudited=25, most_wrong=25, kinds=kinds)
+    again = AuditFigures(kinds=dict.fromkeys([*kinds, "generate 9 x 16 x 16"], False))
+    said = audit_line(figures + again, 26)
     assert said.startswith(f"1 of 26 rows compared: equal, {few}")
-    assert said.endswith("; no row of 2 of the 3 kinds (recipe, models, sizes) was compared")
+    assert said.endswith("; no row of 2 of the 3 kinds (recipe, models, sizes) was compared, e.g. refine")
     some = audit_line(AuditFigures(num_equal=3, num_unaudited=3, most_wrong=3), 3)
     assert some.startswith("3 of 3 rows compared: all equal, too few")
     assert audit_line(AuditFigures(), 7) == "no audits were needed: each row was rendered by a plain call"

@@ -45,7 +45,7 @@ def test_all_time_is_shared_out_by_what_became_of_it(
     parts |= {"drafts": 300.0, "failed or repeated": 120.0, "loading": 40.0, "waiting": 40.0}
     assert found.seconds == {name: seconds for name, seconds in parts.items() if seconds}
     assert found.accepted_share == pytest.approx(num_accepted / 9)
-    assert found.networks_share == pytest.approx(460 / 900)
+    assert found.networks_share == pytest.approx(660 / 900)
     assert found.cost_per_accepted == pytest.approx(9.0 / num_accepted)
 
 
@@ -53,7 +53,7 @@ def test_what_is_printed_names_the_share_and_the_price_of_each(output: Path) -> 
     shown = command("report", output, "--price", "36", "--accepted", "stars >= 3").stdout.splitlines()
     clips = "11% made accepted clips (1 of 4 clips; 9 for each), other clips 33%, "
     rest = "drafts 33%, failed or repeated 13%, loading 4%, waiting 4%"
-    line = f"yield: of the workers' time, networks computed for 51%; {clips}{rest}"
+    line = f"yield: of the workers' time, networks computed for 73%; {clips}{rest}"
     assert shown[:2] == ["cost: 9.00 (worker hours: 0.25 x 36, drafts: 0.0833)", line]
     values = json.loads((output / "report.json").read_text())
     assert values["clip_yield"]["accepted_share"] == pytest.approx(1 / 9)

@@ -193,6 +193,10 @@ def test_what_cannot_be_rendered_is_refused_before_anybody_is_asked(tmp_path: Pa
     assert chat.log == []
 
 
+UNTIL = {"until": {"where": "sharpness > 1", "accepted": 1, "at_most": 1}, "scores": ["sharpness"]}
+DRAFT = {"draft": {"num_inference_steps": 1, "keep": {"best": 1, "by": "sharpness"}}, "scores": ["sharpness"]}
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -216,6 +220,25 @@ def test_rows_of_other_runners_are_planned_before_their_prompts_are_written(
     planned = command("plan", write_job(tmp_path / "job.yaml", job))
     assert "prompts: 3 of 3 to be written first, by pen" in planned.stdout, planned.stderr
     assert words in planned.stdout
+
+
+@pytest.mark.parametrize("more", [{}, UNTIL, DRAFT], ids=["plain", "until", "draft"])
+def test_a_job_is_planned_with_the_prompts_that_its_runs_render(
+    more: dict[str, Any], tmp_path: Path, chat: Chat
+) -> None:
+    rows = [{"prompt": "rain"}, {"prompt": "a red ball"}]
+    file = job_file(tmp_path, chat, rows)
+    values = yaml.safe_load(file.read_text()) | more
+    job = load_job(write_job(file, values))
+    with closing(resolve_job(job, Callback(), write_prompts(job, Callback()).place)) as resolved:
+        claim(resolved)
+    framefleet.prompts(job.output, corrections={"rain": "rain", "a red ball": "rain"})
+    files = sorted(Path(job.output).rglob("*"))
+    planned = command("plan", file)
+    assert planned.exit_code == 0, planned.stderr
+    assert f"table:  {values['table']}\n" in planned.stdout and "written first" not in planned.stdout
+    assert framefleet.plan(file).counts.duplicates == (1 if more is not UNTIL else 0)
+    assert sorted(Path(job.output).rglob("*")) == files
 
 
 def test_the_plan_asks_nothing_and_the_command_writes_shows_and_corrects(tmp_path: Path, chat: Chat) -> None:

@@ -50,7 +50,7 @@ def test_a_path_object_is_a_path_and_other_objects_are_refused(tmp_path: Path) -
     arguments = {"prompt": "a", "image": Path("a.png")}
     found = checked(Request(arguments=arguments), spec, BUILT_IN["generate"], finder=Anything())
     assert found.arguments["image"]["uri"] == "a.png"
-    with pytest.raises(TableError, match="row 3: image is of type object") as caught:
+    with pytest.raises(TableError, match="request 3: image is of type object") as caught:
         opened = Request(arguments=arguments | {"image": object()})
         checked(opened, spec, BUILT_IN["generate"], finder=Anything(), index=3)
     assert "path or URL" in caught.value.fix

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from itertools import islice
@@ -118,11 +118,7 @@ def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
 
     num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
     """
-    reports = [
-        one
-        for one in last_reports(store)
-        if one.audits and all(0 <= n < _MOST for n in (one.done, *astuple(one.audits)))
-    ]
+    reports = [one for one in last_reports(store) if one.audits and _is_sound(one.done, one.audits)]
     if not reports:
         return None
     total = sum((one.audits for one in reports if one.audits), AuditFigures())
@@ -132,6 +128,11 @@ def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
         num_unaudited=total.num_unaudited + unknown,
         most_wrong=min(total.most_wrong + unknown, num_done),
     )
+
+
+def _is_sound(num_done: int, audits: AuditFigures) -> bool:
+    counts = (num_done, audits.num_equal, audits.num_unaudited, audits.most_wrong)
+    return all(0 <= count < _MOST for count in counts)
 
 
 def figures_of(store: Store) -> dict[str, float]:

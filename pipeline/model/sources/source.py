@@ -19,6 +19,7 @@ from framefleet.pipeline.model.class_cache import cache_folder, one_fetcher, sho
 from framefleet.pipeline.model.sources.folder_source import FolderSource, Listed, Source
 from framefleet.pipeline.model.sources.integrity import sha256_of
 from framefleet.pipeline.model.specs.model_index import INDEXES
+from framefleet.pipeline.outputs.layout import CLAIM
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.stores.object_store import Stored
@@ -74,7 +75,8 @@ def _meant(parent: str, name: str) -> str:
         return f"that is the name of a preset; its model is {place}"
     near: list[str] = []
     with suppress(OSError):  # it is not there, or must not be listed
-        near = [] if os.path.exists(os.path.join(parent, name)) else nearest(name, os.listdir(parent))
+        alike = [] if os.path.exists(os.path.join(parent, name)) else nearest(name, os.listdir(parent))
+        near = [one for one in alike if not os.path.exists(os.path.join(parent, one, CLAIM))]  # an output
     meant = f"did you mean {os.path.join(parent, near[0])!r}? Or " if near else ""
     return f"{meant}give a pipeline folder (it holds model_index.json), org/name of a hub model, or a URL"
 

@@ -259,15 +259,10 @@ class AuditedKinds:
         size, compared_size = self._sizes.get(kind, 0), self._compared.get(kind)
         return num_rows, size > 0, compared_size is None or size > compared_size
 
-    @property
-    def num_kinds(self) -> int:
-        """Kinds that have rows that may differ; at most `MOST_KINDS`."""
-        return min(len(self._sizes | self._compared), MOST_KINDS)
-
-    @property
-    def num_compared(self) -> int:
-        """Of these, the kinds with a row that was compared."""
-        return len(self._compared)
+    def outcomes(self) -> dict[str, bool]:
+        """Return whether a row was compared, by kind; of at most `MOST_KINDS` with rows that may differ."""
+        kinds = [*self._compared, *(kind for kind in self._sizes if kind not in self._compared)]
+        return {kind: kind in self._compared for kind in kinds[:MOST_KINDS]}
 
 
 class OneAudit:

@@ -68,10 +68,12 @@ def checked(
         ) from None
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
-        raise TableError(*row.messages()[0])
+        problem = row.problems[0]
+        raise TableError(f"request {index}: {problem}", problem.why.fix)
     if plan.carried.names:
         raise TableError(
-            f"row {index}: {spec.class_name} takes no {', '.join(plan.carried.names)}", "check the spelling"
+            f"request {index}: {spec.class_name} takes no {', '.join(plan.carried.names)}",
+            "check the spelling",
         )
     if is_argument and request.fps is not None:
         return replace(row.request, fps=request.fps)
@@ -85,13 +87,13 @@ def _table_of(cells: Mapping[str, Any], index: int) -> pa.RecordBatch:
         try:
             pa.array([cell])
         except OverflowError:
-            raise TableError(f"row {index}: {name} is {shown(cell)}", "use a number of 64 bits") from None
+            raise TableError(f"request {index}: {name} is {shown(cell)}", "use a number of 64 bits") from None
         except UnicodeEncodeError as error:
-            problem = f"row {index}: {name} is not a text: {error.reason}"
+            problem = f"request {index}: {name} is not a text: {error.reason}"
             raise TableError(problem, "use whole characters") from None
         except pa.ArrowException:
             fix = "requests hold numbers and text; give an image or a video as its path or URL"
-            raise TableError(f"row {index}: {name} is of type {type(cell).__name__}", fix) from None
+            raise TableError(f"request {index}: {name} is of type {type(cell).__name__}", fix) from None
     return pa.RecordBatch.from_pylist([plain])
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import threading
@@ -29,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from framefleet.doors import notes
 from framefleet.jobs.job.job_json import gpus_per_worker
+from framefleet.jobs.look.status.status import figures_of
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
+from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.media.media import preview_of
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
@@ -118,20 +118,10 @@ def write_gallery(
     is_whole = {INDEX, _MANIFEST, _VERSION} <= there
     if is_ours and is_whole and store.read(_VERSION) == script("newest", version):
         return store.url_of(INDEX)
-    worked_s = 0.0  # for how long workers had the model, at work or idle, as in the report
-
-    def records() -> Iterator[pa.Table]:
-        nonlocal worked_s
-        for table in shown_records(store):
-            for name in {"compute_s", "idle_s"} & {*table.column_names}:
-                seconds = pc.sum(table[name]).as_py() or 0.0
-                worked_s += seconds if 0 <= seconds < math.inf else 0.0  # anybody may have written it
-            yield table
-
     with ThreadPoolExecutor(_NUM_WRITERS) as writers:
         blocks = _Blocks(store, there, writers)
         tables = {
-            "records": _blocks_of(records(), blocks, check),
+            "records": _blocks_of(shown_records(store), blocks, check),
             "failures": _blocks_of(shown_failures(store), blocks, check),
         }
         names = [column["name"] for column in tables["records"]["columns"]]
@@ -149,7 +139,8 @@ def write_gallery(
     except FileNotFoundError:
         claim = store.url_of("").encode()
     manifest |= {"output": store.url_of(""), "identity": hashlib.sha256(claim).hexdigest()[:16]}
-    manifest["hours"], manifest["gpus"] = worked_s / 3600, gpus_per_worker(store)
+    manifest["hours"] = WORKER_SECONDS.total(figures_of(store)) / 3600
+    manifest["gpus"] = gpus_per_worker(store)
     manifest |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
     text = json.dumps(manifest, separators=(",", ":"))
     written_at = datetime.now(UTC).isoformat(timespec="seconds")

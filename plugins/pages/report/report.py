@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import framefleet
 from framefleet.jobs.job.job_json import gpus_per_worker
 from framefleet.jobs.look.status.status import Status, StatusReader, figures_of
-from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS
+from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS, of_runs
 from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.outputs.layout import preview_path
 from framefleet.pipeline.outputs.output import Output
@@ -88,8 +88,8 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
     by_type, failures = _failures(store)
     work, status = _work(figures), StatusReader(Output(store)).status()
     hours = (WORKER_SECONDS.total(spent) or work.busy_s + work.idle_s) / 3600 * (gpus or 1.0)
-    inner_s = {name: WORKER_SECONDS.total(figures_of(one.store)) for name, one in Output(store).inner.items()}
-    inner_hours = {name: seconds / 3600 * (gpus or 1.0) for name, seconds in inner_s.items()}
+    inner = {name: figures_of(one.store) for name, one in Output(store).inner.items()}
+    inner_hours = {name: WORKER_SECONDS.total(one) / 3600 * (gpus or 1.0) for name, one in inner.items()}
     all_hours = hours + sum(inner_hours.values())
     reported, by_remark = status.audits, dict(figures.remarks.most_common())
     share = reported.most_wrong / figures.num_rows if reported and figures.num_rows else None
@@ -128,7 +128,7 @@ def report_of(store: Store, *, price: float | None = None, accepted: str | None 
             per_clip=all_hours * price / figures.num_rows if figures.num_rows else None,
         ),
         clip_yield=_yield_of(
-            store, spent, inner_s, accepted=accepted, hour_price=price and price * (gpus or 1.0)
+            store, spent, inner, accepted=accepted, hour_price=price and price * (gpus or 1.0)
         ),
         failures_by_type=dict(by_type.most_common()),
         failures=failures,
@@ -224,18 +224,18 @@ def _moment(seconds: int | None) -> datetime | None:
 def _yield_of(
     store: Store,
     spent: Mapping[str, float],
-    inner: Mapping[str, float],
+    inner: Mapping[str, Mapping[str, float]],
     *,
     accepted: str | None,
     hour_price: float | None,
 ) -> values.Yield | None:
     """Return the yield; None where no driver counted anything.
 
-    spent: what all drivers counted. inner: the time of all workers of each inner output, by its name.
+    spent: what all drivers counted. inner: the same of each inner output, by its name.
     accepted: a condition on records in SQL; None accepts all. hour_price: of a worker's hour.
     """
-    own = WORKER_SECONDS.by_label(spent)
-    if not (whole_s := sum(own.values()) + sum(inner.values())):
+    own, whole = WORKER_SECONDS.by_label(spent), WORKER_SECONDS.by_label(of_runs(spent, *inner.values()))
+    if not (whole_s := sum(whole.values())):
         return None
     num_clips, clips_s = _sums(_records(store, None))
     num_accepted, accepted_s = (num_clips, clips_s) if accepted is None else _sums(_records(store, accepted))
@@ -243,7 +243,7 @@ def _yield_of(
     seconds = {
         "accepted clips": accepted_s,
         "other clips": clips_s - accepted_s,
-        **inner,
+        **{name: WORKER_SECONDS.total(figures) for name, figures in inner.items()},
         "failed or repeated": max(0.0, busy_s - clips_s),
         "loading": own.get(LOAD, 0.0),
         "waiting": sum(waited for cause, waited in own.items() if cause not in (*BUSY, LOAD)),
@@ -254,7 +254,7 @@ def _yield_of(
         num_clips=num_clips,
         num_accepted=num_accepted,
         seconds={name: part for name, part in seconds.items() if part or name == "accepted clips"},
-        networks_share=sum(own.get(cause, 0.0) for cause in NETWORKS) / whole_s,
+        networks_share=sum(whole.get(cause, 0.0) for cause in NETWORKS) / whole_s,
         cost_per_accepted=hours * hour_price / num_accepted if hour_price and num_accepted else None,
     )
 

@@ -21,7 +21,7 @@ function byId(id) {
 /** Return a value as people read it, without what would turn the text around it. */
 function shown(value) {
   if (value === null || value === undefined) return "–";
-  return typeof value === "number" ? String(Number(value.toPrecision(7))) : String(value);
+  return typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(7))) : String(value);
 }
 
 function count(number) {
