@@ -143,6 +143,7 @@ class Summary(Overview, RunFigures):
     inner: Mapping[str, Summary] = field(default_factory=dict)
     is_none_kept: bool = False  # of these no row was chosen to be rendered
     num_short: int = 0  # groups of rows that have not reached what a section asks for
+    num_invalid: int = 0  # rows of the table that cannot be rendered, and were left out
     store: Store | None = field(default=None, repr=False, compare=False)  # the output
 
     @property
@@ -155,7 +156,8 @@ class Summary(Overview, RunFigures):
         audits, num = self.audits, self.audits.num_equal if self.audits else 0
         return {
             "rows": f"{self.done:,} done, {self.failed:,} failed"
-            + f"; {self.before:,} done before" * bool(self.before),
+            + f"; {self.before:,} done before" * bool(self.before)
+            + f"; {self.num_invalid:,} left out" * bool(self.num_invalid),
             "time": timedelta(seconds=round(self.elapsed_s)),
             "mean batch": None if self.mean_batch is None else f"{self.mean_batch:.1f}",
             "audits": (f"{num:,} compared, equal" if num else "none") if audits and not self.apart else None,

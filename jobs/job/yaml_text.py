@@ -112,7 +112,7 @@ def parse_yaml(text: str, *, source: str) -> tuple[Any, dict[Path, int]]:
         walk.measure(node, ())
         return loader.construct_document(node), walk.lines
     except yaml.MarkedYAMLError as error:
-        # A missing colon is noticed only at the next key. The error's own text quotes the line: maybe a secret.
+        # A missing colon is noticed only at the next key. The error's own text may quote a secret.
         is_key = error.context == "while scanning a simple key"
         mark = error.context_mark if is_key else error.problem_mark
         if mark is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -16,7 +16,7 @@ from typer import Option
 from framefleet.doors import inner_outputs
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import command, count_text, escaped
+from framefleet.pipeline.errors import JobError, command, count_text, escaped
 from framefleet.pipeline.outputs.layout import INVALID
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def failures_command(
             for row in rows:
                 stdout.say(json.dumps(failure_values(row)))
         else:
-            _show_by_type(rows, opened.url, limit=limit, traceback=traceback)
+            place = _to_retry(opened.url, sets or [])
+            _show_by_type(rows, opened.url, place, limit=limit, traceback=traceback)
             _show_invalid(opened, limit=limit)
 
 
@@ -90,7 +91,20 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
         stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
 
 
-def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
+def _to_retry(url: str, sets: Sequence[str]) -> str:
+    """Return what `retry` takes: the output, unless it needs what job.json is not believed about."""
+    from framefleet.jobs.render.claim import claimed_job
+
+    try:
+        claimed_job(url, sets)
+    except JobError:
+        return "JOB.YAML"
+    return url
+
+
+def _show_by_type(
+    failed: Iterator[FailedRow], url: str, to_retry: str, *, limit: int, traceback: bool
+) -> None:
     """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
     counts: Counter[str] = Counter()
     shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
@@ -109,7 +123,7 @@ def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, tracebac
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
     if not traceback and any(row.traceback for rows in shown.values() for row in rows):
         stderr.say(f"to see where each was raised: {command('failures', url, '--traceback')}")
-    stderr.say(f"to retry them: {command('retry', url)}")
+    stderr.say(f"to retry them: {command('retry', to_retry)}")
 
 
 def _show_invalid(opened: Output, *, limit: int) -> None:

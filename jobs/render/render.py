@@ -145,7 +145,7 @@ def render_rows(job: Job, watch: Watch, scope: Scope) -> Summary:
                     raise
                 if PAUSE in check_not_stopped(resolved.store, lock.epoch, _AT_END):
                     log.warning("not paused: all rows of this run have ended; if others follow, pause again")
-                summary = replace(summary, gone=gone, store=resolved.store)
+                summary = replace(summary, gone=gone, num_invalid=survey.num_invalid, store=resolved.store)
             with suppress(StoreError):  # all is done
                 check_not_stopped(resolved.store, lock.epoch, _AT_END)  # while the output was given back
             return summary
@@ -251,7 +251,8 @@ def _drive(work: Work, resolved: ResolvedJob, watch: Watch, start: Start) -> Sum
     _begin(start, resolved, *lanes_of(resolved, work.index))
     from framefleet.cluster.driver.driver import Driver  # imports Ray
 
-    awaited = Awaited(what="starting Ray", since=time.monotonic())
+    what = "joining the Ray cluster" if resolved.job.fleet.address else "starting Ray"
+    awaited = Awaited(what=what, since=time.monotonic())
     with Stop() as stop, start:  # the fleet ends before another driver may have the lock
 
         def waiting() -> None:

@@ -56,11 +56,11 @@ Each row can be rendered again and compared with its record. You need the weight
 those who made it:
 
     python{python} -m venv .venv
-    .venv/bin/pip install -r requirements.txt
+    .venv/bin/pip install -r requirements.txt FRAMEFLEET
     .venv/bin/framefleet verify . {options}
 
-If pip does not find framefleet, install it from its repository first; the version is in requirements.txt.
-Replace names in capitals by where the weights are on your machine. `verify` prints for each row whether it is
+FRAMEFLEET is a clone or the git+URL of its repository, in the version of requirements.txt. Replace other
+names in capitals by where the weights are on your machine. `verify` prints for each row whether it is
 bit-exact; else by how many levels its pixels differ, and what of the environment is another: other processors
 and GPUs add numbers in another order. The exit code is 0 if all rows are bit-exact.
 

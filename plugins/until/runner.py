@@ -72,8 +72,9 @@ class UntilRunner(JobRunner):
             ended = run(job, watch, replace(scope, table=place, more=more, on_start=candidates.list_left_out))
             candidates.read(anew=True)
             candidates.write_marks()
-            num_short = candidates.write_acceptance().num_short
-            return replace(ended, num_short=num_short), scope.only is None and bool(candidates.ask(0))
+            num_short, num_invalid = candidates.write_acceptance().num_short, candidates.survey.num_invalid
+            ended = replace(ended, num_short=num_short, num_invalid=num_invalid)
+            return ended, scope.only is None and bool(candidates.ask(0))
         finally:
             candidates.close()
 

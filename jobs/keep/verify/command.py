@@ -166,7 +166,10 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
                 continue
             verdict, record = row.compared.verdict, row.record
             line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
-            rendered = f"rendered by {record.worker} on {record.node}"
+            worker = (
+                f" by {record.worker}" if record.worker else ""
+            )  # nobody knows it of a clip that was adopted
+            rendered = f"rendered{worker} on {record.node}"
             parts = [*replay.said_of(row.compared), row.error.problem if row.error else rendered]
             stdout.say(line.append(replay.unforged("".join(f", {part}" for part in parts))))
             if row.compared.doubt:

@@ -76,7 +76,7 @@ FIXES: dict[StoreTrouble, str] = {
 }
 LOCAL_FIXES: dict[StoreTrouble, str] = {
     "unreachable": "check that its disk answers, then run the same command again",
-    "refused": "check this user's rights on that folder, then run the same command again",
+    "refused": "check this user's rights on that folder, and its mount, then run the same command again",
     "full": "make room on that disk, then run the same command again",
     "missing": "check the path: no folder can be made there",
     "invalid": "correct the path",
