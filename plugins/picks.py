@@ -28,9 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from framefleet.pipeline.errors import JobError
 from framefleet.pipeline.guards.json_text import parse_json
 from framefleet.pipeline.outputs.layout import PICK_FILES, PICKS
+from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
 from framefleet.pipeline.outputs.parts.records import ROW_ID
 from framefleet.pipeline.outputs.parts.seals import Part
-from framefleet.pipeline.outputs.query import records_where
+from framefleet.pipeline.outputs.query import columns_in, records_where, rows_where
 from framefleet.pipeline.outputs.stores.object_store import Stored
 from framefleet.pipeline.outputs.stores.store import Store, read_as
 
@@ -114,6 +115,10 @@ class Pick:
     note: str | None = None
 
 
+# Of picks, as columns.
+LABELS = pa.schema([("stars", pa.int64()), ("note", pa.string())])
+
+
 def picked(
     picks: str | Path | Collection[str] | None, storage_options: Mapping[str, Any]
 ) -> dict[str, Pick] | None:
@@ -159,7 +164,8 @@ def _pick(line: bytes, where: str) -> tuple[str, Pick]:
         raise JobError(f"picks: {where}: stars is {stars!r}", f"use a whole number from 0 to {_MAX_STARS}")
     if note is not None and not isinstance(note, str):
         raise JobError(f"picks: {where}: note is {note!r}", "write the note as text, or rename the key")
-    return row_id, Pick(stars=stars, note=note)
+    # Whole characters: JSON may hold halves of them, and Arrow none.
+    return row_id, Pick(stars=stars, note=note and note.encode("utf-8", "replace").decode())
 
 
 def chosen_records(
@@ -170,9 +176,44 @@ def chosen_records(
     parts: Sequence[Part] | None = None,
 ) -> Iterator[pa.Table]:
     """Yield an output's records as `records_where` does; of picks, only those that are picked."""
-    row_ids = None if picks is None else pa.array(picks, pa.string())
-    for table in records_where(store, names, where, parts):
-        yield table if row_ids is None else table.filter(pc.is_in(table["row_id"], row_ids))
+    if picks is None:
+        yield from records_where(store, names, where, parts)
+        return
+    row_ids = pa.array(picks, pa.string())
+    for table in labelled_records(store, names, where, picks, parts):
+        yield table.filter(pc.is_in(table["row_id"], row_ids))
+
+
+def with_labels(schema: pa.Schema) -> pa.Schema:
+    """Return what a condition on picks may be about: columns of records, and `LABELS` in none of them."""
+    return pa.schema([*schema, *(field for field in LABELS if field.name not in schema.names)])
+
+
+def labelled_records(
+    store: Store,
+    names: Iterable[str],
+    where: str | None,
+    picks: Mapping[str, Pick],
+    parts: Sequence[Part] | None = None,
+    *,
+    place: str = "where",
+) -> Iterator[pa.Table]:
+    """Yield records as `records_where` does; the condition may be about `LABELS` too."""
+    if where is None:
+        return records_where(store, names, None, parts)
+    schema = record_schema_of(store, parts)
+    labels = [field for field in LABELS if field.name not in schema.names]
+    needed = dict.fromkeys([*names, "row_id", *columns_in(where, schema, place=place)])
+
+    def labelled(table: pa.Table) -> pa.Table:
+        of_rows = [picks.get(row_id, Pick()) for row_id in table["row_id"].to_pylist()]
+        for field in labels:
+            cells = [getattr(pick, field.name) for pick in of_rows]
+            table = table.append_column(field, pa.array(cells, field.type))
+        return table
+
+    tables = map(labelled, record_tables(store, [name for name in needed if name in schema.names], parts))
+    return rows_where(tables, where, with_labels(schema).names, place=place)
 
 
 class PickKeeper:

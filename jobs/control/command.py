@@ -22,7 +22,7 @@ def stop_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbos
         from framefleet.cluster.driver.lock import STOP
 
         url = _make_request(output, sets, STOP, "end")
-        stderr.say(f"it has ended once no driver is at work: {command('status', url)}")
+        stderr.say(f"to see when it has ended: {command('status', url)}")
 
 
 def pause_command(output: OutputToRead, sets: StorageSets = None, verbose: Verbose = False) -> None:

@@ -28,6 +28,7 @@ class ExportChoice:
     file: ClipFile = "clip"
     where: str | None = None  # a condition in SQL
     picks: Mapping[str, Pick] | None = None  # only these rows
+    in_table: bool = False  # only rows that the table has now
     columns: tuple[str, ...] | None = None  # of the records; None: the lean set
     caption: str | None = None  # a template over columns
     validation: float | None = None  # share of the prompts in the validation split; None: no split

@@ -48,9 +48,12 @@ def export_command(
         Option(
             "--picks",
             metavar="PICKS.JSONL",
-            help="File of row_ids to export. Its stars and notes become columns.",
+            help="File of row_ids to export. Its stars and notes become columns, which --where may name.",
         ),
     ] = None,
+    in_table: Annotated[
+        bool, Option("--in-table", help="Leave out clips of rows that are no longer in the job's table.")
+    ] = False,
     columns: Annotated[
         list[str] | None,
         Option(
@@ -121,6 +124,7 @@ def export_command(
             file=file,
             where=where,
             picks=picked(picks, theirs),
+            in_table=in_table,
             columns=tuple(names) if columns else None,
             caption=caption,
             validation=validation,
@@ -145,6 +149,9 @@ def export_command(
                 stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
         if near_duplicates is not None:
             stderr.say(f"left out: {count_text(len(exported.near_duplicates), 'near duplicate')}")
+        if not in_table and not choice.is_table and (num_former := opened.counts().former):
+            clips = count_text(num_former, "clip")
+            stderr.say(f"note: {clips} of rows that left the table are in this output: --in-table")
         _show(exported, format)
         stdout.say(exported.place.url_of("") if exported.place else to)
         if url:

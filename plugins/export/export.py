@@ -78,6 +78,7 @@ def export(
     file: ClipFile = "clip",
     where: str | None = None,
     picks: str | Path | Collection[str] | None = None,
+    in_table: bool = False,
     columns: Sequence[str] | Literal["all"] | None = None,
     caption: str | None = None,
     validation: float | None = None,
@@ -94,7 +95,8 @@ def export(
     vbench (file names that VBench scores), or iceberg, delta or lance: a table of the records, to which the
     same call adds what is new. file: of each row; derived: the second one, which `post:` of the job made.
     where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery
-    saves it, whose stars and notes become columns. columns: of the records; "all"; None is what a trainer
+    saves it, whose stars and notes become columns, of which `where` may speak too. in_table: only rows that
+    the job's table still has. columns: of the records; "all"; None is what a trainer
     needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g. "{prompt},
     {style}". validation: this share of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
@@ -108,6 +110,7 @@ def export(
         file=file,
         where=where,
         picks=picked(picks, options),
+        in_table=in_table,
         columns=(columns,) if isinstance(columns, str) else None if columns is None else tuple(columns),
         caption=caption,
         validation=validation,

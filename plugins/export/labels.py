@@ -76,10 +76,7 @@ class Labels:
         table = table.rename_columns([self.renamed(name) for name in table.column_names])
         for name in self.names:
             kind = pa.int64() if name == STARS else pa.string()
-            cells = (self._cell(name, row) for row in rows)
-            # Whole characters: JSON may hold halves of them, and Arrow none.
-            whole = [c.encode("utf-8", "replace").decode() if isinstance(c, str) else c for c in cells]
-            table = table.append_column(name, pa.array(whole, kind))
+            table = table.append_column(name, pa.array([self._cell(name, row) for row in rows], kind))
         return table
 
     def _cell(self, name: str, row: Mapping[str, Any]) -> str | int | None:

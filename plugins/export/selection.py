@@ -26,17 +26,19 @@ from framefleet.jobs.show.watch import ClipsPace, Watch
 from framefleet.pipeline.errors import JobError, StoreError, command, count_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.damage import Damage
-from framefleet.pipeline.outputs.layout import RECORDS
+from framefleet.pipeline.outputs.layout import RECORDS, ROWS
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output, recorded_clip, sound_content
+from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
-from framefleet.pipeline.outputs.parts.seals import Part
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, told_arguments
+from framefleet.pipeline.outputs.parts.seals import Part, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in
 from framefleet.pipeline.outputs.stores.store import Store
+from framefleet.pipeline.rows.tables.row_ids import ids_of
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
 from framefleet.plugins.export.labels import PROMPT_COLUMN, STARS, Labels, prompt_of, read_template
-from framefleet.plugins.picks import chosen_records
+from framefleet.plugins.picks import chosen_records, with_labels
 
 # Of framefleet's own columns and the pipeline's arguments. Others say how, where and by what a clip was made.
 _LEAN = frozenset(
@@ -62,6 +64,7 @@ _LICENSED = ["model", "license"]
 _DERIVED = {"path": "derived_path", "media_sha256": "derived_sha256"} | {
     name: f"derived_{name}" for name in ("bytes", "height", "width", "num_frames", "fps")
 }
+_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
 
 Split = Literal["train", "validation"]
@@ -109,7 +112,7 @@ class Selection:
             raise Output(store).no_records()
         self._conditioned: Sequence[str] = ()  # columns that the condition is about
         if choice.where is not None:
-            check_where(record_schema, choice.where)
+            check_where(record_schema if choice.picks is None else with_labels(record_schema), choice.where)
             self._conditioned = columns_in(choice.where, record_schema)
         self._labels = Labels(
             picks=choice.picks or {},
@@ -129,6 +132,7 @@ class Selection:
         self.left_out = tuple(name for name in record_schema.names if name not in names)
         self._texts = (PROMPT_COLUMN,) if PROMPT_COLUMN in record_schema.names else ()
         self._duplicates: pa.Array = pa.array([], pa.string())
+        self._in_table = _ids_in_table(store) if choice.in_table else None
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -183,6 +187,10 @@ class Selection:
         choice = self._choice
         for table in chosen_records(self._store, read, choice.where, choice.picks, self._parts):
             rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
+            if self._in_table is not None:
+                ids = _bytes_of(rows)
+                places = np.searchsorted(self._in_table, ids)
+                rows = rows.filter(self._in_table[np.minimum(places, len(self._in_table) - 1)] == ids)
             if split is not None and self._choice.validation is not None:
                 # A row without a prompt has nothing in common with others.
                 texts_of = rows.select(["row_id", *self._texts]).to_pylist()
@@ -220,6 +228,18 @@ class Selection:
                 num_rows, num_bytes, in_piece = num_rows + 1, num_bytes + size, in_piece + size
             if start < len(sizes):
                 yield Piece(shard=shard, split=split, rows=table.slice(start))
+
+
+def _ids_in_table(store: Store) -> npt.NDArray[np.bytes_]:
+    """Return the row_ids of the table as it was last rendered, sorted: 16 bytes each."""
+    paths = [part.path for part in parts_in(store, ROWS)]
+    if not paths:
+        raise JobError(f"{store.url_of(ROWS)} has no rows: nobody wrote down the table", "leave out in_table")
+    return np.sort(np.concatenate([_bytes_of(rows) for rows in read_parts(store, paths, _ROW_ID)]))
+
+
+def _bytes_of(rows: pa.Table) -> npt.NDArray[np.bytes_]:
+    return ids_of(rows["row_id"]).astype(">u8").view("S16")[:, 0]
 
 
 def lean_columns(store: Store, parts: Sequence[Part]) -> tuple[str, ...]:

@@ -44,23 +44,34 @@ sys.exit(f"no modules: {missing}" if missing else 0)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="build and check, and install nothing")
+    parser.add_argument(
+        "--short", action="store_true", help="only build a wheel, with what is installed here"
+    )
     parser.add_argument("--python", nargs="+", default=PYTHONS, help="interpreters to install for")
     wanted = parser.parse_args(arguments)
     print("| step | minutes |\n|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
+        clone = Path(folder) / "clone"
+        run(Path(folder), "git", "clone", "--quiet", str(ROOT), str(clone))
         began = time.monotonic()
-        for step in steps(Path(folder), [] if wanted.short else wanted.python):
+        for step in short_steps(clone) if wanted.short else steps(clone, wanted.python):
             print(f"| {step} | {(time.monotonic() - began) / 60:.1f} |", flush=True)
             began = time.monotonic()
 
 
-def steps(folder: Path, pythons: Sequence[str]) -> Iterator[str]:
+def short_steps(clone: Path) -> Iterator[str]:
+    """Do what needs no index of packages; yield what was done."""
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(clone.parent))
+    run(clone, sys.executable, "-m", "pip", "wheel", *options, ".")
+    check_files(next(clone.parent.glob("*.whl")), clone)
+    yield "wheel built, no file missing"
+
+
+def steps(clone: Path, pythons: Sequence[str]) -> Iterator[str]:
     """Do one step after the other; yield what each did."""
-    clone = folder / "clone"
-    run(folder, "git", "clone", "--quiet", str(ROOT), str(clone))
-    sdist, wheel = build(folder, clone)
-    sizes = " and ".join(f"{file.suffix} of {file.stat().st_size / 1e6:.1f} MB" for file in (sdist, wheel))
+    folder = clone.parent
+    sdist, wheel = build(clone)
+    sizes = f"sdist of {sdist.stat().st_size / 1e6:.1f} MB and wheel of {wheel.stat().st_size / 1e6:.1f} MB"
     yield f"{sizes} built; `twine check --strict`, `check-wheel-contents`, no file missing"
     environments = [new_environment(folder / f"python-{number}", name) for number, name in enumerate(pythons)]
     for python in environments:
@@ -69,8 +80,6 @@ def steps(folder: Path, pythons: Sequence[str]) -> Iterator[str]:
         yield f"wheel installed for {version}"
         render_demo(python)
         yield f"`framefleet demo` on {version}"
-    if not environments:
-        return
 
     extras = tomllib.loads((clone / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for extra in [name for name in extras if name != "dev"]:
@@ -88,14 +97,21 @@ def steps(folder: Path, pythons: Sequence[str]) -> Iterator[str]:
         yield f"{title} installed, a prompt rendered"
 
 
-def build(folder: Path, clone: Path) -> tuple[Path, Path]:
+def build(clone: Path) -> tuple[Path, Path]:
     """Build sdist and wheel, and check them; return both."""
+    folder = clone.parent
     python = new_environment(folder / "checkers", sys.executable)
     pip(python, *CHECKERS)
     run(clone, str(python), "-m", "build", "--outdir", str(folder / "dist"))
     sdist, wheel = (next((folder / "dist").glob(ending)) for ending in ("*.tar.gz", "*.whl"))
     run(folder, str(python), "-m", "twine", "check", "--strict", str(sdist), str(wheel))
     run(folder, str(python.parent / "check-wheel-contents"), str(wheel))
+    check_files(wheel, clone)
+    return sdist, wheel
+
+
+def check_files(wheel: Path, clone: Path) -> None:
+    """Exit if a wheel lacks a file of the packages."""
     tracked = [Path(file) for file in run(clone, "git", "ls-files", *PACKAGES).splitlines()]
     # framefleet/ has links to the other folders, whose READMEs are for developers.
     files = [file for file in tracked if file.name != "README.md" and not (clone / file).is_symlink()]
@@ -103,7 +119,6 @@ def build(folder: Path, clone: Path) -> tuple[Path, Path]:
     named = (file if file.parts[0] == "framefleet" else "framefleet" / file for file in files)
     if missing := [str(file) for file in named if str(file) not in inside]:
         sys.exit(f"{wheel.name} lacks {', '.join(missing[:5])}; see package-data in pyproject.toml")
-    return sdist, wheel
 
 
 def new_environment(folder: Path, python: str) -> Path:

@@ -1,4 +1,4 @@
-"""Figures of README and docs, measured and written into their blocks, each with its commit and processor.
+"""Figures of pages, measured and written into their blocks, each with its commit and processor.
 
 To add a table: an entry in `TABLES`, by its name a function that returns Markdown (`Command` is one, of a
 program that prints a table), and in a page a block of this name (tools/house/measurements.py).
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from framefleet.pipeline.model.environment import lines_beginning
-from tools.house.measurements import BLOCK, block, is_for_users
+from tools.house.measurements import BLOCK, block, has_figures
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,5 +109,5 @@ def _git(*arguments: str) -> str:
 
 
 def _pages(root: Path) -> list[Path]:
-    files = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
-    return [file for file in files if is_for_users(file.relative_to(root).as_posix()) and file.exists()]
+    files = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))]
+    return [file for file in files if has_figures(file.relative_to(root).as_posix()) and file.exists()]

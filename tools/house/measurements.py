@@ -58,14 +58,14 @@ def block(name: str, body: str) -> str:
 def stray_measurements(house: House) -> Iterator[Finding]:
     """Yield blocks that no tool wrote, and figures outside of blocks."""
     for path, text in house.texts.items():
-        if is_for_users(path):
+        if has_figures(path):
             yield from _in_page(path, text)
 
 
-def is_for_users(path: str) -> bool:
+def has_figures(path: str) -> bool:
     """docs/why/ is for those who work on the code: what decided is quoted there, and not measured again."""
     is_page = path.startswith("docs/") and not path.startswith("docs/why/")
-    return path == "README.md" or (is_page and path.endswith(".md"))
+    return path in ("README.md", "CONTRIBUTING.md") or (is_page and path.endswith(".md"))
 
 
 def _in_page(path: str, text: str) -> Iterator[Finding]:

@@ -68,8 +68,8 @@ def checked(
         ) from None
     (row,) = plan.rows(index, table)
     if isinstance(row, InvalidRow):
-        problem = row.problems[0]
-        raise TableError(f"request {index}: {problem}", problem.why.fix)
+        first = row.problems[0]
+        raise TableError(f"request {index}: {first}", first.why.fix)
     if plan.carried.names:
         raise TableError(
             f"request {index}: {spec.class_name} takes no {', '.join(plan.carried.names)}",

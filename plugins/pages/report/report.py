@@ -18,8 +18,7 @@ from framefleet.pipeline.metrics import BUSY, LOAD, NETWORKS, WORKER_SECONDS, of
 from framefleet.pipeline.model.specs.model_index import is_denoiser
 from framefleet.pipeline.outputs.layout import preview_path
 from framefleet.pipeline.outputs.output import Output
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables
-from framefleet.pipeline.outputs.query import columns_in, rows_where
+from framefleet.pipeline.outputs.parts.record_tables import record_tables
 from framefleet.pipeline.outputs.row_states import FailedRow, OutputCounts, failed_rows
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.plugins.pages.report import values
@@ -33,10 +32,9 @@ from framefleet.plugins.pages.report.figures import (
     positive,
     tally,
 )
-from framefleet.plugins.picks import read_picks
+from framefleet.plugins.picks import Pick, labelled_records, read_picks
 
 PAGE, VALUES = "report.html", "report.json"  # in the output
-_STARS = "stars"  # in conditions: of the output's own picks, null of clips that nobody gave any
 _MAX_FAILURES = 20  # messages that are shown
 _MAX_WORKERS = 200  # of the JSON: the busiest
 _MAX_ENVIRONMENTS = 20  # of the most rows; models too
@@ -263,19 +261,9 @@ def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
     """Yield what records took, of those for which the condition is true."""
     if not condition:
         return record_tables(store, [COMPUTE])
-    schema, place = record_schema_of(store), "accepted"
-    names = dict.fromkeys([COMPUTE, "row_id", *columns_in(condition, schema, place=place)])
-    tables = record_tables(store, [*names])
     picks = read_picks(store).items()
-    stars = {row_id: pick.stars for row_id, pick in picks if "stars" in pick.model_fields_set}
-
-    def with_stars(table: pa.Table) -> pa.Table:
-        if _STARS in table.column_names:
-            return table
-        ranks = [stars.get(row_id) for row_id in table["row_id"].to_pylist()]
-        return table.append_column(_STARS, pa.array(ranks, pa.int64()))
-
-    return rows_where(map(with_stars, tables), condition, [*schema.names, _STARS], place=place)
+    stars = {row_id: Pick(stars=pick.stars) for row_id, pick in picks if "stars" in pick.model_fields_set}
+    return labelled_records(store, [COMPUTE], condition, stars, place="accepted")
 
 
 def _sums(tables: Iterator[pa.Table]) -> tuple[int, float]:

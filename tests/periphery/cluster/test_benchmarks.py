@@ -49,6 +49,7 @@ PROGRAMS = {
     "probes": (["--rows", "2"], "remembered"),
     "real_rows": (["--tiny"], "way: fast"),
     "real_width": (["--tiny", "--dtype", "fp32"], "pinned:"),
+    "release": (["--short"], "wheel built, no file missing"),
     "resume": (["--rows", "2000", "--ray-data"], "Ray Data: rows_per_s"),
     "start": (["--short"], "| plan |"),
     "timesteps": (["--short"], "with fractions ("),
@@ -74,7 +75,7 @@ def test_every_program_is_here() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("audit", "audits_simulated", "draft_ranks", "load", "marks", "one_level", "timesteps"),
+        *("audit", "audits_simulated", "draft_ranks", "load", "marks", "one_level", "release", "timesteps"),
         *("gpu_assert", "gpu_deterministic", "gpu_neighbour", "gpu_peak", "gpu_placement"),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("resume", "start")),
     ],
