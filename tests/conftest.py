@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import secrets
 import signal
 import tempfile
 import uuid
@@ -53,10 +52,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("framefleet")
 # A shell has its background jobs ignore SIGINT, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# To join a cluster that wants a token this must be set before Ray is imported. One token for those that tests
-# start and join in one process, where Ray reads it once.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 # Else what Ray starts yields to every other process, and waits beside tests that compute.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Else a process that has died is taken for one out of reach where the news of it takes more than a second.

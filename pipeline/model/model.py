@@ -86,7 +86,7 @@ class Model:
 
     def __repr__(self) -> str:
         settings = self.settings
-        return f"Model({settings.path!r}, {self.spec.class_name}, device={settings.device!r})"
+        return f"Model({settings.path!r}, {self.spec.class_name}, device={self.environment['device']!r})"
 
     def denoisers(self) -> dict[str, nn.Module]:
         return {name: network for name, network in self.networks().items() if is_denoiser(name)}

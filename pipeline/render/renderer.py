@@ -140,6 +140,9 @@ class Renderer:
         self._at_home: ExitStack | None = None  # once rows may be away
         self._learn_anew()
 
+    def __repr__(self) -> str:
+        return f"Renderer({self.model!r})"
+
     @property
     def num_active(self) -> int:
         """Rows submitted and not yet returned."""

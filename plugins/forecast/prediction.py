@@ -173,7 +173,7 @@ class Prediction:
         yield (
             f"predicted: {count_text(self.num_rows, 'row')} in {duration(self.elapsed_s)} with "
             f"{count_text(self.num_workers, 'worker')} as fast as this machine: "
-            f"{self.worker_s / HOUR_S:,.2f} hours of workers, {bytes_text(self.num_bytes)}{cost}"
+            f"{self.worker_s / HOUR_S:,.3g} hours of workers, {bytes_text(self.num_bytes)}{cost}"
         )
         if self.audits_s:
             yield f"audits take {duration(self.audits_s)} of the workers' time"

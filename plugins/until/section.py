@@ -51,4 +51,5 @@ class UntilSection(Section):
 
     def __str__(self) -> str:
         per = f" of each {' and '.join(self.per)}" * bool(self.per)
+        per += f", by the shares of {' and '.join(self.share)}," * bool(self.share)
         return f"{self.accepted:,} accepted{per} where {self.where}, at most {self.at_most:,} rendered"

@@ -131,7 +131,7 @@ class Answers:
         """
         self._troubles.clear()
         total = sum(1 for _ in self._left(parts)) if watch else 0
-        pace = ClipsPace("asked about", total=total, watch=watch) if watch else None
+        pace = ClipsPace("asked about", total=total, watch=watch) if watch and total else None
         self.num_left.clear()
         schema = pa.schema([("row_id", pa.string()), *OF_CLIP, *self._fields])
         writer = PartWriter(self._store, SCORES, schema, run=new_run(0))

@@ -50,7 +50,8 @@ def test_skipped_rows_are_listed_once_however_often_the_job_runs(tmp_path: Path,
     values = job_values(table, tmp_path / "out", on_invalid="skip", address=ray_cluster)
     shown: list[Progress] = []
     summary = framefleet.render(values, on_progress=shown.append)
-    assert (summary.done, summary.failed) == (2, 0)
+    assert (summary.done, summary.failed, summary.num_invalid) == (2, 0, 2)
+    assert "2 left out" in repr(summary)
     assert shown[-1].total == 2
     assert framefleet.render(values).done == 0
     invalid = ds.dataset(tmp_path / "out" / "invalid").to_table().to_pylist()

@@ -176,6 +176,34 @@ def test_only_what_is_chosen_is_handed_on(tmp_path: Path, records: list[dict[str
     assert [list(row) for row in told] == [["row_id", "sharpness", "seed", "stars"]] * 2
 
 
+def test_a_condition_may_name_stars_and_notes_of_picks(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    picks = tmp_path / "picks.jsonl"
+    lines = [{"row_id": row["row_id"], "stars": number % 6} for number, row in enumerate(records)]
+    picks.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    chosen = exported(tmp_path, "parquet", where="stars >= 3 AND sharpness < 0.75", picks=picks)
+    assert pq.read_table(chosen)["stars"].to_pylist() == [4, 5]
+    with pytest.raises(JobError, match="'stars'"):
+        exported(tmp_path, "parquet", "to2", where="stars >= 3")
+
+
+def test_rows_that_left_the_table_can_be_left_out(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    out = Store(str(tmp_path / "out"))
+    with pytest.raises(JobError, match="nobody wrote down the table"):
+        exported(tmp_path, "parquet", in_table=True)
+    row_ids = [row["row_id"] for row in records[:5]] + ["f" * 32]
+    writer = PartWriter(
+        out, "rows", pa.schema([("row_index", pa.int64()), ("row_id", pa.string())]), run=new_run(0)
+    )
+    for number, row_id in enumerate(row_ids):
+        writer.add(None, {"row_index": number, "row_id": row_id})
+    writer.flush()
+    everything = command("export", tmp_path / "out", tmp_path / "all", "--format=parquet")
+    assert "note: 2 clips of rows that left the table are in this output: --in-table" in everything.stderr
+    present = command("export", tmp_path / "out", tmp_path / "to", "--format=parquet", "--in-table")
+    assert present.exit_code == 0 and "left the table" not in present.stderr, present.stderr
+    assert pq.read_table(tmp_path / "to")["row_id"].to_pylist() == row_ids[:5]
+
+
 def test_picks_of_another_output_are_told(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     picks = tmp_path / "picks.jsonl"
     picks.write_text("".join(json.dumps({"row_id": row}) + "\n" for row in (records[0]["row_id"], "0" * 32)))

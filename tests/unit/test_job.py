@@ -382,6 +382,14 @@ def test_what_is_no_job_file_is_refused(tmp_path: Path, text: str, said: str) ->
     assert said in refusal(tmp_path, text).problem
 
 
+@pytest.mark.parametrize("rest", ["", "model: m\n", "\n\n"])
+def test_a_missing_colon_is_on_its_own_line(tmp_path: Path, rest: str) -> None:
+    assert (
+        "line 2: not YAML: could not find expected ':'"
+        in refusal(tmp_path, f"output: o\ntable t.csv\n{rest}").problem
+    )
+
+
 def test_a_missing_file_is_refused() -> None:
     with pytest.raises(JobError, match=r"nowhere\.yaml cannot be read: No such file"):
         load_job("nowhere.yaml")
