@@ -198,7 +198,7 @@ def labelled_records(
     *,
     place: str = "where",
 ) -> Iterator[pa.Table]:
-    """Yield records as `records_where` does; the condition may be about `LABELS` too."""
+    """Yield records as `records_where` does; the condition may be about `LABELS` that they lack."""
     if where is None:
         return records_where(store, names, None, parts)
     schema = record_schema_of(store, parts)

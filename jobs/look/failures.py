@@ -16,7 +16,7 @@ from typer import Option
 from framefleet.doors import inner_outputs
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, command, count_text, escaped
+from framefleet.pipeline.errors import FramefleetError, command, count_text, escaped
 from framefleet.pipeline.outputs.layout import INVALID
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def failures_command(
             for row in rows:
                 stdout.say(json.dumps(failure_values(row)))
         else:
-            place = _to_retry(opened.url, sets or [])
-            _show_by_type(rows, opened.url, place, limit=limit, traceback=traceback)
+            if _show_by_type(rows, opened.url, limit=limit, traceback=traceback):
+                stderr.say(f"to retry them: {command('retry', _to_retry(output, opened, sets or []))}")
             _show_invalid(opened, limit=limit)
 
 
@@ -91,21 +91,19 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
         stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
 
 
-def _to_retry(url: str, sets: Sequence[str]) -> str:
+def _to_retry(output: str, opened: Output, sets: Sequence[str]) -> str:
     """Return what `retry` takes: the output, unless it needs what job.json is not believed about."""
     from framefleet.jobs.render.claim import claimed_job
 
     try:
-        claimed_job(url, sets)
-    except JobError:
+        claimed_job(output, sets)
+    except FramefleetError:
         return "JOB.YAML"
-    return url
+    return opened.url
 
 
-def _show_by_type(
-    failed: Iterator[FailedRow], url: str, to_retry: str, *, limit: int, traceback: bool
-) -> None:
-    """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
+def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> bool:
+    """Print at most `limit` rows of each type, the most frequent type first; return whether there are any."""
     counts: Counter[str] = Counter()
     shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
     for row in failed:
@@ -114,7 +112,7 @@ def _show_by_type(
             shown.setdefault(row.error_type, []).append(row)
     if not counts:
         stderr.say(f"no row of {url} failed")
-        return
+        return False
     for kind, count in counts.most_common(_MAX_TYPES):
         stdout.say(Text(f"{one_line(kind)}: {count_text(count, 'row')}", style="bold red"))
         for row in shown.get(kind, []):
@@ -123,7 +121,7 @@ def _show_by_type(
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
     if not traceback and any(row.traceback for rows in shown.values() for row in rows):
         stderr.say(f"to see where each was raised: {command('failures', url, '--traceback')}")
-    stderr.say(f"to retry them: {command('retry', to_retry)}")
+    return True
 
 
 def _show_invalid(opened: Output, *, limit: int) -> None:

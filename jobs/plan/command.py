@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -298,7 +299,7 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
     num = round(audits.num_audits)
     about, limit = "about", "audit.share does not limit them"
     if audits.limit is not None:
-        about = "up to"
+        about = "up to" if audits.num_audits >= 1 + math.floor(audits.limit * num_pending) else about
         limit = f"audit.share: at most {share_text(audits.limit)} of the model's time, and one row"
     how_many = (
         f"{about} {num:,} of {count_text(num_pending, 'row')}{share} are" if num > 1 else "perhaps one row is"

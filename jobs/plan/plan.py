@@ -32,7 +32,7 @@ from framefleet.jobs.render.python_table import given_rows
 from framefleet.jobs.render.resolve import ResolvedJob, resolve_job
 from framefleet.jobs.render.survey import Survey, mark_done, survey_rows
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import JobError, count_text
+from framefleet.pipeline.errors import UserError, count_text
 from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.guards.mistakes import naming_model
 from framefleet.pipeline.guards.redaction import public_url
@@ -185,8 +185,8 @@ def plan_job(job: Job, watch: Watch, wanted: PlanOptions | None = None) -> JobPl
     for check in (check_gpu, *(listener.check for listener in doors.listeners())):
         try:
             check(job)
-        except JobError as error:  # another machine may render it
-            log.warning("`render` would stop on this machine: %s; %s", error.problem, error.fix)
+        except UserError as error:  # maybe of this machine alone
+            log.warning("`render` would stop here: %s; %s", error.problem, error.fix)
     run: doors.PlanRun = _plan_of
     for runner in reversed(doors.runners_of(job)):
         run = partial(runner.plan, run=run)

@@ -10,7 +10,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from framefleet.cluster.driver.progress import AuditFigures, Progress
-from framefleet.pipeline.errors import command, count_text
+from framefleet.pipeline.errors import command, count_text, escaped
 
 if TYPE_CHECKING:
     from framefleet.pipeline.outputs.damage import Gone
@@ -187,7 +187,8 @@ def audit_line(audits: AuditFigures, num_rows: int) -> str:
         line += f"; with 95 % confidence, {bound_text(audits.most_wrong, num_rows)}"
     if never := [kind for kind, is_compared in audits.kinds.items() if not is_compared]:
         kinds = f"{len(never):,} of the {len(audits.kinds):,} kinds (recipe, models, sizes)"
-        line += f"; no row of {kinds} was compared, e.g. {never[0]}"
+        example = escaped(never[0][:100])  # of a driver's file, which may be anybody's
+        line += f"; no row of {kinds} was compared, e.g. {example}"
     return line
 
 

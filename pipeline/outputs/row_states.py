@@ -69,7 +69,7 @@ def count_rows(store: Store) -> OutputCounts:
     def ids() -> Iterator[pa.RecordBatch]:
         try:
             for place, parts in places:
-                for batch in (batch for table in _row_ids(store, parts) for batch in table.to_batches()):
+                for batch in (batch for table in row_ids_in(store, parts) for batch in table.to_batches()):
                     column = pa.repeat(pa.scalar(place, pa.uint8()), len(batch))
                     yield pa.RecordBatch.from_arrays([batch.column(0), column], schema=_PLACES)
         except FramefleetError as error:  # which DuckDB hides
@@ -110,7 +110,8 @@ def added_in(store: Store) -> list[str]:
     return sorted(path for path in store.list(TABLES) if path.startswith(f"{TABLES}/{ADDED}"))
 
 
-def _row_ids(store: Store, parts: Iterable[Part]) -> Iterator[pa.Table]:
+def row_ids_in(store: Store, parts: Iterable[Part]) -> Iterator[pa.Table]:
+    """Yield the column `row_id` of some parts."""
     return read_parts(store, [part.path for part in parts], _ROW_ID)
 
 
@@ -157,11 +158,11 @@ def failed_rows(store: Store) -> Iterator[FailedRow]:
 def failed_tables(store: Store) -> Iterator[pa.Table]:
     """Yield what failed, has no record and is in the table, by its last failure, the newest first."""
     failures, rows = parts_in(store, FAILURES), parts_in(store, ROWS)
-    left = {row_id for table in _row_ids(store, failures) for row_id in table["row_id"].to_pylist()}
+    left = {row_id for table in row_ids_in(store, failures) for row_id in table["row_id"].to_pylist()}
     if left:
-        left -= _among(left, _row_ids(store, live_parts(store)))
+        left -= _among(left, row_ids_in(store, live_parts(store)))
     if left and rows:  # else nobody wrote down the rows of the table
-        left = _among(left, _row_ids(store, rows))
+        left = _among(left, row_ids_in(store, rows))
     for part in reversed(failures) if left else ():
         table = read_part(store, part.path, FAILURE_FIELDS)
         places = []
@@ -213,7 +214,7 @@ def log_lines(store: Store, row_id: str | None = None) -> Iterator[LogLine]:
     try:
         record = find_record(store, row_id)
     except JobError:  # it has no record
-        if not num_lines and not _among({row_id}, _row_ids(store, parts)):
+        if not num_lines and not _among({row_id}, row_ids_in(store, parts)):
             problem = f"{store.url_of('')} has no row {row_id}"
             fix = "take a row_id from a record, a failure or a clip's name"
             raise JobError(problem, fix) from None

@@ -47,7 +47,13 @@ class DraftRunner(JobRunner):
         watch.say(f"drafts: {first.output}")
         drafted = run(first, watch, replace(scope, spent=drafts.spent_on(job, scope.spent)))
         ended = Summary(
-            done=0, failed=0, elapsed_s=0.0, mean_batch=None, inner={DRAFTS: drafted}, store=store_of_job(job)
+            done=0,
+            failed=0,
+            elapsed_s=0.0,
+            mean_batch=None,
+            inner={DRAFTS: drafted},
+            num_invalid=drafted.num_invalid,
+            store=store_of_job(job),
         )
         if drafted.over_budget:
             return replace(ended, over_budget=drafted.over_budget, to_continue=drafted.to_continue)
@@ -61,7 +67,7 @@ class DraftRunner(JobRunner):
             only = {*only, *drafts.rows_of_drafts(job, choice.place, only)}
         spent = drafts.spent_on(first, scope.spent, drafted)
         full = run(job, watch, Scope(only=only, table=choice.place, spent=spent, began=scope.began))
-        return replace(full, inner={DRAFTS: drafted})
+        return replace(full, inner={DRAFTS: drafted}, num_invalid=drafted.num_invalid)
 
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None

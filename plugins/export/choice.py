@@ -78,7 +78,10 @@ class ExportChoice:
             for row_id, pick in sorted((self.picks or {}).items())
         ]
         digest = hashlib.sha256("".join(texts).encode()).hexdigest()
-        return asdict(replace(self, picks=None)) | {
+        values = asdict(replace(self, picks=None))
+        if not self.in_table:  # exports that were begun before there was this choice go on
+            del values["in_table"]
+        return values | {
             "picks": None if self.picks is None else digest,
             "columns": "lean" if self.columns is None else list(self.columns),
         }

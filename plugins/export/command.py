@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import OutputToRead, StorageSets, Verbose, Where
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import FramefleetError, count_text
 from framefleet.plugins.export.choice import SHARD_MB, SHARD_ROWS, ClipFile, ExportFormat
 
 if TYPE_CHECKING:
+    from framefleet.pipeline.outputs.output import Output
     from framefleet.plugins.export.export import Exported
 
 _MAX_SHOWN = 20  # a screenful
@@ -143,20 +145,27 @@ def export_command(
             to_options = options.get("to_options") or theirs
             exported = export_chosen(opened.store, to, to_options, choice, watch)
             url = hub.push(exported.place, watch) if hub and exported.place else None
-        if choice.picks is not None and where is None:
+        if choice.picks is not None and where is None and not in_table and file == "clip":
             num_picked = exported.num_rows + len(exported.left_out) + len(exported.near_duplicates)
             if num_unknown := len(choice.picks) - num_picked:
                 stderr.say(f"{count_text(num_unknown, 'pick')} without a record in this output")
         if near_duplicates is not None:
             stderr.say(f"left out: {count_text(len(exported.near_duplicates), 'near duplicate')}")
-        if not in_table and not choice.is_table and (num_former := opened.counts().former):
-            clips = count_text(num_former, "clip")
-            stderr.say(f"note: {clips} of rows that left the table are in this output: --in-table")
         _show(exported, format)
         stdout.say(exported.place.url_of("") if exported.place else to)
         if url:
             stdout.say(url)
+        if not in_table and not choice.is_table:
+            _say_former(opened)
     raise Exit(1 if exported.left_out else 0)
+
+
+def _say_former(opened: Output) -> None:
+    """Say how many clips are of rows that the table no longer has."""
+    with suppress(FramefleetError):  # of parts that the export does not need
+        if num_former := opened.counts().former:
+            clips = count_text(num_former, "clip")
+            stderr.say(f"note: {clips} of rows that left the table are in this output: --in-table")
 
 
 def _show(exported: Exported, format: ExportFormat) -> None:

@@ -26,6 +26,7 @@ def read_template(text: str, known: Collection[str]) -> CaptionTemplate:
     """Read a template such as "{prompt}, {style}". Raises JobError for an unknown column."""
     example = 'write it as "{prompt}, {style}", with {{ and }} for braces'
     try:
+        text.encode()  # bytes of a command line may be no text
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
         raise JobError(f"caption: {text!r} is not a template: {error}", example) from None

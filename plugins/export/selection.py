@@ -29,11 +29,11 @@ from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS, ROWS
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output, recorded_clip, sound_content
-from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of, record_tables
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named, told_arguments
+from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.parts.seals import Part, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in
+from framefleet.pipeline.outputs.row_states import row_ids_in
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.rows.tables.row_ids import ids_of
 from framefleet.plugins.export.choice import ALL_COLUMNS, ExportChoice
@@ -64,7 +64,6 @@ _LICENSED = ["model", "license"]
 _DERIVED = {"path": "derived_path", "media_sha256": "derived_sha256"} | {
     name: f"derived_{name}" for name in ("bytes", "height", "width", "num_frames", "fps")
 }
-_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _PIECE_ROWS, _PIECE_BYTES = 256, 64 << 20  # read at once, and a row group: memory has a few of them
 
 Split = Literal["train", "validation"]
@@ -156,6 +155,8 @@ class Selection:
             if self._choice.file != "clip":
                 fix += "; only rows of a job with `post:` have a second clip"
             return JobError("no row is chosen", fix)
+        if self._choice.in_table:
+            return JobError("none of the picks is of a row that the table has now", "leave out in_table")
         inner = Output(self._store).inner.items()
         fix = "".join(f"picks of {name} belong to {one.url}; " for name, one in inner)
         problem = f"none of the picks is a clip of {self._store.url_of('')}"
@@ -232,10 +233,10 @@ class Selection:
 
 def _ids_in_table(store: Store) -> npt.NDArray[np.bytes_]:
     """Return the row_ids of the table as it was last rendered, sorted: 16 bytes each."""
-    paths = [part.path for part in parts_in(store, ROWS)]
-    if not paths:
+    ids = [_bytes_of(rows) for rows in row_ids_in(store, parts_in(store, ROWS))]
+    if not any(map(len, ids)):
         raise JobError(f"{store.url_of(ROWS)} has no rows: nobody wrote down the table", "leave out in_table")
-    return np.sort(np.concatenate([_bytes_of(rows) for rows in read_parts(store, paths, _ROW_ID)]))
+    return np.sort(np.concatenate(ids))
 
 
 def _bytes_of(rows: pa.Table) -> npt.NDArray[np.bytes_]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from framefleet.cluster.driver.stop import HOUR_S
 from framefleet.jobs.show.watch import duration
-from framefleet.pipeline.errors import bytes_text, count_text
+from framefleet.pipeline.errors import bytes_text, count_text, rounded
 from framefleet.pipeline.request import Request
 
 # Texts that are counted one by one, in 100 MB; beyond, the share of new texts so far is assumed.
@@ -166,14 +166,14 @@ class Prediction:
         for heading in ("rows", "s a row", "rows a forward", "bytes a clip"):
             table.add_column(heading, justify="right")
         for kind in self.kinds:
-            numbers = (f"{kind.num_rendered:,}", f"{kind.render.wall_s:.3g}", f"{kind.mean_batch:.1f}")
+            numbers = (f"{kind.num_rendered:,}", rounded(kind.render.wall_s), f"{kind.mean_batch:.1f}")
             table.add_row(kind.name, *numbers, bytes_text(kind.num_bytes))
         yield table
         cost = "" if self.cost is None else f", price {self.cost:,.2f}"
         yield (
             f"predicted: {count_text(self.num_rows, 'row')} in {duration(self.elapsed_s)} with "
             f"{count_text(self.num_workers, 'worker')} as fast as this machine: "
-            f"{self.worker_s / HOUR_S:,.3g} hours of workers, {bytes_text(self.num_bytes)}{cost}"
+            f"{rounded(self.worker_s / HOUR_S)} hours of workers, {bytes_text(self.num_bytes)}{cost}"
         )
         if self.audits_s:
             yield f"audits take {duration(self.audits_s)} of the workers' time"
@@ -182,9 +182,9 @@ class Prediction:
             if isinstance(result, str):
                 yield f"1 clip, {name}: {result}"
             elif not isinstance(one_s, float) or result is one_s:
-                yield f"1 clip, {name}: {result:.3g} s"
+                yield f"1 clip, {name}: {rounded(result)} s"
             else:
-                yield f"1 clip, {name}: {result:.3g} s, {result / one_s:.2f} of the time of one device"
+                yield f"1 clip, {name}: {rounded(result)} s, {result / one_s:.2f} of the time of one device"
         if self.num_guessed:
             yield f"estimated from these: {count_text(self.num_guessed, 'row')} of other shapes"
 

@@ -31,7 +31,8 @@ _Rows = Annotated[
     ),
 ]
 _Picks = Annotated[
-    str | None, Option("--picks", metavar="PICKS.JSONL", help="File of row_ids to choose from.")
+    str | None,
+    Option("--picks", metavar="PICKS.JSONL", help="Rows to choose from; --where may name its stars."),
 ]
 _Seed = Annotated[int, Option("--seed", help="Random seed for choosing the rows.")]
 _RowIds = Annotated[

@@ -12,7 +12,7 @@ from typer import Option
 
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, command, count_text
+from framefleet.pipeline.errors import JobError, command, count_text, rounded
 from framefleet.pipeline.outputs.layout import PICKS
 
 EVERY_S = 5.0
@@ -244,8 +244,8 @@ def report_command(
         write_report(store, made)
         if made.cost:
             unit, cost = "GPU" if made.gpus_per_worker else "worker", made.cost
-            hours = f"{unit} hours: {cost.gpu_hours:,.3g} x {cost.price_per_gpu_hour:g}"
-            inner = "".join(f", {name}: {one:,.3g}" for name, one in cost.inner_gpu_hours.items())
+            hours = f"{unit} hours: {rounded(cost.gpu_hours)} x {cost.price_per_gpu_hour:g}"
+            inner = "".join(f", {name}: {rounded(one)}" for name, one in cost.inner_gpu_hours.items())
             stdout.say(f"cost: {cost.total:,.2f} ({hours}{inner})")
         if made.clip_yield:
             stdout.say(f"yield: {made.clip_yield.text()}")

@@ -157,7 +157,7 @@ class WarmFleet:
         check_own_ray(job.fleet)
         check_gpu(job)
         resolved = self._stack.enter_context(closing(resolve_job(job, self._watch)))
-        self._lock = self._stack.enter_context(DriverLock(resolved.store))
+        self._lock = self._stack.enter_context(DriverLock(resolved.store, can_pause=True))
         claim(resolved)
         self._stack.callback(resolved.store.delete_all, WEIGHTS)
         self._start = _Kept(job)

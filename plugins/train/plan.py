@@ -88,7 +88,7 @@ def plan_train_job(job: TrainJob, watch: Watch, *, probe: bool = False) -> Train
     try:
         check_gpu(job)
     except JobError as error:  # another machine may train it
-        log.warning("`train` would stop on this machine: %s; %s", error.problem, error.fix)
+        log.warning("`train` would stop here: %s; %s", error.problem, error.fix)
     resolved = resolve_training(job, watch)
     num_workers = job.fleet.max_workers
     check_output(resolved, workers=num_workers)

@@ -24,12 +24,10 @@ from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, write_le
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
-from framefleet.pipeline.outputs.parts.parts import read_parts
 from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
-from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
-from framefleet.pipeline.outputs.row_states import added_in
+from framefleet.pipeline.outputs.row_states import added_in, row_ids_in
 from framefleet.pipeline.request import MAX_SEED, Request
 from framefleet.pipeline.rows.tables.column_checks import argument_meant
 from framefleet.pipeline.rows.tables.table import Table, open_table
@@ -39,7 +37,6 @@ from framefleet.plugins.until.marks import write_marks
 from framefleet.plugins.until.section import UNTIL, UntilSection
 from framefleet.plugins.until.step import MARKS
 
-_ROW_ID = fields_named(RECORD_FIELDS, "row_id")
 _MODEL = ("model", "model_name")  # what `per` may call a row's model
 
 
@@ -231,7 +228,7 @@ class Candidates:
             for parts in (live_parts(self._store), parts_in(self._store, FAILURES))
         )
         self._seen |= {part.path for part in (*records, *failures)}
-        for table in read_parts(self._store, [part.path for part in failures], _ROW_ID):
+        for table in row_ids_in(self._store, failures):
             for row_id in table["row_id"].to_pylist():
                 key = bytes.fromhex(row_id)
                 if not (place := self._places.get(key)):
@@ -267,7 +264,7 @@ class Candidates:
 
     def resume(self) -> list[SeedRow]:
         """Ask again for the rows that earlier runs asked for, take in what records say, and return them."""
-        for table in read_parts(self._store, [part.path for part in parts_in(self._store, ROWS)], _ROW_ID):
+        for table in row_ids_in(self._store, parts_in(self._store, ROWS)):
             self._others |= {
                 bytes.fromhex(row_id): acceptance.UNRENDERED for row_id in table["row_id"].to_pylist()
             }

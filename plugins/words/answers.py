@@ -250,9 +250,17 @@ class Answers:
 
 
 def check_questions(job: Job) -> None:
-    """Raise JobError for a column of an output that has answers to another question."""
-    if steps := late_steps(job):
-        Answers(store_of_job(job), steps)
+    """Raise JobError for a column of an output, or of its drafts, that has answers to another question."""
+    for one in _jobs_of_outputs(job).values():
+        if steps := late_steps(one):
+            Answers(store_of_job(one), steps)
+
+
+def _jobs_of_outputs(job: Job) -> dict[str, Job]:
+    """Return what asks about each inner output, by its name, and the job."""
+    names = [runner.inner for runner in runners_of(job) if runner.inner]
+    inner = {name: job.model_copy(update={"output": below(job, name), **for_choice(job)}) for name in names}
+    return {**inner, "": job}
 
 
 @contextmanager
@@ -325,11 +333,8 @@ def judge(job: Job | str | Path | Mapping[str, Any], *, sets: Sequence[str] = ()
 def judge_clips(place: Job | str | Path | Mapping[str, Any], watch: Watch, sets: Sequence[str] = ()) -> bool:
     """Do what `judge` does, reporting to `watch`."""
     job = job_of(place, ["fleet.address=auto", *sets], unused=["marks", "post", "recipe", "scores"])
-    names = [runner.inner for runner in runners_of(job) if runner.inner]
-    inner = {name: job.model_copy(update={"output": below(job, name), **for_choice(job)}) for name in names}
-    with_clips = {
-        name: one for name, one in {**inner, "": job}.items() if parts_in(store_of_job(one), RECORDS)
-    }
+    outputs = _jobs_of_outputs(job).items()
+    with_clips = {name: one for name, one in outputs if parts_in(store_of_job(one), RECORDS)}
     if not late_steps(job):
         raise JobError("the job asks nothing about its clips", "give it a section `judge` or `captions`")
     if not with_clips:

@@ -202,6 +202,10 @@ def test_rows_that_left_the_table_can_be_left_out(tmp_path: Path, records: list[
     present = command("export", tmp_path / "out", tmp_path / "to", "--format=parquet", "--in-table")
     assert present.exit_code == 0 and "left the table" not in present.stderr, present.stderr
     assert pq.read_table(tmp_path / "to")["row_id"].to_pylist() == row_ids[:5]
+    with pytest.raises(JobError, match="none of the picks is of a row that the table has now"):
+        exported(tmp_path, "parquet", "to2", in_table=True, picks=[records[6]["row_id"]])
+    with pytest.raises(JobError, match="is not a template"):
+        exported(tmp_path, "parquet", "to3", caption="\udcff {seed}")
 
 
 def test_picks_of_another_output_are_told(tmp_path: Path, records: list[dict[str, Any]]) -> None:

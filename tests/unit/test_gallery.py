@@ -34,7 +34,6 @@ from tests.commands import command
 from tests.committed import committed
 from tests.gallery_output import write_output
 from tests.gallery_scripts import run_scripts
-from tests.outputs import UNDER_WAY, write_driver, write_output as write_bare_output
 from tests.rows import record
 
 HOSTILE = (
@@ -78,17 +77,6 @@ def column_of(store: Store, name: str, table: str = "records") -> list[Any]:
         values, codes = json.loads(text)
         cells += values if codes is None else [values[code] for code in codes]
     return cells
-
-
-def test_a_gallery_and_the_report_name_the_same_gpu_hours(tmp_path: Path) -> None:
-    store = write_bare_output(tmp_path, [record(1)], job={"fleet": {"gpus_per_worker": 2}})
-    figures = {"worker_seconds/denoise": 7200.0, "worker_seconds/load": 600.0}
-    write_driver(store, progress=replace(UNDER_WAY, figures=figures), ended=True)
-    framefleet.gallery(tmp_path)
-    manifest, cost = manifest_of(store), framefleet.report(str(tmp_path), price=1.0, write=False).cost
-    assert cost is not None and manifest["gpus"] == 2
-    assert manifest["hours"] * manifest["gpus"] == pytest.approx(cost.gpu_hours)
-    assert cost.gpu_hours == pytest.approx(13 / 3), "loading too"
 
 
 def test_a_gallery_shows_every_record_with_its_arguments_as_columns(tmp_path: Path) -> None:

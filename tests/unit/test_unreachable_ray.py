@@ -174,7 +174,7 @@ def test_a_gpu_that_is_not_here_is_refused_before_ray_starts(
     assert load_job(job), "elsewhere there may be one"
     for elsewhere in ([], ["--set", "fleet.address=10.0.0.1:6379"]):
         planned = " ".join(command("plan", job, *elsewhere).stderr.split())
-        assert (f"would stop on this machine: {said}" in planned) == (not elsewhere), planned
+        assert (f"would stop here: {said}" in planned) == (not elsewhere), planned
     check_gpu(load_job(values | {"fleet": {"address": "10.0.0.1:6379"}}))
     if more != {"model": {"path": "m", "device": "mps"}}:
         monkeypatch.setattr(settings, "num_gpus_here", lambda: 2)
@@ -216,7 +216,7 @@ def test_a_training_refuses_a_gpu_that_is_not_here(tmp_path: Path, monkeypatch: 
     with pytest.raises(JobError, match=problem):
         framefleet.train(values)
     planned = " ".join(command("plan", job).stderr.split())
-    assert f"`train` would stop on this machine: {problem}" in planned
+    assert f"`train` would stop here: {problem}" in planned
     elsewhere = command("train", job, "--set", "fleet.address=10.0.0.1:6379").stderr
     assert "is not a folder" in elsewhere and problem not in elsewhere
 

@@ -166,9 +166,7 @@ def show_verified(verify: Callable[[Watch], Iterator[VerifiedRow]], *, as_json: 
                 continue
             verdict, record = row.compared.verdict, row.record
             line = Text(f"{record.row_id}: ").append(verdict, style=_STYLES.get(verdict, "red"))
-            worker = (
-                f" by {record.worker}" if record.worker else ""
-            )  # nobody knows it of a clip that was adopted
+            worker = f" by {record.worker}" if record.worker else ""  # one that was adopted has none
             rendered = f"rendered{worker} on {record.node}"
             parts = [*replay.said_of(row.compared), row.error.problem if row.error else rendered]
             stdout.say(line.append(replay.unforged("".join(f", {part}" for part in parts))))

@@ -31,11 +31,8 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from framefleet.doors import notes
-from framefleet.jobs.job.job_json import gpus_per_worker
-from framefleet.jobs.look.status.status import figures_of
 from framefleet.pipeline.errors import FramefleetError, JobError
 from framefleet.pipeline.guards.json_text import canonical_json
-from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs import layout
 from framefleet.pipeline.outputs.media.media import preview_of
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
@@ -139,8 +136,6 @@ def write_gallery(
     except FileNotFoundError:
         claim = store.url_of("").encode()
     manifest |= {"output": store.url_of(""), "identity": hashlib.sha256(claim).hexdigest()[:16]}
-    manifest["hours"] = WORKER_SECONDS.total(figures_of(store)) / 3600
-    manifest["gpus"] = gpus_per_worker(store)
     manifest |= {name: axes.get(name) if axes.get(name) in names else None for name in ("x", "y")}
     text = json.dumps(manifest, separators=(",", ":"))
     written_at = datetime.now(UTC).isoformat(timespec="seconds")

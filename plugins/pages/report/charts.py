@@ -13,7 +13,7 @@ from html import escape
 from typing import Any
 
 from framefleet.jobs.show.watch import duration
-from framefleet.pipeline.errors import JobError, escaped
+from framefleet.pipeline.errors import JobError, escaped, rounded
 from framefleet.plugins.pages.report.values import ModelTime, Throughput
 
 try:
@@ -72,7 +72,7 @@ def throughput_chart(throughput: Throughput) -> str:
         axes.set_axisbelow(True)
         axes.spines["bottom"].set_visible(False)
 
-    return _svg(draw, height_in=2.5, label=f"Rows per {unit} over time; mean {mean:,.3g}")
+    return _svg(draw, height_in=2.5, label=f"Rows per {unit} over time; mean {rounded(mean)}")
 
 
 def bars_chart(

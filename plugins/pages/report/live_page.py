@@ -16,7 +16,7 @@ from framefleet.cluster.driver.progress import num_rendering
 from framefleet.jobs.look.status.status import Status, StatusReader
 from framefleet.jobs.show.watch import duration
 from framefleet.pipeline import metrics
-from framefleet.pipeline.errors import JobError, bytes_text, command, count_text
+from framefleet.pipeline.errors import JobError, bytes_text, command, count_text, rounded
 from framefleet.pipeline.outputs.layout import CLIPS, PREVIEWS, RECORDS, preview_path, recorded_path
 from framefleet.pipeline.outputs.media.media_settings import SOUNDS
 from framefleet.pipeline.outputs.output import Output
@@ -166,7 +166,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str, bool]]:
         yield "rows left", f"{status.num_left:,}", False
     yield "rows failed", f"{status.num_failed:,}", status.num_failed > 0
     if status.rows_per_s is not None:
-        yield "rows per minute", f"{60 * status.rows_per_s:,.3g}", False
+        yield "rows per minute", rounded(60 * status.rows_per_s), False
     if status.eta_s is not None:
         yield "left", duration(status.eta_s), False
     if status.workers:

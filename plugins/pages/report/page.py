@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from framefleet.jobs.show.watch import VAGUE, duration, share_text
-from framefleet.pipeline.errors import bytes_text, count_text, escaped
+from framefleet.pipeline.errors import bytes_text, count_text, escaped, rounded
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.metrics import BUSY, LOAD, WORKER_SECONDS
 from framefleet.plugins.pages.report import charts
@@ -88,7 +88,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield "from first to last row", duration(seconds), False
     if report.throughput.bins:
         _, per = charts.rate_unit(report.throughput.bin_s)
-        yield f"rows per {per}", f"{charts.mean_rate(report.throughput):,.3g}", False
+        yield f"rows per {per}", rounded(charts.mean_rate(report.throughput)), False
     yield "total length of clips", duration(clips.seconds), False
     yield "total size of clips", bytes_text(clips.num_bytes), False
     if clips.mean_batch:
@@ -97,7 +97,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
         yield "idle time of models", f"{work.idle_share:.1%}", False
     for name, share in report.gpu_idle.items():
         yield f"idle time of GPU {name}", f"{share:.1%}", False
-    yield report.unit, f"{report.gpu_hours:,.3g}", False
+    yield report.unit, rounded(report.gpu_hours), False
     if clips.peak_memory_bytes:
         yield "peak memory", bytes_text(clips.peak_memory_bytes), False
     if figures := report.audits.said:
@@ -111,11 +111,11 @@ def _facts(report: Report) -> Iterator[tuple[str, str, bool]]:
             False,
         )
         if cost.per_clip is not None:
-            yield "per clip", f"{cost.per_clip:,.4g}", False
+            yield "per clip", rounded(cost.per_clip, 4), False
     if gain := report.clip_yield:
         yield "of the time became accepted clips", f"{gain.accepted_share:.1%}", False
         if gain.cost_per_accepted is not None and gain.accepted:
-            yield "per accepted clip", f"{gain.cost_per_accepted:,.4g}", False
+            yield "per accepted clip", rounded(gain.cost_per_accepted, 4), False
 
 
 def _charts(report: Report) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _charts(report: Report) -> Iterator[str]:
     counts = [(name, count) for name, count in by_state.items() if count is not None]
     yield html_card("Rows by state", note, _counts_chart("Rows by state", counts, series=(0, 2, 3, 5)))
     if pace.bins:
-        mean = f"Mean rows per {charts.rate_unit(pace.bin_s)[1]}, dashed: {charts.mean_rate(pace):,.3g}."
+        mean = f"Mean rows per {charts.rate_unit(pace.bin_s)[1]}, dashed: {rounded(charts.mean_rate(pace))}."
         note = f"{mean} Each column is {duration(pace.bin_s)} wide."
         yield html_card("Throughput", note, charts.throughput_chart(pace))
     if clips.batch_sizes:
@@ -199,7 +199,7 @@ def _tables(report: Report) -> Iterator[str]:
     models = [
         (
             f"{one.name}: {one.model}" if one.name else one.model,
-            *(one.license, one.digest, f"{one.rows:,}", f"{one.busy_s / one.rows:.3g}"),
+            *(one.license, one.digest, f"{one.rows:,}", rounded(one.busy_s / one.rows)),
         )
         for one in report.models
     ]

@@ -261,9 +261,11 @@ def _records(store: Store, condition: str | None) -> Iterator[pa.Table]:
     """Yield what records took, of those for which the condition is true."""
     if not condition:
         return record_tables(store, [COMPUTE])
-    picks = read_picks(store).items()
-    stars = {row_id: Pick(stars=pick.stars) for row_id, pick in picks if "stars" in pick.model_fields_set}
-    return labelled_records(store, [COMPUTE], condition, stars, place="accepted")
+    picks = {
+        row_id: Pick(stars=pick.stars if "stars" in pick.model_fields_set else None, note=pick.note or None)
+        for row_id, pick in read_picks(store).items()
+    }
+    return labelled_records(store, [COMPUTE], condition, picks, place="accepted")
 
 
 def _sums(tables: Iterator[pa.Table]) -> tuple[int, float]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from framefleet.cluster.driver.progress import AuditFigures
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import count_text, rounded
 from framefleet.pipeline.outputs.row_states import FailedRow
 from framefleet.pipeline.overview import Overview
 from framefleet.plugins.pages.report.figures import Bin, WorkerTime
@@ -34,7 +34,7 @@ class Yield:
     def text(self) -> str:
         """Return it in words: "of the workers' time, networks computed for 94%; 31% made ..."."""
         clips = f"{self.num_accepted:,} of {count_text(self.num_clips, 'clip')}"
-        cost = "" if self.cost_per_accepted is None else f"; {self.cost_per_accepted:,.4g} for each"
+        cost = "" if self.cost_per_accepted is None else f"; {rounded(self.cost_per_accepted, 4)} for each"
         whole = sum(self.seconds.values())
         rest = [
             f"{name} {part / whole:.0%}" for name, part in self.seconds.items() if name != "accepted clips"
@@ -182,9 +182,9 @@ class Report(Overview):
         return {
             "output": self.output,
             "rows": f"{rows.done:,}{of} done, {rows.failed:,} failed, {rows.invalid:,} invalid",
-            "time": f"{self.gpu_hours:.4g} {self.unit}",
+            "time": f"{rounded(self.gpu_hours, 4)} {self.unit}",
             "mean batch": None if self.clips.mean_batch is None else f"{self.clips.mean_batch:.1f}",
-            "cost": None if cost is None else f"{cost.total:,.4g}",
+            "cost": None if cost is None else rounded(cost.total, 4),
             "yield": self.clip_yield.text() if self.clip_yield else None,
         }
 

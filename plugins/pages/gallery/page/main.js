@@ -92,7 +92,7 @@ class App {
     const name = (folders.at(-1) === "drafts" ? folders.slice(-2).join(": ") : folders.at(-1)) ?? manifest.output;
     const models = this.records.column("model")?.values?.map(([model]) => shown(model).split("/").filter(Boolean).pop() ?? "") ?? [];
     const date = this.records.column("finished_at")?.most?.slice(0, 10);
-    const about = [models.slice(0, 2).join(", ") + (models.length > 2 ? ` and ${models.length - 2} more` : ""), date, `${count(records.numRows)} done`, `${count(failures.numRows)} failed`, manifest.hours && `${shown(Number((manifest.hours * (manifest.gpus || 1)).toPrecision(3)))} ${manifest.gpus ? "GPU" : "worker"} hours`, manifest.notes[0]];
+    const about = [models.slice(0, 2).join(", ") + (models.length > 2 ? ` and ${models.length - 2} more` : ""), date, `${count(records.numRows)} done`, `${count(failures.numRows)} failed`, manifest.notes[0]];
     byId("about").replaceChildren(...about.filter(Boolean).map((text) => element("bdi", { textContent: text })));
     byId("about").title = manifest.notes.join("\n");
     document.title = `${name} – framefleet gallery`;
