@@ -14,6 +14,7 @@ from framefleet.plugins.demo.prepare import MODEL
 
 OUTPUT, ROUNDS = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10
 STEPS, SEEDS, CLIP, RATE = 6, 6, 0.2, 3e-4
+TOKENS = 64  # of prompts, as rendered and as learned from
 PROMPTS = ["a ball bounces on a grey background", "a square moves to the right"]
 JOB = {
     "output": OUTPUT,
@@ -25,14 +26,16 @@ JOB = {
         "num_frames": 9,
         "height": 64,
         "width": 64,
+        "max_sequence_length": TOKENS,
     },
     "keep": {"latents": "all", "log_probs": True},
     "fleet": {"workers": 2, "gpus_per_worker": 0},
 }
 
 pipe = framefleet.load_model(MODEL, dtype="fp32", device="cpu").pipe
+encode = {"do_classifier_free_guidance": False, "max_sequence_length": TOKENS}
 with torch.no_grad():
-    texts = {prompt: pipe.encode_prompt(prompt, do_classifier_free_guidance=False)[0] for prompt in PROMPTS}
+    texts = {prompt: pipe.encode_prompt(prompt, **encode)[0] for prompt in PROMPTS}
 scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, stochastic_sampling=True)
 network = pipe.transformer.requires_grad_(True)
 optimizer = torch.optim.AdamW(network.parameters(), lr=RATE)
@@ -65,6 +68,8 @@ with framefleet.fleet(JOB) as fleet:
                 ratio = (now - then).exp()
                 gain = torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage)
                 (-gain / (STEPS * len(records))).backward()
+        if furthest > 0.01:  # the weights are those that rendered: else the ratio means nothing
+            sys.exit(f"log-probabilities differ by {furthest:.1e}: the clips were rendered in another way")
         optimizer.step()
         optimizer.zero_grad()
         digest = fleet.update({"transformer": network.state_dict()})

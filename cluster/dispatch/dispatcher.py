@@ -305,9 +305,9 @@ class Dispatcher:
         for row_id, entry in seat.rows.items():
             self._copies.release(worker, row_id)
             entry.tried |= set(places)
-            entry.strikes += row_id in struck
             entry.deaths += row_id in blamed
             if row_id in struck:
+                entry.struck_on += (worker,)
                 entry.was_alone, entry.why = len(struck) == 1, why
             if row_id in blamed and self._faults.quarantines(entry.deaths, is_alone=entry.was_alone):
                 given_up.append(self._quarantine(entry))
@@ -411,4 +411,10 @@ class Dispatcher:
 
     def _give_up(self, entry: Entry, reason: str) -> GivenUp:
         self._end(entry)
-        return GivenUp(row=entry.row, attempts=entry.attempts, errors=entry.errors, reason=reason)
+        return GivenUp(
+            row=entry.row,
+            attempts=entry.attempts,
+            errors=entry.errors,
+            reason=reason,
+            struck_on=entry.struck_on if entry.deaths else (),
+        )

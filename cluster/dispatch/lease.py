@@ -49,6 +49,7 @@ class GivenUp:
     attempts: int
     errors: tuple[tuple[str, object], ...]  # (worker, error), oldest first
     reason: str
+    struck_on: tuple[str, ...] = ()  # workers that died with it, if that counts
 
 
 @dataclass(slots=True)
@@ -58,9 +59,9 @@ class Entry:
     row: Row
     errors: tuple[tuple[str, object], ...] = ()
     deaths: int = 0
-    strikes: int = 0  # deaths, and those on machines that had done no row yet
-    was_alone: bool = False  # at its last strike
-    why: str = ""  # what is known of its last strike
+    struck_on: tuple[str, ...] = ()  # workers that died with it, also on machines that had done no row yet
+    was_alone: bool = False  # when the last of these died
+    why: str = ""  # what is known of that
     tried: frozenset[str] = frozenset()  # where it failed, or its worker did
     # How many rows each machine had done when this one first failed as rows do on a broken machine.
     done_before: dict[str, int] | None = None
@@ -68,6 +69,10 @@ class Entry:
     @property
     def attempts(self) -> int:
         return len(self.errors) + self.deaths
+
+    @property
+    def strikes(self) -> int:
+        return len(self.struck_on)
 
 
 Whereabouts = tuple[str, ...]  # of one worker: its machine, its name, its process; the widest first

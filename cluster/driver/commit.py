@@ -184,7 +184,7 @@ class Committer:
             scheduler=request.scheduler,
             recipe=request.recipe,
             model=self._models[request.model],
-            workers=tuple(worker for worker, _ in row.errors),
+            workers=(*(worker for worker, _ in row.errors), *row.struck_on),
             failed_at=datetime.now(UTC),
         )
         self._writing.do(partial(self._failures.add, pending.carried, self._columns(failure, pending)))

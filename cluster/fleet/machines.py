@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0  # between two looks, which cost the head of the cluster a millisecond
 _CONNECT_S = 2.0
 _STOP_S = 5.0  # for a look under way to end
-_GO_ON = "look whether Ray runs there, then run the same command again to continue"
+_GO_ON = "run the same command again to continue; if the cluster is yours, see first whether its Ray runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

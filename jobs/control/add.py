@@ -99,9 +99,8 @@ def add_rows(
 ) -> Addition:
     """Do what `add` does, reporting to `watch`."""
     sets = ["fleet.address=auto", *sets]  # that of an output needs consent, and none is joined
-    job = job_of(place, sets, unused=["scores"])
-    if runners := runners_of(job):  # which may choose by scores
-        job = job_of(place, sets)
+    job = job_of(place, sets, unused=["scores", "judge", "captions"])
+    runners = runners_of(job)
     has = [runner.inner or runner.section for runner in runners if not runner.takes_added]
     has += ["a sweep"] if job.sweep else ["no table"] if job.table is None else []
     if has:
@@ -109,6 +108,9 @@ def add_rows(
         ways += ["add values to its sweep"] * bool(job.sweep)
         fix = f"{', or '.join(ways) or 'change the job file'}, and run it again"
         raise JobError(f"rows cannot be added: the job has {has[0]}", fix)
+    if runners:  # which may choose by scores and judgements
+        job = job_of(place, sets)
+        runners = runners_of(job)
     with TemporaryDirectory(prefix="framefleet-") as folder:
         rows_file, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):

@@ -143,9 +143,14 @@ def resolve_paths(values: dict[str, Any], job: Path, *, replaced: Mapping[str, A
 def absolute_paths(values: dict[str, Any]) -> None:
     """Have paths of a job mean the same in another folder; a name of the hub stays one."""
     for place in paths_in(values):
-        path = os.path.expanduser(place.text)
-        if "://" not in path and (not place.may_be_of_hub or os.path.exists(path)):
-            place.replace(os.path.abspath(path))
+        place.replace(absolute_path(place.text, may_be_of_hub=place.may_be_of_hub))
+
+
+def absolute_path(text: str, *, may_be_of_hub: bool = False) -> str:
+    """Return a path that means the same in another folder; a URL, or a name of the hub, as it is."""
+    path = os.path.expanduser(text)
+    is_path = "://" not in path and (not may_be_of_hub or os.path.exists(path))
+    return os.path.abspath(path) if is_path else text
 
 
 def check_paths(values: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from framefleet.pipeline.outputs.parts.records import FIRST_FIELDS, fields_named
 from framefleet.pipeline.outputs.parts.seals import live_parts
 from framefleet.pipeline.request import Request
 from framefleet.pipeline.rows.identity import LaneKey, Shapes, lane_of, work_in
-from framefleet.pipeline.rows.sweeps.sweep import RowSource
+from framefleet.pipeline.rows.sweeps.sweep import RowSource, Swept
 from framefleet.pipeline.rows.tables.index import RowIndex
 from framefleet.pipeline.rows.tables.row_cells import repaired_row
 from framefleet.pipeline.rows.tables.row_ids import first_positions_of, ids_of
@@ -147,7 +147,9 @@ def survey_rows(
     """
     survey = Survey(probed=probed or {}, cut_prompts=cut_prompts or {})
     plans = [one.plan for one in resolved.rows.by_model.values()]
-    wildcards = Wildcards({one.column for plan in plans for one in plan.readers if one.target == "prompt"})
+    prompts = {one.column for plan in plans for one in plan.readers if one.target == "prompt"}
+    swept = resolved.table.swept if isinstance(resolved.table, Swept) else frozenset()
+    wildcards = Wildcards(prompts - swept)  # in a sweep's own texts they were replaced, or escaped
     for first, batch in resolved.table.batches(start=start):
         if limit is not None and first >= limit:
             break

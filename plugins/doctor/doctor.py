@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from framefleet.cluster.fleet.machines import Machine
 from framefleet.cluster.fleet.settings import FleetSettings, machines_in_words, missing_gpu, shares
+from framefleet.jobs.job.paths import absolute_path
 from framefleet.pipeline.errors import FleetError, JobError
 from framefleet.pipeline.outputs.layout import dated
 from framefleet.pipeline.overview import Overview
@@ -71,7 +72,8 @@ def doctor(
     address: of a Ray cluster. store: a URL or folder to write to for a moment. only: names of checks, as in
     `CheckResult.check`; none: all. Raises JobError, and FleetError where the cluster cannot be joined.
     """
-    targets = Targets(store=store and dated(store), storage_options=storage_options or {}, only=tuple(only))
+    store = store and absolute_path(dated(store))  # machines of a cluster have another folder
+    targets = Targets(store=store, storage_options=storage_options or {}, only=tuple(only))
     fleet, devices = FleetSettings(), dict[tuple[str | int, ...], str]()
     if job is not None:
         from framefleet.jobs.job.file import devices_of, load_job
@@ -79,13 +81,16 @@ def doctor(
 
         read = job if isinstance(job, TableJob) else load_job(job)
         theirs = targets.storage_options or read.storage_options
-        targets = replace(targets, store=targets.store or read.output, storage_options=theirs)
+        targets = replace(targets, store=targets.store or absolute_path(read.output), storage_options=theirs)
         options = {"storage_options": read.storage_options}
         second = getattr(read, "second_models", {})  # a training has none
         # The base of a single file; of the file itself, `plan` reads the header.
         places = [(one.base or one.path, one.revision) for one in read.by_name.values()]
         places += [(one.path, one.revision) for one in second.values()]
-        models = tuple({"path": path, "revision": revision, **options} for path, revision in places)
+        models = tuple(
+            {"path": absolute_path(path, may_be_of_hub=True), "revision": revision, **options}
+            for path, revision in places
+        )
         targets = replace(targets, models=models)
         fleet, devices = read.fleet, devices_of(read)
         address = address or fleet.address

@@ -111,7 +111,12 @@ class Selection:
             raise Output(store).no_records()
         self._conditioned: Sequence[str] = ()  # columns that the condition is about
         if choice.where is not None:
-            check_where(record_schema if choice.picks is None else with_labels(record_schema), choice.where)
+            is_about_stars = choice.picks is None and "stars" in choice.where
+            check_where(
+                record_schema if choice.picks is None else with_labels(record_schema),
+                choice.where,
+                source="`--picks FILE`, which has stars" if is_about_stars else "",
+            )
             self._conditioned = columns_in(choice.where, record_schema)
         self._labels = Labels(
             picks=choice.picks or {},

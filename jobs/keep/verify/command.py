@@ -37,7 +37,7 @@ _SAID: dict[DamageKind, str] = {
     "job": "job.json lost, damaged or another's",
     "late": "parts that do not count, though others who read records/ see their rows",
     "stray": "files that no record names",
-    "uncommitted": "clips whose driver died before their records were written",
+    "uncommitted": "clips without a record yet, which the job that runs, or the next run, adds",
     "foreign": "files that framefleet did not write",
 }
 

@@ -69,7 +69,7 @@ def check_sha256(where: str, digest: str, expected: str | None) -> None:
     """Raise ModelError for one file that is not the one that its job, its lock or its source names."""
     if expected and digest != expected:
         problem = f"{where} is not the expected file: its SHA-256 is {digest}, and should be {expected}"
-        fix = "put the same file on every machine; if a file in a cache is broken, delete it"
+        fix = "give the file as it was, the same on every machine; if a file in a cache is broken, delete it"
         raise ModelError(problem, fix)
 
 

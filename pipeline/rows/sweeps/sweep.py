@@ -156,6 +156,11 @@ class Swept:
         return self.table.location if self.table else "sweep"
 
     @property
+    def swept(self) -> frozenset[str]:
+        """The columns that it makes."""
+        return frozenset(column.name for factor in self.factors for column in factor.columns)
+
+    @property
     def num_combinations(self) -> int:
         return math.prod(factor.num for factor in self.factors)
 
