@@ -125,21 +125,26 @@ class _Counter:
             self._process.close()
 
 
-# `{red|blue}` of dynamic prompts, `__animal__` of their files, `<lora:style:0.8>` of web interfaces.
-_WILDCARD = r"\{[^{}|]*\|[^{}]*\}|\b__[A-Za-z][\w/-]*__|<lora:[^>]*>"
+_LORA = r"<lora:[^>]*>"  # `<lora:style:0.8>` of web interfaces
+# `{red|blue}` of dynamic prompts, `__animal__` of their files.
+_WILDCARD = rf"\{{[^{{}}|]*\|[^{{}}]*\}}|\b__[A-Za-z][\w/-]*__|{_LORA}"
 
 
 class Wildcards:
-    """columns: those that hold prompts. num_rows: with a wildcard; first: the first of them."""
+    """columns: those that hold prompts. num_rows: with a wildcard; first: the first of them.
 
-    def __init__(self, columns: Collection[str]) -> None:
-        self._columns, self.num_rows, self.first = columns, 0, -1
+    swept: columns that a sweep makes, whose wildcards it has replaced, or left where they were escaped.
+    """
+
+    def __init__(self, columns: Collection[str], swept: Collection[str] = ()) -> None:
+        self._columns, self._swept, self.num_rows, self.first = columns, swept, 0, -1
 
     def add(self, first_index: int, batch: pa.RecordBatch) -> None:
         for name in {*self._columns} & {*batch.schema.names}:
             if batch.schema.field(name).type in (pa.string(), pa.large_string()):
                 cells = batch.column(name).cast(pa.large_binary())  # some may not be UTF-8
-                rows = pc.indices_nonzero(pc.match_substring_regex(cells, _WILDCARD))
+                pattern = _LORA if name in self._swept else _WILDCARD
+                rows = pc.indices_nonzero(pc.match_substring_regex(cells, pattern))
                 if len(rows) and not self.num_rows:
                     self.first = first_index + rows[0].as_py()
                 self.num_rows += len(rows)

@@ -155,6 +155,7 @@ def arrow_of(rows: object) -> pa.Table:
         except pa.ArrowException as error:  # one column alone gives a stream too
             problem = f"table= of type {type(rows).__name__} cannot be converted: {error}"
             raise TableError(problem, _TAKEN) from None
+        table = _without_views(table)
     elif isinstance(rows, Mapping):
         # Series of other rows pandas would join by index, and a list has none.
         series = [(name, values) for name, values in rows.items() if hasattr(values, "iloc")]
@@ -172,6 +173,19 @@ def arrow_of(rows: object) -> pa.Table:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise TableError(f"table= has the column {twice!r} twice", "rename one of them")
     return table.replace_schema_metadata(None)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Return a table whose categories are plain texts: Arrow can neither cast nor take polars' views."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
+            parts = [
+                pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.large_string()))
+                for chunk in table.column(number).chunks
+            ]
+            kind = pa.dictionary(field.type.index_type, pa.large_string())
+            table = table.set_column(number, field.name, pa.chunked_array(parts, kind))
+    return table
 
 
 def _cells(name: str, values: object) -> list[Any]:
@@ -208,8 +222,7 @@ def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
     elif isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         yield from _texts_in(pa.compute.list_flatten(cells))
     elif pa.types.is_dictionary(kind):
-        for chunk in cells.chunks:  # not cast: Arrow cannot, of views
-            yield from _texts_in(pa.chunked_array([chunk.dictionary]))
+        yield from _texts_in(cells.cast(kind.value_type))
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         yield cells.cast(pa.large_string())
 

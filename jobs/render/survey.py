@@ -148,8 +148,7 @@ def survey_rows(
     survey = Survey(probed=probed or {}, cut_prompts=cut_prompts or {})
     plans = [one.plan for one in resolved.rows.by_model.values()]
     prompts = {one.column for plan in plans for one in plan.readers if one.target == "prompt"}
-    swept = resolved.table.swept if isinstance(resolved.table, Swept) else frozenset()
-    wildcards = Wildcards(prompts - swept)  # in a sweep's own texts they were replaced, or escaped
+    wildcards = Wildcards(prompts, resolved.table.swept if isinstance(resolved.table, Swept) else ())
     for first, batch in resolved.table.batches(start=start):
         if limit is not None and first >= limit:
             break

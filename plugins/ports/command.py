@@ -45,7 +45,10 @@ def convert_command(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", help="Dtype to write: fp32, fp16 or bf16; of a base, as it is. Default: as in the checkpoint."),
+        typer.Option(
+            "--dtype",
+            help="Dtype of weights, but not those of --base: fp32, fp16 or bf16. Default: as they are.",
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None,

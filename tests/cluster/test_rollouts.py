@@ -28,9 +28,10 @@ from framefleet.plugins.rollouts.weight_updates import (
     store_weights,
     updated_digest,
 )
-from tests.jobs import job_values
+from tests.jobs import ROOT, job_values
 from tests.models.test_scheduler_steps import ddim_script
 from tests.tiny import SMALLEST, tiny
+from tests.warm.process import start
 
 NUM_ROUNDS = 10
 
@@ -119,6 +120,15 @@ def test_ten_rounds_on_one_fleet_agree_with_a_plain_script(tmp_path: Path, ray_c
         fleet.update({"unet": good})
         fleet.render(rows())
         assert fleet.summary and fleet.summary.failed == 0
+
+
+@pytest.mark.ci
+@pytest.mark.timeout(600)
+def test_the_example_learns_from_the_samples_that_were_rendered(tmp_path: Path) -> None:
+    example = start(ROOT / "examples/rollouts.py", tmp_path / "out", "2")
+    printed, _ = example.communicate()
+    assert example.returncode == 0, printed
+    assert printed.count("log-probabilities agree to") == 2
 
 
 def test_what_a_fleet_that_stays_does_not_take_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,15 @@ def test_after_two_deaths_rows_run_alone_on_a_worker_that_holds_nothing_else() -
     assert ids(lease(dispatcher, "C")) == "1"
 
 
+def test_a_row_that_is_given_up_names_the_workers_that_died_with_it() -> None:
+    dispatcher = proven("xxxx", workers="AB")
+    kill_twice(dispatcher)
+    join(dispatcher, "C")
+    assert ids(lease(dispatcher, "C")) == "0"
+    (given_up,) = dispatcher.lost("C")
+    assert (given_up.attempts, given_up.struck_on) == (3, ("A", "B", "C"))
+
+
 def test_busy_workers_run_empty_to_take_suspects_but_no_more_than_there_are() -> None:
     dispatcher = proven("x" * 10, workers="ABCDE")
     lease(dispatcher, "A")

@@ -278,6 +278,20 @@ def test_each_model_of_a_job_is_looked_for(tmp_path: Path) -> None:
     ]
 
 
+def test_machines_of_a_cluster_look_where_the_job_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    asked: list[Targets] = []
+    monkeypatch.setattr(doctor_file, "_check_cluster", lambda targets, *_: asked.append(targets) or [])
+    job = {"table": "t.csv", "output": "out", "models": {"a": "m", "b": "org/name"}}
+    framefleet.doctor(job, address="10.0.0.5:6379")
+    framefleet.doctor(job, address="10.0.0.5:6379", store="s3://bucket/x")
+    assert [one.store for one in asked] == [f"{tmp_path}/out", "s3://bucket/x"]
+    assert [model["path"] for model in asked[0].models] == [f"{tmp_path}/m", "org/name"]
+
+
 @pytest.mark.parametrize(
     ("key", "models"),
     [

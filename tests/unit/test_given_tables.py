@@ -65,6 +65,13 @@ def test_rows_of_all_kinds_are_one_table(given: object) -> None:
     assert arrow_of(given).to_pylist() == ROWS
 
 
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["x"])])
+def test_categories_of_polars_are_texts(kind: Any, tmp_path: Path) -> None:
+    given = pl.DataFrame(ROWS).with_columns(pl.lit("x").cast(kind).alias("kind"))
+    job = with_rows(values(tmp_path), given)
+    assert claimed_rows(job) == len(ROWS)
+
+
 def test_prompts_are_a_column_and_missing_keys_null() -> None:
     assert arrow_of(["a fox", "a cat"]).to_pylist() == [{"prompt": "a fox"}, {"prompt": "a cat"}]
     assert arrow_of([{"prompt": "a"}, {"prompt": "b", "seed": 1}])["seed"].to_pylist() == [None, 1]

@@ -15,3 +15,11 @@ def test_wildcards_are_counted_and_the_first_is_named() -> None:
     found.add(2, pa.RecordBatch.from_pydict({"prompt": prompts[2:]}))
     note = found.note()
     assert note and "2 rows" in note and "row 2 first" in note and "`sweep:`" in note
+
+
+def test_texts_of_a_sweep_have_no_wildcards_left_but_maybe_loras() -> None:
+    found = Wildcards(["prompt"], swept=["prompt"])
+    found.add(0, pa.RecordBatch.from_pydict({"prompt": ["a {red|blue} fox, escaped"]}))
+    assert found.note() is None
+    found.add(1, pa.RecordBatch.from_pydict({"prompt": ["a <lora:style:0.8> fox"]}))
+    assert "1 row " in (found.note() or "")
