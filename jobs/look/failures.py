@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -16,7 +16,7 @@ from typer import Option
 from framefleet.doors import inner_outputs
 from framefleet.jobs import options
 from framefleet.jobs.show.console import reporting, stderr, stdout
-from framefleet.pipeline.errors import FramefleetError, command, count_text, escaped
+from framefleet.pipeline.errors import command, count_text, escaped
 from framefleet.pipeline.outputs.layout import INVALID
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def failures_command(
             for row in rows:
                 stdout.say(json.dumps(failure_values(row)))
         else:
-            if _show_by_type(rows, opened.url, limit=limit, traceback=traceback):
-                stderr.say(f"to retry them: {command('retry', _to_retry(output, opened, sets or []))}")
+            _show_by_type(rows, opened.url, limit=limit, traceback=traceback)
             _show_invalid(opened, limit=limit)
 
 
@@ -91,19 +90,8 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
         stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
 
 
-def _to_retry(output: str, opened: Output, sets: Sequence[str]) -> str:
-    """Return what `retry` takes: the output, unless it needs what job.json is not believed about."""
-    from framefleet.jobs.render.claim import claimed_job
-
-    try:
-        claimed_job(output, sets)
-    except FramefleetError:
-        return "JOB.YAML"
-    return opened.url
-
-
-def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> bool:
-    """Print at most `limit` rows of each type, the most frequent type first; return whether there are any."""
+def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
+    """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
     counts: Counter[str] = Counter()
     shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
     for row in failed:
@@ -112,7 +100,7 @@ def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, tracebac
             shown.setdefault(row.error_type, []).append(row)
     if not counts:
         stderr.say(f"no row of {url} failed")
-        return False
+        return
     for kind, count in counts.most_common(_MAX_TYPES):
         stdout.say(Text(f"{one_line(kind)}: {count_text(count, 'row')}", style="bold red"))
         for row in shown.get(kind, []):
@@ -121,7 +109,7 @@ def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, tracebac
             stdout.say(f"  and {count - limit:,} more: --limit, or --json for all")
     if not traceback and any(row.traceback for rows in shown.values() for row in rows):
         stderr.say(f"to see where each was raised: {command('failures', url, '--traceback')}")
-    return True
+    stderr.say(f"to retry them: {command('retry', url)}; of a job with code of yours, give the job file")
 
 
 def _show_invalid(opened: Output, *, limit: int) -> None:

@@ -31,8 +31,7 @@ def test_of_a_row_that_failed_twice_the_last_is_told(tmp_path: Path) -> None:
 def test_they_stand_by_type_the_most_frequent_first_and_so_many_of_each(tmp_path: Path) -> None:
     rows = [failure(row_id=f"{number:032x}", row_indices=(number,)) for number in range(12)]
     rare = failure(row_id="f" * 32, error_type="WorkerDied", message="gone")
-    job = {"table": "t.csv", "model": {"path": "m"}, "output": "out"}
-    write_output(tmp_path, failed=[rare, *rows], job=job)
+    write_output(tmp_path, failed=[rare, *rows])
     ended = command("failures", tmp_path, "--limit", "2")
     assert ended.exit_code == 0
     lines = ended.stdout.splitlines()
@@ -40,8 +39,6 @@ def test_they_stand_by_type_the_most_frequent_first_and_so_many_of_each(tmp_path
     assert "  and 10 more: --limit, or --json for all" in lines
     assert "WorkerDied: 1 row" in lines
     assert f"framefleet retry {tmp_path}" in ended.stderr.replace("\n", "")
-    write_output(tmp_path, failed=[rare], job=job | {"recipe": "mine:render"})
-    assert "framefleet retry JOB.YAML" in command("failures", tmp_path).stderr, "job.json runs no code"
 
 
 def test_the_prompt_of_a_row_is_shown(tmp_path: Path) -> None:
