@@ -64,12 +64,12 @@ with framefleet.fleet(JOB) as fleet:
         advantages, furthest = (rewards - rewards.mean()) / (rewards.std() + 1e-6), 0.0
         for record, advantage in zip(records, advantages, strict=True):
             for now, then in log_probs(fleet.output.extras(record), texts[record["prompt"]]):
-                furthest = max(furthest, abs(float(now.detach() - then)))
+                furthest = max(furthest, difference := abs(float(now.detach() - then)))
+                if not difference < 0.01:  # the weights are those that rendered: else the ratio means nothing
+                    sys.exit(f"log-probabilities differ by {difference:.1e}: rendered in another way")
                 ratio = (now - then).exp()
                 gain = torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage)
                 (-gain / (STEPS * len(records))).backward()
-        if furthest > 0.01:  # the weights are those that rendered: else the ratio means nothing
-            sys.exit(f"log-probabilities differ by {furthest:.1e}: the clips were rendered in another way")
         optimizer.step()
         optimizer.zero_grad()
         digest = fleet.update({"transformer": network.state_dict()})

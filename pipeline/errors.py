@@ -123,7 +123,7 @@ def bytes_text(num_bytes: float) -> str:
 
 def rounded(number: float, digits: int = 3) -> str:
     """Return a number with its first digits: "0.00123", "1,234"."""
-    return f"{number:,.0f}" if abs(number) >= 10 ** (digits - 1) else f"{number:.{digits}g}"
+    return f"{number:,.0f}" if abs(number) >= 10 ** (digits - 1) else f"{number:,.{digits}g}"
 
 
 # unreachable: it does not answer, or is busy. refused: credentials, rights, a read-only folder. missing: the

@@ -49,7 +49,7 @@ class GivenUp:
     attempts: int
     errors: tuple[tuple[str, object], ...]  # (worker, error), oldest first
     reason: str
-    struck_on: tuple[str, ...] = ()  # workers that died with it, if that counts
+    struck_on: tuple[str, ...] = ()  # workers that died with it, once one of these deaths counts
 
 
 @dataclass(slots=True)

@@ -110,7 +110,6 @@ def add_rows(
         raise JobError(f"rows cannot be added: the job has {has[0]}", fix)
     if runners:  # which may choose by scores and judgements
         job = job_of(place, sets)
-        runners = runners_of(job)
     with TemporaryDirectory(prefix="framefleet-") as folder:
         rows_file, file = Path(folder, "given.parquet"), Path(folder, "added.parquet")
         if not isinstance(rows, str | Path):

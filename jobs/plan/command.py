@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -297,9 +296,8 @@ def audits_line(audits: AuditPlan, num_pending: int) -> str:
     """Return how many rows are rendered twice, to compare, and what is known then."""
     share = f" ({share_text(audits.share)})" if num_pending >= _MANY else ""
     num = round(audits.num_audits)
-    about, limit = "about", "audit.share does not limit them"
+    about, limit = "up to" if audits.is_limited else "about", "audit.share does not limit them"
     if audits.limit is not None:
-        about = "up to" if audits.num_audits >= 1 + math.floor(audits.limit * num_pending) else about
         limit = f"audit.share: at most {share_text(audits.limit)} of the model's time, and one row"
     how_many = (
         f"{about} {num:,} of {count_text(num_pending, 'row')}{share} are" if num > 1 else "perhaps one row is"

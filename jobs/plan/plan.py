@@ -331,6 +331,7 @@ class AuditPlan:
     share: float  # of the rows that are to be rendered
     most_wrong: int  # of these rows, with 95 % confidence, if no audit finds one
     limit: float | None = None  # the share of the models' time that audits may take; None: no limit
+    is_limited: bool = False  # there would be more without it
 
 
 def plan_audits(
@@ -343,9 +344,10 @@ def plan_audits(
     counts = [round(count * still) for count in shapes.values()]
     counts = [*counts[:MAX_KINDS], sum(counts[MAX_KINDS:])]
     num_audits = min(float(num_pending), sum(odds.expected(count) for count in counts))
-    num_passed = 0
+    num_passed, is_limited = 0, False
     if audit.limit is not None:
-        num_audits = min(num_audits, 1 + math.floor(audit.limit * num_pending))
+        most = 1 + math.floor(audit.limit * num_pending)
+        is_limited, num_audits = num_audits > most, min(num_audits, most)
         num_passed = _num_passed(odds, counts, audit.limit)
     offered = [round(count * (1 - num_passed / num_pending)) for count in counts]
     return AuditPlan(
@@ -353,6 +355,7 @@ def plan_audits(
         share=num_audits / num_pending,
         most_wrong=min(num_passed + odds.most_wrong(offered), num_pending),
         limit=audit.limit,
+        is_limited=is_limited,
     )
 
 

@@ -222,7 +222,8 @@ def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
     elif isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
         yield from _texts_in(pa.compute.list_flatten(cells))
     elif pa.types.is_dictionary(kind):
-        yield from _texts_in(cells.cast(kind.value_type))
+        for chunk in cells.chunks:  # not cast: of views, Arrow cannot
+            yield from _texts_in(pa.chunked_array([chunk.dictionary]))
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         yield cells.cast(pa.large_string())
 

@@ -67,7 +67,7 @@ class DraftRunner(JobRunner):
             only = {*only, *drafts.rows_of_drafts(job, choice.place, only)}
         spent = drafts.spent_on(first, scope.spent, drafted)
         full = run(job, watch, Scope(only=only, table=choice.place, spent=spent, began=scope.began))
-        return replace(full, inner={DRAFTS: drafted}, num_invalid=drafted.num_invalid)
+        return replace(full, inner={DRAFTS: drafted}, num_invalid=drafted.num_invalid + full.num_invalid)
 
     def plan(
         self, job: Job, watch: Watch, wanted: PlanOptions, *, run: PlanRun, table: str | None = None

@@ -111,12 +111,7 @@ class Selection:
             raise Output(store).no_records()
         self._conditioned: Sequence[str] = ()  # columns that the condition is about
         if choice.where is not None:
-            is_about_stars = choice.picks is None and "stars" in choice.where
-            check_where(
-                record_schema if choice.picks is None else with_labels(record_schema),
-                choice.where,
-                source="`--picks FILE`, which has stars" if is_about_stars else "",
-            )
+            check_where(record_schema if choice.picks is None else with_labels(record_schema), choice.where)
             self._conditioned = columns_in(choice.where, record_schema)
         self._labels = Labels(
             picks=choice.picks or {},
@@ -153,19 +148,20 @@ class Selection:
         return licensed
 
     def nothing_chosen(self) -> JobError:
+        present, or_all = (", of a row that is in its table", "; or leave out in_table")
+        if not self._choice.in_table:
+            present = or_all = ""
         if self._choice.picks is None or self._choice.where is not None:
             fix = "loosen --where, or choose other rows"
             for section in filter(None, map(section_of, self._conditioned)):
                 fix = f"{command('status', self._store.url_of(''))} says how far `{section}` is"
             if self._choice.file != "clip":
                 fix += "; only rows of a job with `post:` have a second clip"
-            return JobError("no row is chosen", fix)
-        if self._choice.in_table:
-            return JobError("none of the picks is of a row that the table has now", "leave out in_table")
+            return JobError("no row is chosen", f"{fix}{or_all}")
         inner = Output(self._store).inner.items()
         fix = "".join(f"picks of {name} belong to {one.url}; " for name, one in inner)
-        problem = f"none of the picks is a clip of {self._store.url_of('')}"
-        return JobError(problem, f"{fix}pick clips in this output's own gallery")
+        problem = f"none of the picks is a clip of {self._store.url_of('')}{present}"
+        return JobError(problem, f"{fix}pick clips in this output's own gallery{or_all}")
 
     def leave_out(self, row_ids: Collection[str]) -> None:
         self._duplicates = pa.array(row_ids, pa.string())

@@ -9,7 +9,7 @@ from framefleet.doors import JobKind
 from framefleet.jobs import options
 from framefleet.jobs.plan.command import counted
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import count_text, rounded
 from framefleet.plugins.train.job import TrainJob
 
 
@@ -77,12 +77,14 @@ def show_train_plan(job: TrainJob, *, probe: bool, as_json: bool) -> None:
     rows, workers = count_text(plan.rows_per_step, "row"), count_text(plan.num_workers or 1, "worker")
     stdout.say(
         f"{count_text(plan.steps, 'step')} of {rows} with {workers}: "
-        f"{plan.epochs:.3g} epochs of {count_text(plan.num_rows, 'row')}"
+        f"{rounded(plan.epochs)} epochs of {count_text(plan.num_rows, 'row')}"
     )
     size = bytes_text(plan.weights_gb * 1e9)
     stdout.say(f"memory: about {size} for weights, gradients and moments; activations are not counted")
     if plan.seconds_per_step is not None and plan.elapsed_s is not None:
-        stdout.say(f"predicted: {plan.seconds_per_step:.3g} s a step here, {duration(plan.elapsed_s)} in all")
+        stdout.say(
+            f"predicted: {rounded(plan.seconds_per_step)} s a step here, {duration(plan.elapsed_s)} in all"
+        )
 
 
 TRAINING_KIND = JobKind(schema=TrainJob, show_plan=show_train_plan)

@@ -18,7 +18,7 @@ from typing import Any
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.plan.footprint import GB
 from framefleet.jobs.show.watch import Callback, Watch, wait_for
-from framefleet.pipeline.errors import FarEnough, JobError, count_text
+from framefleet.pipeline.errors import FarEnough, JobError, count_text, rounded
 from framefleet.pipeline.model.model import source_of, weights_of
 from framefleet.pipeline.model.sources.selection import is_weights
 from framefleet.pipeline.outputs.stores.store import Store
@@ -61,7 +61,8 @@ class TrainPlan(Overview):
         time = None if self.elapsed_s is None else timedelta(seconds=round(self.elapsed_s))
         return {
             "rows": f"{self.num_rows:,}, {sum(self.unused.values()):,} of them never used",
-            "steps": f"{self.steps:,} of {count_text(self.rows_per_step, 'row')}: {self.epochs:.3g} epochs",
+            "steps": f"{self.steps:,} of {count_text(self.rows_per_step, 'row')}: "
+            f"{rounded(self.epochs)} epochs",
             "model": f"{self.model} ({self.pipeline}, {self.component})",
             "memory": f"{self.weights_gb:.1f} GB, without activations",
             "time": time,

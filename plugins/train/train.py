@@ -17,7 +17,7 @@ import numpy as np
 from framefleet.cluster.driver.lock import STOP, DriverLock
 from framefleet.jobs.job.file import check_gpu, load_job
 from framefleet.jobs.show.watch import Callback, Watch
-from framefleet.pipeline.errors import count_text
+from framefleet.pipeline.errors import count_text, rounded
 from framefleet.pipeline.outputs.stores.store import Store
 from framefleet.pipeline.overview import Overview
 from framefleet.plugins.train import resolve
@@ -146,7 +146,7 @@ def train_job(job: TrainJob, watch: Watch) -> TrainSummary:
 def say_plan(settings: TrainSettings, batches: Batches, watch: Watch) -> None:
     epochs = settings.steps / batches.steps_per_epoch
     rows = count_text(batches.rows_per_step, "row")
-    watch.say(f"{count_text(settings.steps, 'step')} of {rows}: {epochs:.3g} epochs")
+    watch.say(f"{count_text(settings.steps, 'step')} of {rows}: {rounded(epochs)} epochs")
     for bucket, count in batches.unused().items():
         rows = count_text(count, "row")
         watch.say(f"never used: {rows} of {bucket}: a batch has {settings.batch_size:,} of one size")

@@ -109,7 +109,7 @@ def test_dropout_of_training_is_off(sd: Model, tmp_path: Path) -> None:
 
 
 def test_a_row_may_name_declared_loras_only(sd: Model) -> None:
-    with pytest.raises(TableError, match=r"row 0: lora is 'stile:0.5', but .* no LoRA 'stile'") as caught:
+    with pytest.raises(TableError, match=r"request 0: lora is 'stile:0.5', but .* no LoRA 'stile'") as caught:
         list(unaudited(sd).render(lora_rows("sd", ["stile:0.5"])))
     assert "did you mean 'style'?" in caught.value.fix
 

@@ -122,6 +122,18 @@ def test_added_rows_are_left_until_a_run_has_taken_them(values: dict[str, Any]) 
     assert "9/9 rows done" in command("status", output).output
 
 
+def test_rows_are_added_to_an_output_whose_job_has_a_judge_without_asking_it(values: dict[str, Any]) -> None:
+    judge = {
+        "name": "q",
+        "url": "http://127.0.0.1:9/v1",
+        "model": "m",
+        "question": "Well?",
+        "answer": {"number": [0, 1]},
+    }
+    run(values | {"judge": [judge], "captions": {"url": judge["url"], "model": "m"}})
+    assert framefleet.add(values["output"], ROWS[7:]).num_rows == len(ROWS[7:])
+
+
 def test_before_the_first_run_status_says_that_added_rows_wait(values: dict[str, Any]) -> None:
     dated = f"{values['output']}-{{date}}"
     framefleet.add(values | {"output": dated}, ROWS[7:])

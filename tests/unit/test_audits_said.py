@@ -133,5 +133,8 @@ def test_a_plan_says_no_bound_that_few_audits_would_leave() -> None:
     line = audits_line(AuditPlan(num_audits=1.0, share=0.25, most_wrong=3, limit=None), 4)
     assert line.startswith("audits: perhaps one row is rendered again, alone, as a check")
     assert line.endswith("(audit.share does not limit them)")
+    limited = AuditPlan(num_audits=5.0, share=0.02, most_wrong=200, limit=0.02, is_limited=True)
+    assert audits_line(limited, 240).startswith("audits: up to 5 of 240 rows (2.0 %) are rendered again")
+    assert "about 5 of 240" in audits_line(replace(limited, is_limited=False), 240)
     line = audits_line(AuditPlan(num_audits=40.0, share=0.4, most_wrong=3, limit=None), 100)
     assert line.endswith("if all are equal, at most 3 of all rows (3.0 %) may differ, with 95 % confidence")

@@ -20,7 +20,7 @@ from framefleet.jobs.render import render
 from framefleet.jobs.render.command import ending_lines
 from framefleet.jobs.render.resolve import resolve_job
 from framefleet.jobs.show.watch import Callback
-from framefleet.pipeline.errors import JobError, bytes_text, read_bytes
+from framefleet.pipeline.errors import JobError, bytes_text, read_bytes, rounded
 from framefleet.pipeline.rows.tables.index import RowIndex
 from tests.jobs import job_values, prompt_rows, write_table
 from tests.outputs import UNDER_WAY, write_driver, write_output
@@ -205,6 +205,20 @@ def test_rows_that_failed_are_counted_with_the_command_that_lists_them(tmp_path:
 )
 def test_sizes_are_read_as_people_write_them(text: str | int, size: int) -> None:
     assert read_bytes(text) == size
+
+
+def test_numbers_keep_their_first_digits_without_exponents() -> None:
+    numbers = (0, 0.0123456, 9.996, 99.97, 999.7, 1234.5, 1_234_567.0)
+    assert [rounded(number) for number in numbers] == [
+        "0",
+        "0.0123",
+        "10",
+        "100",
+        "1,000",
+        "1,234",
+        "1,234,567",
+    ]
+    assert [rounded(number, 4) for number in (0.5, 999.96, 1234.56)] == ["0.5", "1,000", "1,235"]
 
 
 def test_sizes_are_written_in_the_unit_that_fits() -> None:

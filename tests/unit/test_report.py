@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import framefleet
+from framefleet.pipeline.errors import rounded
 from framefleet.pipeline.metrics import WORKER_SECONDS
 from framefleet.pipeline.outputs.parts.records import FailureRecord, Record
 from framefleet.plugins.pages.report.charts import mean_rate, rate_unit
@@ -234,7 +235,7 @@ def test_the_page_has_one_rate_and_the_newest_clips(tmp_path: Path) -> None:
     write_gallery_output(folder, prompts)
     found = framefleet.report(str(folder))
     page = (folder / "report.html").read_text("utf-8")
-    unit, rate = rate_unit(found.throughput.bin_s)[1], f"{mean_rate(found.throughput):,.3g}"
+    unit, rate = rate_unit(found.throughput.bin_s)[1], rounded(mean_rate(found.throughput))
     assert f"<b>{rate}</b><span>rows per {unit}</span>" in page
     assert f"Mean rows per {unit}, dashed: {rate}" in page
     assert page.count("data:image/webp;base64,") == 8

@@ -54,6 +54,12 @@ def values(written: Any, name: str = "guidance_scale") -> list[Any]:
     return [row[name] for row in rows({name: written})]
 
 
+def test_what_a_sweep_makes_has_no_cells_of_a_table(tmp_path: Path) -> None:
+    (table := tmp_path / "t.csv").write_text("style\noil\n")
+    assert swept({"prompt": ["a fox, {style}"], "seed": "0-1"}, table).swept == {"seed"}
+    assert swept({"prompt": ["a {word} fox"], "word": ["red"]}).swept == {"prompt", "word"}
+
+
 def test_every_combination_is_a_row_the_last_changing_first() -> None:
     assert rows({"prompt": ["a", "b"], "seed": "0-1"}) == [
         {"prompt": "a", "seed": 0},

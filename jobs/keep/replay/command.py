@@ -11,7 +11,7 @@ from typer import Argument, Exit, Option
 
 from framefleet.jobs.options import AllowPickle, OutputToRead, StorageSets, Verbose
 from framefleet.jobs.show.console import quiet_libraries, reporting, stderr, stdout
-from framefleet.pipeline.errors import JobError, count_text
+from framefleet.pipeline.errors import JobError, count_text, rounded
 
 if TYPE_CHECKING:
     from framefleet.jobs.keep.replay.compare import Compared
@@ -178,7 +178,9 @@ def said_of(compared: Compared) -> list[str]:
     """Return the details of a difference, in the order in which they are printed."""
     details = [" and ".join(compared.which)] if compared.which else []
     if compared.share is not None:
-        details.append(f"{count_text(compared.num_pixels or 0, 'pixel')} ({100 * compared.share:.2g} %)")
+        details.append(
+            f"{count_text(compared.num_pixels or 0, 'pixel')} ({rounded(100 * compared.share, 2)} %)"
+        )
         details.append(f"by {compared.max_levels:.3g} of 255 levels at most")
     if compared.psnr_db is not None:
         details.append(f"PSNR {compared.psnr_db:.1f} dB")

@@ -157,8 +157,10 @@ class Swept:
 
     @property
     def swept(self) -> frozenset[str]:
-        """The columns that it makes."""
-        return frozenset(column.name for factor in self.factors for column in factor.columns)
+        """The columns that it makes, but for texts into which it puts cells of a table."""
+        cells = {*self.table.schema.names} if self.table else set()
+        made = {column.name for factor in self.factors for column in factor.columns}
+        return frozenset(made - {name for name, used in self.templates.items() if used & cells})
 
     @property
     def num_combinations(self) -> int:

@@ -54,8 +54,8 @@ def report(
     """Return the report of an output, and write report.html and report.json into it.
 
     price: of a GPU hour, in any currency. accepted: a condition in SQL on the clips that count, by columns of
-    records and `stars`. write: False writes nothing. Needs no cluster. Raises JobError where there is no
-    output, or its records are not ours.
+    records, `stars` and `note`. write: False writes nothing. Needs no cluster. Raises JobError where there is
+    no output, or its records are not ours.
     """
     store = Output.open_rendered(output, storage_options).store
     made = report_of(store, price=price, accepted=accepted)
