@@ -79,7 +79,7 @@ def interrupted_twice(process: subprocess.Popen[str]) -> str:
 
 
 def wait_until_it_joins(process: subprocess.Popen[str]) -> None:
-    read_until("starting Ray", process)
+    read_until("joining the Ray cluster", process)
     time.sleep(3)
 
 

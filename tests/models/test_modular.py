@@ -157,7 +157,7 @@ def test_a_row_that_the_blocks_cannot_render_is_refused_in_the_plan(
     ended = command("plan", write_job(tmp_path / "job.yaml", values))
     assert ended.exit_code == 2
     said = " ".join(ended.stderr.split())
-    assert "request 0: " in said and problem in said and "hint: " in said
+    assert "row 0: " in said and problem in said and "hint: " in said
 
 
 @pytest.mark.parametrize(
