@@ -293,7 +293,7 @@ def test_a_command_that_is_not_there_is_refused_before_the_run(
     assert "hunter2" not in str(refusal.value)
     with pytest.raises(UserError, match="model"):
         plan(job(tmp_path, command=[program]))
-    assert f"on this machine: on_end.command: {program} is not a program" in caplog.text
+    assert f"would stop here: on_end.command: {program} is not a program" in caplog.text
 
 
 def test_urls_may_be_of_environment_variables_which_are_not_shown(
@@ -330,7 +330,7 @@ def test_variables_that_give_no_url_are_refused_before_the_run(
         caplog.clear()
         with pytest.raises(UserError, match="model"):
             plan({"table": "t.csv", "output": str(tmp_path / "out"), "model": "m", **section})
-        assert re.search(f"on this machine: .*{problem}", caplog.text)
+        assert re.search(f"would stop here: .*{problem}", caplog.text)
 
 
 def test_all_that_this_machine_lacks_is_said_at_once(
