@@ -95,10 +95,10 @@ def export(
     vbench (file names that VBench scores), or iceberg, delta or lance: a table of the records, to which the
     same call adds what is new. file: of each row; derived: the second one, which `post:` of the job made.
     where: SQL on a record's columns, as "sharpness > 0.4". picks: row_ids, or a file of them as the gallery
-    saves it, whose stars and notes become columns, of which `where` may speak too. in_table: only rows that
-    the job's table still has. columns: of the records; "all"; None is what a trainer
-    needs: prompt, seed, size, scores and the table's own columns. caption: a template, e.g. "{prompt},
-    {style}". validation: this share of the prompts goes to a validation split, with all their rows.
+    saves it, whose stars and notes become columns, which `where` may name too. in_table: only rows that the
+    job's table still has. columns: of the records; "all"; None is what a trainer needs: prompt, seed, size,
+    scores and the table's own columns. caption: a template, e.g. "{prompt}, {style}". validation: this share
+    of the prompts goes to a validation split, with all their rows.
     near_duplicates: leave out clips whose perceptual hashes differ from an earlier clip's in at most this
     many of 64 bits (needs framefleet[dedup]). to_options: of `to`, where they are others than the output's
     storage_options. The same call continues after an interruption. Rows whose clips are damaged are left out,

@@ -148,9 +148,8 @@ class Selection:
         return licensed
 
     def nothing_chosen(self) -> JobError:
-        present, or_all = (", of a row that is in its table", "; or leave out in_table")
-        if not self._choice.in_table:
-            present = or_all = ""
+        present = ", of a row that is in its table" * self._choice.in_table
+        or_all = "; or leave out in_table" * self._choice.in_table
         if self._choice.picks is None or self._choice.where is not None:
             fix = "loosen --where, or choose other rows"
             for section in filter(None, map(section_of, self._conditioned)):

@@ -118,7 +118,7 @@ def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
 
     num_done: these rows. Rows that no driver reported, e.g. one that was killed, may all be wrong.
     """
-    reports = [one for one in last_reports(store) if one.audits and _is_sound(one.done, one.audits)]
+    reports = [one for one in last_reports(store) if one.audits and _are_possible(one.done, one.audits)]
     if not reports:
         return None
     total = sum((one.audits for one in reports if one.audits), AuditFigures())
@@ -130,7 +130,8 @@ def _audit_figures(store: Store, num_done: int) -> AuditFigures | None:
     )
 
 
-def _is_sound(num_done: int, audits: AuditFigures) -> bool:
+def _are_possible(num_done: int, audits: AuditFigures) -> bool:
+    """Return whether an output may have such counts."""
     counts = (num_done, audits.num_equal, audits.num_unaudited, audits.most_wrong)
     return all(0 <= count < _MOST for count in counts)
 
