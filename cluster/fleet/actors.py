@@ -112,6 +112,7 @@ class Actors:
         self.set_up(options, setups)
         self._class = ray.remote(Actor)  # once: each is a pickle that the cluster keeps
         self._calls: dict[Any, Slot] = {}  # by object ref
+        self._kills: list[threading.Thread] = []
 
     def set_up(
         self, options: Mapping[LaneKey, dict[str, Any]], setups: Mapping[LaneKey, WorkerSetup]
@@ -156,14 +157,21 @@ class Actors:
         On a thread: Ray has its head do it, and waits for that without a limit, deaf to signals.
         """
         self._calls = {ref: other for ref, other in self._calls.items() if other is not slot}
-        threading.Thread(target=kill, args=(slot.actor,), name="kill", daemon=True).start()
+        thread = threading.Thread(target=kill, args=(slot.actor,), name="kill", daemon=True)
+        self._kills = [*(one for one in self._kills if one.is_alive()), thread]
+        thread.start()
+
+    def wait_for_kills(self) -> None:
+        """Wait until what `end` began is over: Ray may crash if it is shut down meanwhile."""
+        for thread in self._kills:
+            thread.join()
 
 
 def kill(actor: Any) -> None:
     try:
         # `ray.kill` without what it does first: `ray.init`, where this process has left Ray meanwhile.
         getattr(ray.kill, "__wrapped__", ray.kill)(actor)
-    except RayError as error:  # this process has left Ray meanwhile, and all its actors end with that
+    except (RayError, AttributeError) as error:  # this process has left Ray, or does, and its actors end
         log.debug("%s was not killed: %s", actor, error)
 
 

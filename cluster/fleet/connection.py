@@ -35,7 +35,7 @@ from ray.util.metrics import Counter, Gauge
 from framefleet.cluster.fleet.losses import ANSI
 from framefleet.cluster.fleet.machines import Machine, Room
 from framefleet.cluster.fleet.ray_folder import check_parent, make_socket_folder, warn_of_open_folder
-from framefleet.cluster.fleet.ray_start import replaced, start_ray
+from framefleet.cluster.fleet.ray_start import end_ray, replaced, start_ray
 from framefleet.pipeline.errors import FleetError, UserError
 from framefleet.pipeline.metrics import METRICS
 
@@ -176,7 +176,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
         else:
             address = _reachable(address)
         stack.enter_context(replaced(ray._private.worker, "print_to_stdstream", _log_first_line))
-        stack.callback(ray.shutdown, wait_for_processes=True)
+        stack.callback(end_ray, wait_for_processes=True)
         try:
             _start(address, options)
             warn_of_open_folder()

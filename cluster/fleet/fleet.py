@@ -106,6 +106,8 @@ class Fleet:
                     slot.actor.__ray_terminate__.remote()  # goes to the worker itself, and `kill` to the head
                 else:
                     kill(slot.actor)
+            if not self._connection.is_lost:
+                self._actors.wait_for_kills()
         finally:
             self._stack.__exit__(*raised)
 

@@ -1,4 +1,4 @@
-"""Our own Ray: started without what only people look at, watched meanwhile, tried again if it fails."""
+"""Our own Ray: started without what only people look at, watched meanwhile, tried again if it fails; its end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -46,6 +47,19 @@ def start_ray(options: dict[str, Any]) -> None:
                 raise
             log.warning("Ray did not start, and is tried again: %s", error)
         time.sleep(RETRY_AFTER_S * number)
+
+
+def end_ray(*, wait_for_processes: bool = False) -> None:
+    """Call `ray.shutdown`, meanwhile with nothing else of its C++ part in reach.
+
+    A thread that drops an object of Ray's just then would end this process, without a word: it may be one that
+    collects garbage (https://github.com/ray-project/ray/pull/19115).
+    """
+    worker = ray._private.worker.global_worker
+    if core := getattr(worker, "core_worker", None):
+        ray._private.worker.disconnect()  # needs it, and does nothing when `ray.shutdown` calls it again
+        worker.core_worker = SimpleNamespace(shutdown_driver=core.shutdown_driver)
+    ray.shutdown(wait_for_processes=wait_for_processes)
 
 
 def _free_port() -> int:
@@ -128,7 +142,7 @@ def _watched(logs: Path, patience_s: float, *, is_lean: bool) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            ray.shutdown()
+            end_ray()
             for process in processes.values():  # what is below the raylet ends with it
                 process.kill()
                 process.wait()

@@ -130,3 +130,33 @@ def test_who_joins_a_ray_that_others_can_write_is_warned() -> None:
         is_open = mode == 0o755
         assert (said in ended.stderr, "mkdir -m 700" in ended.stderr) == (is_open, is_open)
         assert (said in ended.stdout, "None" in ended.stdout) == (is_open, not is_open), "as doctor sees it"
+
+
+DROP = """
+import threading, time
+import ray
+from framefleet.cluster.fleet.connection import connect
+
+def drop():
+    while refs:
+        refs.pop()
+        time.sleep(0.0001)
+
+with connect(None, num_cpus=1):
+    refs = [ray.put(number) for number in range(20_000)]
+    thread = threading.Thread(target=drop)
+    thread.start()
+print(len(refs))
+thread.join()
+"""
+
+
+def test_what_drops_an_object_while_ray_ends_does_not_end_the_process() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", DROP],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert 0 < int(ended.stdout) < 20_000, "some were dropped meanwhile"
