@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -174,6 +175,7 @@ class Patience:
         self.limit_s = limit_s  # how long it may be out of reach
         self.has_answered = False  # ever, to this process or to the one whose store this is a copy of
         self.counts = Counts()
+        self._answered_at = -math.inf  # when it last did
         self._lock = threading.Lock()  # guards the three below
         self._silent_since: float | None = None  # its first failure since it last answered anybody
         self._logged_at: float | None = None
@@ -183,12 +185,19 @@ class Patience:
         """Return what `ask` returns; raise what it raises when that will not pass, or not in time.
 
         reopen: takes credentials anew, before a refused request is made again; None: refusals are final.
+        A request that has waited for too long is made once more if others were answered while it waited.
         """
         failing_since: float | None = None
+        asked_at, is_last = 0.0, False
         num_refused = 0
 
+        def ask_once() -> Reply:
+            nonlocal asked_at
+            asked_at = time.monotonic()
+            return ask()
+
         def may_pass(error: BaseException) -> bool:
-            nonlocal failing_since, num_refused
+            nonlocal failing_since, is_last, num_refused
             trouble = trouble_of(error)
             if trouble not in ("unreachable", "refused"):
                 return False
@@ -196,6 +205,8 @@ class Patience:
                 failing_since = time.monotonic()
             if trouble == "unreachable":
                 will_pass = self._is_in_time(error, failing_since)
+                if not will_pass and not is_last:
+                    will_pass = is_last = self._answered_at > asked_at
             else:
                 max_refusals = MAX_REFUSALS if self.has_answered else _FIRST_REFUSALS
                 will_pass = reopen is not None and num_refused < max_refusals
@@ -206,7 +217,7 @@ class Patience:
             return will_pass
 
         try:
-            answer = Retrying(retry=retry_if_exception(may_pass), wait=_PAUSE, reraise=True)(ask)
+            answer = Retrying(retry=retry_if_exception(may_pass), wait=_PAUSE, reraise=True)(ask_once)
         except FileNotFoundError:
             self._note_answer()
             raise
@@ -243,7 +254,7 @@ class Patience:
         return failing_s < limit_s
 
     def _note_answer(self) -> None:
-        self.has_answered = True
+        self.has_answered, self._answered_at = True, time.monotonic()
         with self._lock:
             outage_s, is_over = self.silent_s, self._is_logged
             self._silent_since, self._is_logged = None, False
