@@ -1,4 +1,4 @@
-"""Our own Ray: started without what only people look at, watched meanwhile, tried again if it fails; its end."""
+"""Our own Ray: started without what only people look at, watched meanwhile, tried again if it fails."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def start_ray(options: dict[str, Any]) -> None:
 def end_ray(*, wait_for_processes: bool = False) -> None:
     """Call `ray.shutdown`, meanwhile with nothing else of its C++ part in reach.
 
-    A thread that drops an object of Ray's just then would end this process, without a word: it may be one that
-    collects garbage (https://github.com/ray-project/ray/pull/19115).
+    A thread that drops an object of Ray's just then would end this process without a word, and any may do so
+    that collects garbage (https://github.com/ray-project/ray/pull/19115).
     """
-    worker = ray._private.worker.global_worker
+    worker: Any = ray._private.worker.global_worker
     if core := getattr(worker, "core_worker", None):
         ray._private.worker.disconnect()  # needs it, and does nothing when `ray.shutdown` calls it again
         worker.core_worker = SimpleNamespace(shutdown_driver=core.shutdown_driver)

@@ -12,7 +12,7 @@ LIMIT_S = 0.5
 
 
 class Slow:
-    """A request that waits for longer than the limit each time, while the store answers others or does not."""
+    """A request that waits for longer than the limit, while the store answers others or does not."""
 
     def __init__(self, patience: Patience, *, num_failures: int, others_are_answered: bool) -> None:
         self.patience = patience
