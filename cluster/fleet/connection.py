@@ -47,6 +47,9 @@ CONNECT_S = 5.0
 JOIN_S = 30.0  # importing Ray and joining take three on an idle machine
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NO_IDLE_WORKERS = "RAY_prestart_worker_first_driver"
+# How long Ray waits for the head before it ends this process, whatever that is doing: a minute, unless set.
+# We have a limit of our own (fleet.silence_s), at which a job ends in order.
+_HEAD_LIMIT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _START_AGAIN = "run the same command again once this machine has less to do; Ray's logs may say more"
 # Not by `ray.nodes()`, which waits without a limit, says nothing of machines that are about to go (spot ones,
 # or sent SIGTERM), and ends this process where another cluster answers in the head's place.
@@ -164,6 +167,7 @@ def connect(address: str | None, *, num_cpus: int, modules: Sequence[str] = ()) 
     }
     connection = Connection()
     with ExitStack() as stack:
+        stack.enter_context(_environment({_HEAD_LIMIT: os.environ.get(_HEAD_LIMIT, "3600")}))
         if address is None:
             folder = stack.enter_context(_own_folder(connection))
             stack.enter_context(_environment(_settings_of_our_own(folder)))
