@@ -12,6 +12,7 @@ import ray
 
 import framefleet
 from framefleet import Progress
+from framefleet.cluster.fleet.ray_start import end_ray
 from tests.autoscaler import IDLE_S, autoscaled_cluster
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 
@@ -43,7 +44,7 @@ def test_machines_are_added_for_the_rows_left_and_taken_away_again(tmp_path: Pat
                 assert time.monotonic() < deadline, "machines without work are still there"
                 time.sleep(0.5)
         finally:
-            ray.shutdown()
+            end_ray()
     assert len(records_of(tmp_path / "out")) == NUM_ROWS
     workers = seen[-1].workers
     assert 1 < len(workers) <= 3, "one at first, more once the first rows say how long the others take"

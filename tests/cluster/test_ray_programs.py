@@ -8,6 +8,7 @@ import pytest
 import ray
 
 import framefleet
+from framefleet.cluster.fleet.ray_start import end_ray
 from framefleet.pipeline.errors import FleetError
 from tests.jobs import job_values, prompt_rows, records_of, write_table
 
@@ -46,4 +47,4 @@ def test_a_dataset_is_rendered_on_the_cluster_of_its_program_and_its_records_are
         with pytest.raises(FleetError, match=r"uses the Ray cluster at .*, and the job names 192.0.2.7:6379"):
             framefleet.render(job)
     finally:
-        ray.shutdown()
+        end_ray()

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from framefleet import Store, train
+from framefleet.cluster.fleet.ray_start import end_ray
 from framefleet.cluster.fleet.settings import FleetSettings
 from framefleet.pipeline.errors import FleetError
 from framefleet.plugins.train.reports import read_losses
@@ -106,7 +107,7 @@ def test_a_ray_that_is_in_use_is_left_alone(folder: Path, ray_cluster: str) -> N
             train(training_job(folder, "in_use"))
         assert ray.is_initialized()
     finally:
-        ray.shutdown()
+        end_ray()
 
 
 def test_on_the_cpu_gpus_ask_for_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
