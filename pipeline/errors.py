@@ -244,6 +244,17 @@ class BrokenWorker(ServiceError):
     """This process can render no more rows; one that takes its place can."""
 
 
+def exit_code_of(error: BaseException) -> int | None:
+    """Return the exit code of `framefleet` for an error; None for a bug."""
+    if isinstance(error, FramefleetError):
+        return error.exit_code
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number in SCARCE:
+        return ServiceError.exit_code
+    # What keeps a place that somebody named from being opened, where no better error was raised.
+    return UserError.exit_code if number in NO_FILE_ERRNOS | REFUSED_ERRNOS else None
+
+
 class RowError(FramefleetError):
     """One row failed; the others continue."""
 

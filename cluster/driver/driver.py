@@ -198,9 +198,10 @@ class Driver:
         began = reported = time.monotonic()
         if left := self._lanes.in_hand():
             log.warning(
-                "stopping: workers hand back %s, at most %.0f s; press Ctrl-C again to stop at once",
+                "stopping: workers hand back %s, at most %.0f s%s",
                 count_text(sum(left.values()), "row"),
                 limit_s,
+                "; press Ctrl-C again to stop at once" if self._stop.can_be_urgent else "",
             )
         while left and not self._stop.is_urgent and (now := time.monotonic()) - began < limit_s:
             if now - reported >= _REPORT_EVERY_S:

@@ -40,6 +40,11 @@ class Stop:
         self._numbers: tuple[socket.socket, socket.socket] | None = None
         self._former_fd = -1
 
+    @property
+    def can_be_urgent(self) -> bool:
+        """Whether Ctrl-C reaches this process: a shell's background jobs ignore it."""
+        return signal.SIGINT in self._handlers
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in SIGNALS}

@@ -8,13 +8,13 @@ shift
 framefleet=${FRAMEFLEET:-framefleet}
 ulimit -n 65536 2>/dev/null || true
 
-# It takes no options of render, so what it finds may not concern this run: render decides, and reports to on_end.
-"$framefleet" doctor "$job" || echo "warning: doctor found errors; rendering anyway" >&2
-
 # SIGTERM, as systemd and containers send it, goes to framefleet, which stores what is half done and ends.
 driver=
 stopped=
 trap 'stopped=1; test -n "$driver" && kill -TERM "$driver"' TERM INT
+
+# It takes no options of render, so what it finds may not concern this run: render decides, and reports to on_end.
+"$framefleet" doctor "$job" || echo "warning: doctor found errors; rendering anyway" >&2
 run=1
 while :; do
     [ -z "$stopped" ] || exit 143

@@ -48,7 +48,9 @@ end() {
     rm -rf "$folder"
 }
 trap 'end "$@"' EXIT
-trap 'test -n "${driver:-}" && kill -TERM "$driver"' TERM INT
+driver=
+stopped=
+trap 'stopped=1; test -n "$driver" && kill -TERM "$driver"' TERM INT
 
 cp "$folder/env" "$folder/head"
 sh -c "$start" "$folder/head" "$venv/bin/ray" start --head --block --disable-usage-stats \
@@ -67,15 +69,18 @@ set +a
 up() { "$venv/bin/python" -c "import ray; ray.init('$address:$port', log_to_driver=False, logging_level='ERROR')
 raise SystemExit(sum(node['Alive'] for node in ray.nodes()) < $# + 1)" 2>/dev/null; }
 tries=0
-until up "$@"; do
+until [ -n "$stopped" ] || up "$@"; do
     tries=$((tries + 1))
     [ "$tries" -lt 20 ] || { echo "warning: not all machines are there; they are used as they join" >&2; break; }
     sleep 2
 done
 
-"$venv/bin/framefleet" doctor --address "$address:$port" "$job" || echo "warning: doctor found errors; rendering anyway" >&2
+[ -n "$stopped" ] || "$venv/bin/framefleet" doctor --address "$address:$port" "$job" ||
+    echo "warning: doctor found errors; rendering anyway" >&2
+[ -z "$stopped" ] || exit 143
 "$venv/bin/framefleet" render "$job" --set "fleet.address=$address:$port" &
 driver=$!
+[ -z "$stopped" ] || kill -TERM "$driver" # a signal that came before its number was there
 # A signal ends only the waiting: wait again for the driver, which stores what is half done.
 while wait "$driver"; code=$?; kill -0 "$driver" 2>/dev/null; do :; done
 exit "$code"

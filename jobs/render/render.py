@@ -337,7 +337,7 @@ def retry(
 def rows_to_retry(job: Job, error_types: Collection[str] = ()) -> FailedRows:
     """Return what failed of a job and of its inner outputs, of these types or of all."""
     failed = FailedRows()
-    for row in Output(Store(job.output, job.storage_options)).failures():
+    for row in Output.open(job.output, job.storage_options).failures():
         if not error_types or row.error_type in error_types:
             failed.num_by_type[row.error_type] += 1
             failed.examples.setdefault(row.error_type, row.message)

@@ -29,14 +29,11 @@ from framefleet.cluster.driver.stop import SIGNALS
 from framefleet.doors import sections
 from framefleet.pipeline.errors import (
     CONTROL,
-    NO_FILE_ERRNOS,
-    REFUSED_ERRNOS,
-    SCARCE,
     FramefleetError,
     ServiceError,
-    UserError,
     command,
     escaped,
+    exit_code_of,
     spelt,
 )
 from framefleet.pipeline.guards.redaction import HIDDEN, is_secret_name, public_text
@@ -131,8 +128,6 @@ def quiet_libraries() -> None:
 
 INTERRUPTED = 130  # 128 + the signal's number, as shells have it: 143 of SIGTERM, 129 of SIGHUP
 DEFECT = 70  # sysexits.h: internal software error
-# What keeps a place that somebody named from being opened, where no better error was raised.
-UNUSABLE = NO_FILE_ERRNOS | REFUSED_ERRNOS
 MAX_SAID = 500  # characters of an exception's text: some quote whole files
 
 
@@ -242,24 +237,21 @@ def reporting(*, verbose: bool, resumable: bool = False, log_format: str = "text
 
 def _report(error: BaseException) -> int:
     """Say why a command could not do its work; return its exit code."""
+    code, text = exit_code_of(error), str(error).strip().partition("\n")[0][:MAX_SAID]
     if isinstance(error, FramefleetError):
         complain(error.problem, error.fix)
-        return error.exit_code
-    if isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError):
         complain("out of memory", "end other programs, then run the same command again")
-        return ServiceError.exit_code
-    text = str(error).strip().partition("\n")[0][:MAX_SAID]
-    if isinstance(error, OSError) and error.errno in SCARCE:
+    elif code == ServiceError.exit_code:
         complain(text, "make room, then run the same command again")
-        return ServiceError.exit_code
-    if isinstance(error, OSError) and error.errno in UNUSABLE:
+    elif code:
         complain(text, "check the path and its rights")
-        return UserError.exit_code
-    complain(
-        f"a bug in framefleet: {type(error).__name__}: {text}",
-        "run it again with --verbose, and report what it prints",
-    )
-    return DEFECT
+    else:
+        complain(
+            f"a bug in framefleet: {type(error).__name__}: {text}",
+            "run it again with --verbose, and report what it prints",
+        )
+    return code or DEFECT
 
 
 def complain(problem: str, fix: str = "") -> None:

@@ -21,7 +21,7 @@ import tenacity
 from framefleet.cluster.driver.progress import Summary
 from framefleet.jobs.job.output import store_of_job
 from framefleet.jobs.job.schema import Job
-from framefleet.pipeline.errors import FramefleetError, JobError, OutputInUse
+from framefleet.pipeline.errors import FramefleetError, JobError, OutputInUse, exit_code_of
 from framefleet.pipeline.guards.mistakes import Mistakes
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text, public_texts
 from framefleet.plugins.notify.section import OnEndSection
@@ -97,12 +97,11 @@ def _ending(job: Job, summary: Summary | None, error: BaseException | None) -> d
     if summary:
         state = "incomplete" if summary.exit_code else "done"
         return message | {"state": state, "exit_code": summary.exit_code}
-    if isinstance(error, FramefleetError):
-        problem = {"problem": error.problem, "fix": error.fix}
-        return message | {"state": "error", "exit_code": error.exit_code, "error": problem}
     if isinstance(error, Exception):
         problem = {"problem": f"{type(error).__name__}: {error}", "fix": ""}
-        return message | {"state": "error", "exit_code": None, "error": problem}
+        if isinstance(error, FramefleetError):
+            problem = {"problem": error.problem, "fix": error.fix}
+        return message | {"state": "error", "exit_code": exit_code_of(error), "error": problem}
     return message | {"state": "interrupted", "exit_code": None}
 
 

@@ -50,7 +50,7 @@ PLUGIN = Plugin(
         "heartbeat": "framefleet.plugins.notify.section:HeartbeatSection",
     },
     listeners=[
+        "framefleet.plugins.notify.plugin:HeartbeatListener",  # first: it hears of what the other refuses
         "framefleet.plugins.notify.plugin:EndListener",
-        "framefleet.plugins.notify.plugin:HeartbeatListener",
     ],
 )

@@ -250,6 +250,37 @@ def test_a_host_that_ssh_cannot_reach_is_left_out(tmp_path: Path) -> None:
     assert "warning: gpu-2 cannot be reached" in ended.stderr
 
 
+@pytest.mark.parametrize("template", ["one_machine.sh", "ssh.sh", "slurm_cluster.sbatch"])
+def test_a_signal_before_the_job_has_begun_ends_it(template: str, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    program = f"echo $1 >>{runs}; [ $1 = doctor ] || exit 0; touch {tmp_path}/checking; sleep 2"
+    framefleet = write_program(tmp_path / "venv/bin/framefleet", program)
+    write_program(tmp_path / "venv/bin/python", "echo RAY_AUTH_TOKEN=x")
+    for name in ("venv/bin/ray", "bin/srun"):
+        write_program(tmp_path / name, "exec sleep 4")
+    write_program(tmp_path / "bin/scontrol", f"echo $1 >>{runs}")
+    variables = {
+        "FRAMEFLEET": str(framefleet),
+        "VENV": f"{tmp_path}/venv",
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        "ADDRESS": "127.0.0.1",
+        "SECRETS": f"{tmp_path}/none",
+        "TMPDIR": str(tmp_path),
+        "RAY_TMPDIR": "/tmp",
+        "SLURM_JOB_ID": "1",
+        "SLURM_NNODES": "1",
+    }
+    shell = "bash" if template.endswith("sbatch") else "sh"
+    process = subprocess.Popen(
+        [shell, TEMPLATES / template, "job.yaml"], env=os.environ | variables, stderr=subprocess.DEVNULL
+    )
+    wait_for(tmp_path / "checking")
+    process.terminate()
+    assert process.wait(timeout=120) == 143
+    requeued = ["requeue"] if template == "slurm_cluster.sbatch" else []
+    assert runs.read_text().split() == ["doctor", *requeued]
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     for name in ("nightly.service", "nightly.timer"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -25,6 +26,7 @@ from framefleet.jobs.job.file import load_job
 from framefleet.jobs.render import render
 from framefleet.jobs.render.claim import claim, claimed_job
 from framefleet.jobs.render.resolve import resolve_job
+from framefleet.jobs.show.console import reporting
 from framefleet.jobs.show.watch import Callback
 from framefleet.pipeline.errors import JobError, OutputInUse, StoreError, UserError
 from framefleet.pipeline.guards.redaction import keep_secrets, public_text
@@ -137,11 +139,11 @@ def test_a_run_on_an_output_in_use_reports_no_end(tmp_path: Path) -> None:
     with listening() as (url, sent):
         ends = job(tmp_path, webhook=url)
         beats = ends.model_copy(update={"heartbeat": HeartbeatSection(end=url, failed=url)})
-        for reporting in (report_end(ends), beating(beats)):
+        for either in (report_end(ends), beating(beats)):
             with (
                 DriverLock(Store(str(tmp_path))),
                 pytest.raises(OutputInUse),
-                reporting,
+                either,
                 DriverLock(Store(str(tmp_path))),
             ):
                 """It never begins."""
@@ -187,6 +189,36 @@ def test_a_monitor_is_asked_once_by_who_is_interrupted(
     ):
         raise KeyboardInterrupt
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 3),
+        (MemoryError(), 3),
+        (PermissionError(errno.EACCES, "Permission denied"), 2),
+        (ValueError("a bug"), None),
+    ],
+)
+def test_an_error_of_no_class_of_ours_has_the_exit_code_of_the_command(
+    tmp_path: Path, error: Exception, exit_code: int | None
+) -> None:
+    with listening() as (url, sent):
+        with pytest.raises(type(error)), report_end(job(tmp_path, webhook=url)):
+            raise error
+        with pytest.raises(SystemExit) as ended, reporting(verbose=False):
+            raise error
+    assert [one["exit_code"] for one in sent] == [exit_code]
+    assert ended.value.code == (exit_code or 70)
+
+
+def test_a_monitor_hears_of_a_run_that_cannot_report_its_end(tmp_path: Path) -> None:
+    with listening() as (url, sent):
+        urls = HeartbeatSection(start=f"{url}/start", end=f"{url}/end", failed=f"{url}/failed")
+        beats = job(tmp_path, command=["./gone"]).model_copy(update={"heartbeat": urls})
+        with pytest.raises(JobError, match="gone is not a program"):
+            render.render_job(beats, Callback(None))
+    assert sent == ["GET failed"]
 
 
 def test_an_error_is_reported_too_and_is_raised(tmp_path: Path) -> None:

@@ -74,6 +74,20 @@ def test_a_monitor_gets_an_exit_code(tmp_path: Path) -> None:
         assert standing.needs_attention == needs_attention
         outer = replace(at_work, num_left=None, inner={"drafts": standing})
         assert outer.needs_attention == needs_attention, "drafts of an output without rows yet"
+    done = framefleet.status(str(tmp_path / "done"))
+    for driver, needs_attention in (
+        (DriverSeen(state="gone", epoch=1), True),
+        (DriverSeen(state="silent", epoch=1), True),
+        (DriverSeen(state="ended", epoch=1, error="StoreError: no answer"), True),
+        (DriverSeen(state="ended", epoch=1), False),
+    ):
+        assert replace(done, driver=driver, num_left=0).needs_attention == needs_attention
+    nothing = replace(done, num_done=0, num_rows=None, num_left=None)
+    for told_s, needs_attention in ((60.0, False), (10_000.0, True)):
+        written = replace(nothing, driver=DriverSeen(state="ended", epoch=1, told_s=told_s))
+        assert written.needs_attention == needs_attention, "prompts, and no row yet"
+        inner = replace(done, num_rows=1, num_left=0, driver=written.driver)
+        assert replace(nothing, inner={"drafts": inner}).needs_attention == needs_attention
     store.delete(clip)
     damaged = command("status", tmp_path / "done", "--check")
     assert (damaged.exit_code, "damaged: 1 clip of rows with a record" in damaged.stdout) == (

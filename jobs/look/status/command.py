@@ -29,9 +29,9 @@ _Check = Annotated[
     bool,
     Option(
         "--check",
-        help="Exit with code 1 if rows failed, clips are gone, or rows are left and the driver has ended, is "
-        "silent or is paused; 2 if there is no such output, or it cannot be opened, e.g. without "
-        "credentials; 3 if its store cannot be reached.",
+        help="Exit with code 1 if rows failed, clips are gone, the last run broke off, or rows are left and "
+        "the driver has ended, is silent or is paused; 2 if there is no such output, or it cannot be opened, "
+        "e.g. without credentials; 3 if its store cannot be reached.",
     ),
 ]
 

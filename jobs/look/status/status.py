@@ -215,10 +215,20 @@ class Status(Overview):
 
     @property
     def needs_attention(self) -> bool:
-        """Whether rows failed, clips are gone, or rows are left that nobody renders."""
+        """Whether rows failed, clips are gone, nobody renders the rows left, or the last run broke off."""
         outputs = (self, *self.inner.values())
-        is_stopped = any(one.num_left for one in outputs) and not self.is_rendered
+        is_stopped = any(one.num_left or one._is_broken_off for one in outputs) and not self.is_rendered
         return is_stopped or any(one.num_failed or one.gone for one in outputs)
+
+    @property
+    def _is_broken_off(self) -> bool:
+        """Whether its newest run was killed or ended by an error, or no run came as far as its rows."""
+        if self.driver.error or self.driver.state in ("silent", "gone"):
+            return True
+        # What comes before, such as drafts and prompts, may have ended just now.
+        before = [one.driver for one in (self, *self.inner.values()) if one.driver.epoch]
+        has_rows = self.num_rows is not None or self.num_done > 0
+        return not has_rows and bool(before) and all((one.told_s or 0.0) > _KILLED_S for one in before)
 
 
 def status(output: str, *, storage_options: Mapping[str, Any] | None = None) -> Status:
