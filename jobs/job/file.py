@@ -109,12 +109,19 @@ def _check_texts_of_sweep(values: Mapping[str, Any], places: Mapping[Key, str], 
 
 
 def _as_in_a_file(value: Any) -> Any:
-    """Return a copy, with the texts of paths and of torch's dtypes and devices."""
+    """Return a copy, with the texts of paths and of torch's dtypes and devices, and arrays as lists."""
     if isinstance(value, Mapping):
         return {key: _as_in_a_file(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_as_in_a_file(part) for part in value]
-    return str(value) if isinstance(value, PurePath) else copy.deepcopy(without_torch(value))
+    if type(value).__module__.partition(".")[0] in ("numpy", "pandas") and hasattr(value, "tolist"):
+        return _as_in_a_file(value.tolist())
+    if isinstance(value, PurePath):
+        return str(value)
+    try:
+        return copy.deepcopy(without_torch(value))
+    except TypeError:  # of a generator, say, which is refused as what it is
+        return value
 
 
 def devices_of(job: TableJob) -> dict[Key, str]:
@@ -208,7 +215,9 @@ def _set_of(sweep: str) -> str:
     if values[0] == "@":
         return f"sweep.{name}.file={yaml_of(values[1:])}"
     is_one = values[0] in "[{" or name in ("wildcards", "sample.num", "sample.method", "sample.seed")
-    return f"sweep.{name}={values if is_one else f'[{values}]'}"
+    text = values if is_one else f"[{values}]"
+    parse_yaml(text, source=f"--sweep {name}")
+    return f"sweep.{name}={text}"
 
 
 def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = False) -> Output:

@@ -135,7 +135,8 @@ def _nested(key: Key) -> str:
 
 
 def _shown(key: Key, value: Any, job: type[BaseModel]) -> str:
-    if value and (_is_hidden(key, job) or any(is_secret_name(str(part)) for part in key)):
+    is_empty = isinstance(value, str | bool | list | dict | None) and not value
+    if not is_empty and (_is_hidden(key, job) or any(is_secret_name(str(part)) for part in key)):
         return "not usable"  # it may be a secret
     return str(value).lower() if isinstance(value, bool) else repr(public_value(value))
 

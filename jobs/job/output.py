@@ -35,7 +35,11 @@ def store_of_job(job: TableJob, place: str | None = None) -> Store:
     store = Store(place, job.storage_options, outage_s=outage_s)
     path = Path(_plain(place))
     files = (one for one in (path, *path.parents) if one.is_file())
-    if "://" not in place and (file := next(files, None)):
+    try:
+        file = None if "://" in place else next(files, None)
+    except OSError as error:  # of a name that is too long
+        raise JobError(f"the output {place} cannot be a folder: {error.strerror}", "choose another") from None
+    if file:
         raise JobError(f"the output {place} cannot be a folder: {file} is a file", "choose another output")
     if "://" not in place and f"{_plain(place)}/".startswith(_KERNEL):
         problem = f"the output {place} belongs to the kernel, which stores no files"

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from framefleet.cluster.dispatch.faults import FaultPolicy
 from framefleet.cluster.driver.stop import JobBudget
 from framefleet.cluster.fleet.settings import FleetSettings
-from framefleet.doors import job_kind, runners, sections
+from framefleet.doors import job_kind, job_kinds, runners, sections
 from framefleet.jobs.job.paths import without_scheme
 from framefleet.jobs.job.section import Arguments, Section
 from framefleet.pipeline.errors import JobError, PluginError
@@ -342,7 +342,8 @@ def job_schema(section: str | None = None) -> dict[str, Any]:
     """
     other = job_kind([section]) if section else None
     if section and not other:
-        raise JobError(f"{section}: no job has a schema of its own by this section", "leave it out")
+        fix = f"leave it out, or give one of {', '.join(sorted(job_kinds()))}"
+        raise JobError(f"{section}: no job has a schema of its own by this section", fix)
     kind = other.schema if other else Job
     schema = kind.model_json_schema()
     definitions = schema["$defs"]

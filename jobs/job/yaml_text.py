@@ -23,7 +23,7 @@ Path = tuple[str | int, ...]
 MAX_CHARACTERS = 1 << 18
 MAX_YAML_DEPTH = 32
 MAX_INT = 2**64
-_FIX = "look for a missing quote, colon or space, and at how far the line is indented"
+_FIX = "look for a missing quote, bracket, colon or space, and at how far the line is indented"
 _KEY_FIX = "put it in quotes; or, if a comma in {...} has made a key of it, write a list: [0, 1, 2]"
 
 _TAG = "tag:yaml.org,2002:"

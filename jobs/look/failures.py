@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -50,13 +50,25 @@ def failures_command(
         from framefleet.jobs.job.file import output_at
 
         opened = output_at(output, sets)
-        rows = (row for row in opened.failures() if not error_types or row.error_type in error_types)
+        others: Counter[str] = Counter()
+        rows = _of_types(opened.failures(), error_types or [], others)
         if as_json:
             for row in rows:
                 stdout.say(json.dumps(failure_values(row)))
         else:
-            _show_by_type(rows, opened.url, limit=limit, traceback=traceback)
+            _show_by_type(rows, opened.url, others, limit=limit, traceback=traceback)
             _show_invalid(opened, limit=limit)
+
+
+def _of_types(
+    failed: Iterable[FailedRow], error_types: Sequence[str], others: Counter[str]
+) -> Iterator[FailedRow]:
+    """Yield the rows of these types of errors, or all; count the others by type."""
+    for row in failed:
+        if not error_types or row.error_type in error_types:
+            yield row
+        else:
+            others[row.error_type] += 1
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
@@ -90,8 +102,13 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
         stderr.say(f"{found.url} says nothing about {whose}: nothing went wrong so far")
 
 
-def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, traceback: bool) -> None:
-    """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
+def _show_by_type(
+    failed: Iterator[FailedRow], url: str, others: Counter[str], *, limit: int, traceback: bool
+) -> None:
+    """Print at most `limit` rows of each type, the most frequent type first, and how to retry them.
+
+    others: how many rows failed with errors that nobody wants to see, by type.
+    """
     counts: Counter[str] = Counter()
     shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
     for row in failed:
@@ -99,7 +116,8 @@ def _show_by_type(failed: Iterator[FailedRow], url: str, *, limit: int, tracebac
         if counts[row.error_type] <= limit and (row.error_type in shown or len(shown) < _MAX_TYPES):
             shown.setdefault(row.error_type, []).append(row)
     if not counts:
-        stderr.say(f"no row of {url} failed")
+        kinds = ", ".join(f"{one_line(kind)} ({count:,})" for kind, count in others.most_common(_MAX_TYPES))
+        stderr.say(f"no row of {url} failed" + f" with that error; there are {kinds}" * bool(kinds))
         return
     for kind, count in counts.most_common(_MAX_TYPES):
         stdout.say(Text(f"{one_line(kind)}: {count_text(count, 'row')}", style="bold red"))

@@ -231,7 +231,7 @@ def _texts_in(cells: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
 def _frame(rows: Any) -> pa.Table:
     if not hasattr(rows, "columns"):
         problem = f"table= is of type pandas.{type(rows).__name__}"
-        raise TableError(problem, "give a DataFrame, e.g. by to_frame()")
+        raise TableError(problem, 'give a DataFrame, e.g. by to_frame("prompt")')
     if levels := [name for name in rows.index.names if name is not None and name not in rows.columns]:
         rows = rows.reset_index(level=levels)  # as its `to_parquet` does
     names = [str(name) for name in rows.columns]
@@ -287,10 +287,14 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
         array = pa.array(plain, from_pandas=is_pandas)
     except _UNFIT:
         row = _first_unfit(plain, is_pandas)
+        fix = "give numbers, text or None, of one type in each column; an image or a video as its path or URL"
+        cell: Any = plain[row]
+        if isinstance(cell, int) and not -(2**63) <= cell < 2**63:
+            fix = "use at most 2**63 - 1, or give it as text"
         raise TableError(
             f"table=: row {row}: {name} is {shown(plain[row])}, and a table does not hold it"
             + f" in one column with {shown(plain[0])}" * (row > 0),
-            "give numbers, text, or None, of one type in each column; an image or a video as its path or URL",
+            fix,
         ) from None
     # Arrow finds a type by the first cells: dates drop the time of later ones, and times their zone and what
     # is below a microsecond.

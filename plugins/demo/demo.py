@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framefleet.pipeline.guards.arguments import AtLeastOne
 from framefleet.pipeline.outputs.layout import RECORDS
 from framefleet.pipeline.outputs.parts.parts import read_folder, rows_of
 from framefleet.pipeline.outputs.stores.store import Store
@@ -22,7 +23,7 @@ def demo(
     *,
     output: str | Path = "demo-output",
     size: str | None = None,
-    seeds: int = 4,
+    seeds: AtLeastOne = 4,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Render prompts on two CPU workers, with a small model that is included; return how many were done.

@@ -114,7 +114,7 @@ class Choice:
 def check_choice(drafts: ResolvedJob, keep: KeepSection) -> None:
     """Raise UserError for groups by what no row has, and for a table that has our columns already."""
     columns = drafts.record_columns()
-    names = {*columns.names, *drafts.argument_names}
+    names = dict.fromkeys([*sorted(drafts.argument_names), *columns.names])
     for name in keep.per:
         if name not in names:
             raise JobError(f"draft.keep.per: rows have no {name!r}", argument_meant(name, names))

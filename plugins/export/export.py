@@ -159,7 +159,7 @@ def _export_clips(store: Store, place: Store, choice: ExportChoice, watch: Watch
     if choice.format == "hf":
         shard.check_folder(plan.endings, feature, selection.schema)
     names = vbench_names(selection, plan.endings) if choice.format == "vbench" else {}
-    shard.claim_place(place, choice, plan, parts)
+    shard.claim_place(place, choice, plan, parts, selection.columns)
     sweep_in_background(place)
     with (
         ThreadPoolExecutor(CLIPS_AT_ONCE) as readers,

@@ -23,7 +23,7 @@ from PIL import Image
 
 from framefleet.doors import section_of
 from framefleet.jobs.show.watch import ClipsPace, Watch
-from framefleet.pipeline.errors import JobError, StoreError, command, count_text, not_ours
+from framefleet.pipeline.errors import JobError, StoreError, command, count_text, names_text, not_ours
 from framefleet.pipeline.guards.json_text import canonical_json
 from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS, ROWS
@@ -111,8 +111,13 @@ class Selection:
             raise Output(store).no_records()
         self._conditioned: Sequence[str] = ()  # columns that the condition is about
         if choice.where is not None:
-            check_where(record_schema if choice.picks is None else with_labels(record_schema), choice.where)
+            labelled = with_labels(record_schema)
+            check_where(labelled, choice.where)
             self._conditioned = columns_in(choice.where, record_schema)
+            labels = {*columns_in(choice.where, labelled)} - {*record_schema.names}
+            if labels and choice.picks is None:
+                problem = f"where: only picks have {names_text(sorted(labels))}"
+                raise JobError(problem, "give --picks, the file that the gallery saved")
         self._labels = Labels(
             picks=choice.picks or {},
             template=None if choice.caption is None else read_template(choice.caption, record_schema.names),
@@ -187,6 +192,8 @@ class Selection:
         read = dict.fromkeys((*names, *others.values()))
         choice = self._choice
         for table in chosen_records(self._store, read, choice.where, choice.picks, self._parts):
+            for name in [name for name in read if name not in table.column_names]:  # of an earlier version
+                table = table.append_column(name, pa.nulls(len(table), RECORD_FIELDS.field(name).type))
             rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
             if self._in_table is not None:
                 ids = _bytes_of(rows)

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 import framefleet
-from framefleet.pipeline.errors import JobError, StoreConflict
+from framefleet.pipeline.errors import JobError, StoreConflict, names_text
 from framefleet.pipeline.outputs.layout import RECORDS, recorded_path
 from framefleet.pipeline.outputs.parts.parts import rows_of
 from framefleet.pipeline.outputs.parts.seals import SEALED, Part, is_sealed, live_parts, sealed_of
@@ -117,10 +117,15 @@ def parts_to_export(store: Store, place: Store) -> tuple[list[Part], int]:
     return exported, len(parts) - len(exported)
 
 
-def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Sequence[Part]) -> None:
-    """Make an empty place this export's, unless it is already. Raises JobError for another's."""
+def claim_place(
+    place: Store, choice: ExportChoice, plan: ExportPlan, parts: Sequence[Part], columns: Sequence[str]
+) -> None:
+    """Make an empty place this export's, unless it is already. Raises JobError for another's.
+
+    columns: those of its shards: there are more once an output has been scored.
+    """
     rows = hashlib.sha256("".join(shard.sha256 for shard in plan.shards).encode()).hexdigest()
-    ours = choice.description() | {"num_rows": plan.num_rows, "rows": rows}
+    ours = choice.description() | {"num_rows": plan.num_rows, "rows": rows, "shard_columns": [*columns]}
     try:
         theirs = read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER)
     except FileNotFoundError:
@@ -133,17 +138,22 @@ def claim_place(place: Store, choice: ExportChoice, plan: ExportPlan, parts: Seq
             place.create(_PLAN, content.encode() + b"\n")
         except StoreConflict:  # another run was quicker
             theirs = read_json(place, _PLAN, _DESCRIPTION, fix=_OTHER)
+    theirs = {"shard_columns": [*columns], **theirs}  # which those begun earlier do not say
     if differing := [name for name, value in ours.items() if theirs.get(name) != value]:
         compared = "; ".join(
-            f"{name} is {_shown(theirs.get(name))} there and {_shown(ours[name])} here"
-            for name in differing
-            if name != "rows"
+            f"{name} {_difference(theirs.get(name), ours[name])}" for name in differing if name != "rows"
         )
         raise JobError(
             f"{place.url_of('')} holds an export of something else: "
             + (compared or "the output has other clips now"),
             _OTHER,
         )
+
+
+def _difference(there: Any, here: Any) -> str:
+    if isinstance(there, list) and isinstance(here, list):
+        return f"differ by {names_text(sorted({*map(str, there)} ^ {*here}))}"
+    return f"is {_shown(there)} there and {_shown(here)} here"
 
 
 def _shown(value: Any) -> str:

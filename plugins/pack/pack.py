@@ -213,7 +213,7 @@ def _copy_files(store: Store, record: dict[str, Any], to: Store) -> None:
 
 def _copy_inputs(store: Store, record: dict[str, Any], given: Given, to: Store) -> None:
     """Copy the images and videos of a row, and have its record name the copies."""
-    ours = record_of({name: record[name] for name in RECORD_FIELDS.names}, store.url_of(RECORDS))
+    ours = record_of({name: record.get(name) for name in RECORD_FIELDS.names}, store.url_of(RECORDS))
     environment_of(ours)  # raises for one that framefleet did not write, which `_describe` reads
     arguments = arguments_of(ours)
     inputs = inputs_of_row(store, arguments, given)

@@ -124,8 +124,8 @@ class GroupState:
         text += f"{self.num_rendered:,} of at most {self.at_most:,} rendered"
         text += "" if self.rate is None else f", {self.rate:.1%} pass"
         if self.num_unjudged:
-            text += f"; {self.num_unjudged:,} not judged: run `framefleet score`, "
-            text += "or `framefleet judge` for answers, then `render` again"
+            text += f"; {self.num_unjudged:,} not judged: run `framefleet score` with the scores of "
+            text += "until.where, or `framefleet judge` for answers, then `render` again"
         elif self.is_short and self.num_asked == self.at_most and not self.num_pending:
             text += ": raise until.at_most, or change until.where or the rows"
         return text

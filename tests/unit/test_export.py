@@ -182,8 +182,9 @@ def test_a_condition_may_name_stars_and_notes_of_picks(tmp_path: Path, records: 
     picks.write_text("".join(json.dumps(line) + "\n" for line in lines))
     chosen = exported(tmp_path, "parquet", where="stars >= 3 AND sharpness < 0.75", picks=picks)
     assert pq.read_table(chosen)["stars"].to_pylist() == [4, 5]
-    with pytest.raises(JobError, match="'stars'"):
+    with pytest.raises(JobError, match="only picks have 'stars'") as caught:
         exported(tmp_path, "parquet", "to2", where="stars >= 3")
+    assert "--picks" in caught.value.fix
 
 
 def test_rows_that_left_the_table_can_be_left_out(tmp_path: Path, records: list[dict[str, Any]]) -> None:
@@ -250,6 +251,9 @@ def test_another_choice_into_the_same_place_is_refused(tmp_path: Path, records: 
     rendered(Store(str(tmp_path / "out")), 9)
     again = framefleet.export(str(tmp_path / "out"), str(tmp_path / "to"), format="parquet", where="seed > 2")
     assert (again.num_rows, again.num_newer_parts) == (4, 3)
+    command("score", tmp_path / "out", "--scores", "motion")
+    with pytest.raises(JobError, match="shard_columns differ by 'motion'"):
+        exported(tmp_path, "parquet", where="seed > 2")
 
 
 def test_places_that_hold_something_else_are_left_alone(

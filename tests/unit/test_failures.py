@@ -54,6 +54,9 @@ def test_types_can_be_chosen_and_tracebacks_shown(tmp_path: Path) -> None:
     shown = command("failures", tmp_path, "--error", "ValueError", "--traceback").stdout
     assert "    |   here" in shown
     assert "WorkerDied" not in shown
+    misspelt = command("failures", tmp_path, "--error", "valueerror")
+    assert "failed with that error; there are " in misspelt.stderr
+    assert "ValueError (1)" in misspelt.stderr and "WorkerDied (1)" in misspelt.stderr
 
 
 def test_who_sees_no_traceback_is_told_how_to_see_it(tmp_path: Path) -> None:

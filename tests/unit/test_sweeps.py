@@ -201,6 +201,7 @@ REFUSED: list[tuple[Mapping[str, Any], str, str]] = [
     ({"prompt": "a {colour}", "color": ["red"]}, "uses {colour}", "did you mean {color}?"),
     ({"prompt": "a {color}", "seed": "0-3"}, "uses {color}", "sweep: {color: [...]}"),
     ({"prompt": "a {color}"}, "uses {color}", "sweep: {color: [...]}"),
+    ({"prompt": "a {color", "color": ["red"]}, "sweep.prompt has {color without", "write {color}"),
     ({"seed": []}, "`sweep.seed` is []", "not empty"),
     ({"seed": "0-999999999999"}, "1,000,000,000,000 seeds", "sweep over less"),
     ({"seed": {"from": 0, "to": 2**70}}, "64 bits", "smaller"),

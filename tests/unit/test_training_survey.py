@@ -263,6 +263,20 @@ def test_columns_of_arguments_are_no_more_than_the_prompts_of_records(
     assert row.arguments == {"prompt": "a ball"}
 
 
+def test_a_column_that_the_job_names_is_taken_and_not_the_prompt_of_the_record(
+    surveyor: Surveyor, tmp_path: Path
+) -> None:
+    clip(tmp_path / "rendered/clips/00/0.mkv")
+    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+    record |= {"path": "clips/00/0.mkv", "prompt": "a ball", "arguments": '{"prompt": "a ball"}'}
+    (tmp_path / "rendered/records").mkdir()
+    cells = [record | {"caption": caption} for caption in ("a red ball rolls", None)]
+    pq.write_table(pa.Table.from_pylist(cells), tmp_path / "rendered/records/part-1.parquet")
+    (row,) = surveyor(str(tmp_path / "rendered/records"), columns={"prompt": "caption"})
+    assert row.arguments == {"prompt": "a red ball rolls"}
+    assert "every row needs a prompt" in surveyor.told()[0]
+
+
 def test_text_that_is_no_utf8_or_too_long_refuses_its_row_alone(surveyor: Surveyor, tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv")
     prompts = pa.array(["a ball", "ein café".encode("latin-1"), "x" * 70_000, "a star"], pa.binary())

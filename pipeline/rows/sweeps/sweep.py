@@ -56,6 +56,10 @@ def open_sweep(
     used = frozenset[str]().union(*templates.values())
     for name, kind in ((column.name, column.kind) for column in varied):
         if kind is None and name not in used:
+            texts = ((one.name, text) for one in varied if one.kind in TEXT_KINDS for text in one.some())
+            if place := next((place for place, text in texts if text and f"{{{name}" in text), None):
+                place = arguments.get(place, place)
+                raise JobError(f"sweep.{place} has {{{name} without a closing bracket", f"write {{{name}}}")
             problem = f"sweep.{name}: rows have no such argument, and no text of the sweep uses {{{name}}}"
             raise JobError(problem, plumbing_fix(name) if name in others else argument_meant(name, kinds))
         if name in names and name not in templates.get(name, ()):

@@ -78,7 +78,9 @@ class Columns:
         rows = rows or [{} for _ in range(batch.num_rows)]
         if self.is_rendered:
             texts = batch.column(_ARGUMENTS).to_pylist()
-            rows = [_with_prompts(text, row, self.kinds) for text, row in zip(texts, rows, strict=True)]
+            chosen = {argument for argument, column in self.read.items() if argument != column}
+            pairs = zip(texts, rows, strict=True)
+            rows = [_with_prompts(text, row, self.kinds, chosen=chosen) for text, row in pairs]
         return [self._checked(row) for row in rows]
 
     def _checked(self, cells: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -232,11 +234,13 @@ def table_folder(location: str, schema: pa.Schema) -> str:
     return folder.rstrip("/").rpartition("/")[0] if _is_in_output(folder, schema) else folder
 
 
-def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+def _with_prompts(
+    text: str | None, row: Mapping[str, Any], names: Collection[str], *, chosen: Collection[str]
+) -> dict[str, Any]:
     """Return what a record gives of these arguments: its prompts, and what it carries.
 
     Other arguments, whose columns are in `row` too, were maybe another model's defaults. text: of its
-    arguments.
+    arguments. chosen: those that the job takes from other columns, and from nowhere else.
     """
     arguments = told_arguments({_ARGUMENTS: text})
     # Without lone surrogates, which JSON can spell and no column of text can hold.
@@ -247,7 +251,8 @@ def _with_prompts(text: str | None, row: Mapping[str, Any], names: Collection[st
     }
     carried = {name: cell for name, cell in row.items() if name not in arguments}
     edited = {name: row[name] for name in prompts if row.get(name) is not None}
-    return {name: value for name, value in (prompts | carried | edited).items() if name in names}
+    taken = {name: row.get(name) for name in chosen}
+    return {name: value for name, value in (prompts | carried | edited | taken).items() if name in names}
 
 
 def _is_in_output(folder: str, schema: pa.Schema) -> bool:
