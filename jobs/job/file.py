@@ -215,9 +215,8 @@ def _set_of(sweep: str) -> str:
     if values[0] == "@":
         return f"sweep.{name}.file={yaml_of(values[1:])}"
     is_one = values[0] in "[{" or name in ("wildcards", "sample.num", "sample.method", "sample.seed")
-    text = values if is_one else f"[{values}]"
-    parse_yaml(text, source=f"--sweep {name}")
-    return f"sweep.{name}={text}"
+    parsed, _ = parse_yaml(values if is_one else f"[{values}]", source=f"--sweep {name}")
+    return f"sweep.{name}={yaml_of(parsed)}"
 
 
 def output_at(place: str, sets: Sequence[str] | None, *, is_rendered: bool = False) -> Output:
