@@ -3,7 +3,8 @@
 # usage: hf_jobs.sh FOLDER [--dry-run ...]      FOLDER has job.yaml, without fleet.address; the output is in a store
 # environment: FLAVOR (h200), IMAGE, SECRETS, a file of NAME=value lines, chmod 600 (~/.framefleet-secrets),
 # SCHEDULE, to run it again and again ("0 1 * * *": every night at one, UTC)
-# Exit codes 1 (rows failed, `until` fell short, the budget is spent) and 130 (`framefleet stop`) end as 0, else Jobs tries again.
+# Exit codes 1 (rows failed, `until` fell short, the budget is spent) and 130 (`framefleet stop`) end as 0, else Jobs
+# tries again.
 set -eu
 folder=${1:?usage: hf_jobs.sh FOLDER}
 shift

@@ -232,11 +232,13 @@ def _yield_of(
     spent: what all drivers counted. inner: the same of each inner output, by its name.
     accepted: a condition on records in SQL; None accepts all. hour_price: of a worker's hour.
     """
-    num_accepted, accepted_s = _sums(_records(store, accepted))
+    # First: a condition that cannot be is refused also where there is nothing to divide by.
+    of_accepted = None if accepted is None else _sums(_records(store, accepted))
     own, whole = WORKER_SECONDS.by_label(spent), WORKER_SECONDS.by_label(of_runs(spent, *inner.values()))
     if not (whole_s := sum(whole.values())):
         return None
-    num_clips, clips_s = (num_accepted, accepted_s) if accepted is None else _sums(_records(store, None))
+    num_clips, clips_s = _sums(_records(store, None))
+    num_accepted, accepted_s = of_accepted or (num_clips, clips_s)
     busy_s = sum(own.get(cause, 0.0) for cause in BUSY)
     seconds = {
         "accepted clips": accepted_s,
