@@ -12,7 +12,7 @@ import base64
 import hashlib
 import io
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, takewhile
@@ -248,7 +248,7 @@ def corrected_prompts(
         write_prompts(job, watch)
     if corrections is not None:
         watch.say(f"{count_text(replace_prompts(store, corrections), 'prompt')} replaced")
-    written = {row[ORIGINAL]: row[_PROMPT] for row in written_in(store).values()}
+    written = _by_original(written_in(store).values())
     if not written:
         problem = f"{store.url_of('')} has no written prompts"
         raise JobError(problem, "give the job file, which has a section `prompts`")
@@ -323,6 +323,10 @@ def written_in(store: Store) -> dict[str, dict[str, str]]:
     return {row["key"]: row for table in read_parts(store, paths, _FIELDS) for row in table.to_pylist()}
 
 
+def _by_original(rows: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {row[ORIGINAL]: row[_PROMPT] for row in rows}
+
+
 def corrections_in(file: Path) -> dict[str, str]:
     """Return the prompts of a file of JSON lines by their originals. Raises TableError for other content."""
     texts = {}
@@ -346,15 +350,18 @@ def corrections_in(file: Path) -> dict[str, str]:
 def replace_prompts(store: Store, texts: Mapping[str, str]) -> int:
     """Replace what was written for some prompts; return how many differ now. texts: by original prompt.
 
-    Raises TableError for an original that the output does not have.
+    Where several texts were written for one, by the other cells of its rows, the last one leaves all as they
+    are: it is what `framefleet prompts` shows. Raises TableError for an original that the output lacks.
     """
     written = written_in(store)
-    if unknown := [text for text in texts if text not in {row[ORIGINAL] for row in written.values()}]:
+    last = _by_original(written.values())
+    if unknown := [text for text in texts if text not in last]:
         problem = f"{store.url_of(ANSWERS)} has nothing written for the prompt {shown(unknown[0])}"
         raise TableError(problem, "take `original_prompt` as `framefleet prompts OUTPUT --json` prints it")
     with DriverLock(store, renders=False) as lock:
         writer = PartWriter(store, ANSWERS, _FIELDS, run=new_run(lock.epoch))
-        changed = [row for row in written.values() if texts.get(row[ORIGINAL], row[_PROMPT]) != row[_PROMPT]]
+        new = {original: text for original, text in texts.items() if text != last[original]}
+        changed = [row for row in written.values() if new.get(row[ORIGINAL], row[_PROMPT]) != row[_PROMPT]]
         for row in changed:
             writer.add(None, row | {_PROMPT: texts[row[ORIGINAL]]})
         writer.flush()

@@ -288,3 +288,15 @@ def test_job_json_is_not_believed_about_who_writes(tmp_path: Path, chat: Chat) -
     with pytest.raises(JobError, match=r"job\.json says prompts"):
         claimed_job(str(tmp_path / "out"))
     assert Store(str(tmp_path / "out")).exists("job.json")
+
+
+def test_a_list_that_nobody_edited_changes_no_prompt_of_two_questions(tmp_path: Path, chat: Chat) -> None:
+    rows = [{"prompt": "a fox", "style": style} for style in ("photo", "anime")]
+    file = job_file(tmp_path, chat, rows, question="Write: {prompt}, as {style}")
+    texts = framefleet.prompts(file)
+    written = [row["prompt"] for row in rows_rendered(load_job(file))]
+    assert len({*written}) == 2 and texts == {"a fox": written[1]}
+    framefleet.prompts(tmp_path / "out", corrections=texts)
+    assert [row["prompt"] for row in rows_rendered(load_job(file))] == written
+    framefleet.prompts(tmp_path / "out", corrections={"a fox": "a red fox"})
+    assert [row["prompt"] for row in rows_rendered(load_job(file))] == ["a red fox"] * 2
