@@ -127,8 +127,9 @@ def test_a_checkpoint_of_other_files(tmp_path: Path, changed: dict[str, Any]) ->
 @pytest.mark.parametrize("key", ["owner", "host", "machine", "pid", "process_started", "beat"])
 @pytest.mark.parametrize("value", [[], {}, None])
 def test_a_lock_with_other_values_is_nobodys(key: str, value: Any) -> None:
-    content = json.loads(this_process("me").to_bytes())
-    assert parse_holder(json.dumps(content).encode()) == this_process("me")
+    ours = this_process("me")
+    content = json.loads(ours.to_bytes())
+    assert parse_holder(json.dumps(content).encode()) == ours
     assert parse_holder(json.dumps(content | {key: value}).encode()) is None
     assert parse_holder(json.dumps(content | {"pid": "../.."}).encode()) is None
 
