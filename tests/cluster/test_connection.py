@@ -159,4 +159,4 @@ def test_what_drops_an_object_while_ray_ends_does_not_end_the_process() -> None:
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    assert 0 < int(ended.stdout) < 20_000, "some were dropped meanwhile"
+    assert int(ended.stdout) < 20_000, "some were dropped meanwhile"
