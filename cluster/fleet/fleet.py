@@ -101,12 +101,12 @@ class Fleet:
 
     def __exit__(self, *raised: Any) -> None:
         try:
-            for slot in self._slots.values():
-                if self._connection.is_lost:
+            if self._connection.is_lost:
+                for slot in self._slots.values():
                     slot.actor.__ray_terminate__.remote()  # goes to the worker itself, and `kill` to the head
-                else:
+            else:
+                for slot in self._slots.values():
                     kill(slot.actor)
-            if not self._connection.is_lost:
                 self._actors.wait_for_kills()
         finally:
             self._stack.__exit__(*raised)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -50,25 +50,16 @@ def failures_command(
         from framefleet.jobs.job.file import output_at
 
         opened = output_at(output, sets)
-        others: Counter[str] = Counter()
-        rows = _of_types(opened.failures(), error_types or [], others)
+
+        def is_wanted(row: FailedRow) -> bool:
+            return not error_types or row.error_type in error_types
+
         if as_json:
-            for row in rows:
+            for row in filter(is_wanted, opened.failures()):
                 stdout.say(json.dumps(failure_values(row)))
         else:
-            _show_by_type(rows, opened.url, others, limit=limit, traceback=traceback)
+            _show_by_type(opened.failures(), opened.url, is_wanted, limit=limit, traceback=traceback)
             _show_invalid(opened, limit=limit)
-
-
-def _of_types(
-    failed: Iterable[FailedRow], error_types: Sequence[str], others: Counter[str]
-) -> Iterator[FailedRow]:
-    """Yield the rows of these types of errors, or all; count the others by type."""
-    for row in failed:
-        if not error_types or row.error_type in error_types:
-            yield row
-        else:
-            others[row.error_type] += 1
 
 
 def failure_values(row: FailedRow) -> dict[str, Any]:
@@ -103,15 +94,20 @@ def show_log(found: Output, row_id: str | None, *, as_json: bool) -> None:
 
 
 def _show_by_type(
-    failed: Iterator[FailedRow], url: str, others: Counter[str], *, limit: int, traceback: bool
+    failed: Iterable[FailedRow],
+    url: str,
+    is_wanted: Callable[[FailedRow], bool],
+    *,
+    limit: int,
+    traceback: bool,
 ) -> None:
-    """Print at most `limit` rows of each type, the most frequent type first, and how to retry them.
-
-    others: how many rows failed with errors that nobody wants to see, by type.
-    """
-    counts: Counter[str] = Counter()
+    """Print at most `limit` rows of each type, the most frequent type first, and how to retry them."""
+    counts, others = Counter[str](), Counter[str]()
     shown: dict[str, list[FailedRow]] = {}  # the first rows of each type
     for row in failed:
+        if not is_wanted(row):
+            others[row.error_type] += 1
+            continue
         counts[row.error_type] += 1
         if counts[row.error_type] <= limit and (row.error_type in shown or len(shown) < _MAX_TYPES):
             shown.setdefault(row.error_type, []).append(row)

@@ -287,12 +287,12 @@ def _column(name: str, values: Sequence[Any], *, is_pandas: bool = False) -> pa.
         array = pa.array(plain, from_pandas=is_pandas)
     except _UNFIT:
         row = _first_unfit(plain, is_pandas)
-        fix = "give numbers, text or None, of one type in each column; an image or a video as its path or URL"
         cell: Any = plain[row]
+        fix = "give numbers, text or None, of one type in each column; an image or a video as its path or URL"
         if isinstance(cell, int) and not -(2**63) <= cell < 2**63:
             fix = "use at most 2**63 - 1, or give it as text"
         raise TableError(
-            f"table=: row {row}: {name} is {shown(plain[row])}, and a table does not hold it"
+            f"table=: row {row}: {name} is {shown(cell)}, and a table does not hold it"
             + f" in one column with {shown(plain[0])}" * (row > 0),
             fix,
         ) from None

@@ -29,7 +29,12 @@ from framefleet.pipeline.outputs.damage import Damage
 from framefleet.pipeline.outputs.layout import RECORDS, ROWS
 from framefleet.pipeline.outputs.media.media import decode
 from framefleet.pipeline.outputs.output import MAX_CLIP_BYTES, Output, recorded_clip, sound_content
-from framefleet.pipeline.outputs.parts.record_tables import fix_of_missing, record_schema_of, record_tables
+from framefleet.pipeline.outputs.parts.record_tables import (
+    fix_of_missing,
+    record_schema_of,
+    record_tables,
+    with_nulls,
+)
 from framefleet.pipeline.outputs.parts.records import RECORD_FIELDS, told_arguments
 from framefleet.pipeline.outputs.parts.seals import Part, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in
@@ -192,8 +197,8 @@ class Selection:
         read = dict.fromkeys((*names, *others.values()))
         choice = self._choice
         for table in chosen_records(self._store, read, choice.where, choice.picks, self._parts):
-            for name in [name for name in read if name not in table.column_names]:  # of an earlier version
-                table = table.append_column(name, pa.nulls(len(table), RECORD_FIELDS.field(name).type))
+            lacking = [name for name in read if name not in table.column_names]  # of an earlier version
+            table = with_nulls(table, map(RECORD_FIELDS.field, lacking))
             rows = table.filter(pc.invert(pc.is_in(table["row_id"], self._duplicates)))
             if self._in_table is not None:
                 ids = _bytes_of(rows)

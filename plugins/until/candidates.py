@@ -24,7 +24,12 @@ from framefleet.jobs.render.survey import LeftOut, Survey, check_valid, write_le
 from framefleet.jobs.show.watch import Watch
 from framefleet.pipeline.errors import JobError, TableError, count_text, shown
 from framefleet.pipeline.outputs.layout import CHOSEN, FAILURES, ROWS, SCORES
-from framefleet.pipeline.outputs.parts.record_tables import record_schema_of, record_tables, taken_columns
+from framefleet.pipeline.outputs.parts.record_tables import (
+    record_schema_of,
+    record_tables,
+    taken_columns,
+    with_nulls,
+)
 from framefleet.pipeline.outputs.parts.seals import Part, epochs_of, live_parts, new_run, parts_in
 from framefleet.pipeline.outputs.query import check_where, columns_in, rows_where
 from framefleet.pipeline.outputs.row_states import added_in, row_ids_in
@@ -248,9 +253,7 @@ class Candidates:
         where, there = self.section.where, record_schema_of(self._store, parts)
         names = dict.fromkeys(["row_id", *(name for name in self._judged.names if name in there.names)])
         for table in record_tables(self._store, list(names), parts):
-            for field in self._judged:
-                if field.name not in names:  # of a run without that score
-                    table = table.append_column(field, pa.nulls(len(table), field.type))
+            table = with_nulls(table, self._judged)  # of a run without that score
             outcomes = dict.fromkeys(table["row_id"].to_pylist(), acceptance.REJECTED)
             for condition, outcome in (
                 (where, acceptance.PASSED),

@@ -43,17 +43,10 @@ def test_a_request_that_waited_as_the_store_came_back_is_made_once_more() -> Non
     assert request.num_asked == 3
 
 
-def test_one_that_is_never_answered_ends_though_others_are() -> None:
+@pytest.mark.parametrize(("others_are_answered", "num_asked"), [(True, 3), (False, 2)])
+def test_one_that_is_never_answered_ends(others_are_answered: bool, num_asked: int) -> None:
     there = patience()
-    request = Slow(there, num_failures=9, others_are_answered=True)
+    request = Slow(there, num_failures=9, others_are_answered=others_are_answered)
     with pytest.raises(TimeoutError):
         there.ride_out(request)
-    assert request.num_asked == 3
-
-
-def test_where_nobody_is_answered_it_ends_at_the_limit() -> None:
-    there = patience()
-    request = Slow(there, num_failures=9, others_are_answered=False)
-    with pytest.raises(TimeoutError):
-        there.ride_out(request)
-    assert request.num_asked == 2
+    assert request.num_asked == num_asked

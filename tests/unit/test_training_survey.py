@@ -233,17 +233,22 @@ def test_the_digest_is_of_what_is_trained_on_and_not_of_where_it_lies(
     assert len({digest("a.mkv", "x"), digest("a.mkv", "y"), digest("b.mkv", "x", 5)}) == 3
 
 
+def write_records(output: Path, path: str, *changes: dict[str, Any]) -> str:
+    """Write a clip into an output, and a record of it for each of the changes; return their folder."""
+    clip(output / path)
+    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+    (output / "records").mkdir()
+    rows = [record | {"uri": f"/somewhere/else/{path}", "path": path} | changed for changed in changes]
+    pq.write_table(pa.Table.from_pylist(rows), output / "records/part-1.parquet")
+    return str(output / "records")
+
+
 def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
     surveyor: Surveyor, tmp_path: Path
 ) -> None:
-    clip(tmp_path / "rendered/clips/00/0.mkv")
-    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
-    record |= {"uri": "/somewhere/else/clips/00/0.mkv", "path": "clips/00/0.mkv", "shape": "ball"}
-    record["arguments"] = '{"guidance_scale": 5.0, "max_sequence_length": 512, "prompt": "a ball"}'
-    records = tmp_path / "rendered/records"
-    records.mkdir()
-    pq.write_table(pa.Table.from_pylist([record]), records / "part-1.parquet")
-    (row,) = surveyor(str(records))
+    arguments = '{"guidance_scale": 5.0, "max_sequence_length": 512, "prompt": "a ball"}'
+    record = {"shape": "ball", "arguments": arguments}
+    (row,) = surveyor(write_records(tmp_path / "rendered", "clips/00/0.mkv", record))
     assert row.video == str(tmp_path / "rendered/clips/00/0.mkv")
     assert row.arguments == {"prompt": "a ball"}
 
@@ -251,14 +256,9 @@ def test_a_render_jobs_records_are_a_table_also_when_its_output_was_moved(
 def test_columns_of_arguments_are_no_more_than_the_prompts_of_records(
     surveyor: Surveyor, tmp_path: Path
 ) -> None:
-    clip(tmp_path / "rendered/clips/00/0-aa.mkv")
-    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
-    record |= {"uri": "/gone/clips/00/0.mkv", "path": "clips/00/0-aa.mkv"}
-    record["arguments"] = '{"image": {"uri": "x.png"}, "max_sequence_length": 512, "prompt": "a ball"}'
-    record |= {"image": "x.png", "max_sequence_length": 512, "prompt": "a ball"}
-    (tmp_path / "rendered/records").mkdir()
-    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "rendered/records/part-1.parquet")
-    (row,) = surveyor(str(tmp_path / "rendered/records"))
+    arguments = '{"image": {"uri": "x.png"}, "max_sequence_length": 512, "prompt": "a ball"}'
+    record = {"image": "x.png", "max_sequence_length": 512, "prompt": "a ball", "arguments": arguments}
+    (row,) = surveyor(write_records(tmp_path / "rendered", "clips/00/0-aa.mkv", record))
     assert row.video == str(tmp_path / "rendered/clips/00/0-aa.mkv")
     assert row.arguments == {"prompt": "a ball"}
 
@@ -266,13 +266,10 @@ def test_columns_of_arguments_are_no_more_than_the_prompts_of_records(
 def test_a_column_that_the_job_names_is_taken_and_not_the_prompt_of_the_record(
     surveyor: Surveyor, tmp_path: Path
 ) -> None:
-    clip(tmp_path / "rendered/clips/00/0.mkv")
-    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
-    record |= {"path": "clips/00/0.mkv", "prompt": "a ball", "arguments": '{"prompt": "a ball"}'}
-    (tmp_path / "rendered/records").mkdir()
-    cells = [record | {"caption": caption} for caption in ("a red ball rolls", None)]
-    pq.write_table(pa.Table.from_pylist(cells), tmp_path / "rendered/records/part-1.parquet")
-    (row,) = surveyor(str(tmp_path / "rendered/records"), columns={"prompt": "caption"})
+    record = {"prompt": "a ball", "arguments": '{"prompt": "a ball"}'}
+    captions = ({"caption": "a red ball rolls"}, {"caption": None})
+    records = write_records(tmp_path / "rendered", "clips/00/0.mkv", *(record | one for one in captions))
+    (row,) = surveyor(records, columns={"prompt": "caption"})
     assert row.arguments == {"prompt": "a red ball rolls"}
     assert "every row needs a prompt" in surveyor.told()[0]
 
@@ -300,12 +297,7 @@ def test_text_that_is_no_utf8_or_too_long_refuses_its_row_alone(surveyor: Survey
 def test_records_are_no_more_trusted_than_other_tables(
     arguments: str, problem: str | None, surveyor: Surveyor, tmp_path: Path
 ) -> None:
-    clip(tmp_path / "clips/00/0.mkv")
-    record = {name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
-    record |= {"uri": "/gone/0.mkv", "path": "clips/00/0.mkv", "arguments": arguments}
-    (tmp_path / "records").mkdir()
-    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "records/part-1.parquet")
-    rows = surveyor(str(tmp_path / "records"))
+    rows = surveyor(write_records(tmp_path, "clips/00/0.mkv", {"arguments": arguments}))
     assert len(rows) == (problem is None)
     assert all(f"row 0: {problem}" in line for line in surveyor.told())
 

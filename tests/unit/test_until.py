@@ -167,7 +167,8 @@ def test_marks_are_joined_by_readers_and_change_with_the_condition(tmp_path: Pat
     assert any("prompt=a: 2 of 2 accepted" in line for line in framefleet.status(out).notes)
     complete = "accepted: 2 of 2; 1 of 1 group complete; 5 clips rendered, 2 of them surplus"
     assert complete in framefleet.status(out).notes
-    assert "1 not judged: run `framefleet score` with the scores of until.where, or `" in str(group)
+    fix = "run `framefleet score` with the scores of until.where, or `framefleet judge` for answers"
+    assert f"1 not judged: {fix}" in str(group)
     changed = job_with(tmp_path, ROWS[:1], where="sharpness > 0.85")
     with closing(Candidates(changed, Callback())) as candidates:
         commit(job, [(row, 0.1) for row in asked[4:]])  # the later record counts: it is judged now

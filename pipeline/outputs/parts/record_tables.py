@@ -230,13 +230,17 @@ def _which_count(store: Store, paths: list[str]) -> list[npt.NDArray[np.bool_]]:
     return np.split(is_last, np.cumsum([len(some) for some in numbers])[:-1])
 
 
+def with_nulls(table: pa.Table, fields: Iterable[pa.Field]) -> pa.Table:
+    """Return the table with those of these columns that it lacks, all null."""
+    for field in fields:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
+
+
 def shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return the table with all columns of `schema`, in its order; null where it lacks one."""
-    columns = [
-        table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema.names).cast(schema)
+    return with_nulls(table, schema).select(schema.names).cast(schema)
 
 
 class ScoreIndex:
