@@ -10,8 +10,7 @@ import pytest
 
 import framefleet
 from framefleet import Store
-from framefleet.pipeline.errors import StoreConflict, StoreError
-from framefleet.pipeline.outputs.stores import retries
+from framefleet.pipeline.errors import StoreConflict
 from tests.azurite import azurite, new_container, storage_options, why_not
 from tests.faulty_s3 import Fault, faulty_s3
 from tests.jobs import job_values, prompt_rows, write_table
@@ -73,14 +72,3 @@ def test_a_request_is_made_again_until_there_is_an_answer(kind: str, endpoint: s
             threading.Timer(3, proxy.goes_wrong, [Fault()]).start()
         store.create("created", b"2")
         assert (store.read("created"), proxy.num_faults < 50) == (b"2", True)
-
-
-def test_what_is_wrong_is_said_on_one_line(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST_REFUSALS", 0)
-    with pytest.raises(StoreError, match=r"container does not exist\.\n") as caught:
-        Store("az://no-such-one/run", storage_options(endpoint)).create("job.json", b"1")
-    assert caught.value.kind == "missing"
-    wrong = storage_options(endpoint, key="d3Jvbmc=")
-    with pytest.raises(StoreError) as caught:
-        Store(f"{new_container(endpoint)}/run", wrong).write("job.json", b"1")
-    assert (caught.value.kind, "\n" in caught.value.problem) == ("refused", False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -78,25 +77,6 @@ def environment(folder: Path, ray: Path) -> dict[str, str]:
     secrets.chmod(0o600)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return {**kept, "VENV": str(VENV), "SECRETS": str(secrets), "HOME": str(folder), "OMP_NUM_THREADS": "1"}
-
-
-def test_one_machine_runs_again_after_a_lost_store_and_drains_on_sigterm(tmp_path: Path) -> None:
-    """A program stands in for framefleet, whose runs end as they are told."""
-    program = tmp_path / "framefleet"
-    program.write_text(
-        '#!/bin/sh\n[ "$1" = render ] || exit 0\n[ "$*" = "render job.yaml --limit 4" ] || exit 2\n'
-        "echo run >>runs\n"
-        "trap 'echo drained >>runs; exit 143' TERM\n"
-        "[ $(wc -l <runs) -gt 1 ] || exit 3\ntouch ready\nwhile :; do sleep 0.1; done\n"
-    )
-    program.chmod(0o755)
-    variables = {**os.environ, "FRAMEFLEET": str(program), "PAUSE_S": "0"}
-    command = ["sh", TEMPLATES / "one_machine.sh", "job.yaml", "--limit", "4"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=variables)
-    wait_for((tmp_path / "ready").exists)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=WITHIN_S) == 143
-    assert (tmp_path / "runs").read_text().split() == ["run", "run", "drained"]
 
 
 @pytest.mark.skipif(bool(missing("sshd", "ssh", "ssh-keygen")), reason=missing("sshd", "ssh", "ssh-keygen"))

@@ -20,10 +20,8 @@ from tests.commands import command
 from tests.jobs import (
     ROOT,
     finish,
-    holder_of,
     job_values,
     prompt_rows,
-    read_until,
     records_of,
     start_render,
     write_job,
@@ -64,23 +62,6 @@ def test_rows_in_mid_clip_go_on_where_they_were(tmp_path: Path, ray_cluster: str
 
 
 @pytest.mark.ci
-def test_ctrl_c_twice_waits_for_no_row_and_keeps_all_that_finished(tmp_path: Path, ray_cluster: str) -> None:
-    finishing = [row | {"num_inference_steps": 2, "pause_s": 0.0} for row in prompt_rows(6)]
-    endless = [row | {"tag": "endless", "pause_s": 30.0} for row in ROWS[:2]]
-    process = start_render(slow_job(tmp_path, finishing + endless, ray_cluster))
-    wait_until(lambda: num_done(tmp_path) == len(finishing), process)
-    os.kill(process.pid, signal.SIGINT)
-    read_until("press Ctrl-C again", process)
-    began = time.monotonic()
-    os.kill(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 130, printed
-    assert time.monotonic() - began < 240  # a row takes ten minutes
-    assert "stopped: 6 finished rows and 0 half-done rows are saved" in printed
-    assert len(records_of(tmp_path / "out")) == len(finishing)
-
-
-@pytest.mark.ci
 def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, ray_cluster: str) -> None:
     ours, theirs = pty.openpty()
     long = [row | {"pause_s": 1.0} for row in ROWS]  # so that none is done while another worker starts
@@ -112,20 +93,6 @@ def test_a_terminal_that_goes_leaves_half_done_rows_and_no_lock(tmp_path: Path, 
 
 
 @pytest.mark.ci
-def test_a_killed_worker_costs_no_more_than_the_interval(
-    tmp_path: Path, ray_cluster: str, undisturbed: Path
-) -> None:
-    job = slow_job(tmp_path, ROWS, ray_cluster, retries={"checkpoint_every_s": 0.4})
-    process = start_render(job)
-    wait_until(lambda: len(checkpoints(tmp_path)) == 2 and is_in_mid_clip(tmp_path), process)
-    kill_last(tmp_path, signal.SIGKILL)
-    finish(process)
-    assert frames_of(tmp_path) == frames_of(undisturbed)
-    assert num_forwards(tmp_path) < NUM_FORWARDS + NUM_STEPS // 2
-    assert not checkpoints(tmp_path)
-
-
-@pytest.mark.ci
 def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
@@ -142,19 +109,6 @@ def test_rows_of_a_machine_that_is_to_go_go_on_elsewhere(
     assert "its machine is to go; its rows are given to other workers" in said
     assert frames_of(tmp_path) == frames_of(undisturbed)
     assert num_forwards(tmp_path) <= NUM_FORWARDS + 1
-    assert not checkpoints(tmp_path)
-
-
-def test_a_row_whose_checkpoint_is_none_begins_again_and_the_log_says_so(
-    tmp_path: Path, ray_cluster: str, undisturbed: Path
-) -> None:
-    (row_id, *_) = (row["row_id"] for row in records_of(undisturbed / "out"))
-    (tmp_path / "out" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "out" / "checkpoints" / f"{row_id}.safetensors").write_bytes(b"half")
-    ended = command("render", quick_job(tmp_path, ray_cluster))
-    assert ended.exit_code == 0, ended.output
-    assert ended.stderr.count(f"row {row_id} starts over") == 1
-    assert frames_of(tmp_path) == frames_of(undisturbed)
     assert not checkpoints(tmp_path)
 
 
@@ -233,12 +187,6 @@ def kill_last(folder: Path, number: int) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("out/checkpoints/[!.]*"))
-
-
-def num_done(folder: Path) -> int:
-    """Return how many rows its driver knew as done at its last beat."""
-    holder = holder_of(folder / "out")
-    return holder.progress.done if holder and holder.progress else 0
 
 
 def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[Any]) -> None:

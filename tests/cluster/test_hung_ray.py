@@ -97,14 +97,6 @@ def test_an_address_that_says_nothing_is_left_at_a_second_interrupt(
     assert "to continue: framefleet render" in printed
 
 
-@pytest.mark.ci
-def test_a_ray_whose_head_hangs_as_it_is_joined_is_left_at_a_second_interrupt(tmp_path: Path) -> None:
-    with warm_cluster() as address, hung(address):
-        process = start_render(job_at(tmp_path, address))
-        wait_until_it_joins(process)
-        interrupted_twice(process)
-
-
 def wait_for_a_record(process: subprocess.Popen[str], output: Path) -> None:
     deadline = time.monotonic() + 120
     while not list(output.glob("records/*.parquet")):

@@ -8,16 +8,13 @@ import pytest
 
 from framefleet import Inputs, Store
 from framefleet.pipeline.errors import InputError, Refused
-from framefleet.pipeline.rows.inputs import access
 from framefleet.pipeline.rows.inputs.pictures import Described
 from framefleet.pipeline.rows.inputs.survey import InputIndex
 from tests.media_files import image_file
 from tests.servers import S3Server
 
 
-def test_a_table_reads_below_its_roots_in_a_bucket_and_nowhere_else(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_reads_below_its_roots_in_a_bucket_and_nowhere_else(s3_server: S3Server) -> None:
     url = s3_server.url
     store = Store(url, s3_server.storage_options)
     for path in ("tables/images/a b?c#d.png", "images/a.png", "images-too/a.png"):
@@ -39,9 +36,5 @@ def test_a_table_reads_below_its_roots_in_a_bucket_and_nowhere_else(
         for uri, reason in refused.items():
             answer = index.find(uri, "image")
             assert isinstance(answer, Refused) and answer.reason == reason and answer.fix
-    store.write("images/large.png", bytes(100_001))
-    monkeypatch.setattr(access, "MAX_BYTES", 100_000)
-    with pytest.raises(InputError, match="larger than 100,000 bytes"):
-        inputs.read(f"{url}/images/large.png")
     with pytest.raises(InputError, match="does not exist"):
         Inputs(["s3://no-such-bucket/x"], s3_server.storage_options).read("a.png")

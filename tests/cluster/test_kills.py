@@ -41,23 +41,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> d
     return digests_by_tag(folder / "out")
 
 
-@pytest.mark.ci
-def test_two_workers_render_a_reordered_table_alike(
-    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
-) -> None:
-    rows = random.Random(1).sample(ROWS, len(ROWS))
-    framefleet.render(_job(tmp_path, rows, ray_cluster))
-    assert digests_by_tag(tmp_path / "out") == undisturbed
-    assert len(records_of(tmp_path / "out")) == len(ROWS)
-
-
-# And where nothing is a fork of tests/warm.
-@pytest.mark.parametrize("is_cold", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_a_killed_worker_changes_nothing(
-    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, is_cold: bool
-) -> None:
+def test_a_killed_worker_changes_nothing(undisturbed: dict[str, tuple[str, str]], tmp_path: Path) -> None:
     for folder in _folders(tmp_path):
-        process = start_render(_job(folder, ROWS), is_cold=is_cold)
+        process = start_render(_job(folder, ROWS))
         _wait_for_clips(folder / "out", 6, process)
         workers = worker_pids(process.pid)
         if workers:
@@ -98,14 +84,13 @@ def test_a_driver_killed_at_half_goes_on_where_it_was_and_renders_no_clip_again(
 
 @pytest.mark.ci
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.long)])
 def test_kills_at_random_moments_lose_nothing(
-    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str, num_kills: int
+    undisturbed: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
 ) -> None:
     job = _job(tmp_path, ROWS, ray_cluster)
     moments = random.Random(7)
     committed = 0
-    for _ in range(num_kills):
+    for _ in range(3):
         process = start_render(job)
         _wait_until_it_writes(tmp_path / "out", process)
         _wait_for_clips(tmp_path / "out", _num_clips(tmp_path / "out") + moments.randrange(5), process)

@@ -16,7 +16,7 @@ from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import ModelError
 from tests.commands import command
-from tests.jobs import job_values, prompt_rows, records_of, write_job, write_table
+from tests.jobs import job_values, prompt_rows, records_of, write_table
 from tests.loras import plain_digest, plain_pipe, save_lora
 from tests.rendered import run_script
 from tests.tiny import SMALLEST
@@ -81,17 +81,3 @@ def test_rows_choose_their_loras_and_their_records_lead_back_to_them(
     assert ended.exit_code == 0, ended.output
     with pytest.raises(ModelError, match=r"loras\.style: .* is not the expected file"):
         replay(output, row_id, Given(loras={"style": str(files["detail"])}))
-
-
-def test_a_lora_of_another_model_is_refused_before_a_worker_starts(
-    tmp_path: Path, files: dict[str, Path]
-) -> None:
-    other = save_lora("cogvideox", "style", tmp_path)
-    values = values_of(tmp_path, files | {"style": other}, [None])
-    ended = command("render", write_job(tmp_path / "job.yaml", values))
-    printed = ended.output
-    assert ended.exit_code == 2, printed
-    assert "loras.style:" in printed and "does not fit WanPipeline" in printed
-    assert "it has no layer for transformer.transformer_blocks.0.attn1.to_" in printed
-    assert "use a LoRA that was made for this model" in printed
-    assert not (tmp_path / "out").exists()

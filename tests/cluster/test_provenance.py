@@ -38,14 +38,3 @@ def test_a_job_signs_its_clips_and_tells_nothing_of_the_key(tmp_path: Path, ray_
     unsigned = command("render", tmp_path / "job.yaml", "--set", "marks.sign=null")
     assert unsigned.exit_code == 2
     assert "marks.sign: True there, False here" in unsigned.stderr
-
-
-def test_a_key_of_another_certificate_starts_no_worker(tmp_path: Path) -> None:
-    signing = {"certificate": str(issue(tmp_path)[0]), "private_key": str(issue(tmp_path, name="other")[1])}
-    table = write_table(tmp_path / "t.parquet", prompt_rows(1))
-    job = write_job(tmp_path / "job.yaml", job_values(table, tmp_path / "out", marks={"sign": signing}))
-    for name in ("plan", "render"):
-        ended = command(name, job)
-        assert ended.exit_code == 2
-        assert "is not the key of marks.sign.certificate" in ended.stderr
-    assert not (tmp_path / "out").exists()

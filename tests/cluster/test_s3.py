@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import os
 import pickle
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
-import pyarrow.dataset as ds
-import pyarrow.fs
 import pytest
-import s3fs
 
 from framefleet import Store
 from framefleet.cluster.driver.lock import DriverLock, this_process
@@ -200,12 +194,6 @@ def test_the_users_options_are_left_as_they_were(s3_server: S3Server) -> None:
     assert pickle.dumps(options) == before
 
 
-def test_a_bucket_that_is_not_there_is_a_clear_error(s3_server: S3Server) -> None:
-    with pytest.raises(StoreError, match="no-such-bucket") as caught:
-        Store("s3://no-such-bucket/run", s3_server.storage_options).write("job.json", b"{}")
-    assert "bucket" in caught.value.fix
-
-
 def test_a_server_that_is_gone_is_a_store_error_and_tells_no_secret() -> None:
     options = {
         "key": "test",
@@ -227,30 +215,3 @@ def test_records_on_s3_are_found_again(store: Store) -> None:
     write_records(store, 5)
     assert [len(part) for part in committed_row_ids(store)] == [2, 2, 1]
     assert find_record(store, f"{3:032x}") == record(3)
-
-
-def test_records_on_s3_are_read_by_pyarrow(store: Store, s3_server: S3Server) -> None:
-    write_records(store, 5)
-    files = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(s3fs.S3FileSystem(**s3_server.storage_options)))
-    place = store.url_of("records").removeprefix("s3://")
-    table = ds.dataset(place, filesystem=files, format="parquet").to_table(filter=ds.field("id") == "id-4")
-    assert table["row_id"].to_pylist() == [f"{4:032x}"]
-
-
-def test_records_on_s3_are_read_by_duckdb(store: Store, s3_server: S3Server) -> None:
-    write_records(store, 5)
-    with duckdb.connect() as database:
-        # DuckDB's own S3 client is an extension that it downloads; through fsspec it reads without
-        database.register_filesystem(s3fs.S3FileSystem(**s3_server.storage_options))
-        parts = f"read_parquet('{store.url_of('records')}/*.parquet')"
-        found = database.sql(f"select count(*), max(id), min(arguments) from {parts}").fetchall()
-    assert found == [(5, "id-4", '{"prompt":"一只猫"}')]
-
-
-def test_records_in_a_folder_are_read_by_duckdb_and_pyarrow(tmp_path: Path) -> None:
-    write_records(Store(str(tmp_path)), 5)
-    (tmp_path / "records" / ".framefleet-0123").write_bytes(b"left by a killed writer")
-    query = f"select count(*) from '{tmp_path}/records/*.parquet'"
-    with duckdb.connect() as database:
-        assert database.sql(query).fetchall() == [(5,)]
-    assert ds.dataset(os.fspath(tmp_path / "records")).count_rows() == 5

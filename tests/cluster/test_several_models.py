@@ -62,21 +62,6 @@ def test_two_workers_are_killed_and_resume_with_the_same_bits(
     ]
 
 
-def test_one_worker_renders_one_model_after_the_other(
-    alone: dict[str, tuple[str, str]], tmp_path: Path, ray_cluster: str
-) -> None:
-    rows = ROWS[:8]
-    fleet = {"workers": 1, "gpus_per_worker": 0, "address": ray_cluster}
-    summary = framefleet.render(two_models(tmp_path, rows, fleet=fleet))
-    assert (summary.done, summary.failed) == (8, 0)
-    records = records_of(tmp_path / "out")
-    assert digests_by_tag(tmp_path / "out") == {row["tag"]: alone[row["tag"]] for row in rows}
-    assert {(record["worker"], record["model_name"]) for record in records} == {
-        ("worker-0", MODELS[0]),
-        ("worker-0.2", MODELS[1]),
-    }
-
-
 def wait_for_clips(output: Path, count: int) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and len([*output.glob("clips/*/[!.]*.mp4")]) < count:

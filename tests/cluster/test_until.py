@@ -131,22 +131,6 @@ def test_what_is_accepted_is_shown_everywhere_and_a_group_that_falls_short_says_
 
 
 @pytest.mark.ci
-def test_drafts_are_judged_and_the_winners_rendered_in_full(tmp_path: Path, ray_cluster: str) -> None:
-    draft = {"num_inference_steps": 1, "keep": {"where": "accepted"}}
-    job = values(tmp_path, ray_cluster, GROUPS[:2], until=UNTIL | {"accepted": 2}, draft=draft)
-    assert framefleet.render(job).exit_code == 0
-    out = tmp_path / "out"
-    winners = accepted_in(out / "drafts")
-    assert len(winners) == 4
-    full = framefleet.read_records(str(out)).to_pylist()
-    assert {record["draft_row_id"] for record in full} == winners and len(full) == 4
-    assert [(record["accepted"], record["surplus"]) for record in full] == [(True, False)] * 4
-    assert "accepted: 4 of 4" in command("status", out).stdout
-    assert framefleet.render(job).done == 0
-    assert "in full, at most" in command("plan", write_job(tmp_path / "job.yaml", job)).stdout
-
-
-@pytest.mark.ci
 def test_rows_that_are_added_become_groups_whether_the_job_runs_or_not(
     tmp_path: Path, ray_cluster: str, s3_server: S3Server
 ) -> None:

@@ -13,9 +13,6 @@ import framefleet
 from framefleet.jobs.keep.replay.replay import replay
 from framefleet.jobs.keep.replay.script import replay_script
 from framefleet.pipeline.errors import JobError
-from framefleet.pipeline.model.sources.source import open_source
-from framefleet.pipeline.model.sources.weights import open_weights
-from tests.commands import command
 from tests.hub_server import HubServer, hub
 from tests.jobs import (
     digests_by_tag,
@@ -75,24 +72,6 @@ def test_a_private_hub_model_renders_and_its_records_name_the_commit(
     row_id = records[0]["row_id"]
     assert replay(str(tmp_path / "out"), row_id).is_equal
     assert f"revision='{commit}'" in replay_script(str(tmp_path / "out"), row_id)
-
-
-@pytest.mark.ci
-def test_a_shard_that_changed_in_a_workers_cache_ends_the_job_before_a_row(
-    hub: HubServer, tmp_path: Path, values: dict[str, object]
-) -> None:
-    hub.repos[REPO] = tiny("wan")
-    folder, _ = open_weights(open_source(REPO)).fetched()
-    blob = (folder / "transformer" / "diffusion_pytorch_model.safetensors").resolve()
-    content = bytearray(blob.read_bytes())
-    content[-1] ^= 1
-    blob.write_bytes(content)
-    job = write_job(tmp_path / "job.yaml", values | {"model": REPO})
-    ended = command("render", job, "--set=fleet.workers=1")
-    assert ended.exit_code == 2, ended.output
-    assert "transformer/diffusion_pytorch_model.safetensors is corrupted" in ended.stderr
-    assert f"delete {blob}" in ended.stderr
-    assert not (tmp_path / "out" / "clips").exists()
 
 
 @pytest.mark.ci
